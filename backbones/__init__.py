@@ -1,0 +1,1 @@
+"""Backbones whose every layer takes its mixer from one registry: a decoder, a vision transformer, a forecaster."""

@@ -1,0 +1,1 @@
+"""The sequence mixers and their one registry."""

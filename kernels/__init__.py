@@ -1,0 +1,1 @@
+"""Pure functions on tensors, each exact for every finite input. Plain PyTorch."""

@@ -1,0 +1,1 @@
+"""Tasks: data, metrics and protocol of every domain. Knows nothing of backbones."""

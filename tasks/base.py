@@ -1,0 +1,180 @@
+"""What a task is: data, batches, a loss, metrics, and what it asks of a backbone.
+
+A task knows nothing of backbones or mixers. It describes its inputs (`InputSpec`) and the runner builds a backbone for them.
+
+Shape letters: B batch, T tokens, C channels, S image side, N look-back, H horizon, V vocabulary or classes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+Split = Literal["train", "valid", "test"]
+Domain = Literal["language", "vision", "forecasting", "recall"]
+
+
+class DataError(Exception):
+    """The data are missing, damaged or not what the task expects. The message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class TextInput:
+    """Token ids `[B, T]` in `[0, vocab)`, T ≤ length; logits `[B, T, vocab]`. Causal."""
+
+    vocab: int
+    length: int
+    kind: Literal["text"] = "text"
+    causal: bool = True
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """Images `[B, channels, height, width]`, float, normalised; logits `[B, classes]`. `patch` is the patch side in pixels."""
+
+    channels: int
+    height: int
+    width: int
+    patch: int
+    classes: int
+    kind: Literal["image"] = "image"
+    causal: bool = False
+
+
+@dataclass(frozen=True)
+class SeriesInput:
+    """Windows `[B, look_back, channels]`, standardised; forecasts `[B, horizon, channels]`."""
+
+    channels: int
+    look_back: int
+    horizon: int
+    patch: int
+    stride: int
+    kind: Literal["series"] = "series"
+    causal: bool = False
+
+
+InputSpec = TextInput | ImageInput | SeriesInput
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch: what the backbone reads and what the loss compares with. `size` counts examples (sequences, images, windows)."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    @property
+    def size(self) -> int:
+        return self.inputs.shape[0]
+
+    def to(self, device: Any) -> Batch:
+        return Batch(self.inputs.to(device, non_blocking=True), self.targets.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A reported figure: its name, its direction, its unit, and how many digits a table shows."""
+
+    name: str
+    higher_is_better: bool
+    unit: str = ""
+    digits: int = 3
+
+
+class TaskOptions(BaseModel):
+    """The options of a task that can change a result. Subclasses add fields; unknown ones are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What `suite data info` tells of a task's data."""
+
+    source: str
+    licence: str
+    splits: Mapping[str, int]  # examples (bytes of text, images, windows) a split
+    unit: str  # what the splits count
+    fingerprint: str  # sha256 over the content, "" where no data are at hand
+    embedded: bool
+    notes: tuple[str, ...] = field(default=())
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Task(ABC):
+    """One task. Building it reads no data (`suite budget` needs none); `load` does, and checks them against the fingerprint.
+
+    Batches are a pure function of (split, seed, step): resuming at a step needs no replay, and every mixer sees the same ones.
+    """
+
+    name: ClassVar[str]
+    domain: ClassVar[Domain]
+    summary: ClassVar[str]  # one line for `suite list tasks`
+    protocol: ClassVar[str]  # version of data preparation + split + metrics, for example "sotu/1"
+    Options: ClassVar[type[TaskOptions]] = TaskOptions
+    needs_data_dir: ClassVar[bool] = False
+
+    def __init__(self, options: TaskOptions | None = None, data_dir: Path | None = None) -> None:
+        self.options = options if options is not None else self.Options()
+        self.data_dir = data_dir
+
+    @property
+    @abstractmethod
+    def spec(self) -> InputSpec:
+        """What a backbone must read and give. Needs no data."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[Metric, ...]:
+        """The reported figures, the primary one first."""
+
+    @property
+    def primary(self) -> Metric:
+        return self.metrics[0]
+
+    @abstractmethod
+    def load(self) -> None:
+        """Reads the data, checks them, keeps them in memory or opens them. Idempotent. Raises `DataError`."""
+
+    @abstractmethod
+    def info(self) -> DataInfo:
+        """Describes the data; loads them when they are at hand. Raises `DataError` when they are damaged."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """sha256 (hex) over the content of all splits in use. Valid after `load`."""
+
+    @abstractmethod
+    def train_batches(self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0) -> Iterator[Batch]:
+        """Endless shuffled, augmented batches from step `start_step` on; the batch at a step depends on (seed, step) only."""
+
+    @abstractmethod
+    def eval_batches(self, split: Split, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+        """Every example of the split exactly once, in a fixed order; the last batch may be smaller."""
+
+    @abstractmethod
+    def n_examples(self, split: Split) -> int:
+        """How many examples `eval_batches` gives in all. The runner asserts that as many were evaluated."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The training loss of a batch, a scalar mean."""
+
+    @abstractmethod
+    def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
+        """Sums and counts of a batch, by name, for `summarise`: never means, so the result does not depend on the batch size.
+
+        Sums are accumulated in float64.
+        """
+
+    @abstractmethod
+    def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        """The metrics, by name (`loss` among them), from the totals over a split."""
