@@ -11,10 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor
+
+if TYPE_CHECKING:  # importing torch takes seconds, and `suite list tasks` needs none of it
+    from torch import Tensor
 
 Split = Literal["train", "valid", "test"]
 Domain = Literal["language", "vision", "forecasting", "recall"]

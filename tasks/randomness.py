@@ -1,0 +1,60 @@
+"""Randomness as a pure function of (seed, step): no state to save, nothing to replay when a run resumes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+# The first word of every key, so that streams of one seed are independent. Keys have a fixed length (numpy pads with zeros).
+ORDER, AUGMENT, WINDOWS, SAMPLE, MIX = 1, 2, 3, 4, 5
+
+
+def generator(stream: int, seed: int, step: int, position: int = 0) -> np.random.Generator:
+    """A numpy generator for one stream, seed, step and position in the batch; all ≥ 0."""
+    return np.random.default_rng([stream, seed, step, position])
+
+
+@contextmanager
+def seeded(stream: int, seed: int, step: int, position: int = 0) -> Iterator[None]:
+    """Seeds the global generators of python, numpy and torch (CPU) inside, and puts them back as they were outside.
+
+    For library transforms that draw from those.
+    """
+    words = [int(word) for word in np.random.SeedSequence([stream, seed, step, position]).generate_state(2, np.uint32)]
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            random.seed(words[0] << 32 | words[1])
+            np.random.seed(words)
+            torch.default_generator.manual_seed(words[0] << 32 | words[1])
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+
+
+def shuffled_batches(n: int, batch_size: int, seed: int, start_step: int = 0) -> Iterator[NDArray[np.int64]]:
+    """Endless batches of indices in [0, n): the batches at steps `start_step`, `start_step` + 1, … of one endless stream.
+
+    The stream is one permutation of all n after the other, each drawn from (seed, epoch); a batch may span two of them.
+    """
+    epochs: dict[int, NDArray[np.int64]] = {}
+    step = start_step
+    while True:
+        stream = np.arange(step * batch_size, (step + 1) * batch_size)
+        wanted = {int(epoch): None for epoch in np.unique(stream // n)}
+        epochs = {epoch: epochs[epoch] if epoch in epochs else generator(ORDER, seed, epoch).permutation(n) for epoch in wanted}
+        yield np.array([epochs[position // n][position % n] for position in stream.tolist()], dtype=np.int64)
+        step += 1
+
+
+def evenly_spread(n: int, limit: int) -> NDArray[np.int64]:
+    """Indices of at most `limit` of n examples, at equal distances (all of them for limit 0 or ≥ n)."""
+    if limit == 0 or limit >= n:
+        return np.arange(n)
+    return (2 * np.arange(limit) + 1) * n // (2 * limit)

@@ -1,0 +1,35 @@
+"""The tasks by name. A task's module is imported when it is asked for, so that listing names costs nothing."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+
+from tasks.base import DataError, Task
+
+_TASKS = {
+    "sotu": "tasks.language:Sotu",
+    "fashion-mnist": "tasks.vision:FashionMnist",
+    "imagenet100": "tasks.imagenet100:ImageNet100",
+    "household-power": "tasks.forecasting:HouseholdPower",
+}
+
+
+class UnknownTask(DataError):
+    """No task of that name. The message is one line for the user."""
+
+
+def names() -> tuple[str, ...]:
+    """Every task, by name."""
+    return tuple(_TASKS)
+
+
+def get(name: str) -> type[Task]:
+    """The class of a task. Raises UnknownTask with the nearest valid name."""
+    if name not in _TASKS:
+        near = difflib.get_close_matches(name, _TASKS, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(_TASKS)}"
+        raise UnknownTask(f"unknown task {name!r}{hint} (suite list tasks)")
+    module, _, class_name = _TASKS[name].partition(":")
+    task: type[Task] = getattr(import_module(module), class_name)
+    return task
