@@ -1,0 +1,90 @@
+"""Checks of gradients, and of compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd.gradcheck import GradcheckError, gradcheck
+from torch.func import functional_call
+
+from backbones.mixers.base import Context, Mixer
+from suite.contract.probe import Case, Probe, check, peak, run
+
+D = 32
+T = 8
+
+
+@check("live-parameters", "every parameter gets a finite gradient that is not all zero, once all were moved by N(0, .02)")
+def no_dead_parameters(probe: Probe) -> None:
+    probe.at(B=2, T=T, D=D, dtype="float64")
+    mixer, case = probe.build(D, T, torch.float64), probe.case(2, T, D, torch.float64)
+    y_BTD = run(mixer, case)
+    weight_BTD = torch.randn(y_BTD.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    named = {n: p for n, p in mixer.named_parameters() if p.requires_grad}
+    gradients = torch.autograd.grad((y_BTD * weight_BTD).sum(), list(named.values()), allow_unused=True, materialize_grads=True)
+    # a parameter that cancels (a bias on every logit, say) is left with rounding, not with exact zeros
+    largest = max(peak(g) for g in gradients)
+    for name, gradient in zip(named, gradients, strict=True):
+        probe.require(bool(gradient.isfinite().all()), "a gradient is not finite", parameter=name)
+        probe.require(peak(gradient) > 1e-12 * largest, "a parameter has no gradient: it does nothing", parameter=name)
+
+
+def _as_function(mixer: Mixer, context: Context) -> tuple[Callable[..., Tensor], list[Tensor]]:
+    """The mixer as a function of its input and its parameters, with copies of the latter."""
+    names = [n for n, _ in mixer.named_parameters()]
+
+    def function(x_BTD: Tensor, *parameters: Tensor) -> Tensor:
+        out: Tensor = functional_call(mixer, dict(zip(names, parameters, strict=True)), (x_BTD, context))
+        return out
+
+    return function, [p.detach().clone().requires_grad_() for p in mixer.parameters()]
+
+
+@check("gradcheck", "its gradients are the numerical ones, for the input and every parameter (fp64, along random directions)")
+def gradients_are_right(probe: Probe) -> None:
+    for tokens in (1, 5, 9):
+        probe.at(B=2, T=tokens, D=D, dtype="float64")
+        mixer, case = probe.build(D, 16, torch.float64), probe.case(2, tokens, D, torch.float64)
+        function, parameters = _as_function(mixer, case.context)
+        x_BTD = case.x_BTD.clone().requires_grad_()
+        try:
+            gradcheck(function, (x_BTD, *parameters), fast_mode=True, atol=1e-6, rtol=1e-4)
+        except GradcheckError as error:
+            probe.fail(str(error).strip().splitlines()[0])
+
+
+@check("gradcheck-full", "the same, every entry of the input's gradient, with and without padding", slow=True)
+def every_entry_is_right(probe: Probe) -> None:
+    case = probe.case(1, 7, D, torch.float64)
+    for label, given in (("none", case), ("2 tokens", case.padded(2, slice(0, case.rows), torch.neg))):
+        probe.at(B=1, T=7, D=D, dtype="float64", padding=label)
+        mixer = probe.build(D, 16, torch.float64)
+        real: Tensor | float = 1.0 if given.mask_BT is None else given.mask_BT[..., None]
+
+        def function(x_BTD: Tensor, given: Case = given, mixer: Mixer = mixer, real: Tensor | float = real) -> Tensor:
+            return run(mixer, Case(x_BTD, given.embedding_BTD, given.mask_BT, given.constant_row)) * real
+
+        try:
+            gradcheck(function, (given.x_BTD.clone().requires_grad_(),), atol=1e-6, rtol=1e-4)
+        except GradcheckError as error:
+            probe.fail(str(error).strip().splitlines()[0])
+
+
+@check("compile", "torch.compile changes neither the result nor the gradients (fp32, 1e-5 of the largest)", slow=True)
+def compiles(probe: Probe) -> None:
+    probe.at(B=2, T=16, D=D, backend="aot_eager")
+    mixer, case = probe.build(D, 16), probe.case(2, 16, D)
+    torch._dynamo.reset()
+    seen: list[list[Tensor]] = []
+    for function in (mixer, torch.compile(mixer, backend="aot_eager")):
+        x_BTD = case.x_BTD.clone().requires_grad_()
+        y_BTD = function(x_BTD, case.context)
+        wanted = [x_BTD, *mixer.parameters()]
+        seen.append([y_BTD, *torch.autograd.grad(y_BTD.square().mean(), wanted, allow_unused=True, materialize_grads=True)])
+    torch._dynamo.reset()
+    names = ["the output", "x", *(n for n, _ in mixer.named_parameters())]
+    for name, eager, compiled in zip(names, *seen, strict=True):
+        error = peak(eager - compiled) / max(peak(eager), 1e-30)
+        probe.require(error <= 1e-5, "compilation changes a result", of=name, relative_error=error)

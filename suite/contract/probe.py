@@ -1,0 +1,164 @@
+"""What a check works with: the mixer under test, inputs to put through it, and the words for what it found.
+
+A check is a function of a `Probe`. It walks from small settings to large ones, tells the probe with `at` where it stands, and raises
+`Violation` at the first setting that breaks the promise: what the probe last heard is the smallest input tried that shows the failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backbones.mixers.base import Context, Mixer, MixerConfig
+from backbones.mixers.registry import MixerError
+
+PlainForm = Callable[[Mixer, Tensor, Context], Tensor]  # a slow, obvious form of `forward`: matrix products and loops
+Figure = int | float | str | bool
+
+
+class ViolationError(Exception):
+    """The promise does not hold at the probe's setting."""
+
+
+class NotApplicableError(Exception):
+    """The check says nothing about this mixer, and why."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise: `sentence` is what holds when `function` returns. Slow ones are left out unless asked for."""
+
+    id: str
+    sentence: str
+    function: Callable[[Probe], None]
+    slow: bool = False
+
+
+REGISTERED: list[Check] = []
+
+
+def check(id: str, sentence: str, slow: bool = False) -> Callable[[Callable[[Probe], None]], Callable[[Probe], None]]:
+    """Decorator: adds a function to the contract."""
+
+    def add(function: Callable[[Probe], None]) -> Callable[[Probe], None]:
+        REGISTERED.append(Check(id, sentence, function, slow))
+        return function
+
+    return add
+
+
+@dataclass(frozen=True)
+class Case:
+    """An input of a mixer with what its context needs: rows of tokens, their embeddings, a constant row at the end of the batch."""
+
+    x_BTD: Tensor
+    embedding_BTD: Tensor | None = None
+    mask_BT: Tensor | None = None
+    constant_row: bool = False
+
+    @property
+    def context(self) -> Context:
+        return Context(mask_BT=self.mask_BT, embedding_BTD=self.embedding_BTD, constant_row=self.constant_row)
+
+    @property
+    def rows(self) -> int:
+        """Rows without the constant one."""
+        return self.x_BTD.shape[0] - int(self.constant_row)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Case:
+        """Applies one change to the tokens and, where they are used, to their embeddings."""
+        embedding_BTD = None if self.embedding_BTD is None else change(self.embedding_BTD)
+        return replace(self, x_BTD=change(self.x_BTD), embedding_BTD=embedding_BTD)
+
+    def token(self, position: int) -> tuple[Tensor, Context]:
+        """What `step` gets at one position."""
+        embedding_BTD = None if self.embedding_BTD is None else self.embedding_BTD[:, position : position + 1]
+        return self.x_BTD[:, position], Context(embedding_BTD=embedding_BTD, constant_row=self.constant_row)
+
+    def padded(self, pad: int, real_rows: slice, fill: Callable[[Tensor], Tensor]) -> Case:
+        """The rows of `real_rows` shifted right behind `pad` masked tokens; other rows keep their place and grow at the end."""
+        B, T, _ = self.x_BTD.shape
+        keep = torch.ones(B, dtype=torch.bool)
+        keep[real_rows] = False
+
+        def shift(z_BTD: Tensor) -> Tensor:
+            extra_BPD = fill(z_BTD[:, :1].expand(-1, pad, -1))
+            left_BTD, right_BTD = torch.cat([extra_BPD, z_BTD], 1), torch.cat([z_BTD, extra_BPD], 1)
+            return torch.where(keep[:, None, None], right_BTD, left_BTD)
+
+        mask_BT = torch.ones(B, T + pad, dtype=torch.bool)
+        mask_BT[real_rows, :pad] = False
+        return replace(self.map(shift), mask_BT=mask_BT)
+
+
+@dataclass
+class Probe:
+    """The mixer under test, in one direction. Checks ask it for modules and inputs and tell it where they are."""
+
+    cls: type[Mixer]
+    causal: bool
+    plain: PlainForm | None = None
+    setting: dict[str, Figure] = field(default_factory=dict)
+    _configs: dict[tuple[int, int], MixerConfig] = field(default_factory=dict)
+
+    def at(self, **setting: Figure) -> None:
+        """Where the check stands now."""
+        self.setting = setting
+
+    def fail(self, reason: str, **figures: Figure) -> None:
+        """Ends the check: the promise is broken at the present setting. The figures show by how much."""
+        self.setting |= figures
+        raise ViolationError(reason)
+
+    def require(self, holds: bool, reason: str, **figures: Figure) -> None:
+        if not holds:
+            self.fail(reason, **figures)
+
+    def config(self, dim: int, length: int) -> MixerConfig:
+        """A config sized for softmax attention's 4 D² parameters; the smallest one where the mixer refuses that budget."""
+        if (dim, length) not in self._configs:
+            wanted = self.cls.Config(causal=self.causal)
+            try:
+                found = self.cls.size(wanted, dim, length, 4 * dim * dim)
+            except MixerError:
+                found = min(self.cls.candidates(wanted, dim, length), key=lambda c: self.cls.cost(c, dim, length).parameters)
+            self._configs[dim, length] = found
+        return self._configs[dim, length]
+
+    def build(self, dim: int, length: int, dtype: torch.dtype = torch.float32, moved: bool = True, seed: int = 0) -> Mixer:
+        """A module; `moved` adds N(0, .02) to every parameter, since those that start at zero hide what hangs on them."""
+        torch.manual_seed(seed)
+        mixer = self.cls(self.config(dim, length), dim, length).to(dtype)
+        if moved:
+            with torch.no_grad():
+                for parameter in mixer.parameters():
+                    parameter.add_(torch.randn_like(parameter), alpha=0.02)
+        return mixer
+
+    def case(self, batch: int, tokens: int, dim: int, dtype: torch.dtype = torch.float32, scale: float = 1.0, seed: int = 1) -> Case:
+        """`batch` rows of N(0, scale²) tokens, and one row more where the mixer needs a constant one."""
+        needs = self.cls.capabilities.needs
+        constant_row = "constant row" in needs
+        draw = torch.Generator().manual_seed(seed)
+        shape = (batch + int(constant_row), tokens, dim)
+        x_BTD = (torch.randn(shape, generator=draw, dtype=torch.float64) * scale).to(dtype)
+        embedding_BTD = torch.randn(shape, generator=draw, dtype=torch.float64).to(dtype) if "embedding" in needs else None
+        return Case(x_BTD, embedding_BTD, constant_row=constant_row)
+
+    def not_applicable(self, reason: str) -> None:
+        raise NotApplicableError(reason)
+
+
+def run(mixer: Mixer, case: Case) -> Tensor:
+    """`forward` on a case."""
+    y: Any = mixer(case.x_BTD, case.context)
+    return y
+
+
+def peak(z: Tensor) -> float:
+    """max |z|, 0 for an empty tensor."""
+    return float(z.detach().abs().max()) if z.numel() else 0.0

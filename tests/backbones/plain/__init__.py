@@ -1,0 +1,33 @@
+"""The plain forms of the built-in mixers: slow and obvious, straight from the formulas, from matrix products and loops.
+
+Every module of this folder adds its own with `@plain("name")`, as `function(mixer, x_BTD, context) -> y_BTD`, computed in the
+dtype of `x_BTD`. The contract compares `forward` with it in fp64 and counts its FLOPs with PyTorch's counter, so a plain form spells every
+product as a matmul, bmm or einsum over all T positions. It may use the mixer's parameters and none of its methods.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+
+from suite.contract.probe import PlainForm
+
+PLAIN_FORMS: dict[str, PlainForm] = {}
+
+
+def plain(*names: str) -> Callable[[PlainForm], PlainForm]:
+    """Decorator: offers a plain form for these mixers."""
+
+    def add(function: PlainForm) -> PlainForm:
+        PLAIN_FORMS.update(dict.fromkeys(names, function))
+        return function
+
+    return add
+
+
+def load_plain_forms() -> dict[str, PlainForm]:
+    """Every plain form, by the mixer's registered name."""
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    return PLAIN_FORMS

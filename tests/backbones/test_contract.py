@@ -1,0 +1,45 @@
+"""The mixer contract, on every entry of the registry, causal and not.
+
+A class of one's own that inherits `MixerContract` and names its mixer runs the same checks.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from backbones.mixers import registry
+from suite.check import CHECKS, Check, run_check
+from tests.backbones.plain import load_plain_forms
+
+FAST = [c for c in CHECKS if not c.slow]
+SLOW = [c for c in CHECKS if c.slow]
+
+
+class MixerContract:
+    """One test a check and direction."""
+
+    mixer: str
+
+    def _holds(self, check: Check, causal: bool) -> None:
+        result = run_check(check, registry.get(self.mixer), causal, load_plain_forms().get(self.mixer))
+        assert result.status != "failed", f"{self.mixer}: {result.sentence}: {result.reason} ({result.shown_by})"
+
+    @pytest.mark.parametrize("causal", [True, False], ids=["causal", "both-ways"])
+    @pytest.mark.parametrize("check", FAST, ids=lambda c: c.id)
+    def test_holds(self, check: Check, causal: bool) -> None:
+        self._holds(check, causal)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("causal", [True, False], ids=["causal", "both-ways"])
+    @pytest.mark.parametrize("check", SLOW, ids=lambda c: c.id)
+    def test_holds_slowly(self, check: Check, causal: bool) -> None:
+        self._holds(check, causal)
+
+
+BUILT_IN = [name for name in registry.names() if registry.origin(name) == "built-in"]
+globals().update({f"Test_{name.replace('-', '_')}": type(f"Test_{name}", (MixerContract,), {"mixer": name}) for name in BUILT_IN})
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_built_in_has_a_plain_form_to_be_held_against(name: str) -> None:
+    assert name in load_plain_forms(), f"add one to tests/backbones/plain with @plain({name!r})"
