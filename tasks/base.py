@@ -25,6 +25,8 @@ Domain = Literal["language", "vision", "forecasting", "recall"]
 class DataError(Exception):
     """The data are missing, damaged or not what the task expects. The message is one line for the user."""
 
+    exit_code = 2
+
 
 @dataclass(frozen=True)
 class TextInput:

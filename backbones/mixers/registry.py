@@ -21,6 +21,8 @@ BUILTIN_MODULES = ("backbones.mixers.priors", "backbones.mixers.fem", "backbones
 class MixerError(Exception):
     """A mixer that cannot be found, loaded or configured. The message is one line for the user."""
 
+    exit_code = 2
+
 
 M = TypeVar("M", bound=type[Mixer])
 _registered: dict[str, type[Mixer]] = {}

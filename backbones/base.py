@@ -1,0 +1,121 @@
+"""The shared trunk: pre-norm blocks of a mixer and a SwiGLU, for text, images and series alike.
+
+The mixer of every layer comes from the registry. Positions are learned and absolute, for every mixer; rotary ones belong to the mixers.
+
+Shape letters: B batch, T tokens, D model width, F feed-forward width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from timm.layers import DropPath, trunc_normal_
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from backbones.mixers import registry
+from backbones.mixers.base import Context, MixerConfig, State
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer's choice: the mixer by name, its sized config, and the feed-forward width F that the budget leaves."""
+
+    mixer: str
+    config: MixerConfig
+    ffn_width: int
+
+
+@dataclass(frozen=True)
+class TrunkConfig:
+    """What a backbone is built from. `drop_path` rises linearly from 0 at the first layer to its value at the last."""
+
+    dim: int
+    length: int
+    layers: tuple[Layer, ...]
+    drop_path: float = 0.0
+    dropout: float = 0.0
+
+
+class RMSNorm(nn.RMSNorm):
+    """`x / sqrt(mean(x²) + 1e-6) · gain` over the last dimension."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, eps=1e-6)
+
+
+class SwiGLU(nn.Module):
+    """`W_down( SiLU(W_gate x) ⊙ W_up x )`, no biases: 3·D·F parameters (Shazeer, arXiv 2002.05202)."""
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(dim, 2 * width, bias=False)
+        self.down = nn.Linear(width, dim, bias=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        gate_BTF, up_BTF = self.gate_up(x_BTD).chunk(2, dim=-1)
+        return self.down(F.silu(gate_BTF) * up_BTF)
+
+
+class Block(nn.Module):
+    """`x + mixer(norm(x))`, then `x + ffn(norm(x))`."""
+
+    def __init__(self, layer: Layer, dim: int, length: int, drop_path: float, dropout: float) -> None:
+        super().__init__()
+        self.norm_mixer, self.norm_ffn = RMSNorm(dim), RMSNorm(dim)
+        self.mixer = registry.get(layer.mixer)(layer.config, dim, length)
+        self.ffn = SwiGLU(dim, layer.ffn_width)
+        self.drop = nn.Sequential(nn.Dropout(dropout), DropPath(drop_path)) if dropout or drop_path else nn.Identity()
+
+    def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
+        x_BTD = x_BTD + self.drop(self.mixer(self.norm_mixer(x_BTD), context))
+        return x_BTD + self.drop(self.ffn(self.norm_ffn(x_BTD)))
+
+    def step(self, x_BD: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        mixed_BD, state = self.mixer.step(self.norm_mixer(x_BD), state, context)
+        x_BD = x_BD + mixed_BD
+        return x_BD + self.ffn(self.norm_ffn(x_BD)), state
+
+
+class Trunk(nn.Module):
+    """Adds positions, runs the blocks, normalises. The embedding before and the head after belong to the backbone."""
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.positions = nn.Parameter(torch.empty(config.length, config.dim))
+        last = max(len(config.layers) - 1, 1)
+        self.blocks = nn.ModuleList(
+            Block(layer, config.dim, config.length, config.drop_path * i / last, config.dropout) for i, layer in enumerate(config.layers)
+        )
+        self.norm = RMSNorm(config.dim)
+        self.needs: frozenset[str] = frozenset().union(*(block.mixer.capabilities.needs for block in self._blocks()))
+
+    def _blocks(self) -> Sequence[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
+
+    def reset_parameters(self) -> None:
+        """Draws all parameters anew; each mixer draws its own. Residual outputs of the FFN shrink with depth (GPT-2)."""
+        trunc_normal_(self.positions, std=0.02)
+        for block in self._blocks():
+            nn.init.normal_(block.ffn.gate_up.weight, std=1 / math.sqrt(self.config.dim))
+            width = block.ffn.down.in_features
+            nn.init.normal_(block.ffn.down.weight, std=1 / math.sqrt(2 * len(self.blocks) * width))
+            block.mixer.reset_parameters()
+        for module in self.modules():
+            if isinstance(module, RMSNorm):
+                nn.init.ones_(module.weight)
+
+    def forward(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+        """Embedded tokens to hidden states, `[B, T, D]` both; T ≤ length."""
+        tokens = x_BTD.shape[1]
+        if tokens > self.config.length:
+            raise ValueError(f"{tokens} tokens given, this model was built for at most {self.config.length}")
+        x_BTD = x_BTD + self.positions[:tokens]
+        context = Context(mask_BT=mask_BT, embedding_BTD=x_BTD if "embedding" in self.needs else None)
+        for block in self._blocks():
+            x_BTD = block(x_BTD, context)
+        return self.norm(x_BTD)

@@ -1,0 +1,55 @@
+"""The series backbone: channel-independent patches, reversible instance norm, horizon head (PatchTST, arXiv 2211.14730)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from backbones.base import Trunk, TrunkConfig
+
+
+def patch_count(look_back: int, patch: int, stride: int) -> int:
+    """Patches of a window whose end is repeated `stride` times, so that the newest values stand in two patches."""
+    return (look_back - patch) // stride + 2
+
+
+class Forecaster(nn.Module):
+    """Windows `[B, N, C]` to forecasts `[B, horizon, C]`. Every channel is a sequence of its own; all share the weights."""
+
+    def __init__(
+        self, trunk: TrunkConfig, look_back: int, horizon: int, channels: int, patch: int, stride: int, head_dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        tokens = patch_count(look_back, patch, stride)
+        if trunk.length != tokens:
+            raise ValueError(f"look-back {look_back} at patch {patch}, stride {stride} gives {tokens} tokens, the trunk expects {trunk.length}")
+        self.patch, self.stride = patch, stride
+        self.embedding = nn.Linear(patch, trunk.dim)
+        # the affine part of reversible instance norm (Kim et al., ICLR 2022): one gain and one bias a channel
+        self.embedding_gain, self.embedding_bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.trunk = Trunk(trunk)
+        self.head_dropout = nn.Dropout(head_dropout)
+        self.head = nn.Linear(tokens * trunk.dim, horizon)
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.embedding_gain)
+        nn.init.zeros_(self.embedding_bias)
+        nn.init.normal_(self.embedding.weight, std=1 / math.sqrt(self.patch))
+        nn.init.normal_(self.head.weight, std=1 / math.sqrt(self.head.in_features))
+        nn.init.zeros_(self.embedding.bias)
+        nn.init.zeros_(self.head.bias)
+        self.trunk.reset_parameters()
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        mean_B1C = x_BNC.mean(dim=1, keepdim=True)
+        std_B1C = (x_BNC.var(dim=1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+        x_BNC = (x_BNC - mean_B1C) / std_B1C * self.embedding_gain + self.embedding_bias
+        batch, _, channels = x_BNC.shape
+        x_RN = F.pad(x_BNC.transpose(1, 2).flatten(0, 1), (0, self.stride), mode="replicate")  # R = B·C sequences
+        hidden_RTD = self.trunk(self.embedding(x_RN.unfold(1, self.patch, self.stride)))
+        y_RH = self.head(self.head_dropout(hidden_RTD.flatten(1)))
+        y_BHC = y_RH.view(batch, channels, -1).transpose(1, 2)
+        return (y_BHC - self.embedding_bias) / (self.embedding_gain + 1e-10) * std_B1C + mean_B1C

@@ -1,0 +1,44 @@
+"""The image backbone: patches, trunk, mean pooling, linear head. No class token: it makes no sense for scans."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from backbones.base import Trunk, TrunkConfig
+
+
+def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
+    """Rows and columns of patches; an image whose side is no multiple of the patch is padded at the bottom and the right."""
+    return math.ceil(height / patch), math.ceil(width / patch)
+
+
+class VisionTransformer(nn.Module):
+    """Images `[B, C, height, width]` to logits `[B, classes]`, any image and patch size (ViT, arXiv 2010.11929)."""
+
+    def __init__(self, trunk: TrunkConfig, channels: int, height: int, width: int, patch: int, classes: int) -> None:
+        super().__init__()
+        rows, columns = patch_grid(height, width, patch)
+        if trunk.length != rows * columns:
+            raise ValueError(f"{height}x{width} at patch {patch} gives {rows * columns} tokens, the trunk expects {trunk.length}")
+        self.padding = (0, columns * patch - width, 0, rows * patch - height)
+        self.embedding = nn.Conv2d(channels, trunk.dim, patch, stride=patch)
+        self.trunk = Trunk(trunk)
+        self.head = nn.Linear(trunk.dim, classes)
+
+    def reset_parameters(self) -> None:
+        fan_in = self.embedding.weight[0].numel()
+        nn.init.normal_(self.embedding.weight, std=1 / math.sqrt(fan_in))
+        nn.init.normal_(self.head.weight, std=0.02)
+        for bias in (self.embedding.bias, self.head.bias):
+            if bias is not None:
+                nn.init.zeros_(bias)
+        self.trunk.reset_parameters()
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        if any(self.padding):
+            image_BCHW = F.pad(image_BCHW, self.padding)
+        x_BTD = self.embedding(image_BCHW).flatten(2).transpose(1, 2)
+        return self.head(self.trunk(x_BTD).mean(dim=1))

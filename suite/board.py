@@ -1,0 +1,196 @@
+"""Boards: the records of one task, scale and protocol, a row a mixer, ordered by the primary metric on test."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+import tasks
+from suite import home, record
+from suite.console import format_metric
+from suite.record import Record
+from suite.resolve import resolve
+from tasks.base import Metric
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one configuration, all seeds."""
+
+    mixer: str
+    records: tuple[Record, ...]
+    mean: float
+    spread: float | None  # sample standard deviation over seeds
+    place: int | None  # None where the run is not matched: it never ranks
+
+    @property
+    def first(self) -> Record:
+        return self.records[0]
+
+
+@dataclass(frozen=True)
+class Board:
+    """Rows that may be compared: equal task, scale, data options, shape and training, so only the mixer and its tuned rates differ."""
+
+    task: str
+    domain: str
+    scale: str
+    deviations: tuple[str, ...]  # what differs from the shipped recipe
+    metric: Metric
+    rows: tuple[Row, ...]
+    unfinished: int
+
+    @property
+    def title(self) -> str:
+        changed = f" · {', '.join(self.deviations)}" if self.deviations else ""
+        return f"{self.task} · {self.scale}{changed}"
+
+
+def local_records() -> list[Record]:
+    """Every readable record under the runs folder, the oldest first; an unreadable one is left to `suite doctor`."""
+    found = []
+    for path in sorted(home.home().glob(f"*/{record.NAME}")):
+        try:
+            found.append(record.read(path))
+        except record.RecordError:
+            continue
+    return found
+
+
+def boards(records: Iterable[Record], *, task: str | None = None, domain: str | None = None, scale: str | None = None) -> list[Board]:
+    """One board for each group of comparable records, shipped recipes first."""
+    groups: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
+    for made in records:
+        if task in (None, made.task) and domain in (None, made.domain) and scale in (None, made.scale):
+            groups[made.task, made.scale, made.group].append(made)
+    made_boards = [_board(group) for group in groups.values()]
+    return sorted(made_boards, key=lambda b: (b.domain, b.task, bool(b.deviations), b.scale, b.title))
+
+
+def _board(records: Sequence[Record]) -> Board:
+    one = records[-1]
+    metric = next(m for m in tasks.get(one.task)(_task_options(one)).metrics if m.name == one.primary_metric)
+    finished = [made for made in records if made.status == "finished"]
+    by_configuration: dict[str, dict[int, Record]] = defaultdict(dict)
+    for made in finished:
+        by_configuration[_configuration(made)][made.seed] = made  # the newest of a repeated seed
+    rows = [_row(list(seeds.values())) for seeds in by_configuration.values()]
+    rows.sort(key=lambda row: (not row.first.certificate["matched"], -row.mean if metric.higher_is_better else row.mean))
+    placed = tuple(
+        Row(row.mixer, row.records, row.mean, row.spread, i if row.first.certificate["matched"] else None) for i, row in enumerate(rows, 1)
+    )
+    return Board(one.task, one.domain, one.scale, _deviations(one), metric, placed, len(records) - len(finished))
+
+
+def _task_options(made: Record) -> Any:
+    return tasks.get(made.task).Options.model_validate(made.config["data"])
+
+
+def _configuration(made: Record) -> str:
+    return record.digest({k: v for k, v in made.config.items() if k != "seed"})
+
+
+def _row(records: list[Record]) -> Row:
+    values = [made.metrics["test"][made.primary_metric] for made in records]
+    one = records[0]
+    hybrid = f" (hybrid {','.join(map(str, one.config['hybrid']))})" if one.config["hybrid"] else ""
+    changed = _options_off_default(one)
+    spread = statistics.stdev(values) if len(values) > 1 else None
+    return Row(one.mixer + hybrid + changed, tuple(records), statistics.fmean(values), spread, None)
+
+
+def _options_off_default(made: Record) -> str:
+    """Switches and tuned rates that differ from the shipped ones, for telling rows of one mixer apart."""
+    options = made.config["mixer_options"]
+    switches = [f"{name}=off" for name, value in options.items() if value is False and name != "causal"]
+    shipped = _shipped(made)
+    if shipped is not None:
+        rates = (("lr", "train"), ("weight_decay", "train"))
+        switches += [f"{name}={made.config[section][name]:g}" for name, section in rates if made.config[section][name] != shipped[section][name]]
+    return f" ({', '.join(switches)})" if switches else ""
+
+
+def _shipped(made: Record) -> dict[str, Any] | None:
+    return resolve(task=made.task, mixer="softmax", scale=made.scale).canonical()
+
+
+def _deviations(made: Record) -> tuple[str, ...]:
+    shipped = _shipped(made)
+    if shipped is None:
+        return ()
+    differing = []
+    for section in ("data", "model", "train"):
+        for name, value in made.config[section].items():
+            if value != shipped[section].get(name) and (section, name) not in (("train", "lr"), ("train", "weight_decay")):
+                differing.append(f"{name}={value}")
+    return tuple(differing)
+
+
+def _cells(row: Row, board: Board) -> list[str]:
+    one, certificate = row.first, row.first.certificate
+    figure = format_metric(board.metric, row.mean)
+    if row.spread is not None:
+        figure += f" ± {format_metric(board.metric, row.spread)}"
+    return [
+        str(row.place) if row.place else "unmatched", row.mixer, figure, str(len(row.records)),
+        f"{certificate['parameters']:,} ({certificate['ratio']:.3f}×)", f"{certificate['flops'] / certificate['reference_flops']:.2f}×",
+        f"{one.timing.examples_per_s:,.0f}" if one.timing else "–", f"{one.peak_memory_bytes / 2**20:,.0f}",
+    ]  # fmt: skip
+
+
+def _headers(board: Board) -> list[str]:
+    arrow = "↑" if board.metric.higher_is_better else "↓"
+    unit = "" if board.metric.unit == "%" else (f", {board.metric.unit}" if board.metric.unit else "")
+    return ["#", "mixer", f"test {board.metric.name}{unit} {arrow}", "seeds", "parameters (of softmax's)", "FLOPs", "examples/s", "peak MB"]
+
+
+def _notes(board: Board) -> str:
+    notes = ["ordered by the mean over seeds (± sample standard deviation); an order, not a significance test"]
+    if board.unfinished:
+        notes.append(f"{board.unfinished} unfinished, failed or diverged run(s) not shown")
+    return "; ".join(notes)
+
+
+def table(board: Board) -> Table:
+    """The board for a terminal."""
+    made = Table(title=board.title, caption=_notes(board), title_justify="left", caption_justify="left")
+    for i, header in enumerate(_headers(board)):
+        made.add_column(header, justify="left" if i == 1 else "right", no_wrap=i == 1)
+    for row in board.rows:
+        made.add_row(*_cells(row, board))
+    return made
+
+
+def markdown(board: Board) -> str:
+    """The board as a Markdown section; its first line is the news."""
+    leader = next((row for row in board.rows if row.place == 1), None)
+    news = f": {leader.mixer} leads with {format_metric(board.metric, leader.mean)}" if leader else ": no matched run yet"
+    head = _headers(board)
+    lines = [f"**{board.title}**{news}", "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(row, board)) + " |" for row in board.rows]
+    return "\n".join([*lines, "", f"*{_notes(board)}*", ""])
+
+
+def plain(board: Board) -> dict[str, Any]:
+    """The board as JSON values."""
+    return {
+        "task": board.task, "domain": board.domain, "scale": board.scale, "deviations": list(board.deviations),
+        "metric": board.metric.name, "higher_is_better": board.metric.higher_is_better, "unfinished": board.unfinished,
+        "rows": [
+            {
+                "place": row.place, "mixer": row.mixer, "matched": row.first.certificate["matched"], "mean": row.mean, "sd": row.spread,
+                "seeds": [made.seed for made in row.records], "runs": [made.id for made in row.records],
+                "values": [made.metrics["test"][made.primary_metric] for made in row.records],
+                "parameters": row.first.certificate["parameters"], "ratio": row.first.certificate["ratio"],
+                "flops": row.first.certificate["flops"], "reference_flops": row.first.certificate["reference_flops"],
+                "state_bytes": row.first.certificate["state_bytes"], "peak_memory_bytes": row.first.peak_memory_bytes,
+                "examples_per_s": row.first.timing.examples_per_s if row.first.timing else None,
+            }
+            for row in board.rows
+        ],
+    }  # fmt: skip

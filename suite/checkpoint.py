@@ -1,0 +1,59 @@
+"""Checkpoints: written atomically, read without executing anything, enough to go on bit for bit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from suite.errors import UserError
+
+FORMAT = 1
+NAME = "checkpoint.pt"
+
+
+def write_atomically(path: Path, save: Any) -> None:
+    """Calls `save(temporary_path)`, then moves the file into place: a reader sees the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save(temporary)
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(run_dir: Path, content: dict[str, Any]) -> None:
+    """Writes the run's checkpoint. Raises OSError or RuntimeError when the disk refuses; the old one is then still whole."""
+    write_atomically(run_dir / NAME, lambda path: torch.save({"format": FORMAT, **content}, path))
+
+
+def load(run_dir: Path, device: torch.device) -> dict[str, Any]:
+    """The run's last checkpoint. Raises UserError when there is none or it is not ours."""
+    path = run_dir / NAME
+    if not path.is_file():
+        raise UserError(f"{run_dir} has no {NAME}: the run stopped before its first one; start it anew")
+    try:
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise UserError(f"{path} cannot be read: {type(error).__name__}: {str(error).splitlines()[0]}") from None
+    if content.get("format") != FORMAT:
+        raise UserError(f"{path} has checkpoint format {content.get('format')}, this version reads {FORMAT}")
+    return content
+
+
+def random_state() -> dict[str, Any]:
+    """The generators that training draws from (dropout and stochastic depth); the tasks' batches need none."""
+    state: dict[str, Any] = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])

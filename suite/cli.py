@@ -1,0 +1,258 @@
+"""The command line: one thin function a command. Heavy imports stand inside, so that `suite --help` answers at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from suite import options as opt
+
+EXAMPLES = """
+**Examples**
+
+`suite run --task fashion-mnist --mixer fem`
+
+`suite run --task household-power --mixer softmax --horizon 192 --seed 1 --set lr=5e-4`
+
+`suite run --task imagenet100 --mixer fem --data-dir ~/imagenet`
+
+`suite leaderboard --task fashion-mnist`
+"""
+
+app = typer.Typer(
+    name="suite", no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False, epilog=EXAMPLES,
+    help="Which sequence mixer is really better, at equal cost? Budget-matched attention and its rivals in text, images and time series.",
+)  # fmt: skip
+listing = typer.Typer(no_args_is_help=True, help="What there is: tasks and mixers.")
+data = typer.Typer(no_args_is_help=True, help="A task's data: what they are, and getting them ready.")
+app.add_typer(listing, name="list")
+app.add_typer(data, name="data")
+
+
+def emit(value: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+@app.command(epilog=EXAMPLES)
+def run(
+    task: opt.Task = None,
+    mixer: opt.Mixer = None,
+    scale: opt.Scale = None,
+    seed: opt.Seed = None,
+    steps: opt.Steps = None,
+    horizon: opt.Horizon = None,
+    track: opt.Track = None,
+    hybrid: opt.Hybrid = None,
+    set_: opt.Set = None,
+    recipe: opt.Recipe = None,
+    data_dir: opt.DataDir = None,
+    device: opt.Device = "auto",
+    resume: Annotated[str | None, typer.Option("--resume", help="Go on with a run that stopped: its id or folder.", show_default=False)] = None,
+    unmatched: opt.Unmatched = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Trains a budget-matched mixer on a task, tests the checkpoint that validation chose, and writes its record."""
+    from suite.report import report_run
+
+    chosen = dict(
+        task=task, mixer=mixer, scale=scale, seed=seed, steps=steps, horizon=horizon, track=track, hybrid=hybrid, sets=set_ or [],
+        recipe=recipe, unmatched=unmatched,
+    )  # fmt: skip
+    if resume:
+        from suite.errors import UserError
+        from suite.run import resume as resume_run
+
+        if any(chosen.values()) or seed is not None:
+            raise UserError("--resume goes on with the run's own config; drop the other options (--data-dir and --device may stay)")
+        outcome = resume_run(resume, data_dir=data_dir, device=device)
+    else:
+        from suite.resolve import resolve
+        from suite.run import start
+
+        outcome = start(resolve(**chosen), data_dir=data_dir, device=device)  # type: ignore[arg-type]
+    if as_json:
+        emit(outcome.record.sealed().model_dump(mode="json", by_alias=True))
+    report_run(outcome, quiet=as_json)
+    raise typer.Exit(outcome.exit_code)
+
+
+@listing.command("tasks")
+def list_tasks(as_json: opt.Json = False) -> None:
+    """The tasks, with their domain and primary metric."""
+    from suite import report
+
+    found = report.describe_tasks()
+    emit(found) if as_json else report.show_rows(found, ("name", "domain", "metric", "data", "summary"))
+
+
+@listing.command("mixers")
+def list_mixers(as_json: opt.Json = False) -> None:
+    """The mixers, with their paper and what they can do."""
+    from suite import report
+
+    found = report.describe_mixers()
+    emit(found) if as_json else report.show_rows(found, ("name", "paper", "causal", "bidirectional", "constant_state", "summary"))
+
+
+@app.command()
+def show(
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's id or folder; or name a task and a mixer.")] = None,
+    task: opt.Task = None,
+    mixer: opt.Mixer = None,
+    scale: opt.Scale = None,
+    horizon: opt.Horizon = None,
+    track: opt.Track = None,
+    hybrid: opt.Hybrid = None,
+    set_: opt.Set = None,
+    recipe: opt.Recipe = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Shows a run's record; or, before any run, every option a task and a mixer resolve to. Needs no data.
+
+    `suite show --task sotu --mixer fem --set lr=3e-3`
+    """
+    from suite import report
+
+    if run_id:
+        found = report.describe_run(run_id)
+        emit(found) if as_json else report.show_run(found)
+        return
+    from suite.resolve import resolve
+
+    config = resolve(task=task, mixer=mixer, scale=scale, horizon=horizon, track=track, hybrid=hybrid, sets=set_ or [], recipe=recipe)
+    emit(report.describe_config(config)) if as_json else report.show_config(config)
+
+
+@app.command()
+def budget(
+    task: opt.Task = None,
+    mixer: opt.Mixer = None,
+    scale: opt.Scale = None,
+    horizon: opt.Horizon = None,
+    track: opt.Track = None,
+    hybrid: opt.Hybrid = None,
+    set_: opt.Set = None,
+    recipe: opt.Recipe = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Sizes a mixer for a task and counts it beside softmax. Needs no data. Exit code 1 when it is not matched.
+
+    `suite budget --task imagenet100 --mixer fem --scale paper --json`
+    """
+    from suite import report
+    from suite.resolve import resolve
+
+    config = resolve(task=task, mixer=mixer, scale=scale, horizon=horizon, track=track, hybrid=hybrid, sets=set_ or [], recipe=recipe)
+    found = report.describe_budget(config)
+    emit(found) if as_json else report.show_budget(found)
+    raise typer.Exit(0 if found["matched"] else 1)
+
+
+@data.command("info")
+def data_info(task: Annotated[str, typer.Argument(metavar="TASK")], data_dir: opt.DataDir = None, as_json: opt.Json = False) -> None:
+    """Where a task's data come from, their licence, splits and fingerprint."""
+    from suite import report
+
+    found = report.describe_data(task, data_dir)
+    emit(found) if as_json else report.show_mapping(found)
+
+
+@data.command("prepare")
+def data_prepare(task: Annotated[str, typer.Argument(metavar="TASK")], data_dir: opt.DataDir = None, as_json: opt.Json = False) -> None:
+    """Reads and checks all of a task's data, so that a run will not stumble over them."""
+    from suite import report
+
+    found = report.prepare_data(task, data_dir)
+    emit(found) if as_json else report.show_mapping(found)
+
+
+@app.command()
+def leaderboard(
+    task: opt.Task = None,
+    domain: Annotated[str | None, typer.Option("--domain", help="language, vision, forecasting or recall.", show_default=False)] = None,
+    scale: Annotated[str | None, typer.Option("--scale", help="Only this scale.", show_default=False)] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on stdout.")] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """The boards of the runs here: a row a mixer, ordered by the primary metric on test.
+
+    `suite leaderboard --task fashion-mnist --markdown > board.md`
+    """
+    from suite import report
+
+    found = report.find_boards(task, domain, scale)
+    if as_json:
+        emit(report.plain_boards(found))
+    else:
+        report.show_boards(found, as_markdown=markdown)
+
+
+@app.command()
+def ui(
+    task: opt.Task = None,
+    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port on 127.0.0.1.", show_default="the first free from 5000")] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the browser.")] = True,
+) -> None:
+    """Opens the MLflow UI on a task's board; Ctrl-C ends it."""
+    from suite import home
+    from suite.ui import serve
+
+    if task:
+        import tasks
+
+        tasks.get(task)
+    raise typer.Exit(serve(home.writable_home(), port, task=task, open_browser=browser))
+
+
+@app.command()
+def upload(run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folder.")]) -> None:
+    """Sends a run's tracking journal to the store again, after the store could not be reached."""
+    from suite import report
+
+    report.upload_run(run_id)
+
+
+@app.command()
+def doctor(as_json: opt.Json = False) -> None:
+    """Looks over the installation, the runs folder and the store; closes the tracked runs of dead processes."""
+    from suite import doctor as checks
+    from suite import report
+
+    found = checks.examine()
+    emit([check.plain() for check in found]) if as_json else report.show_checks(found)
+    raise typer.Exit(0 if all(check.ok for check in found) else 1)
+
+
+def main() -> None:
+    """The console script: every user's mistake is one line on stderr and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:
+        message = _user_message(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _user_message(error: Exception) -> str | None:
+    """The one line of an error that is the user's to mend; None for one that is ours."""
+    if hasattr(error, "format_message"):  # typer's and click's usage errors
+        return " ".join(str(error.format_message()).split())
+    if getattr(error, "exit_code", None) == 2:  # UserError, DataError, MixerError, RecordError
+        return " ".join(str(error).split())
+    if type(error).__name__ == "Abort":
+        return "aborted"
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""RunConfig: everything that decides a run's result, frozen and strict, with its identity hash.
+
+Paths, devices and tracking are no part of it: they may not change a result.
+"""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+
+from backbones.mixers.base import MixerConfig
+from tasks.base import TaskOptions
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(Strict):
+    """The backbone's shape; the mixer's widths and the feed-forward width of its layers are solved from it."""
+
+    dim: int = Field(default=128, ge=8, description="model width D")
+    depth: int = Field(default=4, ge=1, description="number of layers")
+    heads: int = Field(default=4, ge=1, description="heads of the softmax reference; other mixers start from it")
+    ffn_width: int = Field(default=344, ge=8, description="feed-forward width F of the softmax reference (about 8D/3)")
+    drop_path: float = Field(default=0.0, ge=0, lt=1, description="stochastic depth at the last layer")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on what each sublayer adds")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ModelConfig:
+        if self.dim % self.heads or (self.dim // self.heads) % 2:
+            raise ValueError(f"dim {self.dim} must be an even multiple of heads {self.heads}")
+        return self
+
+
+class TrainConfig(Strict):
+    """Optimisation: AdamW, cosine with warm-up, gradient clipping."""
+
+    steps: int = Field(default=1000, ge=1, description="optimiser steps")
+    batch_size: int = Field(default=32, ge=1, description="sequences, images or windows a step")
+    lr: float = Field(default=1e-3, gt=0, description="peak learning rate")
+    weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    warmup: float = Field(default=0.05, ge=0, le=1, description="share of the steps with a rising rate")
+    min_lr: float = Field(default=0.02, ge=0, le=1, description="last rate as a share of the peak")
+    clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
+    ema: float = Field(default=0.0, ge=0, lt=1, description="decay of averaged weights, which are then evaluated; 0: none")
+    evals: int = Field(default=8, ge=1, description="validations (and checkpoints) a run; the best one is tested")
+    eval_batch_size: int = Field(default=64, ge=1, description="examples a batch in evaluation")
+    precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="auto: bf16 autocast where the hardware is fast at it")
+
+
+#: Fields that tuning may choose for each mixer; all the others must be equal for two runs to stand on one board.
+TUNED = ("lr", "weight_decay")
+
+
+class RunConfig(Strict):
+    """One run. `hybrid` lists the layers, counted from 1, that keep softmax (resolved, never a layout's name)."""
+
+    task: str
+    scale: str
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    mixer: str
+    data: SerializeAsAny[TaskOptions]
+    mixer_options: SerializeAsAny[MixerConfig]
+    hybrid: tuple[int, ...] = ()
+    unmatched: bool = False
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+
+    def canonical(self) -> dict[str, Any]:
+        """The config as plain JSON values."""
+        return self.model_dump(mode="json")
+
+    @property
+    def identity(self) -> str:
+        """sha256 over every field that can change a result."""
+        return digest(self.canonical())
+
+    @property
+    def group(self) -> str:
+        """The identity of the comparison: the same for all mixers, seeds and tuned rates that may stand on one board."""
+        kept = self.canonical()
+        for name in ("mixer", "mixer_options", "hybrid", "seed", "unmatched"):
+            del kept[name]
+        for name in TUNED:
+            del kept["train"][name]
+        return digest(kept)
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys, no spaces and no NaN: equal values give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """sha256 (hex) of a value's canonical JSON."""
+    return sha256(canonical_json(value).encode()).hexdigest()

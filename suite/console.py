@@ -1,0 +1,63 @@
+"""What a person sees while a run goes on: a progress bar on a terminal, a line a validation elsewhere. All of it on stderr."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from tasks.base import Metric
+
+err = Console(stderr=True, highlight=False)
+REFRESH_S = 0.25
+
+
+def format_metric(metric: Metric, value: float) -> str:
+    """A figure as tables show it: accuracies in percent, the rest with the metric's digits."""
+    if metric.unit == "%":
+        return f"{100 * value:.{metric.digits}f} %"
+    return f"{value:.{metric.digits}f}{' ' + metric.unit if metric.unit else ''}"
+
+
+class TrainingProgress:
+    """A bar with loss, validation, throughput and the time left."""
+
+    def __init__(self, name: str, metric: Metric, examples_a_step: int, unit: str) -> None:
+        self.name, self.metric, self.examples, self.unit = name, metric, examples_a_step, unit
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=err, disable=not err.is_terminal,
+        )  # fmt: skip
+        self.task: TaskID = self.bar.add_task(name, total=None, figures="")
+        self.valid, self.shown, self.began, self.first = "", 0.0, time.perf_counter(), 0
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bar.stop()
+
+    def started(self, step: int, total: int) -> None:
+        self.first, self.total, self.began = step, total, time.perf_counter()
+        self.bar.update(self.task, total=total, completed=step)
+
+    def stepped(self, step: int, loss: float) -> None:
+        now = time.perf_counter()
+        if now - self.shown < REFRESH_S and step < self.total:
+            return
+        self.shown = now
+        rate = (step - self.first) * self.examples / (now - self.began)
+        self.figures = f"loss {loss:.4f}  {rate:,.0f} {self.unit}/s"
+        self.bar.update(self.task, completed=step, figures=f"{self.figures}  {self.valid}")
+
+    def validated(self, step: int, metrics: dict[str, float]) -> None:
+        self.valid = f"valid {self.metric.name} {format_metric(self.metric, metrics[self.metric.name])}"
+        if not err.is_terminal:
+            err.print(f"{self.name}: step {step}/{self.total}  {self.figures}  {self.valid}")
+
+    def warn(self, message: str) -> None:
+        err.print(f"[yellow]warning:[/] {message}", soft_wrap=True)

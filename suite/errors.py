@@ -1,0 +1,18 @@
+"""The one exception of a user's mistake, and the hint that goes with a misspelt name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something the user gave cannot be used. One line: what was given, what is allowed, what to do. Exit code 2."""
+
+    exit_code = 2
+
+
+def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest allowed name, or an empty string."""
+    near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,31 @@
+"""Hybrid layouts: which layers of a backbone keep softmax (arXiv 2510.11602, table of hybrids). Layers are counted from 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from suite.errors import UserError, did_you_mean
+
+LAYOUTS: dict[str, Callable[[int], set[int]]] = {
+    "even": lambda n: set(range(2, n + 1, 2)),
+    "odd": lambda n: set(range(1, n + 1, 2)),
+    "top": lambda n: set(range(1, n // 2 + 1)),
+    "bottom": lambda n: set(range(n // 2 + 1, n + 1)),
+    "middle": lambda n: {i for i in range(1, n + 1) if i <= n // 4 or i > n - n // 4},
+    "quarter": lambda n: set(range(4, n + 1, 4)),
+    "first": lambda n: {1},
+    "last": lambda n: {n},
+    "bilateral": lambda n: {1, n},
+}
+
+
+def resolve_hybrid(layout: str, depth: int) -> tuple[int, ...]:
+    """The layers that keep softmax under a named layout, or under a list such as `2,4`. Raises UserError."""
+    if layout in LAYOUTS:
+        return tuple(sorted(LAYOUTS[layout](depth)))
+    if not layout.replace(",", "").isdigit():
+        raise UserError(f"unknown hybrid layout {layout!r}{did_you_mean(layout, LAYOUTS)} (allowed: {', '.join(LAYOUTS)}, or layers such as 2,4)")
+    layers = {int(part) for part in layout.split(",") if part}
+    if not layers <= set(range(1, depth + 1)):
+        raise UserError(f"hybrid layers {layout!r}: this backbone has layers 1 to {depth}")
+    return tuple(sorted(layers))

@@ -1,0 +1,88 @@
+"""A run under way, and the record that is made of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from suite import provenance
+from suite.budget import Certificate, Plan
+from suite.config import RunConfig
+from suite.evaluate import autocast
+from suite.record import Data, Record, Selection, Status, Timing
+from suite.tracker import TrackedRun
+from suite.train import FitResult
+from tasks.base import Task
+
+
+@dataclass
+class Job:
+    """One run under way: what is fixed when it starts, and what its record will say."""
+
+    config: RunConfig
+    folder: Path
+    task: Task
+    device: torch.device
+    plan: Plan
+    certificate: Certificate
+    created: str
+    resume: dict[str, Any] | None = None
+    resumed_at: list[int] = field(default_factory=list)
+    began: float = field(default_factory=time.time)
+    start_s: float = math.nan
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    n_evaluated: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def precision(self) -> str:
+        """What the forward pass really runs in."""
+        return "fp32" if isinstance(autocast(self.device, self.config.train.precision), nullcontext) else "bf16"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended, the reason in one line, and the exit code."""
+
+    status: Status
+    error: str | None
+    exit_code: int
+
+
+def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: TrackedRun | None) -> Record:
+    """The record of a run, whatever became of it."""
+    config, task = job.config, job.task
+    return Record(
+        id=job.folder.name, status=ending.status, error=ending.error, created=job.created,
+        task=config.task, domain=task.domain, mixer=config.mixer, scale=config.scale, seed=config.seed,
+        identity=config.identity, group=config.group, config=config.canonical(), certificate=job.certificate.model_dump(mode="json"),
+        primary_metric=task.primary.name, higher_is_better=task.primary.higher_is_better,
+        metrics=job.metrics, n_evaluated=job.n_evaluated, data=_data(task),
+        selection=Selection(step=result.best.step, metric=task.primary.name, value=result.best.value) if result else None,
+        loss_trace=result.trace if result else [],
+        code=provenance.code(config.mixer), versions=provenance.versions(), hardware=provenance.hardware(job.device),
+        precision=job.precision, timing=_timing(job, result) if result else None,
+        peak_memory_bytes=provenance.peak_memory_bytes(job.device), resumed_at=job.resumed_at,
+        mlflow={"run_id": tracked.run_id, "uri": tracked.uri} if tracked else None,
+    )  # fmt: skip
+
+
+def _data(task: Task) -> Data:
+    info = task.info()
+    return Data(fingerprint=task.fingerprint, protocol=task.protocol, source=info.source, splits=dict(info.splits), details=dict(info.extra))
+
+
+def _timing(job: Job, result: FitResult) -> Timing:
+    clock, train = result.clock, job.config.train
+    loop = clock.step + clock.data + clock.bookkeeping
+    return Timing(
+        wall_s=time.time() - job.began, start_s=job.start_s, step_s=clock.step, data_s=clock.data,
+        evaluation_s=clock.evaluation, bookkeeping_s=clock.bookkeeping,
+        data_share=clock.data / loop, bookkeeping_share=clock.bookkeeping / loop,
+        examples_per_s=train.steps * train.batch_size / loop, steps_per_s=train.steps / loop,
+    )  # fmt: skip

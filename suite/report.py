@@ -1,0 +1,204 @@
+"""What the commands tell: plain values for `--json`, tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import tasks
+from backbones.mixers import registry
+from suite import board, budget, home, record
+from suite.config import RunConfig
+from suite.console import err, format_metric
+from suite.doctor import Check
+from suite.errors import UserError, did_you_mean
+from suite.resolve import SCALES
+from suite.run import Outcome
+from suite.tracking import upload
+
+out = Console(highlight=False, soft_wrap=True)
+DOMAINS = ("language", "vision", "forecasting", "recall")
+
+
+def show_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column.replace("_", " "), no_wrap=column != "summary")
+    for row in rows:
+        made.add_row(*("yes" if row[c] is True else "no" if row[c] is False else str(row[c]) for c in columns))
+    out.print(made)
+
+
+def show_mapping(values: Mapping[str, Any]) -> None:
+    made = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in values.items():
+        shown = ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        made.add_row(f"[bold]{name}[/]", str(shown))
+    out.print(made)
+
+
+def describe_tasks() -> list[dict[str, Any]]:
+    found = []
+    for name in tasks.names():
+        cls = tasks.get(name)
+        primary = cls().primary
+        data = "folder (--data-dir)" if cls.needs_data_dir else "embedded"
+        found.append({
+            "name": name, "domain": cls.domain, "metric": primary.name, "higher_is_better": primary.higher_is_better,
+            "data": data, "protocol": cls.protocol, "scales": list(SCALES), "summary": cls.summary,
+        })  # fmt: skip
+    return found
+
+
+def describe_mixers() -> list[dict[str, Any]]:
+    found = []
+    for name in registry.names():
+        cls = registry.get(name)
+        can = cls.capabilities
+        found.append({
+            "name": name, "paper": cls.paper, "causal": can.causal, "bidirectional": can.bidirectional, "mixes_tokens": can.mixes_tokens,
+            "constant_state": can.constant_state, "needs": sorted(can.needs), "pays_in_ffn": can.pays_in_ffn,
+            "domains": [*(["language"] if can.causal else []), *(["vision", "forecasting"] if can.bidirectional else [])],
+            "origin": registry.origin(name), "options": sorted(cls.Config.model_fields), "summary": cls.summary,
+        })  # fmt: skip
+    return found
+
+
+def _resolved(config: RunConfig) -> tuple[RunConfig, budget.Certificate]:
+    spec = tasks.get(config.task)(config.data).spec
+    plan = budget.solve(config, spec)
+    return config.model_copy(update={"mixer_options": plan.mixer_options}), budget.certify(config, spec, plan)
+
+
+def describe_config(config: RunConfig) -> dict[str, Any]:
+    solved, certificate = _resolved(config)
+    return {"config": solved.canonical(), "identity": solved.identity, "group": solved.group, "certificate": certificate.model_dump(mode="json")}
+
+
+def show_config(config: RunConfig) -> None:
+    """Every option with its value and meaning: what `--set` and a recipe may change."""
+    solved, certificate = _resolved(config)
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("option", "value", "meaning"):
+        made.add_column(column, no_wrap=column == "option")
+    for section, model in (("data", solved.data), ("model", solved.model), ("mixer", solved.mixer_options), ("train", solved.train)):
+        for name, described in type(model).model_fields.items():
+            made.add_row(f"{section}.{name}", str(getattr(model, name)), described.description or "")
+    out.print(f"[bold]{solved.task} · {solved.mixer} · {solved.scale} · seed {solved.seed}[/]  identity {solved.identity[:12]}")
+    out.print(made)
+    show_budget(certificate.model_dump(mode="json"))
+
+
+def describe_budget(config: RunConfig) -> dict[str, Any]:
+    found = _resolved(config)[1].model_dump(mode="json")
+    if not found["matched"]:
+        found["nearest_fit"] = budget.nearest_fit(config, tasks.get(config.task)(config.data).spec)
+    return found
+
+
+def show_budget(found: Mapping[str, Any]) -> None:
+    made = Table(title=f"{found['task']} · {found['mixer']} · {found['scale']}", title_justify="left", header_style="bold")
+    for column in ("what", found["mixer"], "softmax reference", "ratio"):
+        made.add_column(column, justify="left" if column == "what" else "right")
+    pairs = [
+        ("parameters without embeddings and head", "parameters", "reference_parameters"),
+        ("parameters a mixer layer", "mixer_parameters", "reference_mixer_parameters"),
+        (f"forward FLOPs a {found['flops_unit']}", "flops", "reference_flops"),
+        (f"decoding state at {found['length']} tokens, bytes", "state_bytes", "reference_state_bytes"),
+        ("feed-forward width", "ffn_width", "reference_ffn_width"),
+    ]
+    for label, own, reference in pairs:
+        ratio = f"{found[own] / found[reference]:.4f}" if found[reference] else "–"
+        made.add_row(label, f"{found[own]:,}", f"{found[reference]:,}", ratio)
+    out.print(made)
+    options = ", ".join(f"{k}={v}" for k, v in found["mixer_options"].items())
+    out.print(f"mixer options: {options}")
+    out.print("[green]matched[/]" if found["matched"] else f"[red]not matched[/]: {'; '.join(found['reasons'])}")
+    if found.get("nearest_fit"):
+        out.print(f"what fits: {found['nearest_fit']}")
+
+
+def describe_data(task: str, data_dir: Path | None) -> dict[str, Any]:
+    made = tasks.get(task)(None, data_dir)
+    info = made.info()
+    return {
+        "task": task, "source": info.source, "licence": info.licence, "splits": dict(info.splits), "unit": info.unit,
+        "fingerprint": info.fingerprint, "embedded": info.embedded, "protocol": made.protocol, "notes": list(info.notes), **info.extra,
+    }  # fmt: skip
+
+
+def prepare_data(task: str, data_dir: Path | None) -> dict[str, Any]:
+    tasks.get(task)(None, data_dir).load()
+    return {**describe_data(task, data_dir), "status": "ready"}
+
+
+def find_boards(task: str | None, domain: str | None, scale: str | None) -> list[board.Board]:
+    if task:
+        tasks.get(task)
+    for given, allowed, what in ((domain, DOMAINS, "domain"), (scale, SCALES, "scale")):
+        if given and given not in allowed:
+            raise UserError(f"unknown {what} {given!r}{did_you_mean(given, allowed)} (allowed: {', '.join(allowed)})")
+    return board.boards(board.local_records(), task=task, domain=domain, scale=scale)
+
+
+def plain_boards(boards: Sequence[board.Board]) -> list[dict[str, Any]]:
+    return [board.plain(b) for b in boards]
+
+
+def show_boards(boards: Sequence[board.Board], *, as_markdown: bool) -> None:
+    if not boards:
+        err.print(f"no runs of that kind in {home.home()} yet; start one: suite run --task fashion-mnist --mixer fem")
+    for b in boards:
+        if as_markdown:
+            print(board.markdown(b))
+        else:
+            out.print(board.table(b), "")
+
+
+def report_run(outcome: Outcome, *, quiet: bool) -> None:
+    """After a run: its result and where it stands, or what went wrong."""
+    made = outcome.record
+    if outcome.exit_code:
+        advice = f"; go on with: suite run --resume {made.id}" if made.status == "interrupted" else ""
+        err.print(f"[red]{made.status}[/]: {made.error}{advice}", soft_wrap=True)
+    elif not quiet:
+        metric = next(m for m in tasks.get(made.task)().metrics if m.name == made.primary_metric)
+        figure, selection = format_metric(metric, made.metrics["test"][metric.name]), made.selection
+        assert selection is not None and made.timing is not None
+        out.print(f"[bold]{made.task} · {made.mixer} · {made.scale} · seed {made.seed}[/]")
+        out.print(f"test {metric.name} {figure}, checkpoint of step {selection.step} chosen on validation; {made.timing.wall_s:.0f} s")
+        one = [b for b in find_boards(made.task, None, made.scale) if any(made.id == r.id for row in b.rows for r in row.records)]
+        show_boards(one, as_markdown=False)
+    if not quiet:
+        out.print(f"record: {outcome.path}")
+
+
+def describe_run(run: str) -> dict[str, Any]:
+    folder = home.find_run(run)
+    if (folder / record.NAME).is_file():
+        return record.read(folder / record.NAME).model_dump(mode="json", by_alias=True)
+    return {"id": folder.name, "status": "unfinished", **home.read_run(folder)}
+
+
+def show_run(found: Mapping[str, Any]) -> None:
+    keys = ("id", "status", "error", "task", "mixer", "scale", "seed", "created", "identity", "metrics", "selection", "timing", "hardware")
+    flat = {key: found[key] for key in keys if found.get(key) is not None}
+    metrics = flat.pop("metrics", {})
+    show_mapping({**flat, **{f"{split} metrics": {k: f"{v:.5g}" for k, v in values.items()} for split, values in metrics.items()}})
+    if "certificate" in found:
+        show_budget(found["certificate"])
+
+
+def upload_run(run: str) -> None:
+    folder = home.find_run(run)
+    tracked = upload(folder, home.home())
+    out.print(f"uploaded: {tracked.uri} run {tracked.run_id}")
+
+
+def show_checks(found: Sequence[Check]) -> None:
+    for check in found:
+        out.print(f"{'[green]ok[/]  ' if check.ok else '[red]bad[/] '} [bold]{check.name}[/]: {check.message}")

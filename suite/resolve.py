@@ -1,0 +1,182 @@
+"""From what a user types to a RunConfig: shipped recipe, then recipe file, then the command line's own options, then `--set`.
+
+A recipe is TOML: `task`, `mixer`, `scale`, `seed` at the top, and the sections `[data]`, `[model]`, `[mixer]` (with `name`), `[train]`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+import tasks
+from backbones.mixers import registry
+from suite.config import ModelConfig, RunConfig, TrainConfig
+from suite.errors import UserError, did_you_mean
+from suite.hybrids import resolve_hybrid
+
+SCALES = ("board", "quick", "small", "paper")
+SECTIONS = ("data", "model", "mixer", "train")
+Sections = dict[str, dict[str, Any]]
+
+
+def shipped_recipe(task: str, scale: str) -> Sections:
+    """The sections of `suite/recipes/<task>.toml` at a scale: the file's common part, overridden by the scale's."""
+    text = resources.files("suite").joinpath("recipes", f"{task}.toml").read_text("utf-8")
+    content = tomllib.loads(text)
+    if scale not in content:
+        raise UserError(f"unknown scale {scale!r}{did_you_mean(scale, SCALES)} (allowed: {', '.join(SCALES)})")
+    merged: Sections = {name: {} for name in SECTIONS}
+    for part in (content.get("common", {}), content[scale]):
+        for name, values in part.items():
+            merged[name].update(values)
+    return merged
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A user's recipe file, its top-level names checked."""
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"recipe {str(path)!r} does not exist") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"recipe {str(path)!r} cannot be read: {error}") from None
+    allowed = ("task", "scale", "seed", "hybrid", *SECTIONS)
+    for name, value in content.items():
+        if name not in allowed:
+            raise UserError(f"recipe {str(path)!r}: unknown name {name!r}{did_you_mean(name, allowed)} (allowed: {', '.join(allowed)})")
+        if name in SECTIONS and not isinstance(value, dict) and name != "mixer":
+            raise UserError(f"recipe {str(path)!r}: {name!r} is a section: write [{name}]")
+    if isinstance(content.get("mixer"), str):
+        content["mixer"] = {"name": content["mixer"]}
+    return content
+
+
+def _models(task_class: type[tasks.Task], mixer_class: type[registry.Mixer]) -> dict[str, type[BaseModel]]:
+    return {"data": task_class.Options, "model": ModelConfig, "mixer": mixer_class.Config, "train": TrainConfig}
+
+
+def _locate(key: str, models: Mapping[str, type[BaseModel]]) -> tuple[str, str]:
+    """The (section, field) of a `--set` key; the section may be left out where the field's name is unique."""
+    section, _, field = key.rpartition(".")
+    homes = [s for s, model in models.items() if field in model.model_fields and section in ("", s)]
+    if len(homes) == 1:
+        return homes[0], field
+    if homes:
+        raise UserError(f"--set {key}: {' and '.join(f'{s}.{field}' for s in homes)} both exist; name one of them")
+    every = [f"{s}.{f}" for s, model in models.items() for f in model.model_fields]
+    near = did_you_mean(field, [name.partition(".")[2] for name in every])
+    if section and section not in models:
+        near = did_you_mean(section, models)
+    raise UserError(f"unknown option {key!r}{near} (suite show --task T --mixer M lists them all)")
+
+
+def _parse_set(text: str, models: Mapping[str, type[BaseModel]]) -> tuple[str, str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set takes key=value, {text!r} was given; for example --set lr=3e-3")
+    return *_locate(key.strip(), models), value.strip()
+
+
+def _validated(section: str, model: type[BaseModel], values: Mapping[str, Any]) -> Any:
+    for name in values:
+        if name not in model.model_fields:
+            raise UserError(f"unknown option '{section}.{name}'{did_you_mean(name, model.model_fields)} (allowed: {', '.join(model.model_fields)})")
+    cleaned = {k: None if isinstance(v, str) and v.lower() in ("none", "null") else v for k, v in values.items()}
+    try:
+        return model.model_validate(cleaned)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([section, *(str(part) for part in first["loc"])])
+        given = "" if not first["loc"] else f", {first['input']!r} was given"
+        raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}{given}") from None
+
+
+def resolve(
+    *,
+    task: str | None = None,
+    mixer: str | None = None,
+    scale: str | None = None,
+    seed: int | None = None,
+    steps: int | None = None,
+    horizon: int | None = None,
+    track: str | None = None,
+    hybrid: str | None = None,
+    sets: Sequence[str] = (),
+    recipe: Path | None = None,
+    unmatched: bool = False,
+) -> RunConfig:
+    """The RunConfig of a command line. Raises UserError, DataError or MixerError with one line for the user.
+
+    The mixer's widths are left as the user gave them; `budget.solve` fills in the rest.
+    """
+    given = read_recipe(recipe) if recipe else {}
+    task = task or given.get("task")
+    mixer = mixer or given.get("mixer", {}).get("name")
+    if not task:
+        raise UserError("no task given: --task NAME (suite list tasks)")
+    if not mixer:
+        raise UserError("no mixer given: --mixer NAME (suite list mixers)")
+    task_class, mixer_class = tasks.get(task), registry.get(mixer)
+    scale = scale or given.get("scale", "quick")
+    sections = shipped_recipe(task, scale)
+    for name in SECTIONS:
+        sections[name].update({k: v for k, v in given.get(name, {}).items() if (name, k) != ("mixer", "name")})
+    models = _models(task_class, mixer_class)
+    sections["mixer"].setdefault("heads", sections["model"].get("heads", ModelConfig().heads))
+    for option, section, field, value in (
+        ("--steps", "train", "steps", steps), ("--horizon", "data", "horizon", horizon), ("--track", "data", "track", track),
+    ):  # fmt: skip
+        if value is not None:
+            if field not in models[section].model_fields:
+                raise UserError(f"{option} is an option of forecasting tasks; {task!r} has none")
+            sections[section][field] = value
+    parsed = [_parse_set(text, models) for text in sets]
+    for section, field, value in parsed:
+        sections[section][field] = value
+    if any((s, f) == ("model", "heads") for s, f, _ in parsed) and not any((s, f) == ("mixer", "heads") for s, f, _ in parsed):
+        sections["mixer"]["heads"] = sections["model"]["heads"]
+    return _assemble(task, mixer, scale, _seed(seed, given), hybrid or given.get("hybrid"), unmatched, task_class, models, sections)
+
+
+def _seed(seed: int | None, given: Mapping[str, Any]) -> int:
+    value = seed if seed is not None else given.get("seed", 0)
+    if not isinstance(value, int) or not 0 <= value < 2**31:
+        raise UserError(f"seed: a whole number from 0 to 2147483647 is allowed, {value!r} was given")
+    return value
+
+
+def _assemble(
+    task: str,
+    mixer: str,
+    scale: str,
+    seed: int,
+    hybrid: str | None,
+    unmatched: bool,
+    task_class: type[tasks.Task],
+    models: Mapping[str, type[BaseModel]],
+    sections: Sections,
+) -> RunConfig:
+    data = _validated("data", models["data"], sections["data"])
+    model = _validated("model", ModelConfig, sections["model"])
+    sections["mixer"]["causal"] = task_class(data).spec.causal
+    options = _validated("mixer", models["mixer"], sections["mixer"])
+    train = _validated("train", TrainConfig, sections["train"])
+    return RunConfig(
+        task=task, scale=scale, seed=seed, mixer=mixer, data=data, mixer_options=options,
+        hybrid=resolve_hybrid(hybrid, model.depth) if hybrid else (), unmatched=unmatched, model=model, train=train,
+    )  # fmt: skip
+
+
+def from_canonical(content: Mapping[str, Any]) -> RunConfig:
+    """The RunConfig that `RunConfig.canonical` wrote. Raises UserError when this version does not know it."""
+    try:
+        data = tasks.get(content["task"]).Options.model_validate(content["data"])
+        options = registry.get(content["mixer"]).Config.model_validate(content["mixer_options"])
+        return RunConfig.model_validate({**content, "data": data, "mixer_options": options})
+    except (KeyError, ValidationError) as error:
+        raise UserError(f"this config was written by another version: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,178 @@
+"""One run from config to record: certify, build, fit, select on validation, test once, track, write."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+import tasks
+from suite import checkpoint, home, record
+from suite.budget import check
+from suite.build import build_backbone
+from suite.config import RunConfig
+from suite.console import TrainingProgress
+from suite.errors import UserError
+from suite.evaluate import evaluate
+from suite.job import Ending, Job, assemble
+from suite.mirror import close_tracker, open_tracker
+from suite.resolve import from_canonical
+from suite.signals import Interrupted, StopSignal
+from suite.tracker import Tracker
+from suite.train import Diverged, FitResult, Trainer
+from tasks.base import DataError
+
+TRACEBACK = "traceback.txt"
+UNITS = {"language": "sequences", "vision": "images", "forecasting": "windows", "recall": "sequences"}
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes a CUDA GPU where there is one, otherwise the CPU. Raises UserError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise UserError(f"device {name!r} cannot be used ({reason}); allowed here: auto, cpu" + _cuda_names()) from None
+    return device
+
+
+def _cuda_names() -> str:
+    return "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
+
+
+class RunObserver:
+    """Passes what the loop tells on to the progress bar and to tracking."""
+
+    def __init__(self, job: Job, progress: TrainingProgress, tracker: Tracker) -> None:
+        self.job, self.progress, self.tracker = job, progress, tracker
+
+    def started(self, step: int, total: int) -> None:
+        self.job.start_s = time.time() - psutil.Process().create_time()
+        self.progress.started(step, total)
+
+    def stepped(self, step: int, loss: float, lr: float, grad_norm: float) -> None:
+        self.progress.stepped(step, loss)
+        self.tracker.log(step, {"train/loss": loss, "train/lr": lr, "train/grad_norm": grad_norm})
+
+    def validated(self, step: int, metrics: dict[str, float]) -> None:
+        self.progress.validated(step, metrics)
+        self.tracker.log(step, {f"valid/{name}": value for name, value in metrics.items()})
+
+    def before_checkpoint(self, step: int) -> None:
+        self.tracker.flush()
+
+    def warn(self, message: str) -> None:
+        self.progress.warn(message)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run: its record, where it stands, and the exit code that goes with it."""
+
+    record: record.Record
+    path: Path
+    exit_code: int
+
+
+def start(config: RunConfig, *, data_dir: Path | None, device: str) -> Outcome:
+    """Runs a config to its record. Raises UserError, DataError or MixerError before anything has started."""
+    chosen = pick_device(device)
+    task = tasks.get(config.task)(config.data, data_dir)
+    plan, certificate = check(config, task.spec)
+    config = config.model_copy(update={"mixer_options": plan.mixer_options})
+    home.writable_home()
+    task.load()
+    folder = home.new_run(config, data_dir)
+    return _carry_out(Job(config, folder, task, chosen, plan, certificate, created=home.now()))
+
+
+def resume(run: str, *, data_dir: Path | None, device: str) -> Outcome:
+    """Takes up a run at its last checkpoint. Raises UserError when it is finished, unknown, or has no checkpoint."""
+    folder = home.find_run(run)
+    if home.finished(folder):
+        raise UserError(f"run {folder.name} is finished; nothing is left to resume")
+    written = home.read_run(folder)
+    config = from_canonical(written["config"])
+    data_dir = data_dir or (Path(written["data_dir"]) if written["data_dir"] else None)
+    chosen = pick_device(device)
+    state = checkpoint.load(folder, chosen)
+    if state["identity"] != config.identity:
+        raise UserError(f"run {folder.name}: its checkpoint belongs to another config; start it anew")
+    task = tasks.get(config.task)(config.data, data_dir)
+    plan, certificate = check(config, task.spec)
+    task.load()
+    past = record.read(folder / record.NAME).resumed_at if (folder / record.NAME).is_file() else []
+    job = Job(config, folder, task, chosen, plan, certificate, written["created"], resume=state, resumed_at=[*past, int(state["step"])])
+    return _carry_out(job)
+
+
+def _carry_out(job: Job) -> Outcome:
+    metric = job.task.primary
+    progress = TrainingProgress(f"{job.config.task} · {job.config.mixer}", metric, job.config.train.batch_size, UNITS[job.task.domain])
+    ending = Ending("failed", None, 1)
+    result: FitResult | None = None
+    with StopSignal() as stop, progress, open_tracker(job, progress.warn) as tracker:
+        try:
+            result = _fit_and_test(job, RunObserver(job, progress, tracker), stop)
+            ending = Ending("finished", None, 0)
+        except Diverged as problem:
+            ending = Ending("diverged", str(problem), 1)
+        except Interrupted as problem:
+            ending = Ending("interrupted", str(problem), problem.code)
+        except (DataError, UserError) as problem:
+            ending = Ending("failed", str(problem), 1)
+        except Exception as problem:
+            ending = Ending("failed", f"{type(problem).__name__}: {problem} (the whole story: {job.folder / TRACEBACK})", 1)
+            _keep_traceback(job, progress)
+        made = assemble(job, ending, result, tracker.run)
+        close_tracker(job, made, tracker)
+    return Outcome(made, _write(job, made, progress), ending.exit_code)
+
+
+def _fit_and_test(job: Job, observer: RunObserver, stop: StopSignal) -> FitResult:
+    torch.manual_seed(job.config.seed)
+    model = build_backbone(job.task.spec, job.config.model, job.plan.layers)
+    model.reset_parameters()
+    model.to(job.device)
+    trainer = Trainer(model, job.task, job.config, device=job.device, run_dir=job.folder, observer=observer, stop=stop)
+    if job.resume is not None:
+        trainer.restore(job.resume)
+    result = trainer.fit()
+    selected = trainer.evaluated
+    selected.load_state_dict(result.best.weights)
+    train = job.config.train
+    test, seen = evaluate(
+        selected, job.task, "test", batch_size=train.eval_batch_size, device=job.device, precision=train.precision
+    )
+    if not all(math.isfinite(value) for value in test.values()):
+        raise Diverged(f"a test figure of the selected checkpoint (step {result.best.step}) is not finite")
+    job.metrics = {"valid": result.best.metrics, "valid_last": result.final_valid, "test": test}
+    job.n_evaluated = {"valid": job.task.n_examples("valid"), "test": seen}
+    return result
+
+
+def _keep_traceback(job: Job, progress: TrainingProgress) -> None:
+    text = traceback.format_exc()
+    try:
+        (job.folder / TRACEBACK).write_text(text, "utf-8")
+    except OSError:
+        progress.warn(text)
+
+
+def _write(job: Job, made: record.Record, progress: TrainingProgress) -> Path:
+    """Writes the record; where the run's folder refuses it, somewhere else, and says where."""
+    try:
+        return record.write(job.folder, made)
+    except OSError as error:
+        spare = Path(tempfile.mkdtemp(prefix="mixer-suite-"))
+        progress.warn(f"the record could not be written to {job.folder} ({error.strerror}); it is in {spare}")
+        return record.write(spare, made)
