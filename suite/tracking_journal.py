@@ -1,0 +1,146 @@
+"""A run's journal: everything the run wants MLflow to know, one JSON document a line, written before anything is delivered.
+
+The journal makes tracking a matter of replay: the worker delivers it while the run goes on, a resumed run goes on writing to it,
+and `suite upload` replays it into another store. Every value carries the time at which it was logged, so a second delivery of the
+same line is recognised by the store as the same point and leaves no duplicate.
+
+Beside it stands `tracking.state.json`: for every store, which run there belongs to this journal and how many bytes it was given.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+JOURNAL = "tracking.jsonl"
+STATE = "tracking.state.json"
+LOCK = "tracking.lock"
+LOG = "tracking.log"
+
+Event = dict[str, Any]
+_CHUNK = 1 << 20
+
+
+class JournalWriter:
+    """Appends events. What the disk refuses stays in memory and is written with the next event, in order.
+
+    `error` is the last refusal, or None. Nothing here raises `OSError`.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.path = run_dir / JOURNAL
+        self.error: OSError | None = None
+        self._pending = b""
+        self._fd = -1
+        self._open()
+
+    def append(self, event: Event) -> None:
+        self._pending += json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+        self._write()
+
+    def sync(self) -> None:
+        """Asks the disk to keep what was written, so that the journal survives a power cut as well as a killed process."""
+        self._write()
+        if self._fd >= 0:
+            try:
+                os.fsync(self._fd)
+            except OSError as error:
+                self.error = error
+
+    def close(self) -> None:
+        self._write()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _open(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            size = os.fstat(self._fd).st_size
+            if size and os.pread(self._fd, 1, size - 1) != b"\n":
+                self._pending = b"\n" + self._pending  # a line was torn by a kill or a full disk: the reader skips it
+        except OSError as error:
+            self.error = error
+
+    def _write(self) -> None:
+        if self._fd < 0:
+            self._open()
+        while self._pending and self._fd >= 0:
+            try:
+                written = os.write(self._fd, self._pending)
+            except OSError as error:
+                self.error = error
+                return
+            self._pending = self._pending[written:]
+            self.error = None
+
+
+def read_events(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
+    """Gives each complete event from byte `offset` on, with the offset behind it. A torn last line is left for later."""
+    rest = b""
+    with path.open("rb") as file:
+        file.seek(offset)
+        while chunk := file.read(_CHUNK):
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                offset += len(line) + 1
+                event = _parse(line)
+                if event is not None:
+                    yield event, offset
+
+
+def _parse(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "kind" in event else None
+
+
+@dataclass
+class Delivered:
+    """How far one store has been given the journal: the run there, and the bytes that arrived.
+
+    `known_steps` is empty unless the run was begun by another journal: then it is what the store had, by metric.
+    """
+
+    run_id: str = ""
+    experiment_id: str = ""
+    offset: int = 0
+    known_steps: dict[str, int] = field(default_factory=dict)
+
+
+def load_state(run_dir: Path, store: str) -> Delivered:
+    """The state kept for a store (named by its public address); a fresh one where none is kept or the file is damaged."""
+    try:
+        return Delivered(**_read_states(run_dir)[store])
+    except (KeyError, TypeError):
+        return Delivered()
+
+
+def save_state(run_dir: Path, store: str, state: Delivered) -> None:
+    """Writes the state atomically. Raises `OSError`."""
+    states = _read_states(run_dir)
+    states[store] = asdict(state)
+    temporary = run_dir / f"{STATE}.tmp"
+    temporary.write_text(json.dumps(states, indent=1))
+    temporary.replace(run_dir / STATE)
+
+
+def _read_states(run_dir: Path) -> dict[str, Any]:
+    try:
+        states = json.loads((run_dir / STATE).read_text())
+    except (OSError, ValueError):
+        return {}
+    return states if isinstance(states, dict) else {}
+
+
+def now_ms() -> int:
+    """The time of an event, as MLflow counts it: milliseconds since 1970."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,73 @@
+"""The task's board inside MLflow's UI: the experiment's note, and a saved view of its runs.
+
+A saved view is an experiment tag whose value is JSON and holds the table's state as a JSON string. The format belongs to the UI of
+MLflow 3.17 (the project pins that minor version). Nothing here imports MLflow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+BOARD_VIEW = "suiteboard"
+VIEW_TAG = "mlflow.sharedViewState."
+_NOTE_LIMIT = 19_000  # an experiment tag over 20,000 characters is refused
+_WIDTHS = {"run_name": 250}
+
+
+@dataclass(frozen=True)
+class BoardView:
+    """How the table of runs opens. `columns` are metrics, parameters and tags as `metrics.test/top1`, `params.seed`, `tags.suite.mixer`."""
+
+    primary_metric: str
+    ascending: bool
+    columns: Sequence[str]
+
+
+def board_tags(note_markdown: str, view: BoardView, now_ms: int) -> dict[str, str]:
+    """The experiment tags of a board, by name."""
+    note = note_markdown if len(note_markdown) <= _NOTE_LIMIT else note_markdown[:_NOTE_LIMIT].rsplit("\n", 1)[0] + "\n\n…"
+    value = {"name": "Board", "createdAt": now_ms, "updatedAt": now_ms, "state": json.dumps(view_state(view))}
+    return {
+        "mlflow.experimentKind": "custom_model_development",
+        "mlflow.note.content": note,
+        VIEW_TAG + BOARD_VIEW: json.dumps(value),
+    }
+
+
+def view_state(view: BoardView) -> dict[str, object]:
+    """The state of the runs page: the search, the table and the charts."""
+    primary = column_id(f"metrics.{view.primary_metric}")
+    selected = ["attributes.`Source`"] if not view.columns else []
+    selected += list(dict.fromkeys([primary, *(column_id(column) for column in view.columns)]))
+    return {
+        "searchFilter": "",
+        "orderByKey": primary,
+        "orderByAsc": view.ascending,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+        "selectedColumns": selected,
+        "columnOrder": [],
+        "columnWidths": _WIDTHS,
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "groupBy": None,
+        "hideEmptyCharts": True,
+        "useGroupedValuesInCharts": True,
+    }
+
+
+def column_id(column: str) -> str:
+    """`metrics.test/top1` as the UI names a column: the kind, then the name between backquotes."""
+    kind, _, name = column.partition(".")
+    if kind not in ("metrics", "params", "tags", "attributes") or not name:
+        raise ValueError(f"column {column!r} is not one of metrics.NAME, params.NAME, tags.NAME, attributes.NAME")
+    return f"{kind}.`{name}`"
+
+
+def ui_url(base: str, experiment_id: str, view_id: str = BOARD_VIEW) -> str:
+    """The address of an experiment's saved view; `base` is the server's address."""
+    return f"{base.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs?workflowType=machine_learning&viewStateShareKey={quote(view_id)}"
