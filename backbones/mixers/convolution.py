@@ -1,0 +1,70 @@
+"""FEM's low-rank convolution with data-dependent decay, O(T·R) (arXiv 2602.07160):
+
+    z = LayerNorm(x),  a_t = exp(−softplus(W_a z_t)),  h_t = a_t ⊙ h_{t−1} + W_u z_t,
+    c = (RMS(softplus(W_s z)) ⊙ LayerNorm(h)) P          P zero at start
+
+Not causal: half of the R channels scan forward, half from the end. The layer norms carry no gains: W_a, W_u, W_s and P absorb them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm, linear, softplus
+
+from backbones.mixers.prior import normal_
+from kernels.scan import diagonal_scan
+
+EPS = 1e-5
+
+
+def rms(x: Tensor) -> Tensor:
+    """`x / sqrt(mean(x²) + eps)` over the last dimension."""
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS)
+
+
+def rank_of(values: int) -> int:
+    """R = E/32, at least 2."""
+    return max(2, round(values / 32))
+
+
+class LowRankConvolution(nn.Module):
+    """`factors` gives `s_BTR`, so that `c = s P`; the mixer applies `1 + sP` to its projections."""
+
+    def __init__(self, dim: int, rank: int, outputs: int, causal: bool) -> None:
+        super().__init__()
+        self.rank, self.causal = rank, causal
+        self.in_proj = nn.Parameter(torch.empty(3 * rank, dim))
+        self.out_proj = nn.Parameter(torch.empty(rank, outputs))
+
+    def reset_parameters(self) -> None:
+        normal_(self.in_proj)
+        nn.init.zeros_(self.out_proj)
+
+    @staticmethod
+    def parameters_of(dim: int, rank: int, outputs: int) -> int:
+        return rank * (3 * dim + outputs)
+
+    def _inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(decay a, input W_u z, scale RMS(softplus(W_s z))), each `[…, R]`, in fp32 at least."""
+        rows = linear(layer_norm(x, x.shape[-1:]), self.in_proj)
+        a, u, s = (rows if rows.dtype == torch.float64 else rows.float()).chunk(3, dim=-1)
+        return torch.exp(-softplus(a)), u, rms(softplus(s))
+
+    def factors(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+        a, u, s = self._inputs(x_BTD)
+        if mask_BT is not None:  # padded tokens are stepped over
+            a, u = a.masked_fill(~mask_BT[..., None], 1.0), u.masked_fill(~mask_BT[..., None], 0.0)
+        if self.causal:
+            h = diagonal_scan(a, u)
+        else:
+            first = self.rank - self.rank // 2
+            forward = diagonal_scan(a[..., :first], u[..., :first])
+            h = torch.cat((forward, diagonal_scan(a[..., first:], u[..., first:], reverse=True)), dim=-1)
+        return s * layer_norm(h, h.shape[-1:])
+
+    def step(self, x_BD: Tensor, h_BR: Tensor) -> tuple[Tensor, Tensor]:
+        """(s, h) after one token."""
+        a, u, s = self._inputs(x_BD)
+        h_BR = a * h_BR + u
+        return s * layer_norm(h_BR, h_BR.shape[-1:]), h_BR

@@ -1,0 +1,165 @@
+"""FEM, the Free Energy Mixer (arXiv 2602.07160), over any prior:
+
+    q,k,v = (W x)(1+c)    λ = sigmoid((W_λ x)(1+c))    g = RMS_head(softplus((W_g x)(1+c)))    β = softplus(w_β), a channel
+    μ = read(v)           F = log_read(βv)/β           y = W_o( g ⊙ [(1−λ) ⊙ μ + λ ⊙ F] )
+
+c is the low-rank convolution (`convolution.py`), different for each projection. What a switch turns off has no parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import linear, softplus
+
+from backbones.mixers.base import Context, Cost, Mixer, MixerConfig, State
+from backbones.mixers.convolution import LowRankConvolution, rank_of, rms
+from backbones.mixers.prior import Prior, Widths, normal_
+from backbones.mixers.priors import SoftmaxPrior
+from backbones.mixers.registry import MixerError, register
+
+BETA_START = 1.8  # of w_β
+
+
+class FemConfig(MixerConfig):
+    """Switches and widths of FEM. Without `lse` the temperature has nothing to mix, so λ is left out too."""
+
+    convolution: bool = Field(default=True, description="C: low-rank convolution of all projections (off: c = 0)")
+    lse: bool = Field(default=True, description="L: free energy beside the mean (off: F = μ)")
+    temperature: bool = Field(default=True, description="T: inner gate λ (off: λ = 1)")
+    gates: bool = Field(default=True, description="G: outer gate (off: g = 1)")
+    d_v: int | None = Field(default=None, ge=1, description="value width a head; solved for the budget when not given")
+    d_k: int | None = Field(default=None, ge=2, multiple_of=2, description="query/key width a head; solved when not given")
+
+
+class Fem(Mixer):
+    """FEM over the prior `Host`. Subclasses name the host and the key widths to try for a value width."""
+
+    Config = FemConfig
+    Host: ClassVar[type[Prior]]
+    paper = "arXiv 2602.07160"
+    config: FemConfig
+
+    def __init__(self, config: FemConfig, dim: int, length: int) -> None:
+        super().__init__(config, dim, length)
+        self.widths = widths = self.widths_of(config, dim)
+        self.splits = self.projections(config, widths)
+        self.in_proj = nn.Linear(dim, sum(self.splits), bias=False)
+        self.out_proj = nn.Linear(widths.values, dim, bias=False)
+        self.prior = self.Host(widths, config.causal)
+        self.w_beta = nn.Parameter(torch.empty(widths.heads, widths.value)) if config.lse else None
+        self.convolution = LowRankConvolution(dim, rank_of(widths.values), sum(self.splits), config.causal) if config.convolution else None
+        self.reset_parameters()
+
+    @classmethod
+    def widths_of(cls, config: FemConfig, dim: int) -> Widths:
+        if config.d_v is None or config.d_k is None:
+            raise MixerError("fem: widths d_v and d_k are not given; solve them for a budget (Mixer.size) or set both")
+        return Widths(dim, config.heads, config.d_k, config.d_v)
+
+    @classmethod
+    def projections(cls, config: FemConfig, widths: Widths) -> list[int]:
+        """Widths of what is projected from x: the host's keys, v, λ, g; 0 for what is off."""
+        E = widths.values
+        return [cls.Host.projected(widths), E, E * _mixes(config), E * config.gates]
+
+    def reset_parameters(self) -> None:
+        normal_(self.in_proj.weight)
+        normal_(self.out_proj.weight)
+        self.prior.reset_parameters()
+        if self.w_beta is not None:
+            nn.init.constant_(self.w_beta, BETA_START)
+        if self.convolution is not None:
+            self.convolution.reset_parameters()
+
+    def _project(self, x: Tensor, factors: Tensor | None) -> list[Tensor]:
+        z = self.in_proj(x)
+        if self.convolution is not None and factors is not None:
+            z = torch.addcmul(z, z, linear(factors.to(z.dtype), self.convolution.out_proj.T).to(z.dtype))
+        return list(z.split(self.splits, dim=-1))
+
+    def _heads(self, x_BTE: Tensor) -> Tensor:
+        return x_BTE.unflatten(-1, (self.widths.heads, self.widths.value))
+
+    def _mix(self, mu: Tensor, F: Tensor | None, gates: list[Tensor]) -> Tensor:
+        y, (inner, outer) = mu, gates
+        if F is not None:
+            y = torch.lerp(mu, F, self._heads(inner).sigmoid()) if _mixes(self.config) else F
+        return y * rms(softplus(self._heads(outer))) if self.config.gates else y
+
+    def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
+        factors = None if self.convolution is None else self.convolution.factors(x_BTD, context.mask_BT)
+        keys_BTK, v_BTE, *gates = self._project(x_BTD, factors)
+        weights = self.prior.prepare(x_BTD, keys_BTK, context)
+        v_BTHd = self._heads(v_BTE)
+        if self.w_beta is None:
+            mu, F = self.prior.read(weights, v_BTHd), None
+        else:
+            mu, F = self.prior.free_energy(weights, v_BTHd, softplus(self.w_beta))
+        return self.out_proj(self.prior.finish(weights, self._mix(mu, F, gates)).flatten(2))
+
+    def init_state(self, batch: int, max_len: int) -> State:
+        like = self.out_proj.weight
+        tensors = self.prior.init_state(batch, max_len, like, self.config.lse)
+        if self.convolution is not None:
+            tensors["h_BR"] = like.new_zeros(batch, self.convolution.rank)
+        return State(tensors)
+
+    def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
+        factors = None
+        if self.convolution is not None:
+            factors, state.tensors["h_BR"] = self.convolution.step(x_BD, state.tensors["h_BR"])
+            factors = factors[:, None]
+        x_B1D = x_BD[:, None]
+        keys, v, *gates = self._project(x_B1D, factors)
+        weights = self.prior.prepare(x_B1D, keys, context, offset=state.position)
+        beta = None if self.w_beta is None else softplus(self.w_beta)
+        mu, F = self.prior.step(weights, self._heads(v), state.tensors, state.position, beta)
+        y_BD = self.out_proj(self.prior.finish(weights, self._mix(mu, F, gates)).flatten(2))[:, 0]
+        return y_BD, State(state.tensors, state.position + 1)
+
+    @classmethod
+    def key_widths(cls, d_v: int, step: int) -> list[int]:
+        """Key widths to try for a value width, the preferred one first."""
+        raise NotImplementedError
+
+    @classmethod
+    def candidates(cls, config: FemConfig, dim: int, length: int) -> Iterable[FemConfig]:  # type: ignore[override]
+        """Value widths in steps of 4 a head (8 from D = 256 on), wide ones first; key widths near the host's ratio."""
+        step = 4 if dim < 256 else 8
+        for d_v in [config.d_v] if config.d_v else range(4 * dim // config.heads // step * step, 0, -step):
+            for d_k in [config.d_k] if config.d_k else cls.key_widths(d_v, step):
+                yield config.model_copy(update={"d_v": d_v, "d_k": d_k})
+
+    @classmethod
+    def cost(cls, config: FemConfig, dim: int, length: int) -> Cost:  # type: ignore[override]
+        """FLOPs: projections, the convolution's (3RD in, R a projected channel out, scan R), and the host's reads."""
+        widths, projected = cls.widths_of(config, dim), sum(cls.projections(config, cls.widths_of(config, dim)))
+        rank = rank_of(widths.values) if config.convolution else 0
+        linears = dim * (projected + widths.values) + LowRankConvolution.parameters_of(dim, rank, projected)
+        return Cost(
+            parameters=linears + cls.Host.parameters_of(widths) + widths.values * config.lse,
+            flops=2 * (linears + rank) + cls.Host.flops(widths, length, config.lse),
+            state_bytes=4 * (cls.Host.state_numbers(widths, length, config.lse) + rank) if config.causal else 0,
+        )
+
+
+def _mixes(config: FemConfig) -> bool:
+    """Whether there is an inner gate: it chooses between μ and F, so it needs both."""
+    return config.temperature and config.lse
+
+
+@register("fem")
+class FemSoftmax(Fem):
+    """FEM over softmax. Key widths near `d_k = 2 d_v`, the paper's r = 4, where the one-pass read costs one attention."""
+
+    Host = SoftmaxPrior
+    summary = "Free Energy Mixer over softmax attention"
+
+    @classmethod
+    def key_widths(cls, d_v: int, step: int) -> list[int]:
+        return [d_k for d_k in (2 * d_v, 2 * d_v - step, 2 * d_v + step) if d_k > 0]

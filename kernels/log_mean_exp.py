@@ -1,0 +1,53 @@
+"""`L_tj = log Σ_n exp(ℓ_tn) exp(u_nj)` with `Σ_n exp(ℓ_tn) = 1`: exact for any finite u, without a `[t, n, j]` tensor in memory.
+
+Contract: ℓ `[..., t, n]` log-weights, normalised over n, −inf where a key isn't seen; u `[..., n, j]` finite; L `[..., t, j]`.
+Absolute error a few ulp of max(1, |u|) at worst, and relative where u is small: the mean of `expm1(u)` and log1p replace the plain form,
+which cancels, wherever the visible u are so small that this is the better of the two.
+Gradients are the posterior weights `exp(ℓ + u − L) ≤ 1`: never inf, never NaN. fp32 or fp64.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ELEMENTS = 1 << 20  # of a block's temporary
+EXPM1_LIMIT = 80.0
+
+
+def log_mean_exp(log_weights: Tensor, u: Tensor) -> Tensor:
+    out: Tensor = _LogMeanExp.apply(log_weights, u)
+    return out
+
+
+class _LogMeanExp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, log_weights: Tensor, u: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        weights, small = log_weights.exp(), u.clamp(max=EXPM1_LIMIT).expm1_()
+        mean, size = weights @ small, weights @ small.abs_()
+        blocks = []
+        for rows in _row_blocks(log_weights, u):
+            z = log_weights[..., rows, :, None] + u[..., None, :, :]
+            top = z.amax(-2, keepdim=True)
+            blocks.append(z.sub_(top).exp_().sum(-2).log_().add_(top.squeeze(-2)))
+        out = torch.cat(blocks, dim=-2)
+        out = torch.where((size <= 0.5) & (out.abs() <= 1.0), mean.clamp_(min=-0.9).log1p_(), out)
+        ctx.save_for_backward(log_weights, u, out)
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+        log_weights, u, out = ctx.saved_tensors
+        grad_u, grad_weights = torch.zeros_like(u), torch.empty_like(log_weights)
+        for rows in _row_blocks(log_weights, u):
+            z = log_weights[..., rows, :, None] + u[..., None, :, :]
+            z = z.sub_(out[..., rows, None, :]).exp_().mul_(grad[..., rows, None, :])
+            grad_weights[..., rows, :] = z.sum(-1)
+            grad_u += z.sum(-3)
+        return grad_weights, grad_u
+
+
+def _row_blocks(log_weights: Tensor, u: Tensor) -> list[slice]:
+    rows = log_weights.shape[-2]
+    step = max(1, ELEMENTS // max(1, u.numel()))
+    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]

@@ -1,0 +1,59 @@
+"""The diagonal scan `h_t = a_t h_{t−1} + x_t`, `h_{−1} = 0`, along the tokens.
+
+Contract: a, x `[B, T, R]` of one dtype (fp32 or fp64), T ≥ 1; h `[B, T, R]`. Stable for any decay with |a| ≤ 1, zero included: only
+products of decays are formed, never a quotient or a logarithm. h_t is computed from tokens ≤ t alone (≥ t when `reverse`).
+
+Even/odd recursion: neighbouring steps are merged into one, the half as long scan is solved, and the steps between are filled in; short
+scans are a loop. Tokens come first in memory while it runs, so each operation streams whole rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+LOOP = 16  # tokens at which the plain loop is cheaper than one more level
+
+
+def diagonal_scan(a_BTR: Tensor, x_BTR: Tensor, reverse: bool = False) -> Tensor:
+    """h `[B, T, R]`; from the last token to the first when `reverse`."""
+    a_TBR, x_TBR = a_BTR.transpose(0, 1), x_BTR.transpose(0, 1)
+    if reverse:
+        a_TBR, x_TBR = a_TBR.flip(0), x_TBR.flip(0)
+    h_TBR: Tensor = _Scan.apply(a_TBR.contiguous(), x_TBR.contiguous())
+    return (h_TBR.flip(0) if reverse else h_TBR).transpose(0, 1)
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, a: Tensor, x: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        h = _scan(a, x)
+        ctx.save_for_backward(a, h)
+        return h
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
+        a, h = ctx.saved_tensors
+        # dL/dh_t = g_t + a_{t+1} dL/dh_{t+1}: the same scan from the end
+        later = torch.cat((a.flip(0).roll(1, 0)[:1].zero_(), a[1:].flip(0)))
+        grad_x = _scan(later, grad.flip(0).contiguous()).flip(0)
+        grad_a = torch.zeros_like(a)
+        torch.mul(grad_x[1:], h[:-1], out=grad_a[1:])
+        return grad_a, grad_x
+
+
+def _scan(a: Tensor, x: Tensor) -> Tensor:
+    T = x.shape[0]
+    h = torch.empty_like(x)
+    if T <= LOOP:
+        h[0] = x[0]
+        for t in range(1, T):
+            torch.addcmul(x[t], a[t], h[t - 1], out=h[t])
+        return h
+    pairs = T // 2
+    even_a, odd_a = a[0 : 2 * pairs : 2], a[1::2]
+    merged = torch.addcmul(x[1::2], odd_a, x[0 : 2 * pairs : 2])
+    h[1::2] = _scan(odd_a * even_a, merged)
+    h[0] = x[0]
+    torch.addcmul(x[2::2], a[2::2], h[1 : T - 1 : 2], out=h[2::2])
+    return h
