@@ -8,7 +8,7 @@ Shape letters: B batch, T tokens, C channels, S image side, N look-back, H horiz
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -146,6 +146,10 @@ class Task(ABC):
     @abstractmethod
     def load(self) -> None:
         """Reads the data, checks them, keeps them in memory or opens them. Idempotent. Raises `DataError`."""
+
+    def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Checks the data once and thoroughly, before long runs; `progress(done, total)` is called on the way. Raises `DataError`."""
+        self.load()
 
     @abstractmethod
     def info(self) -> DataInfo:

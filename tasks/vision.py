@@ -70,7 +70,7 @@ class FashionMnist(PackagedTask, ImageTask):
         return DataInfo(
             source="Debian package dataset-fashion-mnist 0.0~git20200523.55506a9-1",
             licence="MIT, © 2017 Zalando SE",
-            splits={**SIZES},
+            splits=dict(SIZES.items()),
             unit="images",
             fingerprint=self.fingerprint,
             embedded=True,

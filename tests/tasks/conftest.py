@@ -1,0 +1,69 @@
+"""Fixtures of the task tests: loaded embedded tasks, and a tiny folder of the 100 classes in every mode Pillow writes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tasks
+from tasks.imagenet100 import class_list
+
+EMBEDDED = ("sotu", "fashion-mnist", "household-power")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def embedded_tasks():
+    """The embedded tasks, loaded, with their default options, by name."""
+    loaded = {name: tasks.get(name)() for name in EMBEDDED}
+    for task in loaded.values():
+        task.load()
+    return loaded
+
+
+def save_image(path: Path, mode: str, width: int, height: int, seed: int) -> None:
+    """A smooth random picture of the given mode: the suffix chooses the format."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((width, height))
+    image = small.convert("P", palette=Image.Palette.ADAPTIVE) if mode == "P" else small.convert(mode)
+    if mode == "P":
+        image.save(path, transparency=bytes([0, 128, 255]))
+    else:
+        image.save(path)
+
+
+@pytest.fixture(scope="session")
+def _image_folder(tmp_path_factory):
+    """DIR with train/ (3 images a class) and val/ (2): JPEGs of mixed sizes, RGB, grey and CMYK; PNGs with palette and with alpha."""
+    root = tmp_path_factory.mktemp("imagenet100")
+    kinds = [("RGB", "JPEG"), ("L", "jpg"), ("CMYK", "jpeg"), ("P", "png"), ("RGBA", "png"), ("LA", "png"), ("1", "png")]
+    for part, count in (("train", 3), ("val", 2)):
+        for label, name in enumerate(class_list()):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                seed = 1000 * label + 10 * count + i
+                mode, suffix = kinds[seed % len(kinds)] if i else ("RGB", "JPEG")
+                save_image(folder / f"{name}_{i}.{suffix}", mode, 24 + seed % 37, 20 + seed % 53, seed)
+    return root
+
+
+@pytest.fixture
+def image_folder(_image_folder):
+    """The tiny folder, to be read only."""
+    return _image_folder
+
+
+@pytest.fixture
+def own_image_folder(_image_folder, tmp_path):
+    """A copy of the tiny folder that a test may damage."""
+    return Path(shutil.copytree(_image_folder, tmp_path / "images"))
