@@ -189,6 +189,8 @@ class Tracker:
             found = found or event["kind"] == "start"
             if event["kind"] == "summary":
                 self._summarised |= event["values"].keys()
+            if event["kind"] == "finish":
+                self._summarised.clear()  # a summary of where that part ended, not of the whole
             if event["kind"] == "metrics":
                 self._last_step |= {name: max(event["step"], self._last_step.get(name, -1)) for name in event["values"]}
                 self._top_step = max(event["step"], self._top_step)

@@ -20,19 +20,20 @@ from filelock import FileLock
 
 from suite.tracker import TrackedRun, Tracker
 from suite.tracking_journal import now_ms
-from suite.tracking_views import BOARD_VIEW, BoardView, board_tags, ui_url
+from suite.tracking_views import BOARD_VIEW, VIEW_TAG, BoardView, board_tags, ui_url
 
 __all__ = [
     "RefusedError",
     "Store",
     "TrackedRun",
     "Tracker",
-    "board_url",
+    "board_urls",
     "close_dead_runs",
     "is_server",
     "public_uri",
     "tracking_uri",
     "update_board",
+    "upload",
 ]
 
 # Seconds, not minutes, for a server that does not answer; a user's own values win.
@@ -100,11 +101,6 @@ class Store:
                 self._client.restore_experiment(found.experiment_id)
             return str(found.experiment_id)
 
-    def experiment_id(self, name: str) -> str | None:
-        """The id of the experiment if there is one."""
-        found = self._client.get_experiment_by_name(name)
-        return None if found is None else str(found.experiment_id)
-
     def _create_experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
 
@@ -112,10 +108,15 @@ class Store:
         try:
             return str(self._client.create_experiment(name, artifact_location=place))
         except MlflowException:
-            experiment_id = self.experiment_id(name)  # on a server, another process may have been faster
-            if experiment_id is None:
+            found = self._client.get_experiment_by_name(name)  # on a server, another process may have been faster
+            if found is None:
                 raise
-            return experiment_id
+            return str(found.experiment_id)
+
+    def boards(self) -> list[tuple[str, str]]:
+        """Names and ids of the experiments that have a board, the one that changed last first."""
+        found = self._client.search_experiments(order_by=["last_update_time DESC"])
+        return [(each.name, str(each.experiment_id)) for each in found if VIEW_TAG + BOARD_VIEW in each.tags]
 
     def create_run(self, experiment_id: str, name: str, time_ms: int, tags: Mapping[str, str]) -> str:
         run = self._client.create_run(experiment_id, start_time=time_ms, tags=dict(tags), run_name=name)
@@ -251,10 +252,16 @@ def update_board(
     return experiment_id
 
 
-def board_url(home: Path, experiment: str | None, base: str) -> str:
-    """The address of the task's board on the server `base`; the server's first page where the task has no runs yet."""
-    found = Store(home, tracking_uri(home)).experiment_id(experiment) if experiment else None
-    return base if found is None else ui_url(base, found, BOARD_VIEW)
+def board_urls(home: Path, base: str) -> dict[str, str]:
+    """By task, the address of its board on the server `base`; the board that changed last comes first."""
+    return {name: ui_url(base, experiment_id, BOARD_VIEW) for name, experiment_id in Store(home, tracking_uri(home)).boards()}
+
+
+def upload(run_dir: Path, home: Path) -> TrackedRun:
+    """Delivers what a run kept in its journal to the store of today; see `suite.tracking_delivery.upload`. Raises `UserError`."""
+    from suite.tracking_delivery import upload as deliver
+
+    return deliver(run_dir, home)
 
 
 def close_dead_runs(home: Path) -> list[str]:

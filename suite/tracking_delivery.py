@@ -7,6 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from suite.errors import UserError
 from suite.tracking import RefusedError, Store, TrackedRun, public_uri, tracking_uri
 from suite.tracking_journal import JOURNAL, LOCK, Event, load_state, read_events, save_state
 from suite.tracking_trouble import explain
@@ -14,10 +15,6 @@ from suite.tracking_views import BoardView
 
 _GROUP = 1000  # metrics that are delivered, and noted as delivered, together
 _ID_TAG = "suite.tracking_id"
-
-
-class UploadError(Exception):
-    """A journal could not be uploaded. The message is one line for the user."""
 
 
 class Delivery:
@@ -128,19 +125,19 @@ def _groups(events: Iterable[tuple[Event, int]]) -> Iterable[tuple[list[Event], 
 def upload(run_dir: Path, home: Path) -> TrackedRun:
     """Delivers what a run kept in its journal to the store of today (`MLFLOW_TRACKING_URI`, or the embedded one under `home`).
 
-    May be repeated: nothing arrives twice. A store that does not know the run gets all of it. Raises `UploadError`.
+    May be repeated: nothing arrives twice. A store that does not know the run gets all of it. Raises `UserError`.
     """
     if not (run_dir / JOURNAL).is_file():
-        raise UploadError(f"{run_dir} has no {JOURNAL}: nothing to upload; pass the folder of a run")
+        raise UserError(f"{run_dir} has no {JOURNAL}: nothing to upload; pass the folder of a run")
     uri = tracking_uri(home)
     try:
         with FileLock(str(run_dir / LOCK), timeout=0):
             delivery = Delivery(home, run_dir, uri, boards=False)
             delivery.pump()
     except Timeout:
-        raise UploadError(f"{run_dir.name} is still being tracked by its own process; wait until it ends") from None
+        raise UserError(f"{run_dir.name} is still being tracked by its own process; wait until it ends") from None
     except Exception as error:  # whatever MLflow, its server, its database or the disk come up with
-        raise UploadError(f"upload of {run_dir.name}: {explain(error, public_uri(uri))}") from error
+        raise UserError(f"upload of {run_dir.name}: {explain(error, public_uri(uri))}") from error
     if not delivery.run_id:
-        raise UploadError(f"{run_dir / JOURNAL} does not hold the start of a run; it is damaged")
+        raise UserError(f"{run_dir / JOURNAL} does not hold the start of a run; it is damaged")
     return TrackedRun(delivery.run_id, public_uri(uri))
