@@ -25,7 +25,8 @@ class Forecaster(nn.Module):
         super().__init__()
         tokens = patch_count(look_back, patch, stride)
         if trunk.length != tokens:
-            raise ValueError(f"look-back {look_back} at patch {patch}, stride {stride} gives {tokens} tokens, the trunk expects {trunk.length}")
+            given = f"look-back {look_back} at patch {patch}, stride {stride}"
+            raise ValueError(f"{given} gives {tokens} tokens, the trunk expects {trunk.length}")
         self.patch, self.stride = patch, stride
         self.embedding = nn.Linear(patch, trunk.dim)
         # the affine part of reversible instance norm (Kim et al., ICLR 2022): one gain and one bias a channel

@@ -12,6 +12,7 @@ from rich.table import Table
 
 import tasks
 from suite import home, record
+from suite.config import TUNED
 from suite.console import format_metric
 from suite.record import Record
 from suite.resolve import resolve
@@ -110,8 +111,8 @@ def _options_off_default(made: Record) -> str:
     switches = [f"{name}=off" for name, value in options.items() if value is False and name != "causal"]
     shipped = _shipped(made)
     if shipped is not None:
-        rates = (("lr", "train"), ("weight_decay", "train"))
-        switches += [f"{name}={made.config[section][name]:g}" for name, section in rates if made.config[section][name] != shipped[section][name]]
+        train = made.config["train"]
+        switches += [f"{name}={train[name]:g}" for name in TUNED if train[name] != shipped["train"][name]]
     return f" ({', '.join(switches)})" if switches else ""
 
 
@@ -126,7 +127,7 @@ def _deviations(made: Record) -> tuple[str, ...]:
     differing = []
     for section in ("data", "model", "train"):
         for name, value in made.config[section].items():
-            if value != shipped[section].get(name) and (section, name) not in (("train", "lr"), ("train", "weight_decay")):
+            if value != shipped[section].get(name) and (section != "train" or name not in TUNED):
                 differing.append(f"{name}={value}")
     return tuple(differing)
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, SerializeAsAny
 from backbones.base import Layer
 from backbones.mixers import registry
 from backbones.mixers.base import Mixer, MixerConfig
-from suite.build import all_parameters, budget_parameters, on_meta, outside_flops, sequence_length, flops_positions
+from suite.build import all_parameters, budget_parameters, flops_positions, on_meta, outside_flops, sequence_length
 from suite.config import ModelConfig, RunConfig
 from suite.errors import UserError
 from tasks.base import InputSpec
@@ -122,9 +122,8 @@ def certify(config: RunConfig, spec: InputSpec, plan: Plan) -> Certificate:
     if abs(ratio - 1) > TOTAL_TOLERANCE:
         reasons.append(f"{parameters:,} parameters, the reference has {reference_parameters:,} ({ratio - 1:+.1%}; ±1 % is allowed)")
     if abs(mixer_ratio - 1) > LAYER_TOLERANCE and not pays_in_ffn:
-        reasons.append(
-            f"{mixer_parameters:,} parameters a mixer layer, the reference has {reference_mixer:,} ({mixer_ratio - 1:+.1%}; ±5 % is allowed)"
-        )
+        counts = f"{mixer_parameters:,} parameters a mixer layer, the reference has {reference_mixer:,}"
+        reasons.append(f"{counts} ({mixer_ratio - 1:+.1%}; ±5 % is allowed)")
     return Certificate(
         task=config.task, scale=config.scale, mixer=config.mixer, matched=not reasons, reasons=tuple(reasons),
         parameters=parameters, reference_parameters=reference_parameters, ratio=ratio,
@@ -157,4 +156,5 @@ def check(config: RunConfig, spec: InputSpec) -> tuple[Plan, Certificate]:
         return plan, certificate
     fit = nearest_fit(config, spec)
     advice = f"; what fits: {fit}" if fit else "; nothing near it fits at this shape"
-    raise UserError(f"budget: {config.mixer} is not matched: {'; '.join(certificate.reasons)}{advice} (or pass --unmatched: it never ranks)")
+    reasons = "; ".join(certificate.reasons)
+    raise UserError(f"budget: {config.mixer} is not matched: {reasons}{advice} (or pass --unmatched: it never ranks)")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -52,17 +51,17 @@ def run(
     recipe: opt.Recipe = None,
     data_dir: opt.DataDir = None,
     device: opt.Device = "auto",
-    resume: Annotated[str | None, typer.Option("--resume", help="Go on with a run that stopped: its id or folder.", show_default=False)] = None,
+    resume: opt.Resume = None,
     unmatched: opt.Unmatched = False,
     as_json: opt.Json = False,
 ) -> None:
     """Trains a budget-matched mixer on a task, tests the checkpoint that validation chose, and writes its record."""
     from suite.report import report_run
 
-    chosen = dict(
-        task=task, mixer=mixer, scale=scale, seed=seed, steps=steps, horizon=horizon, track=track, hybrid=hybrid, sets=set_ or [],
-        recipe=recipe, unmatched=unmatched,
-    )  # fmt: skip
+    chosen: dict[str, Any] = {
+        "task": task, "mixer": mixer, "scale": scale, "seed": seed, "steps": steps, "horizon": horizon, "track": track,
+        "hybrid": hybrid, "sets": set_ or [], "recipe": recipe, "unmatched": unmatched,
+    }  # fmt: skip
     if resume:
         from suite.errors import UserError
         from suite.run import resume as resume_run
@@ -74,7 +73,7 @@ def run(
         from suite.resolve import resolve
         from suite.run import start
 
-        outcome = start(resolve(**chosen), data_dir=data_dir, device=device)  # type: ignore[arg-type]
+        outcome = start(resolve(**chosen), data_dir=data_dir, device=device)
     if as_json:
         emit(outcome.record.sealed().model_dump(mode="json", by_alias=True))
     report_run(outcome, quiet=as_json)
@@ -195,7 +194,7 @@ def leaderboard(
 @app.command()
 def ui(
     task: opt.Task = None,
-    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port on 127.0.0.1.", show_default="the first free from 5000")] = None,
+    port: opt.Port = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the browser.")] = True,
 ) -> None:
     """Opens the MLflow UI on a task's board; Ctrl-C ends it."""

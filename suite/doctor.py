@@ -35,8 +35,8 @@ def _python() -> Check:
 
 def _device() -> Check:
     hardware = provenance.hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    memory = f"{hardware.memory_bytes / 2**30:.0f} GB"
-    return Check("hardware", True, f"{hardware.processor}, {hardware.cores} cores, {memory}; runs use {hardware.device}, {hardware.threads} threads")
+    machine = f"{hardware.processor}, {hardware.cores} cores, {hardware.memory_bytes / 2**30:.0f} GB"
+    return Check("hardware", True, f"{machine}; runs use {hardware.device}, {hardware.threads} threads")
 
 
 def _folder() -> Check:

@@ -24,7 +24,8 @@ def resolve_hybrid(layout: str, depth: int) -> tuple[int, ...]:
     if layout in LAYOUTS:
         return tuple(sorted(LAYOUTS[layout](depth)))
     if not layout.replace(",", "").isdigit():
-        raise UserError(f"unknown hybrid layout {layout!r}{did_you_mean(layout, LAYOUTS)} (allowed: {', '.join(LAYOUTS)}, or layers such as 2,4)")
+        near = did_you_mean(layout, LAYOUTS)
+        raise UserError(f"unknown hybrid layout {layout!r}{near} (allowed: {', '.join(LAYOUTS)}, or layers such as 2,4)")
     layers = {int(part) for part in layout.split(",") if part}
     if not layers <= set(range(1, depth + 1)):
         raise UserError(f"hybrid layers {layout!r}: this backbone has layers 1 to {depth}")

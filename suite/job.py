@@ -74,7 +74,8 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
 
 def _data(task: Task) -> Data:
     info = task.info()
-    return Data(fingerprint=task.fingerprint, protocol=task.protocol, source=info.source, splits=dict(info.splits), details=dict(info.extra))
+    splits, details = dict(info.splits), dict(info.extra)
+    return Data(fingerprint=task.fingerprint, protocol=task.protocol, source=info.source, splits=splits, details=details)
 
 
 def _timing(job: Job, result: FitResult) -> Timing:

@@ -27,10 +27,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
 def open_tracker(job: Job, warn: Callable[[str], None]) -> Tracker:
     """Starts tracking a run, or goes on with it when it is resumed. One experiment a task."""
     config, certificate = job.config, job.certificate
-    hybrid = f" · hybrid {','.join(map(str, config.hybrid))}" if config.hybrid else ""
-    budget = {k: v for k, v in certificate.model_dump(mode="json").items() if k not in ("task", "scale", "mixer", "hybrid", "mixer_options")}
+    hybrid = f" (hybrid {','.join(map(str, config.hybrid))})" if config.hybrid else ""
+    budget = certificate.model_dump(mode="json", exclude={"task", "scale", "mixer", "hybrid", "mixer_options"})
     return Tracker(
-        home=home.home(), run_dir=job.folder, experiment=config.task, run_name=f"{config.mixer}{hybrid} · {config.scale} · seed {config.seed}",
+        home=home.home(), run_dir=job.folder, experiment=config.task,
+        run_name=f"{config.mixer}{hybrid} · {config.scale} · seed {config.seed}",
         params=flatten({**config.canonical(), "budget": budget}),
         tags={
             "mixer": config.mixer, "scale": config.scale, "seed": str(config.seed), "task": config.task, "domain": job.task.domain,

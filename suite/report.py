@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,9 @@ def show_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None
 def show_mapping(values: Mapping[str, Any]) -> None:
     made = Table(box=None, show_header=False, pad_edge=False)
     for name, value in values.items():
-        shown = ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        made.add_row(f"[bold]{name}[/]", str(shown))
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in value.items())
+        made.add_row(f"[bold]{name}[/]", str(value))
     out.print(made)
 
 
@@ -76,7 +78,8 @@ def _resolved(config: RunConfig) -> tuple[RunConfig, budget.Certificate]:
 
 def describe_config(config: RunConfig) -> dict[str, Any]:
     solved, certificate = _resolved(config)
-    return {"config": solved.canonical(), "identity": solved.identity, "group": solved.group, "certificate": certificate.model_dump(mode="json")}
+    identity = {"identity": solved.identity, "group": solved.group}
+    return {"config": solved.canonical(), **identity, "certificate": certificate.model_dump(mode="json")}
 
 
 def show_config(config: RunConfig) -> None:
@@ -154,7 +157,7 @@ def show_boards(boards: Sequence[board.Board], *, as_markdown: bool) -> None:
         err.print(f"no runs of that kind in {home.home()} yet; start one: suite run --task fashion-mnist --mixer fem")
     for b in boards:
         if as_markdown:
-            print(board.markdown(b))
+            sys.stdout.write(board.markdown(b) + "\n")
         else:
             out.print(board.table(b), "")
 
@@ -168,7 +171,8 @@ def report_run(outcome: Outcome, *, quiet: bool) -> None:
     elif not quiet:
         metric = next(m for m in tasks.get(made.task)().metrics if m.name == made.primary_metric)
         figure, selection = format_metric(metric, made.metrics["test"][metric.name]), made.selection
-        assert selection is not None and made.timing is not None
+        assert selection is not None
+        assert made.timing is not None
         out.print(f"[bold]{made.task} · {made.mixer} · {made.scale} · seed {made.seed}[/]")
         out.print(f"test {metric.name} {figure}, checkpoint of step {selection.step} chosen on validation; {made.timing.wall_s:.0f} s")
         one = [b for b in find_boards(made.task, None, made.scale) if any(made.id == r.id for row in b.rows for r in row.records)]

@@ -85,7 +85,8 @@ def _parse_set(text: str, models: Mapping[str, type[BaseModel]]) -> tuple[str, s
 def _validated(section: str, model: type[BaseModel], values: Mapping[str, Any]) -> Any:
     for name in values:
         if name not in model.model_fields:
-            raise UserError(f"unknown option '{section}.{name}'{did_you_mean(name, model.model_fields)} (allowed: {', '.join(model.model_fields)})")
+            near = did_you_mean(name, model.model_fields)
+            raise UserError(f"unknown option '{section}.{name}'{near} (allowed: {', '.join(model.model_fields)})")
     cleaned = {k: None if isinstance(v, str) and v.lower() in ("none", "null") else v for k, v in values.items()}
     try:
         return model.model_validate(cleaned)

@@ -150,9 +150,7 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: StopSignal) -> FitResul
     selected = trainer.evaluated
     selected.load_state_dict(result.best.weights)
     train = job.config.train
-    test, seen = evaluate(
-        selected, job.task, "test", batch_size=train.eval_batch_size, device=job.device, precision=train.precision
-    )
+    test, seen = evaluate(selected, job.task, "test", batch_size=train.eval_batch_size, device=job.device, precision=train.precision)
     if not all(math.isfinite(value) for value in test.values()):
         raise Diverged(f"a test figure of the selected checkpoint (step {result.best.step}) is not finite")
     job.metrics = {"valid": result.best.metrics, "valid_last": result.final_valid, "test": test}

@@ -126,7 +126,7 @@ def _server(home: Path, uri: str, port: int) -> Iterator[subprocess.Popen[bytes]
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     with _deaf():
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        family = _family(process.pid)
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
@@ -134,6 +134,14 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
             while time.monotonic() < deadline and any(_lives(member) for member in family):
                 time.sleep(0.05)
         process.wait()
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -1,0 +1,41 @@
+# Two commands for a newcomer: `make quickstart` and `make test`. Each sets up `.venv` where it is missing.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: help setup quickstart lint test test-all clean
+
+help:
+	@echo "make quickstart   set up, then train fem and softmax on fashion-mnist and show the board (under 10 minutes)"
+	@echo "make test         set up, lint, type check, fast tests (tests under 5 minutes)"
+	@echo "make test-all     the same with the slow tests"
+	@echo "make setup        the virtual environment only"
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) is not on the PATH; give another with make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+setup: $(STAMP)
+
+quickstart: $(STAMP)
+	$(BIN)/suite run --task fashion-mnist --mixer softmax
+	$(BIN)/suite run --task fashion-mnist --mixer fem
+	@echo
+	@echo "The same runs in the browser: $(BIN)/suite ui --task fashion-mnist"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest -m "not slow"
+
+test-all: lint
+	$(BIN)/pytest
+
+clean:
+	rm -rf $(VENV) build *.egg-info
