@@ -12,7 +12,7 @@ from rich.table import Table
 
 import tasks
 from suite import home, record
-from suite.config import TUNED
+from suite.config import TUNED, digest
 from suite.console import format_metric
 from suite.record import Record
 from suite.resolve import resolve
@@ -93,7 +93,7 @@ def _task_options(made: Record) -> Any:
 
 
 def _configuration(made: Record) -> str:
-    return record.digest({k: v for k, v in made.config.items() if k != "seed"})
+    return digest({k: v for k, v in made.config.items() if k != "seed"})
 
 
 def _row(records: list[Record]) -> Row:

@@ -15,9 +15,11 @@ from pydantic import BaseModel, ValidationError
 
 import tasks
 from backbones.mixers import registry
+from backbones.mixers.base import Mixer
 from suite.config import ModelConfig, RunConfig, TrainConfig
 from suite.errors import UserError, did_you_mean
 from suite.hybrids import resolve_hybrid
+from tasks.base import Task
 
 SCALES = ("board", "quick", "small", "paper")
 SECTIONS = ("data", "model", "mixer", "train")
@@ -56,7 +58,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return content
 
 
-def _models(task_class: type[tasks.Task], mixer_class: type[registry.Mixer]) -> dict[str, type[BaseModel]]:
+def _models(task_class: type[Task], mixer_class: type[Mixer]) -> dict[str, type[BaseModel]]:
     return {"data": task_class.Options, "model": ModelConfig, "mixer": mixer_class.Config, "train": TrainConfig}
 
 
@@ -158,7 +160,7 @@ def _assemble(
     seed: int,
     hybrid: str | None,
     unmatched: bool,
-    task_class: type[tasks.Task],
+    task_class: type[Task],
     models: Mapping[str, type[BaseModel]],
     sections: Sections,
 ) -> RunConfig:
