@@ -54,6 +54,8 @@ class ForecastTask(Task):
     Options: ClassVar[type[TaskOptions]] = ForecastOptions
     options: ForecastOptions
     channels: ClassVar[int]
+    frequency: ClassVar[str]  # as pandas and GluonTS write it
+    first_time: str  # of the first row; known after `load`
 
     @property
     def spec(self) -> SeriesInput:
@@ -123,10 +125,13 @@ class HouseholdPower(PackagedTask, ForecastTask):
     summary = "seven hourly electrical quantities of one household, 2006–2010 (embedded)"
     protocol = "household-power/1"
     channels = 7
+    frequency = "h"
 
     def _read(self) -> None:
-        self._arrays = embedded.read_arrays(self.name)
-        values = self._arrays["values"].astype(np.float64)
+        arrays = embedded.read_arrays(self.name)
+        self.first_time = arrays["start"].tobytes().decode("ascii")
+        self.columns = arrays["columns"].tobytes().decode("ascii").split(",")
+        values = arrays["values"].astype(np.float64)
         self._split_and_scale(values, chronological(len(values)))
 
     def info(self) -> DataInfo:
@@ -141,8 +146,8 @@ class HouseholdPower(PackagedTask, ForecastTask):
             embedded=True,
             notes=("hourly means; split 70/10/20 % in order of time", "standardised with the mean and deviation of the training part"),
             extra={
-                "columns": self._arrays["columns"].tobytes().decode("ascii").split(","),
-                "first_hour": self._arrays["start"].tobytes().decode("ascii"),
+                "columns": self.columns,
+                "first_hour": self.first_time,
                 "windows": {split: len(view) for split, view in self._windows.items()},
             },
         )

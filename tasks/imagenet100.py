@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+from PIL import Image, ImageOps
 from pydantic import Field, model_validator
 
 from tasks.base import Batch, DataError, DataInfo, ImageInput, Split, TaskOptions
@@ -153,7 +154,7 @@ class ImageNet100(ImageTask):
         if not training or o.augmentation == "none":
             return create_transform(o.image_size, is_training=False, interpolation="bicubic", crop_pct=0.875)
         policy = f"rand-m{o.magnitude}-mstd0.5-inc1" if o.augmentation == "randaugment" else None
-        return create_transform(
+        transform = create_transform(
             o.image_size,
             is_training=True,
             interpolation="bicubic",
@@ -162,6 +163,15 @@ class ImageNet100(ImageTask):
             re_prob=o.erase,
             re_mode="pixel",
         )
+        for op in (op for step in transform.transforms for op in getattr(step, "ops", ())):
+            if op.name == "PosterizeIncreasing":
+                op.aug_fn = _posterize
+        return transform
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """timm asks for 0 bits at the greatest strength, a black image, which Pillow 13 refuses; here one bit is kept."""
+    return ImageOps.posterize(image, max(1, bits))
 
 
 class _TrainingKeys:

@@ -1,0 +1,215 @@
+"""imagenet100: a folder is checked before it is trained on, and val/ stays the test split."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+
+from tasks.base import DataError
+from tasks.imagefolder import ImageFile, hold_out, read_rgb
+from tasks.imagenet100 import ImageNet100, ImageNet100Options, class_list
+
+SMALL = ImageNet100Options(image_size=32, patch=8)
+FIRST = class_list()[0]
+
+
+def take(iterator, n):
+    return list(itertools.islice(iterator, n))
+
+
+def error_of(action) -> str:
+    with pytest.raises(DataError) as caught:
+        action()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def first_image(folder):
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpeg", ".jpg"))[0]
+
+
+def test_the_class_list_is_cmcs_hundred_distinct_ids():
+    assert len(set(class_list())) == 100
+    assert list(class_list()) == sorted(class_list())
+    assert all(name.startswith("n") and len(name) == 9 and name[1:].isdigit() for name in class_list())
+    info = ImageNet100().info()
+    assert info.extra["class_list"] == "imagenet100_cmc"
+    assert info.extra["class_list_sha256"] == "d61d354b64beb3ce2c2c9cf04a874298362dc9fcd589e15ee34c5e4592145746"
+
+
+def test_spec_and_info_need_no_folder():
+    task = ImageNet100(ImageNet100Options(image_size=96, patch=12))
+    assert (task.spec.height, task.spec.width, task.spec.patch, task.spec.classes) == (96, 96, 12, 100)
+    assert task.info().fingerprint == ""
+    assert any("image-net.org" in note for note in task.info().notes)
+
+
+def test_when_no_folder_is_given_then_the_error_says_how_to_get_one_and_what_to_try_meanwhile():
+    message = error_of(ImageNet100().load)
+    for part in ("no folder given", "--data-dir DIR", "train/ and val/", "suite data prepare imagenet100", "--task fashion-mnist"):
+        assert part in message
+    assert error_of(ImageNet100().prepare) == message
+
+
+def test_when_the_folder_does_not_exist_or_lacks_val_then_it_is_named(tmp_path, own_image_folder):
+    assert "not a folder" in error_of(ImageNet100(SMALL, tmp_path / "nowhere").load)
+    shutil.rmtree(own_image_folder / "val")
+    message = error_of(ImageNet100(SMALL, own_image_folder).load)
+    assert f"{own_image_folder} has no val/" in message
+    assert "there is: train/" in message
+
+
+def test_when_the_folder_holds_no_images_then_it_says_so(tmp_path):
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "notes.txt").write_text("hello")
+    assert "no class folders in it; needed are 100" in error_of(ImageNet100(SMALL, tmp_path).load)
+    for part in ("train", "val"):
+        for name in class_list():
+            (tmp_path / part / name).mkdir()
+            (tmp_path / part / name / "table.csv").write_text("a,b")
+    assert f"{tmp_path / 'train' / FIRST} holds no image" in error_of(ImageNet100(SMALL, tmp_path).load)
+
+
+def test_when_classes_are_missing_or_too_many_then_they_are_named(own_image_folder):
+    for name in class_list()[3:8]:
+        shutil.rmtree(own_image_folder / "train" / name)
+    (own_image_folder / "train" / "n00000001").mkdir()
+    message = error_of(ImageNet100(SMALL, own_image_folder).load)
+    assert f"5 missing ({', '.join(class_list()[3:6])}, …)" in message
+    assert "1 not in the list (n00000001)" in message
+
+
+def test_when_only_val_differs_then_val_is_named(own_image_folder):
+    shutil.rmtree(own_image_folder / "val" / FIRST)
+    message = error_of(ImageNet100(SMALL, own_image_folder).load)
+    assert str(own_image_folder / "val") in message
+    assert f"1 missing ({FIRST})" in message
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_when_a_jpeg_is_cut_off_then_the_error_names_it_from_worker_processes_too(own_image_folder, workers):
+    victim = first_image(own_image_folder / "val" / class_list()[5])
+    victim.write_bytes(victim.read_bytes()[:-200])
+    message = error_of(lambda: list(ImageNet100(SMALL, own_image_folder).eval_batches("test", 16, workers)))
+    assert message.startswith(f"{victim} cannot be read as an image:")
+    assert "replace or remove it" in message
+
+
+def test_prepare_decodes_every_image_reports_progress_and_names_the_damaged_ones(own_image_folder):
+    steps = []
+    ImageNet100(SMALL, own_image_folder).prepare(lambda done, total: steps.append((done, total)))
+    assert steps == [(n, 500) for n in range(1, 501)]
+    victims = [first_image(own_image_folder / part / FIRST) for part in ("train", "val")]
+    victims[0].write_bytes(b"this is no image")
+    victims[1].write_bytes(victims[1].read_bytes()[:-200])
+    message = error_of(ImageNet100(SMALL, own_image_folder).prepare)
+    assert message.startswith("2 of 500 images are damaged")
+    assert all(str(victim) in message for victim in victims)
+
+
+def test_val_is_the_test_split_and_validation_is_held_out_of_train(image_folder):
+    task = ImageNet100(SMALL, image_folder)
+    task.load()
+    assert all(image.path.startswith("val/") for image in task.images["test"])
+    assert all(image.path.startswith("train/") for split in ("train", "valid") for image in task.images[split])
+    assert not {i.path for i in task.images["train"]} & {i.path for i in task.images["valid"]}
+    assert {split: task.n_examples(split) for split in ("train", "valid", "test")} == {"train": 200, "valid": 100, "test": 200}
+    assert {i.label for i in task.images["valid"]} == {i.label for i in task.images["train"]} == set(range(100))
+    assert all(class_list()[i.label] == i.path.split("/")[1] for part in task.images.values() for i in part)
+
+
+def test_five_percent_of_each_class_is_held_out_whatever_the_order_and_a_lone_image_is_kept():
+    images = [ImageFile(f"train/a/{i}.jpg", 0, 1) for i in range(1300)]
+    images += [ImageFile("train/b/0.jpg", 1, 1), *(ImageFile(f"train/c/{i}.jpg", 2, 1) for i in range(2))]
+    kept, held_out = hold_out(images, 0.05)
+    assert [sum(i.label == label for i in held_out) for label in range(3)] == [65, 0, 1]
+    assert sorted(kept + held_out, key=str) == sorted(images, key=str)
+    assert set(hold_out(images[::-1], 0.05)[1]) == set(held_out)
+    places = [int(i.path.split("/")[2][:-4]) for i in held_out if i.label == 0]
+    assert 400 < sum(places) / len(places) < 900  # not the first or the last ones
+
+
+def test_when_every_class_has_one_image_then_validation_is_impossible_and_it_says_so(own_image_folder):
+    for name in class_list():
+        for path in sorted((own_image_folder / "train" / name).iterdir())[1:]:
+            path.unlink()
+    assert "nothing can be held out" in error_of(ImageNet100(SMALL, own_image_folder).load)
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(image_folder):
+    task = ImageNet100(SMALL, image_folder)
+    alone, helped = (take(task.train_batches(1, 8, start_step=2, workers=w), 3) for w in (0, 2))
+    for a, b in zip(alone, helped, strict=True):
+        assert torch.equal(a.inputs, b.inputs)
+        assert torch.equal(a.targets, b.targets)
+    evaluated = [torch.cat([b.inputs for b in task.eval_batches("valid", 9, w)]) for w in (0, 2)]
+    assert torch.equal(*evaluated)
+
+
+def test_the_same_image_is_augmented_anew_each_time(image_folder):
+    task = ImageNet100(ImageNet100Options(image_size=32, patch=8, augmentation="crop-flip", mixup=0, cutmix=0), image_folder)
+    first, second = (torch.cat([b.inputs for b in take(task.train_batches(0, 100, start_step=s), 2)]) for s in (0, 2))
+    keys = [torch.cat([b.targets for b in take(task.train_batches(0, 100, start_step=s), 2)]) for s in (0, 2)]
+    assert torch.equal(keys[0].sort().values, keys[1].sort().values)  # an epoch each: the same images
+    assert not torch.equal(first[keys[0].argsort(stable=True)], second[keys[1].argsort(stable=True)])
+
+
+def test_training_without_augmentation_sees_the_images_of_evaluation(image_folder):
+    options = ImageNet100Options(image_size=32, patch=8, augmentation="none", mixup=0, cutmix=0)
+    task = ImageNet100(options, image_folder)
+    trained = torch.cat([b.inputs for b in take(task.train_batches(0, 50), 4)])
+    evaluated = torch.cat([b.inputs for b in task.eval_batches("train", 50)])
+    assert torch.equal(trained.flatten(1).sum(1).sort().values, evaluated.flatten(1).sum(1).sort().values)
+
+
+@pytest.mark.parametrize("augmentation", ["crop-flip", "randaugment"])
+def test_the_strongest_augmentation_survives_every_image(image_folder, augmentation):
+    options = ImageNet100Options(image_size=32, patch=8, augmentation=augmentation, magnitude=10, erase=1.0)
+    for batch in take(ImageNet100(options, image_folder).train_batches(0, 100), 2):
+        assert torch.isfinite(batch.inputs).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA", "P", "RGBA", "CMYK", "1", "I;16"])
+def test_images_of_every_mode_become_rgb_of_the_right_brightness(tmp_path, mode):
+    grey = Image.fromarray(np.full((5, 7), 192, dtype=np.uint8))
+    if mode == "I;16":
+        image = Image.fromarray(np.full((5, 7), 192 * 256 + 17, dtype=np.uint16))
+    elif mode == "P":
+        image = grey.convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE)
+    else:
+        image = grey.convert("RGB").convert(mode, dither=Image.Dither.NONE)
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    image.save(path, **({"transparency": b"\x80"} if mode == "P" else {}))
+    pixels = np.asarray(read_rgb(path)).astype(int)
+    assert pixels.shape == (5, 7, 3)
+    assert abs(pixels - (255 if mode == "1" else 192)).max() <= 3
+
+
+def test_the_fingerprint_changes_with_a_name_or_a_size_and_not_with_the_place(image_folder, own_image_folder):
+    before = ImageNet100(SMALL, own_image_folder).fingerprint
+    assert ImageNet100(SMALL, image_folder).fingerprint == before
+    victim = first_image(own_image_folder / "val" / FIRST)
+    victim.rename(victim.with_name("renamed.JPEG"))
+    renamed = ImageNet100(SMALL, own_image_folder).fingerprint
+    with victim.with_name("renamed.JPEG").open("ab") as stream:
+        stream.write(b"\0")
+    assert len({before, renamed, ImageNet100(SMALL, own_image_folder).fingerprint}) == 3
+
+
+def test_a_patch_that_does_not_divide_the_image_is_refused():
+    with pytest.raises(ValidationError, match="patch 15 does not divide image_size 224"):
+        ImageNet100Options(patch=15)
+
+
+def test_the_strongest_posterize_keeps_one_bit():
+    transform = ImageNet100(ImageNet100Options(magnitude=10))._transform(training=True)
+    ops = [op for step in transform.transforms for op in getattr(step, "ops", ()) if op.name == "PosterizeIncreasing"]
+    picture = Image.fromarray(np.array([[0, 127, 128, 255]], dtype=np.uint8))
+    assert [np.asarray(op.aug_fn(picture, 0)).tolist() for op in ops] == [[[0, 0, 128, 128]]]
