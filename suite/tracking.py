@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,10 +83,11 @@ class Store:
     def __init__(self, home: Path, uri: str) -> None:
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        from mlflow.tracking.client import MlflowClient
-
         self._home, self._uri = home, uri
-        with _turns(home, uri):
+        with _turns(home, uri), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MLflow's first import and use warn of its own dependencies, which is not for our users
+            from mlflow.tracking.client import MlflowClient
+
             self._client: Any = MlflowClient(tracking_uri=uri)
             if uri.startswith("sqlite"):
                 self._client.search_experiments(max_results=1)  # the database is opened, and migrated, by its first use

@@ -14,12 +14,16 @@ from urllib.parse import quote
 BOARD_VIEW = "suiteboard"
 VIEW_TAG = "mlflow.sharedViewState."
 _NOTE_LIMIT = 19_000  # an experiment tag over 20,000 characters is refused
-_WIDTHS = {"run_name": 250}
+_RUN_NAME = "attributes.`Run Name`"
+_RUN_NAME_PIXELS, _PIXELS, _PIXELS_A_LETTER, _MARGIN_PIXELS = 260, 100, 8, 40
 
 
 @dataclass(frozen=True)
 class BoardView:
-    """How the table of runs opens. `columns` are metrics, parameters and tags as `metrics.test/top1`, `params.seed`, `tags.suite.mixer`."""
+    """How the table of runs opens: sorted by the primary metric, which comes first, then `columns` in their order.
+
+    Columns are metrics, parameters and tags, written `metrics.test/top1`, `params.seed`, `tags.mixer`.
+    """
 
     primary_metric: str
     ascending: bool
@@ -40,8 +44,8 @@ def board_tags(note_markdown: str, view: BoardView, now_ms: int) -> dict[str, st
 def view_state(view: BoardView) -> dict[str, object]:
     """The state of the runs page: the search, the table and the charts."""
     primary = column_id(f"metrics.{view.primary_metric}")
-    selected = ["attributes.`Source`"] if not view.columns else []
-    selected += list(dict.fromkeys([primary, *(column_id(column) for column in view.columns)]))
+    shown = list(dict.fromkeys([primary, *(column_id(column) for column in view.columns)]))
+    widths = {column: max(_PIXELS, _MARGIN_PIXELS + _PIXELS_A_LETTER * len(column.split("`")[1])) for column in shown}
     return {
         "searchFilter": "",
         "orderByKey": primary,
@@ -50,9 +54,9 @@ def view_state(view: BoardView) -> dict[str, object]:
         "lifecycleFilter": "Active",
         "modelVersionFilter": "All Runs",
         "datasetsFilter": [],
-        "selectedColumns": selected,
-        "columnOrder": [],
-        "columnWidths": _WIDTHS,
+        "selectedColumns": shown,
+        "columnOrder": [_RUN_NAME, *shown],
+        "columnWidths": {_RUN_NAME: _RUN_NAME_PIXELS, **widths},
         "runsHiddenMode": "FIRST_20_RUNS",
         "groupBy": None,
         "hideEmptyCharts": True,
