@@ -1,0 +1,174 @@
+"""Lag mixing: the attention of HyperMLP and HyperGLU (arXiv 2602.12601), a row's scores mixed among its lags before and behind a ReLU.
+
+For a head and position t, over the visible keys i, indexed by lag (or signed offset) t − i:
+
+    s = q_t·k_i                              h = s (1 + p) + ((s A) ⊙ c_t) Bᵀ         a mixing: tables A, B [L, r], p [L], control c_t [r]
+    one score set  (HyperMLP)                a = ReLU(h) / sqrt(Σ h² + eps)
+    two score sets (HyperGLU: gate, scale)   a = softplus(h_scale) ⊙ ReLU(h_gate) / sqrt(Σ h_gate² + eps)
+    w = a (1 + p') + ((a A') ⊙ c'_t) B'ᵀ     out_t = Σ_i w_i v_i
+
+R1 of the paper mixes with first = A, second = B; R2ᵀ with first = B, second = A. Lags that a row does not see are zero before and after
+each mixing. Rows go in blocks whose scores are computed, used and forgotten, in backward once more: what is kept is O(T·(d + r)) numbers.
+The norm of a row multiplies its output, since everything behind it is linear. All-zero rows give 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from kernels.hyper_block import (
+    Scores,
+    Tables,
+    activate,
+    activate_adjoint,
+    inverse_norm,
+    keys_of,
+    mix,
+    mix_adjoint,
+    rows_of,
+    scores,
+    softplus,
+)
+from kernels.lag_layout import Block, Layout
+
+ROWS = 64  # of a block: its scores stay in cache, and the triangles it wastes stay small
+
+
+class LagMixing(NamedTuple):
+    """One temporal mixing. Tables are indexed by lag (newest first), by signed offset from −(L−1) on, or by position: see `Layout`."""
+
+    first_HLr: Tensor
+    second_HLr: Tensor
+    diagonal_HL: Tensor
+    control_HBTr: Tensor
+
+
+@dataclass(frozen=True)
+class _Options:
+    layout: Layout
+    mixed: tuple[bool, ...]  # which mixings there are: one a score set, then the one behind the activation
+    mask_BT: Tensor | None
+    eps: float
+    rows: int
+
+    def tables(self, flat: Sequence[Tensor]) -> list[Tables | None]:
+        at = iter(range(0, len(flat), 4))
+        return [Tables.read(flat[(i := next(at)) : i + 4], self.layout) if there else None for there in self.mixed]
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def lag_mix(
+    q_SHBTd: Tensor,
+    k_SHBTd: Tensor,
+    v_HBTw: Tensor,
+    before: Sequence[LagMixing | None],
+    behind: LagMixing | None,
+    layout: Layout,
+    mask_BT: Tensor | None = None,
+    eps: float = 1e-6,
+    rows: int = ROWS,
+) -> Tensor:
+    """`[H, B, T, w]`, computed in fp32, or fp64 where v is. S = 1 or 2 score sets (gate, scale), each with a mixing `before` or None.
+
+    mask_BT: True at keys that count. Sequences longer than `layout.length` are the caller's to refuse.
+    """
+    dtype = torch.float64 if v_HBTw.dtype == torch.float64 else torch.float32
+    mixings = (*before, behind)
+    options = _Options(layout, tuple(m is not None for m in mixings), mask_BT, eps, rows)
+    if mask_BT is not None:
+        gone_BT1 = ~mask_BT[..., None]
+        k_SHBTd, v_HBTw = k_SHBTd.masked_fill(gone_BT1, 0.0), v_HBTw.masked_fill(gone_BT1, 0.0)
+    flat = [q_SHBTd, k_SHBTd, v_HBTw, *(t for m in mixings if m is not None for t in m)]
+    out: Tensor = _LagMix.apply(options, *(t.to(dtype).contiguous() for t in flat))
+    return out
+
+
+class _LagMix(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, options: _Options, q: Tensor, k: Tensor, v: Tensor, *flat: Tensor) -> Tensor:
+        *before, behind = options.tables(flat)
+        out, inverse = torch.empty_like(v), v.new_empty(*v.shape[:3], 1)
+        with torch.autocast(v.device.type, enabled=False):
+            for block in options.layout.blocks(v.shape[2], options.rows, v.device):
+                here = slice(block.start, block.stop)
+                gate, *scale = (scores(block, q[s], k[s], t, options.mask_BT, keep=False).mixed_HBRP for s, t in enumerate(before))
+                inverse[:, :, here] = inverse_norm(block, gate, options.eps)
+                activate(block, gate, softplus(block.by_lag(scale[0])) if scale else None, out_HBRP=gate)
+                if behind is not None:
+                    mix(behind, block, gate, gate)
+                    block.hide(gate)
+                read_NRw = torch.bmm(block.by_key(gate), keys_of(v, block))
+                torch.mul(read_NRw.view(out[:, :, here].shape), inverse[:, :, here], out=out[:, :, here])
+        ctx.options = options
+        ctx.save_for_backward(q, k, v, out, inverse, *flat)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, out, inverse, *flat = ctx.saved_tensors
+        with torch.autocast(v.device.type, enabled=False):
+            return (None, *_Backward(ctx.options, q, k, v, flat).sweep(grad.to(v.dtype), out, inverse))
+
+
+class _Backward:
+    """One sweep over the blocks that computes their scores again and gathers the gradients."""
+
+    def __init__(self, options: _Options, q: Tensor, k: Tensor, v: Tensor, flat: Sequence[Tensor]) -> None:
+        self.options, self.q, self.k, self.v = options, q, k, v
+        self.g_q, self.g_k, self.g_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        self.tables = options.tables(flat)
+        self.sums = [None if t is None else t.zeros() for t in self.tables]
+
+    def sweep(self, grad: Tensor, out: Tensor, inverse: Tensor) -> list[Tensor]:
+        pull = (grad * out).sum(-1, keepdim=True).mul_(inverse).mul_(inverse)  # of the norm on the scores: −pull·h
+        raw = grad * inverse  # the gradient of the read without its norm
+        for block in self.options.layout.blocks(self.v.shape[2], self.options.rows, self.v.device):
+            self._block(block, raw, pull[:, :, block.start : block.stop].flatten(1, 2))
+        layout = self.options.layout
+        return [self.g_q, self.g_k, self.g_v, *(t for s in self.sums if s is not None for t in s.write(layout))]
+
+    def _block(self, block: Block, raw: Tensor, pull_HM1: Tensor) -> None:
+        *before, _ = self.tables
+        sets = [scores(block, self.q[s], self.k[s], t, self.options.mask_BT, keep=True) for s, t in enumerate(before)]
+        gate, soft = sets[0].mixed_HBRP, softplus(block.by_lag(sets[1].mixed_HBRP)) if len(sets) > 1 else None
+        g_HBRP = self._read(block, raw, gate, soft)
+        g_scale = activate_adjoint(block, g_HBRP, pull_HM1, gate, soft)
+        self._score_set(block, 0, sets[0], g_HBRP)
+        if g_scale is not None:
+            self._score_set(block, 1, sets[1], g_scale)
+
+    def _read(self, block: Block, raw: Tensor, gate: Tensor, soft: Tensor | None) -> Tensor:
+        """The gradient of what `activate` gave; adds to those of v and of the mixing behind it."""
+        active, raw_NRw = torch.zeros_like(gate), rows_of(raw, block)
+        activate(block, gate, soft, out_HBRP=active)
+        behind, sums = self.tables[-1], self.sums[-1]
+        weights, low = active, None
+        if behind is not None:
+            weights = torch.zeros_like(gate)
+            low = mix(behind, block, active, weights)
+            block.hide(weights)
+        keys_of(self.g_v, block).baddbmm_(block.by_key(weights).transpose(1, 2), raw_NRw)
+        g_HBRP = block.buffer(gate)
+        torch.bmm(raw_NRw, keys_of(self.v, block).transpose(1, 2), out=block.by_key(g_HBRP))
+        block.hide(g_HBRP)
+        if behind is not None and sums is not None and low is not None:
+            mix_adjoint(behind, sums, block, g_HBRP, active, low)
+        return g_HBRP
+
+    def _score_set(self, block: Block, s: int, found: Scores, g_HBRP: Tensor) -> None:
+        """From the gradient of a set's mixed scores to those of its mixing, queries and keys."""
+        tables, sums = self.tables[s], self.sums[s]
+        if tables is not None and sums is not None and found.low_HMr is not None:
+            mix_adjoint(tables, sums, block, g_HBRP, found.plain_HBRP, found.low_HMr)
+            block.hide(g_HBRP)
+        by_key_NRn = block.by_key(g_HBRP)
+        g_q_NRd = torch.bmm(by_key_NRn, keys_of(self.k[s], block))
+        self.g_q[s][:, :, block.start : block.stop] = g_q_NRd.view(*g_HBRP.shape[:3], -1)
+        keys_of(self.g_k[s], block).baddbmm_(by_key_NRn.transpose(1, 2), rows_of(self.q[s], block))

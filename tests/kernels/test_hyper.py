@@ -1,0 +1,180 @@
+"""Blockwise lag mixing equals the loops, in value and gradient, for any length, block, layout, mask and choice of mixings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from kernels import lag_layout
+from kernels.hyper import LagMixing, lag_mix
+from kernels.lag_layout import Layout
+from tests.kernels.hyper_reference import lag_mix_by_loops
+
+
+@dataclass
+class Problem:
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    before: list[LagMixing | None]
+    behind: LagMixing | None
+    layout: Layout
+    mask: Tensor | None = None
+
+    def leaves(self) -> list[Tensor]:
+        mixings = [m for m in (*self.before, self.behind) if m is not None]
+        return [self.q, self.k, self.v, *(t for m in mixings for t in m)]
+
+
+def problem(
+    tokens: int,
+    *,
+    sets: int = 1,
+    causal: bool = True,
+    by_lag: bool = True,
+    mixed: tuple[bool, bool] = (True, True),
+    length: int | None = None,
+    heads: int = 2,
+    batch: int = 2,
+    width: int = 3,
+    values: int = 4,
+    rank: int = 2,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+) -> Problem:
+    draw = torch.Generator().manual_seed(seed)
+    layout = Layout(causal, by_lag, length or tokens)
+
+    def random(*shape: int, scale: float = 1.0) -> Tensor:
+        return (scale * torch.randn(shape, generator=draw, dtype=torch.float64)).to(dtype).requires_grad_()
+
+    def mixing() -> LagMixing:  # small tables keep the problem well conditioned: what is left is the difference of two orders of summation
+        L = layout.table
+        tables = random(heads, L, rank, scale=L**-0.5), random(heads, L, rank, scale=L**-0.5), random(heads, L, scale=0.3)
+        return LagMixing(*tables, random(heads, batch, tokens, rank))
+
+    q, k = (random(sets, heads, batch, tokens, width) for _ in range(2))
+    v = random(heads, batch, tokens, values)
+    before = [mixing() if mixed[0] else None for _ in range(sets)]
+    return Problem(q, k, v, before, mixing() if mixed[1] else None, layout)
+
+
+def blockwise(p: Problem, rows: int) -> Tensor:
+    return lag_mix(p.q, p.k, p.v, p.before, p.behind, p.layout, p.mask, rows=rows)
+
+
+def by_loops(p: Problem) -> Tensor:
+    return lag_mix_by_loops(p.q, p.k, p.v, p.before, p.behind, p.layout, p.mask)
+
+
+def assert_same(p: Problem, rows: int) -> None:
+    fast, slow = blockwise(p, rows), by_loops(p)
+    weight = torch.randn(slow.shape, generator=torch.Generator().manual_seed(9), dtype=slow.dtype)
+    if p.mask is not None:
+        weight = weight * p.mask[None, :, :, None]
+        fast, slow = fast * p.mask[None, :, :, None], slow * p.mask[None, :, :, None]
+    gradients = [torch.autograd.grad((y * weight).sum(), p.leaves()) for y in (fast, slow)]
+    for name, a, b in zip(["output", *(f"gradient {i}" for i in range(99))], [fast, *gradients[0]], [slow, *gradients[1]], strict=False):
+        error, size = float((a - b).detach().abs().max()), float(b.detach().abs().max())
+        assert error <= 1e-10 * max(size, 1.0), f"{name} is off by {error:.2g}, its largest entry is {size:.2g}"
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    tokens=st.integers(1, 11),
+    spare=st.integers(0, 3),
+    rows=st.sampled_from([1, 2, 4, 32]),
+    sets=st.sampled_from([1, 2]),
+    causal=st.booleans(),
+    by_lag=st.booleans(),
+    mixed=st.sampled_from([(True, True), (True, False), (False, True), (False, False)]),
+    padding=st.integers(0, 3),
+    seed=st.integers(0, 99),
+)
+def test_blocks_equal_loops_in_value_and_every_gradient(
+    tokens: int, spare: int, rows: int, sets: int, causal: bool, by_lag: bool, mixed: tuple[bool, bool], padding: int, seed: int
+) -> None:
+    p = problem(tokens, sets=sets, causal=causal, by_lag=by_lag, mixed=mixed, length=tokens + spare, seed=seed)
+    if padding:
+        p.mask = torch.ones(2, tokens, dtype=torch.bool)
+        p.mask[0, : min(padding, tokens - 1)] = False
+    assert_same(p, rows)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("tokens", [31, 32, 33, 65])
+def test_the_real_block_size_is_right_at_its_edges(tokens: int, causal: bool) -> None:
+    assert_same(problem(tokens, sets=2, causal=causal, heads=1, batch=1), rows=32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_long_odd_length_is_right(causal: bool) -> None:
+    assert_same(problem(257, sets=2, causal=causal, heads=1, batch=1), rows=32)
+
+
+def test_memory_is_poisoned_and_nothing_of_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lag_layout, "empty", lambda shape, like: like.new_full(shape, float("nan")))
+    for causal in (True, False):
+        for by_lag in (True, False):
+            for mixed in ((True, True), (False, False)):
+                assert_same(problem(9, sets=2, causal=causal, by_lag=by_lag, mixed=mixed), rows=4)
+
+
+def test_rows_of_zeros_give_zero_with_finite_gradients() -> None:
+    for sets in (1, 2):
+        p = problem(5, sets=sets, dtype=torch.float32)
+        with torch.no_grad():
+            p.q[..., 2, :] = 0.0
+        out = blockwise(p, 4)
+        assert bool((out[:, :, 2] == 0).all())
+        assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(out.sum(), p.leaves()))
+
+
+def test_the_active_set_of_two_score_sets_is_the_sign_of_the_gate_and_nothing_else() -> None:
+    p = problem(7, sets=2, mixed=(True, False), heads=1, batch=1, values=7)
+    p.v = torch.eye(7, dtype=torch.float64)[None, None].requires_grad_()  # the output is the row of weights
+    out = blockwise(p, 4)
+    gate = lag_mix_by_loops(p.q[:1], p.k[:1], p.v, p.before[:1], None, p.layout)
+    assert bool((out > 0).equal(gate > 0))
+    with torch.no_grad():
+        p.q[1] *= -50.0
+    assert bool((blockwise(p, 4) > 0).equal(out > 0))
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+def test_extreme_scores_are_finite_in_value_and_gradient(scale: float) -> None:
+    p = problem(33, sets=2, dtype=torch.float32)
+    with torch.no_grad():
+        p.q *= scale
+        p.k *= scale
+    out = blockwise(p, 32)
+    assert bool(out.isfinite().all())
+    assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(out.sum(), p.leaves()))
+
+
+def test_nothing_of_size_T_by_T_is_kept_or_made() -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    largest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            for t in out if isinstance(out, (tuple, list)) else (out,):
+                if isinstance(t, Tensor):
+                    largest = max(largest, t.numel())
+            return out
+
+    p = problem(512, heads=1, batch=1, dtype=torch.float32)
+    saved: list[int] = []
+    with Watch(), torch.autograd.graph.saved_tensors_hooks(lambda t: (saved.append(t.numel()), t)[1], lambda t: t):
+        blockwise(p, 32).sum().backward()
+    assert max(saved) <= 512 * 4
+    assert largest <= 32 * (512 + 32)
