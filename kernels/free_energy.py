@@ -120,8 +120,8 @@ class _OnePass(torch.autograd.Function):
         out, lse = _flash(q.transpose(1, 2), k.transpose(1, 2), buffer.transpose(1, 2), 0.0, causal, scale=scale)
         read = out.transpose(1, 2)
         mean = read[..., d : 2 * d]
-        F = (_log(mean, small) if any_small else mean.log()) / beta_Hd
-        F = F.to(v.dtype)
+        F = _log(mean, small) if any_small else torch.log(mean, out=v.new_empty(v.shape[0], q.shape[1], H, d))
+        F = F.div_(beta_Hd).to(v.dtype)
         ctx.save_for_backward(q, k, v, beta_Hd, buffer, out, lse, F)
         ctx.options = (causal, scale, small if any_small else None)
         return read[..., :d], F

@@ -13,14 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear, softplus
 
 from backbones.mixers.prior import normal_
+from kernels.gates import rms
 from kernels.scan import diagonal_scan
-
-EPS = 1e-5
-
-
-def rms(x: Tensor) -> Tensor:
-    """`x / sqrt(mean(x²) + eps)` over the last dimension."""
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS)
 
 
 def rank_of(values: int) -> int:

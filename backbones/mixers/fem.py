@@ -14,13 +14,15 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import linear, softplus
+from torch.nn.functional import softplus
 
 from backbones.mixers.base import Context, Cost, Mixer, MixerConfig, State
-from backbones.mixers.convolution import LowRankConvolution, rank_of, rms
+from backbones.mixers.convolution import LowRankConvolution, rank_of
 from backbones.mixers.prior import Prior, Widths, normal_
 from backbones.mixers.priors import SoftmaxPrior
 from backbones.mixers.registry import MixerError, register
+from kernels.gates import gated_mix, rms
+from kernels.projection import modulated_projection
 
 BETA_START = 1.8  # of w_β
 
@@ -65,7 +67,7 @@ class Fem(Mixer):
     def projections(cls, config: FemConfig, widths: Widths) -> list[int]:
         """Widths of what is projected from x: the host's keys, v, λ, g; 0 for what is off."""
         E = widths.values
-        return [cls.Host.projected(widths), E, E * _mixes(config), E * config.gates]
+        return [*cls.Host.projected(widths), E, E * _mixes(config), E * config.gates]
 
     def reset_parameters(self) -> None:
         normal_(self.in_proj.weight)
@@ -76,31 +78,31 @@ class Fem(Mixer):
         if self.convolution is not None:
             self.convolution.reset_parameters()
 
-    def _project(self, x: Tensor, factors: Tensor | None) -> list[Tensor]:
-        z = self.in_proj(x)
-        if self.convolution is not None and factors is not None:
-            z = torch.addcmul(z, z, linear(factors.to(z.dtype), self.convolution.out_proj.T).to(z.dtype))
-        return list(z.split(self.splits, dim=-1))
+    def _project(self, x: Tensor, factors: Tensor | None) -> tuple[Tensor, ...]:
+        p_RC = None if self.convolution is None else self.convolution.out_proj
+        return modulated_projection(x, self.in_proj.weight, self.splits, factors, p_RC)
 
     def _heads(self, x_BTE: Tensor) -> Tensor:
         return x_BTE.unflatten(-1, (self.widths.heads, self.widths.value))
 
-    def _mix(self, mu: Tensor, F: Tensor | None, gates: list[Tensor]) -> Tensor:
-        y, (inner, outer) = mu, gates
+    def _mix(self, mu: Tensor, F: Tensor | None, inner: Tensor, outer: Tensor) -> Tensor:
+        if F is not None and _mixes(self.config) and self.config.gates:
+            return gated_mix(mu, F, self._heads(inner), self._heads(outer))
+        y = mu
         if F is not None:
             y = torch.lerp(mu, F, self._heads(inner).sigmoid()) if _mixes(self.config) else F
         return y * rms(softplus(self._heads(outer))) if self.config.gates else y
 
     def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
         factors = None if self.convolution is None else self.convolution.factors(x_BTD, context.mask_BT)
-        keys_BTK, v_BTE, *gates = self._project(x_BTD, factors)
-        weights = self.prior.prepare(x_BTD, keys_BTK, context)
+        *keys, v_BTE, inner, outer = self._project(x_BTD, factors)
+        weights = self.prior.prepare(x_BTD, keys, context)
         v_BTHd = self._heads(v_BTE)
         if self.w_beta is None:
             mu, F = self.prior.read(weights, v_BTHd), None
         else:
             mu, F = self.prior.free_energy(weights, v_BTHd, softplus(self.w_beta))
-        return self.out_proj(self.prior.finish(weights, self._mix(mu, F, gates)).flatten(2))
+        return self.out_proj(self.prior.finish(weights, self._mix(mu, F, inner, outer)).flatten(2))
 
     def init_state(self, batch: int, max_len: int) -> State:
         like = self.out_proj.weight
@@ -115,11 +117,11 @@ class Fem(Mixer):
             factors, state.tensors["h_BR"] = self.convolution.step(x_BD, state.tensors["h_BR"])
             factors = factors[:, None]
         x_B1D = x_BD[:, None]
-        keys, v, *gates = self._project(x_B1D, factors)
+        *keys, v, inner, outer = self._project(x_B1D, factors)
         weights = self.prior.prepare(x_B1D, keys, context, offset=state.position)
         beta = None if self.w_beta is None else softplus(self.w_beta)
         mu, F = self.prior.step(weights, self._heads(v), state.tensors, state.position, beta)
-        y_BD = self.out_proj(self.prior.finish(weights, self._mix(mu, F, gates)).flatten(2))[:, 0]
+        y_BD = self.out_proj(self.prior.finish(weights, self._mix(mu, F, inner, outer)).flatten(2))[:, 0]
         return y_BD, State(state.tensors, state.position + 1)
 
     @classmethod

@@ -6,12 +6,13 @@ A prior turns `x` into weights `p_t(i) ≥ 0`, `Σ_i p_t(i) = 1` over the visibl
     log_read(u)  = log Σ_i p_t(i) exp(u_i)          exact for any finite u
 
 `free_energy` is both at once, (E_p[v], log_read(βv)/β): a host may override it with one fused pass.
-Shape letters: B batch, T tokens, D model width, H heads, k and d key and value width a head, K all that a host has projected, E = H·d.
+Shape letters: B batch, T tokens, D model width, H heads, k and d key and value width a head, E = H·d.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -36,7 +37,7 @@ class Widths:
 
 
 class Prior(nn.Module, ABC):
-    """Weights of one host. The mixer projects `keys_BTK` (queries, keys, whatever the host weighs by) together with its values."""
+    """Weights of one host. The mixer projects `keys` (queries, keys, whatever the host weighs by) together with its values."""
 
     constant_state: ClassVar[bool] = True
     """the decoding state doesn't grow with the length"""
@@ -50,12 +51,12 @@ class Prior(nn.Module, ABC):
 
     @staticmethod
     @abstractmethod
-    def projected(widths: Widths) -> int:
-        """K: how many channels the mixer projects from x for this host."""
+    def projected(widths: Widths) -> tuple[int, ...]:
+        """Widths of what the mixer projects from x for this host: queries, keys."""
 
     @abstractmethod
-    def prepare(self, x_BTD: Tensor, keys_BTK: Tensor, context: Context, offset: int = 0) -> Any:
-        """The weights, in whatever form `read` wants them. `offset`: position of the first token."""
+    def prepare(self, x_BTD: Tensor, keys: Sequence[Tensor], context: Context, offset: int = 0) -> Any:
+        """The weights, in whatever form `read` wants them. `keys`: the projections, `[B, T, …]`. `offset`: position of the first token."""
 
     @abstractmethod
     def read(self, weights: Any, v_BTHw: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from backbones.mixers.base import Context, Cost, Mixer, MixerConfig, State
 from backbones.mixers.prior import Prior, Widths, head_width, normal_
 from backbones.mixers.registry import register
-from backbones.mixers.rope import rotate
+from backbones.mixers.rope import rotate_all
 from kernels.attention import softmax_read
 from kernels.free_energy import free_energy_read
+from kernels.projection import modulated_projection
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,12 @@ class SoftmaxPrior(Prior):
     constant_state = False
 
     @staticmethod
-    def projected(widths: Widths) -> int:
-        return 2 * widths.heads * widths.key
+    def projected(widths: Widths) -> tuple[int, ...]:
+        return widths.heads * widths.key, widths.heads * widths.key
 
-    def prepare(self, x_BTD: Tensor, keys_BTK: Tensor, context: Context, offset: int = 0) -> SoftmaxWeights:
-        heads, key = self.widths.heads, self.widths.key
-        both = rotate(keys_BTK.unflatten(-1, (2 * heads, key)), offset)
-        return SoftmaxWeights(both[:, :, :heads], both[:, :, heads:], context.mask_BT)
+    def prepare(self, x_BTD: Tensor, keys: Sequence[Tensor], context: Context, offset: int = 0) -> SoftmaxWeights:
+        q_BTHk, k_BTHk = rotate_all(tuple(z.unflatten(-1, (self.widths.heads, self.widths.key)) for z in keys), offset)
+        return SoftmaxWeights(q_BTHk, k_BTHk, context.mask_BT)
 
     def read(self, weights: SoftmaxWeights, v_BTHw: Tensor) -> Tensor:
         return softmax_read(weights.q_BTHk, weights.k_BTHk, v_BTHw, self.causal, weights.mask_BT)
@@ -82,7 +82,8 @@ class HostMixer(Mixer):
     def __init__(self, config: MixerConfig, dim: int, length: int) -> None:
         super().__init__(config, dim, length)
         self.widths = self.widths_of(config, dim)
-        self.in_proj = nn.Linear(dim, self.Host.projected(self.widths) + self.widths.values, bias=False)
+        self.splits = (*self.Host.projected(self.widths), self.widths.values)
+        self.in_proj = nn.Linear(dim, sum(self.splits), bias=False)
         self.out_proj = nn.Linear(self.widths.values, dim, bias=False)
         self.prior = self.Host(self.widths, config.causal)
         self.reset_parameters()
@@ -97,21 +98,21 @@ class HostMixer(Mixer):
         normal_(self.out_proj.weight)
         self.prior.reset_parameters()
 
-    def _project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        keys_BTK, v_BTE = self.in_proj(x_BTD).split([self.Host.projected(self.widths), self.widths.values], dim=-1)
-        return keys_BTK, v_BTE.unflatten(-1, (self.widths.heads, self.widths.value))
+    def _project(self, x_BTD: Tensor) -> tuple[list[Tensor], Tensor]:
+        *keys, v_BTE = modulated_projection(x_BTD, self.in_proj.weight, self.splits)
+        return keys, v_BTE.unflatten(-1, (self.widths.heads, self.widths.value))
 
     def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
-        keys_BTK, v_BTHd = self._project(x_BTD)
-        weights = self.prior.prepare(x_BTD, keys_BTK, context)
+        keys, v_BTHd = self._project(x_BTD)
+        weights = self.prior.prepare(x_BTD, keys, context)
         return self.out_proj(self.prior.finish(weights, self.prior.read(weights, v_BTHd)).flatten(2))
 
     def init_state(self, batch: int, max_len: int) -> State:
         return State(self.prior.init_state(batch, max_len, self.out_proj.weight, free_energy=False))
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
-        keys_B1K, v_B1Hd = self._project(x_BD[:, None])
-        weights = self.prior.prepare(x_BD[:, None], keys_B1K, context, offset=state.position)
+        keys, v_B1Hd = self._project(x_BD[:, None])
+        weights = self.prior.prepare(x_BD[:, None], keys, context, offset=state.position)
         y_B1Hd, _ = self.prior.step(weights, v_B1Hd, state.tensors, state.position, None)
         y_BD = self.out_proj(self.prior.finish(weights, y_B1Hd).flatten(2))[:, 0]
         return y_BD, State(state.tensors, state.position + 1)
@@ -125,7 +126,7 @@ class HostMixer(Mixer):
     def cost(cls, config: MixerConfig, dim: int, length: int) -> Cost:
         """Projections at 2 FLOPs a weight and token, and the host's reads (`Prior.flops`)."""
         widths = cls.widths_of(config, dim)
-        projections = dim * (cls.Host.projected(widths) + 2 * widths.values)
+        projections = dim * (sum(cls.Host.projected(widths)) + 2 * widths.values)
         return Cost(
             parameters=projections + cls.Host.parameters_of(widths),
             flops=2 * projections + cls.Host.flops(widths, length, free_energy=False),

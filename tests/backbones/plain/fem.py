@@ -1,0 +1,67 @@
+"""Plain forms of FEM: each host gives `read`, a linear map of values under its weights; the rest is the layer's formula."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, sigmoid, softplus
+
+from backbones.mixers.base import Context
+from tests.backbones.plain import plain
+from tests.backbones.plain.attention import heads, merged, softmax_weights, visible
+
+Read = Callable[[Tensor], Tensor]
+
+
+def normal(x: Tensor) -> Tensor:
+    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+
+
+def over_rms(x: Tensor) -> Tensor:
+    return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+
+
+def low_rank_convolution(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
+    """c for all projections, by the recurrence."""
+    module = mixer.convolution
+    R, T = module.out_proj.shape[0], x_BTD.shape[1]
+    a, u, s = linear(normal(x_BTD), module.in_proj).split(R, dim=-1)
+    a = (-softplus(a)).exp()
+    real_BT = torch.ones(x_BTD.shape[:2], dtype=torch.bool) if context.mask_BT is None else context.mask_BT
+    rows = torch.zeros_like(u)
+    for channel in range(R):
+        backward = not mixer.config.causal and channel >= R - R // 2
+        h_B = torch.zeros_like(u[:, 0, 0])
+        for t in reversed(range(T)) if backward else range(T):
+            h_B = torch.where(real_BT[:, t], a[:, t, channel] * h_B + u[:, t, channel], h_B)
+            rows[:, t, channel] = h_B
+    return (over_rms(softplus(s)) * normal(rows)) @ module.out_proj
+
+
+def fem_with(mixer: Any, x_BTD: Tensor, context: Context, keys: list[int], reader: Callable[[list[Tensor]], Read]) -> Tensor:
+    """The layer's formula. `keys`: widths of the host's projections; `reader` makes its read, `[B, H, T, w]` to the same, of them."""
+    H, E = mixer.config.heads, mixer.config.heads * mixer.config.d_v
+    z = linear(x_BTD, mixer.in_proj.weight)
+    z = z * (1 + low_rank_convolution(mixer, x_BTD, context))
+    *projected, v, inner, outer = z.split([*keys, E, E, E], dim=-1)
+    read, beta = reader(projected), softplus(mixer.w_beta)[:, None]
+    v = heads(v, H)
+    top = (beta * v).amax(2, keepdim=True)
+    mu, F = read(v), (read((beta * v - top).exp()).log() + top) / beta
+    lam = sigmoid(heads(inner, H))
+    y = over_rms(softplus(heads(outer, H))) * ((1 - lam) * mu + lam * F)
+    return linear(merged(y), mixer.out_proj.weight)
+
+
+@plain("fem")
+def fem(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
+    H, K = mixer.config.heads, mixer.config.heads * mixer.config.d_k
+
+    def reader(projected: list[Tensor]) -> Read:
+        p = softmax_weights(projected[0], projected[1], H, visible(x_BTD, mixer.config.causal, context))
+        return lambda v: p @ v
+
+    return fem_with(mixer, x_BTD, context, [K, K], reader)
