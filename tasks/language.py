@@ -131,7 +131,8 @@ class Sotu(PackagedTask):
     def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         nats, count = sums["nats"]
         loss = nats / count
-        return {"bits_per_byte": loss / math.log(2), "perplexity": math.exp(min(loss, 700.0)), "loss": loss}
+        perplexity = math.exp(loss) if not loss > 700 else math.inf  # math.exp raises beyond 709; a loss of nan stays nan
+        return {"bits_per_byte": loss / math.log(2), "perplexity": perplexity, "loss": loss}
 
 
 def split_of(index: int) -> Split:

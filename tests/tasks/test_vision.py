@@ -113,6 +113,11 @@ def test_mixup_mixes_pairs_and_their_labels_in_the_same_proportion():
     raise AssertionError("no proportion explains the mixed images")
 
 
+def test_each_step_mixes_in_its_own_proportion():
+    batches = FashionMnist(FashionMnistOptions(mixup=1.0)).train_batches(0, 16)
+    assert len({round(float(next(batches).targets[0].max()), 6) for _ in range(8)}) > 4
+
+
 def test_smoothing_and_soft_targets_equal_the_formula():
     task = FashionMnist(FashionMnistOptions(label_smoothing=0.2))
     logits = torch.randn(3, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
