@@ -3,10 +3,13 @@
 The training process only appends lines to the run's journal (about ten microseconds each). A worker process of its own imports
 MLflow, connects and delivers the journal, so neither the import, nor the making of a store, nor a slow server ever holds up a
 step. A thread would not do: while one imports MLflow here, the training thread gets next to none of the interpreter.
+
+The environment variable `SUITE_TRACKING=off` leaves the worker out: a run keeps its journal, and `suite upload RUN` sends it later.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -20,8 +23,8 @@ from typing import Literal
 
 import psutil
 
-from suite.tracking_journal import JOURNAL, Event, JournalWriter, now_ms, read_events
-from suite.tracking_process import WorkerProcess
+from suite.tracking_journal import JOURNAL, STATE, Event, JournalWriter, now_ms, read_events
+from suite.tracking_process import NoWorker, WorkerProcess
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -83,7 +86,7 @@ class Tracker:
                 "run_id": resume_run_id or "",
             }
         self._journal.append(opening)
-        self._worker = WorkerProcess(home, run_dir)
+        self._worker = NoWorker() if os.environ.get("SUITE_TRACKING") == "off" else WorkerProcess(home, run_dir)
 
     @property
     def run(self) -> TrackedRun | None:
@@ -226,5 +229,6 @@ def _set_aside(journal: Path) -> None:
     number = 1
     while (aside := journal.with_name(f"tracking.{number}.jsonl")).exists():
         number += 1
-    journal.replace(aside)
-    journal.with_name("tracking.state.json").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a folder that can't be written to: the journal itself tells
+        journal.replace(aside)
+        journal.with_name(STATE).unlink(missing_ok=True)

@@ -29,6 +29,20 @@ class WorkerStatus:
     trouble: str = ""
 
 
+class NoWorker:
+    """In the worker's place where `SUITE_TRACKING=off`: the journal is kept, nothing is delivered, and that is no trouble."""
+
+    status = WorkerStatus()
+
+    def nudge(self) -> None: ...
+
+    def wait_delivered(self, timeout_s: float) -> bool:
+        return True
+
+    def close(self) -> bool:
+        return True
+
+
 class WorkerProcess:
     """The worker of one run. Nothing here raises because of it: trouble stands in `status`."""
 
