@@ -109,13 +109,51 @@ class Trunk(nn.Module):
             if isinstance(module, RMSNorm):
                 nn.init.ones_(module.weight)
 
-    def forward(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
-        """Embedded tokens to hidden states, `[B, T, D]` both; T ≤ length."""
+    @property
+    def takes_constant_row(self) -> bool:
+        """Whether a layer reads a constant sequence that flows through the blocks as one extra row of the batch."""
+        return "constant row" in self.needs
+
+    def forward(self, x_BTD: Tensor, constant_TD: Tensor | None = None, mask_BT: Tensor | None = None) -> Tensor:
+        """Embedded tokens to hidden states, `[B, T, D]` both; T ≤ length. `constant_TD` is the embedded constant sequence."""
         tokens = x_BTD.shape[1]
-        if tokens > self.config.length:
-            raise ValueError(f"{tokens} tokens given, this model was built for at most {self.config.length}")
-        x_BTD = x_BTD + self.positions[:tokens]
-        context = Context(mask_BT=mask_BT, embedding_BTD=x_BTD if "embedding" in self.needs else None)
+        self._fits(tokens)
+        x_BTD = self._with_constant(x_BTD, constant_TD, tokens) + self.positions[:tokens]
+        if constant_TD is not None and mask_BT is not None:
+            mask_BT = torch.cat([mask_BT, mask_BT.new_ones(1, tokens)])
+        context = self._context(x_BTD, mask_BT)
         for block in self._blocks():
             x_BTD = block(x_BTD, context)
-        return self.norm(x_BTD)
+        return self.norm(x_BTD[:-1] if self.takes_constant_row else x_BTD)
+
+    def init_state(self, batch: int, max_len: int) -> list[State]:
+        """Empty decoding states, one a layer."""
+        self._fits(max_len)
+        rows = batch + 1 if self.takes_constant_row else batch
+        return [block.mixer.init_state(rows, max_len) for block in self._blocks()]
+
+    def step(self, x_BD: Tensor, states: list[State], constant_D: Tensor | None = None) -> tuple[Tensor, list[State]]:
+        """One embedded token to its hidden state, `[B, D]` both; equals `forward` at that position."""
+        position = states[0].position
+        self._fits(position + 1)
+        x_BD = self._with_constant(x_BD, constant_D, 1) + self.positions[position]
+        context, after = self._context(x_BD.unsqueeze(1), None), []
+        for block, state in zip(self._blocks(), states, strict=True):
+            x_BD, state = block.step(x_BD, state, context)
+            after.append(state)
+        return self.norm(x_BD[:-1] if self.takes_constant_row else x_BD), after
+
+    def _fits(self, tokens: int) -> None:
+        if tokens > self.config.length:
+            raise ValueError(f"{tokens} tokens given, this model was built for at most {self.config.length}")
+
+    def _with_constant(self, x: Tensor, constant: Tensor | None, tokens: int) -> Tensor:
+        if not self.takes_constant_row:
+            return x
+        if constant is None:
+            raise ValueError("a layer of this model reads a constant sequence and none was given (set_constant)")
+        return torch.cat([x, (constant[:tokens] if x.dim() == 3 else constant).unsqueeze(0)])
+
+    def _context(self, x_BTD: Tensor, mask_BT: Tensor | None) -> Context:
+        embedding_BTD = x_BTD if "embedding" in self.needs else None
+        return Context(mask_BT=mask_BT, embedding_BTD=embedding_BTD, constant_row=self.takes_constant_row)

@@ -19,6 +19,8 @@ def patch_count(look_back: int, patch: int, stride: int) -> int:
 class Forecaster(nn.Module):
     """Windows `[B, N, C]` to forecasts `[B, horizon, C]`. Every channel is a sequence of its own; all share the weights."""
 
+    constant: Tensor
+
     def __init__(
         self, trunk: TrunkConfig, look_back: int, horizon: int, channels: int, patch: int, stride: int, head_dropout: float = 0.0
     ) -> None:
@@ -34,6 +36,12 @@ class Forecaster(nn.Module):
         self.trunk = Trunk(trunk)
         self.head_dropout = nn.Dropout(head_dropout)
         self.head = nn.Linear(tokens * trunk.dim, horizon)
+        if self.trunk.takes_constant_row:
+            self.register_buffer("constant", torch.zeros(look_back))
+
+    def set_constant(self, window_N: Tensor) -> None:
+        """Gives the constant window (one channel) of the layers that need one; it is kept in the state dict."""
+        self.constant.copy_((window_N - window_N.mean()) / (window_N.std(correction=0) + 1e-5))
 
     def reset_parameters(self) -> None:
         nn.init.ones_(self.embedding_gain)
@@ -49,8 +57,12 @@ class Forecaster(nn.Module):
         std_B1C = (x_BNC.var(dim=1, keepdim=True, unbiased=False) + 1e-5).sqrt()
         x_BNC = (x_BNC - mean_B1C) / std_B1C * self.embedding_gain + self.embedding_bias
         batch, _, channels = x_BNC.shape
-        x_RN = F.pad(x_BNC.transpose(1, 2).flatten(0, 1), (0, self.stride), mode="replicate")  # R = B·C sequences
-        hidden_RTD = self.trunk(self.embedding(x_RN.unfold(1, self.patch, self.stride)))
+        constant_TD = self._patches(self.constant.unsqueeze(0))[0] if self.trunk.takes_constant_row else None
+        hidden_RTD = self.trunk(self._patches(x_BNC.transpose(1, 2).flatten(0, 1)), constant_TD)  # R = B·C sequences
         y_RH = self.head(self.head_dropout(hidden_RTD.flatten(1)))
         y_BHC = y_RH.view(batch, channels, -1).transpose(1, 2)
         return (y_BHC - self.embedding_bias) / (self.embedding_gain + 1e-10) * std_B1C + mean_B1C
+
+    def _patches(self, x_RN: Tensor) -> Tensor:
+        x_RN = F.pad(x_RN, (0, self.stride), mode="replicate")
+        return self.embedding(x_RN.unfold(1, self.patch, self.stride))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,6 +19,8 @@ def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
 class VisionTransformer(nn.Module):
     """Images `[B, C, height, width]` to logits `[B, classes]`, any image and patch size (ViT, arXiv 2010.11929)."""
 
+    constant: Tensor
+
     def __init__(self, trunk: TrunkConfig, channels: int, height: int, width: int, patch: int, classes: int) -> None:
         super().__init__()
         rows, columns = patch_grid(height, width, patch)
@@ -27,6 +30,12 @@ class VisionTransformer(nn.Module):
         self.embedding = nn.Conv2d(channels, trunk.dim, patch, stride=patch)
         self.trunk = Trunk(trunk)
         self.head = nn.Linear(trunk.dim, classes)
+        if self.trunk.takes_constant_row:
+            self.register_buffer("constant", torch.zeros(channels, height, width))
+
+    def set_constant(self, image_CHW: Tensor) -> None:
+        """Gives the constant image of the layers that need one; it is kept in the state dict."""
+        self.constant.copy_(image_CHW)
 
     def reset_parameters(self) -> None:
         fan_in = self.embedding.weight[0].numel()
@@ -38,7 +47,10 @@ class VisionTransformer(nn.Module):
         self.trunk.reset_parameters()
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
+        constant_TD = self._patches(self.constant.unsqueeze(0))[0] if self.trunk.takes_constant_row else None
+        return self.head(self.trunk(self._patches(image_BCHW), constant_TD).mean(dim=1))
+
+    def _patches(self, image_BCHW: Tensor) -> Tensor:
         if any(self.padding):
             image_BCHW = F.pad(image_BCHW, self.padding)
-        x_BTD = self.embedding(image_BCHW).flatten(2).transpose(1, 2)
-        return self.head(self.trunk(x_BTD).mean(dim=1))
+        return self.embedding(image_BCHW).flatten(2).transpose(1, 2)

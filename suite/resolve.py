@@ -5,6 +5,7 @@ A recipe is TOML: `task`, `mixer`, `scale`, `seed` at the top, and the sections 
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -30,7 +31,7 @@ def shipped_recipe(task: str, scale: str) -> Sections:
     """The sections of `suite/recipes/<task>.toml` at a scale: the file's common part, overridden by the scale's."""
     text = resources.files("suite").joinpath("recipes", f"{task}.toml").read_text("utf-8")
     content = tomllib.loads(text)
-    if scale not in content:
+    if scale not in SCALES:
         raise UserError(f"unknown scale {scale!r}{did_you_mean(scale, SCALES)} (allowed: {', '.join(SCALES)})")
     merged: Sections = {name: {} for name in SECTIONS}
     for part in (content.get("common", {}), content[scale]):
@@ -51,8 +52,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
     for name, value in content.items():
         if name not in allowed:
             raise UserError(f"recipe {str(path)!r}: unknown name {name!r}{did_you_mean(name, allowed)} (allowed: {', '.join(allowed)})")
-        if name in SECTIONS and not isinstance(value, dict) and name != "mixer":
+        if name in SECTIONS and not isinstance(value, dict) and not (name == "mixer" and isinstance(value, str)):
             raise UserError(f"recipe {str(path)!r}: {name!r} is a section: write [{name}]")
+        if name in ("task", "scale", "hybrid") and not isinstance(value, str):
+            raise UserError(f"recipe {str(path)!r}: {name} is a text in quotes, {value!r} was given")
     if isinstance(content.get("mixer"), str):
         content["mixer"] = {"name": content["mixer"]}
     return content
@@ -91,12 +94,16 @@ def _validated(section: str, model: type[BaseModel], values: Mapping[str, Any]) 
             raise UserError(f"unknown option '{section}.{name}'{near} (allowed: {', '.join(model.model_fields)})")
     cleaned = {k: None if isinstance(v, str) and v.lower() in ("none", "null") else v for k, v in values.items()}
     try:
-        return model.model_validate(cleaned)
+        made = model.model_validate(cleaned)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join([section, *(str(part) for part in first["loc"])])
         given = "" if not first["loc"] else f", {first['input']!r} was given"
         raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}{given}") from None
+    for name, value in made:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{section}.{name}: a finite number is allowed, {value} was given")
+    return made
 
 
 def resolve(
@@ -148,7 +155,7 @@ def resolve(
 
 def _seed(seed: int | None, given: Mapping[str, Any]) -> int:
     value = seed if seed is not None else given.get("seed", 0)
-    if not isinstance(value, int) or not 0 <= value < 2**31:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
         raise UserError(f"seed: a whole number from 0 to 2147483647 is allowed, {value!r} was given")
     return value
 
@@ -166,8 +173,10 @@ def _assemble(
 ) -> RunConfig:
     data = _validated("data", models["data"], sections["data"])
     model = _validated("model", ModelConfig, sections["model"])
-    sections["mixer"]["causal"] = task_class(data).spec.causal
-    options = _validated("mixer", models["mixer"], sections["mixer"])
+    causal = task_class(data).spec.causal
+    options = _validated("mixer", models["mixer"], {"causal": causal, **sections["mixer"]})
+    if options.causal != causal:
+        raise UserError(f"mixer.causal: task {task!r} decides it ({str(causal).lower()}), {str(options.causal).lower()} was given")
     train = _validated("train", TrainConfig, sections["train"])
     return RunConfig(
         task=task, scale=scale, seed=seed, mixer=mixer, data=data, mixer_options=options,
