@@ -66,9 +66,9 @@ def is_server(uri: str) -> bool:
 
 def public_uri(uri: str) -> str:
     """The address as a record may show it: without credentials, and without the folders of an embedded store."""
+    if uri.startswith("sqlite"):
+        return f"sqlite:///{Path(uri).name}"
     parts = urlsplit(uri)
-    if parts.scheme.startswith("sqlite"):
-        return f"sqlite:///{Path(parts.path).name}"
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", "")).rstrip("/")
 
@@ -182,14 +182,21 @@ class Store:
             self._batch(run_id, tags=new[begin : begin + _TAGS])
 
     def log_text(self, run_id: str, name: str, text: str) -> None:
-        with _refusals():
+        with self._artifact(run_id):
             self._client.log_text(run_id, text, name)
 
     def log_file(self, run_id: str, path: Path, folder: str) -> None:
-        if not path.is_file():
-            raise RefusedError(f"{path} is no more")
-        with _refusals():
+        with self._artifact(run_id):
             self._client.log_artifact(run_id, str(path), folder or None)
+
+    @contextmanager
+    def _artifact(self, run_id: str) -> Iterator[None]:
+        """Artifacts live elsewhere than runs (a folder, a bucket): when that fails and the store itself answers, it is a refusal."""
+        try:
+            yield
+        except Exception as error:  # whatever the many kinds of artifact stores raise
+            self._client.get_run(run_id)
+            raise RefusedError(str(error)) from error
 
     def set_status(self, run_id: str, status: str, end_ms: int | None = None) -> None:
         with _refusals():

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from suite.errors import UserError
 from suite.tracking import RefusedError, Store, TrackedRun, public_uri, tracking_uri
-from suite.tracking_journal import JOURNAL, LOCK, Event, load_state, read_events, save_state
+from suite.tracking_journal import JOURNAL, LOCK, Delivered, Event, load_state, read_events, save_state
 from suite.tracking_trouble import explain
 from suite.tracking_views import BoardView
 
 _GROUP = 1000  # metrics that are delivered, and noted as delivered, together
+Group = list[tuple[Event, int]]  # events with the offsets at which they begin
 _ID_TAG = "suite.tracking_id"
 
 
@@ -21,7 +22,7 @@ class Delivery:
     """The way from one journal to one store. Every step may be repeated: the store knows a point it has already.
 
     `pump` raises whatever keeps the store from taking the next event; what was taken before stays taken. An event the store
-    refuses for good is left out and counted in `refused`.
+    refuses is left out and noted, so that the rest goes on; `pump(again=True)` offers it once more. `refusal` is the last reason.
     """
 
     def __init__(self, home: Path, run_dir: Path, uri: str, boards: bool = True) -> None:
@@ -30,26 +31,51 @@ class Delivery:
         self._state = load_state(run_dir, self._key)
         self._store: Store | None = None
         self._attached = False
-        self.refused = 0
+        self.refusal = ""
 
     @property
     def run_id(self) -> str:
         return self._state.run_id
 
-    def pump(self) -> None:
+    @property
+    def refused(self) -> int:
+        """How many events the store would not take."""
+        return len(self._state.refused)
+
+    def pump(self, again: bool = False) -> None:
         """Delivers every complete event that is not yet in the store."""
         store = self._store = self._store or Store(self._home, self._uri)
         if not self._attached and self._state.run_id:
             self._attached = store.reopen_run(self._state.run_id)
             if not self._attached:  # removed from the store: the journal has all of it
-                self._state.run_id, self._state.offset = "", 0
-        for group, offset in _groups(read_events(self._run_dir / JOURNAL, self._state.offset)):
-            try:
-                self._apply(store, group)
-            except RefusedError:
-                self.refused += len(group)
-            self._state.offset = offset
-            save_state(self._run_dir, self._key, self._state)
+                self._state = Delivered()
+        if again:
+            self._offer_again(store)
+        for group, end in _groups(read_events(self._run_dir / JOURNAL, self._state.offset), self._state.offset):
+            self._state.refused += self._offer(store, group)
+            self._state.offset = end
+            self._save()
+
+    def _offer(self, store: Store, group: Group) -> list[int]:
+        """Delivers a group; returns the offsets of what was refused."""
+        try:
+            self._apply(store, [event for event, _ in group])
+        except RefusedError as error:
+            if len(group) > 1:
+                return [start for single in group for start in self._offer(store, [single])]
+            self.refusal = str(error).splitlines()[0][:160]
+            return [group[0][1]]
+        return []
+
+    def _offer_again(self, store: Store) -> None:
+        for start in list(self._state.refused):
+            event, _ = next(read_events(self._run_dir / JOURNAL, start))
+            if not self._offer(store, [(event, start)]):
+                self._state.refused.remove(start)
+                self._save()
+
+    def _save(self) -> None:
+        save_state(self._run_dir, self._key, self._state)
 
     def beat(self, time_ms: int) -> None:
         """Tells the store that the run is alive."""
@@ -103,23 +129,22 @@ class Delivery:
         ]
 
 
-def _groups(events: Iterable[tuple[Event, int]]) -> Iterable[tuple[list[Event], int]]:
-    """Metrics that follow each other go out together, about a request's worth; every other event goes alone."""
-    group: list[Event] = []
-    size, end = 0, 0
-    for event, offset in events:
-        is_metrics = event["kind"] in ("metrics", "summary")
-        size += len(event["values"]) if is_metrics else 0
-        if group and (not is_metrics or size > _GROUP):
-            yield group, end
-            group, size = [], len(event["values"]) if is_metrics else 0
-        if is_metrics:
-            group.append(event)
-        else:
-            yield [event], offset
-        end = offset
+def _groups(events: Iterable[tuple[Event, int]], start: int) -> Iterator[tuple[Group, int]]:
+    """Metrics that follow each other go out together, about a request's worth; every other event goes alone.
+
+    Gives each group with the offset behind it; `start` is the offset before the first event.
+    """
+    group: Group = []
+    size = 0
+    for event, end in events:
+        values = len(event["values"]) if event["kind"] in ("metrics", "summary") else _GROUP
+        if group and size + values > _GROUP:
+            yield group, start
+            group, size = [], 0
+        group.append((event, start))
+        size, start = size + values, end
     if group:
-        yield group, end
+        yield group, start
 
 
 def upload(run_dir: Path, home: Path) -> TrackedRun:
@@ -133,11 +158,15 @@ def upload(run_dir: Path, home: Path) -> TrackedRun:
     try:
         with FileLock(str(run_dir / LOCK), timeout=0):
             delivery = Delivery(home, run_dir, uri, boards=False)
-            delivery.pump()
+            delivery.pump(again=True)
     except Timeout:
         raise UserError(f"{run_dir.name} is still being tracked by its own process; wait until it ends") from None
     except Exception as error:  # whatever MLflow, its server, its database or the disk come up with
         raise UserError(f"upload of {run_dir.name}: {explain(error, public_uri(uri))}") from error
     if not delivery.run_id:
         raise UserError(f"{run_dir / JOURNAL} does not hold the start of a run; it is damaged")
+    if delivery.refused:
+        raise UserError(
+            f"upload of {run_dir.name}: all arrived but {delivery.refused} entries, which {public_uri(uri)} refused ({delivery.refusal})"
+        )
     return TrackedRun(delivery.run_id, public_uri(uri))

@@ -107,12 +107,14 @@ def _parse(line: bytes) -> Event | None:
 class Delivered:
     """How far one store has been given the journal: the run there, and the bytes that arrived.
 
-    `known_steps` is empty unless the run was begun by another journal: then it is what the store had, by metric.
+    `refused` holds the offsets of events before `offset` that the store would not take. `known_steps` is empty
+    unless the run was begun by another journal: then it is what the store had, by metric.
     """
 
     run_id: str = ""
     experiment_id: str = ""
     offset: int = 0
+    refused: list[int] = field(default_factory=list)
     known_steps: dict[str, int] = field(default_factory=dict)
 
 

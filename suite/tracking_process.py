@@ -50,6 +50,7 @@ class WorkerProcess:
         self.status = WorkerStatus()
         self._changed = threading.Condition()
         self._requests = 0
+        self._closing = False
         self._log_path = run_dir / LOG
         self._process: subprocess.Popen[str] | None = None
         try:
@@ -87,6 +88,7 @@ class WorkerProcess:
         delivered = self.status.delivered and self.status.request == self._requests
         if self._process is None:
             return False
+        self._closing = True
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
@@ -134,7 +136,7 @@ class WorkerProcess:
         process.stdout.close()
         code = process.wait()
         with self._changed:
-            if code != 0:
+            if code != 0 and not self._closing:
                 last = self.status
                 self.status = WorkerStatus(last.run_id, last.uri, last.request, False, f"the tracking process ended early ({code})")
             self._changed.notify_all()

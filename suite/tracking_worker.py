@@ -84,7 +84,8 @@ class Worker:
             self._next_try = time.monotonic() + self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE_S)
             return False
-        self._trouble = f"{public_uri(self._uri)} refused {self._delivery.refused} entries" if self._delivery.refused else ""
+        refused = self._delivery.refused
+        self._trouble = f"{public_uri(self._uri)} refused {refused} entries ({self._delivery.refusal})" if refused else ""
         self._pause, self._next_try = _PAUSE_S, 0.0
         return True
 
