@@ -14,7 +14,8 @@ The norm of a row multiplies its output, since everything behind it is linear. A
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -57,6 +58,10 @@ class _Options:
     eps: float
     rows: int
 
+    def blocks(self, q: Tensor, v: Tensor) -> Iterator[Block]:
+        tokens = v.shape[2]
+        return self.layout.blocks(tokens, self.rows, v.device, origin=tokens - q.shape[3])
+
     def tables(self, flat: Sequence[Tensor]) -> list[Tables | None]:
         at = iter(range(0, len(flat), 4))
         return [Tables.read(flat[(i := next(at)) : i + 4], self.layout) if there else None for there in self.mixed]
@@ -74,7 +79,8 @@ def lag_mix(
     eps: float = 1e-6,
     rows: int = ROWS,
 ) -> Tensor:
-    """`[H, B, T, w]`, computed in fp32, or fp64 where v is. S = 1 or 2 score sets (gate, scale), each with a mixing `before` or None.
+    """`[H, B, T, w]`, computed in fp32, or fp64 where v is. The leading 1 or 2 of q and k are score sets (gate, scale), each with a mixing
+    `before` or None. Queries and controls may be those of the last positions only: as many rows come back.
 
     mask_BT: True at keys that count. Sequences longer than `layout.length` are the caller's to refuse.
     """
@@ -89,22 +95,27 @@ def lag_mix(
     return out
 
 
+def _as_given(device: torch.device) -> AbstractContextManager[Any]:
+    """Products in the dtype of their operands, whatever autocast would have."""
+    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
+
+
 class _LagMix(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, options: _Options, q: Tensor, k: Tensor, v: Tensor, *flat: Tensor) -> Tensor:
         *before, behind = options.tables(flat)
-        out, inverse = torch.empty_like(v), v.new_empty(*v.shape[:3], 1)
-        with torch.autocast(v.device.type, enabled=False):
-            for block in options.layout.blocks(v.shape[2], options.rows, v.device):
-                here = slice(block.start, block.stop)
+        rows = q.shape[1:4]  # [H, B, S]
+        out, inverse = v.new_empty(*rows, v.shape[3]), v.new_empty(*rows, 1)
+        with _as_given(v.device):
+            for block in options.blocks(q, v):
                 gate, *scale = (scores(block, q[s], k[s], t, options.mask_BT, keep=False).mixed_HBRP for s, t in enumerate(before))
-                inverse[:, :, here] = inverse_norm(block, gate, options.eps)
+                inverse[:, :, block.here] = inverse_norm(block, gate, options.eps)
                 activate(block, gate, softplus(block.by_lag(scale[0])) if scale else None, out_HBRP=gate)
                 if behind is not None:
                     mix(behind, block, gate, gate)
                     block.hide(gate)
                 read_NRw = torch.bmm(block.by_key(gate), keys_of(v, block))
-                torch.mul(read_NRw.view(out[:, :, here].shape), inverse[:, :, here], out=out[:, :, here])
+                torch.mul(read_NRw.view(out[:, :, block.here].shape), inverse[:, :, block.here], out=out[:, :, block.here])
         ctx.options = options
         ctx.save_for_backward(q, k, v, out, inverse, *flat)
         return out
@@ -113,7 +124,7 @@ class _LagMix(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, inverse, *flat = ctx.saved_tensors
-        with torch.autocast(v.device.type, enabled=False):
+        with _as_given(v.device):
             return (None, *_Backward(ctx.options, q, k, v, flat).sweep(grad.to(v.dtype), out, inverse))
 
 
@@ -129,8 +140,8 @@ class _Backward:
     def sweep(self, grad: Tensor, out: Tensor, inverse: Tensor) -> list[Tensor]:
         pull = (grad * out).sum(-1, keepdim=True).mul_(inverse).mul_(inverse)  # of the norm on the scores: −pull·h
         raw = grad * inverse  # the gradient of the read without its norm
-        for block in self.options.layout.blocks(self.v.shape[2], self.options.rows, self.v.device):
-            self._block(block, raw, pull[:, :, block.start : block.stop].flatten(1, 2))
+        for block in self.options.blocks(self.q, self.v):
+            self._block(block, raw, pull[:, :, block.here].flatten(1, 2))
         layout = self.options.layout
         return [self.g_q, self.g_k, self.g_v, *(t for s in self.sums if s is not None for t in s.write(layout))]
 
@@ -170,5 +181,5 @@ class _Backward:
             block.hide(g_HBRP)
         by_key_NRn = block.by_key(g_HBRP)
         g_q_NRd = torch.bmm(by_key_NRn, keys_of(self.k[s], block))
-        self.g_q[s][:, :, block.start : block.stop] = g_q_NRd.view(*g_HBRP.shape[:3], -1)
+        self.g_q[s][:, :, block.here] = g_q_NRd.view(*g_HBRP.shape[:3], -1)
         keys_of(self.g_k[s], block).baddbmm_(by_key_NRn.transpose(1, 2), rows_of(self.q[s], block))

@@ -39,7 +39,7 @@ class Tables:
 
     def control(self, block: Block) -> Tensor:
         """`[H, M, r]`."""
-        return self.control_HBTr[:, :, block.start : block.stop].flatten(1, 2)
+        return self.control_HBTr[:, :, block.here].flatten(1, 2)
 
 
 def mix(tables: Tables, block: Block, y_HBRP: Tensor, out_HBRP: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def mix_adjoint(tables: Tables, sums: Tables, block: Block, g_HBRP: Tensor, y_HB
     sums.first_HCr[:, lags].baddbmm_(y_HMC.transpose(1, 2), down_HMr)
     sums.scale_HC[:, lags].add_((g_HMC * y_HMC).sum(1))
     heads, batch, rows, _ = g_HBRP.shape
-    sums.control_HBTr[:, :, block.start : block.stop] = (up_HMr * low_HMr).view(heads, batch, rows, -1)
+    sums.control_HBTr[:, :, block.here] = (up_HMr * low_HMr).view(heads, batch, rows, -1)
     g_HMC.mul_(tables.scale_HC[:, None, lags]).baddbmm_(down_HMr, tables.first_HCr[:, lags].transpose(1, 2))
 
 
@@ -92,7 +92,7 @@ def scores(block: Block, q_HBTd: Tensor, k_HBTd: Tensor, tables: Tables | None, 
 
 def rows_of(x_HBTw: Tensor, block: Block) -> Tensor:
     """The block's rows, `[H·B, R, w]`."""
-    return x_HBTw[:, :, block.start : block.stop].flatten(0, 1)
+    return x_HBTw[:, :, block.here].flatten(0, 1)
 
 
 def keys_of(x_HBTw: Tensor, block: Block) -> Tensor:

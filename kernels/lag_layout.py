@@ -32,21 +32,27 @@ class Layout:
         """Entries of a table: L lags, 2L − 1 signed offsets from −(L−1) on, or L positions."""
         return 2 * self.length - 1 if self.by_lag and not self.causal else self.length
 
-    def blocks(self, tokens: int, rows: int, device: torch.device) -> Iterator[Block]:
-        """The sequence in blocks of at most `rows` rows."""
-        for start in range(0, tokens, rows):
-            yield Block(self, tokens, start, min(rows, tokens - start), device)
+    def blocks(self, tokens: int, rows: int, device: torch.device, origin: int = 0) -> Iterator[Block]:
+        """The rows from position `origin` on, in blocks of at most `rows`."""
+        for start in range(origin, tokens, rows):
+            yield Block(self, tokens, start, min(rows, tokens - start), device, origin)
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows `start … start + rows − 1` of a sequence of `tokens`."""
+    """Rows `start … start + rows − 1` of a sequence of `tokens`. origin: position of the first row that is at hand."""
 
     layout: Layout
     tokens: int
     start: int
     rows: int
     device: torch.device
+    origin: int = 0
+
+    @property
+    def here(self) -> slice:
+        """Where its rows stand among those at hand."""
+        return slice(self.start - self.origin, self.stop - self.origin)
 
     @property
     def stop(self) -> int:

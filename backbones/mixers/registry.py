@@ -15,7 +15,7 @@ from typing import TypeVar
 from backbones.mixers.base import Mixer
 
 ENTRY_POINT_GROUP = "suite.mixers"
-BUILTIN_MODULES = ("backbones.mixers.priors", "backbones.mixers.fem", "backbones.mixers.deconstructed")
+BUILTIN_MODULES = ("backbones.mixers.priors", "backbones.mixers.fem", "backbones.mixers.deconstructed", "backbones.mixers.hypermlp")
 
 
 class MixerError(Exception):

@@ -178,3 +178,12 @@ def test_nothing_of_size_T_by_T_is_kept_or_made() -> None:
         blockwise(p, 32).sum().backward()
     assert max(saved) <= 512 * 4
     assert largest <= 32 * (512 + 32)
+
+
+@pytest.mark.parametrize("by_lag", [True, False])
+@pytest.mark.parametrize("last", [1, 5])
+def test_the_last_rows_alone_are_what_they_are_among_all(last: int, by_lag: bool) -> None:
+    p = problem(9, sets=2, by_lag=by_lag, length=12)
+    cut = [m and m._replace(control_HBTr=m.control_HBTr[:, :, -last:]) for m in (*p.before, p.behind)]
+    some = lag_mix(p.q[..., -last:, :], p.k, p.v, cut[:-1], cut[-1], p.layout, rows=4)
+    torch.testing.assert_close(some, blockwise(p, 4)[:, :, -last:], rtol=1e-12, atol=1e-12)

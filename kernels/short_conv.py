@@ -1,0 +1,59 @@
+"""Short depthwise convolution along the sequence, by shift and add: on a CPU several times faster than `conv1d`, above all backwards.
+
+    causal      y_t = Σ_{j=0}^{J−1} w_j ⊙ x_{t−j}
+    symmetric   y_t = w_0 ⊙ x_t + Σ_{j=1}^{J−1} w_j ⊙ (x_{t−j} + x_{t+j})
+
+Tokens before the first and after the last count as zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def short_conv(x_BTD: Tensor, taps_JD: Tensor, causal: bool) -> Tensor:
+    """`[B, T, D]`, in the wider of the two dtypes. taps_JD: J taps a channel, the one of the token itself first."""
+    dtype = torch.promote_types(x_BTD.dtype, taps_JD.dtype)
+    out: Tensor = _ShortConv.apply(x_BTD.to(dtype), taps_JD.to(dtype), causal)
+    return out
+
+
+def _add_taps(out: Tensor, x: Tensor, taps: Tensor, ahead: bool) -> None:
+    """Adds taps 1… of tokens before (or after: `ahead`) each one."""
+    for j in range(1, min(len(taps), x.shape[1])):
+        if ahead:
+            out[:, :-j].addcmul_(x[:, j:], taps[j])
+        else:
+            out[:, j:].addcmul_(x[:, :-j], taps[j])
+
+
+class _ShortConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, taps: Tensor, causal: bool) -> Tensor:
+        ctx.save_for_backward(x, taps)
+        ctx.causal = causal
+        out = x * taps[0]
+        _add_taps(out, x, taps, ahead=False)
+        if not causal:
+            _add_taps(out, x, taps, ahead=True)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, taps = ctx.saved_tensors
+        g_x = grad * taps[0]
+        _add_taps(g_x, grad, taps, ahead=True)
+        g_taps = torch.zeros_like(taps)
+        g_taps[0] = (grad * x).sum((0, 1))
+        if not ctx.causal:
+            _add_taps(g_x, grad, taps, ahead=False)
+        for j in range(1, min(len(taps), x.shape[1])):
+            g_taps[j] = (grad[:, j:] * x[:, :-j]).sum((0, 1))
+            if not ctx.causal:
+                g_taps[j] += (grad[:, :-j] * x[:, j:]).sum((0, 1))
+        return g_x, g_taps, None
