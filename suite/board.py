@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+from rich.markup import escape
 from rich.table import Table
 
 import tasks
@@ -15,8 +17,8 @@ from suite import home, record
 from suite.config import TUNED, digest
 from suite.console import format_metric
 from suite.record import Record
-from suite.resolve import resolve
-from tasks.base import Metric
+from suite.resolve import SCALES, resolve
+from tasks.base import DataError, Metric
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,29 @@ def local_records() -> list[Record]:
     return found
 
 
+def count_records() -> int:
+    """How many record files stand under the runs folder, readable or not."""
+    return sum(1 for _ in home.home().glob(f"*/{record.NAME}"))
+
+
+def is_known(made: Record) -> bool:
+    """Whether this version knows the record's task, its options, its metric and its scale, and so can place it on a board."""
+    if not {"data", "model", "mixer_options", "hybrid", "train"} <= made.config.keys():
+        return False
+    try:
+        metrics = tasks.get(made.task)(_task_options(made)).metrics
+    except (DataError, ValidationError):
+        return False
+    return made.scale in SCALES and made.primary_metric in {m.name for m in metrics}
+
+
 def boards(records: Iterable[Record], *, task: str | None = None, domain: str | None = None, scale: str | None = None) -> list[Board]:
     """One board for each group of comparable records, shipped recipes first."""
-    groups: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for made in records:
-        if task in (None, made.task) and domain in (None, made.domain) and scale in (None, made.scale):
-            groups[made.task, made.scale, made.group].append(made)
+        if task in (None, made.task) and domain in (None, made.domain) and scale in (None, made.scale) and is_known(made):
+            content = (made.data.protocol, made.data.fingerprint) if made.data else ()
+            groups[made.task, made.scale, made.group, *content].append(made)
     made_boards = [_board(group) for group in groups.values()]
     return sorted(made_boards, key=lambda b: (b.domain, b.task, bool(b.deviations), b.scale, b.title))
 
@@ -109,22 +128,21 @@ def _options_off_default(made: Record) -> str:
     """Switches and tuned rates that differ from the shipped ones, for telling rows of one mixer apart."""
     options = made.config["mixer_options"]
     switches = [f"{name}=off" for name, value in options.items() if value is False and name != "causal"]
-    shipped = _shipped(made)
-    if shipped is not None:
-        train = made.config["train"]
-        switches += [f"{name}={train[name]:g}" for name in TUNED if train[name] != shipped["train"][name]]
+    shipped, train = _shipped(made)["train"], made.config["train"]
+    switches += [f"{name}={train[name]:g}" for name in TUNED if train[name] != shipped[name]]
     return f" ({', '.join(switches)})" if switches else ""
 
 
-def _shipped(made: Record) -> dict[str, Any] | None:
+def _shipped(made: Record) -> dict[str, Any]:
     return resolve(task=made.task, mixer="softmax", scale=made.scale).canonical()
 
 
 def _deviations(made: Record) -> tuple[str, ...]:
-    shipped = _shipped(made)
-    if shipped is None:
-        return ()
-    differing = []
+    shipped, differing = _shipped(made), []
+    if made.data and made.data.protocol != tasks.get(made.task).protocol:
+        differing.append(f"protocol {made.data.protocol}")
+    if made.data and tasks.get(made.task).needs_data_dir:
+        differing.append(f"data {made.data.fingerprint[:8]}")
     for section in ("data", "model", "train"):
         for name, value in made.config[section].items():
             if value != shipped[section].get(name) and (section != "train" or name not in TUNED):
@@ -163,7 +181,7 @@ def table(board: Board) -> Table:
     for i, header in enumerate(_headers(board)):
         made.add_column(header, justify="left" if i == 1 else "right", no_wrap=i == 1)
     for row in board.rows:
-        made.add_row(*_cells(row, board))
+        made.add_row(*map(escape, _cells(row, board)))
     return made
 
 

@@ -89,6 +89,9 @@ def solve(config: RunConfig, spec: InputSpec) -> Plan:
     reference = _reference_layer(model, spec.causal)
     budget = _layer_parameters(reference, model.dim, length)
     mixer_class = registry.get(config.mixer)
+    if next(iter(mixer_class.candidates(config.mixer_options, model.dim, length)), None) is None:
+        heads = config.mixer_options.heads
+        raise UserError(f"budget: {config.mixer} has no size at dim={model.dim} with {heads} heads; take fewer: --set mixer.heads=…")
     options = mixer_class.size(config.mixer_options, model.dim, length, budget)
     parameters = mixer_class.cost(options, model.dim, length).parameters
     layer = Layer(config.mixer, options, _ffn_width(mixer_class, parameters, budget, model))

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from suite.errors import UserError
+from suite.errors import UserError, first_line
 
 FORMAT = 1
 NAME = "checkpoint.pt"
@@ -39,9 +39,10 @@ def load(run_dir: Path, device: torch.device) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        raise UserError(f"{path} cannot be read: {type(error).__name__}: {str(error).splitlines()[0]}") from None
-    if content.get("format") != FORMAT:
-        raise UserError(f"{path} has checkpoint format {content.get('format')}, this version reads {FORMAT}")
+        raise UserError(f"{path} cannot be read: {type(error).__name__}: {first_line(error)}; start the run anew") from None
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise UserError(f"{path} has checkpoint format {found}, this version reads {FORMAT}; start the run anew")
     return content
 
 

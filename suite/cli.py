@@ -116,8 +116,11 @@ def show(
     `suite show --task sotu --mixer fem --set lr=3e-3`
     """
     from suite import report
+    from suite.errors import UserError
 
     if run_id:
+        if any((task, mixer, scale, horizon, track, hybrid, set_, recipe)):
+            raise UserError("a run has its own config: name a run, or a task and a mixer with their options, not both")
         found = report.describe_run(run_id)
         emit(found) if as_json else report.show_run(found)
         return
@@ -209,6 +212,49 @@ def ui(
 
 
 @app.command()
+def generate(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A language model's run: its id or folder.")],
+    prompt: Annotated[str, typer.Option("--prompt", help="The text to go on from.")] = "",
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="How many tokens to write.")] = 200,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest token.")] = 0.8,
+    top_k: Annotated[int, typer.Option("--top-k", min=0, help="Choose among the k likeliest; 0: all.")] = 0,
+    seed: opt.Seed = None,
+    device: opt.Device = "auto",
+    as_json: opt.Json = False,
+) -> None:
+    """Writes text with a trained language model, token by token through the mixers' decoding state.
+
+    `suite generate sotu-fem --prompt "My fellow Americans, "`
+    """
+    from suite import report
+
+    text = report.generate_text(run_id, prompt, tokens, temperature, top_k, seed or 0, device, echo=not as_json)
+    if as_json:
+        emit({"run": run_id, "prompt": prompt, "text": text, "seed": seed or 0})
+
+
+@app.command()
+def check(
+    mixer: Annotated[str, typer.Argument(metavar="MIXER", help="A mixer's name, or path/to/file.py:Class.")],
+    slow: Annotated[bool, typer.Option("--slow", help="The expensive checks too (gradcheck, torch.compile).")] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Runs the mixer contract on a mixer, your own file included, and shows what holds. Exit code 1 when something does not.
+
+    `suite check examples/my_mixer.py:MyMixer`
+    """
+    from suite import check as contract
+    from suite import report
+
+    results = contract.run_checks(mixer, slow=slow)
+    if as_json:
+        emit(contract.as_json(results))
+    else:
+        report.out.print(contract.render(results))
+    raise typer.Exit(1 if any(result.status == "failed" for result in results) else 0)
+
+
+@app.command()
 def upload(run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folder.")]) -> None:
     """Sends a run's tracking journal to the store again, after the store could not be reached."""
     from suite import report
@@ -236,7 +282,7 @@ def main() -> None:
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)
-        code = 2
+        code = getattr(error, "code", 2)
     except KeyboardInterrupt:
         code = 130
     sys.exit(code if isinstance(code, int) else 0)
@@ -244,9 +290,10 @@ def main() -> None:
 
 def _user_message(error: Exception) -> str | None:
     """The one line of an error that is the user's to mend; None for one that is ours."""
-    if hasattr(error, "format_message"):  # typer's and click's usage errors
-        return " ".join(str(error.format_message()).split())
-    if getattr(error, "exit_code", None) == 2:  # UserError, DataError, MixerError, RecordError
+    if hasattr(error, "format_message"):  # typer's and click's usage errors; without a command they have shown the help instead
+        return " ".join(str(error.format_message()).split()) or "no command given"
+    # the user's: UserError, DataError, MixerError, RecordError; the other: a second signal outside the training loop
+    if getattr(error, "exit_code", None) == 2 or type(error).__name__ == "Interrupted":
         return " ".join(str(error).split())
     if type(error).__name__ == "Abort":
         return "aborted"

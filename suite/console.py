@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tasks.base import Metric
@@ -31,7 +32,7 @@ class TrainingProgress:
             TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=err, disable=not err.is_terminal,
         )  # fmt: skip
-        self.task: TaskID = self.bar.add_task(name, total=None, figures="")
+        self.task: TaskID = self.bar.add_task(escape(name), total=None, figures="")
         self.valid, self.shown, self.began, self.first = "", 0.0, time.perf_counter(), 0
 
     def __enter__(self) -> Self:
@@ -57,7 +58,7 @@ class TrainingProgress:
     def validated(self, step: int, metrics: dict[str, float]) -> None:
         self.valid = f"valid {self.metric.name} {format_metric(self.metric, metrics[self.metric.name])}"
         if not err.is_terminal:
-            err.print(f"{self.name}: step {step}/{self.total}  {self.figures}  {self.valid}")
+            err.print(f"{escape(self.name)}: step {step}/{self.total}  {self.figures}  {self.valid}", soft_wrap=True)
 
     def warn(self, message: str) -> None:
-        err.print(f"[yellow]warning:[/] {message}", soft_wrap=True)
+        err.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)

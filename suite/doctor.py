@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from suite import home, provenance, record
+from suite import board, home, provenance, record
 from suite.errors import UserError
 from suite.tracking import close_dead_runs
 
@@ -49,11 +49,13 @@ def _folder() -> Check:
 
 
 def _records() -> Check:
-    bad, count = [], 0
+    bad, count = list[str](), 0
     for path in sorted(home.home().glob(f"*/{record.NAME}")):
         count += 1
         try:
-            record.read(path)
+            made = record.read(path)
+            if not board.is_known(made):
+                bad.append(f"{path} was written by another version (task {made.task}, scale {made.scale})")
         except record.RecordError as error:
             bad.append(str(error))
     return Check("records", not bad, "; ".join(bad) if bad else f"{count} read, all hashes hold")

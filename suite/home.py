@@ -29,8 +29,10 @@ def writable_home() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".probe-{os.getpid()}"
-        probe.write_bytes(b"x" * 4096)
-        probe.unlink()
+        try:
+            probe.write_bytes(b"x" * 4096)
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"runs cannot be written to {folder} ({error.strerror}); set SUITE_HOME to a folder that can be") from None
     return folder
@@ -71,6 +73,8 @@ def read_run(folder: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder / CONFIG} cannot be read: {error}") from None
+    if not isinstance(content, dict) or not {"config", "data_dir", "created"} <= content.keys():
+        raise UserError(f"{folder / CONFIG} is not a run's config as this version writes it")
     return content
 
 

@@ -23,7 +23,7 @@ def resolve_hybrid(layout: str, depth: int) -> tuple[int, ...]:
     """The layers that keep softmax under a named layout, or under a list such as `2,4`. Raises UserError."""
     if layout in LAYOUTS:
         return tuple(sorted(LAYOUTS[layout](depth)))
-    if not layout.replace(",", "").isdigit():
+    if not layout.replace(",", "").isdecimal():
         near = did_you_mean(layout, LAYOUTS)
         raise UserError(f"unknown hybrid layout {layout!r}{near} (allowed: {', '.join(LAYOUTS)}, or layers such as 2,4)")
     layers = {int(part) for part in layout.split(",") if part}

@@ -38,6 +38,7 @@ class Job:
     start_s: float = math.nan
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     n_evaluated: dict[str, int] = field(default_factory=dict)
+    trace: list[tuple[int, float]] = field(default_factory=list)
 
     @property
     def precision(self) -> str:
@@ -64,7 +65,7 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
         primary_metric=task.primary.name, higher_is_better=task.primary.higher_is_better,
         metrics=job.metrics, n_evaluated=job.n_evaluated, data=_data(task),
         selection=Selection(step=result.best.step, metric=task.primary.name, value=result.best.value) if result else None,
-        loss_trace=result.trace if result else [],
+        loss_trace=job.trace,
         code=provenance.code(config.mixer), versions=provenance.versions(), hardware=provenance.hardware(job.device),
         precision=job.precision, timing=_timing(job, result) if result else None,
         peak_memory_bytes=provenance.peak_memory_bytes(job.device), resumed_at=job.resumed_at,

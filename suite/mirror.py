@@ -53,7 +53,8 @@ def close_tracker(job: Job, made: Record, tracker: Tracker) -> None:
     hardware = {f"hardware.{name}": str(value) for name, value in made.hardware.model_dump().items()}
     tracker.set_tags({**environment, **hardware, "result": made.status, "error": made.error or ""})
     tracker.artifact_text(NAME, made.sealed().model_dump_json(by_alias=True, indent=1))
-    boards = board.boards([*board.local_records(), made], task=made.task)
+    others = [r for r in board.local_records() if r.id != made.id]
+    boards = board.boards([*others, made], task=made.task)
     primary = job.task.primary
     tracker.board(
         "\n".join(board.markdown(b) for b in boards), primary_metric=f"test/{primary.name}", ascending=not primary.higher_is_better,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 import tasks
@@ -17,8 +20,9 @@ from suite.config import RunConfig
 from suite.console import err, format_metric
 from suite.doctor import Check
 from suite.errors import UserError, did_you_mean
+from suite.generate import generate, load_language_model
 from suite.resolve import SCALES
-from suite.run import Outcome
+from suite.run import Outcome, pick_device
 from suite.tracking import upload
 
 out = Console(highlight=False, soft_wrap=True)
@@ -30,7 +34,7 @@ def show_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None
     for column in columns:
         made.add_column(column.replace("_", " "), no_wrap=column != "summary")
     for row in rows:
-        made.add_row(*("yes" if row[c] is True else "no" if row[c] is False else str(row[c]) for c in columns))
+        made.add_row(*("yes" if row[c] is True else "no" if row[c] is False else escape(str(row[c])) for c in columns))
     out.print(made)
 
 
@@ -39,7 +43,7 @@ def show_mapping(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in value.items())
-        made.add_row(f"[bold]{name}[/]", str(value))
+        made.add_row(f"[bold]{name}[/]", escape(str(value)))
     out.print(made)
 
 
@@ -145,7 +149,12 @@ def find_boards(task: str | None, domain: str | None, scale: str | None) -> list
     for given, allowed, what in ((domain, DOMAINS, "domain"), (scale, SCALES, "scale")):
         if given and given not in allowed:
             raise UserError(f"unknown {what} {given!r}{did_you_mean(given, allowed)} (allowed: {', '.join(allowed)})")
-    return board.boards(board.local_records(), task=task, domain=domain, scale=scale)
+    records = board.local_records()
+    known = [made for made in records if board.is_known(made)]
+    for count, what in ((board.count_records() - len(records), "damaged"), (len(records) - len(known), "written by another version")):
+        if count:
+            err.print(f"[yellow]warning:[/] {count} record(s) left out, {what}: suite doctor names them")
+    return board.boards(known, task=task, domain=domain, scale=scale)
 
 
 def plain_boards(boards: Sequence[board.Board]) -> list[dict[str, Any]]:
@@ -154,7 +163,7 @@ def plain_boards(boards: Sequence[board.Board]) -> list[dict[str, Any]]:
 
 def show_boards(boards: Sequence[board.Board], *, as_markdown: bool) -> None:
     if not boards:
-        err.print(f"no runs of that kind in {home.home()} yet; start one: suite run --task fashion-mnist --mixer fem")
+        err.print(f"no runs of that kind in {escape(str(home.home()))} yet; start one: suite run --task fashion-mnist --mixer fem")
     for b in boards:
         if as_markdown:
             sys.stdout.write(board.markdown(b) + "\n")
@@ -167,7 +176,7 @@ def report_run(outcome: Outcome, *, quiet: bool) -> None:
     made = outcome.record
     if outcome.exit_code:
         advice = f"; go on with: suite run --resume {made.id}" if made.status == "interrupted" else ""
-        err.print(f"[red]{made.status}[/]: {made.error}{advice}", soft_wrap=True)
+        err.print(f"[red]{made.status}[/]: {escape(made.error or '')}{advice}", soft_wrap=True)
     elif not quiet:
         metric = next(m for m in tasks.get(made.task)().metrics if m.name == made.primary_metric)
         figure, selection = format_metric(metric, made.metrics["test"][metric.name]), made.selection
@@ -176,9 +185,29 @@ def report_run(outcome: Outcome, *, quiet: bool) -> None:
         out.print(f"[bold]{made.task} · {made.mixer} · {made.scale} · seed {made.seed}[/]")
         out.print(f"test {metric.name} {figure}, checkpoint of step {selection.step} chosen on validation; {made.timing.wall_s:.0f} s")
         one = [b for b in find_boards(made.task, None, made.scale) if any(made.id == r.id for row in b.rows for r in row.records)]
-        show_boards(one, as_markdown=False)
-    if not quiet:
-        out.print(f"record: {outcome.path}")
+        if one:
+            show_boards(one, as_markdown=False)
+    if not quiet and outcome.path:
+        out.print(f"record: {escape(str(outcome.path))}")
+
+
+def generate_text(run: str, prompt: str, tokens: int, temperature: float, top_k: int, seed: int, device: str, *, echo: bool) -> str:
+    """The prompt's continuation; with `echo` it is written to stdout as it comes."""
+    chosen = pick_device(device)
+    model, task = load_language_model(run, chosen)
+    ids = torch.tensor(task.encode(prompt), device=chosen)
+    decoder, text = codecs.getincrementaldecoder("utf-8")(errors="replace"), ""
+    if echo:
+        out.file.write(prompt)
+    for token in generate(model, ids, tokens=tokens, temperature=temperature, top_k=top_k, generator=torch.Generator().manual_seed(seed)):
+        piece = decoder.decode(task.decode([token]))
+        text += piece
+        if echo:
+            out.file.write(piece)
+            out.file.flush()
+    if echo:
+        out.file.write("\n")
+    return text
 
 
 def describe_run(run: str) -> dict[str, Any]:
@@ -205,4 +234,4 @@ def upload_run(run: str) -> None:
 
 def show_checks(found: Sequence[Check]) -> None:
     for check in found:
-        out.print(f"{'[green]ok[/]  ' if check.ok else '[red]bad[/] '} [bold]{check.name}[/]: {check.message}")
+        out.print(f"{'[green]ok[/]  ' if check.ok else '[red]bad[/] '} [bold]{check.name}[/]: {escape(check.message)}")

@@ -18,7 +18,7 @@ from suite.budget import check
 from suite.build import build_backbone
 from suite.config import RunConfig
 from suite.console import TrainingProgress
-from suite.errors import UserError
+from suite.errors import UserError, first_line
 from suite.evaluate import evaluate
 from suite.job import Ending, Job, assemble
 from suite.mirror import close_tracker, open_tracker
@@ -38,6 +38,8 @@ def pick_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("it holds no values")
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0][:120]
@@ -79,7 +81,7 @@ class Outcome:
     """What became of a run: its record, where it stands, and the exit code that goes with it."""
 
     record: record.Record
-    path: Path
+    path: Path | None  # None where no disk took it; it then stands on stderr
     exit_code: int
 
 
@@ -131,11 +133,26 @@ def _carry_out(job: Job) -> Outcome:
         except (DataError, UserError) as problem:
             ending = Ending("failed", str(problem), 1)
         except Exception as problem:
-            ending = Ending("failed", f"{type(problem).__name__}: {problem} (the whole story: {job.folder / TRACEBACK})", 1)
+            ending = Ending("failed", f"{type(problem).__name__}: {first_line(problem)} (the whole story: {job.folder / TRACEBACK})", 1)
             _keep_traceback(job, progress)
         made = assemble(job, ending, result, tracker.run)
+        path = _write(job, made, progress)
+        _close_tracking(job, made, tracker, progress)
+        if made.mlflow is None and tracker.run is not None:  # a run shorter than the store's start
+            made = made.model_copy(update={"mlflow": {"run_id": tracker.run.run_id, "uri": tracker.run.uri}})
+            path = _write(job, made, progress)
+    return Outcome(made, path, ending.exit_code)
+
+
+def _close_tracking(job: Job, made: record.Record, tracker: Tracker, progress: TrainingProgress) -> None:
+    """Tracking is a mirror: whatever happens to it, the run has ended and its record is written."""
+    later = f"the record is whole; send the rest later: suite upload {job.folder.name}"
+    try:
         close_tracker(job, made, tracker)
-    return Outcome(made, _write(job, made, progress), ending.exit_code)
+    except Interrupted:
+        progress.warn(f"tracking: cut short by a second signal; {later}")
+    except Exception as problem:
+        progress.warn(f"tracking: {type(problem).__name__}: {first_line(problem)}; {later}")
 
 
 def _fit_and_test(job: Job, observer: RunObserver, stop: StopSignal) -> FitResult:
@@ -146,6 +163,7 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: StopSignal) -> FitResul
     trainer = Trainer(model, job.task, job.config, device=job.device, run_dir=job.folder, observer=observer, stop=stop)
     if job.resume is not None:
         trainer.restore(job.resume)
+    job.trace = trainer.trace  # the same list: a run that ends badly keeps what it saw
     result = trainer.fit()
     selected = trainer.evaluated
     selected.load_state_dict(result.best.weights)
@@ -166,11 +184,16 @@ def _keep_traceback(job: Job, progress: TrainingProgress) -> None:
         progress.warn(text)
 
 
-def _write(job: Job, made: record.Record, progress: TrainingProgress) -> Path:
-    """Writes the record; where the run's folder refuses it, somewhere else, and says where."""
+def _write(job: Job, made: record.Record, progress: TrainingProgress) -> Path | None:
+    """Writes the record; where the run's folder refuses it, somewhere else, at worst to stderr, and says where."""
     try:
         return record.write(job.folder, made)
     except OSError as error:
-        spare = Path(tempfile.mkdtemp(prefix="mixer-suite-"))
-        progress.warn(f"the record could not be written to {job.folder} ({error.strerror}); it is in {spare}")
-        return record.write(spare, made)
+        refused = error.strerror
+    try:
+        spare = record.write(Path(tempfile.mkdtemp(prefix="mixer-suite-")), made)
+        progress.warn(f"the record could not be written to {job.folder} ({refused}); it is in {spare.parent}")
+        return spare
+    except OSError:
+        progress.warn(f"the record could be written nowhere ({refused}); here it is: {made.sealed().model_dump_json(by_alias=True)}")
+        return None

@@ -18,6 +18,7 @@ from torch import nn
 
 from suite import checkpoint
 from suite.config import RunConfig, TrainConfig
+from suite.errors import first_line
 from suite.evaluate import autocast, evaluate
 from suite.signals import Interrupted, StopSignal
 from tasks.base import Batch, Task
@@ -158,8 +159,9 @@ class Trainer:
             self.valid, _ = evaluate(
                 self.evaluated, self.task, "valid", batch_size=train.eval_batch_size, device=self.device, precision=train.precision
             )
-        if not math.isfinite(self.valid[self.task.primary.name]):
-            raise Diverged(f"validation {self.task.primary.name} is not finite at step {self.step}")
+        off = [name for name, value in self.valid.items() if not math.isfinite(value)]  # top-1 is finite even where the logits are not
+        if off:
+            raise Diverged(f"validation {off[0]} is not finite at step {self.step} (try a lower rate: --set lr=…)")
         with self.clock.timed("bookkeeping"):
             self.best.offer(self.step, self.valid, self.task, self.evaluated)
             self.observer.validated(self.step, self.valid)
@@ -171,7 +173,7 @@ class Trainer:
             checkpoint.save(self.run_dir, self.state())
         except (OSError, RuntimeError) as error:
             if not self._disk_warned:
-                self.observer.warn(f"no checkpoint could be written to {self.run_dir} ({_first_line(error)}); the run goes on without")
+                self.observer.warn(f"no checkpoint could be written to {self.run_dir} ({first_line(error)}); the run goes on without")
             self._disk_warned = True
 
     def state(self) -> dict[str, Any]:
@@ -203,7 +205,3 @@ def _schedule(optimizer: torch.optim.Optimizer, train: TrainConfig) -> CosineLRS
 def _workers(task: Task) -> int:
     """Loader processes: only for data read from files, which must be decoded beside the training step."""
     return min(2, torch.get_num_threads()) if task.needs_data_dir else 0
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
