@@ -248,9 +248,9 @@ def check(
 
     results = contract.run_checks(mixer, slow=slow)
     if as_json:
-        emit(contract.as_json(results))
+        emit(contract.as_json(mixer, results))
     else:
-        report.out.print(contract.render(results))
+        report.out.print(contract.render(mixer, results))
     raise typer.Exit(1 if any(result.status == "failed" for result in results) else 0)
 
 

@@ -8,7 +8,7 @@ Shape letters: B batch, T tokens, C channels, S image side, N look-back, H horiz
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -186,3 +186,15 @@ class Task(ABC):
     @abstractmethod
     def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         """The metrics, by name (`loss` among them), from the totals over a split."""
+
+
+class TextTask(Task):
+    """A task over text: token ids of a string, and the bytes that token ids stand for."""
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, at least one: an empty text gives the token that begins a document."""
+
+    @abstractmethod
+    def decode(self, ids: Sequence[int]) -> bytes:
+        """The bytes of token ids (a single id may be a part of a character)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tasks import embedded
-from tasks.base import Batch, DataInfo, Metric, Split, TaskOptions, TextInput
+from tasks.base import Batch, DataInfo, Metric, Split, TaskOptions, TextInput, TextTask
 from tasks.packaged import PackagedTask
 from tasks.randomness import WINDOWS, evenly_spread, generator
 
@@ -33,7 +33,7 @@ class SotuOptions(TaskOptions):
     test_limit: int = Field(default=0, ge=0, description="test windows scored, evenly spread over the split; 0: all")
 
 
-class Sotu(PackagedTask):
+class Sotu(PackagedTask, TextTask):
     """Bytes of 233 addresses, split by address: index mod 20 == 9 validates, == 19 tests, the others train.
 
     Training: windows of T + 1 bytes at uniformly random positions of the training addresses laid end to end, each with a zero
@@ -120,6 +120,12 @@ class Sotu(PackagedTask):
     def n_examples(self, split: Split) -> int:
         self.load()
         return len(self._windows[split][0] if split != "train" else self._cut("train")[0])
+
+    def encode(self, text: str) -> list[int]:
+        return [BOUNDARY, *text.encode("utf-8")]
+
+    def decode(self, ids: Sequence[int]) -> bytes:
+        return bytes(i for i in ids if i != BOUNDARY)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         return F.cross_entropy(outputs.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
