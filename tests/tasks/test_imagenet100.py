@@ -12,8 +12,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tasks.base import DataError
-from tasks.imagefolder import ImageFile, hold_out, read_rgb
-from tasks.imagenet100 import ImageNet100, ImageNet100Options, class_list
+from tasks.imagefolder import ImageFile, hold_out, load_batches, read_rgb
+from tasks.imagenet100 import ImageNet100, ImageNet100Options, _TrainingKeys, class_list
 
 SMALL = ImageNet100Options(image_size=32, patch=8)
 FIRST = class_list()[0]
@@ -126,7 +126,7 @@ def test_val_is_the_test_split_and_validation_is_held_out_of_train(image_folder)
 
 
 def test_five_percent_of_each_class_is_held_out_whatever_the_order_and_a_lone_image_is_kept():
-    images = [ImageFile(f"train/a/{i}.jpg", 0, 1) for i in range(1300)]
+    images = [ImageFile(f"train/a/{i:04}.jpg", 0, 1) for i in range(1300)]
     images += [ImageFile("train/b/0.jpg", 1, 1), *(ImageFile(f"train/c/{i}.jpg", 2, 1) for i in range(2))]
     kept, held_out = hold_out(images, 0.05)
     assert [sum(i.label == label for i in held_out) for label in range(3)] == [65, 0, 1]
@@ -213,3 +213,18 @@ def test_the_strongest_posterize_keeps_one_bit():
     ops = [op for step in transform.transforms for op in getattr(step, "ops", ()) if op.name == "PosterizeIncreasing"]
     picture = Image.fromarray(np.array([[0, 127, 128, 255]], dtype=np.uint8))
     assert [np.asarray(op.aug_fn(picture, 0)).tolist() for op in ops] == [[[0, 0, 128, 128]]]
+
+
+def test_each_sample_is_keyed_by_seed_step_and_place_in_the_batch():
+    for at, keys in enumerate(take(_TrainingKeys(10, 4, seed=3, start_step=7), 3), 7):
+        assert [key[1:] for key in keys] == [(3, at, place) for place in range(4)]
+
+
+@pytest.mark.parametrize("other", [(0, 2, 5, 6), (0, 1, 6, 6), (0, 1, 5, 7)])
+def test_the_augmentation_of_a_sample_changes_with_each_part_of_its_key(image_folder, other):
+    task = ImageNet100(SMALL, image_folder)
+    task.load()
+    keys = [[(0, 1, 5, 6)], [other], [(0, 1, 5, 6)]]
+    first, changed, again = load_batches(image_folder, task.images["train"], task._transform(training=True), keys, workers=0)
+    assert torch.equal(first.inputs, again.inputs)
+    assert not torch.equal(first.inputs, changed.inputs)
