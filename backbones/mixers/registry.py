@@ -15,7 +15,16 @@ from typing import TypeVar
 from backbones.mixers.base import Mixer
 
 ENTRY_POINT_GROUP = "suite.mixers"
-BUILTIN_MODULES = ("backbones.mixers.priors", "backbones.mixers.fem", "backbones.mixers.deconstructed", "backbones.mixers.hypermlp")
+BUILTIN_MODULES = (
+    "backbones.mixers.priors",
+    "backbones.mixers.priors_linear",
+    "backbones.mixers.priors_channel",
+    "backbones.mixers.fem",
+    "backbones.mixers.fem_hosts",
+    "backbones.mixers.deconstructed",
+    "backbones.mixers.hypermlp",
+    "backbones.mixers.queries",
+)
 
 
 class MixerError(Exception):

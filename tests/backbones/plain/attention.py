@@ -33,14 +33,14 @@ def visible(x_BTD: Tensor, causal: bool, context: Context) -> Tensor:
 
 
 def rotated(x_BHTk: Tensor) -> Tensor:
-    """Rotary positions, one pair of channels and one token at a time."""
+    """Rotary positions, one pair of channels at a time."""
     out, width = torch.empty_like(x_BHTk), x_BHTk.shape[-1]
-    for t in range(x_BHTk.shape[2]):
-        for c in range(0, width, 2):
-            angle = torch.tensor(t * 10_000.0 ** (-c / width), dtype=torch.float64)
-            a, b = x_BHTk[:, :, t, c], x_BHTk[:, :, t, c + 1]
-            out[:, :, t, c] = a * angle.cos() - b * angle.sin()
-            out[:, :, t, c + 1] = a * angle.sin() + b * angle.cos()
+    t = torch.arange(x_BHTk.shape[2], dtype=torch.float64)
+    for c in range(0, width, 2):
+        angle = t * 10_000.0 ** (-c / width)
+        a, b = x_BHTk[..., c], x_BHTk[..., c + 1]
+        out[..., c] = a * angle.cos() - b * angle.sin()
+        out[..., c + 1] = a * angle.sin() + b * angle.cos()
     return out
 
 

@@ -1,0 +1,128 @@
+"""Attention as a base class: heads, rotary positions, the softmax read, the decoding cache. Subclasses say where q, k and v come from.
+
+p_t(i) ∝ exp(q_t·k_i/√d),   y = W_o · merge( Σ_i p_t(i) v_i ),   q and k turned by rotary positions,   d = D/H
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from backbones.mixers.base import Context, Cost, Mixer, MixerConfig, State
+from backbones.mixers.prior import head_width, normal_
+from backbones.mixers.rope import rotate
+from kernels.attention import softmax_read
+
+
+class Attention(Mixer):
+    """Subclasses define `project`, `project_parameters` and, where they hold more than Linear modules, `reset_parameters`."""
+
+    Config = MixerConfig
+
+    def __init__(self, config: MixerConfig, dim: int, length: int) -> None:
+        super().__init__(config, dim, length)
+        self.width = head_width(dim, config.heads, even=True)
+        self.out_proj = nn.Linear(dim, dim, bias=False)
+
+    @abstractmethod
+    def project(self, x_BTD: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v `[B, T, D]`, before heads and positions."""
+
+    @classmethod
+    @abstractmethod
+    def project_parameters(cls, config: MixerConfig, dim: int) -> tuple[int, int]:
+        """(weights of matrices, other parameters) beside W_o's D²."""
+
+    def reset_parameters(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                normal_(module.weight)
+
+    def heads(self, x_BTD: Tensor) -> Tensor:
+        return x_BTD.unflatten(-1, (self.config.heads, self.width))
+
+    def turned(self, x_BTD: Tensor, context: Context, offset: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k (in their positions) and v by heads; `offset` is the position of the first token."""
+        q, k, v = (self.heads(z) for z in self.project(x_BTD, context))
+        return rotate(q, offset), rotate(k, offset), v
+
+    def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
+        q, k, v = self.turned(x_BTD, context)
+        return self.merge(softmax_read(q, k, v, self.config.causal, context.mask_BT))
+
+    def merge(self, y_BTHd: Tensor) -> Tensor:
+        out: Tensor = self.out_proj(y_BTHd.flatten(2))
+        return out
+
+    def attention_map(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
+        """The weights `[B, H, T, T]` of every position (rows) on every other, for looking at: nothing is trained through it."""
+        q, k, _ = self.turned(x_BTD, context)
+        return softmax_map(q, k, self.config.causal, context.mask_BT)
+
+    def init_state(self, batch: int, max_len: int) -> State:
+        shape = (batch, max_len, self.config.heads, self.width)
+        return State({name: self.out_proj.weight.new_zeros(shape) for name in ("k_BTHd", "v_BTHd")})
+
+    def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
+        q, k, v = self.turned(x_BD[:, None], context, state.position)
+        seen = [remember(state, name, new) for name, new in (("k_BTHd", k), ("v_BTHd", v))]
+        y_B1Hd = softmax_read(q, *(z.to(q.dtype) for z in seen), causal=False)
+        return self.merge(y_B1Hd)[:, 0], State(state.tensors, state.position + 1)
+
+    @classmethod
+    def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:
+        head_width(dim, config.heads, even=True)
+        return [config]
+
+    @classmethod
+    def cost(cls, config: MixerConfig, dim: int, length: int) -> Cost:
+        """FLOPs: 2 a matrix weight and token, and the read's."""
+        matrices, others = cls.project_parameters(config, dim)
+        matrices += dim * dim
+        flops, numbers = cls.read_cost(config, dim, length)
+        return Cost(matrices + others, 2 * matrices + flops, 4 * numbers if config.causal else 0)
+
+    @classmethod
+    def read_cost(cls, config: MixerConfig, dim: int, length: int) -> tuple[int, int]:
+        """(FLOPs a token of scores and read, numbers in the decoding state)."""
+        return 4 * length * dim, 2 * length * dim
+
+
+class ProjectedAttention(Attention):
+    """W_q, W_k and W_v of D² each, in one matrix. Subclasses call `reset_parameters` when all is there."""
+
+    def __init__(self, config: MixerConfig, dim: int, length: int) -> None:
+        super().__init__(config, dim, length)
+        self.in_proj = nn.Linear(dim, 3 * dim, bias=False)
+
+    def project(self, x_BTD: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.in_proj(x_BTD).chunk(3, dim=-1)
+        return q, k, v
+
+    @classmethod
+    def project_parameters(cls, config: MixerConfig, dim: int) -> tuple[int, int]:
+        return 3 * dim * dim, 0
+
+
+def remember(state: State, name: str, new_B1: Tensor) -> Tensor:
+    """Writes one token into a cache `[B, T, …]` of the state, and gives what the cache holds up to it."""
+    state.tensors[name][:, state.position] = new_B1[:, 0]
+    return state.tensors[name][:, : state.position + 1]
+
+
+def softmax_map(q_BTHd: Tensor, k_BTHd: Tensor, causal: bool, mask_BT: Tensor | None = None) -> Tensor:
+    """softmax(q·k/√d) over the visible keys, `[B, H, T, T]` in fp32 at least; zero in rows that see none."""
+    scores_BHTT = torch.einsum("bthd,bihd->bhti", q_BTHd, k_BTHd) * q_BTHd.shape[-1] ** -0.5
+    return masked_softmax(scores_BHTT if scores_BHTT.dtype == torch.float64 else scores_BHTT.float(), causal, mask_BT)
+
+
+def masked_softmax(scores_BHTT: Tensor, causal: bool, mask_BT: Tensor | None) -> Tensor:
+    """Softmax of scores over the keys a row sees; a row that sees none is zero."""
+    T = scores_BHTT.shape[-1]
+    hidden = scores_BHTT.new_ones(T, T, dtype=torch.bool).triu(1) if causal else scores_BHTT.new_zeros(T, T, dtype=torch.bool)
+    if mask_BT is not None:
+        hidden = hidden | ~mask_BT[:, None, None]
+    return scores_BHTT.masked_fill(hidden, torch.finfo(scores_BHTT.dtype).min).softmax(-1).masked_fill(hidden, 0.0)
