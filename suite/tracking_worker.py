@@ -111,7 +111,7 @@ class Worker:
 def main(home: str, run_dir: str) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the end of the input ends the worker, so nothing is left undelivered
-    os.nice(5)
+    os.nice(2)  # behind the run, though not so far that a busy machine starves it
     try:
         with FileLock(str(Path(run_dir) / LOCK), timeout=_LOCK_S):
             Worker(Path(home), Path(run_dir)).serve()

@@ -69,7 +69,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for(condition, what: str, timeout_s: float = 60.0) -> None:
+def wait_for(condition, what: str, timeout_s: float = 180.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
@@ -89,7 +89,7 @@ def mlflow_server(folder: Path, port: int) -> Iterator[str]:
             stdout=log, stderr=log, env=environment, cwd=folder,
         )  # fmt: skip
     try:
-        wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"), "the MLflow server answers", 120)
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"), "the MLflow server answers")
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
