@@ -8,7 +8,8 @@ Shape letters: B batch, T tokens, D model width, F feed-forward width.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -92,7 +93,17 @@ class Trunk(nn.Module):
             Block(layer, config.dim, config.length, config.drop_path * i / last, config.dropout) for i, layer in enumerate(config.layers)
         )
         self.norm = RMSNorm(config.dim)
+        self.skipped: frozenset[int] = frozenset()
         self.needs: frozenset[str] = frozenset().union(*(block.mixer.capabilities.needs for block in self._blocks()))
+
+    @contextmanager
+    def without(self, layers: Iterable[int]) -> Iterator[None]:
+        """Leaves whole layers, counted from 0, out of `forward` for a while (the `skip` evaluation of arXiv 2510.11602)."""
+        self.skipped = frozenset(layers)
+        try:
+            yield
+        finally:
+            self.skipped = frozenset()
 
     def _blocks(self) -> Sequence[Block]:
         return [block for block in self.blocks if isinstance(block, Block)]
@@ -122,8 +133,9 @@ class Trunk(nn.Module):
         if constant_TD is not None and mask_BT is not None:
             mask_BT = torch.cat([mask_BT, mask_BT.new_ones(1, tokens)])
         context = self._context(x_BTD, mask_BT)
-        for block in self._blocks():
-            x_BTD = block(x_BTD, context)
+        for i, block in enumerate(self._blocks()):
+            if i not in self.skipped:
+                x_BTD = block(x_BTD, context)
         return self.norm(x_BTD[:-1] if self.takes_constant_row else x_BTD)
 
     def init_state(self, batch: int, max_len: int) -> list[State]:
@@ -155,5 +167,6 @@ class Trunk(nn.Module):
         return torch.cat([x, (constant[:tokens] if x.dim() == 3 else constant).unsqueeze(0)])
 
     def _context(self, x_BTD: Tensor, mask_BT: Tensor | None) -> Context:
-        embedding_BTD = x_BTD if "embedding" in self.needs else None
+        # normalised like every layer's own input: raw embeddings are so small that all scores would be equal
+        embedding_BTD = F.rms_norm(x_BTD, x_BTD.shape[-1:]) if "embedding" in self.needs else None
         return Context(mask_BT=mask_BT, embedding_BTD=embedding_BTD, constant_row=self.takes_constant_row)

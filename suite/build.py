@@ -14,6 +14,8 @@ from backbones.vit import VisionTransformer, patch_grid
 from suite.config import ModelConfig
 from tasks.base import ImageInput, InputSpec, SeriesInput, TextInput
 
+Backbone = Decoder | VisionTransformer | Forecaster
+
 #: Modules that hold a backbone's embeddings and head; the budget counts what is left.
 OUTSIDE_BUDGET = ("embedding", "trunk.positions", "head")
 
@@ -30,7 +32,7 @@ def sequence_length(spec: InputSpec) -> int:
             return patch_count(spec.look_back, spec.patch, spec.stride)
 
 
-def build_backbone(spec: InputSpec, model: ModelConfig, layers: Sequence[Layer]) -> Decoder | VisionTransformer | Forecaster:
+def build_backbone(spec: InputSpec, model: ModelConfig, layers: Sequence[Layer]) -> Backbone:
     """The backbone on torch's current default device, parameters not drawn yet (call `reset_parameters`)."""
     trunk = TrunkConfig(model.dim, sequence_length(spec), tuple(layers), drop_path=model.drop_path, dropout=model.dropout)
     match spec:

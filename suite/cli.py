@@ -53,6 +53,7 @@ def run(
     device: opt.Device = "auto",
     resume: opt.Resume = None,
     unmatched: opt.Unmatched = False,
+    skip_variant_layers: opt.Skip = False,
     as_json: opt.Json = False,
 ) -> None:
     """Trains a budget-matched mixer on a task, tests the checkpoint that validation chose, and writes its record."""
@@ -61,6 +62,7 @@ def run(
     chosen: dict[str, Any] = {
         "task": task, "mixer": mixer, "scale": scale, "seed": seed, "steps": steps, "horizon": horizon, "track": track,
         "hybrid": hybrid, "sets": set_ or [], "recipe": recipe, "unmatched": unmatched,
+        "skip_variant_layers": skip_variant_layers,
     }  # fmt: skip
     if resume:
         from suite.errors import UserError

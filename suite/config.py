@@ -69,6 +69,7 @@ class RunConfig(Strict):
     mixer_options: SerializeAsAny[MixerConfig]
     hybrid: tuple[int, ...] = ()
     unmatched: bool = False
+    skip_variant_layers: bool = False
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
 
@@ -85,7 +86,7 @@ class RunConfig(Strict):
     def group(self) -> str:
         """The identity of the comparison: the same for all mixers, seeds and tuned rates that may stand on one board."""
         kept = self.canonical()
-        for name in ("mixer", "mixer_options", "hybrid", "seed", "unmatched"):
+        for name in ("mixer", "mixer_options", "hybrid", "seed", "unmatched", "skip_variant_layers"):
             del kept[name]
         for name in TUNED:
             del kept["train"][name]

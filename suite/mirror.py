@@ -44,7 +44,7 @@ def open_tracker(job: Job, warn: Callable[[str], None]) -> Tracker:
 
 def close_tracker(job: Job, made: Record, tracker: Tracker) -> None:
     """Sends results and environment, puts the task's board beside them, and ends the run with its right status."""
-    metrics = {f"{split}/{name}": value for split in ("test",) for name, value in made.metrics.get(split, {}).items()}
+    metrics = {f"{split}/{name}": value for split in ("test", "test_skip") for name, value in made.metrics.get(split, {}).items()}
     if made.timing:
         metrics |= {f"time/{name}": value for name, value in made.timing.model_dump().items()}
     metrics |= {"budget/parameters": made.certificate["parameters"], "budget/flops": made.certificate["flops"]}

@@ -31,4 +31,7 @@ Recipe = Annotated[Path | None, typer.Option("--recipe", help="TOML file with [d
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder with the data, for tasks that ship none.", show_default=False)]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
 Unmatched = Annotated[bool, typer.Option("--unmatched", help="Run although the budget refuses; such a run never ranks.")]
+Skip = Annotated[
+    bool, typer.Option("--skip-variant-layers", help="Hybrids: test once more without the layers that are not softmax.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]

@@ -119,6 +119,7 @@ def resolve(
     sets: Sequence[str] = (),
     recipe: Path | None = None,
     unmatched: bool = False,
+    skip_variant_layers: bool = False,
 ) -> RunConfig:
     """The RunConfig of a command line. Raises UserError, DataError or MixerError with one line for the user.
 
@@ -150,7 +151,10 @@ def resolve(
         sections[section][field] = value
     if any((s, f) == ("model", "heads") for s, f, _ in parsed) and not any((s, f) == ("mixer", "heads") for s, f, _ in parsed):
         sections["mixer"]["heads"] = sections["model"]["heads"]
-    return _assemble(task, mixer, scale, _seed(seed, given), hybrid or given.get("hybrid"), unmatched, task_class, models, sections)
+    config = _assemble(task, mixer, scale, _seed(seed, given), hybrid or given.get("hybrid"), task_class, models, sections)
+    if skip_variant_layers and not config.hybrid:
+        raise UserError("--skip-variant-layers needs a hybrid: without softmax layers none would be left (for example --hybrid even)")
+    return config.model_copy(update={"unmatched": unmatched, "skip_variant_layers": skip_variant_layers})
 
 
 def _seed(seed: int | None, given: Mapping[str, Any]) -> int:
@@ -166,7 +170,6 @@ def _assemble(
     scale: str,
     seed: int,
     hybrid: str | None,
-    unmatched: bool,
     task_class: type[Task],
     models: Mapping[str, type[BaseModel]],
     sections: Sections,
@@ -180,7 +183,7 @@ def _assemble(
     train = _validated("train", TrainConfig, sections["train"])
     return RunConfig(
         task=task, scale=scale, seed=seed, mixer=mixer, data=data, mixer_options=options,
-        hybrid=resolve_hybrid(hybrid, model.depth) if hybrid else (), unmatched=unmatched, model=model, train=train,
+        hybrid=resolve_hybrid(hybrid, model.depth) if hybrid else (), model=model, train=train,
     )  # fmt: skip
 
 

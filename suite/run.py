@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch import nn
 
 import tasks
 from suite import checkpoint, home, record
@@ -18,6 +19,7 @@ from suite.budget import check
 from suite.build import build_backbone
 from suite.config import RunConfig
 from suite.console import TrainingProgress
+from suite.constant_row import give_constant
 from suite.errors import UserError, first_line
 from suite.evaluate import evaluate
 from suite.job import Ending, Job, assemble
@@ -159,6 +161,7 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: StopSignal) -> FitResul
     torch.manual_seed(job.config.seed)
     model = build_backbone(job.task.spec, job.config.model, job.plan.layers)
     model.reset_parameters()
+    give_constant(model, job.task, job.config.mixer, job.config.seed)
     model.to(job.device)
     trainer = Trainer(model, job.task, job.config, device=job.device, run_dir=job.folder, observer=observer, stop=stop)
     if job.resume is not None:
@@ -167,13 +170,21 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: StopSignal) -> FitResul
     result = trainer.fit()
     selected = trainer.evaluated
     selected.load_state_dict(result.best.weights)
-    train = job.config.train
-    test, seen = evaluate(selected, job.task, "test", batch_size=train.eval_batch_size, device=job.device, precision=train.precision)
-    if not all(math.isfinite(value) for value in test.values()):
-        raise Diverged(f"a test figure of the selected checkpoint (step {result.best.step}) is not finite")
-    job.metrics = {"valid": result.best.metrics, "valid_last": result.final_valid, "test": test}
-    job.n_evaluated = {"valid": job.task.n_examples("valid"), "test": seen}
+    test, seen = _test(job, selected)
+    metrics = {"valid": result.best.metrics, "valid_last": result.final_valid, "test": test}
+    if job.config.skip_variant_layers:
+        variants = set(range(job.config.model.depth)) - {i - 1 for i in job.config.hybrid}
+        with selected.trunk.without(variants):
+            metrics["test_skip"], _ = _test(job, selected)
+    if not all(math.isfinite(value) for values in metrics.values() for value in values.values()):
+        raise Diverged(f"a figure of the selected checkpoint (step {result.best.step}) is not finite")
+    job.metrics, job.n_evaluated = metrics, {"valid": job.task.n_examples("valid"), "test": seen}
     return result
+
+
+def _test(job: Job, model: nn.Module) -> tuple[dict[str, float], int]:
+    train = job.config.train
+    return evaluate(model, job.task, "test", batch_size=train.eval_batch_size, device=job.device, precision=train.precision)
 
 
 def _keep_traceback(job: Job, progress: TrainingProgress) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from timm.optim import create_optimizer_v2
@@ -17,6 +17,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from suite import checkpoint
+from suite.build import Backbone
 from suite.config import RunConfig, TrainConfig
 from suite.errors import first_line
 from suite.evaluate import autocast, evaluate
@@ -87,7 +88,7 @@ class Trainer:
     """One fit. All that must survive an interruption is in `state()`."""
 
     def __init__(
-        self, model: nn.Module, task: Task, config: RunConfig, *, device: torch.device, run_dir: Path, observer: Observer, stop: StopSignal
+        self, model: Backbone, task: Task, config: RunConfig, *, device: torch.device, run_dir: Path, observer: Observer, stop: StopSignal
     ) -> None:
         self.model, self.task, self.config, self.device = model, task, config, device
         self.run_dir, self.observer, self.stop = run_dir, observer, stop
@@ -105,9 +106,9 @@ class Trainer:
         self._disk_warned = False
 
     @property
-    def evaluated(self) -> nn.Module:
+    def evaluated(self) -> Backbone:
         """The weights that are validated, selected and tested: the averaged ones where there are any."""
-        return self.ema.module if self.ema else self.model
+        return cast(Backbone, self.ema.module) if self.ema else self.model
 
     def fit(self) -> FitResult:
         """Runs to the last step. Raises Diverged, and Interrupted after a checkpoint when a signal asks to stop."""

@@ -54,7 +54,7 @@ class Context:
     """What a layer may read beside its own input; usually nothing.
 
     mask_BT: True at real tokens; padded ones carry no weight and padding changes nothing (padding stands on the left).
-    embedding_BTD: the token embeddings at layer 0, for mixers that need "embedding".
+    embedding_BTD: the embeddings at layer 0, positions added, normalised to rms 1; for mixers that need "embedding".
     constant_row: the batch's last row is the constant sequence, for mixers that need "constant row".
     """
 
