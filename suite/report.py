@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Table
 
 import tasks
@@ -139,7 +140,10 @@ def describe_data(task: str, data_dir: Path | None) -> dict[str, Any]:
 
 
 def prepare_data(task: str, data_dir: Path | None) -> dict[str, Any]:
-    tasks.get(task)(None, data_dir).load()
+    made = tasks.get(task)(None, data_dir)
+    with Progress(*Progress.get_default_columns(), console=err, disable=not err.is_terminal, transient=True) as progress:
+        bar = progress.add_task(f"checking {task}", total=None)
+        made.prepare(lambda done, total: progress.update(bar, completed=done, total=total))
     return {**describe_data(task, data_dir), "status": "ready"}
 
 
