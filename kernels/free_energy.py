@@ -23,11 +23,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from kernels.attention import mask_scores, softmax_read
+from kernels.exponentials import SMALL_BETA, first_row, in_range, log_of, one_pass, out_of_range, replaced
 from kernels.log_mean_exp import log_mean_exp
+from kernels.precision import full_precision
 
-RANGE = 30.0  # of |βv| without a shift; at 40 the flash pass's fp32 gradients overflow inside a block
-SMALL_BETA = 0.5  # below: expm1 and log1p
-SMALL_RANGE = 4.0  # of |βv| where a mean of expm1 keeps its digits
 BLOCK = 64  # rows at once of the exact form
 
 Implementation = Literal["one pass", "exact rows"]
@@ -36,12 +35,8 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 
 def implementation(v_BTHd: Tensor, beta_Hd: Tensor) -> Implementation:
-    """Which implementation these values need. One reduction over v (on the meta device there are no values: one pass)."""
-    if v_BTHd.is_meta:
-        return "one pass"
-    with torch.no_grad():
-        top_Hd = torch.maximum(v_BTHd.amax((0, 1)), -v_BTHd.amin((0, 1)))
-        return "one pass" if bool((top_Hd * beta_Hd <= _limit(beta_Hd)).all()) else "exact rows"
+    """Which implementation these values need."""
+    return "one pass" if in_range(v_BTHd, beta_Hd) else "exact rows"
 
 
 def free_energy_read(
@@ -54,52 +49,19 @@ def free_energy_read(
         v_BTHd = v_BTHd.masked_fill(~mask_BT[:, :, None, None], 0.0)
     if implementation(v_BTHd, beta_Hd) == "one pass":
         return _one_pass(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, scale)
-    first_BH = _first_row_out_of_range(v_BTHd, beta_Hd, causal)
-    mu, fast = _formula(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, scale, _limit(beta_Hd))
-    row_S = torch.arange(q_BSHk.shape[1], device=v_BTHd.device)
-    needed_BSH = row_S[:, None] >= first_BH[:, None]
-    exact = _exact_rows(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, scale, first_BH)
-    return mu, torch.where(needed_BSH[..., None], exact.to(fast.dtype), fast)
-
-
-def _limit(beta_Hd: Tensor) -> Tensor:
-    """The largest |βv| of the one pass, a channel."""
-    return torch.where(beta_Hd < SMALL_BETA, SMALL_RANGE, RANGE)
-
-
-def _first_row_out_of_range(v_BTHd: Tensor, beta_Hd: Tensor, causal: bool) -> Tensor:
-    """`[B, H]`: the first row that sees a value out of range (T where none does)."""
-    with torch.no_grad():
-        bad_BTH = ~((v_BTHd * beta_Hd).abs() <= _limit(beta_Hd)).all(-1)
-        first_BH = torch.where(bad_BTH.any(1), bad_BTH.int().argmax(1), v_BTHd.shape[1])
-        return first_BH if causal else torch.where(first_BH < v_BTHd.shape[1], 0, v_BTHd.shape[1])
+    first_BH = first_row(out_of_range(v_BTHd, beta_Hd).any(-1), causal)
+    mu, fast = one_pass(lambda x: softmax_read(q_BSHk, k_BTHk, x, causal, scale=scale), v_BTHd, beta_Hd, clamped=True)
+    return mu, replaced(fast, _exact_rows(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, scale, first_BH), first_BH)
 
 
 def _one_pass(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
     if v.device.type != "cpu" or torch.compiler.is_compiling():
-        return _formula(q, k, v, beta_Hd, causal, scale)
+        return one_pass(lambda x: softmax_read(q, k, x, causal, scale=scale), v, beta_Hd)
     extra = 2 * v.shape[-1] - q.shape[-1]
     if extra > 0:  # zero channels leave the scores as they are and keep the flash pass
         q, k = pad(q, (0, extra)), pad(k, (0, extra))
     mu_F: tuple[Tensor, Tensor] = _OnePass.apply(q.to(v.dtype), k.to(v.dtype), v, beta_Hd, causal, scale)
     return mu_F
-
-
-def _formula(
-    q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, causal: bool, scale: float, limit_Hd: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """The one pass in plain operations. `limit_Hd` clamps βv: rows that see such values are replaced by exact ones."""
-    u = v * beta_Hd if limit_Hd is None else torch.clamp(v * beta_Hd, -limit_Hd, limit_Hd)
-    small = beta_Hd < SMALL_BETA
-    w = torch.where(small, u.expm1(), u.exp()).to(v.dtype)
-    read = softmax_read(q, k, torch.cat((v, w), dim=-1), causal, scale=scale)
-    mu, mean = read.chunk(2, dim=-1)
-    return mu, (_log(mean, small) / beta_Hd).to(v.dtype)
-
-
-def _log(mean: Tensor, small: Tensor) -> Tensor:
-    """log of the mean of exp: `mean` is that of expm1 in small channels. Both branches stay finite, in backward too."""
-    return torch.where(small, torch.where(small, mean, 0.0).log1p(), torch.where(small, 1.0, mean).log())
 
 
 class _OnePass(torch.autograd.Function):
@@ -120,7 +82,7 @@ class _OnePass(torch.autograd.Function):
         out, lse = _flash(q.transpose(1, 2), k.transpose(1, 2), buffer.transpose(1, 2), 0.0, causal, scale=scale)
         read = out.transpose(1, 2)
         mean = read[..., d : 2 * d]
-        F = _log(mean, small) if any_small else torch.log(mean, out=v.new_empty(v.shape[0], q.shape[1], H, d))
+        F = log_of(mean, beta_Hd) if any_small else torch.log(mean, out=v.new_empty(v.shape[0], q.shape[1], H, d))
         F = F.div_(beta_Hd).to(v.dtype)
         ctx.save_for_backward(q, k, v, beta_Hd, buffer, out, lse, F)
         ctx.options = (causal, scale, small if any_small else None)
@@ -148,6 +110,7 @@ class _OnePass(torch.autograd.Function):
         return gq.transpose(1, 2), gk.transpose(1, 2), grad_v, grad_beta.to(beta_Hd.dtype), None, None
 
 
+@full_precision
 def _exact_rows(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, causal: bool, scale: float, first_BH: Tensor) -> Tensor:
     """F `[B, S, H, d]` at the rows from `first_BH` on; zeros elsewhere. Work S·T·d, memory of one block."""
     T = v.shape[1]

@@ -11,13 +11,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kernels.precision import full_precision
+
 ELEMENTS = 1 << 20  # of a block's temporary
 EXPM1_LIMIT = 80.0
+SMALL = 0.5  # of |u| where expm1 and log1p are the better form
 
 
+@full_precision
 def log_mean_exp(log_weights: Tensor, u: Tensor) -> Tensor:
     out: Tensor = _LogMeanExp.apply(log_weights, u)
     return out
+
+
+def log_mix(f: Tensor, u: Tensor, log_keep: Tensor, log_add: Tensor) -> Tensor:
+    """`log( e^{log_keep} e^f + e^{log_add} e^u )` elementwise, where the two weights sum to 1: the mean of two, as exact as above."""
+    small = (f.abs() <= SMALL) & (u.abs() <= SMALL)
+    zero = f.new_zeros(())
+    mean = log_keep.exp() * torch.where(small, f, zero).expm1() + log_add.exp() * torch.where(small, u, zero).expm1()
+    return torch.where(small, mean.log1p(), torch.logaddexp(log_keep + f, log_add + u))
 
 
 class _LogMeanExp(torch.autograd.Function):
@@ -31,7 +43,7 @@ class _LogMeanExp(torch.autograd.Function):
             top = z.amax(-2, keepdim=True)
             blocks.append(z.sub_(top).exp_().sum(-2).log_().add_(top.squeeze(-2)))
         out = torch.cat(blocks, dim=-2)
-        out = torch.where((size <= 0.5) & (out.abs() <= 1.0), mean.clamp_(min=-0.9).log1p_(), out)
+        out = torch.where((size <= SMALL) & (out.abs() <= 1.0), mean.clamp_(min=-0.9).log1p_(), out)
         ctx.save_for_backward(log_weights, u, out)
         return out
 

@@ -35,13 +35,18 @@ class FemConfig(MixerConfig):
     temperature: bool = Field(default=True, description="T: inner gate λ (off: λ = 1)")
     gates: bool = Field(default=True, description="G: outer gate (off: g = 1)")
     d_v: int | None = Field(default=None, ge=1, description="value width a head; solved for the budget when not given")
+
+
+class KeyedFemConfig(FemConfig):
+    """FEM over a host with queries and keys of a width of their own."""
+
     d_k: int | None = Field(default=None, ge=2, multiple_of=2, description="query/key width a head; solved when not given")
 
 
 class Fem(Mixer):
-    """FEM over the prior `Host`. Subclasses name the host and the key widths to try for a value width."""
+    """FEM over the prior `Host`, which subclasses name."""
 
-    Config = FemConfig
+    Config: ClassVar[type[FemConfig]] = FemConfig
     Host: ClassVar[type[Prior]]
     paper = "arXiv 2602.07160"
     config: FemConfig
@@ -59,9 +64,10 @@ class Fem(Mixer):
 
     @classmethod
     def widths_of(cls, config: FemConfig, dim: int) -> Widths:
-        if config.d_v is None or config.d_k is None:
-            raise MixerError("fem: widths d_v and d_k are not given; solve them for a budget (Mixer.size) or set both")
-        return Widths(dim, config.heads, config.d_k, config.d_v)
+        d_k = config.d_k if isinstance(config, KeyedFemConfig) else 0
+        if config.d_v is None or d_k is None:
+            raise MixerError("fem: its widths are not given; solve them for a budget (Mixer.size) or set d_v and, where it has one, d_k")
+        return Widths(dim, config.heads, d_k, config.d_v)
 
     @classmethod
     def projections(cls, config: FemConfig, widths: Widths) -> list[int]:
@@ -125,17 +131,19 @@ class Fem(Mixer):
         return y_BD, State(state.tensors, state.position + 1)
 
     @classmethod
-    def key_widths(cls, d_v: int, step: int) -> list[int]:
-        """Key widths to try for a value width, the preferred one first."""
-        raise NotImplementedError
-
-    @classmethod
-    def candidates(cls, config: FemConfig, dim: int, length: int) -> Iterable[FemConfig]:  # type: ignore[override]
-        """Value widths in steps of 4 a head (8 from D = 256 on), wide ones first; key widths near the host's ratio."""
+    def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:
+        """Value widths in steps of 4 a head (8 from D = 256 on), wide ones first; where there are keys, near the paper's r = 4:
+        `d_k = 2 d_v`, at which the softmax host's one-pass read costs one attention, or a step beside it."""
+        assert isinstance(config, FemConfig)
         step = 4 if dim < 256 else 8
-        for d_v in [config.d_v] if config.d_v else range(4 * dim // config.heads // step * step, 0, -step):
-            for d_k in [config.d_k] if config.d_k else cls.key_widths(d_v, step):
-                yield config.model_copy(update={"d_v": d_v, "d_k": d_k})
+        for d_v in [config.d_v] if config.d_v else range(max(4 * dim // config.heads // step * step, step), 0, -step):
+            sized = config.model_copy(update={"d_v": d_v})
+            if not isinstance(config, KeyedFemConfig) or config.d_k:
+                yield sized
+                continue
+            for d_k in (2 * d_v, 2 * d_v - step, 2 * d_v + step):
+                if d_k > 0:
+                    yield sized.model_copy(update={"d_k": d_k})
 
     @classmethod
     def cost(cls, config: FemConfig, dim: int, length: int) -> Cost:  # type: ignore[override]
@@ -157,11 +165,8 @@ def _mixes(config: FemConfig) -> bool:
 
 @register("fem")
 class FemSoftmax(Fem):
-    """FEM over softmax. Key widths near `d_k = 2 d_v`, the paper's r = 4, where the one-pass read costs one attention."""
+    """FEM over softmax."""
 
+    Config = KeyedFemConfig
     Host = SoftmaxPrior
     summary = "Free Energy Mixer over softmax attention"
-
-    @classmethod
-    def key_widths(cls, d_v: int, step: int) -> list[int]:
-        return [d_k for d_k in (2 * d_v, 2 * d_v - step, 2 * d_v + step) if d_k > 0]

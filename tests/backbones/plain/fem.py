@@ -41,8 +41,16 @@ def low_rank_convolution(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     return (over_rms(softplus(s)) * normal(rows)) @ module.out_proj
 
 
-def fem_with(mixer: Any, x_BTD: Tensor, context: Context, keys: list[int], reader: Callable[[list[Tensor]], Read]) -> Tensor:
-    """The layer's formula. `keys`: widths of the host's projections; `reader` makes its read, `[B, H, T, w]` to the same, of them."""
+def fem_with(
+    mixer: Any,
+    x_BTD: Tensor,
+    context: Context,
+    keys: list[int],
+    reader: Callable[[list[Tensor]], Read],
+    factor: Callable[[list[Tensor]], Tensor | float] = lambda projected: 1.0,
+) -> Tensor:
+    """The layer's formula. `keys`: widths of the host's projections; `reader` makes its read, `[B, H, T, w]` to the same, of them;
+    `factor`: what the host multiplies the finished read by."""
     H, E = mixer.config.heads, mixer.config.heads * mixer.config.d_v
     z = linear(x_BTD, mixer.in_proj.weight)
     z = z * (1 + low_rank_convolution(mixer, x_BTD, context))
@@ -53,7 +61,7 @@ def fem_with(mixer: Any, x_BTD: Tensor, context: Context, keys: list[int], reade
     mu, F = read(v), (read((beta * v - top).exp()).log() + top) / beta
     lam = sigmoid(heads(inner, H))
     y = over_rms(softplus(heads(outer, H))) * ((1 - lam) * mu + lam * F)
-    return linear(merged(y), mixer.out_proj.weight)
+    return linear(merged(y) * factor(projected), mixer.out_proj.weight)
 
 
 @plain("fem")

@@ -1,0 +1,63 @@
+"""FEM over the linear-time hosts: the layer of `fem.py`, another prior."""
+
+from __future__ import annotations
+
+from backbones.mixers.base import Capabilities
+from backbones.mixers.fem import Fem, FemConfig, KeyedFemConfig
+from backbones.mixers.priors_channel import AftPrior, SsmPrior
+from backbones.mixers.priors_linear import GlaPrior, LinearPrior, RetentionPrior, SimpleGlaPrior
+from backbones.mixers.registry import register
+
+LINEAR_TIME = Capabilities(constant_state=True)
+
+
+@register("fem-linear")
+class FemLinear(Fem):
+    Config = KeyedFemConfig
+    Host = LinearPrior
+    capabilities = LINEAR_TIME
+    summary = "Free Energy Mixer over linear attention"
+
+
+@register("fem-gla")
+class FemGla(Fem):
+    Config = KeyedFemConfig
+    Host = GlaPrior
+    capabilities = LINEAR_TIME
+    summary = "Free Energy Mixer over gated linear attention"
+
+
+@register("fem-simple-gla")
+class FemSimpleGla(Fem):
+    Config = KeyedFemConfig
+    Host = SimpleGlaPrior
+    capabilities = LINEAR_TIME
+    summary = "Free Energy Mixer over gated linear attention with one decay a head"
+
+
+@register("fem-retention")
+class FemRetention(Fem):
+    Config = KeyedFemConfig
+    Host = RetentionPrior
+    capabilities = LINEAR_TIME
+    summary = "Free Energy Mixer over retention"
+
+
+@register("fem-aft")
+class FemAft(Fem):
+    """|Q| = |K| = E, so r = 2."""
+
+    Config = FemConfig
+    Host = AftPrior
+    capabilities = LINEAR_TIME
+    summary = "Free Energy Mixer over AFT's weights, a linear RNN"
+
+
+@register("fem-ssm")
+class FemSsm(Fem):
+    """No queries and keys, so E is widest here."""
+
+    Config = FemConfig
+    Host = SsmPrior
+    capabilities = LINEAR_TIME
+    summary = "Free Energy Mixer over a selective state space"

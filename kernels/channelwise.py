@@ -1,0 +1,77 @@
+"""Reads whose weights differ by channel and come from keys alone (AFT): `p_t(i)_j ∝ exp(k_ij)`, i ≤ t, in time and memory linear in T.
+
+With the running maximum `top_t = max_{i≤t} k_i` of the past only, every exponent is ≤ 0 and every decay is in [0, 1]:
+
+    n_t = e^{top_{t−1} − top_t} n_{t−1} + e^{k_t − top_t}          (sum of weights; log n_t + top_t = logcumsumexp(k)_t)
+    N_t = the same with e^{k_t − top_t} v_t                          E_p[v] = N_t / n_t
+
+`log E_p[exp(u)] = logcumsumexp(k + u) − logcumsumexp(k)`, exact for any finite u. Contract: all `[B, T, E]`, fp32 or fp64.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels.log_mean_exp import log_mix
+from kernels.precision import full_precision
+from kernels.scan import diagonal_scan
+
+
+def running_max(x_BTE: Tensor) -> Tensor:
+    """`max_{i≤t} x_i`, by the even/odd recursion of the diagonal scan. No gradient."""
+    with torch.no_grad():
+        return _running_max(x_BTE.transpose(0, 1).contiguous()).transpose(0, 1)
+
+
+def _running_max(x: Tensor) -> Tensor:
+    T = x.shape[0]
+    if T == 1:
+        return x.clone()
+    out = torch.empty_like(x)
+    out[1::2] = _running_max(torch.maximum(x[0 : T // 2 * 2 : 2], x[1::2]))
+    out[0] = x[0]
+    torch.maximum(x[2::2], out[1 : T - 1 : 2], out=out[2::2])
+    return out
+
+
+@full_precision
+def channelwise_read(k_BTE: Tensor, v_BTcE: Tensor) -> Tensor:
+    """E_p[v] `[B, T, c, E]`: c copies of the channels under the same weights."""
+    top, decay = _decays(k_BTE)
+    weight = (k_BTE - top).exp()
+    ones = torch.ones_like(v_BTcE[:, :, :1])
+    added = torch.cat((v_BTcE, ones), dim=2) * weight[:, :, None]
+    copies = added.shape[2]
+    sums = diagonal_scan(decay[:, :, None].expand(-1, -1, copies, -1).flatten(2), added.flatten(2)).unflatten(2, (copies, -1))
+    return sums[:, :, :-1] / sums[:, :, -1:]
+
+
+def log_cumulative(k_BTE: Tensor) -> Tensor:
+    """`log Σ_{i≤t} exp(k_i)`."""
+    top, decay = _decays(k_BTE)
+    return diagonal_scan(decay, (k_BTE - top).exp()).log() + top
+
+
+def _decays(k_BTE: Tensor) -> tuple[Tensor, Tensor]:
+    """The running maximum, a constant to autograd since the result doesn't depend on it, and `e^{top_{t−1} − top_t}`."""
+    top = running_max(k_BTE)
+    decay = torch.cat((torch.zeros_like(top[:, :1]), (top[:, :-1] - top[:, 1:]).exp()), dim=1)
+    return top, decay
+
+
+@full_precision
+def channelwise_log_read(k_BTE: Tensor, u_BTE: Tensor) -> Tensor:
+    """`log E_p[exp(u)]` for any finite u. In fp64, since two large sums are subtracted."""
+    k, u = k_BTE.double(), u_BTE.double()
+    return (log_cumulative(k + u) - log_cumulative(k)).to(u_BTE.dtype)
+
+
+def channelwise_step(state: dict[str, Tensor], k_BE: Tensor, v_BE: Tensor, u_BE: Tensor | None) -> None:
+    """One token more. State: n (log of the summed weights), m (mean of v), f (log of the mean of exp(u)), `[B, E]` each."""
+    n = torch.logaddexp(state["n_BE"], k_BE)
+    log_keep, log_add = state["n_BE"] - n, k_BE - n
+    state["m_BE"] = torch.lerp(state["m_BE"], v_BE, log_add.exp())
+    if u_BE is not None:
+        state["f_BE"] = log_mix(state["f_BE"], u_BE, log_keep, log_add)
+    state["n_BE"] = n

@@ -1,0 +1,73 @@
+"""What the one-pass free-energy reads share: which values go without a shift, and how their exponentials are carried.
+
+A read is one pass over `[v, w]` with `w = exp(βv)`, and `F = log(E_p[w])/β`. Without a shift that is exact while |βv| ≤ RANGE. Where
+β < SMALL_BETA it cancels as β → 0, so there `w = expm1(βv)` and F ends in log1p, exact while |βv| ≤ SMALL_RANGE. The choice hangs on
+the parameter β, never on the data: no token changes how another is computed. Rows that see a value out of range are for a host's exact
+form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+RANGE = 30.0  # of |βv| without a shift; at 40 a flash pass's fp32 gradients overflow inside a block
+SMALL_BETA = 0.5  # below: expm1 and log1p
+SMALL_RANGE = 4.0  # of |βv| where a mean of expm1 keeps its digits
+
+
+def limit(beta_Hd: Tensor) -> Tensor:
+    """The largest |βv| without a shift, a channel."""
+    return torch.where(beta_Hd < SMALL_BETA, SMALL_RANGE, RANGE)
+
+
+def in_range(v_BTHd: Tensor, beta_Hd: Tensor) -> bool:
+    """Whether all values go without a shift; one reduction over v. (On the meta device there are no values: yes.)"""
+    if v_BTHd.is_meta:
+        return True
+    with torch.no_grad():
+        top_Hd = torch.maximum(v_BTHd.amax((0, 1)), -v_BTHd.amin((0, 1)))
+        return bool((top_Hd * beta_Hd <= limit(beta_Hd)).all())
+
+
+def out_of_range(v_BTHd: Tensor, beta_Hd: Tensor) -> Tensor:
+    """`[B, T, H, d]`: which values need a shift."""
+    with torch.no_grad():
+        return ~((v_BTHd * beta_Hd).abs() <= limit(beta_Hd))
+
+
+def first_row(bad_BT___: Tensor, causal: bool) -> Tensor:
+    """The first row that sees a bad token, for every sequence `[B, …]` (T where none does; not causal: the first row sees all)."""
+    T = bad_BT___.shape[1]
+    found = bad_BT___.any(1)
+    return torch.where(found, bad_BT___.int().argmax(1) if causal else 0, T)
+
+
+def carried(v_BTHd: Tensor, beta_Hd: Tensor, clamped: bool) -> Tensor:
+    """w. `clamped`: values out of range are cut off, for rows that the exact form replaces anyway."""
+    u = v_BTHd * beta_Hd
+    if clamped:
+        top_Hd = limit(beta_Hd)
+        u = torch.clamp(u, -top_Hd, top_Hd)
+    return torch.where(beta_Hd < SMALL_BETA, u.expm1(), u.exp()).to(v_BTHd.dtype)
+
+
+def log_of(mean_BTHd: Tensor, beta_Hd: Tensor) -> Tensor:
+    """log E_p[exp(βv)] from E_p[w]. Both branches stay finite, in backward too."""
+    small = beta_Hd < SMALL_BETA
+    return torch.where(small, torch.where(small, mean_BTHd, 0.0).log1p(), torch.where(small, 1.0, mean_BTHd).log())
+
+
+def one_pass(read: Callable[[Tensor], Tensor], v_BTHd: Tensor, beta_Hd: Tensor, clamped: bool = False) -> tuple[Tensor, Tensor]:
+    """(E_p[v], F) by one `read`, a mean over the last dimension's channels, each by itself."""
+    mu, mean = read(torch.cat((v_BTHd, carried(v_BTHd, beta_Hd, clamped)), dim=-1)).chunk(2, dim=-1)
+    return mu, (log_of(mean, beta_Hd) / beta_Hd).to(v_BTHd.dtype)
+
+
+def replaced(fast: Tensor, exact: Tensor, first: Tensor) -> Tensor:
+    """`fast` before the row `first` of each sequence, `exact` from there on. first: `[B, H]` or `[B, H, d]`."""
+    row = torch.arange(fast.shape[1], device=fast.device).view(-1, *[1] * (first.dim() - 1))
+    chosen = row >= first[:, None]
+    return torch.where(chosen if first.dim() == 3 else chosen[..., None], exact.to(fast.dtype), fast)

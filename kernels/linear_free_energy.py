@@ -1,0 +1,99 @@
+"""Reads and free-energy reads over a linear prior: `p_t(i) ∝ Σ_c φ(q_t)_c φ(k_i)_c e^{G_tc − G_ic}`.
+
+Two implementations, as for softmax. One pass of the chunked sums over `[v, w, 1]`, where features and values have an ordinary range
+(`log φ(k) ≥ −20`, |βv| as in `exponentials.py`); the log domain for rows that see anything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from kernels.exponentials import first_row, in_range, one_pass, out_of_range, replaced
+from kernels.linear import decayed_sums
+from kernels.linear_exact import exact_read
+from kernels.precision import full_precision
+
+FAINT = -20.0  # log φ(k) below which products of features may underflow beside exp(−RANGE)
+HIDDEN = -1e9  # log φ(k) of padding
+
+
+@dataclass(frozen=True)
+class LinearWeights:
+    """log φ(q) and log φ(k) `[B, T, H, k]`, log-decays None, `[B, T, H, 1]` or `[B, T, H, k]`, mask `[B, T]` (True at real tokens)."""
+
+    log_q: Tensor
+    log_k: Tensor
+    log_decay: Tensor | None
+    mask_BT: Tensor | None
+
+    @classmethod
+    def of(cls, log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, mask_BT: Tensor | None) -> LinearWeights:
+        """Padding is hidden and doesn't decay. A query's scale cancels: its largest feature becomes 1."""
+        if mask_BT is not None:
+            hidden = ~mask_BT[:, :, None, None]
+            log_k = log_k.masked_fill(hidden, HIDDEN)
+            log_decay = None if log_decay is None else log_decay.masked_fill(hidden, 0.0)
+        return cls(log_q - log_q.detach().amax(-1, keepdim=True), log_k, log_decay, mask_BT)
+
+    def heads(self, part: slice) -> LinearWeights:
+        log_decay = None if self.log_decay is None else self.log_decay[:, :, part]
+        return replace(self, log_q=self.log_q[:, :, part], log_k=self.log_k[:, :, part], log_decay=log_decay)
+
+    def flipped(self) -> LinearWeights:
+        log_decay, mask_BT = (None if x is None else x.flip(1) for x in (self.log_decay, self.mask_BT))
+        return LinearWeights(self.log_q.flip(1), self.log_k.flip(1), log_decay, mask_BT)
+
+    def faint(self) -> Tensor:
+        """`[B, T, H]`: real tokens with a feature too small for the one pass."""
+        faint = (self.log_k.detach() < FAINT).any(-1)
+        return faint if self.mask_BT is None else faint & self.mask_BT[..., None]
+
+    def ordinary(self) -> bool:
+        return self.log_k.is_meta or not bool(self.faint().any())
+
+
+@full_precision
+def linear_read(weights: LinearWeights, v_BTHw: Tensor, causal: bool) -> Tensor:
+    """E_p[v]."""
+    v_BTHw = _masked(weights, v_BTHw)
+    fast = _mean(weights, v_BTHw, causal)
+    if weights.ordinary():
+        return fast
+    exact, _ = exact_read(weights.log_q, weights.log_k, weights.log_decay, v_BTHw, None, causal)
+    return replaced(fast, exact, first_row(weights.faint(), causal))
+
+
+@full_precision
+def linear_free_energy(weights: LinearWeights, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
+    """(E_p[v], F(β))."""
+    v_BTHd = _masked(weights, v_BTHd)
+    ordinary = weights.ordinary() and in_range(v_BTHd, beta_Hd)
+    mu, F = one_pass(lambda x: _mean(weights, x, causal), v_BTHd, beta_Hd, clamped=not ordinary)
+    if ordinary:
+        return mu, F
+    first = first_row(weights.faint() | out_of_range(v_BTHd, beta_Hd).any(-1), causal)
+    exact, log_mean = exact_read(weights.log_q, weights.log_k, weights.log_decay, v_BTHd, v_BTHd * beta_Hd, causal)
+    assert log_mean is not None
+    return replaced(mu, exact, first), replaced(F, log_mean / beta_Hd, first)
+
+
+def _masked(weights: LinearWeights, v: Tensor) -> Tensor:
+    return v if weights.mask_BT is None else v.masked_fill(~weights.mask_BT[:, :, None, None], 0.0)
+
+
+def _mean(weights: LinearWeights, v: Tensor, causal: bool) -> Tensor:
+    """The weighted mean, features below FAINT raised to it. Rows of padding give ones."""
+    q, k = weights.log_q.exp(), weights.log_k.clamp(min=FAINT).exp()
+    if weights.mask_BT is not None:
+        k = k.masked_fill(~weights.mask_BT[:, :, None, None], 0.0)
+    values = torch.cat((v, torch.ones_like(v[..., :1])), dim=-1)
+    if causal:
+        sums = decayed_sums(q, k, values, weights.log_decay)
+    else:
+        sums = torch.einsum("bthk,bhkw->bthw", q, torch.einsum("bthk,bthw->bhkw", k, values))
+    if weights.mask_BT is not None:
+        sums = torch.where(weights.mask_BT[:, :, None, None], sums, 1.0)
+    return sums[..., :-1] / sums[..., -1:]
