@@ -15,7 +15,6 @@ The norm of a row multiplies its output, since everything behind it is linear. A
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -37,6 +36,7 @@ from kernels.hyper_block import (
     softplus,
 )
 from kernels.lag_layout import Block, Layout
+from kernels.precision import full_precision
 
 ROWS = 64  # of a block: its scores stay in cache, and the triangles it wastes stay small
 
@@ -95,37 +95,32 @@ def lag_mix(
     return out
 
 
-def _as_given(device: torch.device) -> AbstractContextManager[Any]:
-    """Products in the dtype of their operands, whatever autocast would have."""
-    return torch.autocast(device.type, enabled=False) if torch.amp.is_autocast_available(device.type) else nullcontext()
-
-
 class _LagMix(torch.autograd.Function):
     @staticmethod
+    @full_precision
     def forward(ctx: Any, options: _Options, q: Tensor, k: Tensor, v: Tensor, *flat: Tensor) -> Tensor:
         *before, behind = options.tables(flat)
         rows = q.shape[1:4]  # [H, B, S]
         out, inverse = v.new_empty(*rows, v.shape[3]), v.new_empty(*rows, 1)
-        with _as_given(v.device):
-            for block in options.blocks(q, v):
-                gate, *scale = (scores(block, q[s], k[s], t, options.mask_BT, keep=False).mixed_HBRP for s, t in enumerate(before))
-                inverse[:, :, block.here] = inverse_norm(block, gate, options.eps)
-                activate(block, gate, softplus(block.by_lag(scale[0])) if scale else None, out_HBRP=gate)
-                if behind is not None:
-                    mix(behind, block, gate, gate)
-                    block.hide(gate)
-                read_NRw = torch.bmm(block.by_key(gate), keys_of(v, block))
-                torch.mul(read_NRw.view(out[:, :, block.here].shape), inverse[:, :, block.here], out=out[:, :, block.here])
+        for block in options.blocks(q, v):
+            gate, *scale = (scores(block, q[s], k[s], t, options.mask_BT, keep=False).mixed_HBRP for s, t in enumerate(before))
+            inverse[:, :, block.here] = inverse_norm(block, gate, options.eps)
+            activate(block, gate, softplus(block.by_lag(scale[0])) if scale else None, out_HBRP=gate)
+            if behind is not None:
+                mix(behind, block, gate, gate)
+                block.hide(gate)
+            read_NRw = torch.bmm(block.by_key(gate), keys_of(v, block))
+            torch.mul(read_NRw.view(out[:, :, block.here].shape), inverse[:, :, block.here], out=out[:, :, block.here])
         ctx.options = options
         ctx.save_for_backward(q, k, v, out, inverse, *flat)
         return out
 
     @staticmethod
     @once_differentiable
+    @full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, inverse, *flat = ctx.saved_tensors
-        with _as_given(v.device):
-            return (None, *_Backward(ctx.options, q, k, v, flat).sweep(grad.to(v.dtype), out, inverse))
+        return (None, *_Backward(ctx.options, q, k, v, flat).sweep(grad.to(v.dtype), out, inverse))
 
 
 class _Backward:

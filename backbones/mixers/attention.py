@@ -68,9 +68,8 @@ class Attention(Mixer):
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
         q, k, v = self.turned(x_BD[:, None], context, state.position)
-        seen = [remember(state, name, new) for name, new in (("k_BTHd", k), ("v_BTHd", v))]
-        y_B1Hd = softmax_read(q, *(z.to(q.dtype) for z in seen), causal=False)
-        return self.merge(y_B1Hd)[:, 0], State(state.tensors, state.position + 1)
+        k, v = (remember(state, name, new).to(q.dtype) for name, new in (("k_BTHd", k), ("v_BTHd", v)))
+        return self.merge(softmax_read(q, k, v, causal=False))[:, 0], State(state.tensors, state.position + 1)
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:
@@ -113,16 +112,17 @@ def remember(state: State, name: str, new_B1: Tensor) -> Tensor:
     return state.tensors[name][:, : state.position + 1]
 
 
-def softmax_map(q_BTHd: Tensor, k_BTHd: Tensor, causal: bool, mask_BT: Tensor | None = None) -> Tensor:
-    """softmax(q·k/√d) over the visible keys, `[B, H, T, T]` in fp32 at least; zero in rows that see none."""
-    scores_BHTT = torch.einsum("bthd,bihd->bhti", q_BTHd, k_BTHd) * q_BTHd.shape[-1] ** -0.5
-    return masked_softmax(scores_BHTT if scores_BHTT.dtype == torch.float64 else scores_BHTT.float(), causal, mask_BT)
+def softmax_map(q_BSHd: Tensor, k_BTHd: Tensor, causal: bool, mask_BT: Tensor | None = None) -> Tensor:
+    """softmax(q·k/√d) over the visible keys, `[B, H, S, T]` in fp32 at least; zero in rows that see none. Causal needs S = T."""
+    scores_BHST = torch.einsum("bshd,bihd->bhsi", q_BSHd, k_BTHd) * q_BSHd.shape[-1] ** -0.5
+    return masked_softmax(scores_BHST.to(torch.promote_types(scores_BHST.dtype, torch.float32)), causal, mask_BT)
 
 
-def masked_softmax(scores_BHTT: Tensor, causal: bool, mask_BT: Tensor | None) -> Tensor:
+def masked_softmax(scores_BHST: Tensor, causal: bool, mask_BT: Tensor | None = None) -> Tensor:
     """Softmax of scores over the keys a row sees; a row that sees none is zero."""
-    T = scores_BHTT.shape[-1]
-    hidden = scores_BHTT.new_ones(T, T, dtype=torch.bool).triu(1) if causal else scores_BHTT.new_zeros(T, T, dtype=torch.bool)
+    hidden = torch.zeros(scores_BHST.shape[-2:], dtype=torch.bool, device=scores_BHST.device)
+    if causal:
+        hidden = hidden.logical_not().triu(1)
     if mask_BT is not None:
         hidden = hidden | ~mask_BT[:, None, None]
-    return scores_BHTT.masked_fill(hidden, torch.finfo(scores_BHTT.dtype).min).softmax(-1).masked_fill(hidden, 0.0)
+    return scores_BHST.masked_fill(hidden, torch.finfo(scores_BHST.dtype).min).softmax(-1).masked_fill(hidden, 0.0)

@@ -1,15 +1,29 @@
-"""Deconstructed attention (arXiv 2510.11602): standard attention relaxed one principle at a time, 4D² parameters each."""
+"""Deconstructed attention (arXiv 2510.11602): standard attention relaxed one principle at a time, 4D² parameters each.
+
+    no-mixing    token mixing: there is none
+    taylor       the form, approximately: p_t(i) ∝ 1 + s + s²/2, s = q_t·k_i/√d
+    query-free   the form: o_t = Σ_{i≤t} e^{l_i} v_i / Σ_{i≤t} e^{l_i}, l_i = SiLU(W_q x_i)·k_i/√d: weights ignore the query
+
+What relaxes where q and k come from stands in `deconstructed_qk`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
+from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import rms_norm, silu
 
+from backbones.mixers.attention import ProjectedAttention, masked_softmax
 from backbones.mixers.base import Capabilities, Context, Cost, Mixer, MixerConfig, State
-from backbones.mixers.prior import normal_
+from backbones.mixers.prior import head_width, normal_
 from backbones.mixers.registry import register
+from kernels.prefix_softmax import HIDDEN, prefix_softmax_read, prefix_softmax_step
+from kernels.taylor import feature_count, features, ratio, taylor_read, taylor_weights, with_ones
+
+EPS = 1e-5
 
 
 @register("no-mixing")
@@ -50,3 +64,110 @@ class NoMixing(Mixer):
         """FLOPs: 2 a weight and token."""
         parameters = 3 * dim * (4 * dim // 3)
         return Cost(parameters=parameters, flops=2 * parameters, state_bytes=0)
+
+
+@register("taylor")
+class Taylor(ProjectedAttention):
+    """`p_t(i) ∝ 1 + s + s²/2`, one ratio, rotary positions. Linear in T where T is over the number of features of a head."""
+
+    capabilities = Capabilities(constant_state=True)
+    paper = "arXiv 2510.11602"
+    summary = "attention with the second Taylor polynomial instead of the exponential"
+
+    def __init__(self, config: MixerConfig, dim: int, length: int) -> None:
+        super().__init__(config, dim, length)
+        self.reset_parameters()
+
+    def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
+        q, k, v = self.turned(x_BTD, context)
+        return self.merge(taylor_read(q, k, v, self.config.causal, context.mask_BT))
+
+    def attention_map(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
+        q, k, _ = self.turned(x_BTD, context)
+        w_BHTT = taylor_weights(q.transpose(1, 2), k.transpose(1, 2), self.config.causal, context.mask_BT)
+        return w_BHTT / w_BHTT.sum(-1, keepdim=True).clamp_min(0.25)
+
+    def init_state(self, batch: int, max_len: int) -> State:
+        shape = (batch, self.config.heads, feature_count(self.width), self.width + 1)
+        return State({"sums_BHFw": self.out_proj.weight.new_zeros(shape)})
+
+    def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
+        q, k, v = self.turned(x_BD[:, None], context, state.position)
+        sums = state.tensors["sums_BHFw"] + features(k[:, 0])[..., None] * with_ones(v[:, 0])[..., None, :]
+        y_BHd = ratio((features(q[:, 0])[..., None, :] @ sums)[..., 0, :])
+        return self.merge(y_BHd[:, None])[:, 0], State({"sums_BHFw": sums}, state.position + 1)
+
+    @classmethod
+    def read_cost(cls, config: MixerConfig, dim: int, length: int) -> tuple[int, int]:
+        """The cheaper form's: scores and read over T keys, or the sums' update and look-up over F features (their making isn't counted)."""
+        width = head_width(dim, config.heads, even=True)
+        count = feature_count(width)
+        flops = 4 * length * width if length <= count else 4 * count * (width + 1)
+        return config.heads * flops, config.heads * count * (width + 1)
+
+
+class QueryFreeConfig(MixerConfig):
+    """Options of query-free."""
+
+    qk_norm: bool = Field(default=False, description="normalise queries and keys a head (RMS with a gain), which bounds the logits")
+
+
+@register("query-free")
+class QueryFree(ProjectedAttention):
+    """Every position weighs its past by the same numbers. No rotary positions: a token's q and k stand at one place, so they cancel."""
+
+    Config = QueryFreeConfig
+    capabilities = Capabilities(constant_state=True)
+    paper = "arXiv 2510.11602"
+    summary = "attention whose weights ignore the query (non-approximate form)"
+    config: QueryFreeConfig
+
+    def __init__(self, config: QueryFreeConfig, dim: int, length: int) -> None:
+        super().__init__(config, dim, length)
+        self.gain_q = nn.Parameter(torch.empty(self.width)) if config.qk_norm else None
+        self.gain_k = nn.Parameter(torch.empty(self.width)) if config.qk_norm else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        for gain in (self.gain_q, self.gain_k):
+            if gain is not None:
+                nn.init.ones_(gain)
+
+    def logits(self, x_BTD: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """`[B, T, H]` in fp32 at least, since they pass 10³; and v by heads."""
+        q, k, v = (self.heads(z) for z in self.project(x_BTD, context))
+        dtype = torch.promote_types(q.dtype, torch.float32)
+        q, k = silu(q.to(dtype)), k.to(dtype)
+        if self.gain_q is not None and self.gain_k is not None:
+            q, k = (rms_norm(z, (self.width,), gain.to(dtype), EPS) for z, gain in ((q, self.gain_q), (k, self.gain_k)))
+        return (q * k).sum(-1) * self.width**-0.5, v
+
+    def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
+        logits_BTH, v_BTHd = self.logits(x_BTD, context)
+        return self.merge(prefix_softmax_read(logits_BTH, v_BTHd, self.config.causal, context.mask_BT))
+
+    def attention_map(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
+        logits_BTH, _ = self.logits(x_BTD, context)
+        T = x_BTD.shape[1]
+        return masked_softmax(logits_BTH.transpose(1, 2)[:, :, None].expand(-1, -1, T, -1), self.config.causal, context.mask_BT)
+
+    def init_state(self, batch: int, max_len: int) -> State:
+        like, shape = self.out_proj.weight, (batch, self.config.heads)
+        return State({"mass_BH": torch.full_like(like.new_zeros(shape), HIDDEN), "y_BHd": like.new_zeros(*shape, self.width)})
+
+    def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
+        logits_B1H, v_B1Hd = self.logits(x_BD[:, None], context)
+        mass_BH, y_BHd = prefix_softmax_step(logits_B1H[:, 0], v_B1Hd[:, 0], state.tensors["mass_BH"], state.tensors["y_BHd"])
+        return self.merge(y_BHd[:, None])[:, 0], State({"mass_BH": mass_BH, "y_BHd": y_BHd}, state.position + 1)
+
+    @classmethod
+    def project_parameters(cls, config: MixerConfig, dim: int) -> tuple[int, int]:
+        matrices, others = super().project_parameters(config, dim)
+        normed = isinstance(config, QueryFreeConfig) and config.qk_norm
+        return matrices, others + (2 * head_width(dim, config.heads, even=True) if normed else 0)
+
+    @classmethod
+    def read_cost(cls, config: MixerConfig, dim: int, length: int) -> tuple[int, int]:
+        """Logits 2·D; the scan, a decay and an input a channel, 4·D."""
+        return 6 * dim, dim + config.heads

@@ -22,6 +22,7 @@ BUILTIN_MODULES = (
     "backbones.mixers.fem",
     "backbones.mixers.fem_hosts",
     "backbones.mixers.deconstructed",
+    "backbones.mixers.deconstructed_qk",
     "backbones.mixers.hypermlp",
     "backbones.mixers.queries",
 )

@@ -1,0 +1,41 @@
+"""Attention whose logits belong to the keys alone: every position weighs its past by the same numbers.
+
+    out_t = Σ_{i≤t} e^{l_i} v_i / Σ_{i≤t} e^{l_i}          not causal: over all i, the same for every t
+
+Contract: logits `[B, T, H]` of any finite size, v `[B, T, H, w]`; out `[B, T, H, w]` in v's dtype, computed in fp32 at least. O(T):
+with L_t = log Σ_{i≤t} e^{l_i} it is the scan `y_t = (1 − s_t) y_{t−1} + s_t v_t`, `s_t = sigmoid(l_t − L_{t−1})`: a mean of means, so
+weights sum to 1 however large the logits. L and s, one number a head and token, are taken in fp64: at logits of 10⁴ fp32 leaves three
+digits of them.
+Masked tokens have the logit HIDDEN and the value 0; rows that see only those are 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels.scan import diagonal_scan
+
+HIDDEN = -1e30  # beside any real logit its exponential is exactly 0, and differences of it stay finite
+
+
+def prefix_softmax_read(logits_BTH: Tensor, v_BTHw: Tensor, causal: bool, mask_BT: Tensor | None = None) -> Tensor:
+    dtype = torch.promote_types(v_BTHw.dtype, torch.float32)
+    logits, v = logits_BTH.to(dtype), v_BTHw.to(dtype)
+    if mask_BT is not None:
+        logits, v = logits.masked_fill(~mask_BT[..., None], HIDDEN), v.masked_fill(~mask_BT[..., None, None], 0.0)
+    if not causal:
+        mean_B1Hw = (logits.softmax(1)[..., None] * v).sum(1, keepdim=True)
+        return mean_B1Hw.expand_as(v).to(v_BTHw.dtype)
+    wide_BHT = logits.transpose(1, 2).double().contiguous()
+    before_BHT = torch.cat([torch.full_like(wide_BHT[..., :1], HIDDEN), wide_BHT.logcumsumexp(-1)[..., :-1]], dim=-1)
+    gap_BTH = (wide_BHT - before_BHT).transpose(1, 2)
+    new_BTH, kept_BTH = gap_BTH.sigmoid().to(dtype), gap_BTH.neg().sigmoid().to(dtype)
+    kept_BTE = kept_BTH.repeat_interleave(v.shape[-1], dim=-1)
+    return diagonal_scan(kept_BTE, (new_BTH[..., None] * v).flatten(2)).view_as(v).to(v_BTHw.dtype)
+
+
+def prefix_softmax_step(logit_BH: Tensor, v_BHw: Tensor, mass_BH: Tensor, y_BHw: Tensor) -> tuple[Tensor, Tensor]:
+    """One token: (L, y) from the ones before, which begin as (HIDDEN, 0)."""
+    new_BH1 = (logit_BH - mass_BH).sigmoid()[..., None]
+    return torch.logaddexp(mass_BH, logit_BH), torch.lerp(y_BHw, v_BHw, new_BH1)
