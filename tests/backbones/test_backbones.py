@@ -1,0 +1,347 @@
+"""The three backbones and their shared trunk: shapes, causality, normalisation, residual form, randomness, gradients."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from backbones.base import Block, Layer, RMSNorm, SwiGLU, Trunk, TrunkConfig
+from backbones.decoder import Decoder
+from backbones.forecaster import Forecaster, patch_count
+from backbones.mixers import registry
+from backbones.mixers.base import Context
+from backbones.vit import VisionTransformer, patch_grid
+
+DIM, FFN, HEADS = 16, 40, 2
+M = TypeVar("M", bound=nn.Module)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+def layer(mixer: str = "softmax", *, causal: bool = True, length: int = 12) -> Layer:
+    cls = registry.get(mixer)
+    budget = registry.get("softmax").cost(registry.get("softmax").Config(causal=causal, heads=HEADS), DIM, length).parameters
+    return Layer(mixer, cls.size(cls.Config(causal=causal, heads=HEADS), DIM, length, budget), FFN)
+
+
+def trunk(*mixers: str, length: int = 12, causal: bool = True, **more: float) -> TrunkConfig:
+    return TrunkConfig(DIM, length, tuple(layer(m, causal=causal, length=length) for m in mixers), **more)
+
+
+def decoder(*mixers: str, **more: float) -> Decoder:
+    return ready(Decoder(trunk(*mixers, **more), vocab=11))
+
+
+def vit(height: int, width: int, patch: int, *mixers: str, **more: float) -> VisionTransformer:
+    rows, columns = patch_grid(height, width, patch)
+    config = trunk(*(mixers or ("softmax",)), length=rows * columns, causal=False, **more)
+    return ready(VisionTransformer(config, 2, height, width, patch, classes=5))
+
+
+def forecaster(look_back: int = 40, patch: int = 8, stride: int = 4, *mixers: str, **more: float) -> Forecaster:
+    config = trunk(*(mixers or ("softmax",)), length=patch_count(look_back, patch, stride), causal=False, **more)
+    return ready(Forecaster(config, look_back, 6, 3, patch, stride))
+
+
+def ready(model: M) -> M:
+    """Fresh weights, each stirred a little: what starts at zero (or one) must not hide what it multiplies."""
+    model.reset_parameters()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model.double().eval()
+
+
+BACKBONES = {
+    "decoder": lambda *mixers, **more: (decoder(*mixers, **more), torch.randint(11, (3, 12))),
+    "vit": lambda *mixers, **more: (vit(9, 12, 3, *mixers, **more), torch.randn(3, 2, 9, 12, dtype=torch.float64)),
+    "forecaster": lambda *mixers, **more: (forecaster(40, 8, 4, *mixers, **more), torch.randn(3, 40, 3, dtype=torch.float64)),
+}
+
+
+# --- shapes -------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 11, 12])
+def test_a_decoder_takes_any_length_up_to_its_own(tokens):
+    assert decoder("softmax", "fem")(torch.randint(11, (2, tokens))).shape == (2, tokens, 11)
+
+
+def test_a_decoder_refuses_a_longer_text():
+    with pytest.raises(ValueError, match="13 tokens given, this model was built for at most 12"):
+        decoder("softmax")(torch.randint(11, (2, 13)))
+
+
+@pytest.mark.parametrize(("height", "width", "patch"), [(28, 28, 4), (28, 28, 5), (7, 13, 4), (13, 7, 4), (3, 3, 8), (1, 9, 2), (5, 5, 1)])
+def test_a_vit_takes_any_image_and_patch_size(height, width, patch):
+    model = vit(height, width, patch)
+    assert model(torch.randn(2, 2, height, width, dtype=torch.float64)).shape == (2, 5)
+    assert model.trunk.positions.shape[0] == -(-height // patch) * -(-width // patch)
+
+
+@pytest.mark.parametrize(("height", "width", "patch"), [(7, 13, 4), (3, 3, 8)])
+def test_an_image_that_is_no_multiple_of_the_patch_is_padded_at_the_bottom_and_the_right(height, width, patch):
+    model = vit(height, width, patch)
+    rows, columns = patch_grid(height, width, patch)
+    whole = vit(rows * patch, columns * patch, patch)
+    whole.load_state_dict(model.state_dict())
+    image = torch.randn(2, 2, height, width, dtype=torch.float64)
+    padded = torch.zeros(2, 2, rows * patch, columns * patch, dtype=torch.float64)
+    padded[:, :, :height, :width] = image
+    assert torch.allclose(model(image), whole(padded), rtol=0, atol=1e-12)
+
+
+def test_a_vit_reads_patches_in_rows_and_averages_the_tokens():
+    model = vit(6, 9, 3, "no-mixing")
+    image = torch.randn(1, 2, 6, 9, dtype=torch.float64)
+    weight, bias = model.embedding.weight, model.embedding.bias
+    tokens = []
+    for row in range(2):
+        for column in range(3):
+            patch = image[0, :, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3]
+            tokens.append((weight * patch).sum((1, 2, 3)) + bias)
+    hidden = model.trunk(torch.stack(tokens)[None])
+    expected = hidden.mean(1) @ model.head.weight.T + model.head.bias
+    assert torch.allclose(model(image), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("look_back", "patch", "stride"), [(336, 16, 8), (96, 16, 8), (40, 8, 3), (40, 7, 9), (16, 16, 8), (17, 16, 16), (5, 1, 1)]
+)
+def test_a_forecaster_takes_any_patch_and_stride_and_reads_the_newest_values_last(look_back, patch, stride):
+    model = forecaster(look_back, patch, stride, "no-mixing")
+    window = torch.randn(2, look_back, 3, dtype=torch.float64)
+    assert model(window).shape == (2, 6, 3)
+    seen = []
+    hook = model.embedding.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    model(window)
+    hook.remove()
+    [patches] = seen
+    assert patches.shape == (6, patch_count(look_back, patch, stride), patch)
+    series = window[0, :, 0]
+    newest = (series[-1] - series.mean()) / (series.var(correction=0) + 1e-5).sqrt() * model.embedding_gain[0] + model.embedding_bias[0]
+    assert torch.allclose(patches[0, -1, -1], newest, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("build", [lambda c: VisionTransformer(c, 1, 9, 9, 3, 5), lambda c: Forecaster(c, 40, 6, 1, 8, 4)])
+def test_a_trunk_of_another_length_is_refused(build):
+    with pytest.raises(ValueError, match="the trunk expects 12"):
+        build(trunk("softmax", length=12, causal=False))
+
+
+# --- who sees what ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mixer", ["softmax", "fem", "no-mixing"])
+def test_a_decoders_logits_do_not_depend_on_the_future(mixer):
+    model = decoder(mixer, mixer)
+    ids = torch.randint(11, (2, 12))
+    before = model(ids)
+    for t in (1, 6, 11):
+        changed = ids.clone()
+        changed[:, t:] = (changed[:, t:] + 1) % 11
+        after = model(changed)
+        assert torch.allclose(after[:, :t], before[:, :t], rtol=0, atol=1e-12)
+        assert not torch.allclose(after[:, t], before[:, t], rtol=0, atol=1e-6)
+    if mixer != "no-mixing":
+        changed = ids.clone()
+        changed[:, 0] = (changed[:, 0] + 1) % 11
+        assert not torch.allclose(model(changed)[:, -1], before[:, -1], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("mixers", [("softmax", "softmax"), ("fem", "softmax", "no-mixing")])
+def test_a_decoder_writes_token_by_token_what_it_reads_at_once(mixers):
+    model = decoder(*mixers)
+    ids = torch.randint(11, (2, 12))
+    states, steps = model.init_state(2, 12), []
+    with torch.no_grad():
+        for t in range(12):
+            logits, states = model.step(ids[:, t], states)
+            steps.append(logits)
+    assert torch.allclose(torch.stack(steps, 1), model(ids), rtol=0, atol=1e-10)
+
+
+def test_images_and_channels_do_not_see_each_other():
+    model, images = BACKBONES["vit"]("softmax", "fem")
+    assert torch.allclose(model(images)[:1], model(images[:1]), rtol=0, atol=1e-12)
+    model, windows = BACKBONES["forecaster"]("softmax", "fem")
+    changed = windows.clone()
+    changed[:, :, 1] = torch.randn_like(changed[:, :, 1])
+    before, after = model(windows), model(changed)
+    assert torch.allclose(before[..., [0, 2]], after[..., [0, 2]], rtol=0, atol=1e-12)
+    assert not torch.allclose(before[..., 1], after[..., 1], rtol=0, atol=1e-6)
+
+
+def test_a_vit_sees_an_image_from_every_side():
+    """Not causal: the first patch's state depends on the last patch."""
+    model = vit(9, 12, 3, "softmax")
+    x = torch.randn(1, 12, DIM, dtype=torch.float64)
+    changed = x.clone()
+    changed[:, -1] += 1
+    assert not torch.allclose(model.trunk(x)[:, 0], model.trunk(changed)[:, 0], rtol=0, atol=1e-9)
+
+
+def test_positions_tell_tokens_apart():
+    model = decoder("no-mixing")
+    logits = model(torch.full((1, 12), 3))
+    assert not torch.allclose(logits[:, 0], logits[:, 1], rtol=0, atol=1e-9)
+
+
+# --- reversible instance norm -------------------------------------------------------------------------------------------------------
+
+
+def test_a_forecast_follows_an_affine_change_of_a_channel():
+    """`forecast(a·x + b) = a·forecast(x) + b`, up to the ε = 1e-5 in the variance, which is small beside variances of 10⁶."""
+    model = forecaster()
+    with torch.no_grad():
+        model.embedding_gain.copy_(torch.tensor([0.5, 1.5, 2.0]))
+        model.embedding_bias.copy_(torch.tensor([-0.3, 0.0, 0.7]))
+    window = 1e3 * torch.randn(2, 40, 3, dtype=torch.float64)
+    scale, shift = torch.tensor([3.0, 0.5, 10.0], dtype=torch.float64), torch.tensor([-100.0, 5e3, 0.0], dtype=torch.float64)
+    expected = model(window) * scale + shift
+    assert torch.allclose(model(scale * window + shift), expected, rtol=1e-9, atol=1e-6)
+
+
+def test_a_head_that_says_nothing_forecasts_what_the_norm_took_away():
+    model = forecaster()
+    window = torch.randn(2, 40, 3, dtype=torch.float64) + 5
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.embedding_gain.copy_(torch.tensor([0.5, 1.5, 2.0]))
+        model.embedding_bias.copy_(torch.tensor([-0.3, 0.0, 0.7]))
+    std = (window.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
+    expected = window.mean(1, keepdim=True) - model.embedding_bias / (model.embedding_gain + 1e-10) * std
+    assert torch.allclose(model(window), expected.expand(2, 6, 3), rtol=0, atol=1e-12)
+
+
+def test_a_constant_channel_is_forecast_finite():
+    window = torch.ones(2, 40, 3, dtype=torch.float64)
+    assert forecaster()(window).isfinite().all()
+
+
+# --- the trunk ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_block_is_what_its_formula_says():
+    block = Block(layer("no-mixing"), DIM, 12, 0.0, 0.0).double()
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.copy_(torch.randn(parameter.shape))
+
+    def norm(x: Tensor, gain: Tensor) -> Tensor:
+        return torch.stack([row / math.sqrt(sum(v * v for v in row.tolist()) / DIM + 1e-6) * gain for row in x])
+
+    x = torch.randn(4, DIM, dtype=torch.float64)
+    h = x + block.mixer(norm(x, block.norm_mixer.weight)[None])[0]
+    gate, up = block.ffn.gate_up.weight.split(FFN)
+    n = norm(h, block.norm_ffn.weight)
+    a = n @ gate.T
+    expected = h + (a / (1 + torch.exp(-a)) * (n @ up.T)) @ block.ffn.down.weight.T
+    assert torch.allclose(block(x[None], Context())[0], expected, rtol=0, atol=1e-10)
+
+
+def test_every_layer_may_have_a_mixer_and_a_width_of_its_own():
+    layers = (layer("softmax"), Layer("fem", layer("fem").config, 32), layer("no-mixing"))
+    model = ready(Trunk(TrunkConfig(DIM, 12, layers)))
+    assert [type(block.mixer) for block in model.blocks] == [registry.get(name) for name in ("softmax", "fem", "no-mixing")]
+    assert [block.ffn.down.in_features for block in model.blocks] == [FFN, 32, FFN]
+    assert model(torch.randn(2, 12, DIM, dtype=torch.float64)).shape == (2, 12, DIM)
+
+
+def test_layers_left_out_are_as_if_they_were_not_there():
+    model = ready(Trunk(trunk("softmax", "fem", "no-mixing")))
+    short = ready(Trunk(trunk("softmax", "no-mixing")))
+    short.load_state_dict({
+        name.replace("blocks.2.", "blocks.1."): t for name, t in model.state_dict().items() if not name.startswith("blocks.1.")
+    })  # fmt: skip
+    x = torch.randn(2, 12, DIM, dtype=torch.float64)
+    with model.without({1}):
+        assert torch.equal(model(x), short(x))
+    assert not torch.allclose(model(x), short(x))
+
+
+def test_padding_on_the_left_changes_nothing():
+    model = ready(Trunk(trunk("softmax", "fem", causal=False)))
+    with torch.no_grad():
+        model.positions.zero_()  # a shift moves tokens to other positions
+    x = torch.randn(2, 7, DIM, dtype=torch.float64)
+    padded = torch.cat([torch.randn(2, 3, DIM, dtype=torch.float64), x], 1)
+    mask = torch.arange(10) >= 3
+    assert torch.allclose(model(padded, mask_BT=mask.expand(2, 10))[:, 3:], model(x), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("noise", [{"drop_path": 0.5}, {"dropout": 0.5}], ids=["drop_path", "dropout"])
+def test_noise_is_drawn_in_training_only(name, noise):
+    model, x = BACKBONES[name]("softmax", "softmax", **noise)
+    quiet, _ = BACKBONES[name]("softmax", "softmax")
+    quiet.load_state_dict(model.state_dict())
+    assert torch.equal(model(x), quiet(x))
+    model.train()
+    torch.manual_seed(1)
+    one, two = model(x), model(x)
+    assert not torch.allclose(one, two)
+    torch.manual_seed(1)
+    assert torch.equal(model(x), one)  # from torch's generator alone: what a checkpoint saves
+
+
+def test_stochastic_depth_rises_from_nothing_at_the_first_layer_to_its_value_at_the_last():
+    model = ready(Trunk(trunk("softmax", "softmax", "softmax", drop_path=0.6)))
+    rates = [getattr(block.drop[1], "drop_prob", 0.0) if isinstance(block.drop, nn.Sequential) else 0.0 for block in model.blocks]
+    assert rates == pytest.approx([0.0, 0.3, 0.6])
+    model = ready(Trunk(trunk("softmax", "softmax", drop_path=1 - 1e-9)))
+    x = torch.randn(2, 12, DIM, dtype=torch.float64)
+    with model.without({1}):
+        expected = model(x)
+    model.train()
+    assert torch.equal(model(x), expected)
+
+
+# --- parameters ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_parameter_is_drawn_anew_and_equal_for_equal_seeds(name):
+    model, _ = BACKBONES[name]("softmax", "fem")
+    drawn = []
+    for seed in (7, 7, 8):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(math.nan)
+        torch.manual_seed(seed)
+        model.reset_parameters()
+        drawn.append({n: p.detach().clone() for n, p in model.named_parameters()})
+    assert all(p.isfinite().all() for values in drawn for p in values.values())
+    assert all(torch.equal(drawn[0][n], drawn[1][n]) for n in drawn[0])
+    assert any(not torch.equal(drawn[0][n], drawn[2][n]) for n in drawn[0])
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("mixers", [("softmax", "softmax"), ("fem", "fem"), ("no-mixing", "softmax", "fem")], ids="-".join)
+def test_every_parameter_gets_a_gradient(name, mixers):
+    model, x = BACKBONES[name](*mixers)
+    y = model(x)
+    (y * torch.randn_like(y)).sum().backward()
+    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    assert not silent
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_fresh_weights_give_outputs_of_a_moderate_size(name):
+    model, x = BACKBONES[name](*("softmax",) * 8)
+    model.reset_parameters()
+    y = model(x)
+    assert 1e-3 < y.std() < 10
+
+
+def test_norm_and_feed_forward_have_the_parameters_they_say():
+    assert sum(p.numel() for p in SwiGLU(DIM, FFN).parameters()) == 3 * DIM * FFN
+    assert sum(p.numel() for p in RMSNorm(DIM).parameters()) == DIM

@@ -1,0 +1,63 @@
+"""Fixtures of the suite's tests: a runs folder of one's own, the command line in this process, and runs of a few seconds."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path, monkeypatch) -> Path:
+    """`SUITE_HOME`, below the test's own folder; it does not exist yet."""
+    folder = tmp_path / "runs"
+    monkeypatch.setenv("SUITE_HOME", str(folder))
+    torch.set_num_threads(1)
+    return folder
+
+
+@pytest.fixture
+def suite(monkeypatch, capsys) -> Command:
+    """Calls the command line in this process, without tracking."""
+    from suite import cli
+
+    monkeypatch.setenv("SUITE_TRACKING", "off")
+
+    def call(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["suite", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        return Ended(end.value.code, out, err)
+
+    return call
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _read_embedded_data_once():
+    """Decompressing the data takes longer than the tiny runs on them."""
+    from tasks import embedded
+
+    read = embedded.read
+    embedded.read = functools.lru_cache(maxsize=None)(read)
+    yield
+    embedded.read = read

@@ -1,0 +1,141 @@
+"""Boards: who may stand beside whom, in which order, and the same in every form."""
+
+from __future__ import annotations
+
+import io
+import statistics
+
+import pytest
+from rich.console import Console
+
+from suite import board, record
+from suite.board import boards
+from tests.suite.tiny import made_record
+
+
+def only(records):
+    found = boards(records)
+    assert len(found) == 1
+    return found[0]
+
+
+def forecast(mixer, value, **more):
+    return made_record(mixer, value, task="household-power", metric="mse", higher=False, domain="forecasting", **more)
+
+
+def test_an_accuracy_is_ordered_from_high_to_low():
+    rows = only([made_record("softmax", 0.5), made_record("fem", 0.7), made_record("no-mixing", 0.6)]).rows
+    assert [(row.mixer, row.place) for row in rows] == [("fem", 1), ("no-mixing", 2), ("softmax", 3)]
+
+
+def test_an_error_is_ordered_from_low_to_high():
+    rows = only([forecast("softmax", 0.5), forecast("fem", 0.7), forecast("no-mixing", 0.4)]).rows
+    assert [(row.mixer, row.place) for row in rows] == [("no-mixing", 1), ("softmax", 2), ("fem", 3)]
+
+
+def test_a_row_is_the_mean_and_the_deviation_over_seeds():
+    values = [0.5, 0.6, 0.75]
+    row = only([made_record(value=v, seed=s) for s, v in enumerate(values)]).rows[0]
+    assert row.mean == pytest.approx(sum(values) / 3)
+    assert row.spread == pytest.approx(statistics.stdev(values))
+    assert [r.seed for r in row.records] == [0, 1, 2]
+
+
+def test_one_seed_has_no_deviation():
+    assert only([made_record()]).rows[0].spread is None
+
+
+def test_of_a_repeated_seed_the_newest_counts():
+    row = only([made_record(value=0.5, name="a"), made_record(value=0.9, name="b")]).rows[0]
+    assert (row.mean, len(row.records), row.first.id) == (0.9, 1, "b")
+
+
+def test_an_unmatched_run_stands_last_and_has_no_place():
+    rows = only([made_record("fem", 0.99, matched=False), made_record("softmax", 0.5)]).rows
+    assert [(row.mixer, row.place) for row in rows] == [("softmax", 1), ("fem", None)]
+
+
+def test_a_matched_row_keeps_its_place_among_unmatched_ones():
+    records = [made_record("fem", 0.99, matched=False), made_record("no-mixing", 0.98, matched=False), made_record("softmax", 0.5)]
+    assert [row.place for row in only(records).rows] == [1, None, None]
+
+
+@pytest.mark.parametrize("sets", [("steps=77",), ("depth=2",), ("shift=1",), ("evals=2",)])
+def test_runs_with_other_steps_shapes_or_data_stand_on_boards_of_their_own(sets):
+    found = boards([made_record("softmax"), made_record("fem", sets=sets)])
+    assert [len(b.rows) for b in found] == [1, 1]
+    assert found[0].deviations == ()  # the shipped recipe comes first
+    assert found[1].deviations == (sets[0],)
+    assert sets[0] in found[1].title
+
+
+def test_runs_of_another_protocol_or_other_data_stand_on_boards_of_their_own():
+    old = made_record("fem", protocol="fashion-mnist/0")
+    found = boards([made_record("softmax"), old])
+    assert [b.deviations for b in found] == [(), ("protocol fashion-mnist/0",)]
+    changed = made_record("fem")
+    changed = changed.model_copy(update={"data": changed.data.model_copy(update={"fingerprint": "0" * 64})})
+    assert len(boards([made_record("softmax"), changed])) == 2
+
+
+def test_tuned_rates_and_switches_share_the_board_as_rows_of_their_own():
+    rows = only([made_record("fem", 0.5), made_record("fem", 0.6, sets=("lr=0.25",)), made_record("fem", 0.7, sets=("lse=false",))]).rows
+    assert [row.mixer for row in rows] == ["fem (lse=off)", "fem (lr=0.25)", "fem"]
+
+
+def test_failed_diverged_and_interrupted_runs_are_counted_and_not_shown():
+    records = [made_record(), *(made_record("fem", seed=i, status=s) for i, s in enumerate(("failed", "diverged", "interrupted")))]
+    made = only(records)
+    assert [row.mixer for row in made.rows] == ["softmax"]
+    assert made.unfinished == 3
+    assert "3 unfinished" in board.markdown(made)
+
+
+def test_only_what_is_asked_for_is_shown():
+    records = [made_record(), forecast("softmax", 0.5)]
+    assert [b.task for b in boards(records, task="fashion-mnist")] == ["fashion-mnist"]
+    assert [b.task for b in boards(records, domain="forecasting")] == ["household-power"]
+    assert boards(records, scale="paper") == []
+
+
+def test_a_record_of_an_unknown_task_or_scale_spoils_no_board():
+    strange = made_record().model_copy(update={"task": "mnist"})
+    other = made_record().model_copy(update={"scale": "huge"})
+    assert not board.is_known(strange)
+    assert not board.is_known(other)
+    assert board.is_known(made_record())
+    assert len(boards([strange, other, made_record()])) == 1
+
+
+def terminal_text(made) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(board.table(made))
+    return stream.getvalue()
+
+
+def test_table_markdown_and_json_tell_the_same():
+    seeds = [made_record("fem", 0.6 + s / 100, seed=s) for s in range(3)]
+    records = [made_record("softmax", 0.5), *seeds, made_record("no-mixing", 0.9, matched=False)]
+    made = only(records)
+    plain, text, table = board.plain(made), board.markdown(made), terminal_text(made)
+    lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    rows = [line for line in table.splitlines() if line.startswith("│")]
+    assert len(plain["rows"]) == len(lines) == len(rows) == 3
+    for row, line, shown in zip(plain["rows"], lines, rows, strict=True):
+        for form in (line, shown):
+            assert row["mixer"] in form
+            assert f"{100 * row['mean']:.2f} %" in form
+            assert ("unmatched" in form) == (row["place"] is None)
+        assert [cell.strip() for cell in line.strip("| ").split("|")] == [cell.strip() for cell in shown.strip("│").split("│")]
+    assert plain["rows"][0]["values"] == [0.6, 0.61, 0.62]
+    assert plain["rows"][0]["runs"] == ["fem-0", "fem-1", "fem-2"]
+    assert "fem leads with 61.00 %" in text
+
+
+def test_local_records_are_read_and_a_damaged_one_is_left_out(runs):
+    for name in ("a", "b"):
+        (runs / name).mkdir(parents=True)
+        record.write(runs / name, made_record(name=name))
+    (runs / "b" / record.NAME).write_text("{}")
+    assert [made.id for made in board.local_records()] == ["a"]
+    assert board.count_records() == 2

@@ -1,0 +1,142 @@
+"""The budget: certificates equal what is counted on a real model, what does not fit is refused with both counts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import tasks
+from backbones.mixers import registry
+from suite import budget
+from suite.build import build_backbone, sequence_length
+from suite.errors import UserError
+from suite.resolve import resolve
+from tasks.base import ImageInput, InputSpec, SeriesInput, TextInput
+
+TASKS = ("sotu", "fashion-mnist", "household-power", "imagenet100")
+SMALL = ["dim=32", "model.heads=2", "depth=2", "ffn_width=88"]
+
+
+def prepared(task: str, mixer: str, sets=(), **more):
+    config = resolve(task=task, mixer=mixer, scale="board", sets=[*SMALL, *sets], **more)
+    return config, tasks.get(task)(config.data).spec
+
+
+def inputs(spec: InputSpec, batch: int) -> torch.Tensor:
+    match spec:
+        case TextInput():
+            return torch.randint(spec.vocab, (batch, spec.length))
+        case ImageInput():
+            return torch.randn(batch, spec.channels, spec.height, spec.width)
+        case SeriesInput():
+            return torch.randn(batch, spec.look_back, spec.channels)
+
+
+def counted_by_hand(backbone: torch.nn.Module) -> int:
+    """Everything in the blocks and the last norm: what is neither embedding, nor positions, nor head."""
+    trunk = backbone.trunk
+    inside = [p for block in trunk.blocks for p in block.parameters()] + list(trunk.norm.parameters())
+    return sum(p.numel() for p in inside)
+
+
+@pytest.mark.parametrize("mixer", ["softmax", "fem", "no-mixing"])
+@pytest.mark.parametrize("task", TASKS)
+def test_the_certificate_counts_what_a_real_model_has(task, mixer):
+    config, spec = prepared(task, mixer)
+    plan, certificate = budget.check(config, spec)
+    backbone = build_backbone(spec, config.model, plan.layers)
+    reference = build_backbone(spec, config.model, plan.reference)
+    assert certificate.parameters == counted_by_hand(backbone)
+    assert certificate.reference_parameters == counted_by_hand(reference)
+    assert certificate.total_parameters == sum(p.numel() for p in backbone.parameters())
+    assert certificate.mixer_parameters == sum(p.numel() for p in backbone.trunk.blocks[0].mixer.parameters())
+    assert certificate.reference_mixer_parameters == sum(p.numel() for p in reference.trunk.blocks[0].mixer.parameters())
+    assert certificate.ratio == certificate.parameters / certificate.reference_parameters
+    assert certificate.length == sequence_length(spec) == backbone.trunk.positions.shape[0]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_flops_of_the_reference_are_what_torch_counts(task, monkeypatch):
+    """FLOPs a token, image or window; torch counts a whole forward pass. Attention is read with plain products so that all are seen."""
+    config, spec = prepared(task, "softmax", ["patch=56"] if task == "imagenet100" else [])
+    plan, certificate = budget.check(config, spec)
+    backbone = build_backbone(spec, config.model, plan.layers)
+    backbone.reset_parameters()
+    batch = 2
+    units = batch * (sequence_length(spec) if isinstance(spec, TextInput) else 1)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+        backbone(inputs(spec, batch))
+    assert counter.get_total_flops() / units == pytest.approx(certificate.flops, rel=0.02)
+
+
+@pytest.mark.parametrize("task", ["sotu", "fashion-mnist"])
+def test_decoding_state_is_counted_for_causal_tasks_only(task):
+    config, spec = prepared(task, "softmax")
+    _, certificate = budget.check(config, spec)
+    if not spec.causal:
+        assert certificate.state_bytes == 0
+        return
+    mixer = registry.get("softmax")(config.mixer_options, config.model.dim, sequence_length(spec))
+    assert certificate.state_bytes == config.model.depth * mixer.init_state(1, sequence_length(spec)).bytes()
+
+
+def test_a_mixer_too_big_is_refused_with_both_counts_and_what_fits():
+    config, spec = prepared("fashion-mnist", "fem", ["d_v=64"])
+    with pytest.raises(UserError) as caught:
+        budget.check(config, spec)
+    message = str(caught.value)
+    certificate = budget.certify(config, spec, budget.solve(config, spec))
+    for what in ("parameters", "reference_parameters", "mixer_parameters", "reference_mixer_parameters"):
+        assert f"{getattr(certificate, what):,}" in message
+    assert "what fits: mixer.d_v=" in message
+    assert "--unmatched" in message
+    fitting = [part.strip() for part in message.split("what fits: ")[1].split(" (or")[0].split(",")]
+    assert budget.check(*prepared("fashion-mnist", "fem", fitting))[1].matched
+
+
+def test_a_mixer_too_small_is_refused_too():
+    config, spec = prepared("fashion-mnist", "fem", ["d_v=4", "d_k=4"])
+    with pytest.raises(UserError, match="not matched"):
+        budget.check(config, spec)
+
+
+def test_declared_unmatched_it_gets_a_certificate_that_says_so():
+    config, spec = prepared("fashion-mnist", "fem", ["d_v=64"], unmatched=True)
+    _, certificate = budget.check(config, spec)
+    assert not certificate.matched
+    assert len(certificate.reasons) == 2
+
+
+def test_a_mixer_without_any_size_at_a_shape_is_one_line(monkeypatch):
+    monkeypatch.setattr(registry.get("fem"), "candidates", classmethod(lambda *_: []))
+    config, spec = prepared("fashion-mnist", "fem")
+    with pytest.raises(UserError, match=r"no size at dim=32 with 2 heads"):
+        budget.check(config, spec)
+
+
+def test_the_feed_forward_width_takes_up_what_the_mixer_leaves_and_no_more_than_a_twentieth():
+    for task in TASKS:
+        config, spec = prepared(task, "fem")
+        plan, certificate = budget.check(config, spec)
+        left = (certificate.reference_mixer_parameters - certificate.mixer_parameters) / (3 * config.model.dim)
+        assert abs(certificate.ffn_width - certificate.reference_ffn_width - left) <= 0.5
+        assert abs(certificate.ffn_width / certificate.reference_ffn_width - 1) <= 0.05
+        assert {layer.ffn_width for layer in plan.layers} == {certificate.ffn_width}
+
+
+def test_an_oversize_mixer_cannot_hide_behind_a_thin_feed_forward_layer():
+    """With few enough parameters in all, the mixer's own share still refuses it."""
+    config, spec = prepared("fashion-mnist", "fem", ["d_v=20", "d_k=40", "ffn_width=2000"])
+    certificate = budget.certify(config, spec, budget.solve(config, spec))
+    assert abs(certificate.ratio - 1) < 0.01
+    assert certificate.mixer_ratio > 1.05
+    assert not certificate.matched
+
+
+def test_a_hybrid_keeps_softmax_where_it_says():
+    config, spec = prepared("fashion-mnist", "fem", hybrid="first")
+    plan, certificate = budget.check(config, spec)
+    assert [layer.mixer for layer in plan.layers] == ["softmax", "fem"]
+    assert plan.layers[0].ffn_width == config.model.ffn_width
+    assert certificate.mixer_parameters == registry.get("fem").cost(plan.layers[1].config, 32, sequence_length(spec)).parameters

@@ -1,0 +1,129 @@
+"""Records: a strict schema, a hash over the content, nothing read that does not hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from suite import record
+from suite.record import RecordError
+from tests.suite.tiny import made_record
+
+
+@pytest.fixture
+def written(tmp_path) -> Path:
+    return record.write(tmp_path, made_record())
+
+
+def edited(path: Path, change: Callable[[dict[str, Any]], None], *, reseal: bool = False) -> Path:
+    content = json.loads(path.read_text())
+    change(content)
+    if reseal:
+        del content["hash"]
+        content["hash"] = record.digest(content)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_what_was_written_is_read_back_equal(written):
+    assert record.read(written) == made_record().sealed()
+
+
+def test_the_file_does_not_depend_on_the_order_of_fields(written):
+    def turn(content):
+        items = list(content.items())
+        content.clear()
+        content.update(reversed(items))
+
+    assert record.read(edited(written, turn)) == made_record().sealed()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["metrics"]["test"].update(top1=0.51),
+        lambda c: c["config"]["train"].update(lr=0.1),
+        lambda c: c["certificate"].update(matched=False),
+        lambda c: c.update(seed=1),
+        lambda c: c.update(hash="0" * 64),
+    ],
+)
+def test_an_edited_record_is_refused(written, change):
+    with pytest.raises(RecordError, match="hash does not match"):
+        record.read(edited(written, change))
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        (lambda c: c.update(surplus=1), "surplus"),
+        (lambda c: c["timing"].update(surplus=1), "timing.surplus"),
+        (lambda c: c.pop("identity"), "identity"),
+        (lambda c: c.update(status="won"), "status"),
+        (lambda c: c.update(schema="mixer-suite/run/0"), "schema"),
+        (lambda c: c["metrics"]["test"].update(top1="high"), "metrics.test.top1"),
+        (lambda c: c["metrics"]["test"].update(top1=float("nan")), "metrics.test.top1"),
+        (lambda c: c["timing"].update(step_s=float("inf")), "timing.step_s"),
+        (lambda c: c.update(loss_trace=[[1, float("nan")]]), "loss_trace"),
+    ],
+)
+def test_a_record_off_its_schema_is_refused_by_the_name_of_what_is_off(written, change, where):
+    with pytest.raises(RecordError, match="does not fit the schema") as caught:
+        record.read(edited(written, change))
+    assert where in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_nan_in_a_free_part_is_refused(written):
+    with pytest.raises(RecordError):
+        record.read(edited(written, lambda c: c["config"]["train"].update(lr=float("nan"))))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_figure_that_is_not_finite_never_gets_into_a_record(value):
+    with pytest.raises(ValueError, match="finite"):
+        made_record(value=value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "\x00", '{"schema": 1}'])
+def test_a_damaged_file_is_one_line(tmp_path, content):
+    path = tmp_path / record.NAME
+    path.write_text(content)
+    with pytest.raises(RecordError) as caught:
+        record.read(path)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_or_unreadable_file_is_one_line(tmp_path):
+    with pytest.raises(RecordError, match="does not exist"):
+        record.read(tmp_path / record.NAME)
+    (tmp_path / record.NAME).write_bytes(b"\xff\xfe")
+    with pytest.raises(RecordError, match="cannot be read"):
+        record.read(tmp_path / record.NAME)
+
+
+def test_a_record_over_the_limit_is_not_written(tmp_path):
+    big = made_record().model_copy(update={"error": "x" * record.MAX_BYTES})
+    with pytest.raises(RecordError, match="65536 are allowed"):
+        record.write(tmp_path, big)
+    assert not list(tmp_path.iterdir())
+
+
+def test_writing_leaves_the_old_record_whole_when_it_fails(tmp_path, monkeypatch):
+    record.write(tmp_path, made_record(value=0.5))
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        record.write(tmp_path, made_record(value=0.6))
+    assert record.read(tmp_path / record.NAME).metrics["test"]["top1"] == 0.5
+    assert [path.name for path in tmp_path.iterdir()] == [record.NAME]
+
+
+def test_same_figures_compares_metrics_only_and_bit_for_bit():
+    one = made_record(value=0.1 + 0.2)
+    assert record.same_figures(one, made_record(value=0.1 + 0.2, name="other"))
+    assert not record.same_figures(one, made_record(value=0.3))

@@ -1,0 +1,231 @@
+"""Stopping and going on: signals, kill -9, damaged checkpoints. A resumed run equals the uninterrupted one bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from suite import checkpoint, record
+from suite.record import Record
+from suite.run import Outcome, resume, start
+from tests.suite.test_runs import at_step
+from tests.suite.tiny import TASKS, tiny_arguments, tiny_config
+
+#: Everything that draws random numbers while training, and averaged weights.
+RANDOM = ("dropout=0.2", "drop_path=0.3", "ema=0.9")
+
+
+@pytest.fixture(autouse=True)
+def _untracked(monkeypatch):
+    monkeypatch.setenv("SUITE_TRACKING", "off")
+
+
+def equal_runs(one: Record, two: Record) -> bool:
+    return record.same_figures(one, two) and one.loss_trace == two.loss_trace and one.selection == two.selection
+
+
+def interrupted_at(monkeypatch, step: int, number: int, *sets: str, task: str = "fashion-mnist", mixer: str = "fem") -> Outcome:
+    with monkeypatch.context() as patch:
+        at_step(patch, step, lambda: os.kill(os.getpid(), number))
+        return start(tiny_config(task, mixer, *sets), data_dir=None, device="cpu")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_between_two_steps_and_the_run_can_be_resumed(monkeypatch, suite, runs, number, code):
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, lambda: os.kill(os.getpid(), number))
+        ended = suite(*tiny_arguments("fashion-mnist"))
+    [folder] = runs.iterdir()
+    made = record.read(folder / record.NAME)
+    assert ended.code == code
+    assert (made.status, made.error) == ("interrupted", f"stopped by {signal.Signals(number).name}")
+    assert f"go on with: suite run --resume {folder.name}" in ended.err
+    assert [step for step, _ in made.loss_trace] == [1, 2, 3]
+    outcome = resume(folder.name, data_dir=None, device="cpu")
+    assert (outcome.exit_code, outcome.record.status, outcome.record.resumed_at) == (0, "finished", [3])
+    assert outcome.record.created == made.created
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("sets", [(), RANDOM], ids=["plain", "random"])
+def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(monkeypatch, task, sets):
+    whole = start(tiny_config(task, "fem", *sets), data_dir=None, device="cpu").record
+    stopped = interrupted_at(monkeypatch, 3, signal.SIGTERM, *sets, task=task).record
+    torch.manual_seed(123)  # the process that resumes has drawn other numbers before
+    assert equal_runs(resume(stopped.id, data_dir=None, device="cpu").record, whole)
+
+
+def test_a_run_may_be_interrupted_twice(monkeypatch):
+    whole = start(tiny_config("fashion-mnist", "fem", *RANDOM), data_dir=None, device="cpu").record
+    stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, *RANDOM).record
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        resume(stopped.id, data_dir=None, device="cpu")
+    last = resume(stopped.id, data_dir=None, device="cpu").record
+    assert last.resumed_at == [1, 5]
+    assert equal_runs(last, whole)
+
+
+def test_a_run_stopped_after_its_last_step_only_tests(monkeypatch):
+    whole = start(tiny_config("fashion-mnist", "fem"), data_dir=None, device="cpu").record
+
+    def fail(*arguments, **more):
+        raise RuntimeError("the power went off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("suite.run.evaluate", fail)
+        stopped = start(tiny_config("fashion-mnist", "fem"), data_dir=None, device="cpu").record
+    assert stopped.status == "failed"
+    assert equal_runs(resume(stopped.id, data_dir=None, device="cpu").record, whole)
+
+
+def test_a_second_signal_ends_the_run_at_once(monkeypatch):
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, twice)
+        outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
+    assert (outcome.exit_code, outcome.record.status) == (130, "interrupted")
+
+
+def test_a_second_signal_while_tracking_is_closed_loses_neither_record_nor_exit_code(monkeypatch, capsys):
+    def close(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("suite.run.close_tracker", close)
+    outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
+    assert (outcome.exit_code, record.read(outcome.path).status) == (0, "finished")
+    assert "tracking: cut short by a second signal" in capsys.readouterr().err
+
+
+def test_trouble_in_tracking_loses_neither_record_nor_exit_code(monkeypatch, capsys):
+    monkeypatch.setattr("suite.run.close_tracker", lambda *_: 1 / 0)
+    outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
+    assert (outcome.exit_code, record.read(outcome.path).status) == (0, "finished")
+    assert f"suite upload {outcome.record.id}" in capsys.readouterr().err
+
+
+def test_handlers_are_put_back_after_a_run():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    start(tiny_config("fashion-mnist", "softmax", "steps=1"), data_dir=None, device="cpu")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+DAMAGES = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:1000]),
+    "empty": lambda path: path.write_bytes(b""),
+    "not a checkpoint": lambda path: path.write_text("hello"),
+    "a list": lambda path: torch.save([1, 2], path),
+    "of another format": lambda path: torch.save({"format": 0}, path),
+    "of another config": lambda path: torch.save({**torch.load(path), "identity": "0"}, path),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_one_line(monkeypatch, suite, damage):
+    stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax")
+    DAMAGES[damage](stopped.path.with_name(checkpoint.NAME))
+    ended = suite("run", "--resume", stopped.record.id)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert "start" in ended.err
+    assert "anew" in ended.err
+
+
+def test_a_checkpoint_that_executes_something_is_not_read(monkeypatch, suite, tmp_path):
+    stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax")
+    path = stopped.path.with_name(checkpoint.NAME)
+    torch.save({**torch.load(path), "surplus": Trap(tmp_path / "sprung")}, path)
+    ended = suite("run", "--resume", stopped.record.id)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert not (tmp_path / "sprung").exists()
+
+
+class Trap:
+    """An object whose unpickling makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_damaged_record_of_a_stopped_run_is_one_line(monkeypatch, suite):
+    stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax")
+    stopped.path.write_text("{}")
+    ended = suite("run", "--resume", stopped.record.id)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+
+
+def test_a_checkpoint_is_whole_or_the_old_one(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, {"step": 1})
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(tmp_path, {"step": 2})
+    assert checkpoint.load(tmp_path, torch.device("cpu"))["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
+
+
+# --- real processes -----------------------------------------------------------------------------------------------------------------
+
+LONG = ("steps=120", "evals=40")
+
+
+def process(runs: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "SUITE_HOME": str(runs), "SUITE_TRACKING": "off", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "suite.cli", *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_checkpoint(runs: Path, running: subprocess.Popen[str]) -> Path:
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if found := list(runs.glob(f"*/{checkpoint.NAME}")):
+            return found[0].parent
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.002)
+    raise AssertionError("no checkpoint came")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "sets"), [("sotu", ()), ("fashion-mnist", ()), ("household-power", RANDOM)])
+def test_a_run_killed_in_the_middle_and_resumed_equals_the_uninterrupted_one(runs, task, sets):
+    whole = start(tiny_config(task, "fem", *LONG, *sets), data_dir=None, device="cpu").record
+    killed_runs = runs / "killed"
+    running = process(killed_runs, *tiny_arguments(task, "fem", *LONG, *sets))
+    folder = wait_for_checkpoint(killed_runs, running)
+    running.kill()
+    assert running.wait() == -signal.SIGKILL
+    running.communicate()
+    assert not (folder / record.NAME).exists()
+    at = torch.load(folder / checkpoint.NAME)["step"]
+    assert 0 < at < 120
+    resumed = process(killed_runs, "run", "--resume", folder.name, "--device", "cpu")
+    _, err = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, err
+    made = record.read(folder / record.NAME)
+    assert made.resumed_at == [at]
+    assert made.identity == whole.identity
+    assert equal_runs(made, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_real_process_ends_with_the_signals_exit_code(runs, number, code):
+    running = process(runs, *tiny_arguments("fashion-mnist", "fem", "steps=5000", "evals=500"))
+    folder = wait_for_checkpoint(runs, running)
+    running.send_signal(number)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == code
+    assert "Traceback" not in err
+    assert record.read(folder / record.NAME).status == "interrupted"
