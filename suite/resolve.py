@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 import tasks
 from backbones.mixers import registry
-from backbones.mixers.base import Mixer
+from backbones.mixers.base import Mixer, MixerConfig
 from suite.config import ModelConfig, RunConfig, TrainConfig
 from suite.errors import UserError, did_you_mean
 from suite.hybrids import resolve_hybrid
@@ -138,7 +138,6 @@ def resolve(
     for name in SECTIONS:
         sections[name].update({k: v for k, v in given.get(name, {}).items() if (name, k) != ("mixer", "name")})
     models = _models(task_class, mixer_class)
-    sections["mixer"].setdefault("heads", sections["model"].get("heads", ModelConfig().heads))
     for option, section, field, value in (
         ("--steps", "train", "steps", steps), ("--horizon", "data", "horizon", horizon), ("--track", "data", "track", track),
     ):  # fmt: skip
@@ -146,11 +145,8 @@ def resolve(
             if field not in models[section].model_fields:
                 raise UserError(f"{option} is an option of forecasting tasks; {task!r} has none")
             sections[section][field] = value
-    parsed = [_parse_set(text, models) for text in sets]
-    for section, field, value in parsed:
+    for section, field, value in (_parse_set(text, models) for text in sets):
         sections[section][field] = value
-    if any((s, f) == ("model", "heads") for s, f, _ in parsed) and not any((s, f) == ("mixer", "heads") for s, f, _ in parsed):
-        sections["mixer"]["heads"] = sections["model"]["heads"]
     config = _assemble(task, mixer, scale, _seed(seed, given), hybrid or given.get("hybrid"), task_class, models, sections)
     if skip_variant_layers and not config.hybrid:
         raise UserError("--skip-variant-layers needs a hybrid: without softmax layers none would be left (for example --hybrid even)")
@@ -177,7 +173,7 @@ def _assemble(
     data = _validated("data", models["data"], sections["data"])
     model = _validated("model", ModelConfig, sections["model"])
     causal = task_class(data).spec.causal
-    options = _validated("mixer", models["mixer"], {"causal": causal, **sections["mixer"]})
+    options = _validated("mixer", models["mixer"], {"causal": causal, **_heads(models["mixer"], model), **sections["mixer"]})
     if options.causal != causal:
         raise UserError(f"mixer.causal: task {task!r} decides it ({str(causal).lower()}), {str(options.causal).lower()} was given")
     train = _validated("train", TrainConfig, sections["train"])
@@ -185,6 +181,12 @@ def _assemble(
         task=task, scale=scale, seed=seed, mixer=mixer, data=data, mixer_options=options,
         hybrid=resolve_hybrid(hybrid, model.depth) if hybrid else (), model=model, train=train,
     )  # fmt: skip
+
+
+def _heads(mixer_config: type[BaseModel], model: ModelConfig) -> dict[str, int]:
+    """The reference's heads, unless the mixer's paper has a number of its own (HyperMLP: 2)."""
+    own = mixer_config.model_fields["heads"].default != MixerConfig.model_fields["heads"].default
+    return {} if own else {"heads": model.heads}
 
 
 def from_canonical(content: Mapping[str, Any]) -> RunConfig:
