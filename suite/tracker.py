@@ -28,7 +28,7 @@ from suite.tracking_process import NoWorker, WorkerProcess
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-_FINISH_S = 60.0  # the longest a run waits at its end for a store that has not failed so far
+_FINISH_S = 120.0  # the longest a run waits at its end for a store that has not failed so far
 _TROUBLED_S = 5.0  # and for one that has
 _METRIC_NAME = re.compile(r"[^\w\-. :/]", re.ASCII)
 _PARAM_LIMIT, _TAG_LIMIT = 6000, 8000

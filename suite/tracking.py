@@ -6,6 +6,7 @@ commands: the board, dead runs, upload.
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 import sqlite3
@@ -84,14 +85,17 @@ class Store:
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         self._home, self._uri = home, uri
-        with _turns(home, uri), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MLflow's first import and use warn of its own dependencies, which is not for our users
             from mlflow.tracking.client import MlflowClient
 
-            self._client: Any = MlflowClient(tracking_uri=uri)
             if uri.startswith("sqlite"):
-                self._client.search_experiments(max_results=1)  # the database is opened, and migrated, by its first use
-                _write_ahead(uri)
+                importlib.import_module("mlflow.store.tracking.sqlalchemy_store")  # here, for imports must not wait for each other
+            with _turns(home, uri):
+                self._client: Any = MlflowClient(tracking_uri=uri)
+                if uri.startswith("sqlite"):
+                    self._client.search_experiments(max_results=1)  # the database is opened, and migrated, by its first use
+                    _write_ahead(uri)
 
     def experiment(self, name: str) -> str:
         """The id of the experiment, made (or taken out of the bin) where needed. Several processes may ask at once."""

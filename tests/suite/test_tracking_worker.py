@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -36,13 +37,26 @@ def _local(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory):
+    """A store to copy: making one takes seconds, and only one test is about that."""
+    folder = tmp_path_factory.mktemp("store")
+    Store(folder, tracking_uri(folder))
+    return folder
+
+
 @pytest.fixture
-def train(tmp_path):
+def home(tmp_path, empty_store):
+    return shutil.copytree(empty_store, tmp_path / "runs")
+
+
+@pytest.fixture
+def train():
     """Starts the stand-in; whatever still runs at the end of the test is killed."""
     started = []
 
-    def start(run="run-a", first=0, last=10**9, resume=False, code=_TRAIN):
-        arguments = [str(tmp_path), run, str(first), str(last), "resume" if resume else "anew"]
+    def start(home, run="run-a", first=0, last=10**9, resume=False, code=_TRAIN):
+        arguments = [str(home), run, str(first), str(last), "resume" if resume else "anew"]
         started.append(subprocess.Popen([sys.executable, "-c", code, *arguments], start_new_session=True, stderr=subprocess.DEVNULL))
         return started[-1]
 
@@ -69,83 +83,83 @@ def _store_points(home):
         return []
 
 
-def test_a_run_arrives_and_ends_as_it_said(tmp_path):
+def test_a_run_arrives_and_ends_as_it_said(home):
     said: list[str] = []
-    with tracker(tmp_path, warnings=said) as tracked:
+    with tracker(home, warnings=said) as tracked:
         for step in range(20):
             tracked.log(step, {"train/loss": float(step)})
         tracked.flush()
         run = tracked.wait()
         assert run is not None
-        assert points(tmp_path, "train/loss") == [(step, float(step)) for step in range(20)]
+        assert points(home, "train/loss") == [(step, float(step)) for step in range(20)]
         tracked.log(20, {"train/loss": 20.0})
         worker = tracked._worker._process
     assert worker.poll() == 0
-    assert (run.run_id, run.uri) == (rows(tmp_path, "select run_uuid from runs")[0][0], "sqlite:///mlflow.db")
-    assert len(points(tmp_path, "train/loss")) == 21
-    assert statuses(tmp_path) == [("fem · quick · seed 0", "FINISHED")]
+    assert (run.run_id, run.uri) == (rows(home, "select run_uuid from runs")[0][0], "sqlite:///mlflow.db")
+    assert len(points(home, "train/loss")) == 21
+    assert statuses(home) == [("fem · quick · seed 0", "FINISHED")]
     assert said == []
-    assert sorted(path.name for path in (tmp_path / "run-a").iterdir()) == [JOURNAL, "tracking.lock", "tracking.state.json"]
+    assert sorted(path.name for path in (home / "run-a").iterdir()) == [JOURNAL, "tracking.lock", "tracking.state.json"]
 
 
 @pytest.mark.slow
-def test_a_killed_run_is_ended_by_its_worker_and_goes_on_when_resumed(tmp_path, train):
-    process = train()
-    wait_for(lambda: len(_store_points(tmp_path)) > 100, "points arrive")
+def test_a_killed_run_is_ended_by_its_worker_and_goes_on_when_resumed(home, train):
+    process = train(home)
+    wait_for(lambda: len(_store_points(home)) > 100, "points arrive")
     _kill(process)
-    wait_for(lambda: statuses(tmp_path)[0][1] == "KILLED", "the worker ends the run")
-    logged = len(_store_points(tmp_path))
-    assert logged >= _journal_length(tmp_path) - 3  # start, finish, and perhaps a torn line: nothing written was left behind
-    resumed = train(first=logged // 2, last=logged + 50, resume=True)
+    wait_for(lambda: statuses(home)[0][1] == "KILLED", "the worker ends the run")
+    logged = len(_store_points(home))
+    assert logged >= _journal_length(home) - 3  # start, finish, and perhaps a torn line: nothing written was left behind
+    resumed = train(home, first=logged // 2, last=logged + 50, resume=True)
     assert resumed.wait(180) == 0
-    assert _store_points(tmp_path) == [(step, 1 / (step + 1)) for step in range(logged + 50)]
-    assert statuses(tmp_path) == [("run-a", "FINISHED")]
+    assert _store_points(home) == [(step, 1 / (step + 1)) for step in range(logged + 50)]
+    assert statuses(home) == [("run-a", "FINISHED")]
 
 
 @pytest.mark.slow
-def test_a_run_resumed_at_once_after_a_kill_ends_as_running_then_finished(tmp_path, train):
-    process = train()
-    wait_for(lambda: len(_store_points(tmp_path)) > 100, "points arrive")
+def test_a_run_resumed_at_once_after_a_kill_ends_as_running_then_finished(home, train):
+    process = train(home)
+    wait_for(lambda: len(_store_points(home)) > 100, "points arrive")
     _kill(process)
-    logged = _journal_length(tmp_path)
-    assert train(first=0, last=logged + 500, resume=True).wait(180) == 0
-    assert _store_points(tmp_path) == [(step, 1 / (step + 1)) for step in range(logged + 500)]
-    assert statuses(tmp_path) == [("run-a", "FINISHED")]
+    logged = _journal_length(home)
+    assert train(home, first=0, last=logged + 500, resume=True).wait(180) == 0
+    assert _store_points(home) == [(step, 1 / (step + 1)) for step in range(logged + 500)]
+    assert statuses(home) == [("run-a", "FINISHED")]
 
 
 @pytest.mark.slow
-def test_when_run_and_worker_are_killed_the_doctor_ends_the_run(tmp_path, train):
-    dead, alive = train("dead"), train("alive")
-    wait_for(lambda: len(_store_points(tmp_path)) > 100 and len(statuses(tmp_path)) == 2, "both runs are in the store")
+def test_when_run_and_worker_are_killed_the_doctor_ends_the_run(home, train):
+    dead, alive = train(home, "dead"), train(home, "alive")
+    wait_for(lambda: len(_store_points(home)) > 100 and len(statuses(home)) == 2, "both runs are in the store")
     workers = psutil.Process(dead.pid).children()
     assert len(workers) == 1
     workers[0].kill()
     _kill(dead)
-    assert dict(statuses(tmp_path)) == {"dead": "RUNNING", "alive": "RUNNING"}
-    closed = close_dead_runs(tmp_path)
+    assert dict(statuses(home)) == {"dead": "RUNNING", "alive": "RUNNING"}
+    closed = close_dead_runs(home)
     assert [line.split(" (")[0] for line in closed] == ["dead"]
-    assert dict(statuses(tmp_path)) == {"dead": "KILLED", "alive": "RUNNING"}
+    assert dict(statuses(home)) == {"dead": "KILLED", "alive": "RUNNING"}
     _kill(alive)
-    wait_for(lambda: dict(statuses(tmp_path))["alive"] == "KILLED", "the other worker ends its run")
+    wait_for(lambda: dict(statuses(home))["alive"] == "KILLED", "the other worker ends its run")
 
 
 @pytest.mark.slow
-def test_ctrl_c_and_sigterm_for_the_whole_group_lose_nothing(tmp_path, train):
+def test_ctrl_c_and_sigterm_for_the_whole_group_lose_nothing(home, train):
     code = _TRAIN.replace("import sys, time", "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(143))")
     for run, number, returned in (("int", signal.SIGINT, None), ("term", signal.SIGTERM, 143)):
-        process = train(run, code=code)
-        wait_for(lambda name=run: name in dict(statuses(tmp_path)) if _store_points(tmp_path) else False, "the run is in the store")
+        process = train(home, run, code=code)
+        wait_for(lambda name=run: name in dict(statuses(home)) if _store_points(home) else False, "the run is in the store")
         os.killpg(process.pid, number)
         ended = process.wait(120)
         assert returned is None or ended == returned
-        assert dict(statuses(tmp_path))[run] == "KILLED"
-        logged = _journal_length(tmp_path, run) - 2
-        assert len(points(tmp_path, "train/loss", rows(tmp_path, "select run_uuid from runs where name = ?", run)[0][0])) == logged
+        assert dict(statuses(home))[run] == "KILLED"
+        logged = _journal_length(home, run) - 2
+        assert len(points(home, "train/loss", rows(home, "select run_uuid from runs where name = ?", run)[0][0])) == logged
 
 
 @pytest.mark.slow
 def test_processes_that_make_the_same_store_at_once_all_arrive(tmp_path, train):
-    processes = [train(f"run-{n}", last=200) for n in range(4)]
+    processes = [train(tmp_path, f"run-{n}", last=200) for n in range(4)]
     assert [process.wait(180) for process in processes] == [0, 0, 0, 0]
     assert sorted(statuses(tmp_path)) == [(f"run-{n}", "FINISHED") for n in range(4)]
     assert len(_store_points(tmp_path)) == 800
@@ -225,9 +239,9 @@ def test_a_server_that_never_answers_slows_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_worker_that_dies_costs_a_warning_not_the_run(tmp_path):
+def test_a_worker_that_dies_costs_a_warning_not_the_run(home):
     said: list[str] = []
-    with tracker(tmp_path, warnings=said) as tracked:
+    with tracker(home, warnings=said) as tracked:
         tracked.log(0, {"train/loss": 0.0})
         tracked.wait()
         tracked._worker._process.kill()
@@ -237,26 +251,26 @@ def test_a_worker_that_dies_costs_a_warning_not_the_run(tmp_path):
     assert time.monotonic() - begin < 2
     assert len(said) == 1
     assert "ended early" in said[0]
-    assert upload(tmp_path / "run-a", tmp_path).run_id
-    assert points(tmp_path, "train/loss") == [(0, 0.0), (1, 1.0)]
-    assert statuses(tmp_path)[0][1] == "FINISHED"
+    assert upload(home / "run-a", home).run_id
+    assert points(home, "train/loss") == [(0, 0.0), (1, 1.0)]
+    assert statuses(home)[0][1] == "FINISHED"
 
 
 @pytest.mark.slow
-def test_a_journal_that_is_still_being_delivered_is_not_uploaded_beside(tmp_path):
-    with tracker(tmp_path) as tracked:
+def test_a_journal_that_is_still_being_delivered_is_not_uploaded_beside(home):
+    with tracker(home) as tracked:
         tracked.wait()
         with pytest.raises(Exception, match="still being tracked"):
-            upload(tmp_path / "run-a", tmp_path)
+            upload(home / "run-a", home)
 
 
 @pytest.mark.slow
-def test_the_training_process_keeps_its_interpreter_while_the_worker_connects(tmp_path):
+def test_the_training_process_keeps_its_interpreter_while_the_worker_connects(home):
     """No import of MLflow in this process, and one thread more, that sleeps."""
     threads = threading.active_count()
-    with tracker(tmp_path) as tracked:
+    with tracker(home) as tracked:
         assert threading.active_count() == threads + 1
         begin = time.thread_time()
         tracked.wait()
         assert time.thread_time() - begin < 0.1
-    assert tracking_uri(tmp_path).startswith("sqlite:///")
+    assert tracking_uri(home).startswith("sqlite:///")
