@@ -64,7 +64,7 @@ def keeps_shape(probe: Probe) -> None:
 @check("range", "values and gradients are finite for inputs of scale 1e-4, 1 and 1e4, constant inputs and zeros, in fp32 and bf16 autocast")
 def stays_finite(probe: Probe) -> None:
     mixer = probe.build(D, 64)
-    for tokens in (1, 13, 64):
+    for tokens in (1, 33):
         cases = {f"N(0, {scale:g}²)": probe.case(2, tokens, D, scale=scale) for scale in SCALES}
         cases["all equal"] = probe.case(2, tokens, D).map(lambda z: z[:, :1].expand_as(z).contiguous())
         cases["all zero"] = probe.case(2, tokens, D).map(torch.zeros_like)

@@ -44,7 +44,7 @@ def _as_function(mixer: Mixer, context: Context) -> tuple[Callable[..., Tensor],
 
 @check("gradcheck", "its gradients are the numerical ones, for the input and every parameter (fp64, along random directions)")
 def gradients_are_right(probe: Probe) -> None:
-    for tokens in (1, 5, 9):
+    for tokens in (1, 7):
         probe.at(B=2, T=tokens, D=D, dtype="float64")
         mixer, case = probe.build(D, 16, torch.float64), probe.case(2, tokens, D, torch.float64)
         function, parameters = _as_function(mixer, case.context)
