@@ -215,6 +215,7 @@ def test_a_head_that_says_nothing_forecasts_what_the_norm_took_away():
     window = torch.randn(2, 40, 3, dtype=torch.float64) + 5
     with torch.no_grad():
         model.head.weight.zero_()
+        model.head.bias.zero_()
         model.embedding_gain.copy_(torch.tensor([0.5, 1.5, 2.0]))
         model.embedding_bias.copy_(torch.tensor([-0.3, 0.0, 0.7]))
     std = (window.var(1, correction=0, keepdim=True) + 1e-5).sqrt()

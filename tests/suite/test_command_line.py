@@ -18,7 +18,7 @@ from tests.suite.tiny import made_record, tiny_arguments, tiny_config
 CONFIG = {"--task", "--mixer", "--scale", "--horizon", "--track", "--hybrid", "--set", "--recipe"}
 #: The whole command line. A change here is a change for every user: keep old names working, or say in the notes what changed.
 COMMANDS = {
-    "run": CONFIG | {"--seed", "--steps", "--data-dir", "--device", "--resume", "--unmatched", "--json"},
+    "run": CONFIG | {"--seed", "--steps", "--data-dir", "--device", "--resume", "--unmatched", "--skip-variant-layers", "--json"},
     "list tasks": {"--json"},
     "list mixers": {"--json"},
     "show": CONFIG | {"RUN", "--json"},
@@ -29,6 +29,7 @@ COMMANDS = {
     "ui": {"--task", "--port", "--browser", "--no-browser"},
     "upload": {"RUN"},
     "doctor": {"--json"},
+    "generate": {"RUN", "--prompt", "--tokens", "--temperature", "--top-k", "--seed", "--device", "--json"},
     "check": {"MIXER", "--slow", "--json"},
 }
 
@@ -151,6 +152,9 @@ MISTAKES = {
     "unknown track": (("run", "--task", "household-power", "--mixer", "fem", "--track", "fixed-95"), "'fixed-336' or 'fixed-96'"),
     "track of a task without": (("run", *FEM, "--track", "fixed-96"), "option of forecasting tasks"),
     "unknown hybrid": (("run", *FEM, "--hybrid", "evne"), "did you mean 'even'"),
+    "skipping without a hybrid": (("run", *FEM, "--skip-variant-layers"), "needs a hybrid"),
+    "generate from an unknown run": (("generate", "nothing"), "no run 'nothing'"),
+    "check of an unknown mixer": (("check", "fme"), "did you mean 'fem'"),
     "hybrid layer": (("run", *FEM, "--hybrid", "99"), "has layers 1 to"),
     "recipe that is not there": (("run", *FEM, "--recipe", "none.toml"), "does not exist"),
     "recipe that is a folder": (("run", *FEM, "--recipe", "."), "cannot be read"),

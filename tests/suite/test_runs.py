@@ -90,7 +90,7 @@ def test_the_same_config_gives_the_same_losses_and_figures_bit_for_bit(task):
 
 
 def test_training_lowers_the_loss():
-    made = run("fashion-mnist", "fem", "steps=40").record
+    made = run("fashion-mnist", "fem", "steps=40", "lr=1e-2").record
     losses = [loss for _, loss in made.loss_trace]
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
 
@@ -219,6 +219,18 @@ def test_an_unmatched_run_is_run_when_asked_for_and_never_ranks(suite):
     assert [(row["place"], row["matched"]) for row in one["rows"]] == [(None, False)]
 
 
+def test_a_hybrid_may_be_tested_once_more_without_its_other_layers(monkeypatch):
+    config = tiny_config("fashion-mnist", "fem")
+    config = config.model_copy(update={"hybrid": (1,), "skip_variant_layers": True})
+    skipped: list[frozenset[int]] = []
+    real = suite.run.evaluate
+    monkeypatch.setattr(suite.run, "evaluate", lambda model, *a, **k: skipped.append(model.trunk.skipped) or real(model, *a, **k))
+    made = start(config, data_dir=None, device="cpu").record
+    assert skipped == [frozenset(), frozenset({1})]  # counted from 0
+    assert set(made.metrics["test_skip"]) == set(made.metrics["test"])
+    assert made.metrics["test_skip"]["loss"] != made.metrics["test"]["loss"]
+
+
 def test_a_progress_line_a_validation_goes_to_stderr_and_the_result_to_stdout(suite):
     ended = suite(*tiny_arguments("fashion-mnist"))
     assert [line.split("  ")[0] for line in ended.err.splitlines()] == [f"fashion-mnist · softmax: step {s}/6" for s in (2, 4, 6)]
@@ -264,7 +276,7 @@ def test_a_folder_that_refuses_the_record_has_it_written_elsewhere_and_says_wher
 
 def test_a_record_that_no_disk_takes_is_told_whole_on_stderr(suite, limit_files, runs):
     limit_files(5_000)
-    ended = suite(*tiny_arguments("fashion-mnist", "softmax", "steps=1"))
+    ended = suite(*tiny_arguments("fashion-mnist", "softmax", "steps=40", "evals=1"))  # the trace makes the record long enough
     assert ended.code == 0, ended.err
     [line] = [line for line in ended.err.splitlines() if "written nowhere" in line]
     told = Record.model_validate_json(line.split("here it is: ")[1])
