@@ -41,16 +41,19 @@ def exact_read(
     """(E_p[v], log E_p[exp(u)]), `[B, T, H, d]` each. Not causal: without decays, every row sees everything."""
     B, T, H, k = log_q.shape
     state = empty_state(B, H, k, v.shape[-1], v, u is not None)
-    mus, logs = [], []
+    mus: list[Tensor] = []
+    logs: list[Tensor] = []
     for part in (slice(start, min(start + CHUNK, T)) for start in range(0, T, CHUNK)):
         inputs = [None if x is None else x[:, part].transpose(1, 2) for x in (log_q if causal else None, log_k, log_decay, v, u)]
         # recomputed in backward: a chunk's `[C, k, d]` never add up to `[T, k, d]`
         mu, log_mean, state = checkpoint(exact_chunk, state, *inputs, use_reentrant=False)
-        mus.append(mu)
-        logs.append(log_mean)
+        if mu is not None:
+            mus.append(mu)
+        if log_mean is not None:
+            logs.append(log_mean)
     if not causal:
         mu, log_mean = _mean_of_state(state, log_q.transpose(1, 2))
-        mus, logs = [mu], [log_mean]
+        mus, logs = [mu], [] if log_mean is None else [log_mean]
     return torch.cat(mus, dim=2).transpose(1, 2), None if u is None else torch.cat(logs, dim=2).transpose(1, 2)
 
 

@@ -2,9 +2,9 @@
 
     h_t = exp(Δ_t A) h_{t−1} + Δ_t B_t v_t          y_t = C_t·h_t
 
-Contract: Δ `[B, T, E]` ≥ 0, A `[N, E]` ≤ 0, B and C `[B, T, N]`, v `[B, T, c, E]` (c inputs under the same dynamics); y `[B, T, c, E]`; fp32
-or fp64. The state is `[c, N, E]` a sequence and exists for one chunk of tokens at a time; backward keeps the state at each chunk's start and
-sweeps the chunk again. One operation a token, on rows that stay in the cache.
+Contract: Δ `[B, T, E]` ≥ 0, A `[N, E]` ≤ 0, B and C `[B, T, N]`, v `[B, T, c, E]` (c inputs under the same dynamics); y `[B, T, c, E]`;
+fp32 or fp64. The state is `[c, N, E]` a sequence and exists for one chunk of tokens at a time; backward keeps the state at each chunk's
+start and sweeps the chunk again. One operation a token, on rows that stay in the cache.
 """
 
 from __future__ import annotations

@@ -33,25 +33,29 @@ def exact_read(
     """(E_p[v], log E_p[exp(u)])."""
     B, T, E = v_BTE.shape
     state = empty_state(B, a_NE.shape[0], E, v_BTE, u_BTE is not None)
-    mus, logs = [], []
+    mus: list[Tensor] = []
+    logs: list[Tensor] = []
     for part in (slice(start, min(start + CHUNK, T)) for start in range(0, T, CHUNK)):
         inputs = [None if x is None else x[:, part] for x in (log_delta, log_b, log_c, v_BTE, u_BTE)]
         mu, log_mean, state = checkpoint(_chunk, state, a_NE, log_skip_E, *inputs, use_reentrant=False)
         mus.append(mu)
-        logs.append(log_mean)
+        if log_mean is not None:
+            logs.append(log_mean)
     return torch.cat(mus, dim=1), None if u_BTE is None else torch.cat(logs, dim=1)
 
 
 def _chunk(
     state: State, a_NE: Tensor, log_skip_E: Tensor, log_delta: Tensor, log_b: Tensor, log_c: Tensor, v: Tensor, u: Tensor | None
 ) -> tuple[Tensor, Tensor | None, State]:
-    mus, logs = [], []
+    mus: list[Tensor] = []
+    logs: list[Tensor] = []
     for t in range(v.shape[1]):
         u_BE = None if u is None else u[:, t]
         mu, log_mean, state = exact_step(state, log_delta[:, t], a_NE, log_b[:, t], log_c[:, t], log_skip_E, v[:, t], u_BE)
         mus.append(mu)
-        logs.append(log_mean)
-    return torch.stack(mus, dim=1), None if u is None else torch.stack(logs, dim=1), state  # type: ignore[arg-type]
+        if log_mean is not None:
+            logs.append(log_mean)
+    return torch.stack(mus, dim=1), torch.stack(logs, dim=1) if logs else None, state
 
 
 @full_precision

@@ -3,7 +3,8 @@ forward and half from the end.
 
 - `aft` (arXiv 2105.14103): `p_t(i)_j ∝ exp(k_ij)`; the finished read is multiplied by `RMS(softplus(q_t))`.
 - `ssm` (selective diagonal state space, arXiv 2312.00752): `s_t = exp(Δ_t A) s_{t−1} + Δ_t B_t v_t`, `y_t = C_t·s_t + δ v_t`, divided by
-  the same recurrence run on ones, with `Δ = softplus(W_2 W_1 x + b)` (rank D/16), `B = softplus(W_B x)`, `C = softplus(W_C x)`, N = 16 states.
+  the same recurrence run on ones, with `Δ = softplus(W_2 W_1 x + b)` (rank D/16), `B = softplus(W_B x)`, `C = softplus(W_C x)`, N = 16
+  states.
 """
 
 from __future__ import annotations
@@ -82,12 +83,15 @@ class AftPrior(ChannelPrior):
         return torch.cat((run(k_BTE[..., first], v_BTcE[..., first]), back), dim=-1)
 
     def read(self, weights: AftWeights, v_BTHw: Tensor) -> Tensor:
-        return self._heads(self._both_ways(channelwise_read, weights.k_BTE, self._flat(_masked(weights.mask_BT, v_BTHw))))
+        return self._mean(weights, _masked(weights.mask_BT, v_BTHw))
+
+    def _mean(self, weights: AftWeights, v_BTHw: Tensor) -> Tensor:
+        return self._heads(self._both_ways(channelwise_read, weights.k_BTE, self._flat(v_BTHw)))
 
     def free_energy(self, weights: AftWeights, v_BTHd: Tensor, beta_Hd: Tensor) -> tuple[Tensor, Tensor]:
         v_BTHd = _masked(weights.mask_BT, wide(v_BTHd))
         ordinary = in_range(v_BTHd, beta_Hd)
-        mu, F = one_pass(lambda x: self.read(weights, x), v_BTHd, beta_Hd, clamped=not ordinary)
+        mu, F = one_pass(lambda x: self._mean(weights, x), v_BTHd, beta_Hd, clamped=not ordinary)
         if ordinary:
             return mu, F
 
@@ -184,12 +188,15 @@ class SsmPrior(ChannelPrior):
         return tuple(torch.cat((one, other.flip(1)), dim=-1) for one, other in zip(ahead, back, strict=True))
 
     def read(self, weights: SsmWeights, v_BTHw: Tensor) -> Tensor:
-        return self._heads(self._run(_ssm_mean, weights, self._flat(_masked(weights.mask_BT, v_BTHw)))[0])
+        return self._mean(weights, _masked(weights.mask_BT, v_BTHw))
+
+    def _mean(self, weights: SsmWeights, v_BTHw: Tensor) -> Tensor:
+        return self._heads(self._run(_ssm_mean, weights, self._flat(v_BTHw))[0])
 
     def free_energy(self, weights: SsmWeights, v_BTHd: Tensor, beta_Hd: Tensor) -> tuple[Tensor, Tensor]:
         v_BTHd = _masked(weights.mask_BT, wide(v_BTHd))
         ordinary = in_range(v_BTHd, beta_Hd)
-        mu, F = one_pass(lambda x: self.read(weights, x), v_BTHd, beta_Hd, clamped=not ordinary)
+        mu, F = one_pass(lambda x: self._mean(weights, x), v_BTHd, beta_Hd, clamped=not ordinary)
         if ordinary:
             return mu, F
 

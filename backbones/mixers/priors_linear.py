@@ -3,8 +3,8 @@
     p_t(i) ∝ Σ_c φ(q_t)_c φ(k_i)_c Π_{i<s≤t} a_{s,c}
 
 Hosts `linear` (no decay; arXiv 2006.16236), `gla` (a decay a key channel; arXiv 2312.06635), `simple-gla` (one a head), `retention`
-(fixed ones; arXiv 2307.08621). Time, memory and decoding state don't grow faster than T, T and 1. Not causal: `linear` sees everything; of the others
-half of the heads scan forward and half from the end.
+(fixed ones; arXiv 2307.08621). Time, memory and decoding state don't grow faster than T, T and 1. Not causal: `linear` sees everything;
+of the others half of the heads scan forward and half from the end.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from backbones.mixers.base import Context
 from tests.backbones.plain import plain
 from tests.backbones.plain.attention import heads, merged, softmax_weights, visible
 
-Read = Callable[[Tensor], Tensor]
+Read = Callable[..., list[Tensor]]  # one or more values [B, H, T, d], each read under the same weights
 
 
 def normal(x: Tensor) -> Tensor:
@@ -58,7 +58,8 @@ def fem_with(
     read, beta = reader(projected), softplus(mixer.w_beta)[:, None]
     v = heads(v, H)
     top = (beta * v).amax(2, keepdim=True)
-    mu, F = read(v), (read((beta * v - top).exp()).log() + top) / beta
+    mu, mean = read(v, (beta * v - top).exp())
+    F = (mean.log() + top) / beta
     lam = sigmoid(heads(inner, H))
     y = over_rms(softplus(heads(outer, H))) * ((1 - lam) * mu + lam * F)
     return linear(merged(y) * factor(projected), mixer.out_proj.weight)
@@ -70,6 +71,6 @@ def fem(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
 
     def reader(projected: list[Tensor]) -> Read:
         p = softmax_weights(projected[0], projected[1], H, visible(x_BTD, mixer.config.causal, context))
-        return lambda v: p @ v
+        return lambda *vs: [p @ v for v in vs]
 
     return fem_with(mixer, x_BTD, context, [K, K], reader)

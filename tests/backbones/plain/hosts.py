@@ -1,7 +1,7 @@
 """Plain forms of the linear-time hosts, alone and under FEM: one token after another, with an explicit state.
 
-A reader is the host's read: a linear map of values `[B, H, T, w]` divided by the same map of ones. Every product that enters or reads a
-state is a matmul or an einsum, so that PyTorch's counter sees what the recurrence costs.
+A reader is the host's read: a linear map of values `[B, H, T, d]`, one or two of them, divided by the same map of ones. Every product
+that enters or reads a state is a matmul or an einsum, so that PyTorch's counter sees what the recurrence costs.
 """
 
 from __future__ import annotations
@@ -26,23 +26,30 @@ def real_BT(x_BTD: Tensor, context: Context) -> Tensor:
     return torch.ones(x_BTD.shape[:2], dtype=torch.bool) if context.mask_BT is None else context.mask_BT
 
 
-def both_halves(mixer: Any, scan: Callable[[bool], Tensor], count: int, dim: int) -> Tensor:
-    """Causal: the scan from the start. Otherwise its first half (of `count` along `dim`), and the other half of the one from the end."""
+def both_halves(mixer: Any, scan: Callable[[bool, slice], Tensor], count: int, dim: int) -> Tensor:
+    """Causal: the scan from the start. Otherwise that of the first half (of `count` along `dim`), and of the other half from the end."""
     if mixer.config.causal:
-        return scan(False)
+        return scan(False, slice(0, count))
     ahead = count - count // 2
-    return torch.cat((scan(False).narrow(dim, 0, ahead), scan(True).narrow(dim, ahead, count - ahead)), dim)
+    return torch.cat((scan(False, slice(0, ahead)), scan(True, slice(ahead, count))), dim)
 
 
 def decayed(q: Tensor, k: Tensor, v: Tensor, a: Tensor | None, real: Tensor, from_end: bool) -> Tensor:
-    """`S = a S + k vᵀ`, `out = q S`; heads first, `[B, H, T, …]`."""
-    T = q.shape[2]
-    out, S = torch.zeros_like(v), q.new_zeros(*q.shape[:2], q.shape[3], v.shape[3])
-    for t in reversed(range(T)) if from_end else range(T):
-        step = k[:, :, t, :, None] @ v[:, :, t, None, :]
-        S = torch.where(real[:, t, None, None, None], (S if a is None else S * a[:, :, t, :, None]) + step, S)
-        out[:, :, t] = torch.einsum("bhk,bhkw->bhw", q[:, :, t], S)
-    return out
+    """`S = a S + k vᵀ`, `out = q S`; heads first, `[B, H, T, …]`. Padding is stepped over."""
+    counts = real[:, None, :, None, None]
+    entering = (k[..., :, None] @ v[..., None, :]) * counts
+    kept = torch.ones_like(k[..., None]) if a is None else torch.where(counts, a[..., None], 1.0)
+    return (q[..., None, :] @ recurrence(kept, entering, 2, from_end))[..., 0, :]
+
+
+def recurrence(a: Tensor, x: Tensor, dim: int, from_end: bool) -> Tensor:
+    """`h_t = a_t h_{t−1} + x_t`, token by token."""
+    steps = list(zip(a.unbind(dim), x.unbind(dim), strict=True))
+    rows, h = [], torch.zeros_like(x.select(dim, 0))
+    for a_t, x_t in reversed(steps) if from_end else steps:
+        h = a_t * h + x_t
+        rows.append(h)
+    return torch.stack(rows[::-1] if from_end else rows, dim)
 
 
 def linear_reader(decay: Callable[[Any, Tensor], Tensor | None]) -> Reader:
@@ -51,14 +58,18 @@ def linear_reader(decay: Callable[[Any, Tensor], Tensor | None]) -> Reader:
         q, k = (elu(heads(z, H)) + 1 for z in projected)
         a = decay(mixer, x_BTD)
 
-        def read(v: Tensor) -> Tensor:
-            values = torch.cat((v, torch.ones_like(v[..., :1])), -1)
+        def read(*vs: Tensor) -> list[Tensor]:
+            values = torch.cat((*vs, torch.ones_like(vs[0][..., :1])), -1)
+
+            def scan(from_end: bool, part: slice) -> Tensor:
+                return decayed(q[:, part], k[:, part], values[:, part], None if a is None else a[:, part], real, from_end)
+
             if a is None and not mixer.config.causal:
-                state = k.transpose(-1, -2) @ (values * real[:, None, :, None])
-                out = q @ state
+                out = q @ (k.transpose(-1, -2) @ (values * real[:, None, :, None]))
             else:
-                out = both_halves(mixer, lambda from_end: decayed(q, k, values, a, real, from_end), H, 1)
-            return torch.where(real[:, None, :, None], out[..., :-1] / out[..., -1:], 1.0)
+                out = both_halves(mixer, scan, H, 1)
+            mean = torch.where(real[:, None, :, None], out[..., :-1] / out[..., -1:], 1.0)
+            return list(mean.chunk(len(vs), dim=-1))
 
         return read
 
@@ -85,21 +96,19 @@ def aft_reader(mixer: Any, x_BTD: Tensor, context: Context, projected: list[Tens
     H, real = mixer.config.heads, real_BT(x_BTD, context)
     k = projected[1]
 
-    def read(v: Tensor) -> Tensor:
+    def read_one(v: Tensor) -> Tensor:
         v_BTE = merged(v)
         T, E = v_BTE.shape[1:]
 
-        def scan(from_end: bool) -> Tensor:
-            out = torch.ones_like(v_BTE)
-            for t in range(T):
-                sees = real & ((torch.arange(T) >= t) if from_end else (torch.arange(T) <= t))
-                weights = k.masked_fill(~sees[..., None], -torch.inf).softmax(1)
-                out[:, t] = torch.where(sees.any(1, keepdim=True), (weights * v_BTE).nan_to_num().sum(1), 1.0)
-            return out
+        def scan(from_end: bool, part: slice) -> Tensor:
+            sees = torch.ones(T, T, dtype=torch.bool)
+            sees = ((sees.triu() if from_end else sees.tril()) & real[:, None])[..., None]
+            weights = k[:, None, :, part].masked_fill(~sees, -torch.inf).softmax(2)
+            return torch.where(sees.any(2), (weights * v_BTE[:, None, :, part]).nan_to_num().sum(2), 1.0)
 
         return heads(both_halves(mixer, scan, E, 2), H)
 
-    return read
+    return lambda *vs: [read_one(v) for v in vs]
 
 
 def ssm_reader(mixer: Any, x_BTD: Tensor, context: Context, projected: list[Tensor]) -> Read:
@@ -108,21 +117,17 @@ def ssm_reader(mixer: Any, x_BTD: Tensor, context: Context, projected: list[Tens
     b, c = softplus(linear(x_BTD, prior.w_states)).split(STATES, dim=-1)
     A, skip = -prior.a_log.T.exp(), softplus(prior.w_skip)
 
-    def read(v: Tensor) -> Tensor:
-        v_BTE = merged(v)
-        T, E = v_BTE.shape[1:]
+    def sums(values: Tensor) -> Tensor:
+        def scan(from_end: bool, part: slice) -> Tensor:
+            v, step = values[..., part], delta[..., part]
+            states = recurrence((step[..., None] * A[part]).exp(), (step * v)[..., None] @ b[:, :, None], 1, from_end)
+            return (states @ c[..., None])[..., 0] + skip[part] * v
 
-        def sums(values: Tensor, from_end: bool) -> Tensor:
-            out, s = torch.zeros_like(values), values.new_zeros(values.shape[0], E, STATES)
-            for t in reversed(range(T)) if from_end else range(T):
-                s = (delta[:, t, :, None] * A).exp() * s + (delta[:, t] * values[:, t])[..., None] @ b[:, t, None]
-                out[:, t] = torch.einsum("ben,bn->be", s, c[:, t]) + skip * values[:, t]
-            return out
+        return both_halves(mixer, scan, values.shape[2], 2)
 
-        def scan(from_end: bool) -> Tensor:
-            return sums(v_BTE, from_end) / sums(torch.ones_like(v_BTE), from_end)
-
-        return heads(both_halves(mixer, scan, E, 2), H)
+    def read(*vs: Tensor) -> list[Tensor]:
+        ones = sums(torch.ones_like(merged(vs[0])))
+        return [heads(sums(merged(v)) / ones, H) for v in vs]
 
     return read
 
@@ -145,7 +150,7 @@ def add(name: str, reader: Reader) -> None:
     @plain(name)
     def host(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
         *projected, v = linear(x_BTD, mixer.in_proj.weight).split([*widths(mixer), mixer.widths.values], dim=-1)
-        y_BTE = merged(reader(mixer, x_BTD, context, projected)(heads(v, mixer.config.heads)))
+        y_BTE = merged(reader(mixer, x_BTD, context, projected)(heads(v, mixer.config.heads))[0])
         if name == "aft":
             y_BTE = y_BTE * over_rms(softplus(projected[0]))
         return linear(y_BTE, mixer.out_proj.weight)
