@@ -18,7 +18,7 @@ from torch.nn.functional import softplus
 
 from backbones.mixers.base import Context, Cost, Mixer, MixerConfig, State
 from backbones.mixers.convolution import LowRankConvolution, rank_of
-from backbones.mixers.prior import Prior, Widths, normal_
+from backbones.mixers.prior import Prior, Widths, normal_, prior_map
 from backbones.mixers.priors import SoftmaxPrior
 from backbones.mixers.registry import MixerError, register
 from kernels.gates import gated_mix, rms
@@ -109,6 +109,12 @@ class Fem(Mixer):
         else:
             mu, F = self.prior.free_energy(weights, v_BTHd, softplus(self.w_beta))
         return self.out_proj(self.prior.finish(weights, self._mix(mu, F, inner, outer)).flatten(2))
+
+    def attention_map(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
+        """The prior's weights `[B, H, T, T]`, for looking at; the free energy's posterior differs by channel."""
+        factors = None if self.convolution is None else self.convolution.factors(x_BTD, context.mask_BT)
+        *keys, _, _, _ = self._project(x_BTD, factors)
+        return prior_map(self.prior, self.prior.prepare(x_BTD, keys, context), x_BTD)
 
     def init_state(self, batch: int, max_len: int) -> State:
         like = self.out_proj.weight

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from backbones.mixers.base import Context
@@ -98,6 +99,15 @@ class Prior(nn.Module, ABC):
     @abstractmethod
     def state_numbers(widths: Widths, length: int, free_energy: bool) -> int:
         """How many numbers the decoding state holds after `length` tokens."""
+
+
+def prior_map(prior: Prior, weights: Any, like_BTD: Tensor) -> Tensor:
+    """The weights themselves, `[B, H, T, T]`, read from one-hot values; where they differ by channel, their mean over a head's channels."""
+    B, T, _ = like_BTD.shape
+    H, d = prior.widths.heads, prior.widths.value
+    one_hot_TTd = torch.eye(T, dtype=like_BTD.dtype, device=like_BTD.device)[..., None].expand(-1, -1, d)
+    read_BTHw = prior.read(weights, one_hot_TTd.flatten(1)[None, :, None].expand(B, -1, H, -1))
+    return read_BTHw.unflatten(-1, (T, d)).mean(-1).transpose(1, 2)
 
 
 def normal_(weight: Tensor) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from backbones.mixers.base import Context, Cost, Mixer, MixerConfig, State
-from backbones.mixers.prior import Prior, Widths, head_width, normal_
+from backbones.mixers.prior import Prior, Widths, head_width, normal_, prior_map
 from backbones.mixers.registry import register
 from backbones.mixers.rope import rotate_all
 from kernels.attention import softmax_read
@@ -106,6 +106,11 @@ class HostMixer(Mixer):
         keys, v_BTHd = self._project(x_BTD)
         weights = self.prior.prepare(x_BTD, keys, context)
         return self.out_proj(self.prior.finish(weights, self.prior.read(weights, v_BTHd)).flatten(2))
+
+    def attention_map(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
+        """The prior's weights `[B, H, T, T]`, for looking at."""
+        keys, _ = self._project(x_BTD)
+        return prior_map(self.prior, self.prior.prepare(x_BTD, keys, context), x_BTD)
 
     def init_state(self, batch: int, max_len: int) -> State:
         return State(self.prior.init_state(batch, max_len, self.out_proj.weight, free_energy=False))
