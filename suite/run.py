@@ -11,15 +11,15 @@ from pathlib import Path
 
 import psutil
 import torch
-from torch import nn
 
 import tasks
 from suite import checkpoint, home, record
 from suite.budget import check
-from suite.build import build_backbone
+from suite.build import Backbone, build_backbone
 from suite.config import RunConfig
 from suite.console import TrainingProgress
 from suite.constant_row import give_constant
+from suite.diagnosis import PICTURE, attention_maps, draw, figures
 from suite.errors import UserError, first_line
 from suite.evaluate import evaluate
 from suite.job import Ending, Job, assemble
@@ -96,12 +96,18 @@ def start(config: RunConfig, *, data_dir: Path | None, device: str) -> Outcome:
     home.writable_home()
     task.load()
     folder = home.new_run(config, data_dir)
-    return _carry_out(Job(config, folder, task, chosen, plan, certificate, created=home.now()))
+    with home.alone(folder):
+        return _carry_out(Job(config, folder, task, chosen, plan, certificate, created=home.now()))
 
 
 def resume(run: str, *, data_dir: Path | None, device: str) -> Outcome:
-    """Takes up a run at its last checkpoint. Raises UserError when it is finished, unknown, or has no checkpoint."""
+    """Takes up a run at its last checkpoint. Raises UserError when it is finished, unknown, under way, or has no checkpoint."""
     folder = home.find_run(run)
+    with home.alone(folder):
+        return _resume(folder, data_dir, device)
+
+
+def _resume(folder: Path, data_dir: Path | None, device: str) -> Outcome:
     if home.finished(folder):
         raise UserError(f"run {folder.name} is finished; nothing is left to resume")
     written = home.read_run(folder)
@@ -179,10 +185,23 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: StopSignal) -> FitResul
     if not all(math.isfinite(value) for values in metrics.values() for value in values.values()):
         raise Diverged(f"a figure of the selected checkpoint (step {result.best.step}) is not finite")
     job.metrics, job.n_evaluated = metrics, {"valid": job.task.n_examples("valid"), "test": seen}
+    _show_attention(job, selected, observer)
     return result
 
 
-def _test(job: Job, model: nn.Module) -> tuple[dict[str, float], int]:
+def _show_attention(job: Job, model: Backbone, observer: RunObserver) -> None:
+    """Tracks what the selected model attends to, where its mixers can show it."""
+    maps = attention_maps(model, job.task, job.device)
+    if not maps:
+        return
+    observer.tracker.summary(figures(maps))
+    try:
+        observer.tracker.artifact_file(draw(maps, job.folder / PICTURE))
+    except OSError as error:
+        observer.warn(f"the picture of the attention maps could not be written: {error.strerror}")
+
+
+def _test(job: Job, model: Backbone) -> tuple[dict[str, float], int]:
     train = job.config.train
     return evaluate(model, job.task, "test", batch_size=train.eval_batch_size, device=job.device, precision=train.precision)
 
