@@ -6,9 +6,13 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from suite import record
 from suite.checkpoint import write_atomically
@@ -16,6 +20,7 @@ from suite.config import RunConfig
 from suite.errors import UserError
 
 CONFIG = "config.json"
+LOCK = "running.lock"
 
 
 def home() -> Path:
@@ -47,6 +52,24 @@ def new_run(config: RunConfig, data_dir: Path | None) -> Path:
     content = {"config": config.canonical(), "data_dir": str(data_dir.absolute()) if data_dir else None, "created": now()}
     write_atomically(folder / CONFIG, lambda path: path.write_text(json.dumps(content, indent=1), "utf-8"))
     return folder
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Holds a run's folder: two processes on one run would mix their checkpoints. Raises UserError when another one holds it.
+
+    The lock ends with its process, however that ends.
+    """
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"run {folder.name} is under way in another process; wait for it, or stop it first") from None
+    try:
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
 
 
 def now() -> str:
