@@ -13,7 +13,7 @@ import psutil
 import torch
 
 import tasks
-from suite import checkpoint, home, record
+from suite import checkpoint, home, provenance, record
 from suite.budget import check
 from suite.build import Backbone, build_backbone
 from suite.config import RunConfig
@@ -22,13 +22,13 @@ from suite.constant_row import give_constant
 from suite.diagnosis import PICTURE, attention_maps, draw, figures
 from suite.errors import UserError, first_line
 from suite.evaluate import evaluate
-from suite.job import Ending, Job, assemble
+from suite.job import Ending, Job, assemble, describe_data
 from suite.mirror import close_tracker, open_tracker
 from suite.resolve import from_canonical
 from suite.signals import Interrupted, StopSignal
 from suite.tracker import Tracker
 from suite.train import Diverged, FitResult, Trainer
-from tasks.base import DataError
+from tasks.base import DataError, Task
 
 TRACEBACK = "traceback.txt"
 UNITS = {"language": "sequences", "vision": "images", "forecasting": "windows", "recall": "sequences"}
@@ -97,7 +97,11 @@ def start(config: RunConfig, *, data_dir: Path | None, device: str) -> Outcome:
     task.load()
     folder = home.new_run(config, data_dir)
     with home.alone(folder):
-        return _carry_out(Job(config, folder, task, chosen, plan, certificate, created=home.now()))
+        return _carry_out(Job(config, folder, task, chosen, plan, certificate, home.now(), *_origin(config, task, chosen)))
+
+
+def _origin(config: RunConfig, task: Task, device: torch.device) -> tuple[record.Code, record.Hardware, record.Data]:
+    return provenance.code(config.mixer), provenance.hardware(device), describe_data(task)
 
 
 def resume(run: str, *, data_dir: Path | None, device: str) -> Outcome:
@@ -120,8 +124,13 @@ def _resume(folder: Path, data_dir: Path | None, device: str) -> Outcome:
     task = tasks.get(config.task)(config.data, data_dir)
     plan, certificate = check(config, task.spec)
     task.load()
-    past = record.read(folder / record.NAME).resumed_at if (folder / record.NAME).is_file() else []
-    job = Job(config, folder, task, chosen, plan, certificate, written["created"], resume=state, resumed_at=[*past, int(state["step"])])
+    job = Job(
+        config, folder, task, chosen, plan, certificate, written["created"], *_origin(config, task, chosen),
+        resume=state, resumed_at=[*state["resumed_at"], int(state["step"])],
+    )  # fmt: skip
+    for what, before in state["origin"].items():
+        if job.origin()[what] != before:
+            raise UserError(f"run {folder.name} cannot go on: its {what} was {before}, now it is {job.origin()[what]}; start it anew")
     return _carry_out(job)
 
 
@@ -141,10 +150,15 @@ def _carry_out(job: Job) -> Outcome:
         except (DataError, UserError) as problem:
             ending = Ending("failed", str(problem), 1)
         except Exception as problem:
-            ending = Ending("failed", f"{type(problem).__name__}: {first_line(problem)} (the whole story: {job.folder / TRACEBACK})", 1)
+            what = f"{type(problem).__name__}: {first_line(problem)}"
+            ending = Ending("failed", f"{what} (the whole story: {TRACEBACK} in the run's folder)", 1)
             _keep_traceback(job, progress)
+        stop.shield()  # from here on a signal may not cost the record
         made = assemble(job, ending, result, tracker.run)
         path = _write(job, made, progress)
+        stop.unshield()
+        if job.selected is not None:
+            _show_attention(job, tracker, progress)
         _close_tracking(job, made, tracker, progress)
         if made.mlflow is None and tracker.run is not None:  # a run shorter than the store's start
             made = made.model_copy(update={"mlflow": {"run_id": tracker.run.run_id, "uri": tracker.run.uri}})
@@ -170,6 +184,7 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: StopSignal) -> FitResul
     give_constant(model, job.task, job.config.mixer, job.config.seed)
     model.to(job.device)
     trainer = Trainer(model, job.task, job.config, device=job.device, run_dir=job.folder, observer=observer, stop=stop)
+    trainer.origin, trainer.resumed_at = job.origin(), job.resumed_at
     if job.resume is not None:
         trainer.restore(job.resume)
     job.trace = trainer.trace  # the same list: a run that ends badly keeps what it saw
@@ -185,20 +200,20 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: StopSignal) -> FitResul
     if not all(math.isfinite(value) for values in metrics.values() for value in values.values()):
         raise Diverged(f"a figure of the selected checkpoint (step {result.best.step}) is not finite")
     job.metrics, job.n_evaluated = metrics, {"valid": job.task.n_examples("valid"), "test": seen}
-    _show_attention(job, selected, observer)
+    job.selected = selected
     return result
 
 
-def _show_attention(job: Job, model: Backbone, observer: RunObserver) -> None:
-    """Tracks what the selected model attends to, where its mixers can show it."""
-    maps = attention_maps(model, job.task, job.device)
-    if not maps:
-        return
-    observer.tracker.summary(figures(maps))
+def _show_attention(job: Job, tracker: Tracker, progress: TrainingProgress) -> None:
+    """Tracks what the selected model attends to, where its mixers can show it. The record is written: nothing here may cost it."""
+    assert job.selected is not None
     try:
-        observer.tracker.artifact_file(draw(maps, job.folder / PICTURE))
-    except OSError as error:
-        observer.warn(f"the picture of the attention maps could not be written: {error.strerror}")
+        maps = attention_maps(job.selected, job.task, job.device)
+        if maps:
+            tracker.summary(figures(maps))
+            tracker.artifact_file(draw(maps, job.folder / PICTURE))
+    except Exception as problem:
+        progress.warn(f"the attention maps could not be shown: {type(problem).__name__}: {first_line(problem)}")
 
 
 def _test(job: Job, model: Backbone) -> tuple[dict[str, float], int]:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from suite import checkpoint, record
+from suite import checkpoint, home, record
+from suite.errors import UserError
 from suite.record import Record
 from suite.run import Outcome, resume, start
 from tests.suite.test_runs import at_step
@@ -59,6 +60,22 @@ def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(monkeypatch
     stopped = interrupted_at(monkeypatch, 3, signal.SIGTERM, *sets, task=task).record
     torch.manual_seed(123)  # the process that resumes has drawn other numbers before
     assert equal_runs(resume(stopped.id, data_dir=None, device="cpu").record, whole)
+
+
+def test_a_run_that_is_under_way_cannot_be_resumed(monkeypatch, suite, runs):
+    said = []
+
+    def try_it():
+        [folder] = runs.iterdir()
+        with pytest.raises(UserError, match="is under way in another process"):
+            resume(folder.name, data_dir=None, device="cpu")
+        said.append(folder)
+
+    at_step(monkeypatch, 3, try_it)
+    outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
+    assert outcome.exit_code == 0
+    assert said
+    assert not (said[0] / home.LOCK).exists()
 
 
 def test_a_run_may_be_interrupted_twice(monkeypatch):

@@ -254,7 +254,7 @@ def test_a_disk_too_full_for_checkpoints_warns_once_and_the_run_finishes(suite, 
     assert ended.err.count("warning:") == 1
     assert f"no checkpoint could be written to {folder}" in ended.err
     assert record.read(folder / record.NAME).status == "finished"
-    assert {path.name for path in folder.iterdir()} == {"config.json", "record.json", "tracking.jsonl"}
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".") or "checkpoint" in path.name]
 
 
 def test_a_folder_that_refuses_the_record_has_it_written_elsewhere_and_says_where(suite, monkeypatch, tmp_path):
