@@ -96,6 +96,16 @@ class Trunk(nn.Module):
         self.skipped: frozenset[int] = frozenset()
         self.needs: frozenset[str] = frozenset().union(*(block.mixer.capabilities.needs for block in self._blocks()))
 
+    def no_weight_decay(self) -> set[str]:
+        """Names of the matrices that weight decay leaves alone: the positions, and what a mixer says of itself. Vectors are anyway."""
+        kept = {
+            f"blocks.{i}.mixer.{name}"
+            for i, block in enumerate(self._blocks())
+            for name, _ in block.mixer.named_parameters()
+            if name.rpartition(".")[2] in block.mixer.no_weight_decay
+        }
+        return {"positions", *kept}
+
     @contextmanager
     def without(self, layers: Iterable[int]) -> Iterator[None]:
         """Leaves whole layers, counted from 0, out of `forward` for a while (the `skip` evaluation of arXiv 2510.11602)."""

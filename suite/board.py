@@ -6,6 +6,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,11 +14,14 @@ from rich.markup import escape
 from rich.table import Table
 
 import tasks
+from backbones.mixers.registry import MixerError
 from suite import home, record
+from suite.budget import solve
 from suite.config import TUNED, digest
 from suite.console import format_metric
+from suite.errors import UserError
 from suite.record import Record
-from suite.resolve import SCALES, resolve
+from suite.resolve import SCALES, default_options, from_canonical, resolve
 from tasks.base import DataError, Metric
 
 
@@ -47,6 +51,7 @@ class Board:
     metric: Metric
     rows: tuple[Row, ...]
     unfinished: int
+    other_rates: int  # rows of tuned rates that validation did not choose
 
     @property
     def title(self) -> str:
@@ -87,7 +92,7 @@ def boards(records: Iterable[Record], *, task: str | None = None, domain: str | 
     for made in records:
         if task in (None, made.task) and domain in (None, made.domain) and scale in (None, made.scale) and is_known(made):
             content = (made.data.protocol, made.data.fingerprint) if made.data else ()
-            groups[made.task, made.scale, made.group, *content].append(made)
+            groups[made.task, made.scale, made.group, made.precision, *content].append(made)
     made_boards = [_board(group) for group in groups.values()]
     return sorted(made_boards, key=lambda b: (b.domain, b.task, bool(b.deviations), b.scale, b.title))
 
@@ -99,12 +104,32 @@ def _board(records: Sequence[Record]) -> Board:
     by_configuration: dict[str, dict[int, Record]] = defaultdict(dict)
     for made in finished:
         by_configuration[_configuration(made)][made.seed] = made  # the newest of a repeated seed
-    rows = [_row(list(seeds.values())) for seeds in by_configuration.values()]
-    rows.sort(key=lambda row: (not row.first.certificate["matched"], -row.mean if metric.higher_is_better else row.mean))
-    placed = tuple(
-        Row(row.mixer, row.records, row.mean, row.spread, i if row.first.certificate["matched"] else None) for i, row in enumerate(rows, 1)
-    )
-    return Board(one.task, one.domain, one.scale, _deviations(one), metric, placed, len(records) - len(finished))
+    every = [_row(list(seeds.values())) for seeds in by_configuration.values()]
+    rows = _best_rates(every, metric)
+    rows.sort(key=lambda row: (not _ranks(row), -row.mean if metric.higher_is_better else row.mean))
+    placed = tuple(Row(row.mixer, row.records, row.mean, row.spread, i if _ranks(row) else None) for i, row in enumerate(rows, 1))
+    return Board(one.task, one.domain, one.scale, _deviations(one), metric, placed, len(records) - len(finished), len(every) - len(rows))
+
+
+def _ranks(row: Row) -> bool:
+    return bool(row.first.certificate["matched"]) and not row.first.config["unmatched"]
+
+
+def _best_rates(rows: Sequence[Row], metric: Metric) -> list[Row]:
+    """Of each mixer's tuned rates, the one that is best on validation: choosing among them by the test metric would be peeking."""
+    chosen: dict[str, Row] = {}
+    sign = 1.0 if metric.higher_is_better else -1.0
+    for row in rows:
+        untuned = {**row.first.config, "train": {k: v for k, v in row.first.config["train"].items() if k not in TUNED}}
+        key = _configuration_of(untuned)
+        rival = chosen.get(key)
+        if rival is None or sign * _valid(row) > sign * _valid(rival):
+            chosen[key] = row
+    return list(chosen.values())
+
+
+def _valid(row: Row) -> float:
+    return statistics.fmean(made.metrics["valid"][made.primary_metric] for made in row.records)
 
 
 def _task_options(made: Record) -> Any:
@@ -112,7 +137,13 @@ def _task_options(made: Record) -> Any:
 
 
 def _configuration(made: Record) -> str:
-    return digest({k: v for k, v in made.config.items() if k != "seed"})
+    return _configuration_of(made.config)
+
+
+def _configuration_of(config: dict[str, Any]) -> str:
+    """What runs of one row share: all but the seed. A mixer's file counts by its content, wherever it stands."""
+    kept = {k: v for k, v in config.items() if k not in ("seed", "skip_variant_layers")}
+    return digest({**kept, "mixer": Path(config["mixer"]).name if ".py:" in config["mixer"] else config["mixer"]})
 
 
 def _row(records: list[Record]) -> Row:
@@ -121,16 +152,35 @@ def _row(records: list[Record]) -> Row:
     hybrid = f" (hybrid {','.join(map(str, one.config['hybrid']))})" if one.config["hybrid"] else ""
     changed = _options_off_default(one)
     spread = statistics.stdev(values) if len(values) > 1 else None
-    return Row(one.mixer + hybrid + changed, tuple(records), statistics.fmean(values), spread, None)
+    return Row(
+        (Path(one.mixer).name if ".py:" in one.mixer else one.mixer) + hybrid + changed,
+        tuple(records),
+        statistics.fmean(values),
+        spread,
+        None,
+    )
 
 
 def _options_off_default(made: Record) -> str:
-    """Switches and tuned rates that differ from the shipped ones, for telling rows of one mixer apart."""
-    options = made.config["mixer_options"]
-    switches = [f"{name}=off" for name, value in options.items() if value is False and name != "causal"]
+    """Options and tuned rates that differ from the usual ones, for telling rows of one mixer apart."""
+    usual = _usual_options(made)
+    given = {name: value for name, value in made.config["mixer_options"].items() if usual and value != usual[name]}
+    switches = [f"{name}={'on' if value is True else 'off' if value is False else value}" for name, value in given.items()]
     shipped, train = _shipped(made)["train"], made.config["train"]
     switches += [f"{name}={train[name]:g}" for name in TUNED if train[name] != shipped[name]]
     return f" ({', '.join(switches)})" if switches else ""
+
+
+def _usual_options(made: Record) -> dict[str, Any] | None:
+    """What the solver makes of the mixer's default options; None for a mixer that is not the suite's: no board runs its code."""
+    if made.config.get("mixer_origin") != "built-in":
+        return None
+    try:
+        config = from_canonical(made.config)
+        free = config.model_copy(update={"mixer_options": default_options(config)})
+        return solve(free, tasks.get(made.task)(config.data).spec).mixer_options.model_dump(mode="json")
+    except (MixerError, UserError):
+        return None
 
 
 def _shipped(made: Record) -> dict[str, Any]:
@@ -170,6 +220,10 @@ def _headers(board: Board) -> list[str]:
 
 def _notes(board: Board) -> str:
     notes = ["ordered by the mean over seeds (± sample standard deviation); an order, not a significance test"]
+    if board.other_rates:
+        notes.append(f"{board.other_rates} row(s) of other learning rates or weight decays not shown: validation chose")
+    if len({made.hardware.device for row in board.rows for made in row.records}) > 1:
+        notes.append("runs of different devices: compare no speeds or memory")
     if board.unfinished:
         notes.append(f"{board.unfinished} unfinished, failed or diverged run(s) not shown")
     return "; ".join(notes)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
-from backbones.base import Layer
+from backbones.base import Block, Layer
 from backbones.mixers import registry
 from backbones.mixers.base import Mixer, MixerConfig
-from suite.build import all_parameters, budget_parameters, flops_positions, on_meta, outside_flops, sequence_length
+from suite.build import Backbone, all_parameters, budget_parameters, flops_positions, on_meta, outside_flops, sequence_length
 from suite.config import ModelConfig, RunConfig
 from suite.errors import UserError
 from tasks.base import InputSpec
@@ -117,8 +117,8 @@ def certify(config: RunConfig, spec: InputSpec, plan: Plan) -> Certificate:
     backbone, reference = on_meta(spec, model, plan.layers), on_meta(spec, model, plan.reference)
     parameters, reference_parameters = budget_parameters(backbone), budget_parameters(reference)
     changed = [layer for i, layer in enumerate(plan.layers, 1) if i not in config.hybrid] or [plan.layers[0]]
-    mixer_parameters = _layer_parameters(changed[0], model.dim, length)
-    reference_mixer = _layer_parameters(plan.reference[0], model.dim, length)
+    mixer_parameters = _mixer_parameters(backbone, plan.layers.index(changed[0]))
+    reference_mixer = _mixer_parameters(reference, 0)
     ratio, mixer_ratio = parameters / reference_parameters, mixer_parameters / reference_mixer
     pays_in_ffn = registry.get(config.mixer).capabilities.pays_in_ffn
     reasons = []
@@ -138,6 +138,13 @@ def certify(config: RunConfig, spec: InputSpec, plan: Plan) -> Certificate:
         length=length, dim=model.dim, depth=model.depth, ffn_width=changed[0].ffn_width, reference_ffn_width=model.ffn_width,
         hybrid=config.hybrid, mixer_options=plan.mixer_options,
     )  # fmt: skip
+
+
+def _mixer_parameters(backbone: Backbone, layer: int) -> int:
+    """Counted on the module: a mixer's own formula is not taken at its word."""
+    block = backbone.trunk.blocks[layer]
+    assert isinstance(block, Block)
+    return all_parameters(block.mixer)
 
 
 def nearest_fit(config: RunConfig, spec: InputSpec) -> str:

@@ -53,7 +53,7 @@ def all_parameters(backbone: nn.Module) -> int:
     return sum(p.numel() for p in backbone.parameters() if p.requires_grad)
 
 
-def on_meta(spec: InputSpec, model: ModelConfig, layers: Sequence[Layer]) -> nn.Module:
+def on_meta(spec: InputSpec, model: ModelConfig, layers: Sequence[Layer]) -> Backbone:
     """The same backbone without memory, for counting."""
     with torch.device("meta"):
         return build_backbone(spec, model, layers)

@@ -243,7 +243,7 @@ def check(
 ) -> None:
     """Runs the mixer contract on a mixer, your own file included, and shows what holds. Exit code 1 when something does not.
 
-    `suite check examples/my_mixer.py:MyMixer`
+    `suite check examples/moving_average.py:MovingAverage`
     """
     from suite import check as contract
     from suite import report
@@ -257,11 +257,12 @@ def check(
 
 
 @app.command()
-def upload(run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folder.")]) -> None:
+def upload(run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folder.")], as_json: opt.Json = False) -> None:
     """Sends a run's tracking journal to the store again, after the store could not be reached."""
     from suite import report
 
-    report.upload_run(run_id)
+    found = report.upload_run(run_id)
+    emit(found) if as_json else report.show_mapping(found)
 
 
 @app.command()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
@@ -65,6 +66,7 @@ class RunConfig(Strict):
     scale: str
     seed: int = Field(default=0, ge=0, lt=2**31)
     mixer: str
+    mixer_origin: str = "built-in"  # of a file: its name and the hash of its content
     data: SerializeAsAny[TaskOptions]
     mixer_options: SerializeAsAny[MixerConfig]
     hybrid: tuple[int, ...] = ()
@@ -79,14 +81,19 @@ class RunConfig(Strict):
 
     @property
     def identity(self) -> str:
-        """sha256 over every field that can change a result."""
-        return digest(self.canonical())
+        """sha256 over every field that can change a result. A mixer's file counts by its content, not by where it stands."""
+        return digest({**self.canonical(), "mixer": self.mixer_name})
+
+    @property
+    def mixer_name(self) -> str:
+        """The mixer's name; for `path/file.py:Class`, the file's own name and the class."""
+        return Path(self.mixer).name if ".py:" in self.mixer else self.mixer
 
     @property
     def group(self) -> str:
         """The identity of the comparison: the same for all mixers, seeds and tuned rates that may stand on one board."""
         kept = self.canonical()
-        for name in ("mixer", "mixer_options", "hybrid", "seed", "unmatched", "skip_variant_layers"):
+        for name in ("mixer", "mixer_origin", "mixer_options", "hybrid", "seed", "unmatched", "skip_variant_layers"):
             del kept[name]
         for name in TUNED:
             del kept["train"][name]

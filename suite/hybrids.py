@@ -22,11 +22,20 @@ LAYOUTS: dict[str, Callable[[int], set[int]]] = {
 def resolve_hybrid(layout: str, depth: int) -> tuple[int, ...]:
     """The layers that keep softmax under a named layout, or under a list such as `2,4`. Raises UserError."""
     if layout in LAYOUTS:
-        return tuple(sorted(LAYOUTS[layout](depth)))
+        return _useful(layout, LAYOUTS[layout](depth), depth)
     if not layout.replace(",", "").isdecimal():
         near = did_you_mean(layout, LAYOUTS)
         raise UserError(f"unknown hybrid layout {layout!r}{near} (allowed: {', '.join(LAYOUTS)}, or layers such as 2,4)")
     layers = {int(part) for part in layout.split(",") if part}
     if not layers <= set(range(1, depth + 1)):
         raise UserError(f"hybrid layers {layout!r}: this backbone has layers 1 to {depth}")
-    return tuple(sorted(layers))
+    return _useful(layout, layers, depth)
+
+
+def _useful(layout: str, layers: set[int], depth: int) -> tuple[int, ...]:
+    """A hybrid keeps some layers and changes some: anything else would stand on a board under a wrong name."""
+    kept = sorted(layers & set(range(1, depth + 1)))
+    if not kept or len(kept) == depth:
+        what = "no layer" if not kept else "every layer"
+        raise UserError(f"hybrid {layout!r} keeps softmax in {what} of {depth}; choose another layout, or --set model.depth=…")
+    return tuple(kept)

@@ -13,9 +13,10 @@ import torch
 
 from suite import provenance
 from suite.budget import Certificate, Plan
+from suite.build import Backbone
 from suite.config import RunConfig
 from suite.evaluate import autocast
-from suite.record import Data, Record, Selection, Status, Timing
+from suite.record import Code, Data, Hardware, Record, Selection, Status, Timing
 from suite.tracker import TrackedRun
 from suite.train import FitResult
 from tasks.base import Task
@@ -32,6 +33,9 @@ class Job:
     plan: Plan
     certificate: Certificate
     created: str
+    code: Code  # read when the run starts: what runs, not what stands there when it ends
+    hardware: Hardware
+    data: Data
     resume: dict[str, Any] | None = None
     resumed_at: list[int] = field(default_factory=list)
     began: float = field(default_factory=time.time)
@@ -39,6 +43,13 @@ class Job:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     n_evaluated: dict[str, int] = field(default_factory=dict)
     trace: list[tuple[int, float]] = field(default_factory=list)
+    selected: Backbone | None = None  # the model that was tested
+
+    def origin(self) -> dict[str, str]:
+        """What must be the same when the run is resumed: its data, its mixer's code, and what it computes with."""
+        return {
+            "data": self.data.fingerprint, "mixer": self.code.mixer_origin, "device": self.device.type, "precision": self.precision,
+        }  # fmt: skip
 
     @property
     def precision(self) -> str:
@@ -63,17 +74,18 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
         task=config.task, domain=task.domain, mixer=config.mixer, scale=config.scale, seed=config.seed,
         identity=config.identity, group=config.group, config=config.canonical(), certificate=job.certificate.model_dump(mode="json"),
         primary_metric=task.primary.name, higher_is_better=task.primary.higher_is_better,
-        metrics=job.metrics, n_evaluated=job.n_evaluated, data=_data(task),
+        metrics=job.metrics, n_evaluated=job.n_evaluated, data=job.data,
         selection=Selection(step=result.best.step, metric=task.primary.name, value=result.best.value) if result else None,
         loss_trace=job.trace,
-        code=provenance.code(config.mixer), versions=provenance.versions(), hardware=provenance.hardware(job.device),
+        code=job.code, versions=provenance.versions(), hardware=job.hardware,
         precision=job.precision, timing=_timing(job, result) if result else None,
         peak_memory_bytes=provenance.peak_memory_bytes(job.device), resumed_at=job.resumed_at,
         mlflow={"run_id": tracked.run_id, "uri": tracked.uri} if tracked else None,
     )  # fmt: skip
 
 
-def _data(task: Task) -> Data:
+def describe_data(task: Task) -> Data:
+    """What a record says of the loaded data."""
     info = task.info()
     splits, details = dict(info.splits), dict(info.extra)
     return Data(fingerprint=task.fingerprint, protocol=task.protocol, source=info.source, splits=splits, details=details)
@@ -83,7 +95,7 @@ def _timing(job: Job, result: FitResult) -> Timing:
     clock, train = result.clock, job.config.train
     loop = clock.step + clock.data + clock.bookkeeping
     return Timing(
-        wall_s=time.time() - job.began, start_s=job.start_s, step_s=clock.step, data_s=clock.data,
+        wall_s=clock.earlier + time.time() - job.began, start_s=job.start_s, step_s=clock.step, data_s=clock.data,
         evaluation_s=clock.evaluation, bookkeeping_s=clock.bookkeeping,
         data_share=clock.data / loop, bookkeeping_share=clock.bookkeeping / loop,
         examples_per_s=train.steps * train.batch_size / loop, steps_per_s=train.steps / loop,

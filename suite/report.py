@@ -17,6 +17,7 @@ from rich.table import Table
 import tasks
 from backbones.mixers import registry
 from suite import board, budget, home, record
+from suite.checkpoint import NAME as CHECKPOINT
 from suite.config import RunConfig
 from suite.console import err, format_metric
 from suite.doctor import Check
@@ -179,7 +180,8 @@ def report_run(outcome: Outcome, *, quiet: bool) -> None:
     """After a run: its result and where it stands, or what went wrong."""
     made = outcome.record
     if outcome.exit_code:
-        advice = f"; go on with: suite run --resume {made.id}" if made.status == "interrupted" else ""
+        can_go_on = made.status in ("interrupted", "failed") and (home.home() / made.id / CHECKPOINT).is_file()
+        advice = f"; go on with: suite run --resume {made.id}" if can_go_on else ""
         err.print(f"[red]{made.status}[/]: {escape(made.error or '')}{advice}", soft_wrap=True)
     elif not quiet:
         metric = next(m for m in tasks.get(made.task)().metrics if m.name == made.primary_metric)
@@ -230,10 +232,10 @@ def show_run(found: Mapping[str, Any]) -> None:
         show_budget(found["certificate"])
 
 
-def upload_run(run: str) -> None:
+def upload_run(run: str) -> dict[str, Any]:
     folder = home.find_run(run)
     tracked = upload(folder, home.home())
-    out.print(f"uploaded: {tracked.uri} run {tracked.run_id}")
+    return {"run": folder.name, "store": tracked.uri, "mlflow_run": tracked.run_id}
 
 
 def show_checks(found: Sequence[Check]) -> None:

@@ -174,13 +174,23 @@ def _assemble(
     model = _validated("model", ModelConfig, sections["model"])
     causal = task_class(data).spec.causal
     options = _validated("mixer", models["mixer"], {"causal": causal, **_heads(models["mixer"], model), **sections["mixer"]})
+    able = registry.get(mixer).capabilities
+    if not (able.causal if causal else able.bidirectional):
+        needed, has = ("a causal", "bidirectional") if causal else ("a bidirectional", "causal")
+        raise UserError(f"task {task!r} needs {needed} mixer; {mixer!r} is {has} only (suite list mixers)")
     if options.causal != causal:
         raise UserError(f"mixer.causal: task {task!r} decides it ({str(causal).lower()}), {str(options.causal).lower()} was given")
     train = _validated("train", TrainConfig, sections["train"])
     return RunConfig(
-        task=task, scale=scale, seed=seed, mixer=mixer, data=data, mixer_options=options,
+        task=task, scale=scale, seed=seed, mixer=mixer, mixer_origin=registry.origin(mixer), data=data, mixer_options=options,
         hybrid=resolve_hybrid(hybrid, model.depth) if hybrid else (), model=model, train=train,
     )  # fmt: skip
+
+
+def default_options(config: RunConfig) -> MixerConfig:
+    """The mixer's options as they are when the user gives none, widths left to the solver."""
+    options = registry.get(config.mixer).Config
+    return options(causal=config.mixer_options.causal, **_heads(options, config.model))
 
 
 def _heads(mixer_config: type[BaseModel], model: ModelConfig) -> dict[str, int]:

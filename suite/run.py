@@ -27,7 +27,7 @@ from suite.mirror import close_tracker, open_tracker
 from suite.resolve import from_canonical
 from suite.signals import Interrupted, StopSignal
 from suite.tracker import Tracker
-from suite.train import Diverged, FitResult, Trainer
+from suite.train import Diverged, FitResult, Trainer, loader_workers
 from tasks.base import DataError, Task
 
 TRACEBACK = "traceback.txt"
@@ -217,8 +217,10 @@ def _show_attention(job: Job, tracker: Tracker, progress: TrainingProgress) -> N
 
 
 def _test(job: Job, model: Backbone) -> tuple[dict[str, float], int]:
-    train = job.config.train
-    return evaluate(model, job.task, "test", batch_size=train.eval_batch_size, device=job.device, precision=train.precision)
+    train, workers = job.config.train, loader_workers(job.task)
+    return evaluate(
+        model, job.task, "test", batch_size=train.eval_batch_size, device=job.device, precision=train.precision, workers=workers
+    )
 
 
 def _keep_traceback(job: Job, progress: TrainingProgress) -> None:

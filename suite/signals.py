@@ -20,6 +20,7 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._shielded = False
         self._old: dict[int, object] = {}
 
     def __enter__(self) -> Self:
@@ -31,7 +32,14 @@ class StopSignal:
         for number, handler in self._old.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    def shield(self) -> None:
+        """From here on a second signal is only remembered: what follows must not be cut in two."""
+        self._shielded = True
+
+    def unshield(self) -> None:
+        self._shielded = False
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
+        if self.received and not self._shielded:
             raise Interrupted(number)
         self.received = number

@@ -7,6 +7,7 @@ run as KILLED if the run itself did not say how it ended, and leaves.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -15,6 +16,7 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import TextIO
 
 from filelock import FileLock, Timeout
 
@@ -33,8 +35,8 @@ _LOCK_S = 20.0  # for the worker of an earlier part of this run to leave
 class Worker:
     """Delivers one journal, holding on to the reasons why it could not."""
 
-    def __init__(self, home: Path, run_dir: Path) -> None:
-        self._run_dir = run_dir
+    def __init__(self, home: Path, run_dir: Path, answers: TextIO) -> None:
+        self._run_dir, self._answers = run_dir, answers
         self._uri = tracking_uri(home)
         self._delivery = Delivery(home, run_dir, self._uri)
         self._parent = os.getppid()
@@ -93,11 +95,7 @@ class Worker:
         status = WorkerStatus(
             self._delivery.run_id, public_uri(self._uri), self._request, delivered=not self._trouble, trouble=self._trouble
         )
-        try:
-            sys.stdout.write(json.dumps(asdict(status)) + "\n")
-            sys.stdout.flush()
-        except BrokenPipeError:
-            pass  # the run's process is gone; the next read of the input tells
+        _say(self._answers, status)
 
     def _abandoned(self) -> bool:
         """True when the run neither said how it ended nor was taken up again by another process."""
@@ -108,21 +106,26 @@ class Worker:
         return last.get("kind") in ("start", "resume") and last["tags"]["suite.pid"] == str(self._parent)  # type: ignore[index]
 
 
+def _say(answers: TextIO, status: WorkerStatus) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the run's process is gone; the next read of the input tells
+        answers.write(json.dumps(asdict(status)) + "\n")
+        answers.flush()
+
+
 def main(home: str, run_dir: str) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the end of the input ends the worker, so nothing is left undelivered
     os.nice(2)  # behind the run, though not so far that a busy machine starves it
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever MLflow prints goes to the log, not among the answers
     try:
         with FileLock(str(Path(run_dir) / LOCK), timeout=_LOCK_S):
-            Worker(Path(home), Path(run_dir)).serve()
+            Worker(Path(home), Path(run_dir), answers).serve()
     except Timeout:
-        status = WorkerStatus(trouble="another process is tracking this run")
-        sys.stdout.write(json.dumps(asdict(status)) + "\n")
+        _say(answers, WorkerStatus(trouble="another process is tracking this run"))
         return 3
     return 0
 
 
 if __name__ == "__main__":
-    code = main(*sys.argv[1:])
-    sys.stdout.flush()
-    os._exit(code)  # tearing down MLflow's modules takes a second, and the run waits for this process
+    os._exit(main(*sys.argv[1:]))  # tearing down MLflow's modules takes a second, and the run waits for this process

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -24,6 +25,8 @@ from suite.evaluate import autocast, evaluate
 from suite.signals import Interrupted, StopSignal
 from tasks.base import Batch, Task
 
+CHECKPOINT_S = 300.0  # the most work that a kill -9 can cost, where validations are further apart
+MAX_WORKERS = 16
 TRACE_POINTS = 200  # losses kept for the record
 
 
@@ -49,6 +52,7 @@ class Clock:
     data: float = 0.0
     evaluation: float = 0.0
     bookkeeping: float = 0.0
+    earlier: float = 0.0  # wall time of the parts before a resume
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -94,11 +98,18 @@ class Trainer:
         self.run_dir, self.observer, self.stop = run_dir, observer, stop
         train = config.train
         self.optimizer = create_optimizer_v2(
-            model, opt="adamw", lr=train.lr, weight_decay=train.weight_decay, betas=(train.beta1, train.beta2)
+            param_groups_weight_decay(model, train.weight_decay, {f"trunk.{name}" for name in model.trunk.no_weight_decay()}),
+            opt="adamw",
+            lr=train.lr,
+            weight_decay=0.0,
+            betas=(train.beta1, train.beta2),
         )
         self.schedule = _schedule(self.optimizer, train)
         self.ema = ModelEmaV3(model, decay=train.ema, use_warmup=True) if train.ema else None
         self.best, self.clock, self.step = Best(), Clock(), 0
+        self.origin: dict[str, str] = {}  # kept in the checkpoint for whoever resumes
+        self.resumed_at: list[int] = []
+        self._began = self._saved = time.monotonic()
         self.trace: list[tuple[int, float]] = []
         self.valid: dict[str, float] = {}
         self.validation_steps = {round(k * train.steps / train.evals) for k in range(1, train.evals + 1)} - {0}
@@ -113,7 +124,7 @@ class Trainer:
     def fit(self) -> FitResult:
         """Runs to the last step. Raises Diverged, and Interrupted after a checkpoint when a signal asks to stop."""
         steps = self.config.train.steps
-        batches = self.task.train_batches(self.config.seed, self.config.train.batch_size, self.step, _workers(self.task))
+        batches = self.task.train_batches(self.config.seed, self.config.train.batch_size, self.step, loader_workers(self.task))
         self.observer.started(self.step, steps)
         self.model.train()
         while self.step < steps:
@@ -128,6 +139,9 @@ class Trainer:
                 self._after_update(loss, norm)
             if self.step in self.validation_steps:
                 self._validate()
+            elif time.monotonic() - self._saved > CHECKPOINT_S:
+                with self.clock.timed("bookkeeping"):
+                    self._save()
         return FitResult(self.best, self.valid, self.trace, self.clock)
 
     def _update(self, batch: Batch) -> tuple[float, float]:
@@ -158,7 +172,13 @@ class Trainer:
         train = self.config.train
         with self.clock.timed("evaluation"):
             self.valid, _ = evaluate(
-                self.evaluated, self.task, "valid", batch_size=train.eval_batch_size, device=self.device, precision=train.precision
+                self.evaluated,
+                self.task,
+                "valid",
+                batch_size=train.eval_batch_size,
+                device=self.device,
+                precision=train.precision,
+                workers=loader_workers(self.task),
             )
         off = [name for name, value in self.valid.items() if not math.isfinite(value)]  # top-1 is finite even where the logits are not
         if off:
@@ -169,6 +189,7 @@ class Trainer:
             self._save()
 
     def _save(self) -> None:
+        self._saved = time.monotonic()
         self.observer.before_checkpoint(self.step)
         try:
             checkpoint.save(self.run_dir, self.state())
@@ -181,7 +202,8 @@ class Trainer:
         return {
             "identity": self.config.identity, "step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema else None, "best": asdict(self.best), "valid": self.valid,
-            "trace": self.trace, "clock": asdict(self.clock), "random": checkpoint.random_state(),
+            "trace": self.trace, "clock": {**asdict(self.clock), "earlier": self.clock.earlier + time.monotonic() - self._began},
+            "origin": self.origin, "resumed_at": self.resumed_at, "random": checkpoint.random_state(),
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -203,6 +225,6 @@ def _schedule(optimizer: torch.optim.Optimizer, train: TrainConfig) -> CosineLRS
     )  # fmt: skip
 
 
-def _workers(task: Task) -> int:
-    """Loader processes: only for data read from files, which must be decoded beside the training step."""
-    return min(2, torch.get_num_threads()) if task.needs_data_dir else 0
+def loader_workers(task: Task) -> int:
+    """Loader processes: only for data read from files, which must be decoded beside the training step. Batches do not depend on it."""
+    return min(MAX_WORKERS, os.cpu_count() or 1) if task.needs_data_dir else 0

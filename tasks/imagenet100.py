@@ -15,13 +15,13 @@ from pydantic import Field, model_validator
 from tasks.base import Batch, DataError, DataInfo, ImageInput, Split, TaskOptions
 from tasks.classification import ImageOptions, ImageTask, mix, mixer_of_images
 from tasks.imagefolder import ImageFile, Key, check_all, fingerprint, hold_out, list_images, load_batches
-from tasks.randomness import shuffled_batches
+from tasks.randomness import evenly_spread, shuffled_batches
 
 CLASS_LIST = "imagenet100_cmc"
 HELD_OUT = 0.05
 NO_FOLDER = (
     "imagenet100 needs images: no folder given. Pass --data-dir DIR with train/ and val/, "
-    "or run: suite data prepare imagenet100; to try the suite now: --task fashion-mnist"
+    "suite data info imagenet100 says how to get them; to try the suite now: --task fashion-mnist"
 )
 HOW_TO = (
     "ImageNet (ILSVRC 2012) comes from image-net.org after registration; it may not be shipped",
@@ -45,11 +45,18 @@ class ImageNet100Options(ImageOptions):
     mixup: float = Field(default=0.8, ge=0.0, le=10.0, description="α of Mixup's Beta(α, α); 0: off")
     cutmix: float = Field(default=1.0, ge=0.0, le=10.0, description="α of CutMix's Beta(α, α); 0: off; with mixup, one of the two a batch")
 
+    valid_limit: int = Field(default=0, ge=0, description="validation images scored, evenly spread over the classes; 0: all")
+    test_limit: int = Field(default=0, ge=0, description="test images scored, evenly spread over the classes; 0: all")
+
     @model_validator(mode="after")
     def _patch_divides(self) -> Self:
         if self.image_size % self.patch:
             raise ValueError(f"patch {self.patch} does not divide image_size {self.image_size}; choose a divisor of it")
         return self
+
+
+def _limited(images: list[ImageFile], limit: int) -> list[ImageFile]:
+    return [images[i] for i in evenly_spread(len(images), limit)]
 
 
 def class_list() -> tuple[str, ...]:
@@ -61,7 +68,8 @@ class ImageNet100(ImageTask):
     """100 classes of ImageNet, as listed by the authors of CMC (arXiv 1906.05849), from `DIR/train/CLASS/` and `DIR/val/CLASS/`.
 
     `val/` is the TEST split: no choice ever sees it. Of `train/`, 5 % of every class (by the hash of the file's path; at least one
-    image where there are two) are held out for validation. All images of all splits are evaluated, none twice.
+    image where there are two) are held out for validation. All images of a split are evaluated, none twice, unless `valid_limit` or
+    `test_limit` keep a part, spread evenly over the classes.
     The fingerprint covers the class list and every image's path and size.
     """
 
@@ -102,7 +110,8 @@ class ImageNet100(ImageTask):
             raise DataError(f"{self.data_dir} cannot be listed: {error}") from error
         kept, held_out = hold_out(train, HELD_OUT)
         self._fingerprint = fingerprint(train + test, class_list())
-        self.images = {"train": kept, "valid": held_out, "test": test}
+        valid, test = _limited(held_out, self.options.valid_limit), _limited(test, self.options.test_limit)
+        self.images = {"train": kept, "valid": valid, "test": test}
         if not held_out:
             self.images = {}
             raise DataError(f"{self._root / 'train'} has one image a class: nothing can be held out for validation; needed are two or more")

@@ -8,7 +8,7 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from hashlib import sha256
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,10 +84,17 @@ def get(name: str) -> type[Mixer]:
         return _from_file(*name.rsplit(":", 1))
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         if entry.name == name:
-            return _checked(entry.load(), f"entry point {entry.value}")
+            return _checked(_load_entry(entry), f"entry point {entry.value}")
     near = difflib.get_close_matches(name, names(), n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     raise MixerError(f"unknown mixer {name!r}{hint} (suite list mixers; or path/to/file.py:Class)")
+
+
+def _load_entry(entry: EntryPoint) -> object:
+    try:
+        return entry.load()
+    except Exception as error:
+        raise MixerError(f"mixer {entry.name!r} (entry point {entry.value}) cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 def _from_file(file: str, class_name: str) -> type[Mixer]:
