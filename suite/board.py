@@ -164,7 +164,7 @@ def _row(records: list[Record]) -> Row:
 def _options_off_default(made: Record) -> str:
     """Options and tuned rates that differ from the usual ones, for telling rows of one mixer apart."""
     usual = _usual_options(made)
-    given = {name: value for name, value in made.config["mixer_options"].items() if usual and value != usual[name]}
+    given = {name: value for name, value in made.config["mixer_options"].items() if usual and value not in (None, usual[name])}
     switches = [f"{name}={'on' if value is True else 'off' if value is False else value}" for name, value in given.items()]
     shipped, train = _shipped(made)["train"], made.config["train"]
     switches += [f"{name}={train[name]:g}" for name in TUNED if train[name] != shipped[name]]

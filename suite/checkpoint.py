@@ -27,7 +27,10 @@ def write_atomically(path: Path, save: Any) -> None:
 
 
 def save(run_dir: Path, content: dict[str, Any]) -> None:
-    """Writes the run's checkpoint, and sweeps away what a killed process left half written. Raises OSError or RuntimeError when the disk refuses; the old one is then still whole."""
+    """Writes the run's checkpoint, and sweeps away what a killed process left half written.
+
+    Raises OSError or RuntimeError when the disk refuses; the old checkpoint is then still whole.
+    """
     for leftover in run_dir.glob(f".{NAME}.*"):
         leftover.unlink(missing_ok=True)
     write_atomically(run_dir / NAME, lambda path: torch.save({"format": FORMAT, **content}, path))

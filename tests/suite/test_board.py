@@ -22,6 +22,8 @@ def only(records):
 def forecast(mixer, value, **more):
     return made_record(mixer, value, task="household-power", metric="mse", higher=False, domain="forecasting", **more)
 
+CERTIFIED = made_record().certificate
+
 
 def test_an_accuracy_is_ordered_from_high_to_low():
     rows = only([made_record("softmax", 0.5), made_record("fem", 0.7), made_record("no-mixing", 0.6)]).rows
@@ -78,9 +80,20 @@ def test_runs_of_another_protocol_or_other_data_stand_on_boards_of_their_own():
     assert len(boards([made_record("softmax"), changed])) == 2
 
 
-def test_tuned_rates_and_switches_share_the_board_as_rows_of_their_own():
-    rows = only([made_record("fem", 0.5), made_record("fem", 0.6, sets=("lr=0.25",)), made_record("fem", 0.7, sets=("lse=false",))]).rows
-    assert [row.mixer for row in rows] == ["fem (lse=off)", "fem (lr=0.25)", "fem"]
+def test_switches_stand_as_rows_of_their_own_and_of_tuned_rates_the_one_that_validation_chose():
+    tried = [
+        made_record("fem", 0.5, valid=0.8),
+        made_record("fem", 0.9, valid=0.6, sets=("lr=0.25",)),  # the best on test: choosing it would be peeking
+        made_record("fem", 0.4, valid=0.81, sets=("lr=0.125",)),
+    ]
+    made = only([*tried, made_record("fem", 0.7, sets=("lse=false",)), made_record("fem", 0.3, sets=("mixer.heads=1",))])
+    assert [row.mixer for row in made.rows] == ["fem (lse=off)", "fem (lr=0.125)", "fem (heads=1)"]
+    assert "2 row(s) of other learning rates" in board.markdown(made)
+
+
+def test_a_matched_run_that_was_declared_unmatched_has_no_place():
+    rows = only([made_record("softmax"), made_record("fem", 0.9, matched=False).model_copy(update={"certificate": {**CERTIFIED}})]).rows
+    assert [(row.mixer, row.place) for row in rows] == [("softmax", 1), ("fem", None)]
 
 
 def test_failed_diverged_and_interrupted_runs_are_counted_and_not_shown():

@@ -27,7 +27,7 @@ COMMANDS = {
     "data prepare": {"TASK", "--data-dir", "--json"},
     "leaderboard": {"--task", "--domain", "--scale", "--markdown", "--json"},
     "ui": {"--task", "--port", "--browser", "--no-browser"},
-    "upload": {"RUN"},
+    "upload": {"--json", "RUN"},
     "doctor": {"--json"},
     "generate": {"RUN", "--prompt", "--tokens", "--temperature", "--top-k", "--seed", "--device", "--json"},
     "check": {"MIXER", "--slow", "--json"},

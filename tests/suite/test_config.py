@@ -138,9 +138,10 @@ def test_a_config_of_another_version_is_one_line(damage):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_hybrid_layout_resolves_to_layers_of_the_backbone(layout):
-    for depth in (1, 2, 3, 4, 6, 12):
+    for depth in (4, 6, 12):
         layers = resolve_hybrid(layout, depth)
         assert list(layers) == sorted(set(layers))
+        assert 0 < len(layers) < depth
         assert set(layers) <= set(range(1, depth + 1))
     assert resolve_hybrid("even", 6) == (2, 4, 6)
     assert resolve_hybrid("odd", 6) == (1, 3, 5)
@@ -148,6 +149,34 @@ def test_a_hybrid_layout_resolves_to_layers_of_the_backbone(layout):
     assert resolve_hybrid("bottom", 6) == (4, 5, 6)
     assert resolve_hybrid("middle", 8) == (1, 2, 7, 8)
     assert resolve_hybrid("bilateral", 6) == (1, 6)
+
+
+@pytest.mark.parametrize(("layout", "depth"), [("quarter", 3), ("middle", 3), ("even", 1), ("first", 1), ("1,2,3", 3), ("bilateral", 2)])
+def test_a_hybrid_that_keeps_no_layer_or_every_layer_is_refused(layout, depth):
+    with pytest.raises(UserError, match=r"keeps softmax in (no|every) layer"):
+        resolve_hybrid(layout, depth)
+
+
+def test_a_mixer_of_the_wrong_direction_is_refused(tmp_path):
+    path = tmp_path / "one_way.py"
+    path.write_text(
+        "from backbones.mixers.base import Capabilities\n"
+        "from backbones.mixers.deconstructed import NoMixing\n"
+        "class OneWay(NoMixing):\n    capabilities = Capabilities(causal=False)\n"
+    )
+    with pytest.raises(UserError, match="needs a causal mixer"):
+        resolve(task="sotu", mixer=f"{path}:OneWay")
+    assert resolve(task="fashion-mnist", mixer=f"{path}:OneWay").task == "fashion-mnist"
+
+
+def test_a_mixers_file_counts_by_its_content_and_not_by_its_place(tmp_path):
+    text = "from backbones.mixers.deconstructed import NoMixing\nclass Mine(NoMixing):\n    pass\n"
+    identities = []
+    for folder, content in (("a", text), ("b", text), ("c", text + "# changed\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.py").write_text(content)
+        identities.append(resolve(task="sotu", mixer=f"{tmp_path / folder / 'mine.py'}:Mine").identity)
+    assert identities[0] == identities[1] != identities[2]
 
 
 @pytest.mark.parametrize("layout", ["evne", "0", "1,7", "1;2", "²", ",", "-1"])

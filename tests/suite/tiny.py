@@ -35,6 +35,7 @@ def tiny_config(task: str, mixer: str = "softmax", *more: str, seed: int = 0) ->
 def made_record(
     mixer: str = "softmax", value: float = 0.5, *, task: str = "fashion-mnist", metric: str = "top1", higher: bool = True, seed: int = 0,
     name: str = "", status: str = "finished", matched: bool = True, sets: tuple[str, ...] = (), protocol: str = "", domain: str = "vision",
+    valid: float | None = None,
 ) -> Record:  # fmt: skip
     """A record as a run would write it, with the test figure given and everything else plausible."""
     config = resolve(task=task, mixer=mixer, scale="board", seed=seed, sets=sets, unmatched=not matched)
@@ -47,7 +48,7 @@ def made_record(
         id=name or f"{mixer}-{seed}", status=status, created="2026-01-01T00:00:00+00:00",
         task=task, domain=domain, mixer=mixer, scale="board", seed=seed,
         identity=config.identity, group=config.group, config=config.canonical(), certificate=certificate,
-        primary_metric=metric, higher_is_better=higher, metrics={"test": {metric: value}, "valid": {metric: value}} if done else {},
+        primary_metric=metric, higher_is_better=higher, metrics={"test": {metric: value}, "valid": {metric: value if valid is None else valid}} if done else {},
         data=Data(fingerprint="f" * 64, protocol=protocol or f"{task}/1", source="made", splits={"train": 1}),
         code=Code(version="0", git_sha=None, git_dirty=None, mixer_origin="built-in"), versions={"torch": "0"},
         hardware=Hardware(platform="p", processor="c", cores=1, memory_bytes=1, device="cpu", threads=1), precision="fp32",
