@@ -112,7 +112,7 @@ def _say(answers: TextIO, status: WorkerStatus) -> None:
         answers.flush()
 
 
-def main(home: str, run_dir: str) -> int:
+def main(home: str, run_dir: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the end of the input ends the worker, so nothing is left undelivered
     os.nice(2)  # behind the run, though not so far that a busy machine starves it
@@ -123,9 +123,8 @@ def main(home: str, run_dir: str) -> int:
             Worker(Path(home), Path(run_dir), answers).serve()
     except Timeout:
         _say(answers, WorkerStatus(trouble="another process is tracking this run"))
-        return 3
-    return 0
 
 
 if __name__ == "__main__":
-    os._exit(main(*sys.argv[1:]))  # tearing down MLflow's modules takes a second, and the run waits for this process
+    main(*sys.argv[1:])
+    os._exit(0)  # tearing down MLflow's modules takes a second, and the run waits for this process

@@ -168,7 +168,8 @@ def test_processes_that_make_the_same_store_at_once_all_arrive(tmp_path, train):
 
 
 @pytest.mark.slow
-def test_without_a_server_the_run_goes_on_and_is_uploaded_later(tmp_path, monkeypatch):
+def test_without_a_server_the_run_goes_on_and_is_uploaded_later(tmp_path, empty_store, monkeypatch):
+    shutil.copytree(empty_store, tmp_path / "server")
     port, said = free_port(), []
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     with tracker(tmp_path, warnings=said) as tracked:
@@ -195,7 +196,8 @@ def test_without_a_server_the_run_goes_on_and_is_uploaded_later(tmp_path, monkey
 
 
 @pytest.mark.slow
-def test_a_server_that_comes_back_gets_what_it_missed(tmp_path, monkeypatch):
+def test_a_server_that_comes_back_gets_what_it_missed(tmp_path, empty_store, monkeypatch):
+    shutil.copytree(empty_store, tmp_path / "server")
     port, said = free_port(), []
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     with tracker(tmp_path, warnings=said) as tracked:
