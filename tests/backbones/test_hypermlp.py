@@ -136,7 +136,7 @@ def test_the_published_defaults_cost_what_is_known_of_them() -> None:
 
 @pytest.mark.parametrize("cls", BOTH)
 @pytest.mark.parametrize(
-    ("dim", "length", "causal"), [(128, 256, True), (128, 49, False), (96, 49, False), (64, 42, False), (384, 1024, True)]
+    "shape", [(128, 256, True), (128, 49, False), (96, 49, False), (64, 42, False), (384, 1024, True)]
 )
 def test_the_size_is_the_largest_rank_with_an_eighth_of_the_width_then_the_nearest(
     cls: type[HyperMixer], shape: tuple[int, int, bool]
