@@ -98,7 +98,9 @@ class Trainer:
         self.run_dir, self.observer, self.stop = run_dir, observer, stop
         train = config.train
         self.optimizer = create_optimizer_v2(
-            param_groups_weight_decay(model, train.weight_decay, {f"trunk.{name}" for name in model.trunk.no_weight_decay()}),
+            param_groups_weight_decay(
+                model, train.weight_decay, no_weight_decay_list={f"trunk.{name}" for name in model.trunk.no_weight_decay()}
+            ),
             opt="adamw",
             lr=train.lr,
             weight_decay=0.0,

@@ -20,8 +20,8 @@ from tasks.randomness import evenly_spread, shuffled_batches
 CLASS_LIST = "imagenet100_cmc"
 HELD_OUT = 0.05
 NO_FOLDER = (
-    "imagenet100 needs images: no folder given. Pass --data-dir DIR with train/ and val/, "
-    "suite data info imagenet100 says how to get them; to try the suite now: --task fashion-mnist"
+    "imagenet100 needs images: no folder given. Pass --data-dir DIR with train/ and val/ "
+    "(suite data info imagenet100 says how to get them); to try the suite now: --task fashion-mnist"
 )
 HOW_TO = (
     "ImageNet (ILSVRC 2012) comes from image-net.org after registration; it may not be shipped",

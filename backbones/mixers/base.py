@@ -81,7 +81,7 @@ class Mixer(nn.Module, ABC):
     capabilities: ClassVar[Capabilities] = Capabilities()
     paper: ClassVar[str] = ""  # "arXiv 2602.07160"
     summary: ClassVar[str] = ""  # one line for `suite list mixers`
-    no_weight_decay: ClassVar[frozenset[str]] = frozenset({"a_log"})  # last parts of names: rates of decay are no weights
+    no_weight_decay: ClassVar[frozenset[str]] = frozenset({"a_log", "w_beta"})  # last parts of names: rates, not weights
 
     def __init__(self, config: MixerConfig, dim: int, length: int) -> None:
         """config: with widths solved (`size`). dim: D. length: the longest T that `forward` and `step` accept where it matters."""

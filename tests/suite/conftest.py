@@ -52,7 +52,7 @@ def suite(monkeypatch, capsys) -> Command:
     return call
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def _read_embedded_data_once():
     """Decompressing the data takes longer than the tiny runs on them."""
     from tasks import embedded

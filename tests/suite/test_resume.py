@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import suite.run
+import tasks
 from suite import checkpoint, home, record
 from suite.errors import UserError
 from suite.record import Record
@@ -24,8 +26,10 @@ RANDOM = ("dropout=0.2", "drop_path=0.3", "ema=0.9")
 
 
 @pytest.fixture(autouse=True)
-def _untracked(monkeypatch):
+def _bare(monkeypatch):
+    """Neither tracking nor pictures: they take longer than these runs."""
     monkeypatch.setenv("SUITE_TRACKING", "off")
+    monkeypatch.setattr("suite.run.attention_maps", lambda *_: {})
 
 
 def equal_runs(one: Record, two: Record) -> bool:
@@ -129,6 +133,56 @@ def test_trouble_in_tracking_loses_neither_record_nor_exit_code(monkeypatch, cap
     outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
     assert (outcome.exit_code, record.read(outcome.path).status) == (0, "finished")
     assert f"suite upload {outcome.record.id}" in capsys.readouterr().err
+
+
+def test_signals_while_the_record_is_written_do_not_cost_it(monkeypatch):
+    real = suite.run.assemble
+
+    def assemble(*arguments):
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(suite.run, "assemble", assemble)
+    outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
+    assert (outcome.exit_code, record.read(outcome.path).status) == (0, "finished")
+
+
+def test_a_run_whose_mixer_has_changed_since_cannot_be_resumed(monkeypatch, suite, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text("from backbones.mixers.deconstructed import NoMixing\nclass Mine(NoMixing):\n    pass\n")
+    stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer=f"{mine}:Mine").record
+    mine.write_text(mine.read_text() + "# changed\n")
+    ended = suite("run", "--resume", stopped.id)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "its mixer was mine.py@" in ended.err
+
+
+def test_a_run_whose_data_have_changed_since_cannot_be_resumed(monkeypatch, suite):
+    stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax").record
+    monkeypatch.setattr(tasks.get("fashion-mnist"), "fingerprint", "f" * 64)
+    ended = suite("run", "--resume", stopped.id)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "its data was" in ended.err
+
+
+def test_checkpoints_come_by_the_clock_too_where_validations_are_far_apart(monkeypatch):
+    saved = []
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda folder, content: saved.append(content["step"]) or save(folder, content))
+    start(tiny_config("fashion-mnist", "softmax", "evals=1"), data_dir=None, device="cpu")
+    assert saved == [6]
+    saved.clear()
+    monkeypatch.setattr("suite.train.CHECKPOINT_S", -1.0)
+    start(tiny_config("fashion-mnist", "softmax", "evals=1"), data_dir=None, device="cpu")
+    assert saved == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_a_killed_process_left_half_written_is_swept_away(tmp_path):
+    leftover = tmp_path / f".{checkpoint.NAME}.4711"
+    leftover.write_text("half")
+    checkpoint.save(tmp_path, {"step": 1})
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
 
 
 def test_handlers_are_put_back_after_a_run():

@@ -23,8 +23,10 @@ from tests.suite.tiny import TASKS, tiny_arguments, tiny_config
 
 
 @pytest.fixture(autouse=True)
-def _untracked(monkeypatch):
+def _bare(monkeypatch):
+    """Neither tracking nor pictures: they take longer than these runs."""
     monkeypatch.setenv("SUITE_TRACKING", "off")
+    monkeypatch.setattr("suite.run.attention_maps", lambda *_: {})
 
 
 def run(task: str = "fashion-mnist", mixer: str = "softmax", *sets: str, seed: int = 0) -> Outcome:
@@ -89,6 +91,22 @@ def test_the_same_config_gives_the_same_losses_and_figures_bit_for_bit(task):
     assert one.loss_trace != other.loss_trace
 
 
+def test_weight_decay_spares_vectors_positions_and_what_a_mixer_asks_for(monkeypatch):
+    groups = []
+    fit = Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", lambda self: groups.append((dict(self.model.named_parameters()), self.optimizer)) or fit(self))
+    run("fashion-mnist", "fem", "steps=1", "weight_decay=0.25")
+    parameters, optimizer = groups[0]
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0.25 for p in group["params"]}
+    spared = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0.0 for p in group["params"]}
+    assert decayed | spared == {id(p) for p in parameters.values()}
+    matrices = {name for name, p in parameters.items() if id(p) in decayed}
+    assert all(parameters[name].ndim > 1 for name in matrices)
+    assert "trunk.positions" not in matrices
+    assert "trunk.blocks.0.mixer.w_beta" not in matrices
+    assert {"head.weight", "trunk.blocks.0.ffn.down.weight", "trunk.blocks.0.mixer.out_proj.weight"} <= matrices
+
+
 def test_training_lowers_the_loss():
     made = run("fashion-mnist", "fem", "steps=40", "lr=1e-2").record
     losses = [loss for _, loss in made.loss_trace]
@@ -104,7 +122,8 @@ def test_the_test_split_is_read_once_and_after_everything_else(task, monkeypatch
     monkeypatch.setattr(cls, "eval_batches", lambda self, split, *more: read.append(split) or evaluate(self, split, *more))
     monkeypatch.setattr(Trainer, "_update", lambda self, batch: steps.append(len(read)) or train(self, batch))
     assert run(task).exit_code == 0
-    assert read == ["valid", "valid", "valid", "test"]
+    assert read[:4] == ["valid", "valid", "valid", "test"]
+    assert set(read[4:]) <= {"valid"}  # the attention maps, when everything is chosen and written
     assert max(steps) == 2  # the last update came before the third validation
 
 
@@ -188,7 +207,8 @@ def test_a_fault_inside_the_loop_leaves_a_record_and_the_whole_story(suite, monk
     made = record.read(folder / record.NAME)
     assert ended.code == 1
     assert made.status == "failed"
-    assert made.error == f"RuntimeError: shape '[/7, 3]' is wrong (the whole story: {folder / 'traceback.txt'})"
+    assert made.error == "RuntimeError: shape '[/7, 3]' is wrong (the whole story: traceback.txt in the run's folder)"
+    assert f"go on with: suite run --resume {folder.name}" in ended.err
     assert "shape '[/7, 3]' is wrong" in ended.err
     assert "Traceback" not in ended.err
     assert "in fail" in (folder / "traceback.txt").read_text()

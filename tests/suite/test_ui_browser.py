@@ -25,15 +25,20 @@ _RUNS = {"softmax": 0.8081234, "fem": 0.8212345, "no-mixing": 0.6104444, "gla": 
 
 
 class _Table(HTMLParser):
-    """Collects a grid's rows, as {row index: texts}, and its headings, as {column: name}."""
+    """Collects a grid's rows, as {row index: texts}, and the columns that are in sight."""
 
     def __init__(self) -> None:
         super().__init__()
         self.rows: dict[int, list[str]] = {}
         self.text: list[str] = []
-        self.columns: list[str] = []
+        self._columns: dict[str, int] = {}
         self._row: int | None = None
         self._depth = 0
+
+    @property
+    def columns(self) -> list[str]:
+        """From left to right; the document's order is another."""
+        return sorted(self._columns, key=self._columns.__getitem__)
 
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
@@ -43,7 +48,7 @@ class _Table(HTMLParser):
             elif "row-index" in given and given["row-index"].isdigit():
                 self._row, self._depth = int(given["row-index"]), 1
         if given.get("role") == "columnheader" and given.get("col-id"):
-            self.columns.append(given["col-id"])
+            self._columns[given["col-id"]] = int(given["aria-colindex"])
 
     def handle_endtag(self, tag):
         if tag == "div" and self._row is not None:

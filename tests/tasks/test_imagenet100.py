@@ -52,7 +52,7 @@ def test_spec_and_info_need_no_folder():
 
 def test_when_no_folder_is_given_then_the_error_says_how_to_get_one_and_what_to_try_meanwhile():
     message = error_of(ImageNet100().load)
-    for part in ("no folder given", "--data-dir DIR", "train/ and val/", "suite data prepare imagenet100", "--task fashion-mnist"):
+    for part in ("no folder given", "--data-dir DIR", "train/ and val/", "suite data info imagenet100", "--task fashion-mnist"):
         assert part in message
     assert error_of(ImageNet100().prepare) == message
 
