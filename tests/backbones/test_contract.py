@@ -9,6 +9,8 @@ import pytest
 
 from backbones.mixers import registry
 from suite.check import CHECKS, Check, run_check
+from suite.contract.gradients import compare_compiled
+from suite.contract.probe import Probe
 from tests.backbones.plain import load_plain_forms
 
 FAST = [c for c in CHECKS if not c.slow]
@@ -43,3 +45,9 @@ globals().update({f"Test_{name.replace('-', '_')}": type(f"Test_{name}", (MixerC
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_every_built_in_has_a_plain_form_to_be_held_against(name: str) -> None:
     assert name in load_plain_forms(), f"add one to tests/backbones/plain with @plain({name!r})"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["softmax", "hyperglu"])
+def test_generated_code_gives_what_eager_code_gives(name: str) -> None:
+    compare_compiled(Probe(registry.get(name), causal=True), "inductor")
