@@ -16,8 +16,8 @@ from tests.backbones.plain.attention import heads, merged, softmax_weights, visi
 Read = Callable[..., list[Tensor]]  # one or more values [B, H, T, d], each read under the same weights
 
 
-def normal(x: Tensor) -> Tensor:
-    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+def normal(x: Tensor, eps: float = 1e-5) -> Tensor:
+    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + eps).sqrt()
 
 
 def over_rms(x: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def low_rank_convolution(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
         for t in reversed(range(T)) if backward else range(T):
             h_B = torch.where(real_BT[:, t], a[:, t, channel] * h_B + u[:, t, channel], h_B)
             rows[:, t, channel] = h_B
-    return (over_rms(softplus(s)) * normal(rows)) @ module.out_proj
+    return (over_rms(softplus(s)) * normal(rows, 1e-3)) @ module.out_proj
 
 
 def fem_with(
