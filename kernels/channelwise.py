@@ -13,7 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kernels.exponentials import first_row, in_range, one_pass, out_of_range, replaced
 from kernels.log_mean_exp import log_mix
+from kernels.opaque import opaque
 from kernels.precision import full_precision
 from kernels.scan import diagonal_scan
 
@@ -35,9 +37,13 @@ def _running_max(x: Tensor) -> Tensor:
     return out
 
 
-@full_precision
 def channelwise_read(k_BTE: Tensor, v_BTcE: Tensor) -> Tensor:
     """E_p[v] `[B, T, c, E]`: c copies of the channels under the same weights."""
+    return _read_opaquely([k_BTE, v_BTcE], [])[0]
+
+
+@full_precision
+def _read(k_BTE: Tensor, v_BTcE: Tensor) -> Tensor:
     top, decay = _decays(k_BTE)
     weight = (k_BTE - top).exp()
     ones = torch.ones_like(v_BTcE[:, :, :1])
@@ -65,6 +71,33 @@ def channelwise_log_read(k_BTE: Tensor, u_BTE: Tensor) -> Tensor:
     """`log E_p[exp(u)]` for any finite u. In fp64, since two large sums are subtracted."""
     k, u = k_BTE.double(), u_BTE.double()
     return (log_cumulative(k + u) - log_cumulative(k)).to(u_BTE.dtype)
+
+
+def channelwise_free_energy(k_BTE: Tensor, v_BTE: Tensor, beta_E: Tensor) -> tuple[Tensor, Tensor]:
+    """(E_p[v], F(β)): one pass over `[v, w]`, and the exact form for rows and channels that see a value out of range."""
+    mu, F = _free_energy_opaquely([k_BTE, v_BTE, beta_E], [])
+    return mu, F
+
+
+def _free_energy(k_BTE: Tensor, v_BTE: Tensor, beta_E: Tensor) -> tuple[Tensor, Tensor]:
+    ordinary = in_range(v_BTE, beta_E)
+    mu, F = one_pass(lambda x: channelwise_read(k_BTE, x.unflatten(-1, (2, -1))).flatten(2), v_BTE, beta_E, clamped=not ordinary)
+    if ordinary:
+        return mu, F
+    exact = channelwise_log_read(k_BTE, v_BTE * beta_E) / beta_E
+    return mu, replaced(F, exact, first_row(out_of_range(v_BTE, beta_E), causal=True))
+
+
+_read_opaquely = opaque(
+    "channelwise_read",
+    lambda ts, _: [_read(*ts)],
+    lambda ts: [torch.empty(ts[1].shape, dtype=ts[1].dtype, device=ts[1].device)],
+)
+_free_energy_opaquely = opaque(
+    "channelwise_free_energy",
+    lambda ts, _: _free_energy(*ts),
+    lambda ts: [torch.empty(ts[1].shape, dtype=ts[1].dtype, device=ts[1].device) for _ in range(2)],
+)
 
 
 def channelwise_step(state: dict[str, Tensor], k_BE: Tensor, v_BE: Tensor, u_BE: Tensor | None) -> None:

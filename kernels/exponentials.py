@@ -67,7 +67,7 @@ def one_pass(read: Callable[[Tensor], Tensor], v_BTHd: Tensor, beta_Hd: Tensor, 
 
 
 def replaced(fast: Tensor, exact: Tensor, first: Tensor) -> Tensor:
-    """`fast` before the row `first` of each sequence, `exact` from there on. first: `[B, H]` or `[B, H, d]`."""
+    """`fast` before the row `first` of each sequence, `exact` from there on. first: a row for each head `[B, H]`, or for each channel."""
     row = torch.arange(fast.shape[1], device=fast.device).view(-1, *[1] * (first.dim() - 1))
     chosen = row >= first[:, None]
-    return torch.where(chosen if first.dim() == 3 else chosen[..., None], exact.to(fast.dtype), fast)
+    return torch.where(chosen if chosen.dim() == fast.dim() else chosen[..., None], exact.to(fast.dtype), fast)

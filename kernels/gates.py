@@ -1,7 +1,7 @@
 """FEM's two gates:  `y = RMS(softplus(b)) ⊙ [ (1−λ) ⊙ μ + λ ⊙ F ]`,  `λ = sigmoid(a)`,  RMS over the last dimension (a head).
 
-Contract: μ, F, a, b `[…, d]` of one shape. `RMS(s) = s / sqrt(mean(s²) + eps)`. The CPU form recomputes in backward, in blocks of rows
-that stay in the cache, and saves its inputs only.
+Contract: μ, F, a, b `[…, d]` of one shape. `RMS(s) = s / sqrt(mean(s²) + eps)`. The CPU form works through blocks of rows that stay
+in the cache, forward and backward.
 """
 
 from __future__ import annotations
@@ -30,42 +30,41 @@ def gated_mix(mu: Tensor, F: Tensor, a: Tensor, b: Tensor) -> Tensor:
 class _GatedMix(torch.autograd.Function):
     @staticmethod
     def forward(ctx, mu, F, a, b):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(mu, F, a, b)
-        out = torch.empty(mu.shape, dtype=mu.dtype)
-        inputs, rows_out = [_rows(x) for x in (mu, F, a, b)], _rows(out)
-        buffers = _Buffers(rows_out, 2)
+        saved = [torch.empty(mu.shape, dtype=mu.dtype) for _ in range(3)]  # the result, λ, softplus(b)
+        inputs, rows_of = [_rows(x) for x in (mu, F, a, b)], [_rows(x) for x in saved]
+        buffers = _Buffers(rows_of[0], 1)
         for rows in buffers.blocks:
             m, f, inner, outer = (x[rows] for x in inputs)
-            s, gate = buffers.sized(rows)
-            _softplus(outer, gate, out=s)
-            s.mul_(_inverse_rms(s, gate))
-            torch.lerp(m, f, torch.sigmoid(inner, out=gate), out=gate)
-            torch.mul(gate, s, out=rows_out[rows])
-        return out
+            out, gate, s = (x[rows] for x in rows_of)
+            (scratch,) = buffers.sized(rows)
+            _softplus(outer, scratch, out=s)
+            torch.lerp(m, f, torch.sigmoid(inner, out=gate), out=out)
+            out.mul_(s).mul_(buffers.inverse_rms(s, scratch))
+        ctx.save_for_backward(mu, F, *saved[1:])
+        return saved[0]
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         inputs = [_rows(x) for x in ctx.saved_tensors]
         outs = [torch.empty(grad.shape, dtype=grad.dtype) for _ in inputs]
         grads, grad = [_rows(x) for x in outs], _rows(grad)
-        buffers = _Buffers(grad, 4)
+        buffers = _Buffers(grad, 3)
         for rows in buffers.blocks:
-            m, f, inner, outer = (x[rows] for x in inputs)
+            m, f, gate, s = (x[rows] for x in inputs)
             grad_m, grad_f, grad_a, grad_b = (x[rows] for x in grads)
-            s, gate, difference, scratch = buffers.sized(rows)
-            _softplus(outer, scratch, out=s)
-            inverse = _inverse_rms(s, scratch)
-            s.mul_(inverse)
-            torch.sigmoid(inner, out=gate)
+            normed, difference, scratch = buffers.sized(rows)
+            inverse = buffers.inverse_rms(s, scratch)
+            torch.mul(s, inverse, out=normed)
             torch.sub(f, m, out=difference)
             torch.addcmul(m, difference, gate, out=scratch).mul_(grad[rows])  # d RMS(softplus(b))
-            torch.mul(grad[rows], s, out=grad_m)  # d mix, for now
+            torch.mul(grad[rows], normed, out=grad_m)  # d mix, for now
             torch.mul(grad_m, gate, out=grad_f)
             grad_m.sub_(grad_f)
-            torch.mul(difference.mul_(grad_f), gate.neg_().add_(1.0), out=grad_a)
-            inside = torch.mul(scratch, s, out=gate).mean(-1, keepdim=True)
-            scratch.addcmul_(s, inside, value=-1.0).mul_(inverse)
-            torch.mul(scratch, torch.sigmoid(outer, out=gate), out=grad_b)
+            torch.addcmul(grad_f, grad_f, gate, value=-1.0, out=grad_a).mul_(difference)
+            inside = buffers.mean(torch.mul(scratch, normed, out=difference))
+            scratch.addcmul_(normed, inside, value=-1.0).mul_(inverse)
+            # d softplus = sigmoid(b) = 1 − e^{−softplus(b)}
+            torch.mul(scratch, torch.neg(s, out=difference).expm1_().neg_(), out=grad_b)
         return tuple(outs)
 
 
@@ -75,10 +74,6 @@ def _softplus(x: Tensor, scratch: Tensor, out: Tensor) -> Tensor:
     return out.add_(torch.clamp(x, min=0.0, out=scratch))
 
 
-def _inverse_rms(s: Tensor, scratch: Tensor) -> Tensor:
-    return torch.mul(s, s, out=scratch).mean(-1, keepdim=True).add_(EPS).rsqrt_()
-
-
 class _Buffers:
     """Blocks of rows and reused room for their intermediates: fresh memory a block costs more than the arithmetic."""
 
@@ -86,9 +81,17 @@ class _Buffers:
         step = max(1, BLOCK_ELEMENTS // (like.shape[1] * like.shape[2]))
         self.blocks = [slice(start, min(start + step, len(like))) for start in range(0, len(like), step)]
         self.room = like.new_empty(count, min(step, len(like)), *like.shape[1:])
+        self.averages = like.new_full((like.shape[2], 1), 1.0 / like.shape[2])
 
     def sized(self, rows: slice) -> tuple[Tensor, ...]:
         return self.room[:, : rows.stop - rows.start].unbind()
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Over the last dimension, by a product: a reduction over few channels is slower."""
+        return x @ self.averages
+
+    def inverse_rms(self, s: Tensor, scratch: Tensor) -> Tensor:
+        return self.mean(torch.mul(s, s, out=scratch)).add_(EPS).rsqrt_()
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from kernels.exponentials import first_row, in_range, one_pass, out_of_range, replaced
 from kernels.linear import decayed_sums
 from kernels.linear_exact import exact_read
+from kernels.opaque import opaque
 from kernels.precision import full_precision
 
 FAINT = -20.0  # log φ(k) below which products of features may underflow beside exp(−RANGE)
@@ -46,6 +47,17 @@ class LinearWeights:
         log_decay, mask_BT = (None if x is None else x.flip(1) for x in (self.log_decay, self.mask_BT))
         return LinearWeights(self.log_q.flip(1), self.log_k.flip(1), log_decay, mask_BT)
 
+    def tensors(self) -> list[Tensor]:
+        return [x for x in (self.log_q, self.log_k, self.log_decay, self.mask_BT) if x is not None]
+
+    def present(self) -> list[int]:
+        return [int(self.log_decay is not None), int(self.mask_BT is not None)]
+
+    @classmethod
+    def from_tensors(cls, tensors: list[Tensor], present: list[int]) -> LinearWeights:
+        """Back from `tensors()` and `present()`."""
+        return cls(tensors[0], tensors[1], tensors[2] if present[0] else None, tensors[-1] if present[1] else None)
+
     def faint(self) -> Tensor:
         """`[B, T, H]`: real tokens with a feature too small for the one pass."""
         faint = (self.log_k.detach() < FAINT).any(-1)
@@ -55,9 +67,19 @@ class LinearWeights:
         return self.log_k.is_meta or not bool(self.faint().any())
 
 
-@full_precision
 def linear_read(weights: LinearWeights, v_BTHw: Tensor, causal: bool) -> Tensor:
     """E_p[v]."""
+    return _read_opaquely([*weights.tensors(), v_BTHw], [*weights.present(), int(causal)])[0]
+
+
+def linear_free_energy(weights: LinearWeights, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
+    """(E_p[v], F(β))."""
+    mu, F = _free_energy_opaquely([*weights.tensors(), v_BTHd, beta_Hd], [*weights.present(), int(causal)])
+    return mu, F
+
+
+@full_precision
+def _linear_read(weights: LinearWeights, v_BTHw: Tensor, causal: bool) -> Tensor:
     v_BTHw = _masked(weights, v_BTHw)
     fast = _mean(weights, v_BTHw, causal)
     if weights.ordinary():
@@ -67,8 +89,7 @@ def linear_read(weights: LinearWeights, v_BTHw: Tensor, causal: bool) -> Tensor:
 
 
 @full_precision
-def linear_free_energy(weights: LinearWeights, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
-    """(E_p[v], F(β))."""
+def _linear_free_energy(weights: LinearWeights, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
     v_BTHd = _masked(weights, v_BTHd)
     ordinary = weights.ordinary() and in_range(v_BTHd, beta_Hd)
     mu, F = one_pass(lambda x: _mean(weights, x, causal), v_BTHd, beta_Hd, clamped=not ordinary)
@@ -78,6 +99,18 @@ def linear_free_energy(weights: LinearWeights, v_BTHd: Tensor, beta_Hd: Tensor, 
     exact, log_mean = exact_read(weights.log_q, weights.log_k, weights.log_decay, v_BTHd, v_BTHd * beta_Hd, causal)
     assert log_mean is not None
     return replaced(mu, exact, first), replaced(F, log_mean / beta_Hd, first)
+
+
+_read_opaquely = opaque(
+    "linear_read",
+    lambda ts, options: [_linear_read(LinearWeights.from_tensors(ts[:-1], options), ts[-1], bool(options[2]))],
+    lambda ts: [torch.empty(ts[-1].shape, dtype=ts[-1].dtype, device=ts[-1].device)],
+)
+_free_energy_opaquely = opaque(
+    "linear_free_energy",
+    lambda ts, options: _linear_free_energy(LinearWeights.from_tensors(ts[:-2], options), ts[-2], ts[-1], bool(options[2])),
+    lambda ts: [torch.empty(ts[-2].shape, dtype=ts[-2].dtype, device=ts[-2].device) for _ in range(2)],
+)
 
 
 def _masked(weights: LinearWeights, v: Tensor) -> Tensor:

@@ -1,19 +1,19 @@
-"""Several projections of one input, each scaled by a low-rank factor:  `z = x Wᵀ`,  `y = z ⊙ (1 + s P)`.
+"""Projections: several of one input, each scaled by a low-rank factor, `y = x Wᵀ ⊙ (1 + s P)`; and a few of the normalised input.
 
-Contract: x `[B, T, D]`, W `[C, D]`, s `[B, T, R]` and P `[R, C]` (both or neither), `splits` that sum to C; gives one `[B, T, split]`
-tensor a projection (an empty one where a split is 0).
+`modulated_projection`: x `[B, T, D]`, W `[C, D]`, s `[B, T, R]` and P `[R, C]` (both or neither), `splits` that sum to C; gives one
+`[B, T, split]` tensor a projection (an empty one where a split is 0). `normed_projection`: `LayerNorm(x) Wᵀ`.
 
-The CPU form works through blocks of rows that stay in the cache: `s P` and the gradients of z never exist as a whole, and nothing is
-concatenated. It is for fp32 and fp64; under autocast and elsewhere the formula above runs.
+The CPU forms work through blocks of rows that stay in the cache: `s P`, the normalised x and the gradients of z never exist as a whole, and
+nothing is concatenated. They are for fp32 and fp64; under autocast and elsewhere the formulas run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import layer_norm, linear
 
 BLOCK_ELEMENTS = 1 << 17  # of z, a block
 
@@ -63,7 +63,7 @@ class _Projection(torch.autograd.Function):
         x, weight, s, p, z = ctx.saved_tensors
         parts = [grad.reshape(len(x), -1) for grad in grads if grad.numel()]
         grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight)
-        grad_s, grad_p = (x.new_empty(0),) * 2 if s is None else (torch.empty_like(s), torch.zeros_like(p))
+        grad_s, grad_p = (x.new_empty(0),) * 2 if s is None else (s.new_empty(s.shape[::-1]), torch.zeros_like(p))
         blocks = _blocks(len(x), weight.shape[0])
         buffers = x.new_empty(2, blocks[0].stop, weight.shape[0])
         for rows in blocks:
@@ -71,7 +71,7 @@ class _Projection(torch.autograd.Function):
             torch.cat([grad[rows] for grad in parts], dim=-1, out=g)
             if s is not None:
                 torch.mul(g, z[rows], out=c)
-                torch.mm(c, p.t(), out=grad_s[rows])
+                torch.mm(p, c.t(), out=grad_s[:, rows])  # this way round: five times faster than c pᵀ
                 grad_p.addmm_(s[rows].t(), c)
                 torch.addcmul(g, g, torch.mm(s[rows], p, out=c), out=g)
             torch.mm(g, weight, out=grad_x[rows])
@@ -79,7 +79,7 @@ class _Projection(torch.autograd.Function):
         grad_x = grad_x.view(ctx.shape)
         if s is None:
             return grad_x, grad_weight, None, None, None
-        return grad_x, grad_weight, grad_s.view(*ctx.shape[:-1], -1), grad_p, None
+        return grad_x, grad_weight, grad_s.t().reshape(*ctx.shape[:-1], -1), grad_p, None
 
 
 def _blocks(rows: int, columns: int) -> list[slice]:
@@ -90,3 +90,49 @@ def _blocks(rows: int, columns: int) -> list[slice]:
 def _slices(splits: Sequence[int]) -> list[slice]:
     ends = [sum(splits[: i + 1]) for i in range(len(splits))]
     return [slice(end - split, end) for end, split in zip(ends, splits, strict=True)]
+
+
+def normed_projection(x_BTD: Tensor, weight_RD: Tensor, eps: float = 1e-5) -> Tensor:
+    """`LayerNorm(x) Wᵀ` for few rows R of W, LayerNorm without gains: `[B, T, R]`. The normalised input never exists as a whole."""
+    if _fused(x_BTD, weight_RD, None):
+        out: Tensor = _NormedProjection.apply(x_BTD, weight_RD, eps)
+        return out
+    return linear(layer_norm(x_BTD, x_BTD.shape[-1:], eps=eps), weight_RD)
+
+
+class _NormedProjection(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, eps):  # type: ignore[no-untyped-def]
+        rows_x = x.reshape(-1, x.shape[-1])
+        out, mean, inverse = x.new_empty(len(rows_x), len(weight)), x.new_empty(len(rows_x), 1), x.new_empty(len(rows_x), 1)
+        average = x.new_full((x.shape[-1], 1), 1.0 / x.shape[-1])
+        for rows, (centred, scratch) in _rooms(rows_x, 2):
+            torch.mm(rows_x[rows], average, out=mean[rows])
+            torch.sub(rows_x[rows], mean[rows], out=centred)
+            torch.mm(torch.mul(centred, centred, out=scratch), average, out=inverse[rows]).add_(eps).rsqrt_()
+            torch.mm(centred, weight.t(), out=out[rows]).mul_(inverse[rows])
+        ctx.save_for_backward(rows_x, weight, mean, inverse, out)
+        ctx.shape = x.shape
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        x, weight, mean, inverse, out = ctx.saved_tensors
+        grad = grad.reshape(len(x), -1)
+        scaled = grad * inverse
+        # x̂·(Wᵀ g) = y·g, so the norm's own term costs no pass over x
+        along = (grad * out).sum(-1, keepdim=True).mul_(inverse.square()).div_(-x.shape[-1])
+        centred_weight = weight - weight.mean(-1, keepdim=True)
+        grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight)
+        for rows, (centred,) in _rooms(x, 1):
+            torch.sub(x[rows], mean[rows], out=centred)
+            grad_weight.addmm_(scaled[rows].t(), centred)
+            torch.mm(scaled[rows], centred_weight, out=grad_x[rows]).addcmul_(centred, along[rows])
+        return grad_x.view(ctx.shape), grad_weight, None
+
+
+def _rooms(x: Tensor, count: int) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
+    """Blocks of rows, each with as much room as they need, `count` times; the room is reused."""
+    blocks = _blocks(len(x), x.shape[1])
+    room = x.new_empty(count, blocks[0].stop, x.shape[1])
+    return ((rows, room[:, : rows.stop - rows.start].unbind()) for rows in blocks)

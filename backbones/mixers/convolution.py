@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, linear, softplus
+from torch.nn.functional import layer_norm, softplus
 
 from backbones.mixers.prior import normal_
 from kernels.gates import rms
+from kernels.projection import normed_projection
 from kernels.scan import diagonal_scan
 
 STATE_EPS = 1e-3  # of LayerNorm(h)
@@ -44,7 +45,7 @@ class LowRankConvolution(nn.Module):
 
     def _inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(decay a, input W_u z, scale RMS(softplus(W_s z))), each `[…, R]`, in fp32 at least."""
-        rows = linear(layer_norm(x, x.shape[-1:]), self.in_proj)
+        rows = normed_projection(x, self.in_proj)
         a, u, s = (rows if rows.dtype == torch.float64 else rows.float()).chunk(3, dim=-1)
         return torch.exp(-softplus(a)), u, rms(softplus(s))
 

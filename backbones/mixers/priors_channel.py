@@ -24,11 +24,10 @@ from backbones.mixers.priors import HostMixer
 from backbones.mixers.priors_linear import wide
 from backbones.mixers.registry import MixerError, register
 from kernels import selective_exact
-from kernels.channelwise import channelwise_log_read, channelwise_read, channelwise_step
-from kernels.exponentials import first_row, in_range, one_pass, out_of_range, replaced
+from kernels.channelwise import channelwise_free_energy, channelwise_read, channelwise_step
 from kernels.gates import rms
 from kernels.linear_exact import NOTHING
-from kernels.selective import selective_sums
+from kernels.selective_free_energy import selective_free_energy, selective_read
 
 HIDDEN = -1e9  # logarithm of the weight of padding
 STATES = 16  # N
@@ -49,6 +48,19 @@ class ChannelPrior(Prior):
 
     def _heads(self, v_BTcE: Tensor) -> Tensor:
         return v_BTcE.unflatten(-1, (self.widths.heads, self.widths.value)).transpose(2, 3).flatten(3)
+
+    def _by_direction(
+        self, run: Callable[..., tuple[Tensor, ...]], shared: list[Tensor], by_token: list[Tensor], by_channel: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, ...]:
+        """`run(*shared, *by_token, *by_channel)`, on each half of the channels in its own direction where the host is not causal.
+        shared: `[B, T, …]` without channels; by_token: `[B, T, …, E]`; by_channel: `[…, E]`."""
+        if self.causal:
+            return run(*shared, *by_token, *by_channel)
+        first, second = slice(0, self.ahead), slice(self.ahead, None)
+        ahead = run(*shared, *(x[..., first] for x in by_token), *(x[..., first] for x in by_channel))
+        flipped = [x.flip(1) for x in (*shared, *(x[..., second] for x in by_token))]
+        back = run(*flipped, *(x[..., second] for x in by_channel))
+        return tuple(torch.cat((one, other.flip(1)), dim=-1) for one, other in zip(ahead, back, strict=True))
 
     def log_read(self, weights: object, u_BTHw: Tensor) -> Tensor:
         parts = u_BTHw.split(self.widths.value, dim=-1)
@@ -75,35 +87,14 @@ class AftPrior(ChannelPrior):
             k_BTE = k_BTE.masked_fill(~context.mask_BT[..., None], HIDDEN)
         return AftWeights(q_BTE, k_BTE, context.mask_BT)
 
-    def _both_ways(self, run: Callable[[Tensor, Tensor], Tensor], k_BTE: Tensor, v_BTcE: Tensor) -> Tensor:
-        if self.causal:
-            return run(k_BTE, v_BTcE)
-        first, second = slice(0, self.ahead), slice(self.ahead, None)
-        back = run(k_BTE[..., second].flip(1), v_BTcE[..., second].flip(1)).flip(1)
-        return torch.cat((run(k_BTE[..., first], v_BTcE[..., first]), back), dim=-1)
-
     def read(self, weights: AftWeights, v_BTHw: Tensor) -> Tensor:
-        return self._mean(weights, _masked(weights.mask_BT, v_BTHw))
-
-    def _mean(self, weights: AftWeights, v_BTHw: Tensor) -> Tensor:
-        return self._heads(self._both_ways(channelwise_read, weights.k_BTE, self._flat(v_BTHw)))
+        v_BTcE = self._flat(_masked(weights.mask_BT, v_BTHw))
+        return self._heads(self._by_direction(lambda k, v: (channelwise_read(k, v),), [], [weights.k_BTE, v_BTcE])[0])
 
     def free_energy(self, weights: AftWeights, v_BTHd: Tensor, beta_Hd: Tensor) -> tuple[Tensor, Tensor]:
-        v_BTHd = _masked(weights.mask_BT, wide(v_BTHd))
-        ordinary = in_range(v_BTHd, beta_Hd)
-        mu, F = one_pass(lambda x: self._mean(weights, x), v_BTHd, beta_Hd, clamped=not ordinary)
-        if ordinary:
-            return mu, F
-
-        def exact(k_BTE: Tensor, u_BTcE: Tensor) -> Tensor:
-            return channelwise_log_read(k_BTE, u_BTcE[:, :, 0])[:, :, None]
-
-        log_mean = self._heads(self._both_ways(exact, weights.k_BTE, self._flat(v_BTHd * beta_Hd)))
-        return mu, replaced(F, log_mean / beta_Hd, self._first_rows(v_BTHd, beta_Hd))
-
-    def _first_rows(self, v_BTHd: Tensor, beta_Hd: Tensor) -> Tensor:
-        """`[B, H, d]`. From the end, a row sees what stands behind it: such channels are exact throughout."""
-        return first_row(out_of_range(v_BTHd, beta_Hd), self.causal)
+        v_BTE = _masked(weights.mask_BT, wide(v_BTHd)).flatten(2)
+        mu, F = self._by_direction(channelwise_free_energy, [], [weights.k_BTE, v_BTE], [beta_Hd.flatten()])
+        return mu.view_as(v_BTHd), F.view_as(v_BTHd)
 
     def finish(self, weights: AftWeights, y_BTHd: Tensor) -> Tensor:
         return y_BTHd * rms(softplus(weights.q_BTE)).unflatten(-1, y_BTHd.shape[2:])
@@ -175,39 +166,28 @@ class SsmPrior(ChannelPrior):
             log_delta = log_delta.masked_fill(~context.mask_BT[..., None], HIDDEN)
         return SsmWeights(log_delta, log_b, log_c, context.mask_BT)
 
-    def _run(self, run: Callable[..., tuple[Tensor, ...]], weights: SsmWeights, *vs: Tensor) -> tuple[Tensor, ...]:
-        """`run(log Δ, A, log B, log C, log δ, *vs)`, channels last, each half in its direction."""
-        shared = (weights.log_b, weights.log_c)
-        a, log_skip = -self.a_log.exp(), log_softplus(self.w_skip)
-        if self.causal:
-            return run(weights.log_delta, a, *shared, log_skip, *vs)
-        first, second = slice(0, self.ahead), slice(self.ahead, None)
-        ahead = run(weights.log_delta[..., first], a[:, first], *shared, log_skip[first], *(v[..., first] for v in vs))
-        flipped = [x.flip(1) for x in (weights.log_delta[..., second], *shared, *(v[..., second] for v in vs))]
-        back = run(flipped[0], a[:, second], flipped[1], flipped[2], log_skip[second], *flipped[3:])
-        return tuple(torch.cat((one, other.flip(1)), dim=-1) for one, other in zip(ahead, back, strict=True))
+    def _dynamics(self, weights: SsmWeights) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """What every channel shares, what has tokens and channels, and what has channels alone."""
+        return [weights.log_b, weights.log_c], [weights.log_delta], [-self.a_log.exp(), log_softplus(self.w_skip)]
 
     def read(self, weights: SsmWeights, v_BTHw: Tensor) -> Tensor:
-        return self._mean(weights, _masked(weights.mask_BT, v_BTHw))
+        shared, by_token, by_channel = self._dynamics(weights)
 
-    def _mean(self, weights: SsmWeights, v_BTHw: Tensor) -> Tensor:
-        return self._heads(self._run(_ssm_mean, weights, self._flat(v_BTHw))[0])
+        def run(b: Tensor, c: Tensor, delta: Tensor, v: Tensor, a: Tensor, skip: Tensor) -> tuple[Tensor]:
+            return (selective_read((delta, a, b, c, skip), v),)
+
+        v_BTcE = self._flat(_masked(weights.mask_BT, v_BTHw))
+        return self._heads(self._by_direction(run, shared, [*by_token, v_BTcE], by_channel)[0])
 
     def free_energy(self, weights: SsmWeights, v_BTHd: Tensor, beta_Hd: Tensor) -> tuple[Tensor, Tensor]:
-        v_BTHd = _masked(weights.mask_BT, wide(v_BTHd))
-        ordinary = in_range(v_BTHd, beta_Hd)
-        mu, F = one_pass(lambda x: self._mean(weights, x), v_BTHd, beta_Hd, clamped=not ordinary)
-        if ordinary:
-            return mu, F
+        shared, by_token, by_channel = self._dynamics(weights)
 
-        def exact(*inputs: Tensor) -> tuple[Tensor, ...]:
-            _, log_mean = selective_exact.exact_read(*inputs)
-            assert log_mean is not None
-            return (log_mean,)
+        def run(b: Tensor, c: Tensor, delta: Tensor, v: Tensor, a: Tensor, skip: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+            return selective_free_energy((delta, a, b, c, skip), v, beta)
 
-        v_BTE = v_BTHd.flatten(2)
-        log_mean = self._run(exact, weights, v_BTE, v_BTE * beta_Hd.flatten())[0].view_as(v_BTHd)
-        return mu, replaced(F, log_mean / beta_Hd, first_row(out_of_range(v_BTHd, beta_Hd), self.causal))
+        v_BTE = _masked(weights.mask_BT, wide(v_BTHd)).flatten(2)
+        mu, F = self._by_direction(run, shared, [*by_token, v_BTE], [*by_channel, beta_Hd.flatten()])
+        return mu.view_as(v_BTHd), F.view_as(v_BTHd)
 
     def init_state(self, batch: int, max_len: int, like: Tensor, free_energy: bool) -> dict[str, Tensor]:
         return selective_exact.empty_state(batch, STATES, self.widths.values, like, free_energy)
@@ -238,12 +218,6 @@ class SsmPrior(ChannelPrior):
     @staticmethod
     def state_numbers(widths: Widths, length: int, free_energy: bool) -> int:
         return widths.values * STATES * (3 if free_energy else 2)
-
-
-def _ssm_mean(log_delta: Tensor, a_NE: Tensor, log_b: Tensor, log_c: Tensor, log_skip: Tensor, v_BTcE: Tensor) -> tuple[Tensor]:
-    values = torch.cat((v_BTcE, torch.ones_like(v_BTcE[:, :, :1])), dim=2)
-    sums = selective_sums(log_delta.exp(), a_NE, log_b.exp(), log_c.exp(), values) + log_skip.exp() * values
-    return (sums[:, :, :-1] / sums[:, :, -1:],)
 
 
 def log_softplus(z: Tensor) -> Tensor:

@@ -1,0 +1,52 @@
+"""Reads and free-energy reads over a selective state space, divided by the same recurrence run on ones:
+
+    p_t(i)_j ∝ Σ_n C_tn exp(Σ_{i<s≤t} Δ_sj A_nj) Δ_ij B_in + δ_j [i = t]
+
+Contract: logarithms of Δ `[B, T, E]`, B and C `[B, T, N]`, δ `[E]`; A `[N, E]` ≤ 0; fp32 or fp64. One pass of the scan over `[v, w, 1]`;
+the log domain for rows and channels that see a value out of range (`exponentials.py`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels.exponentials import first_row, in_range, one_pass, out_of_range, replaced
+from kernels.opaque import opaque
+from kernels.precision import full_precision
+from kernels.selective import selective_sums
+from kernels.selective_exact import exact_read
+
+Dynamics = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # log Δ, A, log B, log C, log δ
+
+
+@full_precision
+def selective_read(dynamics: Dynamics, v_BTcE: Tensor) -> Tensor:
+    """E_p[v] for c copies of the channels."""
+    log_delta, a_NE, log_b, log_c, log_skip = dynamics
+    values = torch.cat((v_BTcE, torch.ones_like(v_BTcE[:, :, :1])), dim=2)
+    sums = selective_sums(log_delta.exp(), a_NE, log_b.exp(), log_c.exp(), values) + log_skip.exp() * values
+    return sums[:, :, :-1] / sums[:, :, -1:]
+
+
+def selective_free_energy(dynamics: Dynamics, v_BTE: Tensor, beta_E: Tensor) -> tuple[Tensor, Tensor]:
+    """(E_p[v], F(β))."""
+    mu, F = _free_energy_opaquely([*dynamics, v_BTE, beta_E], [])
+    return mu, F
+
+
+def _free_energy(dynamics: Dynamics, v_BTE: Tensor, beta_E: Tensor) -> tuple[Tensor, Tensor]:
+    ordinary = in_range(v_BTE, beta_E)
+    mu, F = one_pass(lambda x: selective_read(dynamics, x.unflatten(-1, (2, -1))).flatten(2), v_BTE, beta_E, clamped=not ordinary)
+    if ordinary:
+        return mu, F
+    _, log_mean = exact_read(*dynamics, v_BTE, v_BTE * beta_E)
+    assert log_mean is not None
+    return mu, replaced(F, log_mean / beta_E, first_row(out_of_range(v_BTE, beta_E), causal=True))
+
+
+_free_energy_opaquely = opaque(
+    "selective_free_energy",
+    lambda ts, _: _free_energy((ts[0], ts[1], ts[2], ts[3], ts[4]), ts[5], ts[6]),
+    lambda ts: [torch.empty(ts[5].shape, dtype=ts[5].dtype, device=ts[5].device) for _ in range(2)],
+)
