@@ -49,6 +49,7 @@ class HyperMixer(Mixer):
     Config = HyperConfig
     capabilities = Capabilities()
     paper = "arXiv 2602.12601"
+    no_weight_decay = frozenset({"taps", "lag_p"})  # they start at the identity, not at zero weights
     name: ClassVar[str]
     sets: ClassVar[int]  # score sets
     config: HyperConfig

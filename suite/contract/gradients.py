@@ -45,9 +45,10 @@ def _as_function(mixer: Mixer, context: Context) -> tuple[Callable[..., Tensor],
 
 @check("gradcheck", "its gradients are the numerical ones, for the input and every parameter (fp64, along random directions)")
 def gradients_are_right(probe: Probe) -> None:
+    dim = D // 2
     for tokens in (1, 7):
-        probe.at(B=2, T=tokens, D=D, dtype="float64")
-        mixer, case = probe.build(D, 16, torch.float64), probe.case(2, tokens, D, torch.float64)
+        probe.at(B=2, T=tokens, D=dim, dtype="float64")
+        mixer, case = probe.build(dim, 16, torch.float64), probe.case(2, tokens, dim, torch.float64)
         function, parameters = _as_function(mixer, case.context)
         x_BTD = case.x_BTD.clone().requires_grad_()
         try:
