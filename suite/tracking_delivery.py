@@ -114,7 +114,9 @@ class Delivery:
         else:
             run_id = store.find_run(experiment_id, _ID_TAG, event["tracking_id"])
         if run_id is None:
-            tags = {"mlflow.source.name": "suite run", "mlflow.source.type": "LOCAL", _ID_TAG: event["tracking_id"]}
+            # with all tags at once: a run that is killed right here must tell whose it was
+            own = {"mlflow.source.name": "suite run", "mlflow.source.type": "LOCAL", _ID_TAG: event["tracking_id"]}
+            tags = {**event["tags"], **own}
             run_id = store.create_run(experiment_id, event["run_name"], event["time"], tags)
         self._state.run_id, self._attached = run_id, True
         store.log_params(run_id, event["params"])

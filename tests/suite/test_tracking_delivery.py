@@ -196,6 +196,19 @@ def test_what_the_store_refuses_for_good_does_not_hold_up_the_rest(home):
     assert (home / "artifacts" / "fashion-mnist" / delivery.run_id / "artifacts" / "never-written.png").is_file()
 
 
+def test_a_run_tells_whose_it_is_from_its_first_moment_in_the_store(home, monkeypatch):
+    def killed(store, *_):
+        raise KeyboardInterrupt
+
+    tracker(home)
+    for method in ("log_params", "log_tags", "log_metrics"):
+        monkeypatch.setattr(Store, method, killed)
+    with pytest.raises(KeyboardInterrupt):
+        _deliver(home)
+    tags = dict(rows(home, "select key, value from tags"))
+    assert tags.items() >= {"suite.host": socket.gethostname(), "suite.pid": str(os.getpid())}.items()
+
+
 def test_upload_replays_a_journal_once(home):
     _log_some(home)
     tracked = upload(home / "run-a", home)
