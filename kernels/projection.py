@@ -21,17 +21,18 @@ BLOCK_ELEMENTS = 1 << 17  # of z, a block
 def modulated_projection(
     x_BTD: Tensor, weight_CD: Tensor, splits: Sequence[int], s_BTR: Tensor | None = None, p_RC: Tensor | None = None
 ) -> tuple[Tensor, ...]:
+    if s_BTR is None or p_RC is None:
+        return linear(x_BTD, weight_CD).split(list(splits), dim=-1)
     if _fused(x_BTD, weight_CD, s_BTR):
         outs: tuple[Tensor, ...] = _Projection.apply(x_BTD, weight_CD, s_BTR, p_RC, tuple(splits))
         return outs
     z = linear(x_BTD, weight_CD)
-    if s_BTR is not None and p_RC is not None:
-        z = torch.addcmul(z, z, linear(s_BTR.to(z.dtype), p_RC.T).to(z.dtype))
+    z = torch.addcmul(z, z, linear(s_BTR.to(z.dtype), p_RC.T).to(z.dtype))
     return z.split(list(splits), dim=-1)
 
 
-def _fused(x: Tensor, weight: Tensor, s: Tensor | None) -> bool:
-    one_dtype = x.dtype == weight.dtype and (s is None or s.dtype == x.dtype)
+def _fused(x: Tensor, *others: Tensor) -> bool:
+    one_dtype = x.dtype in (torch.float32, torch.float64) and all(other.dtype == x.dtype for other in others)
     eager_cpu = x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
     return one_dtype and eager_cpu
 
@@ -39,47 +40,33 @@ def _fused(x: Tensor, weight: Tensor, s: Tensor | None) -> bool:
 class _Projection(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, s, p, splits):  # type: ignore[no-untyped-def]
-        rows_x, rows_s = x.reshape(-1, x.shape[-1]), None if s is None else s.reshape(-1, s.shape[-1])
-        outs = [x.new_empty(len(rows_x), split) for split in splits]
-        z = x.new_empty(len(rows_x), weight.shape[0]) if s is not None else None
-        ctx.save_for_backward(rows_x, weight, rows_s, p, z)
-        ctx.splits, ctx.shape = splits, x.shape
-        blocks, parts = _blocks(len(rows_x), weight.shape[0]), list(zip(outs, _slices(splits), strict=True))
-        buffer = x.new_empty(blocks[0].stop, weight.shape[0])
-        for rows in blocks:
-            room = buffer[: rows.stop - rows.start]
-            block = torch.mm(rows_x[rows], weight.t(), out=room if z is None else z[rows])
-            if rows_s is not None:
-                torch.mm(rows_s[rows], p, out=room)
+        rows_x, rows_s = x.reshape(-1, x.shape[-1]), s.reshape(-1, s.shape[-1])
+        outs, z = [x.new_empty(len(rows_x), split) for split in splits], x.new_empty(len(rows_x), len(weight))
+        parts = list(zip(outs, _slices(splits), strict=True))
+        for rows, (factor,) in _rooms(z, 1):
+            torch.mm(rows_x[rows], weight.t(), out=z[rows])
+            torch.mm(rows_s[rows], p, out=factor)
             for out, part in parts:
-                if rows_s is None:
-                    out[rows] = block[:, part]
-                else:
-                    torch.addcmul(block[:, part], block[:, part], room[:, part], out=out[rows])
-        return tuple(out.view(*x.shape[:-1], -1) if out.numel() else x.new_empty(*x.shape[:-1], 0) for out in outs)
+                torch.addcmul(z[rows, part], z[rows, part], factor[:, part], out=out[rows])
+        ctx.save_for_backward(rows_x, weight, rows_s, p, z)
+        ctx.shape = x.shape[:-1]
+        return tuple(out.view(*ctx.shape, -1) if out.numel() else x.new_empty(*ctx.shape, 0) for out in outs)
 
     @staticmethod
     def backward(ctx, *grads):  # type: ignore[no-untyped-def]
         x, weight, s, p, z = ctx.saved_tensors
         parts = [grad.reshape(len(x), -1) for grad in grads if grad.numel()]
-        grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight)
-        grad_s, grad_p = (x.new_empty(0),) * 2 if s is None else (s.new_empty(s.shape[::-1]), torch.zeros_like(p))
-        blocks = _blocks(len(x), weight.shape[0])
-        buffers = x.new_empty(2, blocks[0].stop, weight.shape[0])
-        for rows in blocks:
-            g, c = buffers[:, : rows.stop - rows.start]
+        grad_x, grad_weight, grad_p = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(p)
+        grad_s = s.new_empty(s.shape[::-1])
+        for rows, (g, c) in _rooms(z, 2):
             torch.cat([grad[rows] for grad in parts], dim=-1, out=g)
-            if s is not None:
-                torch.mul(g, z[rows], out=c)
-                torch.mm(p, c.t(), out=grad_s[:, rows])  # this way round: five times faster than c pᵀ
-                grad_p.addmm_(s[rows].t(), c)
-                torch.addcmul(g, g, torch.mm(s[rows], p, out=c), out=g)
+            torch.mul(g, z[rows], out=c)
+            torch.mm(p, c.t(), out=grad_s[:, rows])  # this way round: five times faster than c pᵀ
+            grad_p.addmm_(s[rows].t(), c)
+            torch.addcmul(g, g, torch.mm(s[rows], p, out=c), out=g)
             torch.mm(g, weight, out=grad_x[rows])
             grad_weight.addmm_(g.t(), x[rows])
-        grad_x = grad_x.view(ctx.shape)
-        if s is None:
-            return grad_x, grad_weight, None, None, None
-        return grad_x, grad_weight, grad_s.t().reshape(*ctx.shape[:-1], -1), grad_p, None
+        return grad_x.view(*ctx.shape, -1), grad_weight, grad_s.t().reshape(*ctx.shape, -1), grad_p, None
 
 
 def _blocks(rows: int, columns: int) -> list[slice]:
@@ -94,7 +81,7 @@ def _slices(splits: Sequence[int]) -> list[slice]:
 
 def normed_projection(x_BTD: Tensor, weight_RD: Tensor, eps: float = 1e-5) -> Tensor:
     """`LayerNorm(x) Wᵀ` for few rows R of W, LayerNorm without gains: `[B, T, R]`. The normalised input never exists as a whole."""
-    if _fused(x_BTD, weight_RD, None):
+    if _fused(x_BTD, weight_RD):
         out: Tensor = _NormedProjection.apply(x_BTD, weight_RD, eps)
         return out
     return linear(layer_norm(x_BTD, x_BTD.shape[-1:], eps=eps), weight_RD)
