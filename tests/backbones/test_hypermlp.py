@@ -12,6 +12,7 @@ from backbones.mixers.base import Context
 from backbones.mixers.hypermlp import HyperConfig, HyperGLU, HyperMixer, HyperMLP
 from backbones.mixers.registry import MixerError
 from tests.backbones.plain.hyper import hyper
+from tests.tolerances import FP64, PREFIX
 
 BOTH = [HyperMLP, HyperGLU]
 
@@ -44,7 +45,7 @@ def test_with_any_switches_it_equals_the_dense_form_padding_included(cls: type[H
         for context in (Context(), Context(mask_BT=mask_BT)):
             real = mask_BT[..., None] if context.mask_BT is not None else torch.tensor(True)
             error = (mixer(x_BTD, context) - hyper(mixer, x_BTD, context)) * real
-            assert error.abs().max() <= 1e-10, f"{switches}, mask {context.mask_BT is not None}"
+            assert error.abs().max() <= FP64, f"{switches}, mask {context.mask_BT is not None}"
 
 
 @pytest.mark.parametrize("cls", BOTH)
@@ -100,7 +101,7 @@ def test_outputs_are_the_same_whether_the_sequence_ends_there_or_goes_on(cls: ty
     long = mixer(x_BTD)
     for t in (1, 2, 63, 64, 65):
         change = (mixer(x_BTD[:, :t]) - long[:, :t]).abs().max()
-        assert change <= 1e-6 * long[:, :t].abs().max()
+        assert change <= PREFIX * long[:, :t].abs().max()
 
 
 @pytest.mark.parametrize("cls", BOTH)
@@ -135,9 +136,7 @@ def test_the_published_defaults_cost_what_is_known_of_them() -> None:
 
 
 @pytest.mark.parametrize("cls", BOTH)
-@pytest.mark.parametrize(
-    "shape", [(128, 256, True), (128, 49, False), (96, 49, False), (64, 42, False), (384, 1024, True)]
-)
+@pytest.mark.parametrize("shape", [(128, 256, True), (128, 49, False), (96, 49, False), (64, 42, False), (384, 1024, True)])
 def test_the_size_is_the_largest_rank_with_an_eighth_of_the_width_then_the_nearest(
     cls: type[HyperMixer], shape: tuple[int, int, bool]
 ) -> None:

@@ -14,6 +14,7 @@ from kernels import lag_layout
 from kernels.hyper import LagMixing, lag_mix
 from kernels.lag_layout import Layout
 from tests.kernels.hyper_reference import lag_mix_by_loops
+from tests.tolerances import FP64
 
 
 @dataclass
@@ -81,7 +82,7 @@ def assert_same(p: Problem, rows: int) -> None:
     gradients = [torch.autograd.grad((y * weight).sum(), p.leaves()) for y in (fast, slow)]
     for name, a, b in zip(["output", *(f"gradient {i}" for i in range(99))], [fast, *gradients[0]], [slow, *gradients[1]], strict=False):
         error, size = float((a - b).detach().abs().max()), float(b.detach().abs().max())
-        assert error <= 1e-10 * max(size, 1.0), f"{name} is off by {error:.2g}, its largest entry is {size:.2g}"
+        assert error <= FP64 * max(size, 1.0), f"{name} is off by {error:.2g}, its largest entry is {size:.2g}"
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)

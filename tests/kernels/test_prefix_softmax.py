@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels.prefix_softmax import HIDDEN, prefix_softmax_read, prefix_softmax_step
+from tests.tolerances import FP32_SCAN
 
 
 def by_loops(logits: Tensor, v: Tensor, causal: bool, mask: Tensor | None = None) -> Tensor:
@@ -61,7 +62,7 @@ def test_length_4096_in_fp32_is_right_with_logits_in_the_thousands() -> None:
     logits, v = (1e3 * torch.randn(1, 4096, 1, generator=g)), torch.randn(1, 4096, 1, 2, generator=g)
     wide, out = logits[0, :, 0].double(), prefix_softmax_read(logits, v, True)[0, :, 0]
     for t in range(0, 4096, 273):
-        assert (out[t] - wide[: t + 1].softmax(0) @ v[0, : t + 1, 0].double()).abs().max() <= 1e-5
+        assert (out[t] - wide[: t + 1].softmax(0) @ v[0, : t + 1, 0].double()).abs().max() <= FP32_SCAN
 
 
 def test_a_row_that_sees_nothing_is_zero_and_its_gradient_finite() -> None:

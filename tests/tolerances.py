@@ -1,0 +1,8 @@
+"""How far two right computations may differ, in one place. All are shares of the largest entry of what is compared.
+
+A tolerance says what is compared, never what passes: one that has to grow points to an error.
+"""
+
+FP64 = 1e-10  # two orders of summation in fp64, of well-conditioned problems
+FP32_SCAN = 1e-5  # a scan or a sum over thousands of tokens in fp32, against fp64
+PREFIX = 1e-6  # outputs at a position, whatever comes after it, in fp32
