@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from backbones.mixers.base import Capabilities
 from backbones.mixers.fem import Fem, FemConfig, KeyedFemConfig
-from backbones.mixers.priors_channel import AftPrior, SsmPrior
+from backbones.mixers.priors_channel import AftPrior
 from backbones.mixers.priors_linear import GlaPrior, LinearPrior, RetentionPrior, SimpleGlaPrior
+from backbones.mixers.priors_ssm import SsmPrior
 from backbones.mixers.registry import register
 
 LINEAR_TIME = Capabilities(constant_state=True)

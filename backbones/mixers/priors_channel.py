@@ -1,38 +1,28 @@
-"""Priors whose weights differ by value channel: `aft` and `ssm`. Both decode with a constant state; not causal, half of the channels scan
-forward and half from the end.
+"""Priors whose weights differ by value channel: `aft` here, `ssm` in `priors_ssm.py`.
 
-- `aft` (arXiv 2105.14103): `p_t(i)_j ∝ exp(k_ij)`; the finished read is multiplied by `RMS(softplus(q_t))`.
-- `ssm` (selective diagonal state space, arXiv 2312.00752): `s_t = exp(Δ_t A) s_{t−1} + Δ_t B_t v_t`, `y_t = C_t·s_t + δ v_t`, divided by
-  the same recurrence run on ones, with `Δ = softplus(W_2 W_1 x + b)` (rank D/16), `B = softplus(W_B x)`, `C = softplus(W_C x)`, N = 16
-  states.
+Both decode with a constant state; not causal, half of the channels scan forward and half from the end.
+`aft` (arXiv 2105.14103): `p_t(i)_j ∝ exp(k_ij)`; the finished read is multiplied by `RMS(softplus(q_t))`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from pydantic import Field
-from torch import Tensor, nn
-from torch.nn.functional import linear, softplus
+from torch import Tensor
+from torch.nn.functional import softplus
 
-from backbones.mixers.base import Capabilities, Context, MixerConfig
-from backbones.mixers.prior import Prior, Widths, normal_
+from backbones.mixers.base import Capabilities, Context
+from backbones.mixers.prior import Prior, Widths
 from backbones.mixers.priors import HostMixer
 from backbones.mixers.priors_linear import wide
-from backbones.mixers.registry import MixerError, register
-from kernels import selective_exact
+from backbones.mixers.registry import register
 from kernels.channelwise import channelwise_free_energy, channelwise_read, channelwise_step
 from kernels.gates import rms
 from kernels.linear_exact import NOTHING
-from kernels.selective_free_energy import selective_free_energy, selective_read
 
 HIDDEN = -1e9  # logarithm of the weight of padding
-STATES = 16  # N
-SKIP_START = -2.0  # of w; δ = softplus(w)
-STEP_RANGE = (1e-3, 1e-1)  # of Δ at the start, log-uniform
 
 
 class ChannelPrior(Prior):
@@ -88,11 +78,11 @@ class AftPrior(ChannelPrior):
         return AftWeights(q_BTE, k_BTE, context.mask_BT)
 
     def read(self, weights: AftWeights, v_BTHw: Tensor) -> Tensor:
-        v_BTcE = self._flat(_masked(weights.mask_BT, v_BTHw))
+        v_BTcE = self._flat(masked(weights.mask_BT, v_BTHw))
         return self._heads(self._by_direction(lambda k, v: (channelwise_read(k, v),), [], [weights.k_BTE, v_BTcE])[0])
 
     def free_energy(self, weights: AftWeights, v_BTHd: Tensor, beta_Hd: Tensor) -> tuple[Tensor, Tensor]:
-        v_BTE = _masked(weights.mask_BT, wide(v_BTHd)).flatten(2)
+        v_BTE = masked(weights.mask_BT, wide(v_BTHd)).flatten(2)
         mu, F = self._by_direction(channelwise_free_energy, [], [weights.k_BTE, v_BTE], [beta_Hd.flatten()])
         return mu.view_as(v_BTHd), F.view_as(v_BTHd)
 
@@ -122,114 +112,7 @@ class AftPrior(ChannelPrior):
         return widths.values * (3 if free_energy else 2)
 
 
-@dataclass(frozen=True)
-class SsmWeights:
-    """Logarithms of Δ `[B, T, E]`, B and C `[B, T, N]`; padding has Δ = 0."""
-
-    log_delta: Tensor
-    log_b: Tensor
-    log_c: Tensor
-    mask_BT: Tensor | None
-
-
-class SsmPrior(ChannelPrior):
-    """`p_t(i)_j ∝ Σ_n C_tn exp(Σ_{i<s≤t} Δ_sj A_nj) Δ_ij B_in + δ_j [i = t]`."""
-
-    def __init__(self, widths: Widths, causal: bool) -> None:
-        super().__init__(widths, causal)
-        D, E, rank = widths.dim, widths.values, _rank(widths.dim)
-        self.w_down = nn.Parameter(torch.empty(rank, D))
-        self.w_up = nn.Parameter(torch.empty(E, rank))
-        self.bias = nn.Parameter(torch.empty(E))
-        self.w_states = nn.Parameter(torch.empty(2 * STATES, D))  # W_B and W_C
-        self.a_log = nn.Parameter(torch.empty(STATES, E))
-        self.w_skip = nn.Parameter(torch.empty(E))
-
-    def reset_parameters(self) -> None:
-        for weight in (self.w_down, self.w_up, self.w_states):
-            normal_(weight)
-        low, high = (math.log(bound) for bound in STEP_RANGE)
-        with torch.no_grad():
-            steps = torch.empty_like(self.bias).uniform_(low, high).exp()
-            self.bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # softplus(bias) = steps
-            self.a_log.copy_(torch.arange(1, STATES + 1).log()[:, None].expand_as(self.a_log))
-            self.w_skip.fill_(SKIP_START)
-
-    @staticmethod
-    def projected(widths: Widths) -> tuple[int, ...]:
-        return ()
-
-    def prepare(self, x_BTD: Tensor, keys: Sequence[Tensor], context: Context, offset: int = 0) -> SsmWeights:
-        log_delta = log_softplus(wide(linear(linear(x_BTD, self.w_down), self.w_up)) + self.bias)
-        log_b, log_c = log_softplus(wide(linear(x_BTD, self.w_states))).chunk(2, dim=-1)
-        if context.mask_BT is not None:
-            log_delta = log_delta.masked_fill(~context.mask_BT[..., None], HIDDEN)
-        return SsmWeights(log_delta, log_b, log_c, context.mask_BT)
-
-    def _dynamics(self, weights: SsmWeights) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """What every channel shares, what has tokens and channels, and what has channels alone."""
-        return [weights.log_b, weights.log_c], [weights.log_delta], [-self.a_log.exp(), log_softplus(self.w_skip)]
-
-    def read(self, weights: SsmWeights, v_BTHw: Tensor) -> Tensor:
-        shared, by_token, by_channel = self._dynamics(weights)
-
-        def run(b: Tensor, c: Tensor, delta: Tensor, v: Tensor, a: Tensor, skip: Tensor) -> tuple[Tensor]:
-            return (selective_read((delta, a, b, c, skip), v),)
-
-        v_BTcE = self._flat(_masked(weights.mask_BT, v_BTHw))
-        return self._heads(self._by_direction(run, shared, [*by_token, v_BTcE], by_channel)[0])
-
-    def free_energy(self, weights: SsmWeights, v_BTHd: Tensor, beta_Hd: Tensor) -> tuple[Tensor, Tensor]:
-        shared, by_token, by_channel = self._dynamics(weights)
-
-        def run(b: Tensor, c: Tensor, delta: Tensor, v: Tensor, a: Tensor, skip: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-            return selective_free_energy((delta, a, b, c, skip), v, beta)
-
-        v_BTE = _masked(weights.mask_BT, wide(v_BTHd)).flatten(2)
-        mu, F = self._by_direction(run, shared, [*by_token, v_BTE], [*by_channel, beta_Hd.flatten()])
-        return mu.view_as(v_BTHd), F.view_as(v_BTHd)
-
-    def init_state(self, batch: int, max_len: int, like: Tensor, free_energy: bool) -> dict[str, Tensor]:
-        return selective_exact.empty_state(batch, STATES, self.widths.values, like, free_energy)
-
-    def step(
-        self, weights: SsmWeights, v_B1Hd: Tensor, state: dict[str, Tensor], position: int, beta_Hd: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        v_BE = wide(v_B1Hd).flatten(1)
-        now = (weights.log_delta[:, 0], -self.a_log.exp(), weights.log_b[:, 0], weights.log_c[:, 0], log_softplus(self.w_skip))
-        u_BE = None if beta_Hd is None else v_BE * beta_Hd.flatten()
-        mu, log_mean, after = selective_exact.exact_step(state, *now, v_BE, u_BE)
-        state.update(after)
-        if beta_Hd is None or log_mean is None:
-            return mu.view_as(v_B1Hd), None
-        return mu.view_as(v_B1Hd), log_mean.view_as(v_B1Hd) / beta_Hd
-
-    @staticmethod
-    def parameters_of(widths: Widths) -> int:
-        D, E, rank = widths.dim, widths.values, _rank(widths.dim)
-        return rank * (D + E) + 2 * STATES * D + E * (STATES + 2)
-
-    @staticmethod
-    def flops(widths: Widths, length: int, free_energy: bool) -> int:
-        """Projections of Δ, B and C; then a state of values (twice under FEM) and ones: what enters and what is read of it."""
-        D, E, rank = widths.dim, widths.values, _rank(widths.dim)
-        return 2 * (rank * (D + E) + 2 * STATES * D) + 2 * 2 * E * STATES * (3 if free_energy else 2)
-
-    @staticmethod
-    def state_numbers(widths: Widths, length: int, free_energy: bool) -> int:
-        return widths.values * STATES * (3 if free_energy else 2)
-
-
-def log_softplus(z: Tensor) -> Tensor:
-    """log(softplus(z)), which is z where softplus underflows."""
-    return torch.where(z < -15.0, z, softplus(z.clamp(min=-20.0)).log())
-
-
-def _rank(dim: int) -> int:
-    return max(1, dim // 16)
-
-
-def _masked(mask_BT: Tensor | None, v_BTHw: Tensor) -> Tensor:
+def masked(mask_BT: Tensor | None, v_BTHw: Tensor) -> Tensor:
     return v_BTHw if mask_BT is None else v_BTHw.masked_fill(~mask_BT[:, :, None, None], 0.0)
 
 
@@ -239,33 +122,3 @@ class Aft(HostMixer):
     capabilities = Capabilities(constant_state=True)
     paper = "arXiv 2105.14103"
     summary = "attention-free transformer (simple), host form: weights a channel from keys alone"
-
-
-class SsmConfig(MixerConfig):
-    """There are no queries and keys: the value width is solved for the budget."""
-
-    d_v: int | None = Field(default=None, ge=1, description="value width a head; solved for the budget when not given")
-
-
-@register("ssm")
-class Ssm(HostMixer):
-    Config = SsmConfig
-    Host = SsmPrior
-    capabilities = Capabilities(constant_state=True)
-    paper = "arXiv 2312.00752"
-    summary = "selective diagonal state space, host form: 16 states a channel, normalised"
-
-    @classmethod
-    def widths_of(cls, config: MixerConfig, dim: int) -> Widths:
-        assert isinstance(config, SsmConfig)
-        if config.d_v is None:
-            raise MixerError("ssm: width d_v is not given; solve it for a budget (Mixer.size) or set it")
-        return Widths(dim, config.heads, 0, config.d_v)
-
-    @classmethod
-    def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:
-        """Value widths in steps of 4 a head (8 from D = 256 on), wide ones first."""
-        assert isinstance(config, SsmConfig)
-        step = 4 if dim < 256 else 8
-        for d_v in [config.d_v] if config.d_v else range(max(4 * dim // config.heads // step * step, step), 0, -step):
-            yield config.model_copy(update={"d_v": d_v})

@@ -19,6 +19,7 @@ BUILTIN_MODULES = (
     "backbones.mixers.priors",
     "backbones.mixers.priors_linear",
     "backbones.mixers.priors_channel",
+    "backbones.mixers.priors_ssm",
     "backbones.mixers.fem",
     "backbones.mixers.fem_hosts",
     "backbones.mixers.deconstructed",
