@@ -31,6 +31,7 @@ def test_the_view_opens_on_the_primary_metric_with_the_columns_in_their_order():
     assert view["selectedColumns"] == ["metrics.`test/mse`", "tags.`mixer`", "params.`train.lr`"]
     assert view["columnOrder"] == ["attributes.`Run Name`", *view["selectedColumns"]]
     assert set(view["columnWidths"]) == set(view["columnOrder"])
+    assert view_state(BoardView("test/top1", ascending=False, columns=[]))["orderByAsc"] is False
 
 
 @pytest.mark.parametrize("column", ["mixer", "tag.mixer", "metrics.", ""])
