@@ -1,0 +1,62 @@
+"""The fused projections and gates are their formulas, at any number of rows and block size, and have the formulas' gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import layer_norm, sigmoid, softplus
+
+import kernels.gates as gates
+import kernels.projection as projection
+from tests.tolerances import FP64
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()
+
+
+@pytest.fixture(params=[1, 1 << 17], ids=["small blocks", "one block"], autouse=True)
+def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(projection, "BLOCK_ELEMENTS", request.param)
+    monkeypatch.setattr(gates, "BLOCK_ELEMENTS", request.param)
+
+
+@pytest.mark.parametrize("tokens", [1, 33, 70])
+def test_each_projection_is_scaled_by_its_own_part_of_the_factors(tokens: int) -> None:
+    x, w, s, p = normal(2, tokens, 3, seed=0), normal(7, 3, seed=1), normal(2, tokens, 2, seed=2), normal(2, 7, seed=3)
+    outs = projection.modulated_projection(x, w, (4, 0, 3), s, p)
+    wanted = (x @ w.T) * (1 + s @ p)
+    assert [out.shape[-1] for out in outs] == [4, 0, 3]
+    assert torch.allclose(torch.cat(outs, -1), wanted, rtol=0, atol=FP64)
+    assert torch.autograd.gradcheck(
+        lambda *a: projection.modulated_projection(a[0], a[1], (4, 0, 3), a[2], a[3]), (x, w, s, p), fast_mode=True
+    )
+
+
+@pytest.mark.parametrize("tokens", [1, 70])
+def test_the_normed_projection_is_a_layer_norm_and_a_product(tokens: int) -> None:
+    x, w = normal(2, tokens, 5, seed=0), normal(3, 5, seed=1)
+    shifted = 3 * x + 100.0
+    assert torch.allclose(projection.normed_projection(shifted, w), layer_norm(shifted, (5,)) @ w.T, rtol=0, atol=FP64)
+    assert torch.autograd.gradcheck(projection.normed_projection, (x, w), fast_mode=True)
+
+
+@pytest.mark.parametrize("tokens", [1, 9])
+def test_the_gates_are_their_formula(tokens: int) -> None:
+    mu, F, a, b = (normal(2, tokens, 3, 4, seed=i) for i in range(4))
+    b = (20 * b).detach().requires_grad_()  # softplus from e^{−40} to 40
+    s = softplus(b)
+    wanted = s / (s.square().mean(-1, keepdim=True) + 1e-5).sqrt() * ((1 - sigmoid(a)) * mu + sigmoid(a) * F)
+    assert torch.allclose(gates.gated_mix(mu, F, a, b), wanted, rtol=0, atol=FP64)
+    assert torch.autograd.gradcheck(gates.gated_mix, (mu, F, a, b), fast_mode=True)
+
+
+def test_half_precision_takes_the_plain_forms() -> None:
+    x, w, s, p = (
+        t.detach().float() for t in (normal(2, 9, 3, seed=0), normal(7, 3, seed=1), normal(2, 9, 2, seed=2), normal(2, 7, seed=3))
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        outs = projection.modulated_projection(x, w, (4, 3), s, p)
+    assert outs[0].dtype == torch.bfloat16
+    assert torch.allclose(torch.cat(outs, -1).float(), (x @ w.T) * (1 + s @ p), atol=0.05, rtol=0.05)
