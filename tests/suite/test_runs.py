@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import resource
@@ -166,6 +167,13 @@ def test_the_checkpoint_that_validation_chose_is_the_one_tested(monkeypatch, tas
     assert any(not torch.equal(tested[name], tensor) for name, tensor in seen[(best + 1) % 3][1].items())
 
 
+def test_averaged_weights_change_what_is_evaluated_and_not_what_is_trained():
+    plain, averaged = run().record, run("fashion-mnist", "softmax", "ema=0.9").record
+    assert averaged.loss_trace == plain.loss_trace
+    for split in ("valid", "valid_last", "test"):
+        assert averaged.metrics[split]["loss"] != plain.metrics[split]["loss"]
+
+
 def test_an_example_that_is_not_evaluated_fails_the_run(monkeypatch):
     cls = tasks.get("household-power")
     whole = cls.eval_batches
@@ -258,17 +266,20 @@ def test_a_progress_line_a_validation_goes_to_stderr_and_the_result_to_stdout(su
     assert f"record: {home.home()}" in ended.out
 
 
-@pytest.fixture
-def limit_files():
-    """Sets the greatest size of a file, as a full disk would; put back afterwards."""
+@contextlib.contextmanager
+def largest_file(size):
+    """No file grows beyond `size` bytes, as on a full disk. Only around a command: the tests' own report may be a longer file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_disk_too_full_for_checkpoints_warns_once_and_the_run_finishes(suite, limit_files, runs):
-    limit_files(60_000)
-    ended = suite(*tiny_arguments("fashion-mnist"))
+def test_a_disk_too_full_for_checkpoints_warns_once_and_the_run_finishes(suite, runs):
+    with largest_file(60_000):
+        ended = suite(*tiny_arguments("fashion-mnist"))
     [folder] = runs.iterdir()
     assert ended.code == 0, ended.err
     assert ended.err.count("warning:") == 1
@@ -294,9 +305,9 @@ def test_a_folder_that_refuses_the_record_has_it_written_elsewhere_and_says_wher
     assert record.read(spare) == Record.model_validate_json(ended.out)
 
 
-def test_a_record_that_no_disk_takes_is_told_whole_on_stderr(suite, limit_files, runs):
-    limit_files(5_000)
-    ended = suite(*tiny_arguments("fashion-mnist", "softmax", "steps=40", "evals=1"))  # the trace makes the record long enough
+def test_a_record_that_no_disk_takes_is_told_whole_on_stderr(suite, runs):
+    with largest_file(5_000):
+        ended = suite(*tiny_arguments("fashion-mnist", "softmax", "steps=40", "evals=1"))  # the trace makes the record long enough
     assert ended.code == 0, ended.err
     [line] = [line for line in ended.err.splitlines() if "written nowhere" in line]
     told = Record.model_validate_json(line.split("here it is: ")[1])
