@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 # The first word of every key, so that streams of one seed are independent. Keys have a fixed length (numpy pads with zeros).
-ORDER, AUGMENT, WINDOWS, SAMPLE, MIX = 1, 2, 3, 4, 5
+ORDER, AUGMENT, WINDOWS, SAMPLE, MIX, EXAMPLES = 1, 2, 3, 4, 5, 6
 
 
 def generator(stream: int, seed: int, step: int, position: int = 0) -> np.random.Generator:

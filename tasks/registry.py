@@ -12,6 +12,17 @@ _TASKS = {
     "fashion-mnist": "tasks.vision:FashionMnist",
     "imagenet100": "tasks.imagenet100:ImageNet100",
     "household-power": "tasks.forecasting:HouseholdPower",
+    "etth1": "tasks.published_series:Etth1",
+    "etth2": "tasks.published_series:Etth2",
+    "ettm1": "tasks.published_series:Ettm1",
+    "ettm2": "tasks.published_series:Ettm2",
+    "weather": "tasks.published_series:Weather",
+    "electricity": "tasks.published_series:Electricity",
+    "traffic": "tasks.published_series:Traffic",
+    "exchange": "tasks.published_series:Exchange",
+    "solar": "tasks.published_series:Solar",
+    "csv": "tasks.own_series:OwnSeries",
+    "mqar": "tasks.mqar:Mqar",
 }
 
 
