@@ -138,18 +138,19 @@ class Fem(Mixer):
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:
-        """Value widths in steps of 4 a head (8 from D = 256 on), wide ones first; where there are keys, near the paper's r = 4:
-        `d_k = 2 d_v`, at which the softmax host's one-pass read costs one attention, or a step beside it."""
+        """Value widths a head, wide ones first; where there are keys, near the paper's r = 4: `d_k = 2 d_v`, at which the softmax host's
+        one-pass read costs one attention, or a little beside it. Steps of 4, 8 from D = 256 on, or of the host's finer grain."""
         assert isinstance(config, FemConfig)
-        step = 4 if dim < 256 else 8
-        for d_v in [config.d_v] if config.d_v else range(max(4 * dim // config.heads // step * step, step), 0, -step):
+        scale = 1 if dim < 256 else 2
+        grain, step = cls.Host.grain * scale, 4 * scale
+        for d_v in [config.d_v] if config.d_v else range(max(4 * dim // config.heads // grain * grain, grain), 0, -grain):
             sized = config.model_copy(update={"d_v": d_v})
             if not isinstance(config, KeyedFemConfig) or config.d_k:
                 yield sized
                 continue
-            for d_k in (2 * d_v, 2 * d_v - step, 2 * d_v + step):
-                if d_k > 0:
-                    yield sized.model_copy(update={"d_k": d_k})
+            for beside in sorted({0, -grain, grain, -step, step}, key=abs):
+                if 2 * d_v + beside > 0:
+                    yield sized.model_copy(update={"d_k": 2 * d_v + beside})
 
     @classmethod
     def cost(cls, config: FemConfig, dim: int, length: int) -> Cost:  # type: ignore[override]

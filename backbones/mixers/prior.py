@@ -42,6 +42,9 @@ class Prior(nn.Module, ABC):
 
     constant_state: ClassVar[bool] = True
     """the decoding state doesn't grow with the length"""
+    grain: ClassVar[int] = 4
+    """the steps of width that FEM's solver tries below D = 256, twice that from there on: 4 where the kernel likes round tiles, finer
+    where it doesn't care, so that every arm of an ablation fits its budget"""
 
     def __init__(self, widths: Widths, causal: bool) -> None:
         super().__init__()

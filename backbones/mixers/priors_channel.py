@@ -28,6 +28,8 @@ HIDDEN = -1e9  # logarithm of the weight of padding
 class ChannelPrior(Prior):
     """What both share: channels of all heads side by side, `[B, T, c, E]` for c copies of them, and their two directions."""
 
+    grain = 1
+
     def __init__(self, widths: Widths, causal: bool) -> None:
         super().__init__(widths, causal)
         self.ahead = widths.values if causal else widths.values - widths.values // 2

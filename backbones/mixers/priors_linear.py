@@ -36,6 +36,7 @@ class LinearPrior(Prior):
     """`linear`, and what the decaying hosts share."""
 
     decays = False
+    grain = 2
 
     def __init__(self, widths: Widths, causal: bool) -> None:
         super().__init__(widths, causal)

@@ -125,6 +125,23 @@ def test_the_feed_forward_width_takes_up_what_the_mixer_leaves_and_no_more_than_
         assert {layer.ffn_width for layer in plan.layers} == {certificate.ffn_width}
 
 
+FEM = [name for name in registry.names() if name.startswith("fem")]
+ARMS = [(name, f"{off}=false") for name in FEM for off in ("convolution", "lse", "temperature", "gates")] + [
+    (name, arm)
+    for name in ("hypermlp", "hyperglu")
+    for arm in ("lag_layout=false", "convolution=false", "gates=false", "mixing=R1", "mixing=R2")
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", ["board", "quick", "small"])
+@pytest.mark.parametrize("task", ["sotu", "fashion-mnist", "household-power"])
+def test_every_arm_of_an_ablation_is_matched_on_every_embedded_task(task, scale):
+    for mixer, arm in ARMS:
+        config = resolve(task=task, mixer=mixer, scale=scale, sets=[arm])
+        assert budget.check(config, tasks.get(task)(config.data).spec)[1].matched, (mixer, arm)
+
+
 def test_an_oversize_mixer_cannot_hide_behind_a_thin_feed_forward_layer():
     """With few enough parameters in all, the mixer's own share still refuses it."""
     config, spec = prepared("fashion-mnist", "fem", ["d_v=20", "d_k=40", "ffn_width=2000"])
