@@ -23,6 +23,12 @@ _TASKS = {
     "solar": "tasks.published_series:Solar",
     "csv": "tasks.own_series:OwnSeries",
     "mqar": "tasks.mqar:Mqar",
+    "mad-in-context": "tasks.mad_recall:MadInContext",
+    "mad-noisy": "tasks.mad_recall:MadNoisy",
+    "mad-fuzzy": "tasks.mad_recall:MadFuzzy",
+    "mad-memorize": "tasks.mad_memorize:MadMemorize",
+    "mad-compress": "tasks.mad_compress:MadCompress",
+    "mad-copy": "tasks.mad_copy:MadCopy",
 }
 
 

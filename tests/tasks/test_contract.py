@@ -17,6 +17,12 @@ SMALL = {
     "household-power": {"horizon": 24, "valid_limit": 41, "test_limit": 45},
     "imagenet100": {"image_size": 32, "patch": 8},
     "mqar": {"train_examples": 300, "valid_examples": 41, "test_examples": 45, "vocab": 128},
+    "mad-in-context": {"train_examples": 300, "valid_examples": 41, "test_examples": 45, "length": 32},
+    "mad-noisy": {"train_examples": 300, "valid_examples": 41, "test_examples": 45, "length": 32},
+    "mad-fuzzy": {"train_examples": 300, "valid_examples": 41, "test_examples": 45, "length": 48},
+    "mad-memorize": {"train_examples": 300, "valid_examples": 41, "test_examples": 45, "vocab": 20},
+    "mad-compress": {"train_examples": 300, "valid_examples": 41, "test_examples": 45, "length": 8},
+    "mad-copy": {"train_examples": 300, "valid_examples": 41, "test_examples": 45, "length": 24, "tokens": 4},
 }
 
 
