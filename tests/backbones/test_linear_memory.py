@@ -1,0 +1,70 @@
+"""What mixers with a constant state hold while they train: linear in the length, and never a state for every token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from backbones.mixers import registry
+
+BUILT_IN = {name: registry.get(name).capabilities for name in registry.names() if registry.origin(name) == "built-in"}
+LINEAR = [name for name, can in BUILT_IN.items() if can.constant_state and can.mixes_tokens]
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that one tensor's memory holds, of all that any operation gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self.numbers = max(self.numbers, tensor.untyped_storage().nbytes() // tensor.element_size())
+        return result
+
+
+def held(name: str, causal: bool, tokens: int, dim: int = 32, heads: int = 4) -> tuple[int, int, int]:
+    """(numbers kept for backward, numbers of the largest tensor on the way, numbers of the decoding state)."""
+    cls = registry.get(name)
+    config = cls.size(cls.Config(causal=causal, heads=heads), dim, tokens, 4 * dim * dim)
+    mixer = cls(config, dim, tokens)
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 4
+        return tensor
+
+    x_BTD = torch.randn(1, tokens, dim, requires_grad=True)
+    with Largest() as largest, torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        mixer(x_BTD).square().mean().backward()
+    return sum(kept.values()), largest.numbers, cls.cost(config, dim, tokens).state_bytes // 4
+
+
+def test_a_map_of_all_positions_is_seen() -> None:
+    """The measure itself: the reference with weights spelt out holds a square of the length."""
+    scores = torch.randn(300, 8, requires_grad=True)
+    with Largest() as largest:
+        (scores @ scores.T).softmax(-1).sum().backward()
+    assert largest.numbers == 300 * 300
+
+
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "both-ways"])
+@pytest.mark.parametrize("name", LINEAR)
+def test_memory_grows_with_the_length_and_no_faster(name: str, causal: bool) -> None:
+    (kept, largest, _), (twice_kept, twice_largest, _) = held(name, causal, 512), held(name, causal, 1024)
+    assert twice_kept <= 2.05 * kept
+    assert twice_largest <= 2.05 * largest
+
+
+@pytest.mark.parametrize("name", [n for n in LINEAR if n not in ("aft", "fem-aft", "query-free")])  # those states are a few rows
+def test_no_operation_holds_a_state_for_every_token(name: str) -> None:
+    _, largest, state = held(name, True, 256, dim=128, heads=2)
+    assert largest <= 256 * state / 4
