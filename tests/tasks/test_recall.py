@@ -202,6 +202,17 @@ def test_keys_and_values_of_in_context_recall_are_drawn_evenly():
     assert max(values.values()) < 1.15 * min(values.values())
 
 
+def test_the_last_pair_asks_for_each_different_key_equally_often():
+    """A key that stands twice is not asked for twice as often."""
+    twice, drawn = 0, 0
+    for inputs, _ in sequences(made("mad-in-context", train_examples=4096, length=8)):
+        often = Counter(inputs[:6:2])
+        if sorted(often.values()) == [1, 2]:
+            drawn += 1
+            twice += often[inputs[6]] == 2
+    assert twice / drawn == pytest.approx(0.5, abs=0.04)  # about 1,300 draws
+
+
 def test_the_share_of_noise_is_the_asked_one_and_its_tokens_are_its_own():
     task = made("mad-noisy", train_examples=1024, noise=0.3, noise_vocab=5)
     pairs = [inputs[t : t + 2] for inputs, _ in sequences(task) for t in range(0, 126, 2)]
@@ -340,9 +351,9 @@ def test_the_first_sequences_of_a_split_do_not_depend_on_how_many_it_has(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_sequence_stands_twice_in_or_between_splits(name):
-    task = made(name)
+    task = made(name, train_examples=2 * CHUNK)
     seen = [tuple(inputs) for split in ("train", "valid", "test") for inputs, _ in sequences(task, split)]
-    assert len(set(seen)) == len(seen) == 96 + 64 + 64
+    assert len(set(seen)) == len(seen) == 2 * CHUNK + 64 + 64
 
 
 @pytest.mark.parametrize("name", NAMES)
