@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -254,6 +255,29 @@ def check(
     else:
         report.out.print(contract.render(mixer, results))
     raise typer.Exit(1 if any(result.status == "failed" for result in results) else 0)
+
+
+@app.command()
+def bench(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="kernels, mixers, train or decode.")],
+    mixer: Annotated[list[str] | None, typer.Option("--mixer", help="Only this mixer (mixers, train, decode); repeat for more.")] = None,
+    lengths: Annotated[str | None, typer.Option("--lengths", help="Tokens, with commas (kernels, mixers).", show_default=False)] = None,
+    against: Annotated[list[str] | None, typer.Option("--against", help="Only this peer; repeat for more.")] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=2, help="Interleaved rounds; medians are over them.")] = 9,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="More than 1 takes wall time: keep the machine quiet.")] = 1,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draws to a .png, .svg or .pdf file.", show_default=False)] = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Times kernels, mixer layers, training steps or decoding beside their peers, in turns. Exit code 1 when a demand is not met.
+
+    `suite bench kernels --lengths 256,1024 --plot kernels.png`
+    """
+    from suite.bench import report as bench_report
+    from suite.report import out
+
+    document = bench_report.run(kind, mixer or [], lengths, against or [], rounds, threads, plot)
+    emit(document) if as_json else bench_report.show(document, out)
+    raise typer.Exit(1 if bench_report.missed(document) else 0)
 
 
 @app.command()

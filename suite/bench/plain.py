@@ -1,0 +1,74 @@
+"""What kernels are measured against: the forms one writes down first, in PyTorch, right where nothing overflows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention, softplus
+
+from kernels.hyper import LagMixing
+
+
+def attention(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor) -> Tensor:
+    """PyTorch's own attention, causal."""
+    q, k, v = (x.transpose(1, 2) for x in (q_BTHk, k_BTHk, v_BTHw))
+    return scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
+
+
+def free_energy_by_two_calls(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor) -> tuple[Tensor, Tensor]:
+    """One attention over v, one over exp(βv)."""
+    return attention(q, k, v), attention(q, k, (beta_Hd * v).exp()).log() / beta_Hd
+
+
+def linear_by_cumulative_sum(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_decay_BTH: Tensor | None = None) -> Tensor:
+    """A state `k ⊗ v` for every token, summed along the sequence; decays as factors e^{G_t} e^{−G_s}, which overflow in the end."""
+    if log_decay_BTH is not None:
+        total = log_decay_BTH.cumsum(1)[..., None]
+        q_BTHk, k_BTHk = q_BTHk * total.exp(), k_BTHk * (-total).exp()
+    states = torch.einsum("bthk,bthw->bthkw", k_BTHk, v_BTHw).cumsum(1)
+    return torch.einsum("bthk,bthkw->bthw", q_BTHk, states)
+
+
+def selective_by_steps(delta_BTE: Tensor, a_NE: Tensor, b_BTN: Tensor, c_BTN: Tensor, v_BTE: Tensor) -> Tensor:
+    """The recurrence of a selective state space, token by token."""
+    state = v_BTE.new_zeros(v_BTE.shape[0], *a_NE.shape)
+    rows = []
+    for t in range(v_BTE.shape[1]):
+        delta_B1E = delta_BTE[:, t, None]
+        state = torch.exp(delta_B1E * a_NE) * state + delta_B1E * b_BTN[:, t, :, None] * v_BTE[:, t, None]
+        rows.append((c_BTN[:, t, :, None] * state).sum(1))
+    return torch.stack(rows, 1)
+
+
+def channelwise_by_cumulative_sum(k_BTE: Tensor, v_BTE: Tensor) -> Tensor:
+    """exp(k) overflows for k > 88."""
+    weights = k_BTE.exp()
+    return (weights * v_BTE).cumsum(1) / weights.cumsum(1)
+
+
+def diagonal_by_cumulative_sum(a_BTR: Tensor, x_BTR: Tensor) -> Tensor:
+    """h = A · cumsum(x / A) with A the running product, which underflows."""
+    product = a_BTR.log().cumsum(1).exp()
+    return product * (x_BTR / product).cumsum(1)
+
+
+def lag_mix_by_squares(
+    q_SHBTd: Tensor, k_SHBTd: Tensor, v_HBTw: Tensor, before: Sequence[LagMixing], behind: LagMixing, eps: float = 1e-6
+) -> Tensor:
+    """Every row's scores as a T × T matrix, gathered into lag order and back; causal, tables indexed by lag."""
+    T = v_HBTw.shape[2]
+    t = torch.arange(T)
+    back_TT, seen_TT = (t[:, None] - t).clamp_min(0), (t[:, None] >= t)
+    index = back_TT.expand(*v_HBTw.shape[:2], T, T)
+
+    def mix(y: Tensor, mixing: LagMixing) -> Tensor:
+        first, second, diagonal = mixing.first_HLr[:, None, :T], mixing.second_HLr[:, None, :T], mixing.diagonal_HL[:, None, None, :T]
+        return (y * (1 + diagonal) + ((y @ first) * mixing.control_HBTr) @ second.transpose(-1, -2)) * seen_TT
+
+    scores = [mix((q @ k.transpose(-1, -2)).gather(-1, index) * seen_TT, m) for q, k, m in zip(q_SHBTd, k_SHBTd, before, strict=True)]
+    active = scores[0].relu() / (scores[0].square().sum(-1, keepdim=True) + eps).sqrt()
+    if len(scores) == 2:
+        active = softplus(scores[1]) * active
+    return (mix(active, behind).gather(-1, index) * seen_TT) @ v_HBTw

@@ -1,0 +1,68 @@
+"""Contests of training steps at `quick` scale: forward, loss, backward, clipping and AdamW on real batches, and their share of the peak."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from timm.optim import create_optimizer_v2
+
+import tasks
+from suite import budget
+from suite.bench.contest import Contest, Demand
+from suite.bench.timing import Work
+from suite.build import build_backbone, flops_positions, sequence_length
+from suite.config import RunConfig
+from suite.constant_row import give_constant
+from suite.resolve import resolve
+from tasks.base import Batch, Task
+
+TASKS: Mapping[str, float] = {"sotu": 0.40, "fashion-mnist": 0.45, "household-power": 0.40}  # and the least share of the peak
+PRODUCT = 1024  # side of the matrix product that stands for the machine's peak
+
+
+def product() -> Work:
+    a, b = torch.randn(PRODUCT, PRODUCT), torch.randn(PRODUCT, PRODUCT)
+    return lambda: a @ b
+
+
+def one_step(config: RunConfig, task: Task, batch: Batch) -> Work:
+    plan, _ = budget.check(config, task.spec)
+    torch.manual_seed(0)
+    model = build_backbone(task.spec, config.model, plan.layers)
+    model.reset_parameters()
+    give_constant(model, task, config.mixer, 0)
+    optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-4, weight_decay=config.train.weight_decay)
+
+    def work() -> None:
+        task.loss(model(batch.inputs), batch).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return work
+
+
+def training(name: str, mixer: str) -> Contest:
+    config = resolve(task=name, mixer=mixer, scale="quick")
+    task = tasks.get(name)(config.data)
+    _, certificate = budget.check(config, task.spec)
+    length, batch_size = sequence_length(task.spec), config.train.batch_size
+    units = batch_size * length if certificate.flops_unit == "token" else batch_size
+    flops = 3 * certificate.flops * units  # backward costs twice forward
+
+    def build() -> Mapping[str, Work]:
+        task.load()
+        batch = next(task.train_batches(0, batch_size))
+        reference = resolve(task=name, mixer="softmax", scale="quick")
+        return {"ours": one_step(config, task, batch), "softmax": one_step(reference, task, batch), "matrix product": product()}
+
+    share = Demand("mfu", "matrix product", TASKS[name] if mixer == "softmax" else None, work=flops / (2 * PRODUCT**3))
+    about = f"{units:,} {certificate.flops_unit}s a step, {flops / 1e9:.1f} GFLOP counted; positions: {flops_positions(task.spec)[0]}"
+    return Contest(f"{mixer} on {name}", length, build, (share, Demand("price", "softmax")), about)
+
+
+def trainings(mixers: Sequence[str]) -> Iterator[Contest]:
+    for name in TASKS:
+        for mixer in mixers or ("softmax", "fem"):
+            yield training(name, mixer)
