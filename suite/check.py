@@ -20,7 +20,7 @@ from torch import Tensor
 from backbones.mixers.base import Context, Mixer
 from backbones.mixers.registry import MixerError, get
 from suite.contract import costs, flow, form, gradients
-from suite.contract.probe import REGISTERED, Check, Figure, NotApplicableError, PlainForm, Probe, ViolationError
+from suite.contract.probe import CPU, REGISTERED, Check, Figure, NotApplicableError, PlainForm, Probe, ViolationError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,15 +56,24 @@ def plain_form(cls: type[Mixer]) -> PlainForm | None:
     return offered
 
 
-def run_check(check: Check, cls: type[Mixer], causal: bool, plain: PlainForm | None = None) -> CheckResult:
+def pick_device(cls: type[Mixer]) -> torch.device:
+    """The CPU, or a GPU for a mixer that runs on nothing else. Raises MixerError where it cannot run here."""
+    if not cls.obstacle(CPU):
+        return CPU
+    if torch.cuda.is_available() and not cls.obstacle(torch.device("cuda")):
+        return torch.device("cuda")
+    raise MixerError(f"mixer {cls.__qualname__} cannot run here: {cls.obstacle(CPU)}")
+
+
+def run_check(check: Check, cls: type[Mixer], causal: bool, plain: PlainForm | None = None, device: torch.device = CPU) -> CheckResult:
     """One check in one direction. Whatever the mixer raises is a failure of the check; torch's global generator is left as it was."""
-    probe = Probe(cls, causal, plain or plain_form(cls))
+    probe = Probe(cls, causal, plain or plain_form(cls), device)
     status: Status = "ok"
     reason = ""
     if not (cls.capabilities.causal if causal else cls.capabilities.bidirectional):
         direction = "causal" if causal else "bidirectional"
         return CheckResult(check.id, check.sentence, causal, "not applicable", f"declares no {direction} form")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), device:
         try:
             check.function(probe)
         except NotApplicableError as outcome:
@@ -85,8 +94,9 @@ def run_checks(
     known = {c.id for c in CHECKS}
     if only is not None and not set(only) <= known:
         raise MixerError(f"unknown check {min(set(only) - known)!r}; the checks are {', '.join(c.id for c in CHECKS)}")
+    device = pick_device(cls)
     chosen = [c for c in CHECKS if (c.id in only if only is not None else slow or not c.slow)]
-    return [run_check(check, cls, causal, plain) for check in chosen for causal in (True, False)]
+    return [run_check(check, cls, causal, plain, device) for check in chosen for causal in (True, False)]
 
 
 def as_json(mixer: str, results: Sequence[CheckResult]) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def list_mixers(as_json: opt.Json = False) -> None:
     from suite import report
 
     found = report.describe_mixers()
-    emit(found) if as_json else report.show_rows(found, ("name", "paper", "causal", "bidirectional", "constant_state", "summary"))
+    emit(found) if as_json else report.show_mixers(found)
 
 
 @app.command()

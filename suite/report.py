@@ -16,6 +16,7 @@ from rich.table import Table
 
 import tasks
 from backbones.mixers import registry
+from backbones.mixers.base import Mixer
 from suite import board, budget, home, record
 from suite.checkpoint import NAME as CHECKPOINT
 from suite.config import RunConfig
@@ -28,6 +29,9 @@ from suite.run import Outcome, pick_device
 from suite.tracking import upload
 
 out = Console(highlight=False, soft_wrap=True)
+MIXER_ROW = (
+    "name", "paper", "summary", "causal", "bidirectional", "mixes_tokens", "constant_state", "needs", "pays_in_ffn", "domains", "options",
+)  # fmt: skip
 DOMAINS = ("language", "vision", "forecasting", "recall")
 
 
@@ -36,8 +40,12 @@ def show_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None
     for column in columns:
         made.add_column(column.replace("_", " "), no_wrap=column != "summary")
     for row in rows:
-        made.add_row(*("yes" if row[c] is True else "no" if row[c] is False else escape(str(row[c])) for c in columns))
+        made.add_row(*(_word(row[c]) for c in columns))
     out.print(made)
+
+
+def _word(value: Any) -> str:
+    return "yes" if value is True else "no" if value is False else "–" if value is None else escape(str(value))
 
 
 def show_mapping(values: Mapping[str, Any]) -> None:
@@ -63,17 +71,37 @@ def describe_tasks() -> list[dict[str, Any]]:
 
 
 def describe_mixers() -> list[dict[str, Any]]:
-    found = []
+    """A row a mixer. One that cannot be loaded or built here is listed all the same, with the reason."""
+    found: list[dict[str, Any]] = []
     for name in registry.names():
-        cls = registry.get(name)
-        can = cls.capabilities
-        found.append({
-            "name": name, "paper": cls.paper, "causal": can.causal, "bidirectional": can.bidirectional, "mixes_tokens": can.mixes_tokens,
-            "constant_state": can.constant_state, "needs": sorted(can.needs), "pays_in_ffn": can.pays_in_ffn,
-            "domains": [*(["language"] if can.causal else []), *(["vision", "forecasting"] if can.bidirectional else [])],
-            "origin": registry.origin(name), "options": sorted(cls.Config.model_fields), "summary": cls.summary,
-        })  # fmt: skip
+        try:
+            cls = registry.get(name)
+            row, reason = _describe_mixer(cls), cls.obstacle()
+        except registry.MixerError as error:
+            row, reason = dict.fromkeys(MIXER_ROW), " ".join(str(error).split())
+        found.append({**row, "name": name, "origin": registry.origin(name), "available": not reason, "reason": reason})
     return found
+
+
+def _describe_mixer(cls: type[Mixer]) -> dict[str, Any]:
+    can = cls.capabilities
+    told = (
+        "", cls.paper, cls.summary, can.causal, can.bidirectional, can.mixes_tokens, can.constant_state, sorted(can.needs), can.pays_in_ffn,
+        [*(["language", "recall"] if can.causal else []), *(["vision", "forecasting"] if can.bidirectional else [])],
+        sorted(cls.Config.model_fields),
+    )  # fmt: skip
+    return dict(zip(MIXER_ROW, told, strict=True))
+
+
+def show_mixers(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table of the mixers; below it, a line for each reason why some of them are not available here."""
+    show_rows([row for row in rows if row["available"]], ("name", "paper", "causal", "bidirectional", "constant_state", "summary"))
+    missing: dict[str, list[str]] = {}
+    for row in rows:
+        if not row["available"]:
+            missing.setdefault(row["reason"], []).append(row["name"])
+    for reason, names in missing.items():
+        out.print(f"[yellow]not available here[/]: {escape(', '.join(names))}: {escape(reason)}")
 
 
 def _resolved(config: RunConfig) -> tuple[RunConfig, budget.Certificate]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -32,6 +33,7 @@ class Capabilities:
     mixes_tokens: bool = True
     constant_state: bool = False  # the decoding state does not grow with the length
     needs: frozenset[str] = frozenset()  # of {"embedding", "constant row"}
+    fp64: bool = True  # computes in fp64 what is given in fp64; without it the contract compares in fp32
     pays_in_ffn: bool = False  # a control whose saving goes to the FFN: matched on the total only
 
 
@@ -81,12 +83,18 @@ class Mixer(nn.Module, ABC):
     capabilities: ClassVar[Capabilities] = Capabilities()
     paper: ClassVar[str] = ""  # "arXiv 2602.07160"
     summary: ClassVar[str] = ""  # one line for `suite list mixers`
+    package: ClassVar[str] = ""  # the distribution whose code it wraps, where that is not the suite's own
     no_weight_decay: ClassVar[frozenset[str]] = frozenset({"a_log", "w_beta"})  # last parts of names: rates, not weights
 
     def __init__(self, config: MixerConfig, dim: int, length: int) -> None:
         """config: with widths solved (`size`). dim: D. length: the longest T that `forward` and `step` accept where it matters."""
         super().__init__()
         self.config, self.dim, self.length = config, dim, length
+
+    @classmethod
+    def obstacle(cls, device: torch.device | None = None) -> str:
+        """Why the mixer cannot be built here or, given a device, cannot run on it: one line, empty where it can."""
+        return ""
 
     @abstractmethod
     def reset_parameters(self) -> None:

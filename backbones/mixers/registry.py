@@ -5,14 +5,17 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from hashlib import sha256
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
-from backbones.mixers.base import Mixer
+from backbones.mixers.base import Mixer, MixerConfig
 
 ENTRY_POINT_GROUP = "suite.mixers"
 BUILTIN_MODULES = (
@@ -26,6 +29,7 @@ BUILTIN_MODULES = (
     "backbones.mixers.deconstructed_qk",
     "backbones.mixers.hypermlp",
     "backbones.mixers.queries",
+    "backbones.mixers.fla_layers",
 )
 
 
@@ -56,52 +60,90 @@ def _load_builtins() -> None:
         importlib.import_module(module)
 
 
-def names() -> tuple[str, ...]:
-    """Every mixer known by name, built-ins first, then installed packages'."""
+def _own() -> dict[str, type[Mixer]]:
+    """What the suite itself registers; a package's module or a user's file may use `register` too."""
     _load_builtins()
-    external = sorted({e.name for e in entry_points(group=ENTRY_POINT_GROUP)} - set(_registered))
-    return (*_registered, *external)
+    return {name: cls for name, cls in _registered.items() if cls.__module__.startswith("backbones.mixers.")}
+
+
+@cache
+def _entries() -> Mapping[str, tuple[EntryPoint, ...]]:
+    """The entry points of installed packages by the mixer's name: several where packages contest one."""
+    found: dict[str, tuple[EntryPoint, ...]] = {}
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        found[entry.name] = (*found.get(entry.name, ()), entry)
+    return found
+
+
+def names() -> tuple[str, ...]:
+    """Every mixer known by name, built-ins first, then installed packages'. Not all of them need load: `get` tells."""
+    return tuple(dict.fromkeys([*_own(), *sorted(_entries())]))
 
 
 def origin(name: str) -> str:
-    """Where a mixer comes from: "built-in", a distribution's name, or a file with the hash of its content."""
-    if name in _registered:
-        return "built-in"
+    """Where a mixer comes from: "built-in", a distribution with its version, or a file with the hash of its content."""
     if ".py:" in name:
         path = Path(name.rpartition(":")[0])
         return f"{path.name}@{sha256(path.read_bytes()).hexdigest()[:12]}"
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        if entry.name == name:
-            return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "package"
-    return "unknown"
+    own = _own().get(name)
+    if own is not None:
+        return _installed(own.package) if own.package else "built-in"
+    return " and ".join(_distribution(entry) for entry in _entries().get(name, ())) or "unknown"
+
+
+def _installed(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"{package} (not installed)"
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else f"entry point {entry.value}"
 
 
 def get(name: str) -> type[Mixer]:
     """The mixer class of a name or of `path/file.py:Class`. Raises MixerError with the nearest valid name."""
-    _load_builtins()
-    if name in _registered:
-        return _registered[name]
     if ".py:" in name:
         return _from_file(*name.rsplit(":", 1))
-    for entry in entry_points(group=ENTRY_POINT_GROUP):
-        if entry.name == name:
-            return _checked(_load_entry(entry), f"entry point {entry.value}")
-    near = difflib.get_close_matches(name, names(), n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise MixerError(f"unknown mixer {name!r}{hint} (suite list mixers; or path/to/file.py:Class)")
+    own, entries = _own().get(name), _entries().get(name, ())
+    claims = [*(["mixer-suite itself"] if own else []), *(_distribution(entry) for entry in entries)]
+    if len(claims) > 1:
+        raise MixerError(f"mixer name {name!r} is claimed by {' and by '.join(claims)}: uninstall a package, or rename its entry point")
+    if entries:
+        return _checked(_load_entry(entries[0]), f"mixer {name!r} of {_distribution(entries[0])} ({entries[0].value})")
+    if own or name in _registered:
+        return own or _registered[name]
+    raise MixerError(f"unknown mixer {name!r}{_near(name, names(), '.')} (suite list mixers; or path/to/file.py:Class)")
+
+
+def _near(given: str, allowed: tuple[str, ...], otherwise: str = "") -> str:
+    near = difflib.get_close_matches(given, allowed, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else otherwise
 
 
 def _load_entry(entry: EntryPoint) -> object:
     try:
         return entry.load()
     except Exception as error:
-        raise MixerError(f"mixer {entry.name!r} (entry point {entry.value}) cannot be loaded: {type(error).__name__}: {error}") from error
+        where = f"mixer {entry.name!r} of {_distribution(entry)} ({entry.value})"
+        raise MixerError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 def _from_file(file: str, class_name: str) -> type[Mixer]:
     path = Path(file)
     if not path.is_file():
         raise MixerError(f"mixer file {file!r} does not exist (form: path/to/file.py:Class)")
+    module = _load_file(path, file)
+    found = getattr(module, class_name, None)
+    if found is None:
+        there = tuple(n for n, c in vars(module).items() if inspect.isclass(c) and issubclass(c, Mixer) and c.__module__ == module.__name__)
+        hint = _near(class_name, there) or (f" (mixers there: {', '.join(there)})" if there else " and no other mixer")
+        raise MixerError(f"mixer file {file!r} has no class {class_name!r}{hint}")
+    return _checked(found, f"{file}:{class_name}")
+
+
+def _load_file(path: Path, file: str) -> ModuleType:
     module_name = f"_mixer_file_{sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     if module_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(module_name, path)
@@ -114,13 +156,17 @@ def _from_file(file: str, class_name: str) -> type[Mixer]:
         except Exception as error:
             del sys.modules[module_name]
             raise MixerError(f"mixer file {file!r} cannot be loaded: {type(error).__name__}: {error}") from error
-    found = getattr(sys.modules[module_name], class_name, None)
-    if found is None:
-        raise MixerError(f"mixer file {file!r} has no class {class_name!r}")
-    return _checked(found, f"{file}:{class_name}")
+    return sys.modules[module_name]
 
 
 def _checked(candidate: object, where: str) -> type[Mixer]:
+    """A class that can be asked for its size and cost: whole, and with a config."""
     if not (isinstance(candidate, type) and issubclass(candidate, Mixer)):
         raise MixerError(f"{where} is not a subclass of backbones.mixers.base.Mixer")
+    missing = sorted(getattr(candidate, "__abstractmethods__", ()))
+    config = getattr(candidate, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, MixerConfig)):
+        missing.append("Config (a subclass of MixerConfig)")
+    if missing:
+        raise MixerError(f"{where} lacks {', '.join(missing)}: every mixer defines them (backbones/mixers/base.py, examples/)")
     return candidate

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from backbones.mixers.base import State
-from suite.contract.probe import Case, Probe, check, peak, run
+from suite.contract.probe import Case, Probe, check, name_of, peak, run
 
 D = 32
 PREFIX_TOLERANCE = 1e-6  # of max |y|, in fp32
-EXACT = 1e-9  # of max |y|, in fp64: two orders of summation differ by far less, an error by far more
 
 
 def _futures(case: Case, seen: int) -> dict[str, Case]:
@@ -52,16 +51,16 @@ def sees_everything(probe: Probe) -> None:
     if not probe.cls.capabilities.mixes_tokens:
         probe.not_applicable("declares that it mixes no tokens")
     for tokens in (2, 7, 13):
-        mixer, case = probe.build(D, 16, torch.float64), probe.case(4, tokens, D, torch.float64)
+        mixer, case = probe.build(D, 16, probe.precise), probe.case(4, tokens, D, probe.precise)
         with torch.no_grad():
             y_BTD = run(mixer, case)
             for source in range(tokens):
-                bump = torch.zeros(tokens, 1, dtype=torch.float64)
+                bump = torch.zeros(tokens, 1, dtype=probe.precise)
                 bump[source] = 1.0
                 other_BTD = run(mixer, case.map(lambda z, bump=bump: z + bump * z.flip(2)))  # type: ignore[misc]
                 moved_T = (other_BTD - y_BTD)[: case.rows].abs().amax((0, 2))
                 for target in range(tokens):
-                    probe.at(B=4, T=tokens, D=D, dtype="float64", input_position=source, output_position=target)
+                    probe.at(B=4, T=tokens, D=D, dtype=name_of(probe.precise), input_position=source, output_position=target)
                     probe.require(float(moved_T[target]) > 1e-12 * peak(y_BTD), "the output ignores that input")
 
 
@@ -69,37 +68,37 @@ def sees_everything(probe: Probe) -> None:
 def mixes_nothing(probe: Probe) -> None:
     if probe.cls.capabilities.mixes_tokens:
         probe.not_applicable("mixes tokens")
-    probe.at(B=2, T=7, D=D, dtype="float64")
-    mixer, case = probe.build(D, 16, torch.float64), probe.case(2, 7, D, torch.float64)
+    probe.at(B=2, T=7, D=D, dtype=name_of(probe.precise))
+    mixer, case = probe.build(D, 16, probe.precise), probe.case(2, 7, D, probe.precise)
     with torch.no_grad():
         whole, alone = run(mixer, case)[:, 3:4], run(mixer, case.map(lambda z: z[:, 3:4]))
-    probe.require(peak(whole - alone) <= EXACT * peak(whole), "the output depends on other positions")
+    probe.require(peak(whole - alone) <= probe.exact * peak(whole), "the output depends on other positions")
 
 
 @check("rows", "a row of the batch depends on no other row, but for the constant row where one is declared")
 def keeps_rows_apart(probe: Probe) -> None:
-    probe.at(B=3, T=7, D=D, dtype="float64")
-    mixer, case = probe.build(D, 16, torch.float64), probe.case(3, 7, D, torch.float64)
+    probe.at(B=3, T=7, D=D, dtype=name_of(probe.precise))
+    mixer, case = probe.build(D, 16, probe.precise), probe.case(3, 7, D, probe.precise)
     keep_B = torch.zeros(case.x_BTD.shape[0], 1, 1, dtype=torch.bool)
     keep_B[0], keep_B[case.rows :] = True, True
     with torch.no_grad():
         y_BTD, other_BTD = run(mixer, case), run(mixer, case.map(lambda z: torch.where(keep_B, z, 2 * z.flip(2))))
     change = peak(other_BTD[0] - y_BTD[0])
-    probe.require(change <= EXACT * peak(y_BTD[0]), "the first row changes with the others", change=change)
+    probe.require(change <= probe.exact * peak(y_BTD[0]), "the first row changes with the others", change=change)
 
 
 @check("padding", "masked tokens on the left carry no weight: real positions give what they give without them, and nothing is ever NaN")
 def ignores_padding(probe: Probe) -> None:
     for tokens, pad in ((1, 1), (2, 1), (7, 5), (13, 3)):
-        mixer, case = probe.build(D, 32, torch.float64), probe.case(2, tokens, D, torch.float64)
+        mixer, case = probe.build(D, 32, probe.precise), probe.case(2, tokens, D, probe.precise)
         with torch.no_grad():
             y_BTD = run(mixer, case)[: case.rows]
             for label, fill in (("like the rest", torch.neg), ("of size 1e3", lambda z: 1e3 * z)):
-                probe.at(B=2, T=tokens, padding=pad, D=D, dtype="float64", padding_values=label)
+                probe.at(B=2, T=tokens, padding=pad, D=D, dtype=name_of(probe.precise), padding_values=label)
                 padded = case.padded(pad, slice(0, case.rows), fill)
                 other_BTD = run(mixer, padded)[: case.rows]
                 probe.require(bool(other_BTD.isfinite().all()), "an output is not finite")
-                change, allowed = peak(other_BTD[:, pad:] - y_BTD), EXACT * peak(y_BTD)
+                change, allowed = peak(other_BTD[:, pad:] - y_BTD), probe.exact * peak(y_BTD)
                 probe.require(change <= allowed, "padding changes the outputs", change=change, allowed=allowed)
 
 
@@ -121,14 +120,14 @@ def survives_empty_rows(probe: Probe) -> None:
 def decodes(probe: Probe) -> None:
     if not probe.causal:
         probe.not_applicable("not causal")
-    for tokens, dtype, allowed in ((1, torch.float64, EXACT), (13, torch.float64, EXACT), (64, torch.float32, 2e-5)):
+    for tokens, dtype, allowed in ((1, probe.precise, probe.exact), (13, probe.precise, probe.exact), (64, torch.float32, 2e-5)):
         mixer, case = probe.build(D, tokens, dtype).eval(), probe.case(2, tokens, D, dtype)
         with torch.no_grad():
             y_BTD = run(mixer, case)
             state = mixer.init_state(case.x_BTD.shape[0], tokens)
             for position in range(tokens):
                 x_BD, context = case.token(position)
-                probe.at(B=2, T=tokens, D=D, dtype=str(dtype).removeprefix("torch."), position=position)
+                probe.at(B=2, T=tokens, D=D, dtype=name_of(dtype), position=position)
                 out_BD, state = mixer.step(x_BD, state, context)
                 error = peak(out_BD - y_BTD[:, position]) / max(peak(y_BTD), 1e-30)
                 probe.require(error <= allowed, "step differs from forward", relative_error=error, allowed=allowed)

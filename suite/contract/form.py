@@ -51,7 +51,7 @@ def keeps_shape(probe: Probe) -> None:
             outputs: dict[str, Tensor] = {}
             for kind in ("float32", "bfloat16 autocast"):
                 probe.at(B=batch, T=tokens, D=D, dtype=kind)
-                with torch.autocast("cpu", torch.bfloat16, enabled=kind != "float32"), torch.no_grad():
+                with torch.autocast(probe.device.type, torch.bfloat16, enabled=kind != "float32"), torch.no_grad():
                     outputs[kind] = run(mixer, case)
                 shape = tuple(outputs[kind].shape)
                 probe.require(shape == tuple(case.x_BTD.shape), "the output has another shape", given=str(shape))
@@ -76,7 +76,7 @@ def stays_finite(probe: Probe) -> None:
 
 def _require_finite(probe: Probe, mixer: torch.nn.Module, case: Case, autocast: bool) -> None:
     x_BTD = case.x_BTD.clone().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    with torch.autocast(probe.device.type, torch.bfloat16, enabled=autocast):
         y_BTD = mixer(x_BTD, case.context)
     probe.require(bool(y_BTD.isfinite().all()), "the output is not finite")
     gradients = torch.autograd.grad(y_BTD.float().mean(), [x_BTD, *mixer.parameters()], allow_unused=True)

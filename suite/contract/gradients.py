@@ -13,7 +13,7 @@ from torch.autograd.gradcheck import GradcheckError, gradcheck
 from torch.func import functional_call
 
 from backbones.mixers.base import Context, Mixer
-from suite.contract.probe import Case, Probe, check, peak, run
+from suite.contract.probe import Case, Probe, check, name_of, peak, run
 
 D = 32
 T = 8
@@ -21,10 +21,11 @@ T = 8
 
 @check("live-parameters", "every parameter gets a finite gradient that is not all zero, once all were moved by N(0, .02)")
 def no_dead_parameters(probe: Probe) -> None:
-    probe.at(B=2, T=T, D=D, dtype="float64")
-    mixer, case = probe.build(D, T, torch.float64), probe.case(2, T, D, torch.float64)
+    probe.at(B=2, T=T, D=D, dtype=name_of(probe.precise))
+    mixer, case = probe.build(D, T, probe.precise), probe.case(2, T, D, probe.precise)
     y_BTD = run(mixer, case)
-    weight_BTD = torch.randn(y_BTD.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    draw = torch.Generator("cpu").manual_seed(2)
+    weight_BTD = torch.randn(y_BTD.shape, generator=draw, dtype=torch.float64, device="cpu").to(y_BTD)
     named = {n: p for n, p in mixer.named_parameters() if p.requires_grad}
     gradients = torch.autograd.grad((y_BTD * weight_BTD).sum(), list(named.values()), allow_unused=True, materialize_grads=True)
     # a parameter that cancels (a bias on every logit, say) is left with rounding, not with exact zeros
@@ -90,6 +91,8 @@ def compare_compiled(probe: Probe, backend: str) -> None:
     """
     probe.at(B=2, T=16, D=D, backend=backend)
     mixer, case = probe.build(D, 16), probe.case(2, 16, D)
+    if not probe.cls.capabilities.fp64:
+        probe.not_applicable("declares that it does not compute in fp64: nothing to tell rounding from errors")
     exact_mixer = copy.deepcopy(mixer).double()
     embedding_BTD = None if case.embedding_BTD is None else case.embedding_BTD.double()
     exact_case = dataclasses.replace(case, x_BTD=case.x_BTD.double(), embedding_BTD=embedding_BTD)

@@ -18,6 +18,7 @@ from backbones.mixers.registry import MixerError
 
 PlainForm = Callable[[Mixer, Tensor, Context], Tensor]  # a slow, obvious form of `forward`: matrix products and loops
 Figure = int | float | str | bool
+CPU = torch.device("cpu")
 
 
 class ViolationError(Exception):
@@ -102,8 +103,19 @@ class Probe:
     cls: type[Mixer]
     causal: bool
     plain: PlainForm | None = None
+    device: torch.device = CPU
     setting: dict[str, Figure] = field(default_factory=dict)
     _configs: dict[tuple[int, int], MixerConfig] = field(default_factory=dict)
+
+    @property
+    def precise(self) -> torch.dtype:
+        """The most exact dtype that the mixer computes in."""
+        return torch.float64 if self.cls.capabilities.fp64 else torch.float32
+
+    @property
+    def exact(self) -> float:
+        """Of max |y|: what two orders of summation may differ by in that dtype. An error differs by far more."""
+        return 1e-9 if self.cls.capabilities.fp64 else 2e-5
 
     def at(self, **setting: Figure) -> None:
         """Where the check stands now."""
@@ -131,8 +143,10 @@ class Probe:
 
     def build(self, dim: int, length: int, dtype: torch.dtype = torch.float32, moved: bool = True, seed: int = 0) -> Mixer:
         """A module; `moved` adds N(0, .02) to every parameter, since those that start at zero hide what hangs on them."""
+        if dtype == torch.float64 and not self.cls.capabilities.fp64:
+            self.not_applicable("declares that it does not compute in fp64")
         torch.manual_seed(seed)
-        mixer = self.cls(self.config(dim, length), dim, length).to(dtype)
+        mixer = self.cls(self.config(dim, length), dim, length).to(self.device, dtype)
         if moved:
             with torch.no_grad():
                 for parameter in mixer.parameters():
@@ -143,10 +157,14 @@ class Probe:
         """`batch` rows of N(0, scale²) tokens, and one row more where the mixer needs a constant one."""
         needs = self.cls.capabilities.needs
         constant_row = "constant row" in needs
-        draw = torch.Generator().manual_seed(seed)
+        draw = torch.Generator("cpu").manual_seed(seed)
         shape = (batch + int(constant_row), tokens, dim)
-        x_BTD = (torch.randn(shape, generator=draw, dtype=torch.float64) * scale).to(dtype)
-        embedding_BTD = torch.randn(shape, generator=draw, dtype=torch.float64).to(dtype) if "embedding" in needs else None
+
+        def drawn() -> Tensor:
+            return torch.randn(shape, generator=draw, dtype=torch.float64, device="cpu")
+
+        x_BTD = (drawn() * scale).to(self.device, dtype)
+        embedding_BTD = drawn().to(self.device, dtype) if "embedding" in needs else None
         return Case(x_BTD, embedding_BTD, constant_row=constant_row)
 
     def not_applicable(self, reason: str) -> None:
@@ -157,6 +175,11 @@ def run(mixer: Mixer, case: Case) -> Tensor:
     """`forward` on a case."""
     y: Any = mixer(case.x_BTD, case.context)
     return y
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """`float64` for torch.float64."""
+    return str(dtype).removeprefix("torch.")
 
 
 def peak(z: Tensor) -> float:
