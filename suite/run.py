@@ -13,6 +13,7 @@ import psutil
 import torch
 
 import tasks
+from backbones.mixers import registry
 from suite import checkpoint, home, provenance, record
 from suite.budget import check
 from suite.build import Backbone, build_backbone
@@ -53,6 +54,11 @@ def _cuda_names() -> str:
     return "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
 
 
+def _require_runnable(mixer: str, device: torch.device) -> None:
+    if obstacle := registry.get(mixer).obstacle(device):
+        raise UserError(f"mixer {mixer!r} cannot run here: {obstacle}")
+
+
 class RunObserver:
     """Passes what the loop tells on to the progress bar and to tracking."""
 
@@ -90,6 +96,7 @@ class Outcome:
 def start(config: RunConfig, *, data_dir: Path | None, device: str) -> Outcome:
     """Runs a config to its record. Raises UserError, DataError or MixerError before anything has started."""
     chosen = pick_device(device)
+    _require_runnable(config.mixer, chosen)
     task = tasks.get(config.task)(config.data, data_dir)
     plan, certificate = check(config, task.spec)
     config = config.model_copy(update={"mixer_options": plan.mixer_options})
@@ -118,6 +125,7 @@ def _resume(folder: Path, data_dir: Path | None, device: str) -> Outcome:
     config = from_canonical(written["config"])
     data_dir = data_dir or (Path(written["data_dir"]) if written["data_dir"] else None)
     chosen = pick_device(device)
+    _require_runnable(config.mixer, chosen)
     state = checkpoint.load(folder, chosen)
     if state["identity"] != config.identity:
         raise UserError(f"run {folder.name}: its checkpoint belongs to another config; start it anew")
