@@ -133,9 +133,21 @@ ARMS = [(name, f"{off}=false") for name in FEM for off in ("convolution", "lse",
 ]
 
 
+EMBEDDED = ("sotu", "fashion-mnist", "household-power")
+
+
+@pytest.mark.parametrize("task", EMBEDDED)
+def test_every_mixer_is_matched_on_every_embedded_task_it_supports(task):
+    for name in (n for n in registry.names() if registry.origin(n) == "built-in"):
+        can = registry.get(name).capabilities
+        if can.causal if task == "sotu" else can.bidirectional:
+            config = resolve(task=task, mixer=name, scale="quick")
+            assert budget.check(config, tasks.get(task)(config.data).spec)[1].matched, name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", ["board", "quick", "small"])
-@pytest.mark.parametrize("task", ["sotu", "fashion-mnist", "household-power"])
+@pytest.mark.parametrize("task", EMBEDDED)
 def test_every_arm_of_an_ablation_is_matched_on_every_embedded_task(task, scale):
     for mixer, arm in ARMS:
         config = resolve(task=task, mixer=mixer, scale=scale, sets=[arm])
