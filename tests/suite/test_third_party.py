@@ -124,6 +124,25 @@ def test_a_file_that_was_mended_is_read_anew_after_a_failure(tmp_path):
     assert registry.get(f"{path}:MovingAverage").__name__ == "MovingAverage"
 
 
+def commands_told() -> list[list[str]]:
+    """The `suite` commands that CONTRIBUTING.md tells mixer authors to type."""
+    told = re.findall(r"^suite (.+)$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE)
+    return [line.split() for line in told if line != "check moving-average"]  # a name that only their own package brings
+
+
+@pytest.mark.slow
+def test_the_commands_told_to_authors_work_as_written(suite, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    done = []
+    for arguments in commands_told():
+        few = tiny_arguments("sotu", "", "dim=64")[7:] if arguments[0] == "run" else []  # the same command, fewer steps
+        ended = suite(*arguments, *few)
+        assert (ended.code, "error" in ended.err) == (0, False), (arguments, ended.err)
+        done.append((arguments[0], "MovingAverage" in ended.out or "moving-average" in ended.out))
+    assert [name for name, _ in done] == ["check", "budget", "run", "leaderboard", "list"]
+    assert all(shown for name, shown in done if name != "list")
+
+
 # --- An installed package -------------------------------------------------------------------------------------------------------------
 
 ENTRIES = """
