@@ -16,6 +16,7 @@ from rich.table import Table
 import tasks
 from backbones.mixers.registry import MixerError
 from suite import home, record
+from suite.baselines import is_baseline
 from suite.budget import solve
 from suite.config import TUNED, digest
 from suite.console import format_metric
@@ -120,12 +121,21 @@ def _best_rates(rows: Sequence[Row], metric: Metric) -> list[Row]:
     chosen: dict[str, Row] = {}
     sign = 1.0 if metric.higher_is_better else -1.0
     for row in rows:
-        untuned = {**row.first.config, "train": {k: v for k, v in row.first.config["train"].items() if k not in TUNED}}
-        key = _configuration_of(untuned)
+        key = _configuration_of(_untuned(row.first))
         rival = chosen.get(key)
         if rival is None or sign * _valid(row) > sign * _valid(rival):
             chosen[key] = row
     return list(chosen.values())
+
+
+def _untuned(made: Record) -> dict[str, Any]:
+    """The config without what validation chooses for each mixer."""
+    tuned = _task_options(made).tuned()
+    return {
+        **made.config,
+        "train": {k: v for k, v in made.config["train"].items() if k not in TUNED},
+        "data": {k: v for k, v in made.config["data"].items() if k not in tuned},
+    }
 
 
 def _valid(row: Row) -> float:
@@ -168,6 +178,7 @@ def _options_off_default(made: Record) -> str:
     switches = [f"{name}={'on' if value is True else 'off' if value is False else value}" for name, value in given.items()]
     shipped, train = _shipped(made)["train"], made.config["train"]
     switches += [f"{name}={train[name]:g}" for name in TUNED if train[name] != shipped[name]]
+    switches += [f"{name}={made.config['data'][name]}" for name in sorted(_task_options(made).tuned())]
     return f" ({', '.join(switches)})" if switches else ""
 
 
@@ -188,14 +199,14 @@ def _shipped(made: Record) -> dict[str, Any]:
 
 
 def _deviations(made: Record) -> tuple[str, ...]:
-    shipped, differing = _shipped(made), []
+    shipped, differing, tuned = _shipped(made), [], {*TUNED, *_task_options(made).tuned()}
     if made.data and made.data.protocol != tasks.get(made.task).protocol:
         differing.append(f"protocol {made.data.protocol}")
     if made.data and tasks.get(made.task).needs_data_dir:
         differing.append(f"data {made.data.fingerprint[:8]}")
     for section in ("data", "model", "train"):
         for name, value in made.config[section].items():
-            if value != shipped[section].get(name) and (section != "train" or name not in TUNED):
+            if value != shipped[section].get(name) and (section == "model" or name not in tuned):
                 differing.append(f"{name}={value}")
     return tuple(differing)
 
@@ -206,7 +217,7 @@ def _cells(row: Row, board: Board) -> list[str]:
     if row.spread is not None:
         figure += f" ± {format_metric(board.metric, row.spread)}"
     return [
-        str(row.place) if row.place else "unmatched", row.mixer, figure, str(len(row.records)),
+        str(row.place) if row.place else "baseline" if is_baseline(one.mixer) else "unmatched", row.mixer, figure, str(len(row.records)),
         f"{certificate['parameters']:,} ({certificate['ratio']:.3f}×)", f"{certificate['flops'] / certificate['reference_flops']:.2f}×",
         f"{one.timing.examples_per_s:,.0f}" if one.timing else "–", f"{one.peak_memory_bytes / 2**20:,.0f}",
     ]  # fmt: skip

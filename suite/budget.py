@@ -7,15 +7,17 @@ the total only.
 
 from __future__ import annotations
 
+import torch
 from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
 from backbones.base import Block, Layer
 from backbones.mixers import registry
 from backbones.mixers.base import Mixer, MixerConfig
+from suite import baselines
 from suite.build import Backbone, all_parameters, budget_parameters, flops_positions, on_meta, outside_flops, sequence_length
 from suite.config import ModelConfig, RunConfig
 from suite.errors import UserError
-from tasks.base import InputSpec
+from tasks.base import InputSpec, SeriesInput
 
 TOTAL_TOLERANCE = 0.01
 LAYER_TOLERANCE = 0.05
@@ -87,6 +89,8 @@ def solve(config: RunConfig, spec: InputSpec) -> Plan:
     """Sizes the mixer at the task's length to the reference's mixer layer; the FFN takes up the rest. Reads no data."""
     model, length = config.model, sequence_length(spec)
     reference = _reference_layer(model, spec.causal)
+    if baselines.is_baseline(config.mixer):
+        return Plan(layers=(), reference=(reference,) * model.depth, mixer_options=config.mixer_options)
     budget = _layer_parameters(reference, model.dim, length)
     mixer_class = registry.get(config.mixer)
     if next(iter(mixer_class.candidates(config.mixer_options, model.dim, length)), None) is None:
@@ -114,6 +118,8 @@ def _state_bytes(layers: tuple[Layer, ...], spec: InputSpec, dim: int) -> int:
 def certify(config: RunConfig, spec: InputSpec, plan: Plan) -> Certificate:
     """Counts the real modules on the meta device and says whether the budget was kept, and why not."""
     model, length = config.model, sequence_length(spec)
+    if baselines.is_baseline(config.mixer):
+        return _certify_baseline(config, spec, plan)
     backbone, reference = on_meta(spec, model, plan.layers), on_meta(spec, model, plan.reference)
     parameters, reference_parameters = budget_parameters(backbone), budget_parameters(reference)
     changed = [layer for i, layer in enumerate(plan.layers, 1) if i not in config.hybrid] or [plan.layers[0]]
@@ -140,6 +146,24 @@ def certify(config: RunConfig, spec: InputSpec, plan: Plan) -> Certificate:
     )  # fmt: skip
 
 
+def _certify_baseline(config: RunConfig, spec: InputSpec, plan: Plan) -> Certificate:
+    """What a baseline holds beside the reference's; never matched. FLOPs: its coefficients, once a channel."""
+    assert isinstance(spec, SeriesInput)
+    model, reference = config.model, on_meta(spec, config.model, plan.reference)
+    with torch.device("meta"):
+        parameters = baselines.parameters_of(baselines.build(config.mixer, spec, config.mixer_options, model))
+    reference_parameters = budget_parameters(reference)
+    return Certificate(
+        task=config.task, scale=config.scale, mixer=config.mixer, matched=False, reasons=(baselines.REASON,),
+        parameters=parameters, reference_parameters=reference_parameters, ratio=parameters / reference_parameters,
+        mixer_parameters=0, reference_mixer_parameters=_mixer_parameters(reference, 0), mixer_ratio=0.0, pays_in_ffn=False,
+        total_parameters=parameters, flops=2 * parameters * spec.channels,
+        reference_flops=_flops(plan.reference, spec, model.dim), flops_unit=flops_positions(spec)[1], state_bytes=0,
+        reference_state_bytes=0, length=spec.look_back, dim=model.dim, depth=0, ffn_width=0, reference_ffn_width=model.ffn_width,
+        hybrid=(), mixer_options=config.mixer_options,
+    )  # fmt: skip
+
+
 def _mixer_parameters(backbone: Backbone, layer: int) -> int:
     """Counted on the module: a mixer's own formula is not taken at its word."""
     block = backbone.trunk.blocks[layer]
@@ -149,6 +173,8 @@ def _mixer_parameters(backbone: Backbone, layer: int) -> int:
 
 def nearest_fit(config: RunConfig, spec: InputSpec) -> str:
     """The solver's own choice of widths, for the message of a refusal, or an empty string where it does not fit either."""
+    if baselines.is_baseline(config.mixer):
+        return ""
     mixer_class = registry.get(config.mixer)
     widths = {name: None for name, field in mixer_class.Config.model_fields.items() if field.default is None}
     free = config.model_copy(update={"mixer_options": config.mixer_options.model_copy(update=widths)})
@@ -162,7 +188,7 @@ def check(config: RunConfig, spec: InputSpec) -> tuple[Plan, Certificate]:
     """Solves and certifies. Raises UserError with both counts and the nearest fit, unless the run is declared unmatched."""
     plan = solve(config, spec)
     certificate = certify(config, spec, plan)
-    if certificate.matched or config.unmatched:
+    if certificate.matched or config.unmatched or baselines.is_baseline(config.mixer):
         return plan, certificate
     fit = nearest_fit(config, spec)
     advice = f"; what fits: {fit}" if fit else "; nothing near it fits at this shape"

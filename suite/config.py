@@ -97,6 +97,8 @@ class RunConfig(Strict):
             del kept[name]
         for name in TUNED:
             del kept["train"][name]
+        for name in self.data.tuned():
+            del kept["data"][name]
         return digest(kept)
 
 

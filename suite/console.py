@@ -33,7 +33,7 @@ class TrainingProgress:
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=err, disable=not err.is_terminal,
         )  # fmt: skip
         self.task: TaskID = self.bar.add_task(escape(name), total=None, figures="")
-        self.valid, self.shown, self.began, self.first = "", 0.0, time.perf_counter(), 0
+        self.valid, self.figures, self.shown, self.began, self.first = "", "", 0.0, time.perf_counter(), 0
 
     def __enter__(self) -> Self:
         self.bar.start()

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from suite import provenance
 from suite.budget import Certificate, Plan
-from suite.build import Backbone
 from suite.config import RunConfig
 from suite.evaluate import autocast
 from suite.record import Code, Data, Hardware, Record, Selection, Status, Timing
@@ -43,7 +43,7 @@ class Job:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     n_evaluated: dict[str, int] = field(default_factory=dict)
     trace: list[tuple[int, float]] = field(default_factory=list)
-    selected: Backbone | None = None  # the model that was tested
+    selected: nn.Module | None = None  # the model that was tested
 
     def origin(self) -> dict[str, str]:
         """What must be the same when the run is resumed: its data, its mixer's code, and what it computes with."""
@@ -98,5 +98,5 @@ def _timing(job: Job, result: FitResult) -> Timing:
         wall_s=clock.earlier + time.time() - job.began, start_s=job.start_s, step_s=clock.step, data_s=clock.data,
         evaluation_s=clock.evaluation, bookkeeping_s=clock.bookkeeping,
         data_share=clock.data / loop, bookkeeping_share=clock.bookkeeping / loop,
-        examples_per_s=train.steps * train.batch_size / loop, steps_per_s=train.steps / loop,
+        examples_per_s=result.examples / loop, steps_per_s=result.examples / train.batch_size / loop,
     )  # fmt: skip

@@ -13,7 +13,7 @@ Scale = Annotated[str | None, typer.Option("--scale", help="board (≤ 30 s), qu
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of weights, batches and augmentation.", show_default="0")]
 Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Optimiser steps; the scale sets them otherwise.", show_default=False)]
 Horizon = Annotated[int | None, typer.Option("--horizon", help="Forecasting: values to predict.", show_default="96")]
-Track = Annotated[str | None, typer.Option("--track", help="Forecasting: fixed-336 or fixed-96, the look-back.", show_default=False)]
+Track = Annotated[str | None, typer.Option("--track", help="Forecasting: fixed-336, fixed-96 or searched.", show_default=False)]
 Hybrid = Annotated[
     str | None,
     typer.Option(
@@ -31,7 +31,5 @@ Recipe = Annotated[Path | None, typer.Option("--recipe", help="TOML file with [d
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder with the data, for tasks that ship none.", show_default=False)]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
 Unmatched = Annotated[bool, typer.Option("--unmatched", help="Run although the budget refuses; such a run never ranks.")]
-Skip = Annotated[
-    bool, typer.Option("--skip-variant-layers", help="Hybrids: test once more without the layers that are not softmax.")
-]
+Skip = Annotated[bool, typer.Option("--skip-variant-layers", help="Hybrids: test once more without the layers that are not softmax.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]

@@ -15,6 +15,7 @@ import torch
 
 import suite
 from backbones.mixers import registry
+from suite import baselines
 from suite.record import Code, Hardware
 
 PACKAGES = ("torch", "torchvision", "timm", "triton", "gluonts", "datasets", "mlflow", "numpy", "pandas", "pydantic")
@@ -32,9 +33,10 @@ def _git(*arguments: str) -> str | None:
 
 
 def code(mixer: str) -> Code:
+    origin = baselines.ORIGIN if baselines.is_baseline(mixer) else registry.origin(mixer)
     status = _git("status", "--porcelain", "--untracked-files=no")
     dirty = None if status is None else bool(status)
-    return Code(version=suite.__version__, git_sha=_git("rev-parse", "HEAD"), git_dirty=dirty, mixer_origin=registry.origin(mixer))
+    return Code(version=suite.__version__, git_sha=_git("rev-parse", "HEAD"), git_dirty=dirty, mixer_origin=origin)
 
 
 def versions() -> dict[str, str]:

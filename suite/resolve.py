@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from pydantic import BaseModel, ValidationError
 
 import tasks
 from backbones.mixers import registry
-from backbones.mixers.base import Mixer, MixerConfig
+from backbones.mixers.base import MixerConfig
+from suite import baselines
 from suite.config import ModelConfig, RunConfig, TrainConfig
 from suite.errors import UserError, did_you_mean
 from suite.hybrids import resolve_hybrid
@@ -27,16 +29,30 @@ SECTIONS = ("data", "model", "mixer", "train")
 Sections = dict[str, dict[str, Any]]
 
 
-def shipped_recipe(task: str, scale: str) -> Sections:
-    """The sections of `suite/recipes/<task>.toml` at a scale: the file's common part, overridden by the scale's."""
-    text = resources.files("suite").joinpath("recipes", f"{task}.toml").read_text("utf-8")
-    content = tomllib.loads(text)
+@cache
+def _recipe_file(task: str) -> dict[str, Any]:
+    """`suite/recipes/<task>.toml`, or the file there whose `tasks` names the task: tasks of one family share theirs."""
+    folder = resources.files("suite").joinpath("recipes")
+    own = folder.joinpath(f"{task}.toml")
+    if own.is_file():
+        return tomllib.loads(own.read_text("utf-8"))
+    shared = (tomllib.loads(file.read_text("utf-8")) for file in folder.iterdir() if file.name.endswith(".toml"))
+    return next(content for content in shared if task in content.get("tasks", ()))
+
+
+def shipped_recipe(task: str, scale: str, mixer: str = "") -> Sections:
+    """The sections of a task's shipped recipe at a scale: the file's common part, overridden by the scale's.
+
+    `[SCALE.mixers.NAME]` gives the widths of a mixer that the solver finds none for at that scale's shape.
+    """
+    content = _recipe_file(task)
     if scale not in SCALES:
         raise UserError(f"unknown scale {scale!r}{did_you_mean(scale, SCALES)} (allowed: {', '.join(SCALES)})")
     merged: Sections = {name: {} for name in SECTIONS}
     for part in (content.get("common", {}), content[scale]):
-        for name, values in part.items():
-            merged[name].update(values)
+        for name in SECTIONS:
+            merged[name].update(part.get(name, {}))
+        merged["mixer"].update(part.get("mixers", {}).get(mixer, {}))
     return merged
 
 
@@ -61,8 +77,13 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return content
 
 
-def _models(task_class: type[Task], mixer_class: type[Mixer]) -> dict[str, type[BaseModel]]:
-    return {"data": task_class.Options, "model": ModelConfig, "mixer": mixer_class.Config, "train": TrainConfig}
+def _models(task_class: type[Task], mixer: str) -> dict[str, type[BaseModel]]:
+    return {"data": task_class.Options, "model": ModelConfig, "mixer": _options_of(mixer), "train": TrainConfig}
+
+
+def _options_of(mixer: str) -> type[MixerConfig]:
+    """The options' class of a mixer or a baseline."""
+    return baselines.get(mixer).options if baselines.is_baseline(mixer) else registry.get(mixer).Config
 
 
 def _locate(key: str, models: Mapping[str, type[BaseModel]]) -> tuple[str, str]:
@@ -132,12 +153,12 @@ def resolve(
         raise UserError("no task given: --task NAME (suite list tasks)")
     if not mixer:
         raise UserError("no mixer given: --mixer NAME (suite list mixers)")
-    task_class, mixer_class = tasks.get(task), registry.get(mixer)
+    task_class = tasks.get(task)
+    models = _models(task_class, mixer)
     scale = scale or given.get("scale", "quick")
-    sections = shipped_recipe(task, scale)
+    sections = shipped_recipe(task, scale, mixer)
     for name in SECTIONS:
         sections[name].update({k: v for k, v in given.get(name, {}).items() if (name, k) != ("mixer", "name")})
-    models = _models(task_class, mixer_class)
     for option, section, field, value in (
         ("--steps", "train", "steps", steps), ("--horizon", "data", "horizon", horizon), ("--track", "data", "track", track),
     ):  # fmt: skip
@@ -174,6 +195,11 @@ def _assemble(
     model = _validated("model", ModelConfig, sections["model"])
     causal = task_class(data).spec.causal
     options = _validated("mixer", models["mixer"], {"causal": causal, **_heads(models["mixer"], model), **sections["mixer"]})
+    if baselines.is_baseline(mixer):
+        return _with_baseline(task_class, mixer, hybrid, RunConfig(
+            task=task, scale=scale, seed=seed, mixer=mixer, mixer_origin=baselines.ORIGIN, data=data, mixer_options=options, model=model,
+            train=_validated("train", TrainConfig, sections["train"]),
+        ))  # fmt: skip
     able = registry.get(mixer).capabilities
     if not (able.causal if causal else able.bidirectional):
         needed, has = ("a causal", "bidirectional") if causal else ("a bidirectional", "causal")
@@ -185,6 +211,16 @@ def _assemble(
         task=task, scale=scale, seed=seed, mixer=mixer, mixer_origin=registry.origin(mixer), data=data, mixer_options=options,
         hybrid=resolve_hybrid(hybrid, model.depth) if hybrid else (), model=model, train=train,
     )  # fmt: skip
+
+
+def _with_baseline(task_class: type[Task], name: str, hybrid: str | None, config: RunConfig) -> RunConfig:
+    """The config of a baseline's run. Raises UserError where the baseline is not for the task's domain, or has no layers to keep."""
+    domain = baselines.get(name).domain
+    if task_class.domain != domain:
+        raise UserError(f"{name} is for {domain} tasks; {config.task!r} is a {task_class.domain} task (suite list tasks)")
+    if hybrid:
+        raise UserError(f"{name} has no layers to keep softmax in; drop --hybrid")
+    return config
 
 
 def default_options(config: RunConfig) -> MixerConfig:
@@ -203,7 +239,7 @@ def from_canonical(content: Mapping[str, Any]) -> RunConfig:
     """The RunConfig that `RunConfig.canonical` wrote. Raises UserError when this version does not know it."""
     try:
         data = tasks.get(content["task"]).Options.model_validate(content["data"])
-        options = registry.get(content["mixer"]).Config.model_validate(content["mixer_options"])
+        options = _options_of(content["mixer"]).model_validate(content["mixer_options"])
         return RunConfig.model_validate({**content, "data": data, "mixer_options": options})
     except (KeyError, ValidationError) as error:
         raise UserError(f"this config was written by another version: {str(error).splitlines()[0]}") from None

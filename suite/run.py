@@ -11,10 +11,11 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch import nn
 
 import tasks
 from backbones.mixers import registry
-from suite import checkpoint, home, provenance, record
+from suite import baselines, checkpoint, home, provenance, record
 from suite.budget import check
 from suite.build import Backbone, build_backbone
 from suite.config import RunConfig
@@ -55,7 +56,8 @@ def _cuda_names() -> str:
 
 
 def _require_runnable(mixer: str, device: torch.device) -> None:
-    if obstacle := registry.get(mixer).obstacle(device):
+    obstacle = "" if baselines.is_baseline(mixer) else registry.get(mixer).obstacle(device)
+    if obstacle:
         raise UserError(f"mixer {mixer!r} cannot run here: {obstacle}")
 
 
@@ -165,8 +167,8 @@ def _carry_out(job: Job) -> Outcome:
         made = assemble(job, ending, result, tracker.run)
         path = _write(job, made, progress)
         stop.unshield()
-        if job.selected is not None:
-            _show_attention(job, tracker, progress)
+        if isinstance(job.selected, Backbone):
+            _show_attention(job, job.selected, tracker, progress)
         _close_tracking(job, made, tracker, progress)
         if made.mlflow is None and tracker.run is not None:  # a run shorter than the store's start
             made = made.model_copy(update={"mlflow": {"run_id": tracker.run.run_id, "uri": tracker.run.uri}})
@@ -185,12 +187,20 @@ def _close_tracking(job: Job, made: record.Record, tracker: Tracker, progress: T
         progress.warn(f"tracking: {type(problem).__name__}: {first_line(problem)}; {later}")
 
 
+def _build(job: Job) -> nn.Module:
+    """The run's model, its parameters drawn from the seed."""
+    config, spec = job.config, job.task.spec
+    if baselines.is_baseline(config.mixer):
+        return baselines.build(config.mixer, spec, config.mixer_options, config.model)
+    model = build_backbone(spec, config.model, job.plan.layers)
+    model.reset_parameters()
+    give_constant(model, job.task, config.mixer, config.seed)
+    return model
+
+
 def _fit_and_test(job: Job, observer: RunObserver, stop: StopSignal) -> FitResult:
     torch.manual_seed(job.config.seed)
-    model = build_backbone(job.task.spec, job.config.model, job.plan.layers)
-    model.reset_parameters()
-    give_constant(model, job.task, job.config.mixer, job.config.seed)
-    model.to(job.device)
+    model = _build(job).to(job.device)
     trainer = Trainer(model, job.task, job.config, device=job.device, run_dir=job.folder, observer=observer, stop=stop)
     trainer.origin, trainer.resumed_at = job.origin(), job.resumed_at
     if job.resume is not None:
@@ -201,7 +211,7 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: StopSignal) -> FitResul
     selected.load_state_dict(result.best.weights)
     test, seen = _test(job, selected)
     metrics = {"valid": result.best.metrics, "valid_last": result.final_valid, "test": test}
-    if job.config.skip_variant_layers:
+    if job.config.skip_variant_layers and isinstance(selected, Backbone):
         variants = set(range(job.config.model.depth)) - {i - 1 for i in job.config.hybrid}
         with selected.trunk.without(variants):
             metrics["test_skip"], _ = _test(job, selected)
@@ -212,11 +222,10 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: StopSignal) -> FitResul
     return result
 
 
-def _show_attention(job: Job, tracker: Tracker, progress: TrainingProgress) -> None:
+def _show_attention(job: Job, selected: Backbone, tracker: Tracker, progress: TrainingProgress) -> None:
     """Tracks what the selected model attends to, where its mixers can show it. The record is written: nothing here may cost it."""
-    assert job.selected is not None
     try:
-        maps = attention_maps(job.selected, job.task, job.device)
+        maps = attention_maps(selected, job.task, job.device)
         if maps:
             tracker.summary(figures(maps))
             tracker.artifact_file(draw(maps, job.folder / PICTURE))
@@ -224,7 +233,7 @@ def _show_attention(job: Job, tracker: Tracker, progress: TrainingProgress) -> N
         progress.warn(f"the attention maps could not be shown: {type(problem).__name__}: {first_line(problem)}")
 
 
-def _test(job: Job, model: Backbone) -> tuple[dict[str, float], int]:
+def _test(job: Job, model: nn.Module) -> tuple[dict[str, float], int]:
     train, workers = job.config.train, loader_workers(job.task)
     return evaluate(
         model, job.task, "test", batch_size=train.eval_batch_size, device=job.device, precision=train.precision, workers=workers

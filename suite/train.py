@@ -17,6 +17,7 @@ from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
+from backbones.series_baselines import ClosedForm
 from suite import checkpoint
 from suite.build import Backbone
 from suite.config import RunConfig, TrainConfig
@@ -86,26 +87,19 @@ class FitResult:
     final_valid: dict[str, float]
     trace: list[tuple[int, float]]
     clock: Clock
+    examples: int  # that the model was trained on, repeats counted
 
 
 class Trainer:
     """One fit. All that must survive an interruption is in `state()`."""
 
     def __init__(
-        self, model: Backbone, task: Task, config: RunConfig, *, device: torch.device, run_dir: Path, observer: Observer, stop: StopSignal
+        self, model: nn.Module, task: Task, config: RunConfig, *, device: torch.device, run_dir: Path, observer: Observer, stop: StopSignal
     ) -> None:
         self.model, self.task, self.config, self.device = model, task, config, device
         self.run_dir, self.observer, self.stop = run_dir, observer, stop
         train = config.train
-        self.optimizer = create_optimizer_v2(
-            param_groups_weight_decay(
-                model, train.weight_decay, no_weight_decay_list={f"trunk.{name}" for name in model.trunk.no_weight_decay()}
-            ),
-            opt="adamw",
-            lr=train.lr,
-            weight_decay=0.0,
-            betas=(train.beta1, train.beta2),
-        )
+        self.optimizer = _optimizer(model, train)
         self.schedule = _schedule(self.optimizer, train)
         self.ema = ModelEmaV3(model, decay=train.ema, use_warmup=True) if train.ema else None
         self.best, self.clock, self.step = Best(), Clock(), 0
@@ -119,12 +113,14 @@ class Trainer:
         self._disk_warned = False
 
     @property
-    def evaluated(self) -> Backbone:
+    def evaluated(self) -> nn.Module:
         """The weights that are validated, selected and tested: the averaged ones where there are any."""
-        return cast(Backbone, self.ema.module) if self.ema else self.model
+        return cast(nn.Module, self.ema.module) if self.ema else self.model
 
     def fit(self) -> FitResult:
         """Runs to the last step. Raises Diverged, and Interrupted after a checkpoint when a signal asks to stop."""
+        if isinstance(self.model, ClosedForm):
+            return self._solve(self.model)
         steps = self.config.train.steps
         batches = self.task.train_batches(self.config.seed, self.config.train.batch_size, self.step, loader_workers(self.task))
         self.observer.started(self.step, steps)
@@ -144,7 +140,17 @@ class Trainer:
             elif time.monotonic() - self._saved > CHECKPOINT_S:
                 with self.clock.timed("bookkeeping"):
                     self._save()
-        return FitResult(self.best, self.valid, self.trace, self.clock)
+        return FitResult(self.best, self.valid, self.trace, self.clock, steps * self.config.train.batch_size)
+
+    def _solve(self, model: ClosedForm) -> FitResult:
+        """One pass over the training examples instead of steps; the only checkpoint is the one that is tested."""
+        self.observer.started(0, 1)
+        with self.clock.timed("step"):
+            batches = self.task.eval_batches("train", self.config.train.eval_batch_size, loader_workers(self.task))
+            seen = model.solve((batch.inputs, batch.targets) for batch in (b.to(self.device) for b in batches))
+        self.step = 1
+        self._validate()
+        return FitResult(self.best, self.valid, self.trace, self.clock, seen)
 
     def _update(self, batch: Batch) -> tuple[float, float]:
         batch = batch.to(self.device)
@@ -217,6 +223,19 @@ class Trainer:
         self.best, self.clock = Best(**state["best"]), Clock(**state["clock"])
         self.trace = [(int(step), float(loss)) for step, loss in state["trace"]]
         checkpoint.restore_random_state(state["random"])
+
+
+def _optimizer(model: nn.Module, train: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW; for a model that is solved at once, one without parameters, so that its checkpoints have the usual form."""
+    if isinstance(model, ClosedForm):
+        return torch.optim.SGD([{"params": []}], lr=train.lr)
+    groups = param_groups_weight_decay(model, train.weight_decay, no_weight_decay_list=_spared(model))
+    return create_optimizer_v2(groups, opt="adamw", lr=train.lr, weight_decay=0.0, betas=(train.beta1, train.beta2))
+
+
+def _spared(model: nn.Module) -> set[str]:
+    """Names of the matrices that weight decay leaves alone."""
+    return {f"trunk.{name}" for name in model.trunk.no_weight_decay()} if isinstance(model, Backbone) else set()
 
 
 def _schedule(optimizer: torch.optim.Optimizer, train: TrainConfig) -> CosineLRScheduler:

@@ -60,6 +60,7 @@ class SeriesInput:
     horizon: int
     patch: int
     stride: int
+    season: int = 0  # steps of a day, or of a week of days; 0 where it is not known
     kind: Literal["series"] = "series"
     causal: bool = False
 
@@ -96,6 +97,10 @@ class TaskOptions(BaseModel):
     """The options of a task that can change a result. Subclasses add fields; unknown ones are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def tuned(self) -> frozenset[str]:
+        """Names of options that validation may choose for each mixer, like its learning rate: runs that differ in them share a board."""
+        return frozenset()
 
 
 @dataclass(frozen=True)

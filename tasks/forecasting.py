@@ -1,7 +1,8 @@
-"""Forecasting: hourly household electric power (`household-power`), by the field's protocol without the field's bugs."""
+"""Forecasting by the field's protocol without the field's bugs, and the embedded task: hourly household electric power."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal, Self
 
@@ -13,22 +14,28 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tasks import embedded
-from tasks.base import Batch, DataInfo, Metric, SeriesInput, Split, Task, TaskOptions
+from tasks.base import Batch, DataError, DataInfo, Metric, SeriesInput, Split, Task, TaskOptions
 from tasks.packaged import PackagedTask
 from tasks.randomness import evenly_spread, shuffled_batches
 
 LOOK_BACKS = {"fixed-96": 96, "fixed-336": 336}
+SEARCHED = (96, 192, 336, 512, 720)  # the look-backs among which validation chooses on the track `searched`
 
 
-class ForecastOptions(TaskOptions):
-    """Options of every forecasting task. All of them are part of a run's identity; tracks never share a board."""
+class WindowOptions(TaskOptions):
+    """Options of every forecasting task but its look-back, which subclasses give as `look_back`."""
 
     horizon: int = Field(default=96, ge=1, le=720, description="steps to forecast; the field reports 96, 192, 336 and 720")
-    track: Literal["fixed-336", "fixed-96"] = Field(default="fixed-336", description="the look-back: 336 or 96 steps")
     patch: int = Field(default=16, ge=1, le=336, description="steps in a patch")
     stride: int = Field(default=8, ge=1, le=336, description="steps from one patch to the next")
     valid_limit: int = Field(default=512, ge=0, description="validation windows scored, evenly spread over the split; 0: all")
     test_limit: int = Field(default=0, ge=0, description="test windows scored, evenly spread over the split; 0: all")
+
+
+class ForecastOptions(WindowOptions):
+    """The two fixed look-backs. All options are part of a run's identity; tracks never share a board."""
+
+    track: Literal["fixed-336", "fixed-96"] = Field(default="fixed-336", description="the look-back: 336 or 96 steps")
 
     @property
     def look_back(self) -> int:
@@ -36,9 +43,40 @@ class ForecastOptions(TaskOptions):
 
     @model_validator(mode="after")
     def _patch_fits(self) -> Self:
-        if self.patch > self.look_back:
-            raise ValueError(f"patch {self.patch} is longer than the look-back of {self.look_back}; allowed are 1 to {self.look_back}")
+        check_patch(self.patch, self.look_back)
         return self
+
+
+class SearchedOptions(WindowOptions):
+    """The fixed look-backs and the track `searched`, where each look-back of a stated list is a trial of its own.
+
+    All trials forecast the same validation and test steps; the board keeps, for each mixer, the one that is best on validation.
+    """
+
+    track: Literal["fixed-336", "fixed-96", "searched"] = Field(
+        default="fixed-336", description="the look-back: 336 or 96 steps; searched: validation chooses among 96, 192, 336, 512 and 720"
+    )
+    look_back: int = Field(default=0, ge=0, description="steps that a forecast reads; 0: the track's. The track searched needs it")
+
+    @model_validator(mode="after")
+    def _look_back_is_the_tracks(self) -> Self:
+        allowed = SEARCHED if self.track == "searched" else (LOOK_BACKS[self.track],)
+        if self.look_back not in allowed and (self.look_back or len(allowed) > 1):
+            listed = ", ".join(map(str, allowed))
+            hint = "name a trial with --set look_back=…" if self.track == "searched" else "other look-backs are trials of --track searched"
+            raise ValueError(f"track {self.track} has a look-back of {listed}, not {self.look_back}; {hint}")
+        self.__dict__["look_back"] = self.look_back or allowed[0]  # frozen, and so that a record always tells it
+        check_patch(self.patch, self.look_back)
+        return self
+
+    def tuned(self) -> frozenset[str]:
+        return frozenset({"look_back"}) if self.track == "searched" else frozenset()
+
+
+def check_patch(patch: int, look_back: int) -> None:
+    """Raises ValueError where a patch is longer than what is read."""
+    if patch > look_back:
+        raise ValueError(f"patch {patch} is longer than the look-back of {look_back}; allowed are 1 to {look_back}")
 
 
 class ForecastTask(Task):
@@ -52,15 +90,22 @@ class ForecastTask(Task):
 
     domain = "forecasting"
     Options: ClassVar[type[TaskOptions]] = ForecastOptions
-    options: ForecastOptions
-    channels: ClassVar[int]
-    frequency: ClassVar[str]  # as pandas and GluonTS write it
+    options: ForecastOptions | SearchedOptions
     first_time: str  # of the first row; known after `load`
+    frequency: str  # as pandas and GluonTS write it
+    season: int = 0  # steps of a day, or of a week of days; 0 where it is not known
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """Series side by side."""
 
     @property
     def spec(self) -> SeriesInput:
         o = self.options
-        return SeriesInput(channels=self.channels, look_back=o.look_back, horizon=o.horizon, patch=o.patch, stride=o.stride)
+        return SeriesInput(
+            channels=self.channels, look_back=o.look_back, horizon=o.horizon, patch=o.patch, stride=o.stride, season=self.season
+        )
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -75,8 +120,15 @@ class ForecastTask(Task):
         train_end, valid_end, test_end = borders
         self.borders = borders
         self.mean, self.std = values[:train_end].mean(0), values[:train_end].std(0)
+        self.std[np.ptp(values[:train_end], axis=0) == 0] = 1.0  # a constant column stays what it is, less its mean
         self.series = torch.from_numpy(((values - self.mean) / self.std).astype(np.float32))
         N = self.options.look_back
+        longest = N + self.options.horizon
+        if train_end < longest or min(valid_end - train_end, test_end - valid_end) < self.options.horizon:
+            raise DataError(
+                f"{self.name}: {test_end:,} steps, {train_end:,} of them for training, are too few for a look-back of {N} and a "
+                f"horizon of {self.options.horizon}: a training window has {longest} steps, and every part one horizon"
+            )
         starts: dict[Split, int] = {"train": 0, "valid": train_end - N, "test": valid_end - N}
         ends: dict[Split, int] = {"train": train_end, "valid": valid_end, "test": test_end}
         self._windows = {split: self._views(starts[split], ends[split]) for split in starts}
@@ -126,6 +178,7 @@ class HouseholdPower(PackagedTask, ForecastTask):
     protocol = "household-power/1"
     channels = 7
     frequency = "h"
+    season = 24
 
     def _read(self) -> None:
         arrays = embedded.read_arrays(self.name)

@@ -1,0 +1,74 @@
+"""What every forecaster must beat: the last season again, and a ridge regression. Both are solved at once, without gradients.
+
+Shape letters: B batch, C channels, N look-back, H horizon, R = B·C sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+Windows = Iterable[tuple[Tensor, Tensor]]  # pairs of what is read `[B, N, C]` and what follows `[B, H, C]`
+
+
+@runtime_checkable
+class ClosedForm(Protocol):
+    """A model that is fitted by one pass over all training windows."""
+
+    def solve(self, windows: Windows) -> int:
+        """Fits the model; returns how many windows it read."""
+
+
+class SeasonalNaive(nn.Module):
+    """`y_h = x` one or more whole seasons before h: nothing is learned."""
+
+    def __init__(self, look_back: int, horizon: int, season: int) -> None:
+        """season: at most the look-back."""
+        super().__init__()
+        assert 1 <= season <= look_back
+        self.season, self.horizon = season, horizon
+
+    def solve(self, windows: Windows) -> int:
+        return 0
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        repeats = -(-self.horizon // self.season)
+        return x_BNC[:, -self.season :].repeat(1, repeats, 1)[:, : self.horizon]
+
+
+class Ridge(nn.Module):
+    """`y − x_N = W (x − x_N) + b`, one W for all channels, from the normal equations `(ZᵀZ + α I) W = ZᵀY` in double precision.
+
+    x_N is a window's last value; the intercept b is the coefficient of a constant 1 and is penalised like the others.
+    """
+
+    def __init__(self, look_back: int, horizon: int, penalty: float) -> None:
+        super().__init__()
+        self.penalty = penalty
+        self.weight = nn.Parameter(torch.zeros(look_back + 1, horizon), requires_grad=False)
+
+    @torch.no_grad()
+    def solve(self, windows: Windows) -> int:
+        n = self.weight.shape[0]
+        gram = self.penalty * torch.eye(n, dtype=torch.float64)
+        cross, seen = torch.zeros(n, self.weight.shape[1], dtype=torch.float64), 0
+        for x_BNC, y_BHC in windows:
+            z_RN = self._regressors(x_BNC.double())
+            y_RH = (y_BHC.double() - x_BNC[:, -1:].double()).transpose(1, 2).flatten(0, 1)
+            gram += (z_RN.T @ z_RN).cpu()
+            cross += (z_RN.T @ y_RH).cpu()
+            seen += len(x_BNC)
+        self.weight.copy_(torch.linalg.solve(gram, cross))
+        return seen
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        y_RH = self._regressors(x_BNC) @ self.weight
+        return y_RH.unflatten(0, (len(x_BNC), -1)).transpose(1, 2) + x_BNC[:, -1:]
+
+    def _regressors(self, x_BNC: Tensor) -> Tensor:
+        """`[B·C, N + 1]`: windows less their last value, and a 1."""
+        z_RN = (x_BNC - x_BNC[:, -1:]).transpose(1, 2).flatten(0, 1)
+        return torch.cat([z_RN, torch.ones_like(z_RN[:, :1])], dim=1)

@@ -1,0 +1,70 @@
+"""One file of a data set on the Hugging Face hub: found by its name, downloaded once into the hub's own cache.
+
+The hub's client locks (two processes download once), goes on with a download that broke off, shows its progress on stderr, and takes the
+cached file where there is no network.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path, PurePosixPath
+
+from tasks.base import DataError
+
+RESERVE = 1.1  # free disk asked for, in units of the file
+
+
+def fetch(repo: str, file: str) -> Path:
+    """The local path of `file` (its usual path in the repository; only its name must match). Raises DataError in one line."""
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    # the base class of the hub's own errors is that of whichever HTTP library its client uses
+    expected: tuple[type[Exception], ...] = (OSError, ValueError, *(c for c in HfHubHTTPError.__bases__ if issubclass(c, Exception)))
+    try:
+        try:
+            return Path(_download(repo, file))
+        except LocalEntryNotFoundError:  # neither network nor cache: nothing to look for
+            raise
+        except EntryNotFoundError:
+            return Path(_download(repo, _of_that_name(repo, file)))
+    except expected as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(f"{file} could not be had from the hub's {repo}: {reason}; download it yourself and pass --data-dir DIR") from error
+
+
+def cached(repo: str, file: str) -> Path | None:
+    """The file where it has been downloaded before under its usual path; asks no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repo, file, repo_type="dataset")
+    return Path(found) if isinstance(found, str) else None
+
+
+def _download(repo: str, file: str) -> str:
+    """Downloads after a look at what it needs: a full disk is told before the download starts."""
+    from huggingface_hub import hf_hub_download
+
+    endpoint = os.environ.get("HF_ENDPOINT")
+    planned = hf_hub_download(repo, file, repo_type="dataset", endpoint=endpoint, dry_run=True)
+    if planned.will_download:
+        folder = Path(planned.local_path)
+        while not folder.exists():
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free
+        size = planned.file_size or 0
+        if free < RESERVE * size:
+            raise OSError(f"it has {size / 1e6:,.0f} MB, {folder} has {free / 1e6:,.0f} MB left")
+    return str(hf_hub_download(repo, file, repo_type="dataset", endpoint=endpoint))
+
+
+def _of_that_name(repo: str, file: str) -> str:
+    """The one path in the repository that ends in the file's name."""
+    from huggingface_hub import HfApi
+
+    name = PurePosixPath(file).name
+    every = HfApi(endpoint=os.environ.get("HF_ENDPOINT")).list_repo_files(repo, repo_type="dataset")
+    found = [path for path in every if PurePosixPath(path).name == name]
+    if len(found) != 1:
+        raise ValueError(f"it holds {len(found)} files of the name {name}" + (f" ({', '.join(found[:3])})" if found else ""))
+    return found[0]
