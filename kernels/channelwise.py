@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kernels.cpu import scans as cpu
 from kernels.exponentials import first_row, in_range, one_pass, out_of_range, replaced
 from kernels.log_mean_exp import log_mix
 from kernels.opaque import opaque
@@ -44,6 +45,13 @@ def channelwise_read(k_BTE: Tensor, v_BTcE: Tensor) -> Tensor:
 
 @full_precision
 def _read(k_BTE: Tensor, v_BTcE: Tensor) -> Tensor:
+    if cpu.takes(k_BTE, v_BTcE):
+        out: Tensor = cpu.ChannelwiseRead.apply(k_BTE, v_BTcE)
+        return out
+    return _by_pytorch(k_BTE, v_BTcE)
+
+
+def _by_pytorch(k_BTE: Tensor, v_BTcE: Tensor) -> Tensor:
     top, decay = _decays(k_BTE)
     weight = (k_BTE - top).exp()
     ones = torch.ones_like(v_BTcE[:, :, :1])

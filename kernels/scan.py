@@ -12,11 +12,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kernels.cpu import scans as cpu
+
 LOOP = 16  # tokens at which the plain loop is cheaper than one more level
 
 
 def diagonal_scan(a_BTR: Tensor, x_BTR: Tensor, reverse: bool = False) -> Tensor:
     """h `[B, T, R]`; from the last token to the first when `reverse`."""
+    if cpu.takes(a_BTR, x_BTR):
+        out: Tensor = cpu.DiagonalScan.apply(a_BTR, x_BTR, reverse)
+        return out
+    return _by_pytorch(a_BTR, x_BTR, reverse)
+
+
+def _by_pytorch(a_BTR: Tensor, x_BTR: Tensor, reverse: bool) -> Tensor:
     a_TBR, x_TBR = a_BTR.transpose(0, 1), x_BTR.transpose(0, 1)
     if reverse:
         a_TBR, x_TBR = a_TBR.flip(0), x_TBR.flip(0)

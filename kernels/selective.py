@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from kernels.cpu import scans as cpu
 from kernels.precision import full_precision
 
 CHUNK = 32
@@ -21,7 +22,9 @@ CHUNK = 32
 
 @full_precision
 def selective_sums(delta_BTE: Tensor, a_NE: Tensor, b_BTN: Tensor, c_BTN: Tensor, v_BTcE: Tensor) -> Tensor:
-    out: Tensor = _SelectiveSums.apply(delta_BTE, a_NE, b_BTN, c_BTN, v_BTcE)
+    given = (delta_BTE, a_NE, b_BTN, c_BTN, v_BTcE)
+    form = cpu.SelectiveSums if cpu.takes(*given) else _SelectiveSums
+    out: Tensor = form.apply(*given)
     return out
 
 

@@ -1,0 +1,92 @@
+"""Builds `scans.cpp` once a machine and loads it.
+
+The source needs no headers of PyTorch and goes through raw pointers, so it compiles in seconds with nothing but a C++ compiler: with
+`torch.utils.cpp_extension` it took the better part of a minute and ninja. The file is named by a hash of source, flags, compiler and
+processor, and put in place by a rename: any number of processes may build it at once. `SUITE_COMPILED_KERNELS=off` leaves it out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("scans.cpp")
+# -ffast-math only where code is compiled: at the link it would change the rounding of the whole process
+COMPILE = ("-O3", "-march=native", "-mprefer-vector-width=512", "-ffast-math", "-std=c++17", "-fPIC", "-c")
+TIMEOUT_S = 300
+
+log = logging.getLogger(__name__)
+
+
+class UnavailableError(Exception):
+    """Why there is no compiled form here."""
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The library, or None, told once a process with the reason."""
+    try:
+        return ctypes.CDLL(str(_built()))
+    except (UnavailableError, OSError, subprocess.SubprocessError) as error:
+        log.warning("CPU kernels: %s; PyTorch's forms of the scans run in place of the compiled ones", error)
+        return None
+
+
+def _built() -> Path:
+    if os.environ.get("SUITE_COMPILED_KERNELS", "on") == "off":
+        raise UnavailableError("SUITE_COMPILED_KERNELS is off")
+    compiler = _compiler()
+    target = _folder() / f"scans-{_key(compiler)}.so"
+    if not target.exists():
+        log.warning("CPU kernels: compiling the scans for this machine, once (some 10 s): %s", target)
+        _build(compiler, target)
+    return target
+
+
+def _compiler() -> str:
+    named = os.environ.get("CXX")
+    for name in [named] if named else ["g++", "clang++", "c++"]:
+        found = shutil.which(name)
+        if found:
+            return found
+    raise UnavailableError(f"no C++ compiler ({named or 'g++, clang++, c++'} is not on the PATH)")
+
+
+def _folder() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME")
+    folder = (Path(root) if root else Path.home() / ".cache") / "mixer-suite"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _key(compiler: str) -> str:
+    """-march=native: the processor is a part of what comes out."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=TIMEOUT_S, check=True).stdout
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = [platform.processor()]
+    processor = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))} or {platform.processor()})
+    return hashlib.sha256("\n".join([SOURCE.read_text("utf-8"), *COMPILE, version, *processor]).encode()).hexdigest()[:16]
+
+
+def _build(compiler: str, target: Path) -> None:
+    flags = [f for f in COMPILE if not (f.startswith("-mprefer") and platform.machine() not in ("x86_64", "AMD64"))]
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        made = Path(folder) / "scans.so"
+        for command in (
+            [compiler, *flags, str(SOURCE), "-o", f"{folder}/scans.o"],
+            [compiler, "-shared", f"{folder}/scans.o", "-o", str(made)],
+        ):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+            if done.returncode:
+                raise UnavailableError(f"{compiler} failed: {next(iter(done.stderr.splitlines()), 'no message')}")
+        os.replace(made, target)

@@ -1,0 +1,99 @@
+"""The compiled scans: what is built and when, and that a machine without a compiler runs PyTorch's forms and is told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from kernels.cpu import library as built
+from kernels.cpu import scans
+from kernels.scan import diagonal_scan
+from kernels.selective import selective_sums
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """No library loaded and an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("SUITE_COMPILED_KERNELS", raising=False)
+    built.library.cache_clear()
+    yield tmp_path / "mixer-suite"
+    built.library.cache_clear()
+
+
+def scanned() -> float:
+    a, x = torch.full((1, 5, 2), 0.5), torch.ones(1, 5, 2)
+    return float(diagonal_scan(a, x)[0, -1, 0])
+
+
+@pytest.mark.slow
+def test_it_is_built_once_told_once_and_found_again(fresh: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert built.library() is not None
+    [made] = fresh.iterdir()
+    assert str(made) in caplog.text
+    assert scanned() == 1.9375
+    caplog.clear()
+    built.library.cache_clear()
+    before = made.stat().st_mtime_ns
+    assert built.library() is not None
+    assert made.stat().st_mtime_ns == before
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("CXX", "no-such-compiler", "no C++ compiler (no-such-compiler is not on the PATH)"),
+        ("CXX", "false", "returned non-zero exit status"),
+        ("SUITE_COMPILED_KERNELS", "off", "SUITE_COMPILED_KERNELS is off"),
+    ],
+)
+def test_without_it_pytorch_runs_and_the_reason_is_told_once(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with caplog.at_level(logging.WARNING):
+        assert [scanned(), scanned()] == [1.9375, 1.9375]
+    assert caplog.text.count("PyTorch's forms of the scans run") == 1
+    assert said in caplog.text
+
+
+def test_a_source_that_does_not_compile_leaves_nothing_behind(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = tmp_path / "broken.cpp"
+    broken.write_text("this is not C++\n")
+    monkeypatch.setattr(built, "SOURCE", broken)
+    with caplog.at_level(logging.WARNING):
+        assert built.library() is None
+    assert "failed: " in caplog.text
+    assert "broken.cpp" in caplog.text
+    assert not list(fresh.iterdir())
+
+
+def test_half_precision_mixed_and_meta_tensors_are_pytorchs() -> None:
+    x = torch.ones(1, 3, 2)
+    assert not scans.takes(x.half(), x.half())
+    assert not scans.takes(x, x.double())
+    assert not scans.takes(x.to("meta"), x.to("meta"))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_change_no_bit(threads: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    delta, v = torch.rand(3, 70, 130, generator=draw), torch.randn(3, 70, 1, 130, generator=draw)
+    a, b, c = -torch.rand(4, 130, generator=draw), torch.rand(3, 70, 4, generator=draw), torch.rand(3, 70, 4, generator=draw)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, threads):
+            torch.set_num_threads(count)
+            results.append(selective_sums(delta, a, b, c, v))
+        assert torch.equal(*results)
+    finally:
+        torch.set_num_threads(before)
