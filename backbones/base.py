@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from backbones.mixers import registry
 from backbones.mixers.base import Context, MixerConfig, State
+from kernels.rows import gated_silu, rms_norm
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class RMSNorm(nn.RMSNorm):
     def __init__(self, dim: int) -> None:
         super().__init__(dim, eps=1e-6)
 
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, 1e-6)
+
 
 class SwiGLU(nn.Module):
     """`W_down( SiLU(W_gate x) ⊙ W_up x )`, no biases: 3·D·F parameters (Shazeer, arXiv 2002.05202)."""
@@ -57,8 +61,7 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(width, dim, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        gate_BTF, up_BTF = self.gate_up(x_BTD).chunk(2, dim=-1)
-        return self.down(F.silu(gate_BTF) * up_BTF)
+        return self.down(gated_silu(self.gate_up(x_BTD)))
 
 
 class Block(nn.Module):

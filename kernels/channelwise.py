@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kernels.cpu import scans as cpu
+from kernels.cpu.call import takes
 from kernels.exponentials import first_row, in_range, one_pass, out_of_range, replaced
 from kernels.log_mean_exp import log_mix
 from kernels.opaque import opaque
@@ -45,7 +46,7 @@ def channelwise_read(k_BTE: Tensor, v_BTcE: Tensor) -> Tensor:
 
 @full_precision
 def _read(k_BTE: Tensor, v_BTcE: Tensor) -> Tensor:
-    if cpu.takes(k_BTE, v_BTcE):
+    if takes(k_BTE, v_BTcE):
         out: Tensor = cpu.ChannelwiseRead.apply(k_BTE, v_BTcE)
         return out
     return _by_pytorch(k_BTE, v_BTcE)

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from kernels.cpu import scans as cpu
+from kernels.cpu.call import takes
 
 LOOP = 16  # tokens at which the plain loop is cheaper than one more level
 
 
 def diagonal_scan(a_BTR: Tensor, x_BTR: Tensor, reverse: bool = False) -> Tensor:
     """h `[B, T, R]`; from the last token to the first when `reverse`."""
-    if cpu.takes(a_BTR, x_BTR):
+    if takes(a_BTR, x_BTR):
         out: Tensor = cpu.DiagonalScan.apply(a_BTR, x_BTR, reverse)
         return out
     return _by_pytorch(a_BTR, x_BTR, reverse)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kernels.cpu import scans as cpu
+from kernels.cpu.call import takes
 from kernels.precision import full_precision
 
 CHUNK = 32
@@ -23,7 +24,7 @@ CHUNK = 32
 @full_precision
 def selective_sums(delta_BTE: Tensor, a_NE: Tensor, b_BTN: Tensor, c_BTN: Tensor, v_BTcE: Tensor) -> Tensor:
     given = (delta_BTE, a_NE, b_BTN, c_BTN, v_BTcE)
-    form = cpu.SelectiveSums if cpu.takes(*given) else _SelectiveSums
+    form = cpu.SelectiveSums if takes(*given) else _SelectiveSums
     out: Tensor = form.apply(*given)
     return out
 

@@ -128,7 +128,7 @@ class SsmPrior(ChannelPrior):
 
 
 def log_softplus(z: Tensor) -> Tensor:
-    """log(softplus(z)). Far below zero, where softplus underflows, by its series in e = exp(z): z − e/2 + 5e²/24, exact in fp64 from −15 on."""
+    """log(softplus(z)); from −15 down by its series in e = exp(z), z − e/2 + 5e²/24, which is exact there in fp64 and doesn't underflow."""
     small = z.clamp(max=-15.0).exp()
     return torch.where(z < -15.0, z - small / 2 + 5 / 24 * small.square(), softplus(z.clamp(min=-20.0)).log())
 

@@ -1,7 +1,7 @@
-"""Builds `scans.cpp` once a machine and loads it.
+"""Builds the C++ sources once a machine and loads them.
 
-The source needs no headers of PyTorch and goes through raw pointers, so it compiles in seconds with nothing but a C++ compiler: with
-`torch.utils.cpp_extension` it took the better part of a minute and ninja. The file is named by a hash of source, flags, compiler and
+They need no headers of PyTorch and go through raw pointers, so they compile in seconds with nothing but a C++ compiler: with
+`torch.utils.cpp_extension` it took the better part of a minute and ninja. The library is named by a hash of source, flags, compiler and
 processor, and put in place by a rename: any number of processes may build it at once. `SUITE_COMPILED_KERNELS=off` leaves it out.
 """
 
@@ -18,7 +18,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("scans.cpp")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("scans.cpp", "rows.cpp"))
+HEADER = Path(__file__).with_name("parallel.h")
 # -ffast-math only where code is compiled: at the link it would change the rounding of the whole process
 COMPILE = ("-O3", "-march=native", "-mprefer-vector-width=512", "-ffast-math", "-std=c++17", "-fPIC", "-c")
 TIMEOUT_S = 300
@@ -36,7 +37,7 @@ def library() -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL(str(_built()))
     except (UnavailableError, OSError, subprocess.SubprocessError) as error:
-        log.warning("CPU kernels: %s; PyTorch's forms of the scans run in place of the compiled ones", error)
+        log.warning("CPU kernels: %s; PyTorch's forms run in place of the compiled ones", error)
         return None
 
 
@@ -44,9 +45,9 @@ def _built() -> Path:
     if os.environ.get("SUITE_COMPILED_KERNELS", "on") == "off":
         raise UnavailableError("SUITE_COMPILED_KERNELS is off")
     compiler = _compiler()
-    target = _folder() / f"scans-{_key(compiler)}.so"
+    target = _folder() / f"kernels-{_key(compiler)}.so"
     if not target.exists():
-        log.warning("CPU kernels: compiling the scans for this machine, once (some 10 s): %s", target)
+        log.warning("CPU kernels: compiling them for this machine, once (some 10 s): %s", target)
         _build(compiler, target)
     return target
 
@@ -75,18 +76,17 @@ def _key(compiler: str) -> str:
     except OSError:
         lines = [platform.processor()]
     processor = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))} or {platform.processor()})
-    return hashlib.sha256("\n".join([SOURCE.read_text("utf-8"), *COMPILE, version, *processor]).encode()).hexdigest()[:16]
+    source = [path.read_text("utf-8") for path in (*SOURCES, HEADER)]
+    return hashlib.sha256("\n".join([*source, *COMPILE, version, *processor]).encode()).hexdigest()[:16]
 
 
 def _build(compiler: str, target: Path) -> None:
     flags = [f for f in COMPILE if not (f.startswith("-mprefer") and platform.machine() not in ("x86_64", "AMD64"))]
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / "scans.so"
-        for command in (
-            [compiler, *flags, str(SOURCE), "-o", f"{folder}/scans.o"],
-            [compiler, "-shared", f"{folder}/scans.o", "-o", str(made)],
-        ):
+        objects = [f"{folder}/{source.stem}.o" for source in SOURCES]
+        commands = [[compiler, *flags, str(source), "-o", made] for source, made in zip(SOURCES, objects, strict=True)]
+        for command in [*commands, [compiler, "-shared", *objects, "-o", f"{folder}/kernels.so"]]:
             done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
             if done.returncode:
                 raise UnavailableError(f"{compiler} failed: {next(iter(done.stderr.splitlines()), 'no message')}")
-        os.replace(made, target)
+        os.replace(f"{folder}/kernels.so", target)

@@ -4,25 +4,14 @@
 // Sums that grow with the length are kept in double. Nothing here relies on infinities or NaN (it is compiled with -ffast-math).
 #include <algorithm>
 #include <cmath>
-#include <thread>
 #include <vector>
+
+#include "parallel.h"
 
 namespace {
 
 constexpr long W = 64;      // channels of a block
 constexpr long CHUNK = 32;  // tokens between two kept states of the selective scan
-
-template <class F>
-void parallel(long pieces, long threads, F work) {
-  threads = std::max(1L, std::min(threads, pieces));
-  auto share = [&](long id) {
-    for (long i = id; i < pieces; i += threads) work(i);
-  };
-  std::vector<std::thread> others;
-  for (long id = 1; id < threads; ++id) others.emplace_back(share, id);
-  share(0);
-  for (auto& other : others) other.join();
-}
 
 long blocks_of(long channels) { return (channels + W - 1) / W; }
 

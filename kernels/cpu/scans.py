@@ -5,33 +5,16 @@ Contracts as in `kernels.scan`, `kernels.channelwise` and `kernels.selective`; f
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.cpu.library import library
+from kernels.cpu.call import call
 
 CHUNK = 32  # tokens between two kept states, as in scans.cpp
 WIDTH = 64  # channels of a block there
-WORK_A_THREAD = 1 << 17  # numbers: below that a thread costs more than it takes over
-NAMES = {torch.float32: "float", torch.float64: "double"}
-
-
-def takes(*tensors: Tensor) -> bool:
-    """Whether the compiled form computes this call: plain tensors of one dtype on a CPU, outside of a graph that is being traced."""
-    first = tensors[0]
-    plain = all(type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.dtype == first.dtype for x in tensors)
-    return plain and first.dtype in NAMES and not torch.compiler.is_compiling() and library() is not None
-
-
-def _call(name: str, tensors: list[Tensor], sizes: list[int], work: int) -> None:
-    function = getattr(library(), f"{name}_{NAMES[tensors[0].dtype]}")
-    threads = min(torch.get_num_threads(), 1 + work // WORK_A_THREAD)
-    pointers = [ctypes.c_void_p(x.data_ptr()) for x in tensors]
-    function(*pointers, *(ctypes.c_long(n) for n in (*sizes, threads)))
 
 
 class DiagonalScan(torch.autograd.Function):
@@ -41,7 +24,7 @@ class DiagonalScan(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, x: Tensor, reverse: bool) -> Tensor:
         a, x = a.contiguous(), x.contiguous()
         h = torch.empty_like(x)
-        _call("diagonal", [a, x, h], [*x.shape, int(reverse)], x.numel())
+        call("diagonal", [a, x, h], [*x.shape, int(reverse)], x.numel())
         ctx.save_for_backward(a, h)
         ctx.reverse = reverse
         return h
@@ -51,7 +34,7 @@ class DiagonalScan(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         a, h = ctx.saved_tensors
         to_a, to_x = torch.empty_like(h), torch.empty_like(h)
-        _call("diagonal_backward", [a, h, grad.contiguous(), to_a, to_x], [*h.shape, int(ctx.reverse)], h.numel())
+        call("diagonal_backward", [a, h, grad.contiguous(), to_a, to_x], [*h.shape, int(ctx.reverse)], h.numel())
         return to_a, to_x, None
 
 
@@ -62,7 +45,7 @@ class ChannelwiseRead(torch.autograd.Function):
     def forward(ctx: Any, k: Tensor, v: Tensor) -> Tensor:
         k, v = k.contiguous(), v.contiguous()
         y, share = torch.empty_like(v), torch.empty_like(k)
-        _call("channelwise", [k, v, y, share], [*v.shape], v.numel())
+        call("channelwise", [k, v, y, share], [*v.shape], v.numel())
         ctx.save_for_backward(v, y, share)
         return y
 
@@ -71,7 +54,7 @@ class ChannelwiseRead(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         v, y, share = ctx.saved_tensors
         to_k, to_v = torch.empty_like(share), torch.empty_like(v)
-        _call("channelwise_backward", [v, y, share, grad.contiguous(), to_k, to_v], [*v.shape], v.numel())
+        call("channelwise_backward", [v, y, share, grad.contiguous(), to_k, to_v], [*v.shape], v.numel())
         return to_k, to_v
 
 
@@ -84,7 +67,7 @@ class SelectiveSums(torch.autograd.Function):
         v = inputs[-1]
         B, T, copies, _ = v.shape
         y, starts = torch.empty_like(v), v.new_empty(B, -(-T // CHUNK), copies, *a.shape)
-        _call("selective", [*inputs, y, starts], [*v.shape, len(a)], v.numel() * len(a))
+        call("selective", [*inputs, y, starts], [*v.shape, len(a)], v.numel() * len(a))
         ctx.save_for_backward(*inputs, starts)
         return y
 
@@ -98,5 +81,5 @@ class SelectiveSums(torch.autograd.Function):
         to_a = v.new_empty(B, *a.shape)
         to_b, to_c = (v.new_empty(-(-E // WIDTH), *b.shape) for _ in range(2))
         outputs = [to_delta, to_a, to_b, to_c, to_v]
-        _call("selective_backward", [*inputs, starts, grad.contiguous(), *outputs], [*v.shape, len(a)], v.numel() * len(a))
+        call("selective_backward", [*inputs, starts, grad.contiguous(), *outputs], [*v.shape, len(a)], v.numel() * len(a))
         return to_delta, to_a.sum(0), to_b.sum(0), to_c.sum(0), to_v

@@ -1,4 +1,4 @@
-"""The compiled scans: what is built and when, and that a machine without a compiler runs PyTorch's forms and is told."""
+"""The compiled kernels: what is built and when, and that a machine without a compiler runs PyTorch's forms and is told."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from kernels.cpu import library as built
-from kernels.cpu import scans
+from kernels.cpu.call import takes
 from kernels.scan import diagonal_scan
 from kernels.selective import selective_sums
 
@@ -59,7 +59,7 @@ def test_without_it_pytorch_runs_and_the_reason_is_told_once(
     monkeypatch.setenv(variable, value)
     with caplog.at_level(logging.WARNING):
         assert [scanned(), scanned()] == [1.9375, 1.9375]
-    assert caplog.text.count("PyTorch's forms of the scans run") == 1
+    assert caplog.text.count("PyTorch's forms run") == 1
     assert said in caplog.text
 
 
@@ -68,7 +68,7 @@ def test_a_source_that_does_not_compile_leaves_nothing_behind(
 ) -> None:
     broken = tmp_path / "broken.cpp"
     broken.write_text("this is not C++\n")
-    monkeypatch.setattr(built, "SOURCE", broken)
+    monkeypatch.setattr(built, "SOURCES", (broken,))
     with caplog.at_level(logging.WARNING):
         assert built.library() is None
     assert "failed: " in caplog.text
@@ -78,9 +78,9 @@ def test_a_source_that_does_not_compile_leaves_nothing_behind(
 
 def test_half_precision_mixed_and_meta_tensors_are_pytorchs() -> None:
     x = torch.ones(1, 3, 2)
-    assert not scans.takes(x.half(), x.half())
-    assert not scans.takes(x, x.double())
-    assert not scans.takes(x.to("meta"), x.to("meta"))
+    assert not takes(x.half(), x.half())
+    assert not takes(x, x.double())
+    assert not takes(x.to("meta"), x.to("meta"))
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -23,7 +23,7 @@ some = settings(max_examples=8, deadline=None, suppress_health_check=[HealthChec
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test twice: with the compiled scans, and as on a machine without a compiler."""
     if request.param == "pytorch":
-        monkeypatch.setattr("kernels.cpu.scans.library", lambda: None)
+        monkeypatch.setattr("kernels.cpu.call.library", lambda: None)
     elif library() is None:
         pytest.skip("no C++ compiler here")
 

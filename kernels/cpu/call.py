@@ -1,0 +1,28 @@
+"""Calls into the compiled library: which calls it takes, and how tensors get there."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+from torch import Tensor
+
+from kernels.cpu.library import library
+
+WORK_A_THREAD = 1 << 17  # numbers: below that a thread costs more than it takes over
+NAMES = {torch.float32: "float", torch.float64: "double"}
+
+
+def takes(*tensors: Tensor) -> bool:
+    """Whether the compiled form computes this call: plain tensors of one dtype on a CPU, outside of a graph that is being traced."""
+    first = tensors[0]
+    plain = all(type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.dtype == first.dtype for x in tensors)
+    return plain and first.dtype in NAMES and not torch.compiler.is_compiling() and library() is not None
+
+
+def call(name: str, tensors: list[Tensor], sizes: list[int], work: int, *numbers: float) -> None:
+    """The function `name` of the tensors' dtype, on contiguous tensors, then `numbers`, then `sizes`, then the threads for so much work."""
+    function = getattr(library(), f"{name}_{NAMES[tensors[0].dtype]}")
+    threads = min(torch.get_num_threads(), 1 + work // WORK_A_THREAD)
+    pointers = [ctypes.c_void_p(x.data_ptr()) for x in tensors]
+    function(*pointers, *map(ctypes.c_double, numbers), *(ctypes.c_long(n) for n in (*sizes, threads)))
