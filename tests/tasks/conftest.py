@@ -12,6 +12,7 @@ from PIL import Image
 
 import tasks
 from tasks.imagenet100 import class_list
+from tests.tasks.series_files import power, write_csv, write_exchange
 
 EMBEDDED = ("sotu", "fashion-mnist", "household-power")
 
@@ -54,6 +55,15 @@ def _image_folder(tmp_path_factory):
                 seed = 1000 * label + 10 * count + i
                 mode, suffix = kinds[seed % len(kinds)] if i else ("RGB", "JPEG")
                 save_image(folder / f"{name}_{i}.{suffix}", mode, 24 + seed % 37, 20 + seed % 53, seed)
+    return root
+
+
+@pytest.fixture(scope="session")
+def _series_folder(tmp_path_factory):
+    """DIR with exchange_rate/exchange_rate.csv, as the field's archives have it, and one CSV file of its own."""
+    root = tmp_path_factory.mktemp("series")
+    write_exchange(root)
+    write_csv(root / "mine.csv", power(1_000), tuple("abcdefg"), "2021-01-01", "h")
     return root
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,14 @@ from tasks import embedded
 ETT_COLUMNS = ("HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT")
 
 
+@cache
+def _hours() -> NDArray[np.float64]:
+    return embedded.read_arrays("household-power")["values"].astype(np.float64)
+
+
 def power(rows: int) -> NDArray[np.float64]:
-    """The first hours of household-power, `[rows, 7]`."""
-    return embedded.read_arrays("household-power")["values"][:rows].astype(np.float64)
+    """The first hours of household-power, `[rows, 7]`, a copy."""
+    return _hours()[:rows].copy()
 
 
 def write_csv(path: Path, values: NDArray[np.float64], columns: tuple[str, ...], start: str, freq: str) -> Path:

@@ -15,6 +15,8 @@ SMALL = {
     "sotu": {"length": 64, "valid_limit": 41, "test_limit": 45},
     "fashion-mnist": {"mixup": 0.2, "erase": 0.5, "label_smoothing": 0.1},
     "household-power": {"horizon": 24, "valid_limit": 41, "test_limit": 45},
+    "exchange": {"horizon": 24, "track": "fixed-96", "valid_limit": 41, "test_limit": 45},
+    "csv": {"horizon": 24, "track": "searched", "look_back": 96, "valid_limit": 41, "test_limit": 45},
     "imagenet100": {"image_size": 32, "patch": 8},
     "mqar": {"train_examples": 300, "valid_examples": 41, "test_examples": 45, "vocab": 128},
     "mad-in-context": {"train_examples": 300, "valid_examples": 41, "test_examples": 45, "length": 32},
@@ -30,7 +32,7 @@ SMALL = {
 def task(request, tmp_path_factory):
     """Every task with options that make it small, and every augmentation on."""
     cls = tasks.get(request.param)
-    folder = request.getfixturevalue("_image_folder") if cls.needs_data_dir else None
+    folder = request.getfixturevalue("_image_folder" if cls.domain == "vision" else "_series_folder") if cls.needs_data_dir else None
     made = cls(cls.Options(**SMALL[request.param]), folder)
     made.load()
     return made
