@@ -1,0 +1,34 @@
+"""Every built-in mixer can be matched on the recall tasks, at every scale, so that none is missing on a board."""
+
+from __future__ import annotations
+
+import pytest
+
+import tasks
+from backbones.mixers import registry
+from suite import budget
+from suite.resolve import SCALES, resolve
+
+MIXERS = [name for name in registry.names() if registry.origin(name) == "built-in"]
+#: Tasks whose shapes differ from each other; the other recall tasks have the shapes of mad-in-context.
+TASKS = ("mqar", "mad-in-context", "mad-memorize", "mad-compress", "mad-copy")
+
+
+def check_all(task: str, scale: str) -> None:
+    assert len(MIXERS) > 25
+    for mixer in MIXERS:
+        config = resolve(task=task, mixer=mixer, scale=scale)
+        _, certificate = budget.check(config, tasks.get(task)(config.data).spec)  # raises UserError where nothing fits
+        assert certificate.matched, mixer
+        assert certificate.reference_state_bytes > 0
+
+
+def test_every_built_in_mixer_is_matched_at_the_test_size():
+    check_all("mqar", "board")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_built_in_mixer_is_matched(task, scale):
+    check_all(task, scale)
