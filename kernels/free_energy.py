@@ -12,6 +12,8 @@ Two implementations; `implementation` says which one runs, at the price of one r
   Channels with β < ½ carry `expm1(βv)` and end in log1p, exact down to β → 0 where the plain form cancels.
 - "exact rows": log-sum-exp over scores and values together, any finite v, many times dearer. Taken by the remaining rows of the
   remaining heads: by rows, not by tensors, so that a huge value late in a sequence changes nothing before it.
+
+On a GPU the same two are variants of one Triton kernel (`kernels.gpu.free_energy`), where there is a driver.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from torch.nn.functional import pad
 
 from kernels.attention import mask_scores, softmax_read
 from kernels.exponentials import SMALL_BETA, first_row, in_range, log_of, one_pass, out_of_range, replaced
+from kernels.implementations import attempt, triton_form
 from kernels.log_mean_exp import log_mean_exp
 from kernels.opaque import opaque
 from kernels.precision import full_precision
@@ -50,6 +53,16 @@ def free_energy_read(
 
 
 def _free_energy_read(
+    q_BSHk: Tensor, k_BTHk: Tensor, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool, mask_BT: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    on_gpu = triton_form("free_energy", v_BTHd, q_BSHk, v_BTHd)
+    if on_gpu is not None:
+        given = (q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, mask_BT)
+        return attempt("free_energy", lambda: on_gpu.free_energy_read(*given), lambda: _by_pytorch(*given))
+    return _by_pytorch(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, mask_BT)
+
+
+def _by_pytorch(
     q_BSHk: Tensor, k_BTHk: Tensor, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool, mask_BT: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     scale = q_BSHk.shape[-1] ** -0.5

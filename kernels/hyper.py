@@ -35,6 +35,7 @@ from kernels.hyper_block import (
     scores,
     softplus,
 )
+from kernels.implementations import attempt, triton_form
 from kernels.lag_layout import Block, Layout
 from kernels.precision import full_precision
 
@@ -85,6 +86,31 @@ def lag_mix(
     mask_BT: True at keys that count. Sequences longer than `layout.length` are the caller's to refuse.
     """
     dtype = torch.float64 if v_HBTw.dtype == torch.float64 else torch.float32
+    asked = q_SHBTd, v_HBTw.to(dtype), before, layout.causal and layout.by_lag, mask_BT is not None
+    on_gpu = triton_form("hyper", v_HBTw, *asked)
+    if on_gpu is not None:
+        parts = [None if m is None else LagMixing(*(t.to(dtype) for t in m)) for m in (*before, behind)]
+        given = [t.to(dtype) for t in (q_SHBTd, k_SHBTd, v_HBTw)]
+        return attempt(
+            "hyper",
+            lambda: on_gpu.lag_mix(*given, parts[:-1], parts[-1], eps),
+            lambda: _by_pytorch(q_SHBTd, k_SHBTd, v_HBTw, before, behind, layout, mask_BT, eps, rows, dtype),
+        )
+    return _by_pytorch(q_SHBTd, k_SHBTd, v_HBTw, before, behind, layout, mask_BT, eps, rows, dtype)
+
+
+def _by_pytorch(
+    q_SHBTd: Tensor,
+    k_SHBTd: Tensor,
+    v_HBTw: Tensor,
+    before: Sequence[LagMixing | None],
+    behind: LagMixing | None,
+    layout: Layout,
+    mask_BT: Tensor | None,
+    eps: float,
+    rows: int,
+    dtype: torch.dtype,
+) -> Tensor:
     mixings = (*before, behind)
     options = _Options(layout, tuple(m is not None for m in mixings), mask_BT, eps, rows)
     if mask_BT is not None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from kernels.implementations import attempt, triton_form
 from kernels.precision import full_precision
 
 CHUNK = 64
@@ -25,7 +26,11 @@ BLOCK = 8
 
 @full_precision
 def decayed_sums(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_decay_BTHc: Tensor | None = None) -> Tensor:
-    out: Tensor = _DecayedSums.apply(q_BTHk, k_BTHk, v_BTHw, log_decay_BTHc)
+    given = (q_BTHk, k_BTHk, v_BTHw, log_decay_BTHc)
+    on_gpu = triton_form("linear", v_BTHw, q_BTHk, v_BTHw)
+    if on_gpu is not None:
+        return attempt("linear", lambda: on_gpu.decayed_sums(*given), lambda: _DecayedSums.apply(*given))
+    out: Tensor = _DecayedSums.apply(*given)
     return out
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from kernels.implementations import attempt, triton_form
 from kernels.log_mean_exp import log_mean_exp
 from kernels.precision import full_precision
 
@@ -39,6 +40,16 @@ def exact_read(
     log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor | None, causal: bool
 ) -> tuple[Tensor, Tensor | None]:
     """(E_p[v], log E_p[exp(u)]), `[B, T, H, d]` each. Not causal: without decays, every row sees everything."""
+    given = (log_q, log_k, log_decay, v, u)
+    on_gpu = triton_form("linear_exact", v, log_q, v, u, causal)
+    if on_gpu is not None:
+        return attempt("linear_exact", lambda: on_gpu.exact_read(*given), lambda: _by_pytorch(*given, causal))
+    return _by_pytorch(*given, causal)
+
+
+def _by_pytorch(
+    log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor | None, causal: bool
+) -> tuple[Tensor, Tensor | None]:
     B, T, H, k = log_q.shape
     state = empty_state(B, H, k, v.shape[-1], v, u is not None)
     mus: list[Tensor] = []

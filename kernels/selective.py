@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kernels.cpu import scans as cpu
 from kernels.cpu.call import takes
+from kernels.implementations import attempt, triton_form
 from kernels.precision import full_precision
 
 CHUNK = 32
@@ -24,6 +25,9 @@ CHUNK = 32
 @full_precision
 def selective_sums(delta_BTE: Tensor, a_NE: Tensor, b_BTN: Tensor, c_BTN: Tensor, v_BTcE: Tensor) -> Tensor:
     given = (delta_BTE, a_NE, b_BTN, c_BTN, v_BTcE)
+    on_gpu = triton_form("selective", v_BTcE, a_NE, v_BTcE)
+    if on_gpu is not None:
+        return attempt("selective", lambda: on_gpu.selective_sums(*given), lambda: _SelectiveSums.apply(*given))
     form = cpu.SelectiveSums if takes(*given) else _SelectiveSums
     out: Tensor = form.apply(*given)
     return out

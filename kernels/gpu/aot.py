@@ -1,0 +1,213 @@
+"""Compiles every Triton kernel for GPUs that aren't here, and tells what each one takes of them.
+
+    python -m kernels.gpu.aot [--target sm_90 …] [--kernel linear …] [--write docs/kernels.md]
+
+The calls are real ones on meta tensors, forward and backward, recorded instead of started. Registers and stack come from the target's own
+assembler, shared memory from Triton. A stack other than 0 means spilled registers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from kernels.gpu import free_energy, hyper, linear, linear_exact, scan, selective
+from kernels.gpu.launch import Launch, Target, recording
+
+TARGETS: tuple[Target, ...] = get_args(Target)
+SHARED_LIMIT = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, "gfx942": 64 * 1024}
+TENSOR_CORES = re.compile(r"mma\.sync|wgmma\.mma|tcgen05\.mma|v_mfma")
+BEGIN, END = "<!-- resources: python -m kernels.gpu.aot --write docs/kernels.md -->", "<!-- end of resources -->"
+_TYPES = {torch.float32: "fp32", torch.float64: "fp64", torch.bfloat16: "bf16", torch.int32: "i32", torch.int8: "i8"}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one kernel takes on one target. registers: a thread; stack, shared: bytes, of a thread and of a block."""
+
+    kernel: str
+    target: Target
+    tiles: str
+    warps: int
+    registers: int
+    stack: int
+    shared: int
+    products: bool
+    tensor_cores: bool
+
+    def complaints(self) -> list[str]:
+        found = [f"{self.stack} bytes of stack"] if self.stack else []
+        if self.shared > SHARED_LIMIT[self.target]:
+            found.append(f"{self.shared} bytes of shared memory, {SHARED_LIMIT[self.target]} are there")
+        if self.products and not self.tensor_cores:
+            found.append("products without tensor cores")
+        return found
+
+
+def _meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(shape, device="meta", dtype=dtype, requires_grad=True)
+
+
+def _backward(outputs: Tensor | tuple[Tensor, ...]) -> None:
+    outs = outputs if isinstance(outputs, tuple) else (outputs,)
+    torch.autograd.backward(outs, [torch.empty_like(y) for y in outs])
+
+
+def _free_energy(key: int, value: int, dtype: torch.dtype) -> None:
+    q, k, v = (_meta(2, 1024, 8, w, dtype=dtype) for w in (key, key, value))
+    _backward(free_energy.free_energy_read(q, k, v, _meta(8, value), True))
+
+
+def _linear(kind: int) -> None:
+    decay = (None, _meta(2, 1024, 8, 1), _meta(2, 1024, 8, 64))[kind]
+    _backward(linear.decayed_sums(_meta(2, 1024, 8, 64), _meta(2, 1024, 8, 64), _meta(2, 1024, 8, 129), decay))
+
+
+def _linear_exact(kind: int) -> None:
+    decay = (None, _meta(2, 1024, 8, 1), _meta(2, 1024, 8, 64))[kind]
+    wide, narrow = (_meta(2, 1024, 8, w) for w in (64, 32))
+    _backward(linear_exact.exact_read(wide, _meta(2, 1024, 8, 64), decay, narrow, _meta(2, 1024, 8, 32)))
+
+
+def _selective() -> None:
+    tokens = 2, 1024
+    _backward(selective.selective_sums(_meta(*tokens, 512), _meta(16, 512), _meta(*tokens, 16), _meta(*tokens, 16), _meta(*tokens, 3, 512)))
+
+
+def _scan() -> None:
+    _backward(scan.diagonal_scan(_meta(2, 1024, 16), _meta(2, 1024, 16)))
+
+
+def _hyper(sets: int) -> None:
+    q, k, v = _meta(sets, 2, 4, 1024, 32), _meta(sets, 2, 4, 1024, 32), _meta(2, 4, 1024, 64)
+    mixing = _meta(2, 1024, 16), _meta(2, 1024, 16), _meta(2, 1024), _meta(2, 4, 1024, 16)
+    _backward(hyper.lag_mix(q, k, v, [mixing] * sets, mixing, 1e-6))
+
+
+CALLS: dict[str, Callable[[], None]] = {
+    "free_energy bf16, keys 64, values 32": partial(_free_energy, 64, 32, torch.bfloat16),
+    "free_energy bf16, keys 128, values 64": partial(_free_energy, 128, 64, torch.bfloat16),
+    "free_energy bf16, keys 128, values 128": partial(_free_energy, 128, 128, torch.bfloat16),
+    "free_energy fp32, keys 64, values 32": partial(_free_energy, 64, 32, torch.float32),
+    "free_energy fp32, keys 128, values 128": partial(_free_energy, 128, 128, torch.float32),
+    "linear, no decay": partial(_linear, 0),
+    "linear, a decay a head": partial(_linear, 1),
+    "linear, a decay a channel": partial(_linear, 2),
+    "linear_exact, a decay a channel": partial(_linear_exact, 2),
+    "selective, 16 states, 3 inputs": _selective,
+    "scan": _scan,
+    "hyper, HyperMLP, rank 16": partial(_hyper, 1),
+    "hyper, HyperGLU, rank 16": partial(_hyper, 2),
+}
+
+
+def resources(call: str, target: Target) -> list[Resources]:
+    """Of every kernel that the call starts, forward and backward."""
+    with recording(target) as launches:
+        CALLS[call]()
+    return [_compiled(call, launch, target) for launch in launches]
+
+
+def _compiled(call: str, launch: Launch, target: Target) -> Resources:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    gpu = GPUTarget("hip", target, 64) if target == "gfx942" else GPUTarget("cuda", int(target.removeprefix("sm_")), 32)
+    names, arguments = launch.kernel.arg_names, launch.arguments
+    fixed = {p.name for p in launch.kernel.params if p.is_constexpr} | {n for n in names if arguments[n] is None}
+    signature = {n: "constexpr" if n in fixed else _type(arguments[n]) for n in names}
+    constants = {(i,): arguments[n] for i, n in enumerate(names) if n in fixed}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if isinstance(arguments[n], Tensor)}
+    source = ASTSource(launch.kernel, signature, constants, aligned)
+    options = {"num_warps": launch.config.warps, "num_stages": launch.config.stages}
+    made = triton.compile(source, target=gpu, options=options)
+    assembly = made.asm["amdgcn" if target == "gfx942" else "ptx"]
+    registers, stack = _of_amd(assembly) if target == "gfx942" else _of_nvidia(made.asm["cubin"])
+    variant = {None: "", False: ", bounded", True: ", exact"}[arguments.get("EXACT")]
+    tiles = " ".join(f"{name}={size}" for name, size in launch.config.tiles)
+    part = launch.kernel.__name__.removesuffix("_kernel")
+    products = "tt.dot" in made.asm["ttir"]
+    cores = bool(TENSOR_CORES.search(assembly))
+    return Resources(
+        f"{call}: {part}{variant}", target, tiles, launch.config.warps, registers, stack, made.metadata.shared, products, cores
+    )
+
+
+def _type(x: Any) -> str:
+    if isinstance(x, Tensor):
+        return "*" + _TYPES[x.dtype]
+    return "fp32" if isinstance(x, float) else "i32"
+
+
+def _of_nvidia(cubin: bytes) -> tuple[int, int]:
+    import triton.backends.nvidia as nvidia
+
+    tool = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        said = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True).stdout
+    registers, stack = (re.search(rf"{name}:(\d+)", said) for name in ("REG", "STACK"))
+    assert registers is not None, said
+    assert stack is not None, said
+    return int(registers[1]), int(stack[1])
+
+
+def _of_amd(assembly: str) -> tuple[int, int]:
+    """Vector registers (accumulation registers included), and bytes of scratch or spilled vector registers."""
+    found = {name: re.search(rf"\.{name}:\s+(\d+)", assembly) for name in ("vgpr_count", "vgpr_spill_count", "private_segment_fixed_size")}
+    counts = {name: int(match[1]) for name, match in found.items() if match is not None}
+    assert len(counts) == len(found), counts
+    return counts["vgpr_count"], counts["private_segment_fixed_size"] + 4 * counts["vgpr_spill_count"]
+
+
+def table(rows: Iterable[Resources]) -> str:
+    """Markdown: a kernel a line; registers, shared memory in KB and spills a target."""
+    by_kernel: dict[str, dict[str, Resources]] = {}
+    for r in rows:
+        by_kernel.setdefault(r.kernel, {})[r.target] = r
+    lines = ["| kernel | tensor cores | " + " | ".join(TARGETS) + " |", "|---|---|" + "---|" * len(TARGETS)]
+    for kernel, found in by_kernel.items():
+        cores = "yes" if all(r.tensor_cores for r in found.values()) else "some" if any(r.tensor_cores for r in found.values()) else "no"
+        cells = [_cell(found[target]) if target in found else "" for target in TARGETS]
+        lines.append(f"| {kernel} | {cores} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(r: Resources) -> str:
+    spilled = f", **stack {r.stack}**" if r.stack else ""
+    return f"{r.registers}, {r.shared / 1024:.0f} KB{spilled} ({r.tiles}, {r.warps} warps)"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m kernels.gpu.aot", description="compile the Triton kernels ahead of time")
+    parser.add_argument("--target", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--kernel", nargs="+", default=[""], help="the beginning of a call's name")
+    parser.add_argument("--write", type=Path, help="a file whose table of resources is replaced")
+    asked = parser.parse_args()
+    calls = [call for call in CALLS if call.startswith(tuple(asked.kernel))]
+    rows = [r for call in calls for target in asked.target for r in resources(call, target)]
+    made = table(rows)
+    if asked.write:
+        before, _, rest = asked.write.read_text("utf-8").partition(BEGIN)
+        asked.write.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{rest.partition(END)[2]}", "utf-8")
+    sys.stdout.write(made + "\n")
+    complaints = [f"{r.kernel} on {r.target}: {', '.join(found)}" for r in rows if (found := r.complaints())]
+    sys.stderr.write("".join(f"{line}\n" for line in complaints))
+    return 1 if complaints else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

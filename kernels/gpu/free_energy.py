@@ -1,0 +1,202 @@
+"""Free-energy flash attention: mean and free energy of a softmax prior in one pass over the keys (contract: `kernels.free_energy`).
+
+Two variants of each kernel, one launch each; a block of rows is computed by exactly one of them, chosen by `first`, the first row of a
+head that sees a value out of range. No value is read back to the host for that.
+
+- bounded (|βv| ≤ 30, 4 where β < ½): the values are `[v, exp(βv)]` (expm1 where β is small), both on tensor cores, no maximum a channel.
+- exact: any finite value. Beside the online maximum m of the logits there is one for each row and channel, of logit + βv − m. A tile of
+  keys is shifted by its largest value a channel and goes through tensor cores while its values span ≤ FAR (nothing underflows then, since
+  the tile has its own maximum of the logits too); otherwise key by key. In tiles that hold a row's future the span is ≤ NEAR, so that the
+  future doesn't show in the past's last digits. Where β < ½ the mean of expm1(βv) is carried besides.
+
+Nothing seen: HIDDEN, finite, in place of −∞, so that no difference of two is NaN; a key that is seen wipes out what it left.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from kernels.exponentials import first_row, out_of_range
+from kernels.gpu import free_energy_backward as backward_kernels
+from kernels.gpu.elementary import expm1, log1p
+from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch, padded, target, tuned
+from kernels.gpu.tiles import carried, column, row, tile
+
+WIDEST = 128  # of a head's keys and of its values
+EXACT_RANGE = tl.constexpr(60.0)  # of βv where the mean of expm1 is carried: exp of it times many tokens is finite
+FAR = tl.constexpr(40.0)
+NEAR = tl.constexpr(16.0)
+HIDDEN = tl.constexpr(-1e30)
+
+
+@triton.jit
+def forward_kernel(
+    q, k, v, beta, mask, first, mu, free, rho, lse, rows, tokens, heads, scale,
+    KEY: tl.constexpr, VALUE: tl.constexpr, K: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    CAUSAL: tl.constexpr, MASKED: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """μ, F in the dtype of v; ρ = βF and the log-sum-exp of the logits in fp32."""
+    start = (tl.num_programs(0) - 1 - tl.program_id(0)) * M  # the longest rows first
+    b, h = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
+    exact_from = tl.load(first + tl.program_id(1))
+    stop = tl.minimum(start + M, rows)
+    if EXACT:
+        if stop <= exact_from:
+            return
+    elif stop > exact_from:
+        return
+    here, channels = start + tl.arange(0, M), tl.arange(0, D)
+    beta_D = tl.load(beta + h * VALUE + channels, mask=channels < VALUE, other=1.0)
+    small_D = beta_D < 0.5
+    any_small = tl.max(small_D.to(tl.int32), 0) > 0
+    query = tile(q + (b * rows * heads + h) * KEY, here, heads * KEY, rows, KEY, K)
+    top = tl.full([M], HIDDEN, tl.float32)  # of the logits so far
+    mass = tl.zeros([M], tl.float32)
+    mean, carry = tl.zeros([M, D], tl.float32), tl.zeros([M, D], tl.float32)  # sums of v; of w, or of expm1 where β is small
+    peak, total = tl.full([M, D], HIDDEN, tl.float32), tl.zeros([M, D], tl.float32)  # exact: Σ exp(logit − top + βv) = total·exp(peak)
+    for begin in range(0, stop if CAUSAL else tokens, N):
+        keys = begin + tl.arange(0, N)
+        there = keys < tokens
+        if MASKED:
+            there = there & (tl.load(mask + b * tokens + keys, mask=there, other=0) != 0)
+        key = tile(k + (b * tokens * heads + h) * KEY, keys, heads * KEY, tokens, KEY, K)
+        value = tl.where(there[:, None], tile(v + (b * tokens * heads + h) * VALUE, keys, heads * VALUE, tokens, VALUE, D), 0.0)
+        s = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
+        seen = there[None, :]
+        if CAUSAL:
+            seen = seen & (keys[None, :] <= here[:, None])
+        s = tl.where(seen, s, HIDDEN)
+        u = value.to(tl.float32) * beta_D[None, :]
+        of_tile = tl.max(s, 1)
+        new_top = tl.maximum(top, of_tile)
+        keep = tl.exp(top - new_top)
+        if EXACT:
+            add = tl.exp(of_tile - new_top)
+            p = tl.exp(s - of_tile[:, None])
+            mass = mass * keep + tl.sum(p, 1) * add
+            p = p.to(value.dtype)
+            mean = mean * keep[:, None] + tl.dot(p, value, input_precision=PRECISION) * add[:, None]
+            if any_small:
+                w = expm1(tl.minimum(u, EXACT_RANGE)).to(value.dtype)
+                carry = carry * keep[:, None] + tl.dot(p, w, input_precision=PRECISION) * add[:, None]
+            highest = tl.max(tl.where(there[:, None], u, -float("inf")), 0)
+            lowest = tl.min(tl.where(there[:, None], u, float("inf")), 0)
+            peak += (top - new_top)[:, None]
+            widest = FAR
+            if CAUSAL:
+                widest = tl.where(begin + N > start, NEAR, FAR)
+            if tl.max(highest - lowest, 0) <= widest:
+                w = tl.where(there[:, None], tl.exp(tl.minimum(u - highest[None, :], 0.0)), 0.0).to(value.dtype)
+                new = tl.dot(p, w, input_precision=PRECISION)
+                at = (of_tile - new_top)[:, None] + highest[None, :]
+                higher = tl.maximum(peak, at)
+                total = total * tl.exp(peak - higher) + new * tl.exp(at - higher)
+                peak = higher
+            else:
+                for n in range(N):
+                    z = (column(s, n, N) - new_top)[:, None] + row(u, n, N)[None, :]
+                    higher = tl.maximum(peak, z)
+                    total = total * tl.exp(peak - higher) + tl.exp(z - higher)
+                    peak = higher
+        else:
+            p = tl.exp(s - new_top[:, None])
+            mass = mass * keep + tl.sum(p, 1)
+            p = p.to(value.dtype)
+            w = carried(u, small_D).to(value.dtype)
+            mean = tl.dot(p, value, mean * keep[:, None], input_precision=PRECISION)
+            carry = tl.dot(p, w, carry * keep[:, None], input_precision=PRECISION)
+        top = new_top
+    carry = carry / mass[:, None]
+    if EXACT:
+        rho_MD = peak + tl.log(total) - tl.log(mass)[:, None]
+        rho_MD = tl.where(small_D[None, :] & (tl.abs(carry) <= 0.5), log1p(carry), rho_MD)
+    else:
+        rho_MD = tl.where(small_D[None, :], log1p(tl.where(small_D[None, :], carry, 0.0)), tl.log(tl.where(small_D[None, :], 1.0, carry)))
+    inside = (here < rows)[:, None] & (channels < VALUE)[None, :]
+    to = (b * rows * heads + h) * VALUE + here[:, None] * (heads * VALUE) + channels[None, :]
+    tl.store(mu + to, (mean / mass[:, None]).to(mu.dtype.element_ty), mask=inside)
+    tl.store(free + to, (rho_MD / beta_D[None, :]).to(free.dtype.element_ty), mask=inside)
+    tl.store(rho + to, rho_MD, mask=inside)
+    tl.store(lse + (b * rows + here) * heads + h, top + tl.log(mass), mask=here < rows)
+
+
+def refusal(q_BSHk: Tensor, v_BTHd: Tensor) -> str | None:
+    """Why these kernels don't take such tensors, if they don't."""
+    if v_BTHd.dtype not in (torch.float32, torch.bfloat16):
+        return f"it takes float32 and bfloat16, not {str(v_BTHd.dtype).removeprefix('torch.')}"
+    if max(q_BSHk.shape[-1], v_BTHd.shape[-1]) > WIDEST:
+        return f"it takes heads up to {WIDEST} channels, not {q_BSHk.shape[-1]} for keys and {v_BTHd.shape[-1]} for values"
+    return None
+
+
+def free_energy_read(
+    q_BSHk: Tensor, k_BTHk: Tensor, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool, mask_BT: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """(μ, F), as `kernels.free_energy.free_energy_read`, for fp32 and bf16. Finite βv below 1e29."""
+    q, k = q_BSHk.to(v_BTHd.dtype), k_BTHk.to(v_BTHd.dtype)
+    mu_F: tuple[Tensor, Tensor] = _FreeEnergy.apply(q, k, v_BTHd, beta_Hd.float(), causal, mask_BT)
+    return mu_F
+
+
+def first_exact_row(v_BTHd: Tensor, beta_Hd: Tensor, causal: bool, mask_BT: Tensor | None) -> Tensor:
+    """`[B·H]`: rows from here on need the exact variant; beyond any row where none does."""
+    bad_BTH = out_of_range(v_BTHd, beta_Hd).any(-1)
+    if mask_BT is not None:
+        bad_BTH = bad_BTH & mask_BT[..., None]
+    first_BH = first_row(bad_BTH, causal)
+    return torch.where(bad_BTH.any(1), first_BH, 1 << 30).to(torch.int32).flatten().contiguous()
+
+
+class _FreeEnergy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, causal: bool, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        first = first_exact_row(v, beta, causal, mask)
+        q, k, v, beta = contiguous(q, k, v, beta)
+        mask = None if mask is None else mask.to(torch.int8).contiguous()
+        mu, free = (v.new_empty(*q.shape[:3], v.shape[-1]) for _ in range(2))
+        rho, lse = torch.empty_like(mu, dtype=torch.float32), mu.new_empty(q.shape[:3], dtype=torch.float32)
+        shared = common(q, k, v, beta, mask, first, causal)
+        grid = q.shape[0] * q.shape[2]
+        for exact in (False, True):
+
+            def run(config: Config, exact: bool = exact) -> None:
+                where = (blocks(q.shape[1], config["M"]), grid)
+                launch(forward_kernel, where, config, **shared, mu=mu, free=free, rho=rho, lse=lse, EXACT=exact)
+
+            key = ("free energy", exact, shared["K"], shared["D"], v.dtype, causal, q.shape[1].bit_length())
+            run(tuned(key, forward_configs(v.dtype, shared["K"], shared["D"], exact), run))
+        ctx.save_for_backward(q, k, v, beta, mask, first, mu, rho, lse)
+        ctx.causal = causal
+        return mu, free
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_mu: Tensor, grad_free: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, beta, mask, first, mu, rho, lse = ctx.saved_tensors
+        shared = common(q, k, v, beta, mask, first, ctx.causal)
+        return (*backward_kernels.gradients(shared, grad_mu, grad_free, mu, rho, lse), None, None)
+
+
+def common(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, mask: Tensor | None, first: Tensor, causal: bool) -> dict[str, Any]:
+    """What all kernels of this read are given."""
+    return {
+        "q": q, "k": k, "v": v, "beta": beta, "mask": mask, "first": first,
+        "rows": q.shape[1], "tokens": k.shape[1], "heads": k.shape[2], "scale": float(q.shape[-1] ** -0.5),
+        "KEY": k.shape[-1], "VALUE": v.shape[-1], "K": padded(k.shape[-1]), "D": padded(v.shape[-1]),
+        "CAUSAL": causal, "MASKED": mask is not None, "PRECISION": dot_precision(v.dtype),
+    }  # fmt: skip
+
+
+def forward_configs(dtype: torch.dtype, K: int, D: int, exact: bool) -> list[Config]:
+    """Found by compiling ahead of time: no spills; the shape that keeps most rows is first."""
+    if exact or dtype == torch.float32:
+        return [Config.of(warps=4, stages=1, M=32, N=32)]
+    if target() == "gfx942":
+        return [Config.of(warps=4, stages=1, M=64, N=32)]
+    return [Config.of(warps=8, stages=2, M=128, N=64), Config.of(warps=4, stages=2, M=64, N=64)]

@@ -1,0 +1,165 @@
+"""Lag mixing in blocks of rows (formulas: `kernels.hyper`), causal, tables by lag, no mask; other calls are PyTorch's.
+
+A program goes through blocks of R rows of one head. The scores of a block lie in a scratch of its own, `[R, T]` by lag, small enough for
+the L2 cache and used again for every block: products with keys write and read it at address (row, t − i), low-rank work with the tables at
+(row, lag). So every product is one of two plain matrices, and nothing of size T×T exists.
+
+Backward computes the scores again. What many rows add to (keys, values, tables) is summed by each program in memory of its own, and then
+over programs: in a fixed order, so results don't change from run to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from kernels.gpu.hyper_backward import backward_kernel
+from kernels.gpu.hyper_block import by_key, by_lag, mixed, mixed_scores, narrow_scores, softplus, write_products
+from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch, padded
+from kernels.gpu.tiles import store_tile, tile
+
+PROGRAMS = 264  # at once: two on each multiprocessor of an H100; more heads and sequences than that take one each
+WIDEST = 128
+CONFIG = Config.of(warps=4, stages=1, R=32, N=32)
+
+
+@triton.jit
+def forward_kernel(
+    q, k, v, first, second, diagonal, control, out, inverse, scratch, B, H, T, L, eps,
+    KEY: tl.constexpr, VALUE: tl.constexpr, RANK: tl.constexpr, K: tl.constexpr, D: tl.constexpr, P: tl.constexpr,
+    SETS: tl.constexpr, BEFORE: tl.constexpr, BEHIND: tl.constexpr, R: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    hb = tl.program_id(1).to(tl.int64)
+    h, all_hb = hb // B, tl.num_programs(1)
+    room = scratch + (hb * tl.num_programs(0) + tl.program_id(0)) * SETS * R * T
+    first, second, diagonal = first + h * L * RANK, second + h * L * RANK, diagonal + h * L
+    control = control + hb * T * RANK
+    v = v + hb * T * VALUE
+    for block in range(tl.program_id(0), tl.cdiv(T, R), tl.num_programs(0)):
+        start = block * R
+        here = start + tl.arange(0, R)
+        stop = tl.minimum(start + R, T)
+        for s in tl.static_range(SETS):
+            of_set = (s * all_hb + hb) * T * KEY
+            query = tile(q + of_set, here, KEY, T, KEY, K)
+            write_products(room + s * R * T, query, k + of_set, here, 0, stop, T, KEY, K, R, N, PRECISION)
+        tl.debug_barrier()
+        narrow0, narrow1, behind = tl.zeros([R, P], tl.float32), tl.zeros([R, P], tl.float32), tl.zeros([R, P], tl.float32)
+        if BEFORE:
+            narrow0 = narrow_scores(room, 0, first, here, stop, T, L, H, RANK, P, R, N, PRECISION)
+            narrow0 *= tile(control, here, RANK, T, RANK, P)
+            if SETS == 2:
+                narrow1 = narrow_scores(room + R * T, 1, first, here, stop, T, L, H, RANK, P, R, N, PRECISION)
+                narrow1 *= tile(control + all_hb * T * RANK, here, RANK, T, RANK, P)
+        squares = tl.zeros([R], tl.float32)
+        last: tl.constexpr = SETS if BEFORE else 0  # the mixing behind the activation
+        for begin in range(0, stop, N):
+            lags = begin + tl.arange(0, N)
+            at, seen = by_lag(room, lags, here, T, R)
+            _, gate = mixed_scores(room, 0, narrow0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION)
+            squares += tl.sum(gate * gate, 1)
+            active = tl.maximum(gate, 0.0)
+            if SETS == 2:
+                _, scale = mixed_scores(room + R * T, 1, narrow1, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION)
+                active *= softplus(scale)
+            tl.store(at, active, mask=seen)
+            if BEHIND:
+                behind = tl.dot(active, tile(first + last * H * L * RANK, lags, RANK, L, RANK, P), behind, input_precision=PRECISION)
+        tl.debug_barrier()
+        if BEHIND:
+            behind *= tile(control + last * all_hb * T * RANK, here, RANK, T, RANK, P)
+            for begin in range(0, stop, N):
+                lags = begin + tl.arange(0, N)
+                at, seen = by_lag(room, lags, here, T, R)
+                active = tl.load(at, mask=seen, other=0.0)
+                weights = mixed(active, behind, second + last * H * L * RANK, diagonal + last * H * L, lags, seen, L, RANK, P, PRECISION)
+                tl.store(at, weights, mask=seen)
+            tl.debug_barrier()
+        read = tl.zeros([R, D], tl.float32)
+        for begin in range(0, stop, N):
+            keys = begin + tl.arange(0, N)
+            at, seen = by_key(room, keys, here, T, R)
+            read = tl.dot(tl.load(at, mask=seen, other=0.0), tile(v, keys, VALUE, T, VALUE, D), read, input_precision=PRECISION)
+        norm = 1.0 / tl.sqrt(squares + eps)
+        store_tile(out + hb * T * VALUE, here, VALUE, T, read * norm[:, None], VALUE, D)
+        tl.store(inverse + hb * T + here, norm, mask=here < T)
+        tl.debug_barrier()
+
+
+def refusal(q_SHBTd: Tensor, v_HBTw: Tensor, before: Sequence[Any], causal_by_lag: bool, masked: bool) -> str | None:
+    """Why these kernels don't take such a call, if they don't."""
+    if v_HBTw.dtype != torch.float32:
+        return f"it takes float32, not {str(v_HBTw.dtype).removeprefix('torch.')}"
+    if not causal_by_lag or masked or q_SHBTd.shape[3] != v_HBTw.shape[2]:
+        return "it takes causal calls by lag, without a mask, with all rows"
+    if len({mixing is None for mixing in before}) > 1:
+        return "it takes a mixing for every score set or for none"
+    if max(q_SHBTd.shape[-1], v_HBTw.shape[-1]) > WIDEST:
+        return f"it takes heads up to {WIDEST} channels, not {q_SHBTd.shape[-1]} and {v_HBTw.shape[-1]}"
+    return None
+
+
+def lag_mix(q_SHBTd: Tensor, k_SHBTd: Tensor, v_HBTw: Tensor, before: Sequence[Any], behind: Any | None, eps: float) -> Tensor:
+    """`[H, B, T, w]`, as `kernels.hyper.lag_mix`."""
+    mixings = [m for m in (*before, behind) if m is not None]
+    if mixings:
+        first, second, diagonal, control = (torch.stack(tables) for tables in zip(*mixings, strict=True))
+    else:  # never read
+        first = second = v_HBTw.new_empty(1, v_HBTw.shape[0], 1, 1)
+        diagonal, control = first[..., 0], v_HBTw.new_empty(1, *v_HBTw.shape[:3], 1)
+    has = before[0] is not None, behind is not None
+    out: Tensor = _LagMix.apply(q_SHBTd, k_SHBTd, v_HBTw, first, second, diagonal, control, eps, *has)
+    return out
+
+
+class _LagMix(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        *inputs, eps, before, behind = given
+        tensors = contiguous(*inputs)
+        shared, grid = _common(tensors, before, behind)
+        v = shared["v"]
+        out, inverse = torch.empty_like(v), v.new_empty(v.shape[:3])
+        scratch = v.new_empty(grid[0] * grid[1], shared["SETS"], CONFIG["R"], v.shape[2])
+        launch(forward_kernel, grid, CONFIG, **shared, out=out, inverse=inverse, scratch=scratch, eps=eps)
+        ctx.save_for_backward(*tensors, out, inverse)
+        ctx.has = before, behind
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        *tensors, out, inverse = ctx.saved_tensors
+        shared, grid = _common(tensors, *ctx.has)
+        q, k, v, first, second, diagonal, control = tensors
+        programs, mixings = grid[0] * grid[1], first.shape[0]
+        raw = (grad * inverse[..., None]).contiguous()
+        pull = (grad * out).sum(-1).mul_(inverse).mul_(inverse)
+        scratch = v.new_empty(programs, shared["SETS"] + 2, CONFIG["R"], v.shape[2])
+        parts = v.shape[0], v.shape[1], grid[0]
+        g_k, g_v = v.new_zeros(*parts, q.shape[0], *k.shape[3:]), v.new_zeros(*parts, *v.shape[2:])
+        g_first, g_second, g_diagonal = (v.new_zeros(*parts, mixings, *x.shape[2:]) for x in (first, second, diagonal))
+        g_q, g_control = torch.empty_like(q), torch.zeros_like(control)
+        made = {"g_q": g_q, "g_k": g_k, "g_v": g_v, "g_first": g_first, "g_second": g_second, "g_diagonal": g_diagonal}
+        launch(backward_kernel, grid, CONFIG, **shared, **made, g_control=g_control, raw=raw, pull=pull, scratch=scratch, MIXINGS=mixings)
+        of_tables = [g.sum((1, 2)).transpose(0, 1) for g in (g_first, g_second, g_diagonal)]
+        return g_q, g_k.sum(2).permute(2, 0, 1, 3, 4), g_v.sum(2), *of_tables, g_control, None, None, None
+
+
+def _common(tensors: Sequence[Tensor], before: bool, behind: bool) -> tuple[dict[str, Any], tuple[int, int]]:
+    """What both kernels are given, and their grid."""
+    q, k, v, first, second, diagonal, control = tensors
+    H, B, T, value = v.shape
+    shared = {
+        "q": q, "k": k, "v": v, "first": first, "second": second, "diagonal": diagonal, "control": control,
+        "B": B, "H": H, "T": T, "L": first.shape[2], "KEY": q.shape[-1], "VALUE": value, "RANK": first.shape[-1],
+        "K": padded(q.shape[-1]), "D": padded(value), "P": padded(first.shape[-1]),
+        "SETS": q.shape[0], "BEFORE": before, "BEHIND": behind, "PRECISION": dot_precision(v.dtype),
+    }  # fmt: skip
+    return shared, (max(1, min(blocks(T, CONFIG["R"]), PROGRAMS // (H * B))), H * B)

@@ -1,0 +1,83 @@
+"""What lag mixing does to one block of rows: scores in the scratch by key and by lag, and their mixing."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from kernels.gpu.elementary import log1p
+from kernels.gpu.tiles import store_tile, tile
+
+
+@triton.jit
+def softplus(x):
+    return tl.maximum(x, 0.0) + log1p(tl.exp(-tl.abs(x)))
+
+
+@triton.jit
+def add_tile(base, rows, stride, count, values, WIDTH: tl.constexpr, PADDED: tl.constexpr):
+    """To what is there. Only this program uses the memory."""
+    store_tile(base, rows, stride, count, tile(base, rows, stride, count, WIDTH, PADDED) + values, WIDTH, PADDED)
+
+
+@triton.jit
+def by_lag(room, lags, here, T, R: tl.constexpr):
+    """Addresses of the block's scores at these lags, and which of them are of a visible key."""
+    seen = (lags[None, :] <= here[:, None]) & (here < T)[:, None]
+    return room + tl.arange(0, R)[:, None] * T + lags[None, :], seen
+
+
+@triton.jit
+def by_key(room, keys, here, T, R: tl.constexpr):
+    """The same at these keys."""
+    seen = (keys[None, :] <= here[:, None]) & (here < T)[:, None]
+    return room + tl.arange(0, R)[:, None] * T + (here[:, None] - keys[None, :]), seen
+
+
+@triton.jit
+def write_products(
+    room, left, right, here, begin, stop, T,
+    WIDTH: tl.constexpr, PADDED: tl.constexpr, R: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """`left · right_i` of the visible keys; right is `[T, WIDTH]`."""
+    for i in range(begin, stop, N):
+        keys = i + tl.arange(0, N)
+        at, seen = by_key(room, keys, here, T, R)
+        product = tl.dot(left, tl.trans(tile(right, keys, WIDTH, T, WIDTH, PADDED)), input_precision=PRECISION)
+        tl.store(at, product, mask=seen)
+
+
+@triton.jit
+def mixed(y, narrow, second, diagonal, lags, seen, L, RANK: tl.constexpr, P: tl.constexpr, PRECISION: tl.constexpr):
+    """y (1 + p) + narrow·secondᵀ, zero where no key is seen. narrow: (y·first) ⊙ control."""
+    scale = 1.0 + tl.load(diagonal + lags, mask=lags < L, other=0.0)
+    wide = tl.dot(narrow, tl.trans(tile(second, lags, RANK, L, RANK, P)), input_precision=PRECISION)
+    return tl.where(seen, y * scale[None, :] + wide, 0.0)
+
+
+@triton.jit
+def mixed_scores(
+    room, which, narrow, second, diagonal, lags, here, T, L, H,
+    RANK: tl.constexpr, P: tl.constexpr, R: tl.constexpr, BEFORE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """(plain, mixed) scores of a set at these lags."""
+    at, seen = by_lag(room, lags, here, T, R)
+    y = tl.load(at, mask=seen, other=0.0)
+    if BEFORE:
+        return y, mixed(y, narrow, second + which * H * L * RANK, diagonal + which * H * L, lags, seen, L, RANK, P, PRECISION)
+    return y, y
+
+
+@triton.jit
+def narrow_scores(
+    room, which, first, here, stop, T, L, H,
+    RANK: tl.constexpr, P: tl.constexpr, R: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """y·first `[R, P]`."""
+    low = tl.zeros([R, P], tl.float32)
+    for begin in range(0, stop, N):
+        lags = begin + tl.arange(0, N)
+        at, seen = by_lag(room, lags, here, T, R)
+        table = tile(first + which * H * L * RANK, lags, RANK, L, RANK, P)
+        low = tl.dot(tl.load(at, mask=seen, other=0.0), table, low, input_precision=PRECISION)
+    return low

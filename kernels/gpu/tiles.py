@@ -1,0 +1,49 @@
+"""Pieces of kernels: loading a tile of rows, and single rows and columns of one in registers."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from kernels.exponentials import RANGE as _RANGE
+from kernels.exponentials import SMALL_RANGE as _SMALL_RANGE
+from kernels.gpu.elementary import expm1
+
+RANGE = tl.constexpr(_RANGE)
+SMALL_RANGE = tl.constexpr(_SMALL_RANGE)
+
+
+@triton.jit
+def tile(base, rows, stride, count, WIDTH: tl.constexpr, PADDED: tl.constexpr):
+    """`[len(rows), PADDED]`; zeros beyond `count` rows and WIDTH channels."""
+    channels = tl.arange(0, PADDED)
+    inside = ((rows >= 0) & (rows < count))[:, None] & (channels < WIDTH)[None, :]
+    return tl.load(base + rows[:, None] * stride + channels[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def store_tile(base, rows, stride, count, values, WIDTH: tl.constexpr, PADDED: tl.constexpr):
+    """The inverse of `tile`."""
+    channels = tl.arange(0, PADDED)
+    inside = ((rows >= 0) & (rows < count))[:, None] & (channels < WIDTH)[None, :]
+    tl.store(base + rows[:, None] * stride + channels[None, :], values.to(base.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def column(x, n, SIZE: tl.constexpr):
+    """Column n of `[m, SIZE]`."""
+    return tl.sum(tl.where((tl.arange(0, SIZE) == n)[None, :], x, 0.0), 1)
+
+
+@triton.jit
+def row(x, n, SIZE: tl.constexpr):
+    """Row n of `[SIZE, m]`."""
+    return tl.sum(tl.where((tl.arange(0, SIZE) == n)[:, None], x, 0.0), 0)
+
+
+@triton.jit
+def carried(u, small_D):
+    """w of values in range, as `kernels.exponentials.carried`; values that no row of the block sees are cut off, not overflown."""
+    cut = tl.where(small_D, SMALL_RANGE, RANGE)[None, :]
+    u = tl.minimum(tl.maximum(u, -cut), cut)
+    return tl.where(small_D[None, :], expm1(u), tl.exp(u))
