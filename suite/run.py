@@ -15,7 +15,7 @@ from torch import nn
 
 import tasks
 from backbones.mixers import registry
-from suite import baselines, checkpoint, home, provenance, record
+from suite import baselines, checkpoint, forecast_plot, home, provenance, record
 from suite.budget import check
 from suite.build import Backbone, build_backbone
 from suite.config import RunConfig
@@ -31,6 +31,7 @@ from suite.signals import Interrupted, StopSignal
 from suite.tracker import Tracker
 from suite.train import Diverged, FitResult, Trainer, loader_workers
 from tasks.base import DataError, Task
+from tasks.forecasting import ForecastTask
 
 TRACEBACK = "traceback.txt"
 UNITS = {"language": "sequences", "vision": "images", "forecasting": "windows", "recall": "sequences"}
@@ -169,6 +170,8 @@ def _carry_out(job: Job) -> Outcome:
         stop.unshield()
         if isinstance(job.selected, Backbone):
             _show_attention(job, job.selected, tracker, progress)
+        if job.selected is not None and isinstance(job.task, ForecastTask):
+            _show_forecasts(job, job.selected, job.task, tracker, progress)
         _close_tracking(job, made, tracker, progress)
         if made.mlflow is None and tracker.run is not None:  # a run shorter than the store's start
             made = made.model_copy(update={"mlflow": {"run_id": tracker.run.run_id, "uri": tracker.run.uri}})
@@ -231,6 +234,15 @@ def _show_attention(job: Job, selected: Backbone, tracker: Tracker, progress: Tr
             tracker.artifact_file(draw(maps, job.folder / PICTURE))
     except Exception as problem:
         progress.warn(f"the attention maps could not be shown: {type(problem).__name__}: {first_line(problem)}")
+
+
+def _show_forecasts(job: Job, selected: nn.Module, task: ForecastTask, tracker: Tracker, progress: TrainingProgress) -> None:
+    """Tracks a picture of a few forecasts against what came. The record is written: nothing here may cost it."""
+    try:
+        path = job.folder / forecast_plot.PICTURE
+        tracker.artifact_file(forecast_plot.draw_forecasts(selected, task, job.device, job.config.train.precision, path))
+    except Exception as problem:
+        progress.warn(f"the forecasts could not be shown: {type(problem).__name__}: {first_line(problem)}")
 
 
 def _test(job: Job, model: nn.Module) -> tuple[dict[str, float], int]:

@@ -157,6 +157,11 @@ class ForecastTask(Task):
         self.load()
         return len(self._scored[split])
 
+    def windows(self, split: Split, places: NDArray[np.int64]) -> Batch:
+        """Some of the scored windows of a split, by their place in `eval_batches`."""
+        self.load()
+        return self._batch(split, self._scored[split][places])
+
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         return F.mse_loss(outputs.float(), batch.targets)
 

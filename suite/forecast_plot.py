@@ -1,0 +1,47 @@
+"""Pictures of forecasts against what came: a few test windows of the selected model, after its record is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from suite.evaluate import autocast, eval_mode
+from tasks.forecasting import ForecastTask
+
+PICTURE = "forecasts.png"
+WINDOWS, CHANNELS = 3, 3  # at most, spread evenly over the test part and over the series
+
+
+@torch.no_grad()
+def draw_forecasts(model: nn.Module, task: ForecastTask, device: torch.device, precision: str, path: Path) -> Path:
+    """A row a window, a column a series, in standardised values: the end of what was read, what came, and the forecast."""
+    from matplotlib.figure import Figure
+
+    places = np.unique(np.linspace(0, task.n_examples("test") - 1, WINDOWS).astype(np.int64))
+    batch = task.windows("test", places)
+    with eval_mode(model), autocast(device, precision):
+        forecast_BHC = model(batch.inputs.to(device)).float().cpu()
+    channels = np.unique(np.linspace(0, forecast_BHC.shape[2] - 1, CHANNELS).astype(np.int64)).tolist()
+    figure = Figure(figsize=(4.2 * len(channels), 2.2 * len(places) + 0.4), layout="constrained")
+    axes = figure.subplots(len(places), len(channels), squeeze=False)
+    for row, place in enumerate(places.tolist()):
+        for column, channel in enumerate(channels):
+            _panel(axes[row][column], batch.inputs[row, :, channel], batch.targets[row, :, channel], forecast_BHC[row, :, channel])
+            axes[row][column].set_title(f"test window {place}, series {channel + 1}", fontsize=8)
+    axes[0][0].legend(fontsize=7)
+    figure.suptitle(f"{task.name}: forecasts of {forecast_BHC.shape[1]} steps against what came (standardised)", fontsize=9)
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _panel(axis: Any, read_N: Tensor, came_H: Tensor, forecast_H: Tensor) -> None:
+    """One series of one window; step 0 is the last one that was read."""
+    horizon = len(came_H)
+    shown = read_N[-2 * horizon :]
+    axis.plot(np.arange(1 - len(shown), 1), shown.numpy(), color="0.6", linewidth=0.9, label="read")
+    axis.plot(np.arange(1, horizon + 1), came_H.numpy(), color="black", linewidth=0.9, label="came")
+    axis.plot(np.arange(1, horizon + 1), forecast_H.numpy(), color="C3", linewidth=1.1, label="forecast")

@@ -1,0 +1,80 @@
+"""Forecasting runs: what validation may see, the searched track's board, and the pictures of forecasts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tasks
+from suite import board
+from suite.resolve import resolve
+from suite.run import start
+from tasks.published_series import Exchange
+from tests.suite.tiny import made_record, tiny_config
+from tests.tasks.series_files import write_exchange
+
+SMALL = ("dim=32", "model.heads=2", "depth=1", "ffn_width=88", "batch_size=8", "steps=6", "evals=3", "valid_limit=8", "test_limit=8")
+
+
+@pytest.fixture(autouse=True)
+def _untracked(monkeypatch):
+    monkeypatch.setenv("SUITE_TRACKING", "off")
+
+
+@pytest.mark.slow
+def test_no_test_window_has_a_part_in_training_or_selection(tmp_path, runs):
+    """Other values in the test part change the test figures and nothing else of the run."""
+    plain = write_exchange(tmp_path)
+    lines = plain.read_text().splitlines()
+    valid_end = Exchange()._ends(Exchange.rows)[1]
+    changed = [line if i <= valid_end else line + "1" for i, line in enumerate(lines)]
+    other = tmp_path / "other.csv"
+    other.write_text("\n".join(changed))
+    config = resolve(task="exchange", mixer="softmax", scale="board", horizon=8, sets=SMALL)
+    a, b = (start(config, data_dir=path, device="cpu").record for path in (plain, other))
+    assert a.status == b.status == "finished"
+    assert a.data != b.data
+    assert a.loss_trace == b.loss_trace
+    assert a.selection == b.selection
+    assert a.metrics["valid"] == b.metrics["valid"]
+    assert a.metrics["test"] != b.metrics["test"]
+    assert a.n_evaluated == {"valid": 8, "test": 8}
+
+
+def test_a_few_test_windows_are_drawn_against_what_came_and_tracked(runs):
+    made = start(tiny_config("household-power"), data_dir=None, device="cpu")
+    picture = runs / made.record.id / "forecasts.png"
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
+        assert len(np.unique(np.asarray(image.convert("L")))) > 10
+    assert '"path":"forecasts.png"' in (runs / made.record.id / "tracking.jsonl").read_text().replace('": "', '":"')
+    task = tasks.get("household-power")(tiny_config("household-power").data)
+    scored = next(task.eval_batches("test", 16))
+    some = task.windows("test", np.array([0, 15]))
+    assert torch.equal(some.targets, scored.targets[[0, 15]])
+    assert torch.equal(some.inputs, scored.inputs[[0, 15]])
+
+
+@pytest.mark.slow
+def test_a_picture_that_cannot_be_drawn_costs_no_record(runs, monkeypatch, capsys):
+    monkeypatch.setattr("suite.forecast_plot.draw_forecasts", lambda *_: 1 / 0)
+    made = start(tiny_config("household-power"), data_dir=None, device="cpu").record
+    assert made.status == "finished"
+    assert "the forecasts could not be shown: ZeroDivisionError" in " ".join(capsys.readouterr().err.split())
+
+
+def test_of_the_searched_look_backs_the_board_keeps_the_one_that_validation_chose():
+    def trial(look_back, valid, test):
+        sets = ("track=searched", f"look_back={look_back}")
+        return made_record(
+            task="etth1", metric="mse", higher=False, domain="forecasting", sets=sets, valid=valid, value=test, name=f"l{look_back}"
+        )
+
+    records = [trial(96, 0.5, 0.1), trial(336, 0.3, 0.4), trial(720, 0.4, 0.2)]
+    [shown] = board.boards(records)
+    assert [(row.mixer, row.mean) for row in shown.rows] == [("softmax (look_back=336)", 0.4)]
+    assert shown.other_rates == 2
+    fixed = made_record(task="etth1", metric="mse", higher=False, domain="forecasting", name="fixed")
+    assert len(board.boards([*records, fixed])) == 2
