@@ -56,13 +56,13 @@ def plain_form(cls: type[Mixer]) -> PlainForm | None:
     return offered
 
 
-def pick_device(cls: type[Mixer]) -> torch.device:
+def pick_device(cls: type[Mixer], name: str) -> torch.device:
     """The CPU, or a GPU for a mixer that runs on nothing else. Raises MixerError where it cannot run here."""
     if not cls.obstacle(CPU):
         return CPU
     if torch.cuda.is_available() and not cls.obstacle(torch.device("cuda")):
         return torch.device("cuda")
-    raise MixerError(f"mixer {cls.__qualname__} cannot run here: {cls.obstacle(CPU)}")
+    raise MixerError(f"mixer {name!r} cannot run here: {cls.obstacle(CPU)}")
 
 
 def run_check(check: Check, cls: type[Mixer], causal: bool, plain: PlainForm | None = None, device: torch.device = CPU) -> CheckResult:
@@ -94,7 +94,7 @@ def run_checks(
     known = {c.id for c in CHECKS}
     if only is not None and not set(only) <= known:
         raise MixerError(f"unknown check {min(set(only) - known)!r}; the checks are {', '.join(c.id for c in CHECKS)}")
-    device = pick_device(cls)
+    device = pick_device(cls, mixer if isinstance(mixer, str) else cls.__qualname__)
     chosen = [c for c in CHECKS if (c.id in only if only is not None else slow or not c.slow)]
     return [run_check(check, cls, causal, plain, device) for check in chosen for causal in (True, False)]
 

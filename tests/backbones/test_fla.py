@@ -145,9 +145,9 @@ def test_a_cpu_is_refused_by_name_before_a_kernel_fails() -> None:
 
 @needs_fla
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_the_contract_holds_in_tritons_interpreter(name: str) -> None:
-    checks = "config,rows,padding,step,state-size,live-parameters,reset"
+@pytest.mark.parametrize("name", ["fla/gla", "fla/simple-gla", "fla/retnet", "fla/delta-net", "fla/gated-deltanet", "fla/kda"])
+def test_rows_and_decoding_state_hold_in_tritons_interpreter(name: str) -> None:
+    checks = "rows,state-size"
     variables = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-m", "tests.backbones.fla_interpreted", name, checks],

@@ -7,11 +7,12 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
-from backbones.mixers import registry
+from backbones.mixers import fla_mixer, registry
 from suite import record
 from tests.suite.tiny import tiny_arguments
 
@@ -250,6 +251,36 @@ def test_a_package_that_also_registers_its_mixer_is_still_a_package(installed):
         assert registry.origin("averaging") == "averaging-mixers 1.2"
     finally:
         registry._registered.pop("averaging")
+
+
+# --- Layers of another library --------------------------------------------------------------------------------------------------------
+
+TASK = ("--task", "sotu", "--mixer", "fla/gla")
+
+
+@pytest.mark.parametrize("arguments", [("check", "fla/gla"), ("budget", *TASK), ("run", *TASK)], ids=lambda a: a[0])
+def test_layers_whose_library_is_missing_say_what_to_install(suite, runs, monkeypatch, arguments):
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(fla_mixer, "version", missing)
+    ended = suite(*arguments)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert ended.err.endswith("flash-linear-attention is not installed: pip install 'mixer-suite[fla]'\n")
+    assert not runs.exists()
+    row = next(row for row in json.loads(suite("list", "mixers", "--json").out) if row["name"] == "fla/gla")
+    assert (row["available"], row["causal"], row["bidirectional"], row["domains"]) == (False, True, False, ["language", "recall"])
+    assert "mixer-suite[fla]" in row["reason"]
+
+
+@pytest.mark.parametrize("arguments", [("check", "fla/gla"), ("run", *TASK, "--device", "cpu")], ids=lambda a: a[0])
+def test_layers_that_need_a_gpu_say_so_before_anything_starts(suite, runs, monkeypatch, arguments):
+    monkeypatch.setattr(fla_mixer, "version", lambda name: "0.6.0")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    ended = suite(*arguments)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert "mixer 'fla/gla' cannot run here: fla's kernels are Triton and need a GPU, 'cpu' was given" in ended.err
+    assert not runs.exists()
 
 
 @pytest.mark.slow
