@@ -145,7 +145,9 @@ def test_a_cpu_is_refused_by_name_before_a_kernel_fails() -> None:
 
 @needs_fla
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fla/gla", "fla/simple-gla", "fla/retnet", "fla/delta-net", "fla/gated-deltanet", "fla/kda"])
+@pytest.mark.parametrize(
+    "name", ["fla/gla", "fla/simple-gla", "fla/retnet", "fla/delta-net", "fla/gated-deltanet", "fla/kda", "fla/hgrn2", "fla/mamba2"]
+)
 def test_rows_and_decoding_state_hold_in_tritons_interpreter(name: str) -> None:
     checks = "rows,state-size"
     variables = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
