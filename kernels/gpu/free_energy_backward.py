@@ -192,9 +192,10 @@ def gradients(
     d_free = torch.where(small, -z * torch.expm1(-rho.clamp(-2 * SMALL_RANGE, 2 * SMALL_RANGE)), z).sum(-1)
     bounded_z = z * torch.exp(-rho.clamp(-RANGE, RANGE))
     g_q, g_k, g_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    batch_heads, config = q.shape[0] * q.shape[2], backward_config(v.dtype, shared["K"], shared["D"])
+    batch_heads, config = q.shape[0] * q.shape[2], backward_config(exact=False)
     g_beta = beta.new_empty(q.shape[0], blocks(k.shape[1], config["N"]), *beta.shape)
     for exact in (False, True):
+        config = backward_config(exact)
         given = dict(shared, g_mu=grad_mu, z=z if exact else bounded_z, rho=rho, lse=lse, d_mu=d_mu, d_free=d_free, EXACT=exact)
         launch(queries_kernel, (blocks(q.shape[1], config["M"]), batch_heads), config, **given, g_q=g_q)
         launch(keys_kernel, (g_beta.shape[1], batch_heads), config, **given, g_k=g_k, g_v=g_v, g_beta=g_beta)
@@ -202,6 +203,6 @@ def gradients(
     return g_q, g_k, g_v, to_beta
 
 
-def backward_config(dtype: torch.dtype, K: int, D: int) -> Config:
-    """Small tiles: five products' operands and three sums live at once."""
-    return Config.of(warps=4, stages=1, M=32, N=32)
+def backward_config(exact: bool) -> Config:
+    """Small tiles: five products' operands and three sums live at once. Blocks of keys are of one size, since the two variants add up."""
+    return Config.of(warps=8 if exact else 4, stages=1, M=32, N=32)
