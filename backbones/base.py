@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from timm.layers import DropPath, trunc_normal_
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -64,6 +63,14 @@ class SwiGLU(nn.Module):
         return self.down(gated_silu(self.gate_up(x_BTD)))
 
 
+def _noise(dropout: float, drop_path: float) -> nn.Module:
+    if not (dropout or drop_path):
+        return nn.Identity()
+    from timm.layers import DropPath  # as dear to import as torch, and few commands draw noise
+
+    return nn.Sequential(nn.Dropout(dropout), DropPath(drop_path))
+
+
 class Block(nn.Module):
     """`x + mixer(norm(x))`, then `x + ffn(norm(x))`."""
 
@@ -72,7 +79,7 @@ class Block(nn.Module):
         self.norm_mixer, self.norm_ffn = RMSNorm(dim), RMSNorm(dim)
         self.mixer = registry.get(layer.mixer)(layer.config, dim, length)
         self.ffn = SwiGLU(dim, layer.ffn_width)
-        self.drop = nn.Sequential(nn.Dropout(dropout), DropPath(drop_path)) if dropout or drop_path else nn.Identity()
+        self.drop = _noise(dropout, drop_path)
 
     def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
         x_BTD = x_BTD + self.drop(self.mixer(self.norm_mixer(x_BTD), context))
@@ -123,7 +130,7 @@ class Trunk(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws all parameters anew; each mixer draws its own. Residual outputs of the FFN shrink with depth (GPT-2)."""
-        trunc_normal_(self.positions, std=0.02)
+        nn.init.trunc_normal_(self.positions, std=0.02)
         for block in self._blocks():
             nn.init.normal_(block.ffn.gate_up.weight, std=1 / math.sqrt(self.config.dim))
             width = block.ffn.down.in_features

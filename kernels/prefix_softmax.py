@@ -36,6 +36,7 @@ def prefix_softmax_read(logits_BTH: Tensor, v_BTHw: Tensor, causal: bool, mask_B
 
 
 def prefix_softmax_step(logit_BH: Tensor, v_BHw: Tensor, mass_BH: Tensor, y_BHw: Tensor) -> tuple[Tensor, Tensor]:
-    """One token: (L, y) from the ones before, which begin as (HIDDEN, 0)."""
-    new_BH1 = (logit_BH - mass_BH).sigmoid()[..., None]
-    return torch.logaddexp(mass_BH, logit_BH), torch.lerp(y_BHw, v_BHw, new_BH1)
+    """One token: (L, y) from the ones before, which begin as (HIDDEN, 0). L in fp64: at logits of 10³ fp32 keeps four decimals of it."""
+    wide_BH = logit_BH.double()
+    new_BH1 = (wide_BH - mass_BH).sigmoid()[..., None].to(v_BHw.dtype)
+    return torch.logaddexp(mass_BH, wide_BH), torch.lerp(y_BHw, v_BHw, new_BH1)

@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 import tasks
+from backbones.mixers import registry
+from backbones.mixers.base import Mixer
 from backbones.mixers.registry import MixerError
 from suite import home, record
 from suite.baselines import is_baseline
@@ -172,14 +174,22 @@ def _row(records: list[Record]) -> Row:
 
 
 def _options_off_default(made: Record) -> str:
-    """Options and tuned rates that differ from the usual ones, for telling rows of one mixer apart."""
-    usual = _usual_options(made)
+    """What a mixer wants said of its rows, and the options and tuned rates that differ from the usual ones."""
+    usual, solved, cls = _usual_options(made), made.certificate.get("mixer_options", {}), _class(made)
+    named = {name: solved[name] for name in cls.board_options if name in solved} if cls else {}
     given = {name: value for name, value in made.config["mixer_options"].items() if usual and value not in (None, usual[name])}
-    switches = [f"{name}={'on' if value is True else 'off' if value is False else value}" for name, value in given.items()]
+    given = {**named, **{name: value for name, value in given.items() if name not in named}}
+    switches = [cls.board_note] if cls and cls.board_note else []
+    switches += [f"{name}={'on' if value is True else 'off' if value is False else value}" for name, value in given.items()]
     shipped, train = _shipped(made)["train"], made.config["train"]
     switches += [f"{name}={train[name]:g}" for name in TUNED if train[name] != shipped[name]]
     switches += [f"{name}={made.config['data'][name]}" for name in sorted(_task_options(made).tuned())]
     return f" ({', '.join(switches)})" if switches else ""
+
+
+def _class(made: Record) -> type[Mixer] | None:
+    """The mixer's class, where it is the suite's own: no board runs other code."""
+    return registry.get(made.mixer) if made.config.get("mixer_origin") == "built-in" and made.mixer in registry.names() else None
 
 
 def _usual_options(made: Record) -> dict[str, Any] | None:
@@ -233,6 +243,8 @@ def _notes(board: Board) -> str:
     notes = ["ordered by the mean over seeds (± sample standard deviation); an order, not a significance test"]
     if board.other_rates:
         notes.append(f"{board.other_rates} row(s) of other learning rates or weight decays not shown: validation chose")
+    if any("host form" in row.mixer for row in board.rows):
+        notes.append("host form: positive, normalised weights of that kind, not the full published layer of the name")
     if len({made.hardware.device for row in board.rows for made in row.records}) > 1:
         notes.append("runs of different devices: compare no speeds or memory")
     if board.unfinished:
@@ -269,6 +281,7 @@ def plain(board: Board) -> dict[str, Any]:
             {
                 "place": row.place, "mixer": row.mixer, "matched": row.first.certificate["matched"], "mean": row.mean, "sd": row.spread,
                 "seeds": [made.seed for made in row.records], "runs": [made.id for made in row.records],
+                "mixer_options": row.first.certificate.get("mixer_options", {}),
                 "values": [made.metrics["test"][made.primary_metric] for made in row.records],
                 "parameters": row.first.certificate["parameters"], "ratio": row.first.certificate["ratio"],
                 "flops": row.first.certificate["flops"], "reference_flops": row.first.certificate["reference_flops"],

@@ -239,7 +239,7 @@ def generate(
 @app.command()
 def check(
     mixer: Annotated[str, typer.Argument(metavar="MIXER", help="A mixer's name, or path/to/file.py:Class.")],
-    slow: Annotated[bool, typer.Option("--slow", help="The expensive checks too (gradcheck, torch.compile).")] = False,
+    slow: Annotated[bool, typer.Option("--slow", help="The expensive checks too (gradcheck of every parameter, torch.compile).")] = False,
     as_json: opt.Json = False,
 ) -> None:
     """Runs the mixer contract on a mixer, your own file included, and shows what holds. Exit code 1 when something does not.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from backbones.base import Block
 from backbones.indicators import ShowsMap, indicators
+from backbones.mixers.base import Context
 from suite.build import Backbone
 from suite.evaluate import eval_mode
 from tasks.base import Task
@@ -40,7 +41,9 @@ def attention_maps(model: Backbone, task: Task, device: torch.device) -> dict[in
 def _keep_map(seen: dict[int, Tensor], number: int) -> Any:
     def hook(mixer: nn.Module, arguments: tuple[Any, ...]) -> None:
         assert isinstance(mixer, ShowsMap)
-        seen[number] = mixer.attention_map(*arguments).float().cpu()
+        map_BHTT = mixer.attention_map(*arguments).float().cpu()
+        constant_row = any(isinstance(given, Context) and given.constant_row for given in arguments)
+        seen[number] = map_BHTT[:-1] if constant_row else map_BHTT  # the constant sequence is no example
 
     return hook
 

@@ -218,6 +218,9 @@ def report_run(outcome: Outcome, *, quiet: bool) -> None:
         assert made.timing is not None
         out.print(f"[bold]{made.task} · {made.mixer} · {made.scale} · seed {made.seed}[/]")
         out.print(f"test {metric.name} {figure}, checkpoint of step {selection.step} chosen on validation; {made.timing.wall_s:.0f} s")
+        if "test_skip" in made.metrics:
+            skipped = format_metric(metric, made.metrics["test_skip"][metric.name])
+            out.print(f"without the layers that are not softmax: test {metric.name} {skipped}")
         one = [b for b in find_boards(made.task, None, made.scale) if any(made.id == r.id for row in b.rows for r in row.records)]
         if one:
             show_boards(one, as_markdown=False)

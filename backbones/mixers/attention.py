@@ -63,6 +63,7 @@ class Attention(Mixer):
         return softmax_map(q, k, self.config.causal, context.mask_BT)
 
     def init_state(self, batch: int, max_len: int) -> State:
+        self.require_causal()
         shape = (batch, max_len, self.config.heads, self.width)
         return State({name: self.out_proj.weight.new_zeros(shape) for name in ("k_BTHd", "v_BTHd")})
 

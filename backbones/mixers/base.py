@@ -83,6 +83,8 @@ class Mixer(nn.Module, ABC):
     capabilities: ClassVar[Capabilities] = Capabilities()
     paper: ClassVar[str] = ""  # "arXiv 2602.07160"
     summary: ClassVar[str] = ""  # one line for `suite list mixers`
+    board_options: ClassVar[tuple[str, ...]] = ()  # options that a board names even when the solver chose them: a verdict is about them
+    board_note: ClassVar[str] = ""  # what a board says of every row of this mixer
     package: ClassVar[str] = ""  # the distribution whose code it wraps, where that is not the suite's own
     no_weight_decay: ClassVar[frozenset[str]] = frozenset({"a_log", "w_beta"})  # last parts of names: rates, not weights
 
@@ -103,6 +105,13 @@ class Mixer(nn.Module, ABC):
     @abstractmethod
     def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
         """`[B, T, D]` to `[B, T, D]`."""
+
+    def require_causal(self) -> None:
+        """For `init_state`: what sees the whole sequence can't be read token by token."""
+        if not self.config.causal:
+            from backbones.mixers.registry import MixerError  # which imports this module
+
+            raise MixerError(f"{type(self).__name__}: only a causal mixer decodes; build it with causal=true")
 
     def init_state(self, batch: int, max_len: int) -> State:
         """An empty decoding state for `batch` sequences of at most `max_len` tokens. Causal mixers define it."""

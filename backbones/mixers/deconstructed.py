@@ -22,7 +22,7 @@ from backbones.mixers.prior import head_width, normal_
 from backbones.mixers.registry import register
 from kernels.prefix_softmax import HIDDEN, prefix_softmax_read, prefix_softmax_step
 from kernels.rows import gated_silu
-from kernels.taylor import feature_count, features, ratio, taylor_read, taylor_weights, with_ones
+from kernels.taylor import LEAST_MASS, feature_count, features, ratio, taylor_read, taylor_weights, with_ones
 
 EPS = 1e-5
 
@@ -85,9 +85,10 @@ class Taylor(ProjectedAttention):
     def attention_map(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
         q, k, _ = self.turned(x_BTD, context)
         w_BHTT = taylor_weights(q.transpose(1, 2), k.transpose(1, 2), self.config.causal, context.mask_BT)
-        return w_BHTT / w_BHTT.sum(-1, keepdim=True).clamp_min(0.25)
+        return w_BHTT / w_BHTT.sum(-1, keepdim=True).clamp_min(LEAST_MASS)
 
     def init_state(self, batch: int, max_len: int) -> State:
+        self.require_causal()
         shape = (batch, self.config.heads, feature_count(self.width), self.width + 1)
         return State({"sums_BHFw": self.out_proj.weight.new_zeros(shape)})
 
@@ -153,8 +154,10 @@ class QueryFree(ProjectedAttention):
         return masked_softmax(logits_BTH.transpose(1, 2)[:, :, None].expand(-1, -1, T, -1), self.config.causal, context.mask_BT)
 
     def init_state(self, batch: int, max_len: int) -> State:
+        self.require_causal()
         like, shape = self.out_proj.weight, (batch, self.config.heads)
-        return State({"mass_BH": torch.full_like(like.new_zeros(shape), HIDDEN), "y_BHd": like.new_zeros(*shape, self.width)})
+        mass_BH = like.new_full(shape, HIDDEN, dtype=torch.float64)
+        return State({"mass_BH": mass_BH, "y_BHd": like.new_zeros(*shape, self.width)})
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
         logits_B1H, v_B1Hd = self.logits(x_BD[:, None], context)
@@ -169,5 +172,5 @@ class QueryFree(ProjectedAttention):
 
     @classmethod
     def read_cost(cls, config: MixerConfig, dim: int, length: int) -> tuple[int, int]:
-        """Logits 2·D; the scan, a decay and an input a channel, 4·D."""
-        return 6 * dim, dim + config.heads
+        """Logits 2·D; the scan, a decay and an input a channel, 4·D. A mass in fp64 counts as two numbers."""
+        return 6 * dim, dim + 2 * config.heads

@@ -84,6 +84,7 @@ class ConstantQK(SplitProjection):
         return softmax_map(q, k, self.config.causal, context.mask_BT)
 
     def init_state(self, batch: int, max_len: int) -> State:
+        self.require_causal()
         """`batch` counts the constant row. Keys are kept for it alone, values for every row."""
         zeros, shape = self.out_proj.weight.new_zeros, (max_len, self.config.heads, self.width)
         return State({"k_1THd": zeros(1, *shape), "v_BTHd": zeros(batch, *shape)})

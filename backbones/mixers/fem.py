@@ -117,6 +117,7 @@ class Fem(Mixer):
         return prior_map(self.prior, self.prior.prepare(x_BTD, keys, context), x_BTD)
 
     def init_state(self, batch: int, max_len: int) -> State:
+        self.require_causal()
         like = self.out_proj.weight
         tensors = self.prior.init_state(batch, max_len, like, self.config.lse)
         if self.convolution is not None:

@@ -49,6 +49,7 @@ class HyperMixer(Mixer):
     Config = HyperConfig
     capabilities = Capabilities()
     paper = "arXiv 2602.12601"
+    board_options = ("rank", "d_qk")  # a verdict at rank 1 is not one on the method
     no_weight_decay = frozenset({"taps", "lag_p"})  # they start at the identity, not at zero weights
     name: ClassVar[str]
     sets: ClassVar[int]  # score sets
@@ -159,8 +160,7 @@ class HyperMixer(Mixer):
 
     def init_state(self, batch: int, max_len: int) -> State:
         self._refuse_longer(max_len)
-        if not self.config.causal:
-            raise MixerError(f"{self.name}: only a causal mixer decodes; build it with causal=true")
+        self.require_causal()
         heads, zeros = self.config.heads, self.out_proj.weight.new_zeros
         tensors = {
             "k_SHBTd": zeros(self.sets, heads, batch, max_len, self.d_qk // heads // self.sets),

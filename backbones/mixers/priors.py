@@ -78,6 +78,7 @@ class HostMixer(Mixer):
 
     Config = MixerConfig
     Host: ClassVar[type[Prior]]
+    board_note = "host form"  # positive and normalised weights: not the full layer of the same name
 
     def __init__(self, config: MixerConfig, dim: int, length: int) -> None:
         super().__init__(config, dim, length)
@@ -113,6 +114,7 @@ class HostMixer(Mixer):
         return prior_map(self.prior, self.prior.prepare(x_BTD, keys, context), x_BTD)
 
     def init_state(self, batch: int, max_len: int) -> State:
+        self.require_causal()
         return State(self.prior.init_state(batch, max_len, self.out_proj.weight, free_energy=False))
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
@@ -144,6 +146,7 @@ class Softmax(HostMixer):
     """Softmax attention with rotary positions; 4D² parameters: the reference of every budget."""
 
     Host = SoftmaxPrior
+    board_note = ""
     paper = "arXiv 1706.03762"
     summary = "softmax attention, rotary positions: the reference"
 

@@ -190,5 +190,5 @@ def test_widths_that_do_not_fit_are_refused_in_one_line(options: dict[str, int],
 
 
 def test_a_mixer_that_is_not_causal_does_not_decode() -> None:
-    with pytest.raises(MixerError, match="hypermlp: only a causal mixer decodes"):
+    with pytest.raises(MixerError, match="only a causal mixer decodes"):
         build(HyperMLP, causal=False).init_state(1, 4)

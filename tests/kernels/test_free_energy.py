@@ -83,6 +83,29 @@ def test_it_is_the_formula(causal: bool, key: int, tokens: int, size: float, bet
         assert close(got, wanted, FP64 if beta * size > 1e-2 else 1e-7)
 
 
+@pytest.mark.parametrize("tokens", [63, 64, 65, 128, 257])
+def test_blocks_of_rows_are_right_at_their_edges(tokens: int) -> None:
+    """The first value out of range stands in the first, second or third block of rows."""
+    q, k, v = problem(tokens)
+    for at in {0, min(63, tokens - 1), tokens // 2, tokens - 1}:
+        late = v.clone()
+        late[:, at] += 150.0
+        assert implementation(late, betas(1.9)) == "exact rows"
+        for got, wanted in zip(free_energy_read(q, k, late, betas(1.9), True), by_rows(q, k, late, 1.9), strict=True):
+            assert close(got, wanted, FP64)
+
+
+def by_rows(q: Tensor, k: Tensor, v: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """(μ, F), causal, all rows at once in fp64."""
+    return softmax_mean(q, k, v), by_loop_rows(q, k, beta * v) / beta
+
+
+def softmax_mean(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    scores = torch.einsum("bshk,bthk->bhst", q, k) / q.shape[-1] ** 0.5
+    hidden = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+    return torch.einsum("bhst,bthd->bshd", scores.masked_fill(hidden, -torch.inf).softmax(-1), v)
+
+
 def test_channels_of_small_and_of_large_beta_go_together() -> None:
     q, k, v = problem(20)
     mixed = torch.tensor([[1e-6, 0.1, 1.9, 8.0], [5.0, 0.4, 0.6, 1e-4]], dtype=torch.float64)

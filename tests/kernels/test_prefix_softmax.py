@@ -82,3 +82,14 @@ def test_steps_equal_the_whole_even_at_large_logits() -> None:
     for t in range(33):
         mass, y = prefix_softmax_step(logits[:, t], v[:, t], mass, y)
         torch.testing.assert_close(y, whole[:, t], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e2, 1e3, 5e3])
+def test_steps_in_fp32_keep_the_whole_ones_digits_at_large_logits(size: float) -> None:
+    draw = torch.Generator().manual_seed(3)
+    logits, v = size * torch.randn(1, 1024, 2, generator=draw), torch.randn(1, 1024, 2, 4, generator=draw)
+    whole = prefix_softmax_read(logits.double(), v.double(), causal=True)
+    mass, y = torch.full((1, 2), HIDDEN, dtype=torch.float64), torch.zeros(1, 2, 4)
+    for t in range(1024):
+        mass, y = prefix_softmax_step(logits[:, t], v[:, t], mass, y)
+        assert float((y - whole[:, t]).abs().max()) <= FP32_SCAN * float(whole.abs().max())

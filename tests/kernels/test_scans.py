@@ -186,3 +186,15 @@ def test_channelwise_reads_have_the_numerical_gradients(tokens: int) -> None:
     k, v = normal(1, tokens, 2).requires_grad_(), normal(1, tokens, 2, 2, seed=1).requires_grad_()
     assert torch.autograd.gradcheck(channelwise_read, (k, v))
     assert torch.autograd.gradcheck(channelwise_log_read, (k, v[:, :, 0]))
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.02, -0.02])
+def test_channelwise_reads_keep_fp32_digits_over_4096_tokens(drift: float) -> None:
+    """Keys that drift by 80 over the sequence: the newest tokens weigh all, or the oldest."""
+    k = normal(1, 4096, 3, dtype=torch.float32) + drift * torch.arange(4096.0)[:, None]
+    v, u = normal(1, 4096, 3, seed=1, dtype=torch.float32), 30 * normal(1, 4096, 3, seed=2, dtype=torch.float32)
+    rows = [0, 99, 4095]
+    mean = torch.stack([(k.double()[:, : t + 1].softmax(1) * v.double()[:, : t + 1]).sum(1) for t in rows], 1)
+    assert close(channelwise_read(k, v[:, :, None])[:, rows, 0], mean, FP32_SCAN)
+    wanted = (k.double() + u.double()).logcumsumexp(1) - k.double().logcumsumexp(1)
+    assert close(channelwise_log_read(k, u), wanted, FP32_SCAN)

@@ -22,12 +22,23 @@ def only(records):
 def forecast(mixer, value, **more):
     return made_record(mixer, value, task="household-power", metric="mse", higher=False, domain="forecasting", **more)
 
+
 CERTIFIED = made_record().certificate
 
 
 def test_an_accuracy_is_ordered_from_high_to_low():
     rows = only([made_record("softmax", 0.5), made_record("fem", 0.7), made_record("no-mixing", 0.6)]).rows
     assert [(row.mixer, row.place) for row in rows] == [("fem", 1), ("no-mixing", 2), ("softmax", 3)]
+
+
+def test_a_row_names_what_its_verdict_is_about():
+    solved = {**CERTIFIED, "mixer_options": {"heads": 2, "rank": 1, "d_qk": 16}}
+    hyper = made_record("hypermlp", 0.5).model_copy(update={"certificate": solved})
+    found = only([hyper, made_record("gla", 0.6), made_record("softmax", 0.4)])
+    assert [row.mixer for row in found.rows] == ["gla (host form)", "hypermlp (rank=1, d_qk=16)", "softmax"]
+    assert "host form: positive, normalised weights" in board.markdown(found)
+    assert board.plain(found)["rows"][1]["mixer_options"]["d_qk"] == 16
+    assert "host form" not in board.markdown(only([made_record("softmax", 0.4)]))
 
 
 def test_an_error_is_ordered_from_low_to_high():

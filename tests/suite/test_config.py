@@ -117,7 +117,7 @@ def test_the_mixers_heads_follow_the_models_unless_they_are_given():
 
 @pytest.mark.parametrize("task", tasks.names())
 def test_the_task_decides_whether_a_mixer_is_causal(task):
-    assert resolve(task=task, mixer="fem").mixer_options.causal == (tasks.get(task).domain == "language")
+    assert resolve(task=task, mixer="fem").mixer_options.causal == (tasks.get(task).domain in ("language", "recall"))
 
 
 def test_what_was_written_is_read_back_equal():
@@ -149,6 +149,9 @@ def test_a_hybrid_layout_resolves_to_layers_of_the_backbone(layout):
     assert resolve_hybrid("bottom", 6) == (4, 5, 6)
     assert resolve_hybrid("middle", 8) == (1, 2, 7, 8)
     assert resolve_hybrid("bilateral", 6) == (1, 6)
+    assert resolve_hybrid("quarter", 12) == (4, 8, 12)
+    assert resolve_hybrid("first", 6) == (1,)
+    assert resolve_hybrid("last", 6) == (6,)
 
 
 @pytest.mark.parametrize(("layout", "depth"), [("quarter", 3), ("middle", 3), ("even", 1), ("first", 1), ("1,2,3", 3), ("bilateral", 2)])
@@ -207,7 +210,8 @@ def test_scales_grow(task):
     for small, large in pairwise(made):
         assert small.model.dim <= large.model.dim
         assert small.model.depth <= large.model.depth
-        assert small.train.steps * small.train.batch_size < large.train.steps * large.train.batch_size
+        if large.scale != "paper" or tasks.get(task).domain != "recall":  # published probes train on little: memorisation on 256 examples
+            assert small.train.steps * small.train.batch_size < large.train.steps * large.train.batch_size
     assert all(sequence_length(tasks.get(task)(c.data).spec) >= 9 for c in made)
 
 
