@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 from backbones.mixers import registry
 from backbones.mixers.base import Context, MixerConfig, State
+from kernels.cpu.library import library
+from kernels.implementations import ran
 from kernels.rows import gated_silu, rms_norm
 
 
@@ -61,6 +63,11 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         return self.down(gated_silu(self.gate_up(x_BTD)))
+
+
+def implementations(device: torch.device) -> dict[str, str]:
+    """Which forms of the kernels run: on a GPU by kernel, of what ran so far; on a CPU whether the compiled ones are there."""
+    return ran() if device.type == "cuda" else {"cpu": "c++" if library() else "pytorch"}
 
 
 def _noise(dropout: float, drop_path: float) -> nn.Module:

@@ -1,12 +1,13 @@
 """Which implementation of a kernel runs: the Triton one for tensors on a GPU, PyTorch's otherwise. Never without a word.
 
-`triton_form` decides a call; `ran` tells what ran on GPUs in this process, for a record. A Triton kernel that can't run (no driver, a width
+Triton's are chosen only when the variable `SUITE_TRITON_KERNELS` is "on": they have not been run on a GPU yet. `triton_form` decides a call; `ran` tells what ran on GPUs in this process, for a record. A Triton kernel that can't run (no driver, a width
 or dtype that it doesn't take, a failure to compile) is announced once with its reason, and PyTorch runs in its place. Inside a graph of
 torch.compile the PyTorch form is traced (`kernels.opaque` keeps most kernels out of such graphs, and they choose when they run).
 """
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+ASKED = "SUITE_TRITON_KERNELS"  # "on" asks for them: compiled and interpreted they were looked at, but they have not run on a GPU yet
 R = TypeVar("R")
 _ran: dict[str, set[str]] = {}
 _broken: set[str] = set()
@@ -39,7 +41,7 @@ def triton_form(name: str, tensor: Tensor, *asked: Any) -> Any | None:
     if tensor.device.type != "cuda" or torch.compiler.is_compiling():
         return None
     module: Any = None
-    if name not in _broken:
+    if name not in _broken and os.environ.get(ASKED, "off") == "on":
         reason = _no_driver()
         if reason is None:
             module = import_module(f"kernels.gpu.{name}")

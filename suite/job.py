@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from backbones.base import implementations
 from suite import provenance
 from suite.budget import Certificate, Plan
 from suite.config import RunConfig
@@ -78,7 +79,7 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
         selection=Selection(step=result.best.step, metric=task.primary.name, value=result.best.value) if result else None,
         loss_trace=job.trace,
         code=job.code, versions=provenance.versions(), hardware=job.hardware,
-        precision=job.precision, timing=_timing(job, result) if result else None,
+        precision=job.precision, implementations=implementations(job.device), timing=_timing(job, result) if result else None,
         peak_memory_bytes=provenance.peak_memory_bytes(job.device), resumed_at=job.resumed_at,
         mlflow={"run_id": tracked.run_id, "uri": tracked.uri} if tracked else None,
     )  # fmt: skip

@@ -15,6 +15,7 @@ import torch
 import suite.run
 import suite.train
 import tasks
+from kernels.cpu.library import library
 from suite import board, home, record
 from suite.record import Record
 from suite.run import Outcome, resume, start
@@ -64,6 +65,7 @@ def test_a_run_writes_a_whole_record(task, runs):
     assert made.selection.value == made.metrics["valid"][its_task.primary.name]
     assert made.timing.data_share + made.timing.bookkeeping_share < 1
     assert made.identity == tiny_config(task, "fem", *solved(made)).identity
+    assert made.implementations == {"cpu": "c++" if library() else "pytorch"}
     assert Path(outcome.path).stat().st_size < record.MAX_BYTES
     assert not list(outcome.path.parent.glob(".*"))  # no half-written files
 

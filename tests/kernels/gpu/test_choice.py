@@ -21,7 +21,8 @@ from kernels.scan import diagonal_scan
 
 
 @pytest.fixture(autouse=True)
-def _account() -> Iterator[None]:
+def _account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("SUITE_TRITON_KERNELS", "on")
     implementations.forget()
     yield
     implementations.forget()
@@ -39,6 +40,15 @@ def test_cpu_tensors_ask_for_nothing_and_leave_no_account(monkeypatch: pytest.Mo
     diagonal_scan(torch.ones(1, 4, 2), torch.ones(1, 4, 2))
     free_energy_read(*(torch.ones(1, 4, 1, 2) for _ in range(3)), torch.ones(1, 2), True)
     assert ran() == {}
+
+
+def test_they_are_chosen_only_where_they_are_asked_for(on_gpu: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SUITE_TRITON_KERNELS")
+    monkeypatch.setattr(implementations, "import_module", lambda name: pytest.fail(f"{name} was imported"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert triton_form("scan", on_gpu, on_gpu) is None
+    assert ran() == {"scan": "pytorch"}
 
 
 def test_without_a_driver_it_is_said_once_and_pytorch_runs(on_gpu: torch.Tensor) -> None:
