@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from suite.resolve import SCALES
 from suite.run import Outcome, pick_device
 from suite.tracking import upload
 
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
 MIXER_ROW = (
     "name", "paper", "summary", "causal", "bidirectional", "mixes_tokens", "constant_state", "needs", "pays_in_ffn", "domains", "options",
 )  # fmt: skip
@@ -62,7 +63,7 @@ def describe_tasks() -> list[dict[str, Any]]:
     for name in tasks.names():
         cls = tasks.get(name)
         primary = cls().primary
-        data = "folder (--data-dir)" if cls.needs_data_dir else "embedded"
+        data = "synthetic" if cls.domain == "recall" else "folder (--data-dir)" if cls.needs_data_dir else "embedded"
         found.append({
             "name": name, "domain": cls.domain, "metric": primary.name, "higher_is_better": primary.higher_is_better,
             "data": data, "protocol": cls.protocol, "scales": list(SCALES), "summary": cls.summary,

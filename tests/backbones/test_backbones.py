@@ -159,13 +159,16 @@ def test_a_decoders_logits_do_not_depend_on_the_future(mixer):
 
 @pytest.mark.parametrize("mixers", [("softmax", "softmax"), ("fem", "softmax", "no-mixing")])
 def test_a_decoder_writes_token_by_token_what_it_reads_at_once(mixers):
-    model = decoder(*mixers)
+    assert_steps_give_what_forward_gives(decoder(*mixers))
+
+
+@torch.no_grad()
+def assert_steps_give_what_forward_gives(model: Decoder) -> None:
     ids = torch.randint(11, (2, 12))
     states, steps = model.init_state(2, 12), []
-    with torch.no_grad():
-        for t in range(12):
-            logits, states = model.step(ids[:, t], states)
-            steps.append(logits)
+    for t in range(12):
+        logits, states = model.step(ids[:, t], states)
+        steps.append(logits)
     assert torch.allclose(torch.stack(steps, 1), model(ids), rtol=0, atol=1e-10)
 
 

@@ -13,7 +13,7 @@ from suite.build import build_backbone
 from suite.constant_row import give_constant
 from suite.diagnosis import attention_maps
 from suite.resolve import resolve
-from tests.backbones.test_backbones import BACKBONES, decoder
+from tests.backbones.test_backbones import BACKBONES, assert_steps_give_what_forward_gives, decoder
 
 MIXERS = ("random-qk", "fixed-qk")
 SMALL = ["dim=16", "model.heads=2", "depth=2", "ffn_width=40"]
@@ -46,13 +46,7 @@ def test_a_decoder_writes_token_by_token_what_it_reads_at_once(mixers):
     model = decoder(*mixers)
     if model.trunk.takes_constant_row:
         constant_for(model)
-    ids = torch.randint(11, (2, 12))
-    states, steps = model.init_state(2, 12), []
-    with torch.no_grad():
-        for t in range(12):
-            logits, states = model.step(ids[:, t], states)
-            steps.append(logits)
-        assert torch.allclose(torch.stack(steps, 1), model(ids), rtol=0, atol=1e-10)
+    assert_steps_give_what_forward_gives(model)
 
 
 def built(task_name, mixer, seed=0, hybrid=None):
