@@ -1,0 +1,61 @@
+"""FLOPs as stated are those of the plain forms, to the last one, at every width and length; what PyTorch's counter cannot see is named."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from backbones.mixers import registry
+from backbones.mixers.base import Mixer
+from backbones.mixers.fem import Fem
+from suite.contract.costs import LENGTHS, WIDTHS
+from suite.contract.probe import Probe
+from tests.backbones.plain import load_plain_forms
+
+PLAIN = load_plain_forms()
+LONG = 1024
+
+
+def counted(name: str, dim: int, length: int) -> tuple[Mixer, int]:
+    """(the mixer, FLOPs of its plain form on one sequence), without memory."""
+    cls = registry.get(name)
+    probe = Probe(cls, causal=True)
+    case = probe.case(1, length, dim)
+    if case.constant_row:  # the constant row alone: what one sequence costs, the weights computed for it included
+        case = case.map(lambda z: z[-1:])
+    case = case.map(lambda z: z.to("meta"))
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+        mixer = cls(probe.config(dim, length), dim, length)
+        PLAIN[name](mixer, case.x_BTD, case.context)
+    return mixer, counter.get_total_flops()
+
+
+def elementwise(mixer: Mixer, name: str) -> int:
+    """FLOPs a token of scans, which are no matrix products: two a step and channel, for FEM's convolution and for each read of AFT."""
+    scans = 0
+    if isinstance(mixer, Fem) and mixer.convolution is not None:
+        scans += mixer.convolution.rank
+    if name.endswith("aft"):
+        scans += mixer.widths.values * (3 if isinstance(mixer, Fem) else 2)  # type: ignore[union-attr, operator]
+    return 2 * scans
+
+
+def assert_exact(name: str, dim: int, length: int) -> None:
+    mixer, flops = counted(name, dim, length)
+    stated = mixer.cost(mixer.config, dim, length).flops
+    assert length * (stated - elementwise(mixer, name)) == flops, (stated, flops / length, elementwise(mixer, name))
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_they_are_exact_at_a_small_width(name: str) -> None:
+    assert_exact(name, 64, 64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLAIN)
+def test_they_are_exact_at_every_width_and_length(name: str) -> None:
+    for dim in WIDTHS:
+        for length in LENGTHS:
+            if length < LONG or not name.startswith("fem"):  # loops over the tokens of FEM's convolution take long
+                assert_exact(name, dim, length)
