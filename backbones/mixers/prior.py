@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from backbones.mixers.base import Context
 from backbones.mixers.registry import MixerError
 
+MAP_COLUMNS = 32  # of an attention map, read at a time
+
 
 @dataclass(frozen=True)
 class Widths:
@@ -105,12 +107,16 @@ class Prior(nn.Module, ABC):
 
 
 def prior_map(prior: Prior, weights: Any, like_BTD: Tensor) -> Tensor:
-    """The weights themselves, `[B, H, T, T]`, read from one-hot values; where they differ by channel, their mean over a head's channels."""
+    """The weights themselves, `[B, H, T, T]`, read from one-hot values; where they differ by channel, their mean over a head's channels.
+    A few columns at a time: all at once would take T²·D numbers."""
     B, T, _ = like_BTD.shape
     H, d = prior.widths.heads, prior.widths.value
-    one_hot_TTd = torch.eye(T, dtype=like_BTD.dtype, device=like_BTD.device)[..., None].expand(-1, -1, d)
-    read_BTHw = prior.read(weights, one_hot_TTd.flatten(1)[None, :, None].expand(B, -1, H, -1))
-    return read_BTHw.unflatten(-1, (T, d)).mean(-1).transpose(1, 2)
+    one_hot_TT, columns = torch.eye(T, dtype=like_BTD.dtype, device=like_BTD.device), []
+    for some_TC in one_hot_TT.split(MAP_COLUMNS, dim=1):
+        values_T1w = some_TC[..., None].expand(-1, -1, d).flatten(1)[:, None]
+        read_BTHw = prior.read(weights, values_T1w.expand(B, -1, H, -1))
+        columns.append(read_BTHw.unflatten(-1, (-1, d)).mean(-1))
+    return torch.cat(columns, dim=-1).transpose(1, 2)
 
 
 def normal_(weight: Tensor) -> None:
