@@ -16,8 +16,9 @@ class Decoder(nn.Module):
 
     constant: Tensor
 
-    def __init__(self, trunk: TrunkConfig, vocab: int) -> None:
+    def __init__(self, trunk: TrunkConfig, vocab: int, embedding_std: float = 0.02) -> None:
         super().__init__()
+        self.embedding_std = embedding_std
         self.embedding = nn.Embedding(vocab, trunk.dim)
         self.trunk = Trunk(trunk)
         self.head = nn.Linear(trunk.dim, vocab, bias=False)
@@ -29,7 +30,7 @@ class Decoder(nn.Module):
         self.constant.copy_(ids_T)
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        nn.init.normal_(self.embedding.weight, std=self.embedding_std)
         nn.init.normal_(self.head.weight, std=1 / math.sqrt(self.head.in_features))
         self.trunk.reset_parameters()
 

@@ -37,7 +37,7 @@ def build_backbone(spec: InputSpec, model: ModelConfig, layers: Sequence[Layer])
     trunk = TrunkConfig(model.dim, sequence_length(spec), tuple(layers), drop_path=model.drop_path, dropout=model.dropout)
     match spec:
         case TextInput():
-            return Decoder(trunk, spec.vocab)
+            return Decoder(trunk, spec.vocab, model.embedding_std)
         case ImageInput():
             return VisionTransformer(trunk, spec.channels, spec.height, spec.width, spec.patch, spec.classes)
         case SeriesInput():

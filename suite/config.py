@@ -29,6 +29,7 @@ class ModelConfig(Strict):
     ffn_width: int = Field(default=344, ge=8, description="feed-forward width F of the softmax reference (about 8D/3)")
     drop_path: float = Field(default=0.0, ge=0, lt=1, description="stochastic depth at the last layer")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on what each sublayer adds")
+    embedding_std: float = Field(default=0.02, gt=0, description="standard deviation of fresh token embeddings (text and recall)")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelConfig:
