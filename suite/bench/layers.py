@@ -85,9 +85,8 @@ def decoding(name: str) -> Mapping[str, Work]:
     def work(start: State) -> Work:
         @torch.no_grad()
         def steps() -> None:
-            state = State(
-                dict(start.tensors), start.position
-            )  # growing caches are overwritten behind the position: the work stays the same
+            # growing caches are overwritten behind the position: the work stays the same
+            state = State(dict(start.tensors), start.position)
             for _ in range(STEPS):
                 _, state = mixer.step(x_BD, state)
 

@@ -1,7 +1,7 @@
 """Timing that a comparison can rest on: interleaved rounds, process time on one thread, medians and quartiles, peak of the allocator.
 
-Process time counts this process's work only, so another busy process costs cache and turbo but not time; on more than one thread, or on a
-GPU, wall time is taken and the machine has to be quiet.
+Process time counts this process's work only, so another busy process costs cache and turbo but not time; on more than one thread wall time
+is taken and the machine has to be quiet. Everything runs on the CPU: nothing here has been timed on a GPU.
 """
 
 from __future__ import annotations
@@ -28,15 +28,13 @@ class Timing:
 
 
 def _clock() -> Callable[[], float]:
-    return time.process_time if torch.get_num_threads() == 1 and not torch.cuda.is_available() else time.perf_counter
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def _once(work: Work, repeats: int, clock: Callable[[], float]) -> float:
     began = clock()
     for _ in range(repeats):
         work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
     return (clock() - began) / repeats
 
 
@@ -63,11 +61,6 @@ def summary(samples: list[float]) -> Timing:
 def peak_bytes(work: Work) -> int:
     """How far the memory of PyTorch's allocator rises above its level before the work (buffers inside libraries are not seen)."""
     work()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        return torch.cuda.max_memory_allocated() - before
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         work()
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
