@@ -1,7 +1,8 @@
 """Builds the C++ sources once a machine and loads them.
 
-They need no headers of PyTorch and go through raw pointers, so nothing but a C++ compiler is needed. The library is named by a hash of source, flags, compiler and
-processor, and put in place by a rename: any number of processes may build it at once. `SUITE_COMPILED_KERNELS=off` leaves it out.
+They need no headers of PyTorch and go through raw pointers, so nothing but a C++ compiler is needed. The library is named by a hash of
+source, flags, compiler and processor, and put in place by a rename: any number of processes may build it at once.
+`SUITE_COMPILED_KERNELS=off` leaves it out.
 """
 
 from __future__ import annotations
