@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.base import Trunk, TrunkConfig
+from backbones.series_outputs import OUTPUTS, HeadKind, in_units
 
 
 def patch_count(look_back: int, patch: int, stride: int) -> int:
@@ -17,14 +18,19 @@ def patch_count(look_back: int, patch: int, stride: int) -> int:
 
 
 class Forecaster(nn.Module):
-    """Windows `[B, N, C]` to forecasts `[B, horizon, C]`. Every channel is a sequence of its own; all share the weights."""
+    """Windows `[B, N, C]` to forecasts `[B, horizon, C]`. Every channel is a sequence of its own; all share the weights.
+
+    Other kinds of heads give several values a step, `[B, horizon, C, K]`: see `series_outputs`.
+    """
 
     constant: Tensor
 
     def __init__(
-        self, trunk: TrunkConfig, look_back: int, horizon: int, channels: int, patch: int, stride: int, head_dropout: float = 0.0
-    ) -> None:
+        self, trunk: TrunkConfig, look_back: int, horizon: int, channels: int, patch: int, stride: int, head_dropout: float = 0.0,
+        kind: HeadKind = "point",
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.kind = kind
         tokens = patch_count(look_back, patch, stride)
         if trunk.length != tokens:
             given = f"look-back {look_back} at patch {patch}, stride {stride}"
@@ -35,7 +41,7 @@ class Forecaster(nn.Module):
         self.embedding_gain, self.embedding_bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
         self.trunk = Trunk(trunk)
         self.head_dropout = nn.Dropout(head_dropout)
-        self.head = nn.Linear(tokens * trunk.dim, horizon)
+        self.head = nn.Linear(tokens * trunk.dim, horizon * OUTPUTS[kind])
         if self.trunk.takes_constant_row:
             self.register_buffer("constant", torch.zeros(look_back))
 
@@ -59,9 +65,10 @@ class Forecaster(nn.Module):
         batch, _, channels = x_BNC.shape
         constant_TD = self._patches(self.constant.unsqueeze(0))[0] if self.trunk.takes_constant_row else None
         hidden_RTD = self.trunk(self._patches(x_BNC.transpose(1, 2).flatten(0, 1)), constant_TD)  # R = B·C sequences
-        y_RH = self.head(self.head_dropout(hidden_RTD.flatten(1)))
-        y_BHC = y_RH.view(batch, channels, -1).transpose(1, 2)
-        return (y_BHC - self.embedding_bias) / (self.embedding_gain + 1e-10) * std_B1C + mean_B1C
+        y_RM = self.head(self.head_dropout(hidden_RTD.flatten(1)))
+        y_BCHK = y_RM.view(batch, channels, -1, OUTPUTS[self.kind])
+        gain_B1C = std_B1C / (self.embedding_gain + 1e-10)
+        return in_units(self.kind, y_BCHK, gain_B1C, mean_B1C - self.embedding_bias * gain_B1C)
 
     def _patches(self, x_RN: Tensor) -> Tensor:
         x_RN = F.pad(x_RN, (0, self.stride), mode="replicate")

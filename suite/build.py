@@ -41,7 +41,7 @@ def build_backbone(spec: InputSpec, model: ModelConfig, layers: Sequence[Layer])
         case ImageInput():
             return VisionTransformer(trunk, spec.channels, spec.height, spec.width, spec.patch, spec.classes)
         case SeriesInput():
-            return Forecaster(trunk, spec.look_back, spec.horizon, spec.channels, spec.patch, spec.stride, model.dropout)
+            return Forecaster(trunk, spec.look_back, spec.horizon, spec.channels, spec.patch, spec.stride, model.dropout, spec.head)
 
 
 def budget_parameters(backbone: nn.Module) -> int:
@@ -68,7 +68,7 @@ def outside_flops(spec: InputSpec, dim: int) -> int:
         case ImageInput():
             return 2 * length * spec.channels * spec.patch**2 * dim + 2 * dim * spec.classes
         case SeriesInput():
-            return spec.channels * (2 * length * spec.patch * dim + 2 * length * dim * spec.horizon)
+            return spec.channels * (2 * length * spec.patch * dim + 2 * length * dim * spec.horizon * spec.outputs)
 
 
 def flops_positions(spec: InputSpec) -> tuple[int, str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # importing torch takes seconds, and `suite list tasks` needs
 
 Split = Literal["train", "valid", "test"]
 Domain = Literal["language", "vision", "forecasting", "recall"]
+HeadName = Literal["point", "student-t", "quantile"]
 
 
 class DataError(Exception):
@@ -53,7 +54,10 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class SeriesInput:
-    """Windows `[B, look_back, channels]`, standardised; forecasts `[B, horizon, channels]`."""
+    """Windows `[B, look_back, channels]`, standardised; forecasts `[B, horizon, channels]`, or with a last dimension of `outputs` values.
+
+    head: a point; nine quantiles, 0.1 to 0.9; or a Student-t's location, scale > 0 and degrees of freedom > 2.
+    """
 
     channels: int
     look_back: int
@@ -61,8 +65,14 @@ class SeriesInput:
     patch: int
     stride: int
     season: int = 0  # steps of a day, or of a week of days; 0 where it is not known
+    head: HeadName = "point"
     kind: Literal["series"] = "series"
     causal: bool = False
+
+    @property
+    def outputs(self) -> int:
+        """Values that describe the forecast of one step."""
+        return {"point": 1, "quantile": 9, "student-t": 3}[self.head]
 
 
 InputSpec = TextInput | ImageInput | SeriesInput
@@ -101,6 +111,10 @@ class TaskOptions(BaseModel):
     def tuned(self) -> frozenset[str]:
         """Names of options that validation may choose for each mixer, like its learning rate: runs that differ in them share a board."""
         return frozenset()
+
+    def portable(self) -> dict[str, Any]:
+        """The options as JSON values that do not change when a file of theirs moves: what a run's identity holds."""
+        return self.model_dump(mode="json")
 
 
 @dataclass(frozen=True)
@@ -156,6 +170,10 @@ class Task(ABC):
         """Checks the data once and thoroughly, before long runs; `progress(done, total)` is called on the way. Raises `DataError`."""
         self.load()
 
+    def prepare_note(self) -> str:
+        """What `load` and `prepare` will write, how much and where, in words; empty where nothing. Raises `DataError`."""
+        return ""
+
     @abstractmethod
     def info(self) -> DataInfo:
         """Describes the data; loads them when they are at hand. Raises `DataError` when they are damaged."""
@@ -203,3 +221,11 @@ class TextTask(Task):
     @abstractmethod
     def decode(self, ids: Sequence[int]) -> bytes:
         """The bytes of token ids (a single id may be a part of a character)."""
+
+    def keep_tokenizer(self, folder: Path) -> None:
+        """Writes what `encode` and `decode` need beside options into a run's folder, so that its model is of use without the data."""
+        return
+
+    def use_tokenizer(self, folder: Path) -> None:
+        """Takes what `keep_tokenizer` wrote into a run's folder, where it is there."""
+        return

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.nn import functional as F
 
-from tasks import embedded
-from tasks.base import Batch, DataError, DataInfo, Metric, SeriesInput, Split, Task, TaskOptions
+from tasks import embedded, forecast_scores
+from tasks.base import Batch, DataError, DataInfo, HeadName, Metric, SeriesInput, Split, Task, TaskOptions
+from tasks.forecast_heads import loss_of, point_of
 from tasks.packaged import PackagedTask
 from tasks.randomness import evenly_spread, shuffled_batches
 
@@ -28,6 +28,7 @@ class WindowOptions(TaskOptions):
     horizon: int = Field(default=96, ge=1, le=720, description="steps to forecast; the field reports 96, 192, 336 and 720")
     patch: int = Field(default=16, ge=1, le=336, description="steps in a patch")
     stride: int = Field(default=8, ge=1, le=336, description="steps from one patch to the next")
+    head: HeadName = Field(default="point", description="what is forecast: a point, a student-t, or quantiles 0.1 to 0.9 (quantile)")
     valid_limit: int = Field(default=512, ge=0, description="validation windows scored, evenly spread over the split; 0: all")
     test_limit: int = Field(default=0, ge=0, description="test windows scored, evenly spread over the split; 0: all")
 
@@ -104,16 +105,18 @@ class ForecastTask(Task):
     def spec(self) -> SeriesInput:
         o = self.options
         return SeriesInput(
-            channels=self.channels, look_back=o.look_back, horizon=o.horizon, patch=o.patch, stride=o.stride, season=self.season
-        )
+            channels=self.channels, look_back=o.look_back, horizon=self.horizon, patch=o.patch, stride=o.stride, season=self.season,
+            head=o.head,
+        )  # fmt: skip
+
+    @property
+    def horizon(self) -> int:
+        """Steps to forecast."""
+        return self.options.horizon
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        return (
-            Metric("mse", higher_is_better=False, unit="standardised²"),
-            Metric("mae", higher_is_better=False, unit="standardised"),
-            Metric("loss", higher_is_better=False, unit="standardised²"),
-        )
+        return forecast_scores.metrics(self.options.head, scaled=self.season > 0)
 
     def _split_and_scale(self, values: NDArray[np.float64], borders: tuple[int, int, int]) -> None:
         """values `[N, C]`; borders: where the training, validation and test parts end."""
@@ -122,6 +125,7 @@ class ForecastTask(Task):
         self.mean, self.std = values[:train_end].mean(0), values[:train_end].std(0)
         self.std[np.ptp(values[:train_end], axis=0) == 0] = 1.0  # a constant column stays what it is, less its mean
         self.series = torch.from_numpy(((values - self.mean) / self.std).astype(np.float32))
+        self.seasonal_error = forecast_scores.seasonal_error(self.series[:train_end].double(), self.season)
         N = self.options.look_back
         longest = N + self.options.horizon
         if train_end < longest or min(valid_end - train_end, test_end - valid_end) < self.options.horizon:
@@ -163,16 +167,21 @@ class ForecastTask(Task):
         return self._batch(split, self._scored[split][places])
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return F.mse_loss(outputs.float(), batch.targets)
+        return loss_of(self.options.head, outputs.float(), batch.targets)
+
+    def point(self, outputs: Tensor) -> Tensor:
+        """The forecasts `[B, H, C]` that errors are taken of."""
+        return point_of(self.options.head, outputs)
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
-        error = outputs.double() - batch.targets.double()
-        count = float(error.numel())
-        return {"mse": (error.square().sum().item(), count), "mae": (error.abs().sum().item(), count)}
+        return forecast_scores.sums(self.options.head, outputs.double(), batch.targets.double(), self.units(batch))
+
+    def units(self, batch: Batch) -> forecast_scores.Units:
+        """What the values of a batch are counted in: the standardised values themselves."""
+        return forecast_scores.Units(seasonal_error=self.seasonal_error if self.options.head != "point" else None)
 
     def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-        means = {name: total / count for name, (total, count) in sums.items()}
-        return {**means, "loss": means["mse"]}
+        return forecast_scores.summary(self.options.head, sums)
 
 
 class HouseholdPower(PackagedTask, ForecastTask):

@@ -9,6 +9,7 @@ from PIL import Image
 
 import tasks
 from suite import board
+from suite.budget import certify, solve
 from suite.resolve import resolve
 from suite.run import start
 from tasks.published_series import Exchange
@@ -55,6 +56,21 @@ def test_a_few_test_windows_are_drawn_against_what_came_and_tracked(runs):
     some = task.windows("test", np.array([0, 15]))
     assert torch.equal(some.targets, scored.targets[[0, 15]])
     assert torch.equal(some.inputs, scored.inputs[[0, 15]])
+
+
+@pytest.mark.parametrize("head", ["student-t", pytest.param("quantile", marks=pytest.mark.slow)])
+def test_a_run_with_a_distribution_is_selected_by_crps_and_draws_its_spread(head, runs):
+    made = start(tiny_config("household-power", "fem", f"head={head}"), data_dir=None, device="cpu").record
+    point = tiny_config("household-power", "fem")
+    assert made.status == "finished"
+    assert made.primary_metric == "crps"
+    assert set(made.metrics["test"]) == {"crps", "mase", "mse", "mae", "loss"}
+    assert made.selection.value == made.metrics["valid"]["crps"]
+    assert made.group != point.group
+    plain = certify(point, tasks.get("household-power")(point.data).spec, solve(point, tasks.get("household-power")(point.data).spec))
+    assert (made.certificate["parameters"], made.certificate["matched"]) == (plain.parameters, True)
+    assert made.certificate["total_parameters"] > plain.total_parameters
+    assert (runs / made.id / "forecasts.png").is_file()
 
 
 @pytest.mark.slow
