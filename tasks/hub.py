@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from tasks.base import DataError
 
 RESERVE = 1.1  # free disk asked for, in units of the file
+Kind = Literal["dataset", "model"]
 
 
-def fetch(repo: str, file: str) -> Path:
+def fetch(repo: str, file: str, kind: Kind = "dataset") -> Path:
     """The local path of `file` (its usual path in the repository; only its name must match). Raises DataError in one line."""
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
@@ -23,11 +25,11 @@ def fetch(repo: str, file: str) -> Path:
     expected: tuple[type[Exception], ...] = (OSError, ValueError, *(c for c in HfHubHTTPError.__bases__ if issubclass(c, Exception)))
     try:
         try:
-            return Path(_download(repo, file))
+            return Path(_download(repo, file, kind))
         except LocalEntryNotFoundError:  # neither network nor cache: nothing to look for
             raise
         except EntryNotFoundError:
-            return Path(_download(repo, _of_that_name(repo, file)))
+            return Path(_download(repo, _of_that_name(repo, file, kind), kind))
     except expected as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(f"{file} could not be had from the hub's {repo}: {reason}; download it yourself and pass --data-dir DIR") from error
@@ -41,12 +43,14 @@ def cached(repo: str, file: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _download(repo: str, file: str) -> str:
+def _download(repo: str, file: str, kind: Kind) -> str:
     """Downloads after a look at what it needs: a full disk is told before the download starts."""
     from huggingface_hub import hf_hub_download
 
     endpoint = os.environ.get("HF_ENDPOINT")
-    planned = hf_hub_download(repo, file, repo_type="dataset", endpoint=endpoint, dry_run=True)
+    if os.environ.get("HF_DATASETS_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):  # the client knows HF_HUB_OFFLINE only
+        return str(hf_hub_download(repo, file, repo_type=kind, local_files_only=True))
+    planned = hf_hub_download(repo, file, repo_type=kind, endpoint=endpoint, dry_run=True)
     if planned.will_download:
         folder = Path(planned.local_path)
         while not folder.exists():
@@ -55,15 +59,15 @@ def _download(repo: str, file: str) -> str:
         size = planned.file_size or 0
         if free < RESERVE * size:
             raise OSError(f"it has {size / 1e6:,.0f} MB, {folder} has {free / 1e6:,.0f} MB left")
-    return str(hf_hub_download(repo, file, repo_type="dataset", endpoint=endpoint))
+    return str(hf_hub_download(repo, file, repo_type=kind, endpoint=endpoint))
 
 
-def _of_that_name(repo: str, file: str) -> str:
+def _of_that_name(repo: str, file: str, kind: Kind) -> str:
     """The one path in the repository that ends in the file's name."""
     from huggingface_hub import HfApi
 
     name = PurePosixPath(file).name
-    every = HfApi(endpoint=os.environ.get("HF_ENDPOINT")).list_repo_files(repo, repo_type="dataset")
+    every = HfApi(endpoint=os.environ.get("HF_ENDPOINT")).list_repo_files(repo, repo_type=kind)
     found = [path for path in every if PurePosixPath(path).name == name]
     if len(found) != 1:
         raise ValueError(f"it holds {len(found)} files of the name {name}" + (f" ({', '.join(found[:3])})" if found else ""))

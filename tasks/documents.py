@@ -1,0 +1,134 @@
+"""Documents out of files, through Hugging Face `datasets`: streamed, never held as a whole, resumable where any block ended."""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from tasks.base import DataError, Split
+
+ROWS = 1000  # of a block
+Format = Literal["parquet", "json", "text"]
+State = Mapping[str, Any]  # JSON values: where to go on
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A document's text or a part of it; `ends` where the document does."""
+
+    split: Split
+    text: str
+    ends: bool
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some pieces in the corpus's order, and the state to go on with behind them."""
+
+    pieces: Sequence[Piece]
+    state: State
+
+
+class Corpus(ABC):
+    """Documents of all splits in one fixed order."""
+
+    held_out_first: bool = False  # validation and test stand before the training part, of which a beginning may then be used alone
+
+    @property
+    @abstractmethod
+    def key(self) -> Mapping[str, Any]:
+        """What tells this corpus from others without reading it: JSON values."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Bytes of text, about; 0 where nobody knows."""
+
+    @abstractmethod
+    def blocks(self, state: State | None = None) -> Iterator[Block]:
+        """All pieces, or those behind a block's state. Raises DataError."""
+
+
+def stream_rows(source: Any, field: str, state: State | None, what: str) -> Iterator[tuple[list[str], State]]:
+    """The texts of a streamed `datasets` table, `ROWS` at a time, each with the state behind it. `source()` opens the table.
+
+    Raises DataError, with the library's reason, where the files or the network give out.
+    """
+    from datasets.exceptions import DatasetsError
+
+    try:
+        table = source()
+        columns = table.column_names or list(next(iter(table), {}))  # of JSON the library knows none before it has read some
+        if columns and field not in columns:
+            raise DataError(f"{what} has no field {field!r} (there are: {', '.join(columns)}); name it: --set text_field=NAME")
+        table = table.select_columns([field]).with_format("arrow")
+        if state is not None:
+            table.load_state_dict(json.loads(json.dumps(state)))  # the library changes what it is given
+        for rows in table.iter(ROWS):
+            texts = [text if isinstance(text, str) else _refuse(text, field, what) for text in rows[field].to_pylist()]
+            yield texts, json.loads(json.dumps(table.state_dict()))
+    except DataError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, DatasetsError, *_network_errors()) as error:
+        cause = error.__cause__ or error
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0][:300]
+        raise DataError(f"{what} cannot be read: {reason}") from error
+
+
+def _refuse(value: object, field: str, what: str) -> str:
+    if value is None:
+        return ""
+    raise DataError(f"{what}: the field {field!r} holds {type(value).__name__} values, text is needed; name another: --set text_field=NAME")
+
+
+def _network_errors() -> tuple[type[Exception], ...]:
+    """The errors of whichever HTTP library the hub's client uses."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return tuple(c for c in HfHubHTTPError.__mro__ if issubclass(c, Exception) and c is not Exception)
+
+
+def open_files(files: Sequence[Path], kind: Format, **options: Any) -> Any:
+    """A streamed table of local files; nothing of it is copied into the library's own cache."""
+    from datasets import load_dataset
+
+    return load_dataset(kind, data_files={"train": [str(file) for file in files]}, split="train", streaming=True, **options)
+
+
+def describe_files(root: Path, files: Sequence[Path]) -> list[tuple[str, int, int]]:
+    """Of each file its path below `root`, its bytes and its time of change (nanoseconds): another content has another description."""
+    made = []
+    for file in files:
+        status = os.stat(file)
+        made.append((file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name, status.st_size, status.st_mtime_ns))
+    return made
+
+
+def text_bytes(files: Sequence[Path], kind: Format, field: str) -> int:
+    """Bytes of the text in the files, at most: of Parquet's text column, as its footers tell, or of the files."""
+    if kind != "parquet":
+        return sum(os.stat(file).st_size for file in files)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    total = 0
+    for file in files:
+        try:
+            footer = pq.ParquetFile(file).metadata
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(f"{file} is not a Parquet file: {str(error).splitlines()[0]}") from None
+        for group in map(footer.row_group, range(footer.num_row_groups)):
+            columns = map(group.column, range(group.num_columns))
+            total += sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] == field)
+    return total
+
+
+def share_of(text: str) -> float:
+    """A number in [0, 1) that depends on a document's text alone: equal documents fall into the same split."""
+    return int.from_bytes(sha256(text.encode("utf-8", "replace")).digest()[:6], "big") / 2**48

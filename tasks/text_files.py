@@ -1,0 +1,161 @@
+"""A corpus out of a folder of text files: which files are of which split, and what is held out where their names do not say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+from tasks.base import DataError, Split
+from tasks.documents import Block, Corpus, Format, Piece, State, describe_files, open_files, share_of, stream_rows, text_bytes
+
+SUFFIXES: Mapping[str, Format] = {".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
+NAMES: Mapping[str, Split] = {
+    "train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test",
+}  # fmt: skip
+HELD_OUT = 0.05  # of the pool for each of validation and test that no file is named for
+END = "end"  # of a file
+MANY = 100  # text files from which on each is taken for a document among many
+
+
+@dataclass(frozen=True)
+class Part:
+    """Files of one kind that are read in a row. `split` None: a pool that `missing` splits are held out of.
+
+    lines: each file is one document, read line by line, and held out by position; otherwise a row (or a file) is a document.
+    """
+
+    files: tuple[Path, ...]
+    kind: Format
+    split: Split | None
+    missing: tuple[Split, ...] = ()
+    lines: bool = False
+
+
+@dataclass(frozen=True)
+class TextFiles(Corpus):
+    """The documents of the files below a folder, in order of split, kind and path."""
+
+    root: Path
+    parts: tuple[Part, ...]
+    text_field: str = "text"
+
+    @property
+    def files(self) -> list[Path]:
+        return [file for part in self.parts for file in part.files]
+
+    @property
+    def key(self) -> Mapping[str, Any]:
+        listed = [[part.kind, part.split, part.missing, part.lines, describe_files(self.root, part.files)] for part in self.parts]
+        return {"files": listed, "field": self.text_field}
+
+    @property
+    def size(self) -> int:
+        return sum(text_bytes(part.files, part.kind, self.text_field) for part in self.parts)
+
+    def blocks(self, state: State | None = None) -> Iterator[Block]:
+        first = state["part"] if state else 0
+        for number, part in enumerate(self.parts[first:], first):
+            inner = state["inner"] if state and number == first else None
+            for block in self._read(part, inner):
+                yield Block(block.pieces, {"part": number, "inner": block.state})
+
+    def _read(self, part: Part, state: State | None) -> Iterator[Block]:
+        if part.lines:
+            yield from self._read_lines(part, state)
+            return
+        what = str(part.files[0]) if len(part.files) == 1 else f"one of {part.files[0]} and {len(part.files) - 1} more files"
+        options = {"sample_by": "document"} if part.kind == "text" else {}
+        table_field = "text" if part.kind == "text" else self.text_field
+        for texts, behind in stream_rows(partial(open_files, part.files, part.kind, **options), table_field, state, what):
+            yield Block([Piece(part.split or _held_out_by_text(text, part.missing), text, True) for text in texts], behind)
+
+    def _read_lines(self, part: Part, state: State | None) -> Iterator[Block]:
+        first = state["file"] if state else 0
+        for number, file in enumerate(part.files[first:], first):
+            here = state if state and number == first else {"rows": None, "read": 0, "open": []}
+            if here["rows"] == END:
+                continue
+            read, is_open, borders = here["read"], list(here["open"]), _borders(file.stat().st_size, part)
+            lines_of = partial(open_files, [file], "text", keep_linebreaks=True)
+            for lines, behind in stream_rows(lines_of, "text", here["rows"], str(file)):
+                pieces, read = _place_lines(lines, read, borders)
+                is_open = list(dict.fromkeys([*is_open, *(piece.split for piece in pieces)]))
+                yield Block(pieces, {"file": number, "rows": behind, "read": read, "open": is_open})
+            yield Block([Piece(split, "", True) for split in is_open], {"file": number, "rows": END})
+
+
+def _borders(size: int, part: Part) -> list[tuple[float, Split]]:
+    """Up to which byte of a file its lines belong to which split: the held-out parts stand at its end."""
+    if part.split is not None:
+        return [(float("inf"), part.split)]
+    train = 1 - HELD_OUT * len(part.missing)
+    ends = [(size * (train + HELD_OUT * n), split) for n, split in enumerate(("train", *part.missing))]
+    return [*ends[:-1], (float("inf"), ends[-1][1])]
+
+
+def _place_lines(lines: Sequence[str], read: int, borders: list[tuple[float, Split]]) -> tuple[list[Piece], int]:
+    """Lines joined to one piece a split, and the bytes read by then. A line belongs where it begins."""
+    texts: dict[Split, list[str]] = {}
+    for line in lines:
+        split = next(split for end, split in borders if read < end)
+        texts.setdefault(split, []).append(line)
+        read += len(line.encode("utf-8", "replace"))
+    return [Piece(split, "".join(kept), False) for split, kept in texts.items()], read
+
+
+def _held_out_by_text(text: str, missing: tuple[Split, ...]) -> Split:
+    place = int(share_of(text) / HELD_OUT)
+    return missing[place] if place < len(missing) else "train"
+
+
+def find_text(root: Path, text_field: str) -> TextFiles:
+    """The corpus of a folder, or of one file. Raises DataError where there is no text or its splits are ambiguous."""
+    if not root.exists():
+        raise DataError(f"{root} does not exist; pass --data-dir DIR with .txt, .jsonl or .parquet files")
+    every = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file() and not _hidden(path, root))
+    files = [path for path in every if path.suffix.lower() in SUFFIXES]
+    if not files:
+        some = ", ".join(path.name for path in every[:3]) or "nothing"
+        raise DataError(f"{root} holds no text (there is: {some}); allowed are .txt, .jsonl and .parquet files")
+    by_split: dict[Split | None, list[Path]] = {}
+    for path in files:
+        by_split.setdefault(_named_split(path, root), []).append(path)
+    named = [split for split in get_args(Split) if split in by_split]
+    if named and None in by_split:
+        raise DataError(
+            f"{root}: some files are named for a split, {by_split[None][0].name} is not; put train, valid or test into every name or none"
+        )
+    if named and "train" not in named:
+        raise DataError(f"{root}: no file is named train, only {' and '.join(named)}")
+    missing = tuple(split for split in get_args(Split) if split not in named) if named else ("valid", "test")
+    parts: list[Part] = []
+    for split in (None, *get_args(Split)):
+        pool = split is None or (split == "train" and bool(missing))
+        parts += _parts(by_split.get(split, []), None if pool else split, missing if pool else ())
+    return TextFiles(root if root.is_dir() else root.parent, tuple(parts), text_field)
+
+
+def _parts(files: Sequence[Path], split: Split | None, missing: tuple[Split, ...]) -> list[Part]:
+    made = []
+    for kind in dict.fromkeys(SUFFIXES.values()):
+        chosen = tuple(path for path in files if SUFFIXES[path.suffix.lower()] == kind)
+        if chosen:
+            made.append(Part(chosen, kind, split, missing, lines=kind == "text" and len(chosen) < MANY))
+    return made
+
+
+def _named_split(path: Path, root: Path) -> Split | None:
+    """The split that a file's path below the folder names: its own name first, then the folders it is in."""
+    for part in reversed(path.relative_to(root).parts if path != root else (path.name,)):
+        found = {NAMES[word] for word in re.split(r"[^a-z]+", part.lower()) if word in NAMES}
+        if len(found) == 1:
+            return found.pop()
+    return None
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)

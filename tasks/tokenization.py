@@ -1,0 +1,161 @@
+"""Tokens of text and back, exactly: bytes, or byte-level BPE through the `tokenizers` library (trained here, a file, or GPT-2's).
+
+Only byte-level tokenizers are taken: each token stands for certain bytes, so `decode(encode(text)) == text` for every text, and bits per
+byte of different tokenizers compare. The end-of-text token stands for no bytes and no text encodes to it.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.base import DataError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+BYTES_VOCAB = 257  # 256 bytes and the end of a text
+GPT2_REPO, GPT2_VOCAB = "openai-community/gpt2", 50_257
+LEAST_BPE = BYTES_VOCAB + 1
+END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "<|eos|>", "</s>", "<eos>", "[EOS]")  # what files call their end of a text
+
+
+class Tokenizer(ABC):
+    """Token ids in `[0, vocab)`; `end` is the end-of-text token. `token_bytes[id]` are the bytes of an id, none for `end`."""
+
+    vocab: int
+    end: int
+    token_bytes: tuple[bytes, ...]
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str]) -> list[NDArray[Any]]:
+        """The ids of each text, without an end token."""
+
+    @property
+    @abstractmethod
+    def definition(self) -> str:
+        """All that decides the ids, as text."""
+
+    def decode(self, ids: Iterable[int]) -> bytes:
+        return b"".join(self.token_bytes[i] for i in ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return sha256(f"{self.end}\n{self.definition}".encode()).hexdigest()
+
+
+class ByteTokenizer(Tokenizer):
+    """A token a byte of UTF-8; 256 ends a text."""
+
+    vocab, end = BYTES_VOCAB, BYTES_VOCAB - 1
+    token_bytes = (*(bytes([b]) for b in range(256)), b"")
+    definition = "bytes"
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[Any]]:
+        return [np.frombuffer(to_bytes(text), dtype=np.uint8) for text in texts]
+
+
+class BpeTokenizer(Tokenizer):
+    """A byte-level tokenizer of the `tokenizers` library, from its JSON.
+
+    `vocab` 0 takes the file's own size and end token (one more id where it has none); otherwise the last id of `vocab` ends a text.
+    """
+
+    def __init__(self, definition: str, vocab: int = 0, name: str = "the tokenizer") -> None:
+        self._definition = definition
+        self._library = _parse(definition, name)
+        size = 1 + max(self._library.get_vocab().values())
+        own_end = next((i for i in map(self._library.token_to_id, END_NAMES) if i is not None), None)
+        self.end = vocab - 1 if vocab else size if own_end is None else own_end
+        self.vocab = max(size, self.end + 1)
+        self.token_bytes = self._bytes_of_tokens(name)
+
+    @property
+    def definition(self) -> str:
+        return self._definition
+
+    def encode(self, texts: Sequence[str]) -> list[NDArray[Any]]:
+        clean = [to_bytes(text).decode("utf-8") for text in texts]
+        return [np.asarray(e.ids, dtype=np.int64) for e in self._library.encode_batch_fast(clean, add_special_tokens=False)]
+
+    def _bytes_of_tokens(self, name: str) -> tuple[bytes, ...]:
+        added = self._library.get_added_tokens_decoder()
+        letters = byte_letters()
+        made = [b""] * self.vocab
+        for token, i in self._library.get_vocab().items():
+            if i == self.end:
+                continue
+            if i in added:
+                made[i] = b"" if added[i].special else token.encode("utf-8")
+                continue
+            try:
+                made[i] = bytes(letters[letter] for letter in token)
+            except KeyError:
+                raise DataError(f"{name} is not byte-level: its token {token!r} stands for no certain bytes; take bytes or bpe") from None
+        return tuple(made)
+
+
+def to_bytes(text: str) -> bytes:
+    """UTF-8; a lone half of a surrogate pair, which is no character, becomes '?'."""
+    return text.encode("utf-8", "replace")
+
+
+def byte_letters() -> dict[str, int]:
+    """The letter that byte-level vocabularies write for each byte: printable Latin-1 for itself, the others from U+0100 on (GPT-2)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in set(printable)]
+    return {chr(b): b for b in printable} | {chr(0x100 + n): b for n, b in enumerate(others)}
+
+
+def _parse(definition: str, name: str) -> tokenizers.Tokenizer:
+    """The library's tokenizer. Raises DataError where it cannot give back every text exactly."""
+    from tokenizers import Tokenizer as Library
+
+    try:
+        library = Library.from_str(definition)
+    except Exception as error:  # the library raises bare Exceptions
+        raise DataError(f"{name} is not a tokenizer.json: {str(error).splitlines()[0]}") from None
+    content = json.loads(definition)
+    steps = content.get("pre_tokenizer") or {}
+    steps = steps.get("pretokenizers", [steps])
+    byte_level = [step for step in steps if step.get("type") == "ByteLevel"]
+    exact = len(byte_level) == 1 and not byte_level[0].get("add_prefix_space") and not content.get("normalizer")
+    model = content["model"]
+    whole = model["type"] == "BPE" and not model.get("dropout") and byte_letters().keys() <= model["vocab"].keys()
+    if not exact or not whole or content.get("truncation"):
+        raise DataError(
+            f"{name} does not give back every text: allowed is byte-level BPE over all 256 bytes, without normalizer, prefix space, "
+            "dropout and truncation; take bytes or bpe"
+        )
+    library.encode_special_tokens = True  # a text that spells a special token out is text
+    library.no_padding()
+    return library
+
+
+def train_bpe(texts: Iterable[str], vocab: int) -> str:
+    """Byte-level BPE with `vocab` − 1 tokens (the last id ends a text), as JSON. A small corpus may give fewer."""
+    from tokenizers import Tokenizer as Library
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    library = Library(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=vocab - 1, initial_alphabet=sorted(byte_letters()), show_progress=False)
+    library.train_from_iterator((to_bytes(text).decode("utf-8") for text in texts), trainer)
+    return str(library.to_str())
+
+
+def read_definition(path: Path) -> str:
+    """A tokenizer.json's content. Raises DataError."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"tokenizer {str(path)!r} cannot be read: {error}; allowed are bytes, bpe, gpt2 or a tokenizer.json") from None
