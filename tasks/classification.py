@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tasks.base import Batch, Metric, Task, TaskOptions
+from tasks.base import Batch, ImageInput, Metric, Task, TaskOptions
 from tasks.randomness import MIX, seeded
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class ImageOptions(TaskOptions):
 
 
 class ImageTask(Task):
-    """Metrics of image classification. `top1` and `top5` are fractions in [0, 1]."""
+    """Metrics of image classification. `top1` and `top5` are fractions in [0, 1]; among five classes or fewer there is no `top5`."""
 
     domain = "vision"
     Options: ClassVar[type[TaskOptions]] = ImageOptions
@@ -33,11 +33,13 @@ class ImageTask(Task):
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        return (
-            Metric("top1", higher_is_better=True, unit="%", digits=2),
-            Metric("top5", higher_is_better=True, unit="%", digits=2),
-            Metric("loss", higher_is_better=False, unit="nats/image"),
-        )
+        top1 = Metric("top1", higher_is_better=True, unit="%", digits=2)
+        top5 = Metric("top5", higher_is_better=True, unit="%", digits=2)
+        return (top1, *([top5] if self._has_top5 else []), Metric("loss", higher_is_better=False, unit="nats/image"))
+
+    @property
+    def _has_top5(self) -> bool:
+        return isinstance(self.spec, ImageInput) and self.spec.classes > 5
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy with the label smoothing of the options; targets are classes `[B]` or mixtures `[B, classes]`."""
@@ -47,11 +49,8 @@ class ImageTask(Task):
         count = float(batch.size)
         ranked = outputs.float().topk(min(5, outputs.shape[-1]), dim=-1).indices == batch.targets[:, None]
         nats = F.cross_entropy(outputs.float(), batch.targets, reduction="none").double().sum().item()
-        return {
-            "top1": (float(ranked[:, 0].sum().item()), count),
-            "top5": (float(ranked.any(-1).sum().item()), count),
-            "loss": (nats, count),
-        }
+        sums = {"top1": (float(ranked[:, 0].sum().item()), count), "loss": (nats, count)}
+        return {**sums, "top5": (float(ranked.any(-1).sum().item()), count)} if self._has_top5 else sums
 
     def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         return {name: total / count for name, (total, count) in sums.items()}

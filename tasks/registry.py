@@ -10,7 +10,11 @@ from tasks.base import DataError, Task
 _TASKS = {
     "sotu": "tasks.language:Sotu",
     "fashion-mnist": "tasks.vision:FashionMnist",
-    "imagenet100": "tasks.imagenet100:ImageNet100",
+    "cifar10": "tasks.cifar:Cifar10",
+    "cifar100": "tasks.cifar:Cifar100",
+    "imagenet100": "tasks.imagenet:ImageNet100",
+    "imagenet1k": "tasks.imagenet:ImageNet1k",
+    "folder": "tasks.own_images:OwnImages",
     "household-power": "tasks.forecasting:HouseholdPower",
     "etth1": "tasks.published_series:Etth1",
     "etth2": "tasks.published_series:Etth2",

@@ -1,9 +1,23 @@
-"""Property-based tests try the same examples in every run; `--hypothesis-profile=explore` tries others, and more of what was never seen."""
+"""Property-based tests try the same examples in every run; `--hypothesis-profile=explore` tries others, and more of what was never seen.
+
+Nothing is fetched from the hub, and what tests prepare goes to a cache of their own.
+"""
 
 from __future__ import annotations
 
+import os
+
+import pytest
 from hypothesis import settings
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # its client reads it when it is imported
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile("same")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUITE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

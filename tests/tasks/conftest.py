@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import tasks
-from tasks.imagenet100 import class_list
+from tasks.imagenet import class_list
 from tests.tasks.series_files import power, write_csv, write_exchange
 
 EMBEDDED = ("sotu", "fashion-mnist", "household-power")
