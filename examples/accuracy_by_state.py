@@ -1,43 +1,84 @@
-"""Accuracy against the bytes a mixer remembers with: one curve a board of a recall task.
+"""Accuracy against the bytes a mixer remembers with: a panel a difficulty, a curve a mixer, a point a model size.
 
-    for n in 4 8 16; do for m in softmax gla ssm; do suite run --task mqar --mixer $m --set pairs=$n --set length=64; done; done
-    suite leaderboard --task mqar --json | python examples/accuracy_by_state.py recall.png
+    for n in 4 16; do for d in 32 64; do for m in softmax gla ssm; do
+      suite run --task mqar --mixer $m --scale board --set pairs=$n --set vocab=64 --set dim=$d
+    done; done; done
+    suite leaderboard --task mqar --json | python examples/accuracy_by_state.py recall.svg
 
-Each point is a mixer's mean test accuracy over its seeds, at the decoding state of its certificate.
+Each point is a mixer's mean test accuracy over its seeds, the bar from the worst to the best, at its certificate's decoding state at
+the task's length. Boards that differ in the model's size alone share a panel.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+SIZES = ("dim", "depth", "heads", "ffn_width")  # of the model: they move a point along its mixer's curve
+Board = Mapping[str, Any]
+Point = tuple[int, float, float, float]  # state bytes; accuracy: mean, worst and best seed
 
-def draw(boards: Sequence[Mapping[str, Any]]) -> Figure:
+
+def draw(boards: Sequence[Board]) -> Figure:
     """The boards whose metric is accuracy, as `suite leaderboard --json` prints them. Raises ValueError where there is none."""
-    figure, axes = plt.subplots(figsize=(7, 4.5))
-    for board in boards:
-        points = sorted((row["state_bytes"], row["mean"], row["mixer"]) for row in board["rows"])
-        if board["metric"] != "accuracy" or not points:
-            continue
-        label = " · ".join([board["task"], board["scale"], *board["deviations"]])
-        axes.plot([p[0] for p in points], [p[1] for p in points], "o-", label=label, alpha=0.8)
-        for state, accuracy, mixer in points:
-            axes.annotate(mixer, (state, accuracy), textcoords="offset points", xytext=(4, 4), fontsize=7)
-    if not axes.lines:
-        plt.close(figure)
+    panels = _panels(boards)
+    if not panels:
         raise ValueError("no board of a recall task was given; run some first: suite run --task mqar --mixer softmax")
-    axes.set_xscale("symlog", linthresh=64)  # a mixer without memory has 0 bytes
-    axes.set(xlabel="decoding state of a sequence, bytes", ylabel="test accuracy", ylim=(0, 1.02))
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
-    figure.tight_layout()
+    mixers = sorted({mixer for curves in panels.values() for mixer in curves})
+    common = set.intersection(*(set(difficulty) for difficulty in panels))
+    figure, axes = plt.subplots(1, len(panels), figsize=(2.2 + 2.6 * len(panels), 3.4), sharey=True, squeeze=False)
+    for panel, (difficulty, curves) in zip(axes[0], panels.items(), strict=True):
+        _draw_panel(panel, curves, mixers)
+        panel.set_title(" · ".join(part for part in difficulty if part not in common) or "all boards", fontsize=9)
+    axes[0, 0].set(ylabel="test accuracy", ylim=(0, 1.03))
+    figure.suptitle(" · ".join(part for part in next(iter(panels)) if part in common), fontsize=8)
+    figure.legend(*_legend(axes[0]), loc="outside right center", fontsize=8)
+    figure.set_layout_engine("constrained")
     return figure
+
+
+def _panels(boards: Sequence[Board]) -> dict[tuple[str, ...], dict[str, list[Point]]]:
+    """For each difficulty, in the boards' order of difficulty, the points of each mixer from small states to large ones."""
+    panels: dict[tuple[str, ...], dict[str, list[Point]]] = defaultdict(lambda: defaultdict(list))
+    for board in boards:
+        if board["metric"] != "accuracy":
+            continue
+        changed = [part for part in board["deviations"] if part.partition("=")[0] not in SIZES]
+        for row in board["rows"]:
+            point = row["state_bytes"], row["mean"], min(row["values"]), max(row["values"])
+            panels[board["task"], board["scale"], *changed][row["mixer"]].append(point)
+    by_number = sorted(panels, key=lambda parts: [(*_numbered(part),) for part in parts])
+    return {parts: {mixer: sorted(points) for mixer, points in panels[parts].items()} for parts in by_number}
+
+
+def _numbered(part: str) -> tuple[str, float]:
+    """A key that puts `pairs=4` before `pairs=16`."""
+    name, _, value = part.partition("=")
+    return (name, float(value)) if value.replace(".", "", 1).isdecimal() else (part, 0.0)
+
+
+def _draw_panel(panel: Axes, curves: Mapping[str, Sequence[Point]], mixers: Sequence[str]) -> None:
+    for mixer, points in curves.items():
+        state, mean, worst, best = zip(*points, strict=True)
+        spread = [[m - w for m, w in zip(mean, worst, strict=True)], [b - m for m, b in zip(mean, best, strict=True)]]
+        panel.errorbar(state, mean, yerr=spread, fmt="o-", label=mixer, color=f"C{mixers.index(mixer)}", alpha=0.85, capsize=2)
+    panel.set_xscale("symlog", linthresh=64)  # a mixer without memory has 0 bytes
+    panel.set_xlabel("decoding state of a sequence, bytes")
+    panel.grid(alpha=0.3)
+
+
+def _legend(panels: Sequence[Axes]) -> tuple[list[Any], list[str]]:
+    """One entry a mixer, over all panels."""
+    found = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    return list(found.values()), list(found)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The example that draws accuracy against state bytes, from a board as the command line prints it."""
+"""The example that draws accuracy against state bytes, from boards as the command line prints them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,44 @@ from matplotlib import pyplot as plt
 from examples.accuracy_by_state import draw
 
 
-def board(metric: str = "accuracy", deviations: tuple[str, ...] = (), **rows: tuple[int, float]) -> dict:
-    made = [{"mixer": mixer, "state_bytes": state, "mean": mean} for mixer, (state, mean) in rows.items()]
+def board(metric: str = "accuracy", deviations: tuple[str, ...] = (), **rows: tuple[int, list[float]]) -> dict:
+    made = [{"mixer": mixer, "state_bytes": state, "values": v, "mean": sum(v) / len(v)} for mixer, (state, v) in rows.items()]
     return {"task": "mqar", "scale": "board", "metric": metric, "deviations": deviations, "rows": made}
 
 
-def test_each_board_of_a_recall_task_is_a_curve_over_its_mixers_states():
+def curves(panel) -> dict[str, tuple[list[int], list[float]]]:
+    return {bars.get_label(): (list(bars[0].get_xdata()), list(bars[0].get_ydata())) for bars in panel.containers}
+
+
+def test_each_difficulty_is_a_panel_and_each_mixer_a_curve_over_the_model_sizes():
     drawn = draw(
-        [board(softmax=(65536, 1.0), gla=(8192, 0.5)), board(deviations=("pairs 8",), gla=(8192, 0.2)), board("top1", fem=(1, 1.0))]
+        [
+            board(deviations=("pairs=16", "vocab=64", "dim=64"), gla=(8192, [0.5])),
+            board(deviations=("pairs=4", "vocab=64"), gla=(4096, [1.0]), softmax=(65536, [1.0])),
+            board(deviations=("pairs=16", "vocab=64", "dim=32", "heads=1"), gla=(2048, [0.2])),
+            board("top1", fem=(1, [1.0])),
+        ]
     )
-    axes = drawn.axes[0]
-    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines] == [([8192, 65536], [0.5, 1.0]), ([8192], [0.2])]
-    assert [line.get_label() for line in axes.lines] == ["mqar · board", "mqar · board · pairs 8"]
-    assert [text.get_text() for text in axes.texts] == ["gla", "softmax", "gla"]
+    assert [panel.get_title() for panel in drawn.axes] == ["pairs=4", "pairs=16"]
+    assert drawn.get_suptitle() == "mqar · board · vocab=64"
+    assert [curves(panel) for panel in drawn.axes] == [
+        {"gla": ([4096], [1.0]), "softmax": ([65536], [1.0])},
+        {"gla": ([2048, 8192], [0.2, 0.5])},
+    ]
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["gla", "softmax"]
+    colours = [bars[0].get_color() for panel in drawn.axes for bars in panel.containers if bars.get_label() == "gla"]
+    assert colours[0] == colours[1]
+    plt.close(drawn)
+
+
+def test_a_point_is_the_mean_over_seeds_and_its_bar_reaches_from_the_worst_to_the_best():
+    drawn = draw([board(gla=(8192, [0.25, 0.5, 1.5 / 2]))])
+    bars = drawn.axes[0].containers[0]
+    assert list(bars[0].get_ydata()) == [0.5]
+    assert bars[2][0].get_segments()[0][:, 1].tolist() == [0.25, 0.75]
     plt.close(drawn)
 
 
 def test_without_a_board_of_a_recall_task_it_says_what_to_run():
     with pytest.raises(ValueError, match="suite run --task mqar"):
-        draw([board("bits_per_byte", fem=(1, 1.0))])
+        draw([board("bits_per_byte", fem=(1, [1.0]))])
