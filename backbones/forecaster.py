@@ -26,9 +26,8 @@ class Forecaster(nn.Module):
     constant: Tensor
 
     def __init__(
-        self, trunk: TrunkConfig, look_back: int, horizon: int, channels: int, patch: int, stride: int, head_dropout: float = 0.0,
-        kind: HeadKind = "point",
-    ) -> None:  # fmt: skip
+        self, trunk: TrunkConfig, look_back: int, horizon: int, channels: int, patch: int, stride: int, kind: HeadKind = "point"
+    ) -> None:
         super().__init__()
         self.kind = kind
         tokens = patch_count(look_back, patch, stride)
@@ -40,7 +39,6 @@ class Forecaster(nn.Module):
         # the affine part of reversible instance norm (Kim et al., ICLR 2022): one gain and one bias a channel
         self.embedding_gain, self.embedding_bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
         self.trunk = Trunk(trunk)
-        self.head_dropout = nn.Dropout(head_dropout)
         self.head = nn.Linear(tokens * trunk.dim, horizon * OUTPUTS[kind])
         if self.trunk.takes_constant_row:
             self.register_buffer("constant", torch.zeros(look_back))
@@ -65,7 +63,7 @@ class Forecaster(nn.Module):
         batch, _, channels = x_BNC.shape
         constant_TD = self._patches(self.constant.unsqueeze(0))[0] if self.trunk.takes_constant_row else None
         hidden_RTD = self.trunk(self._patches(x_BNC.transpose(1, 2).flatten(0, 1)), constant_TD)  # R = B·C sequences
-        y_RM = self.head(self.head_dropout(hidden_RTD.flatten(1)))
+        y_RM = self.head(hidden_RTD.flatten(1))  # no dropout here, as published
         y_BCHK = y_RM.view(batch, channels, -1, OUTPUTS[self.kind])
         gain_B1C = std_B1C / (self.embedding_gain + 1e-10)
         return in_units(self.kind, y_BCHK, gain_B1C, mean_B1C - self.embedding_bias * gain_B1C)

@@ -1,4 +1,4 @@
-"""Baselines: models without a sequence mixer, `--mixer baseline/NAME`. The same runner, data and record; never matched, so never ranked.
+"""Baselines: models of other makes, `--mixer baseline/NAME`. The same runner, data and record; never matched, so never ranked.
 
 They stand on the boards of their task because everything but the model is the same: data, steps, batches, selection, metrics.
 """
@@ -6,21 +6,25 @@ They stand on the boards of their task because everything but the model is the s
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pydantic import Field
+import torch
+from pydantic import Field, field_validator
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from backbones import gluonts_models
 from backbones.mixers.base import MixerConfig
-from backbones.series_baselines import Ridge, SeasonalNaive
+from backbones.series_baselines import ClosedForm, Ridge, SeasonalNaive
 from suite.config import ModelConfig
 from suite.errors import UserError
 from tasks.base import Domain, InputSpec, SeriesInput
 
 PREFIX = "baseline/"
 ORIGIN = "baseline"
-REASON = "a baseline: another model without a sequence mixer, shown beside the ranks"
+REASON = "a baseline: a model of another make, shown beside the ranks"
 
 
 class BaselineOptions(MixerConfig):
@@ -33,6 +37,25 @@ class NaiveOptions(BaselineOptions):
 
 class RidgeOptions(BaselineOptions):
     penalty: float = Field(default=1.0, gt=0, description="α of the penalty on the squared coefficients, over sums of all training windows")
+
+
+class GluonTSOptions(BaselineOptions):
+    scaling: gluonts_models.Scaling = Field(
+        default="std",
+        description="of each window: by mean and deviation (std), mean absolute value (mean, GluonTS's default), or none",
+    )
+
+
+class DLinearOptions(GluonTSOptions):
+    hidden: int = Field(default=20, ge=1, description="values a step before the output layer (GluonTS's default: 20)")
+    kernel: int = Field(default=25, ge=1, description="steps of the moving average, an odd number")
+
+    @field_validator("kernel")
+    @classmethod
+    def _odd(cls, kernel: int) -> int:
+        if kernel % 2 == 0:
+            raise ValueError(f"the moving average needs an odd number of steps; take {kernel + 1}")
+        return kernel
 
 
 @dataclass(frozen=True)
@@ -58,9 +81,37 @@ def _ridge(spec: SeriesInput, options: BaselineOptions, model: ModelConfig) -> n
     return Ridge(spec.look_back, spec.horizon, options.penalty)
 
 
+def _dlinear(spec: SeriesInput, options: BaselineOptions, model: ModelConfig) -> nn.Module:
+    assert isinstance(options, DLinearOptions)
+    o = options
+    with _lightning("dlinear"):
+        return gluonts_models.dlinear(spec.look_back, spec.horizon, spec.head, hidden=o.hidden, kernel=o.kernel, scaling=o.scaling)
+
+
+def _patchtst(spec: SeriesInput, options: BaselineOptions, model: ModelConfig) -> nn.Module:
+    """Of the width, depth, heads, feed-forward width and dropout of the softmax reference."""
+    assert isinstance(options, GluonTSOptions)
+    with _lightning("patchtst"):
+        return gluonts_models.patchtst(
+            spec.look_back, spec.horizon, spec.head, patch=spec.patch, stride=spec.stride, dim=model.dim, heads=model.heads,
+            depth=model.depth, ffn_width=model.ffn_width, dropout=model.dropout, scaling=options.scaling,
+        )  # fmt: skip
+
+
+@contextmanager
+def _lightning(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{PREFIX}{name} is GluonTS's and needs Lightning ({reason}): pip install 'mixer-suite[baselines]'") from None
+
+
 _BASELINES = {
     f"{PREFIX}seasonal-naive": Baseline("forecasting", NaiveOptions, _naive),
     f"{PREFIX}ridge": Baseline("forecasting", RidgeOptions, _ridge),
+    f"{PREFIX}dlinear": Baseline("forecasting", DLinearOptions, _dlinear),
+    f"{PREFIX}patchtst": Baseline("forecasting", GluonTSOptions, _patchtst),
 }
 
 
@@ -87,4 +138,14 @@ def build(name: str, spec: InputSpec, options: MixerConfig, model: ModelConfig) 
 
 def parameters_of(model: nn.Module) -> int:
     """All that is fitted, by gradients or at once."""
-    return sum(p.numel() for p in model.parameters())
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or isinstance(model, ClosedForm))
+
+
+def flops_of(model: nn.Module, spec: SeriesInput) -> int:
+    """Forward FLOPs of one window of all channels, counted on the model where it stands (the meta device will do)."""
+    if isinstance(model, ClosedForm):
+        return 2 * parameters_of(model) * spec.channels
+    window_BNC = torch.zeros(1, spec.look_back, spec.channels, device=next(model.parameters()).device)
+    with FlopCounterMode(display=False) as counter:
+        model(window_BNC)
+    return int(counter.get_total_flops())

@@ -147,17 +147,18 @@ def certify(config: RunConfig, spec: InputSpec, plan: Plan) -> Certificate:
 
 
 def _certify_baseline(config: RunConfig, spec: InputSpec, plan: Plan) -> Certificate:
-    """What a baseline holds beside the reference's; never matched. FLOPs: its coefficients, once a channel."""
+    """What a baseline holds beside the reference's; never matched."""
     assert isinstance(spec, SeriesInput)
     model, reference = config.model, on_meta(spec, config.model, plan.reference)
     with torch.device("meta"):
-        parameters = baselines.parameters_of(baselines.build(config.mixer, spec, config.mixer_options, model))
+        baseline = baselines.build(config.mixer, spec, config.mixer_options, model)
+        parameters, flops = baselines.parameters_of(baseline), baselines.flops_of(baseline, spec)
     reference_parameters = budget_parameters(reference)
     return Certificate(
         task=config.task, scale=config.scale, mixer=config.mixer, matched=False, reasons=(baselines.REASON,),
         parameters=parameters, reference_parameters=reference_parameters, ratio=parameters / reference_parameters,
         mixer_parameters=0, reference_mixer_parameters=_mixer_parameters(reference, 0), mixer_ratio=0.0, pays_in_ffn=False,
-        total_parameters=parameters, flops=2 * parameters * spec.channels,
+        total_parameters=parameters, flops=flops,
         reference_flops=_flops(plan.reference, spec, model.dim), flops_unit=flops_positions(spec)[1], state_bytes=0,
         reference_state_bytes=0, length=spec.look_back, dim=model.dim, depth=0, ffn_width=0, reference_ffn_width=model.ffn_width,
         hybrid=(), mixer_options=config.mixer_options,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 
 import tasks
 from backbones.series_baselines import Ridge, SeasonalNaive
-from suite import board
+from suite import baselines, board
 from suite.budget import certify, solve
 from suite.errors import UserError
 from suite.resolve import from_canonical, resolve
@@ -85,11 +87,83 @@ def test_a_baseline_is_counted_and_never_matched():
         ("household-power", "baseline/ridge", {"hybrid": "even"}, "no layers to keep softmax in"),
         ("household-power", "baseline/ridge", {"sets": ["penalty=-1"]}, "mixer.penalty"),
         ("household-power", "baseline/ridge", {"sets": ["season=3"]}, "unknown option 'season'"),
+        ("household-power", "baseline/dlinear", {"sets": ["kernel=24"]}, "take 25"),
     ],
 )
 def test_a_baseline_that_cannot_be_is_refused_in_one_line(task, mixer, options, message):
     with pytest.raises(UserError, match=message) as caught:
         resolve(task=task, mixer=mixer, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["point", "student-t", "quantile"])
+@pytest.mark.parametrize("name", ["dlinear", "patchtst"])
+@torch.no_grad()
+def test_gluonts_own_models_give_what_gluonts_says_of_them(name, head):
+    """The same parameters through GluonTS's network by hand, one series at a time."""
+    config = tiny(f"baseline/{name}", f"head={head}")
+    spec = tasks.get("household-power")(config.data).spec
+    model = baselines.build(config.mixer, spec, config.mixer_options, config.model).double().eval()
+    x_BNC = 3 * torch.randn(2, 336, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 5
+    found = model(x_BNC)
+    assert found.shape == ((2, 8, 7) if head == "point" else (2, 8, 7, spec.outputs))
+    for b, c in ((0, 0), (1, 6)):
+        arguments, loc, scale = model.network(x_BNC[b : b + 1, :, c], torch.ones(1, 336, dtype=torch.float64))
+        assert loc.item() == pytest.approx(x_BNC[b, :, c].mean().item(), rel=1e-6)
+        if head == "student-t":
+            distribution = model.network.distr_output.distribution(arguments, loc=loc, scale=scale)
+            expected = torch.tensor([[distribution.mean[0, h], distribution.stddev[0, h]] for h in range(8)], dtype=torch.float64)
+            location, spread, degrees = found[b, :, c].unbind(-1)
+            mine = torch.stack([location, spread * (degrees / (degrees - 2)).sqrt()], dim=-1)
+            assert torch.allclose(mine, expected, rtol=1e-6)
+        else:
+            expected = arguments[0][0] * scale[0] + loc[0]
+            assert torch.allclose(found[b, :, c].reshape(8, -1), expected, rtol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dlinear", "patchtst"])
+def test_gluonts_own_models_are_trained_by_the_runner_on_the_mixers_board(name, runs):
+    made = start(tiny(f"baseline/{name}", "steps=12"), data_dir=None, device="cpu").record
+    again = start(tiny(f"baseline/{name}", "steps=12"), data_dir=None, device="cpu").record
+    softmax = start(tiny("softmax", "steps=12"), data_dir=None, device="cpu").record
+    assert (made.status, made.error) == ("finished", None)
+    assert len(made.loss_trace) == 12
+    assert made.loss_trace == again.loss_trace
+    assert made.metrics["test"] == again.metrics["test"]
+    assert made.group == softmax.group
+    assert made.n_evaluated == {"valid": 16, "test": 16}
+    [shown] = board.boards([made, softmax])
+    assert {row.mixer: row.place for row in shown.rows} == {"softmax": 1, f"baseline/{name}": None}
+    fitted = {name: p.numel() for name, p in _model(made).named_parameters() if p.requires_grad}
+    assert made.certificate["parameters"] == sum(fitted.values())
+    assert not any("positional" in name for name in fitted)  # a fixed table of sines
+
+
+def _model(made):
+    config = from_canonical(made.config)
+    return baselines.build(config.mixer, tasks.get(config.task)(config.data).spec, config.mixer_options, config.model)
+
+
+@pytest.mark.slow
+def test_a_linear_baselines_flops_are_those_of_its_products():
+    config = tiny("baseline/dlinear", "hidden=3")
+    spec = tasks.get("household-power")(config.data).spec
+    certificate = certify(config, spec, solve(config, spec))
+    products = 2 * 336 * 8 * 3 + 8 * 3  # two maps of the window, and the output layer of each step
+    assert certificate.flops == 2 * 7 * products
+    assert certificate.parameters == 2 * (336 * 24 + 24) + 3 + 1
+
+
+def test_without_lightning_gluonts_models_are_refused_in_one_line(monkeypatch):
+    for loaded in [name for name in sys.modules if name.split(".")[:2] == ["gluonts", "torch"]]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
+    config = tiny("baseline/dlinear")
+    with pytest.raises(UserError, match=r"needs Lightning \(.*\): pip install 'mixer-suite\[baselines\]'") as caught:
+        certify(config, tasks.get("household-power")(config.data).spec, solve(config, tasks.get("household-power")(config.data).spec))
     assert "\n" not in str(caught.value)
 
 

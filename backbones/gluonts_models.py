@@ -1,0 +1,95 @@
+"""GluonTS's DLinear and PatchTST (arXiv 2205.13504, 2211.14730) as series models: its own modules, without its Lightning training.
+
+Each channel is a series of its own, as everywhere here. Their inputs are scaled by the window's own location and deviation, or as GluonTS
+does by default by its mean absolute value. Importing them takes seconds and needs Lightning, which all of `gluonts.torch` imports.
+
+Shape letters: B batch, C channels, N look-back, H horizon, K values a step, R = B·C series.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from backbones.series_outputs import OUTPUTS, SMALLEST_SCALE, HeadKind
+
+Scaling = Literal["std", "mean", "none"]
+
+
+class GluonTSModel(nn.Module):
+    """Windows `[B, N, C]` to forecasts `[B, H, C]` or `[B, H, C, K]`, through one of GluonTS's univariate networks."""
+
+    def __init__(self, network: nn.Module, kind: HeadKind) -> None:
+        super().__init__()
+        self.network, self.kind = network, kind
+
+    def forward(self, x_BNC: Tensor) -> Tensor:
+        x_RN = x_BNC.transpose(1, 2).flatten(0, 1)
+        arguments, loc_R1, scale_R1 = self.network(x_RN, torch.ones_like(x_RN))
+        y_RHK = self._in_units(arguments, loc_R1.unsqueeze(-1), scale_R1.unsqueeze(-1))
+        y_BHCK = y_RHK.unflatten(0, (len(x_BNC), -1)).transpose(1, 2)
+        return y_BHCK.squeeze(-1) if self.kind == "point" else y_BHCK
+
+    def _in_units(self, arguments: tuple[Tensor, ...], loc_R11: Tensor, scale_R11: Tensor) -> Tensor:
+        if self.kind != "student-t":
+            return arguments[0] * scale_R11 + loc_R11
+        degrees, location, scale = (argument.unsqueeze(-1) for argument in arguments)  # GluonTS keeps degrees above 2 and scales above 0
+        return torch.cat([location * scale_R11 + loc_R11, (scale * scale_R11).clamp_min(SMALLEST_SCALE), degrees], dim=-1)
+
+
+def dlinear(look_back: int, horizon: int, kind: HeadKind, *, hidden: int, kernel: int, scaling: Scaling) -> GluonTSModel:
+    """A moving average and what is left of the window, a linear map of each, and their sum. Raises ImportError without Lightning."""
+    with _quiet():
+        import gluonts.torch  # noqa: F401  # its submodules cannot be imported first
+        from gluonts.torch.model.d_linear.module import DLinearModel
+
+    network = DLinearModel(
+        prediction_length=horizon, context_length=look_back, hidden_dimension=hidden, distr_output=_output(kind), kernel_size=kernel,
+        scaling=_named(scaling),
+    )  # fmt: skip
+    return GluonTSModel(network, kind)
+
+
+def patchtst(
+    look_back: int, horizon: int, kind: HeadKind, *, patch: int, stride: int, dim: int, heads: int, depth: int, ffn_width: int,
+    dropout: float, scaling: Scaling,
+) -> GluonTSModel:  # fmt: skip
+    """A post-norm encoder over patches, fixed positions, a map to `dim` values for each step. Raises ImportError without Lightning."""
+    with _quiet():
+        import gluonts.torch  # noqa: F401
+        from gluonts.torch.model.patch_tst.module import PatchTSTModel
+
+        network = PatchTSTModel(
+            prediction_length=horizon, context_length=look_back, patch_len=patch, stride=stride, padding_patch="end", d_model=dim,
+            nhead=heads, dim_feedforward=ffn_width, num_feat_dynamic_real=0, dropout=dropout, activation="relu", norm_first=False,
+            num_encoder_layers=depth, scaling=_named(scaling), distr_output=_output(kind),
+        )  # fmt: skip
+    return GluonTSModel(network, kind)
+
+
+def _named(scaling: Scaling) -> str | None:
+    return None if scaling == "none" else scaling
+
+
+def _output(kind: HeadKind) -> Any:
+    """GluonTS's own output layer; a point is its quantile output with one level, trained on squared errors."""
+    from gluonts.torch.distributions import QuantileOutput, StudentTOutput
+
+    if kind == "student-t":
+        return StudentTOutput()
+    levels = OUTPUTS[kind]
+    return QuantileOutput([level / (levels + 1) for level in range(1, levels + 1)])
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the advice that GluonTS gives on JSON libraries, and torch's on nested tensors where the heads are odd in number."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Using `json`-module", category=UserWarning)
+        warnings.filterwarnings("ignore", message="enable_nested_tensor is True", category=UserWarning)
+        yield
