@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kernels.cpu import hyper as compiled
+from kernels.cpu.call import multiplies
 from kernels.hyper_block import (
     Scores,
     Tables,
@@ -39,7 +41,7 @@ from kernels.implementations import attempt, triton_form
 from kernels.lag_layout import Block, Layout
 from kernels.precision import full_precision
 
-ROWS = 64  # of a block: its scores stay in cache, and the triangles it wastes stay small
+ROWS = 64  # of a block in PyTorch's form: its scores stay in cache, and the triangles it wastes stay small
 
 
 class LagMixing(NamedTuple):
@@ -78,7 +80,7 @@ def lag_mix(
     layout: Layout,
     mask_BT: Tensor | None = None,
     eps: float = 1e-6,
-    rows: int = ROWS,
+    rows: int | None = None,
 ) -> Tensor:
     """`[H, B, T, w]`, computed in fp32, or fp64 where v is. The leading 1 or 2 of q and k are score sets (gate, scale), each with a mixing
     `before` or None. Queries and controls may be those of the last positions only: as many rows come back.
@@ -86,38 +88,39 @@ def lag_mix(
     mask_BT: True at keys that count. Sequences longer than `layout.length` are the caller's to refuse.
     """
     dtype = torch.float64 if v_HBTw.dtype == torch.float64 else torch.float32
-    asked = q_SHBTd, v_HBTw.to(dtype), before, layout.causal and layout.by_lag, mask_BT is not None
-    on_gpu = triton_form("hyper", v_HBTw, *asked)
+    mixings = [None if m is None else LagMixing(*(t.to(dtype) for t in m)) for m in (*before, behind)]
+    q, k, v = (t.to(dtype) for t in (q_SHBTd, k_SHBTd, v_HBTw))
+    on_gpu = triton_form("hyper", v_HBTw, q_SHBTd, v, before, layout.causal and layout.by_lag, mask_BT is not None)
     if on_gpu is not None:
-        parts = [None if m is None else LagMixing(*(t.to(dtype) for t in m)) for m in (*before, behind)]
-        given = [t.to(dtype) for t in (q_SHBTd, k_SHBTd, v_HBTw)]
         return attempt(
             "hyper",
-            lambda: on_gpu.lag_mix(*given, parts[:-1], parts[-1], eps),
-            lambda: _by_pytorch(q_SHBTd, k_SHBTd, v_HBTw, before, behind, layout, mask_BT, eps, rows, dtype),
+            lambda: on_gpu.lag_mix(q, k, v, mixings[:-1], mixings[-1], eps),
+            lambda: _blockwise(q, k, v, mixings, layout, mask_BT, eps, rows),
         )
-    return _by_pytorch(q_SHBTd, k_SHBTd, v_HBTw, before, behind, layout, mask_BT, eps, rows, dtype)
+    return _blockwise(q, k, v, mixings, layout, mask_BT, eps, rows)
 
 
-def _by_pytorch(
-    q_SHBTd: Tensor,
-    k_SHBTd: Tensor,
-    v_HBTw: Tensor,
-    before: Sequence[LagMixing | None],
-    behind: LagMixing | None,
+def _blockwise(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mixings: Sequence[LagMixing | None],
     layout: Layout,
     mask_BT: Tensor | None,
     eps: float,
-    rows: int,
-    dtype: torch.dtype,
+    rows: int | None,
 ) -> Tensor:
-    mixings = (*before, behind)
-    options = _Options(layout, tuple(m is not None for m in mixings), mask_BT, eps, rows)
+    """In C++ where it can be, otherwise in PyTorch."""
     if mask_BT is not None:
         gone_BT1 = ~mask_BT[..., None]
-        k_SHBTd, v_HBTw = k_SHBTd.masked_fill(gone_BT1, 0.0), v_HBTw.masked_fill(gone_BT1, 0.0)
-    flat = [q_SHBTd, k_SHBTd, v_HBTw, *(t for m in mixings if m is not None for t in m)]
-    out: Tensor = _LagMix.apply(options, *(t.to(dtype).contiguous() for t in flat))
+        k, v = k.masked_fill(gone_BT1, 0.0), v.masked_fill(gone_BT1, 0.0)
+    there = [m for m in mixings if m is not None]
+    flat = [t for m in there for t in m]
+    mixed = tuple(m is not None for m in mixings)
+    if multiplies(v, q, k, *flat) and compiled.computes(there):
+        out: Tensor = compiled.LagMix.apply(compiled.Options(layout, mixed, mask_BT, eps, rows or compiled.ROWS), q, k, v, *flat)
+    else:
+        out = _LagMix.apply(_Options(layout, mixed, mask_BT, eps, rows or ROWS), *(t.contiguous() for t in (q, k, v, *flat)))
     return out
 
 

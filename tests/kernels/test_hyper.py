@@ -6,15 +6,30 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels import lag_layout
+from kernels import hyper, lag_layout
+from kernels.cpu.hyper import MAX_RANK, PARTS
+from kernels.cpu.hyper import ROWS as COMPILED_ROWS
+from kernels.cpu.library import library, products
 from kernels.hyper import ROWS, LagMixing, lag_mix
 from kernels.lag_layout import Layout
 from tests.kernels.hyper_reference import lag_mix_by_loops
-from tests.tolerances import FP64
+from tests.tolerances import FP32_SCAN, FP64
+
+
+@pytest.fixture(params=["compiled", "pytorch"], autouse=True)
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test twice: in C++, and as on a machine without a compiler. The other form may not be touched."""
+    if request.param == "pytorch":
+        monkeypatch.setattr("kernels.cpu.call.library", lambda: None)
+        return "pytorch"
+    if library() is None or products() is None:
+        pytest.skip("no C++ compiler here, or no matrix products to call")
+    monkeypatch.setattr(hyper, "_LagMix", None)
+    return "compiled"
 
 
 @dataclass
@@ -85,7 +100,7 @@ def assert_same(p: Problem, rows: int) -> None:
         assert error <= FP64 * max(size, 1.0), f"{name} is off by {error:.2g}, its largest entry is {size:.2g}"
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     tokens=st.integers(1, 11),
     spare=st.integers(0, 3),
@@ -108,9 +123,24 @@ def test_blocks_equal_loops_in_value_and_every_gradient(
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("tokens", [ROWS - 1, ROWS, ROWS + 1])
-def test_the_real_block_size_is_right_at_its_edges(tokens: int, causal: bool) -> None:
-    assert_same(problem(tokens, sets=2, causal=causal, heads=1, batch=1), rows=ROWS)
+@pytest.mark.parametrize("spare", [-1, 0, 1])
+def test_the_real_block_size_is_right_at_its_edges(spare: int, causal: bool, form: str) -> None:
+    rows = ROWS if form == "pytorch" else COMPILED_ROWS
+    assert_same(problem(rows + spare, sets=2, causal=causal, heads=1, batch=1), rows)
+
+
+@pytest.mark.parametrize("rank", [1, 3, 4, 7, 16, 17])
+def test_any_rank_is_right(rank: int, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if rank > MAX_RANK:
+        monkeypatch.undo()  # PyTorch's form takes these
+    assert_same(problem(6, sets=2, rank=rank, heads=1, batch=1), rows=4)
+
+
+def test_mixings_of_different_ranks_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # PyTorch's form takes these
+    p = problem(6, sets=2, heads=1, batch=1)
+    p.behind = problem(6, rank=3, heads=1, batch=1, seed=1).behind
+    assert_same(p, rows=4)
 
 
 @pytest.mark.slow
@@ -157,6 +187,33 @@ def test_extreme_scores_are_finite_in_value_and_gradient(scale: float) -> None:
     out = blockwise(p, 32)
     assert bool(out.isfinite().all())
     assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(out.sum(), p.leaves()))
+
+
+@pytest.mark.parametrize("sets", [1, 2])
+def test_single_precision_is_right_and_finite_under_a_large_upstream_gradient(sets: int) -> None:
+    exact = problem(150, sets=sets, heads=1, batch=1, width=16, values=8, rank=4)
+    single = problem(150, sets=sets, heads=1, batch=1, width=16, values=8, rank=4, dtype=torch.float32)
+    out, wanted = blockwise(single, COMPILED_ROWS), blockwise(exact, COMPILED_ROWS)
+    upstream = 65536.0 * torch.randn(out.shape, generator=torch.Generator().manual_seed(3))
+    found = torch.autograd.grad((out * upstream).sum(), single.leaves())
+    for a, b in zip((out, *found), (wanted, *torch.autograd.grad((wanted * upstream).sum(), exact.leaves())), strict=True):
+        assert float((a - b).detach().abs().max()) <= FP32_SCAN * float(b.detach().abs().max())
+
+
+def test_threads_change_no_bit(form: str) -> None:
+    if form == "pytorch":
+        pytest.skip("PyTorch's products promise no such thing")
+    p = problem(70, sets=2, heads=2, batch=PARTS + 3, dtype=torch.float32)
+    before = torch.get_num_threads()
+    try:
+        results = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            out = blockwise(p, COMPILED_ROWS)
+            results.append((out, *torch.autograd.grad(out.square().sum(), p.leaves())))
+        assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_nothing_of_size_T_by_T_is_kept_or_made() -> None:

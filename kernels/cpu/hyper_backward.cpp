@@ -1,0 +1,215 @@
+// Lag mixing, backward: the scores of each block once more, then its gradients. Gradients of tables come in `parts` of a head's sequences,
+// so that they don't depend on the number of threads.
+#include "hyper.h"
+
+namespace {
+
+using namespace hyper;
+
+// The gradients of a mixing's tables from a block's first column on, and of its controls from the block's first row on.
+template <class S>
+struct Sums {
+  S *first, *second, *scale, *control;
+};
+
+// out = g scale + down first of four rows, and what they add to the sums of the tables: y and g are the mixing's input and the gradient of
+// its output; low and up are y first and g second, both times the control in `into` and `down`.
+template <class S>
+void widen_adjoint(const Mixing<S>& by, const Sums<S>& sums, long pitch, const S* g, const S* y, const Narrow<S> into, const Narrow<S> down,
+                   S* out) {
+  using L = Lanes<S>;
+  in_turns(by.r, [&](auto K, long from) {
+    const S* first = by.first + from * by.pitch;
+    S *to_first = sums.first + from * by.pitch, *to_second = sums.second + from * by.pitch;
+    for (long c = 0; c < pitch; c += L::COUNT) {
+      typename L::Vector gs[QUAD], ys[QUAD], outs[QUAD];
+      for (int i = 0; i < QUAD; ++i) gs[i] = L::load(g + i * pitch + c), ys[i] = L::load(y + i * pitch + c);
+      if (from == 0) {
+        auto scale = L::load(by.scale + c), to_scale = L::load(sums.scale + c);
+        for (int i = 0; i < QUAD; ++i) outs[i] = gs[i] * scale, to_scale += gs[i] * ys[i];
+        L::store(sums.scale + c, to_scale);
+      } else {
+        for (int i = 0; i < QUAD; ++i) outs[i] = L::load(out + i * pitch + c);
+      }
+      for (int k = 0; k < K; ++k) {
+        auto a = L::load(first + k * by.pitch + c), to_a = L::load(to_first + k * by.pitch + c), to_b = L::load(to_second + k * by.pitch + c);
+        for (int i = 0; i < QUAD; ++i) {
+          outs[i] += down[i][from + k] * a;
+          to_a += down[i][from + k] * ys[i];
+          to_b += into[i][from + k] * gs[i];
+        }
+        L::store(to_first + k * by.pitch + c, to_a);
+        L::store(to_second + k * by.pitch + c, to_b);
+      }
+      for (int i = 0; i < QUAD; ++i) L::store(out + i * pitch + c, outs[i]);
+    }
+  });
+}
+
+// From the gradient g of what `mix` made of y to that of y, in `out` (neither g nor y).
+template <class S>
+void mix_adjoint(const Mixing<S>& by, const Sums<S>& sums, const Block& block, long row, const S* g, const S* y, const Narrow<S> low, S* out) {
+  Narrow<S> up, into, down;
+  narrow<S>(g, block.pitch, by.second, by.pitch, by.r, up);
+  for (long i = 0; i < std::min(QUAD, block.rows - row); ++i) {
+    for (long k = 0; k < by.r; ++k) sums.control[(row + i) * by.r + k] = up[i][k] * low[i][k];
+  }
+  controlled<S>(by, row, block.rows, low, into);
+  controlled<S>(by, row, block.rows, up, down);
+  widen_adjoint<S>(by, sums, block.pitch, g, y, into, down, out);
+}
+
+// relu(gate) softplus(scale) of four rows in `active`, softplus(scale) in `soft` and its derivative in place of the scale.
+template <class S>
+void activate(const S* gate, S* scale, long pitch, S* active, S* soft) {
+  for (long c = 0; c < QUAD * pitch; ++c) {
+    S positive = std::max(gate[c], S(0));
+    if (scale) {
+      S e = decay(scale[c]), small = e / (S(1) + e), s = softplus(scale[c], e);
+      scale[c] = scale[c] < S(0) ? small : S(1) - small;
+      soft[c] = s;
+      active[c] = positive * s;
+    } else {
+      active[c] = positive;
+    }
+  }
+}
+
+// From the gradient g of `activate`'s output to those of the gate, in place, and of the scale, in place of softplus's derivative `slope`.
+// pull: what the norm pulls a row by.
+template <class S>
+void activate_adjoint(const S* gate, const S* soft, S* slope, long pitch, const S* pull, long rows, S* g) {
+  for (long i = 0; i < std::min(QUAD, rows); ++i, gate += pitch, g += pitch) {
+    for (long c = 0; c < pitch; ++c) {
+      S x = gate[c], to = x > S(0) ? g[c] : S(0);
+      if (slope) {
+        slope[i * pitch + c] *= to * x;
+        to *= soft[i * pitch + c];
+      }
+      g[c] = to - pull[i] * x;
+    }
+  }
+}
+
+template <class S>
+struct Gradients {
+  S *q, *k, *v, *tables, *control;
+};
+
+template <class S>
+struct Backward {
+  const Piece<S>& piece;
+  const Sizes& z;
+  const S *out, *inverse, *grad;
+  Gradients<S> to;
+  long part;
+  long size = z.room() * z.widest<S>(), four = QUAD * z.widest<S>();
+  // a block's: plain scores and their gradients of each set, the weights of the read; four rows': mixed scores, what became of them
+  std::vector<S> memory = std::vector<S>((2 * z.sets + 1) * size + 5 * four), raw = std::vector<S>(z.rows * z.w), pull = std::vector<S>(z.room());
+
+  S* plain(long set) { return memory.data() + set * size; }
+  S* gradient(long set) { return memory.data() + (z.sets + set) * size; }
+  S* weights() { return memory.data() + 2 * z.sets * size; }
+  S* quad(long which) { return memory.data() + (2 * z.sets + 1) * size + which * four; }
+
+  Sums<S> sums(long which, const Block& block) const {
+    long j = z.at(which), row = block.start - z.origin();
+    S* first = to.tables + (((piece.h * z.parts + part) * z.mixings() + j) * z.table_rows()) * z.table + block.table;
+    return {first, first + z.r * z.table, first + 2 * z.r * z.table, to.control + ((j * z.H * z.B + piece.here()) * z.S + row) * z.r};
+  }
+
+  // The gradient of the read without its norm, and the pull of the norm on each row's scores.
+  void start(const Block& block, long at) {
+    std::fill(pull.begin(), pull.end(), S(0));
+    for (long i = 0; i < block.rows; ++i) {
+      const S *o = out + (at + i) * z.w, *g = grad + (at + i) * z.w;
+      S along = 0, by = inverse[at + i];
+      for (long j = 0; j < z.w; ++j) {
+        along += o[j] * g[j];
+        raw[i * z.w + j] = g[j] * by;
+      }
+      pull[i] = along * by * by;
+    }
+  }
+
+  // From the gradient of a set's mixed scores to that of its plain ones.
+  void score_set(long set, const Block& block, long row, const S* g, const Narrow<S> low) {
+    S* into = gradient(set) + row * block.pitch;
+    if (z.there(set)) {
+      mix_adjoint<S>(piece.mixing(set, block), sums(set, block), block, row, g, plain(set) + row * block.pitch, low, into);
+    } else {
+      std::copy(g, g + QUAD * block.pitch, into);
+    }
+    block.hide(into, row);
+  }
+
+  void four_rows(const Block& block, long row) {
+    long at = row * block.pitch;
+    S *gate = quad(0), *scale = z.sets > 1 ? quad(1) : nullptr, *active = quad(2), *soft = quad(3), *g = quad(4);
+    S *read = gradient(0) + at, *w = weights() + at;
+    Narrow<S> low[SETS], low_behind;
+    block.hide(read, row);
+    piece.mix_scores(0, block, row, plain(0) + at, gate, low[0]);
+    if (scale) piece.mix_scores(1, block, row, plain(1) + at, scale, low[1]);
+    activate<S>(gate, scale, block.pitch, active, soft);
+    if (z.there(SETS)) {
+      Mixing<S> behind = piece.mixing(SETS, block);
+      mix<S>(behind, block, row, active, w, low_behind);
+      block.hide(w, row);
+      mix_adjoint<S>(behind, sums(SETS, block), block, row, read, active, low_behind, g);
+    } else {
+      std::copy(active, active + QUAD * block.pitch, w);
+      std::copy(read, read + QUAD * block.pitch, g);
+    }
+    activate_adjoint<S>(gate, soft, scale, block.pitch, pull.data() + row, block.rows - row, g);
+    score_set(0, block, row, g, low[0]);
+    if (scale) score_set(1, block, row, scale, low[1]);
+  }
+
+  void run() {
+    for (long start_ = z.origin(); start_ < z.T; start_ += z.rows) {
+      Block block = Block::of(z, start_, S());
+      long m = block.rows, n = block.keys, first = start_ - z.origin(), at = piece.here() * z.S + first;
+      start(block, at);
+      for (long set = 0; set < z.sets; ++set) piece.score(set, block, plain(set));
+      multiply<S>(m, n, z.w, S(1), {raw.data(), z.w}, {piece.values(), z.w, true}, S(0), block.by_key(gradient(0)));
+      for (long row = 0; row < m; row += QUAD) four_rows(block, row);
+      for (long set = 0; set < z.sets; ++set) {
+        long here = set * z.H * z.B + piece.here();
+        Matrix<S> g = block.by_key(gradient(set));
+        Matrix<const S> g_{g.data, g.pitch};
+        multiply<S>(m, z.d, n, S(1), g_, {piece.keys(set), z.d}, S(0), {to.q + (here * z.S + first) * z.d, z.d});
+        multiply<S>(n, z.d, m, S(1), turned(g_), {piece.queries(set) + first * z.d, z.d}, S(1), {to.k + here * z.T * z.d, z.d});
+      }
+      Matrix<S> w = block.by_key(weights());
+      multiply<S>(n, z.w, m, S(1), {w.data, w.pitch, true}, {raw.data(), z.w}, S(1), {to.v + piece.here() * z.T * z.w, z.w});
+    }
+  }
+};
+
+// As lag_mix; out and inverse are what it gave, g the gradient of out. Adds to to_k, to_v and to_tables [H, parts, mixings, 2r + 1, table],
+// writes to_q and to_control, each as the input.
+template <class S>
+void lag_mix_backward(const S* q, const S* k, const S* v, const S* tables, const S* control, const S* mask, const S* out, const S* inverse,
+                      const S* g, Gradients<S> to, const Sizes& z, long threads) {
+  parallel_products(z.H * z.parts, threads, [&](long id) {
+    for (long b = id % z.parts; b < z.B; b += z.parts) {
+      Piece<S> piece{z, q, k, v, tables, control, mask, id / z.parts, b};
+      Backward<S>{piece, z, out, inverse, g, to, id % z.parts}.run();
+    }
+  });
+}
+
+}  // namespace
+
+#define EXPORT(S, NAME)                                                                                                                   \
+  extern "C" void lag_mix_backward_##NAME(                                                                                                \
+      const S* q, const S* k, const S* v, const S* tables, const S* control, const S* mask, const S* out, const S* inverse, const S* g,   \
+      S* to_q, S* to_k, S* to_v, S* to_tables, S* to_control, long sets, long H, long B, long L, long T, long d, long w, long r,          \
+      long table, long length, long rows, long causal, long by_lag, long mixed, long parts, long threads) {                               \
+    lag_mix_backward<S>(q, k, v, tables, control, mask, out, inverse, g, {to_q, to_k, to_v, to_tables, to_control},                       \
+                        {sets, H, B, L, T, d, w, r, table, length, rows, causal, by_lag, mixed, parts}, threads);                         \
+  }
+
+EXPORT(float, float)
+EXPORT(double, double)
