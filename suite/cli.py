@@ -159,20 +159,35 @@ def budget(
 
 
 @data.command("info")
-def data_info(task: Annotated[str, typer.Argument(metavar="TASK")], data_dir: opt.DataDir = None, as_json: opt.Json = False) -> None:
+def data_info(
+    task: Annotated[str, typer.Argument(metavar="TASK")],
+    data_dir: opt.DataDir = None,
+    scale: opt.DataScale = None,
+    set_: opt.DataSet = None,
+    as_json: opt.Json = False,
+) -> None:
     """Where a task's data come from, their licence, splits and fingerprint."""
     from suite import report
 
-    found = report.describe_data(task, data_dir)
+    found = report.describe_data(task, data_dir, scale, set_ or [])
     emit(found) if as_json else report.show_mapping(found)
 
 
 @data.command("prepare")
-def data_prepare(task: Annotated[str, typer.Argument(metavar="TASK")], data_dir: opt.DataDir = None, as_json: opt.Json = False) -> None:
-    """Reads and checks all of a task's data, so that a run will not stumble over them."""
+def data_prepare(
+    task: Annotated[str, typer.Argument(metavar="TASK")],
+    data_dir: opt.DataDir = None,
+    scale: opt.DataScale = None,
+    set_: opt.DataSet = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Downloads or reads all of a task's data, checks them and caches what runs need. Goes on where it was stopped.
+
+    `suite data prepare text --data-dir ~/novels --set tokenizer=bpe --set vocab=4096`
+    """
     from suite import report
 
-    found = report.prepare_data(task, data_dir)
+    found = report.prepare_data(task, data_dir, scale, set_ or [])
     emit(found) if as_json else report.show_mapping(found)
 
 

@@ -82,8 +82,8 @@ class RunConfig(Strict):
 
     @property
     def identity(self) -> str:
-        """sha256 over every field that can change a result. A mixer's file counts by its content, not by where it stands."""
-        return digest({**self.canonical(), "mixer": self.mixer_name})
+        """sha256 over every field that can change a result. A file counts by its content, not by where it stands."""
+        return digest({**self.canonical(), "mixer": self.mixer_name, "data": self.data.portable()})
 
     @property
     def mixer_name(self) -> str:
@@ -93,7 +93,7 @@ class RunConfig(Strict):
     @property
     def group(self) -> str:
         """The identity of the comparison: the same for all mixers, seeds and tuned rates that may stand on one board."""
-        kept = self.canonical()
+        kept = {**self.canonical(), "data": self.data.portable()}
         for name in ("mixer", "mixer_origin", "mixer_options", "hybrid", "seed", "unmatched", "skip_variant_layers"):
             del kept[name]
         for name in TUNED:

@@ -23,6 +23,12 @@ def format_metric(metric: Metric, value: float) -> str:
     return f"{value:.{metric.digits}f}{' ' + metric.unit if metric.unit else ''}"
 
 
+def say(note: str) -> None:
+    """A note on stderr; nothing for an empty one."""
+    if note:
+        err.print(escape(note), soft_wrap=True)
+
+
 class TrainingProgress:
     """A bar with loss, validation, throughput and the time left."""
 

@@ -25,6 +25,8 @@ Hybrid = Annotated[
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="key=value, any option of data, model, mixer, train; repeatable.", show_default=False)
 ]
+DataScale = Annotated[str | None, typer.Option("--scale", help="With the data options of a scale's recipe.", show_default=False)]
+DataSet = Annotated[list[str] | None, typer.Option("--set", help="key=value, an option of the data; repeatable.", show_default=False)]
 Resume = Annotated[str | None, typer.Option("--resume", help="Go on with a run that stopped: its id or folder.", show_default=False)]
 Port = Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port on 127.0.0.1.", show_default="the first free from 5000")]
 Recipe = Annotated[Path | None, typer.Option("--recipe", help="TOML file with [data] [model] [mixer] [train].", show_default=False)]

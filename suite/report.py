@@ -21,11 +21,11 @@ from backbones.mixers.base import Mixer
 from suite import board, budget, home, record
 from suite.checkpoint import NAME as CHECKPOINT
 from suite.config import RunConfig
-from suite.console import err, format_metric
+from suite.console import err, format_metric, say
 from suite.doctor import Check
 from suite.errors import UserError, did_you_mean
 from suite.generate import generate, load_language_model
-from suite.resolve import SCALES
+from suite.resolve import SCALES, resolve_data
 from suite.run import Outcome, pick_device
 from suite.tracking import upload
 
@@ -160,8 +160,8 @@ def show_budget(found: Mapping[str, Any]) -> None:
         out.print(f"what fits: {found['nearest_fit']}")
 
 
-def describe_data(task: str, data_dir: Path | None) -> dict[str, Any]:
-    made = tasks.get(task)(None, data_dir)
+def describe_data(task: str, data_dir: Path | None, scale: str | None = None, sets: Sequence[str] = ()) -> dict[str, Any]:
+    made = tasks.get(task)(resolve_data(task, scale, sets), data_dir)
     info = made.info()
     return {
         "task": task, "source": info.source, "licence": info.licence, "splits": dict(info.splits), "unit": info.unit,
@@ -169,12 +169,13 @@ def describe_data(task: str, data_dir: Path | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def prepare_data(task: str, data_dir: Path | None) -> dict[str, Any]:
-    made = tasks.get(task)(None, data_dir)
+def prepare_data(task: str, data_dir: Path | None, scale: str | None = None, sets: Sequence[str] = ()) -> dict[str, Any]:
+    made = tasks.get(task)(resolve_data(task, scale, sets), data_dir)
+    say(made.prepare_note())
     with Progress(*Progress.get_default_columns(), console=err, disable=not err.is_terminal, transient=True) as progress:
-        bar = progress.add_task(f"checking {task}", total=None)
+        bar = progress.add_task(f"preparing {task}", total=None)
         made.prepare(lambda done, total: progress.update(bar, completed=done, total=total))
-    return {**describe_data(task, data_dir), "status": "ready"}
+    return {**describe_data(task, data_dir, scale, sets), "status": "ready"}
 
 
 def find_boards(task: str | None, domain: str | None, scale: str | None) -> list[board.Board]:

@@ -22,7 +22,7 @@ from suite import baselines
 from suite.config import ModelConfig, RunConfig, TrainConfig
 from suite.errors import UserError, did_you_mean
 from suite.hybrids import resolve_hybrid
-from tasks.base import Task
+from tasks.base import Task, TaskOptions
 
 SCALES = ("board", "quick", "small", "paper")
 SECTIONS = ("data", "model", "mixer", "train")
@@ -172,6 +172,16 @@ def resolve(
     if skip_variant_layers and not config.hybrid:
         raise UserError("--skip-variant-layers needs a hybrid: without softmax layers none would be left (for example --hybrid even)")
     return config.model_copy(update={"unmatched": unmatched, "skip_variant_layers": skip_variant_layers})
+
+
+def resolve_data(task: str, scale: str | None, sets: Sequence[str]) -> TaskOptions:
+    """A task's data options at a scale; without one, its own defaults. Raises UserError or DataError."""
+    model = tasks.get(task).Options
+    values = dict(shipped_recipe(task, scale)["data"]) if scale else {}
+    for _, field, value in (_parse_set(text, {"data": model}) for text in sets):
+        values[field] = value
+    made: TaskOptions = _validated("data", model, values)
+    return made
 
 
 def _seed(seed: int | None, given: Mapping[str, Any]) -> int:

@@ -19,7 +19,7 @@ from suite import baselines, checkpoint, forecast_plot, home, provenance, record
 from suite.budget import check
 from suite.build import Backbone, build_backbone
 from suite.config import RunConfig
-from suite.console import TrainingProgress
+from suite.console import TrainingProgress, say
 from suite.constant_row import give_constant
 from suite.diagnosis import PICTURE, attention_maps, draw, figures
 from suite.errors import UserError, first_line
@@ -30,7 +30,7 @@ from suite.resolve import from_canonical
 from suite.signals import Interrupted, StopSignal
 from suite.tracker import Tracker
 from suite.train import Diverged, FitResult, Trainer, loader_workers
-from tasks.base import DataError, Task
+from tasks.base import DataError, Task, TextTask
 from tasks.forecasting import ForecastTask
 
 TRACEBACK = "traceback.txt"
@@ -104,8 +104,11 @@ def start(config: RunConfig, *, data_dir: Path | None, device: str) -> Outcome:
     plan, certificate = check(config, task.spec)
     config = config.model_copy(update={"mixer_options": plan.mixer_options})
     home.writable_home()
+    say(task.prepare_note())
     task.load()
     folder = home.new_run(config, data_dir)
+    if isinstance(task, TextTask):
+        task.keep_tokenizer(folder)
     with home.alone(folder):
         return _carry_out(Job(config, folder, task, chosen, plan, certificate, home.now(), *_origin(config, task, chosen)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from itertools import pairwise
@@ -21,12 +21,12 @@ from torch.nn import functional as F
 
 from tasks import cache
 from tasks.base import Batch, DataError, DataInfo, Metric, Split, TaskOptions, TextInput, TextTask
-from tasks.documents import Corpus
+from tasks.documents import Corpus, Progress
 from tasks.language import IGNORED
 from tasks.randomness import WINDOWS, evenly_spread, generator, permuted
-from tasks.token_cache import FORMAT, State, TokenCache
+from tasks.token_cache import FORMAT, State, TokenCache, estimate
 from tasks.tokenization import ByteTokenizer, Tokenizer
-from tasks.tokenizer_choice import FILE, TokenizerOptions, kept_tokenizer, open_tokenizer
+from tasks.tokenizer_choice import FILE, TokenizerOptions, is_ready, kept_tokenizer, open_tokenizer
 
 
 class CorpusOptions(TokenizerOptions):
@@ -99,8 +99,12 @@ class CorpusTask(TextTask):
     @property
     def tokenizer(self) -> Tokenizer:
         """Opened, or trained, when it is first asked for."""
+        return self._open_tokenizer(None)
+
+    def _open_tokenizer(self, progress: Progress | None) -> Tokenizer:
         if self._tokenizer is None:
-            self._tokenizer = ByteTokenizer() if self.options.tokenizer == "bytes" else open_tokenizer(self.options, self._corpus)
+            bytewise = self.options.tokenizer == "bytes"
+            self._tokenizer = ByteTokenizer() if bytewise else open_tokenizer(self.options, self._corpus, progress)
             if self._tokenizer.vocab > self.options.vocab:
                 raise DataError(f"tokenizer {self.options.tokenizer!r} has {self._tokenizer.vocab} ids, expected were {self.options.vocab}")
         return self._tokenizer
@@ -113,8 +117,9 @@ class CorpusTask(TextTask):
     def load(self) -> None:
         self._load(None)
 
-    def _load(self, progress: Callable[[int, int], None] | None) -> State:
+    def _load(self, progress: Progress | None) -> State:
         if self._state is None:
+            self._open_tokenizer(progress)
             state = self._cache.open(progress)
             for split, least in (("train", 2 * self.options.length), ("valid", 1), ("test", 1)):
                 tokens = self._cache.length(split) - 1  # type: ignore[arg-type]
@@ -126,14 +131,20 @@ class CorpusTask(TextTask):
     def _too_short(self, split: str, tokens: int, least: int) -> str:
         return f"{self.name}: the {split} part has {tokens:,} tokens, at least {least:,} are needed (twice the length, for training)"
 
-    def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def prepare(self, progress: Progress | None = None) -> None:
         state = self._load(progress)
         if self._cache.digest() != state.fingerprints[self._cache.prefix]:
             raise DataError(f"the token files in {self._cache.folder} are damaged; delete the folder and prepare again")
 
     def prepare_note(self) -> str:
-        needed = self._cache.needed()
-        return f"about {max(needed / 1e6, 0.1):,.1f} MB of tokens go to {self._cache.folder}" if needed else ""
+        needed = self._needed()
+        return f"{self.name}: about {max(needed / 1e6, 0.1):,.1f} MB of tokens go to {cache.folder('tokens')}" if needed else ""
+
+    def _needed(self) -> int:
+        """Bytes of disk that are still to be written, about."""
+        if self._tokenizer is None and not is_ready(self.options, self._corpus):
+            return estimate(self.options.vocab, self._corpus.size, self._limit)
+        return self._cache.needed()
 
     @property
     def fingerprint(self) -> str:
@@ -144,8 +155,8 @@ class CorpusTask(TextTask):
         common: dict[str, Any] = {"source": source, "licence": self.licence, "unit": "tokens", "embedded": False}
         if self._state is None and not self._at_hand():
             return DataInfo(**common, splits={}, fingerprint="", notes=notes)
-        if self._state is None and self._cache.needed():
-            waits = f"not prepared yet: suite data prepare {self.name} (or a run) writes {self.prepare_note().removeprefix('about ')}"
+        if self._state is None and self._needed():
+            waits = f"not prepared yet (suite data prepare {self.name}, or a run, does it): {self.prepare_note().partition(': ')[2]}"
             return DataInfo(**common, splits={}, fingerprint="", notes=(waits, *notes), extra={"bytes_at_most": self._corpus.size})
         state = self._load(None)
         whole = [split for split in state.counts if split != "train" or not self._limit]

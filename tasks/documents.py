@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +16,7 @@ from tasks.base import DataError, Split
 ROWS = 1000  # of a block
 Format = Literal["parquet", "json", "text"]
 State = Mapping[str, Any]  # JSON values: where to go on
+Progress = Callable[[int, int], None]  # of what is done and what there is in all
 
 
 @dataclass(frozen=True)

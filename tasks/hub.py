@@ -35,11 +35,11 @@ def fetch(repo: str, file: str, kind: Kind = "dataset") -> Path:
         raise DataError(f"{file} could not be had from the hub's {repo}: {reason}; download it yourself and pass --data-dir DIR") from error
 
 
-def cached(repo: str, file: str) -> Path | None:
+def cached(repo: str, file: str, kind: Kind = "dataset") -> Path | None:
     """The file where it has been downloaded before under its usual path; asks no network."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(repo, file, repo_type="dataset")
+    found = try_to_load_from_cache(repo, file, repo_type=kind)
     return Path(found) if isinstance(found, str) else None
 
 

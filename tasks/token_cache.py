@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from tasks import cache
 from tasks.base import DataError, Split
-from tasks.documents import Block, Corpus
-from tasks.tokenization import Tokenizer
+from tasks.documents import Block, Corpus, Progress
+from tasks.tokenization import BYTES_VOCAB, Tokenizer
 
 FORMAT = 1
 STATE, LOCK = "state.json", "lock"
@@ -32,7 +32,6 @@ SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 COMMIT_BYTES = 64 * 2**20  # of text between two commits
 DROP_BYTES = 64 * 2**20  # of the map that may be resident before it is dropped
 CHUNK = 8 * 2**20
-Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -56,6 +55,17 @@ class State:
     @property
     def text(self) -> int:
         return sum(count.bytes for count in self.counts.values())
+
+
+def dtype_of(vocab: int) -> str:
+    return "<u2" if vocab <= 2**16 else "<u4"
+
+
+def estimate(vocab: int, text_bytes: int, limit: int = 0) -> int:
+    """Bytes of disk that the tokens of a text take, or `limit` training tokens of it."""
+    # a token of BPE stands for three to four bytes of English at the vocabularies in use; two is on the safe side
+    tokens = limit or text_bytes // (1 if vocab == BYTES_VOCAB else 2)
+    return np.dtype(dtype_of(vocab)).itemsize * tokens
 
 
 class TokenFile:
@@ -100,13 +110,12 @@ class TokenCache:
     def needed(self) -> int:
         """Bytes of disk that are still to be written, about."""
         state = self._read()
-        if state is not None and self._enough(state):
+        if state is None:
+            return estimate(self.tokenizer.vocab, self.corpus.size, self.limit)
+        if self._enough(state):
             return 0
-        width = np.dtype(self._dtype).itemsize
-        if self.limit:
-            return width * (self.limit - (state.counts["train"].tokens if state else 0))
-        # a token of BPE stands for three to four bytes of English at the vocabularies in use; two is on the safe side
-        return width * (self.corpus.size - (state.text if state else 0)) // (1 if self.tokenizer.definition == "bytes" else 2)
+        left = self.limit - state.counts["train"].tokens if self.limit else self.corpus.size - state.text
+        return estimate(self.tokenizer.vocab, max(left, 1), left if self.limit else 0)
 
     def open(self, progress: Progress | None = None) -> State:
         """Builds what is missing, opens the files, gives their state. Raises DataError."""
@@ -143,7 +152,7 @@ class TokenCache:
 
     @property
     def _dtype(self) -> str:
-        return "<u2" if self.tokenizer.vocab <= 2**16 else "<u4"
+        return dtype_of(self.tokenizer.vocab)
 
     def _enough(self, state: State) -> bool:
         return state.complete or bool(self.limit and self.corpus.held_out_first and state.counts["train"].tokens > self.limit)

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from tasks import cache, hub
 from tasks.base import DataError, TaskOptions
-from tasks.documents import Corpus
+from tasks.documents import Corpus, Progress
 from tasks.tokenization import (
     BYTES_VOCAB,
     GPT2_REPO,
@@ -75,20 +75,29 @@ def _decided(name: str, vocab: str, digest: str) -> tuple[str, str]:
     return str(BpeTokenizer(definition, name=name).vocab), sha256(definition.encode()).hexdigest()
 
 
-def open_tokenizer(options: TokenizerOptions, corpus: Corpus) -> Tokenizer:
-    """The tokenizer that the options name; one to be trained is trained on the corpus unless that was done before. Raises DataError."""
+def is_ready(options: TokenizerOptions, corpus: Corpus) -> bool:
+    """Whether opening the tokenizer would neither train nor download it."""
+    if options.tokenizer == "gpt2":
+        return hub.cached(GPT2_REPO, FILE, kind="model") is not None
+    return options.tokenizer != "bpe" or _trained_file(options, corpus).is_file()
+
+
+def open_tokenizer(options: TokenizerOptions, corpus: Corpus, progress: Progress | None = None) -> Tokenizer:
+    """The tokenizer that the options name; one to be trained is trained on the corpus unless that was done before. Raises DataError.
+
+    `progress(done, total)` is told the bytes of text that the training has read.
+    """
     if options.tokenizer == "bytes":
         return ByteTokenizer()
     if options.tokenizer == "gpt2":
         return BpeTokenizer(read_definition(hub.fetch(GPT2_REPO, FILE, kind="model")), name="gpt2")
     if options.tokenizer != "bpe":
         return BpeTokenizer(read_definition(Path(options.tokenizer)), name=options.tokenizer)
-    key = sha256(json.dumps([corpus.key, options.vocab, SAMPLE_BYTES], sort_keys=True).encode()).hexdigest()
-    path = cache.folder("tokenizers") / f"bpe-{options.vocab}-{key[:16]}.json"
+    path = _trained_file(options, corpus)
     if not path.is_file():
         with FileLock(path.with_suffix(".lock")):
             if not path.is_file():
-                definition = train_bpe(_training_text(corpus), options.vocab)
+                definition = train_bpe(_training_text(corpus, progress), options.vocab)
                 cache.write_atomically(path, lambda temporary: temporary.write_text(definition, "utf-8"))
     return BpeTokenizer(read_definition(path), options.vocab)
 
@@ -98,9 +107,14 @@ def kept_tokenizer(options: TokenizerOptions, path: Path) -> Tokenizer:
     return BpeTokenizer(read_definition(path), options.vocab if options.tokenizer == "bpe" else 0)
 
 
-def _training_text(corpus: Corpus) -> Iterator[str]:
+def _trained_file(options: TokenizerOptions, corpus: Corpus) -> Path:
+    key = sha256(json.dumps([corpus.key, options.vocab, SAMPLE_BYTES], sort_keys=True).encode()).hexdigest()
+    return cache.folder("tokenizers") / f"bpe-{options.vocab}-{key[:16]}.json"
+
+
+def _training_text(corpus: Corpus, progress: Progress | None) -> Iterator[str]:
     """The beginning of the training part, and nothing else."""
-    seen = 0
+    seen, total = 0, min(corpus.size, SAMPLE_BYTES)
     for block in corpus.blocks():
         for piece in block.pieces:
             if piece.split == "train":
@@ -108,5 +122,7 @@ def _training_text(corpus: Corpus) -> Iterator[str]:
                 seen += len(piece.text.encode("utf-8", "replace"))
                 if seen >= SAMPLE_BYTES:
                     return
+        if progress is not None:
+            progress(min(seen, total), total)
     if not seen:
         raise DataError("the corpus has no training text to train bpe on")
