@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from tasks.base import Batch, DataError, DataInfo, ImageInput, Split, TaskOptions
 from tasks.classification import ImageOptions, ImageTask, mix, mixer_of_images
-from tasks.image_access import FOR_A_RUN, FOR_PREPARING, Reader, check_all, open_images
+from tasks.image_access import FOR_A_RUN, FOR_PREPARING, Reader, check_all, note, open_images
 from tasks.image_hub import HubImages
 from tasks.image_loading import TrainingKeys, evaluation_keys, load_batches
 from tasks.image_parquet import Choice, ParquetSet, find_shards
@@ -128,10 +128,20 @@ class FileImageTask(ImageTask):
         self._reader = None
         check_all(self.set, self._open(FOR_PREPARING, progress), progress)
 
+    def prepare_note(self) -> str:
+        if self.data_dir is None and self.hub is not None and not self.hub.here():
+            return f"about {self.hub.megabytes:,.0f} MB come from the hub's {self.hub.repo}" if self.hub.small else ""
+        self._list()
+        return note(self.set, self._stored_side)
+
+    @property
+    def _stored_side(self) -> int:
+        return getattr(self.options, "stored_side", 0)
+
     def _open(self, limit: float, progress: Callable[[int, int], None] | None = None) -> Reader:
         self._list()
         if self._reader is None:
-            self._reader = open_images(self.set, getattr(self.options, "stored_side", 0), limit=limit, progress=progress)
+            self._reader = open_images(self.set, self._stored_side, limit=limit, progress=progress)
         return self._reader
 
     def _list(self, *, fetch: bool = False) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from io import BytesIO
@@ -47,23 +46,38 @@ def open_images(images: ImageSet, side: int, *, limit: float = FOR_A_RUN, progre
     """The quickest reader that the disk has room for.
 
     Pixels are kept (or taken from an earlier run) where those of the whole set need at most `limit` bytes. Parquet files can only be read
-    from front to back, so of a larger set of those the image files are kept.
+    from front to back, so of a larger set of those the image files are kept. Raises DataError.
     """
-    count = f"{len(images.listing):,} images"
-    if os.environ.get(SETTING, "auto") != "off":
-        pixels = Store(_folder(images, f"pixels {side}"), images, decoded=True, side=side)
-        if not pixels.whole and (needed := bytes_of_pixels(images, side)) <= min(limit, _room(pixels.folder)):
-            _announce(pixels.folder, needed, f"keeping {count} decoded")
-            pixels.build(progress)
-        if pixels.whole:
-            return pixels
+    pixels = _pixels(images, side)
+    if _wanted() and not pixels.whole and _fits(pixels, limit):
+        pixels.build(progress)
+    if _wanted() and pixels.whole:
+        return pixels
     if isinstance(images, FolderSet):
         return FileReader(images, side)
-    files = Store(_folder(images, "files"), images, decoded=False, side=side)
+    files = _files(images, side)
     if not files.whole:
-        _announce(files.folder, int(images.listing.sizes.sum()), f"keeping {count} of Parquet files for reading in any order")
+        cache.require_space(files.folder, bytes_of_files(images), f"reading {len(images.listing):,} images of Parquet files in any order")
         files.build(progress)
     return files
+
+
+def note(images: ImageSet, side: int) -> str:
+    """What will be written to the cache, in words; nothing for little."""
+    told = []
+    pixels, files = _pixels(images, side), _files(images, side)
+    needed, kept = bytes_of_pixels(images, side), False
+    if _wanted() and not pixels.whole:
+        kept = _fits(pixels, FOR_A_RUN)
+        if kept and needed > WORTH_A_WORD:
+            told.append(f"about {needed / 1e6:,.0f} MB of decoded pixels go to {pixels.folder}")
+        elif not kept and _fits(pixels, FOR_PREPARING):
+            told.append(
+                f"decoded pixels take about {needed / 1e6:,.0f} MB in {pixels.folder}: suite data prepare keeps them, a run does not"
+            )
+    if not (kept or (_wanted() and pixels.whole) or isinstance(images, FolderSet) or files.whole):
+        told.append(f"about {bytes_of_files(images) / 1e6:,.0f} MB of image files go to {files.folder} where their pixels do not")
+    return "; ".join(told)
 
 
 def check_all(images: ImageSet, reader: Reader, progress: Progress | None) -> None:
@@ -90,20 +104,30 @@ def _problem(reader: Reader, index: int) -> str | None:
     return None
 
 
+def _pixels(images: ImageSet, side: int) -> Store:
+    return Store(_folder(images, f"pixels {side}"), images, decoded=True, side=side)
+
+
+def _files(images: ImageSet, side: int) -> Store:
+    return Store(_folder(images, "files"), images, decoded=False, side=side)
+
+
 def _folder(images: ImageSet, what: str) -> Path:
     """The store's place: another one for other files or another way of keeping them."""
     return cache.folder("images", sha256(f"{FORMAT} {images.stamp} {what}".encode()).hexdigest()[:32])
 
 
-def _room(folder: Path) -> float:
-    return SHARE_OF_DISK * shutil.disk_usage(folder).free
+def _wanted() -> bool:
+    return os.environ.get(SETTING, "auto") != "off"
 
 
-def _announce(folder: Path, needed: int, what: str) -> None:
-    """Says on stderr what is about to be written, where it is much. Raises DataError where the disk has no room for it."""
-    cache.require_space(folder, needed, what)
-    if needed > WORTH_A_WORD:
-        sys.stderr.write(f"{what} takes about {needed / 1e6:,.0f} MB in {folder}\n")
+def _fits(pixels: Store, limit: float) -> bool:
+    return bytes_of_pixels(pixels.images, pixels.side) <= min(limit, SHARE_OF_DISK * shutil.disk_usage(pixels.folder).free)
+
+
+def bytes_of_files(images: ImageSet) -> int:
+    """About how many bytes the image files of all images have."""
+    return int(images.listing.sizes.sum())
 
 
 def bytes_of_pixels(images: ImageSet, side: int) -> int:

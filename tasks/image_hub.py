@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks import hub
+from tasks import cache, hub
 from tasks.base import DataError
 
 
@@ -34,11 +35,24 @@ class HubImages:
 
     def fetch(self) -> dict[str, list[Path]]:
         """The local paths of each part's files, downloaded where they are missing. Raises DataError."""
+        missing = [file for files in self.files().values() for file in files if hub.cached(self.repo, file) is None]
         try:
+            for done, file in enumerate(missing):
+                hub.fetch(self.repo, file)
+                if done == 0 and len(missing) > 1:  # the hub has let us in
+                    self._announce(len(missing) - 1)
             return {part: [self._path(file) for file in files] for part, files in self.files().items()}
         except DataError as error:
             terms = f"; {self.repo} is gated: accept its terms on its page of the hub and log in (hf auth login)" if self.gated else ""
             raise DataError(f"{error}{terms}") from error
+
+    def _announce(self, files: int) -> None:
+        """Says how much comes. Raises DataError where the disk has no room for it."""
+        from huggingface_hub import constants
+
+        needed = int(1e6 * self.megabytes * files / sum(count for _, count in self.shards.values()))
+        cache.require_space(Path(constants.HF_HUB_CACHE), needed, f"what is missing of {self.repo}")
+        sys.stderr.write(f"{files} more files of {self.repo} follow, about {needed / 1e6:,.0f} MB, to {constants.HF_HUB_CACHE}\n")
 
     def _path(self, file: str) -> Path:
         return hub.cached(self.repo, file) or hub.fetch(self.repo, file)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tasks.base import Batch, DataError
 from tasks.image_access import Reader
-from tasks.randomness import SAMPLE, seeded, shuffled_batches
+from tasks.randomness import SAMPLE, kept, seed_all, shuffled_batches
 
 Key = tuple[int, int, int, int]  # index of the image, seed, step, position in the batch
 Transform = Callable[[Image.Image], Tensor]
@@ -47,7 +47,8 @@ class _Samples(Dataset[Any]):
     def __getitems__(self, keys: list[Key]) -> tuple[Tensor, Tensor] | str:
         """The batch of these keys, or what is wrong with one of its images: an exception would arrive as a worker's traceback."""
         try:
-            pictures = [self._sample(key) for key in keys]
+            with kept():
+                pictures = [self._sample(key) for key in keys]
         except DataError as error:
             return str(error)
         batch = Batch(torch.stack(pictures), torch.from_numpy(self.labels[[key[0] for key in keys]]))
@@ -58,8 +59,8 @@ class _Samples(Dataset[Any]):
     def _sample(self, key: Key) -> Tensor:
         index, *where = key
         image = self.reader.read(index)
-        with seeded(SAMPLE, *where):
-            return self.transform(image)
+        seed_all(SAMPLE, *where)
+        return self.transform(image)
 
 
 def _as_they_are(batch: Any) -> Any:

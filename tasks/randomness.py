@@ -25,13 +25,25 @@ def seeded(stream: int, seed: int, step: int, position: int = 0) -> Iterator[Non
 
     For library transforms that draw from those.
     """
+    with kept():
+        seed_all(stream, seed, step, position)
+        yield
+
+
+def seed_all(stream: int, seed: int, step: int, position: int = 0) -> None:
+    """Seeds the global generators of python, numpy and torch (CPU). For use inside `kept`: many times cheaper than `seeded`."""
     words = [int(word) for word in np.random.SeedSequence([stream, seed, step, position]).generate_state(2, np.uint32)]
+    random.seed(words[0] << 32 | words[1])
+    np.random.seed(words)
+    torch.default_generator.manual_seed(words[0] << 32 | words[1])
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Puts the global generators of python, numpy and torch (CPU) back as they were."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         try:
-            random.seed(words[0] << 32 | words[1])
-            np.random.seed(words)
-            torch.default_generator.manual_seed(words[0] << 32 | words[1])
             yield
         finally:
             random.setstate(python_state)

@@ -12,6 +12,7 @@ from PIL import Image
 
 import tasks
 from tasks.imagenet import class_list
+from tests.tasks.image_files import write_cifar10, write_folder
 from tests.tasks.series_files import power, write_csv, write_exchange
 
 EMBEDDED = ("sotu", "fashion-mnist", "household-power")
@@ -59,6 +60,18 @@ def _image_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def _cifar_folder(tmp_path_factory):
+    """DIR as the hub has uoft-cs/cifar10, with 12 + 4 pictures a class."""
+    return write_cifar10(tmp_path_factory.mktemp("cifar10"), 12, 4)
+
+
+@pytest.fixture(scope="session")
+def _own_folder(tmp_path_factory):
+    """DIR with six class folders of 18 pictures each, not parted."""
+    return write_folder(tmp_path_factory.mktemp("own"), ("bags", "boots", "coats", "hats", "shirts", "ties"), all=18)
+
+
+@pytest.fixture(scope="session")
 def _series_folder(tmp_path_factory):
     """DIR with exchange_rate/exchange_rate.csv, as the field's archives have it, and one CSV file of its own."""
     root = tmp_path_factory.mktemp("series")
@@ -71,6 +84,12 @@ def _series_folder(tmp_path_factory):
 def image_folder(_image_folder):
     """The tiny folder, to be read only."""
     return _image_folder
+
+
+@pytest.fixture
+def cifar_folder(_cifar_folder):
+    """The tiny CIFAR-10, to be read only."""
+    return _cifar_folder
 
 
 @pytest.fixture

@@ -51,9 +51,14 @@ def files_of(classes: int, count: int, first: int = 0, side: int = 0) -> Iterato
     """(label, file name, file) of `count` pictures a class; every kind in turn and of mixed sizes, or PNGs of `side` pixels."""
     for label in range(classes):
         for number in range(first, first + count):
-            mode, kind = ("RGB", "PNG") if side else KINDS[(label + number) % len(KINDS)]
-            width, height = (side, side) if side else (32 + (7 * number + label) % 29, 32 + (5 * number + 3 * label) % 23)
-            yield label, f"{label:03}_{number:04}{SUFFIX[kind]}", encode(picture(label, number, width, height), mode, kind)
+            yield label, *_file(label, number, side)
+
+
+@cache
+def _file(label: int, number: int, side: int) -> tuple[str, bytes]:
+    mode, kind = ("RGB", "PNG") if side else KINDS[(label + number) % len(KINDS)]
+    width, height = (side, side) if side else (32 + (7 * number + label) % 29, 32 + (5 * number + 3 * label) % 23)
+    return f"{label:03}_{number:04}{SUFFIX[kind]}", encode(picture(label, number, width, height), mode, kind)
 
 
 def write_folder(root: Path, names: Sequence[str], **counts: int) -> Path:

@@ -18,6 +18,8 @@ SMALL = {
     "exchange": {"horizon": 24, "track": "fixed-96", "valid_limit": 41, "test_limit": 45},
     "csv": {"horizon": 24, "track": "searched", "look_back": 96, "valid_limit": 41, "test_limit": 45},
     "imagenet100": {"image_size": 32, "patch": 8},
+    "cifar10": {"patch": 8},
+    "folder": {"image_size": 32, "patch": 8, "stored_side": 30},
     "mqar": {"train_examples": 300, "valid_examples": 41, "test_examples": 45, "vocab": 128},
     "mad-in-context": {"train_examples": 300, "valid_examples": 41, "test_examples": 45, "length": 32},
     "mad-noisy": {"train_examples": 300, "valid_examples": 41, "test_examples": 45, "length": 32},
@@ -27,12 +29,14 @@ SMALL = {
     "mad-copy": {"train_examples": 300, "valid_examples": 41, "test_examples": 45, "length": 24, "tokens": 4},
 }
 
+FOLDERS = {"vision": "_image_folder", "cifar10": "_cifar_folder", "folder": "_own_folder", "forecasting": "_series_folder"}
+
 
 @pytest.fixture(scope="module", params=list(SMALL))
 def task(request, tmp_path_factory):
     """Every task with options that make it small, and every augmentation on."""
     cls = tasks.get(request.param)
-    folder = request.getfixturevalue("_image_folder" if cls.domain == "vision" else "_series_folder") if cls.needs_data_dir else None
+    folder = request.getfixturevalue(FOLDERS.get(cls.name, FOLDERS[cls.domain])) if cls.needs_data_dir else None
     made = cls(cls.Options(**SMALL[request.param]), folder)
     made.load()
     return made
