@@ -251,6 +251,26 @@ def generate(
         emit({"run": run_id, "prompt": prompt, "text": text, "seed": seed or 0})
 
 
+@app.command("lm-eval")
+def lm_eval(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A language model's run: its id or folder.")],
+    tasks: Annotated[str, typer.Option("--tasks", help="Tasks of the harness, with commas between.")],
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many examples a task.", show_default=False)] = None,
+    include: Annotated[Path | None, typer.Option("--include", help="Folder with task files of your own.", show_default=False)] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts scored at once.")] = 16,
+    device: opt.Device = "auto",
+    as_json: opt.Json = False,
+) -> None:
+    """Evaluates a trained language model zero-shot with lm-evaluation-harness (the extra `eval`).
+
+    `suite lm-eval wikitext103-fem --tasks lambada_openai,piqa`
+    """
+    from suite import report
+
+    found = report.harness_figures(run_id, tasks, limit, include, batch_size, device)
+    emit(found) if as_json else report.show_harness(found)
+
+
 @app.command()
 def check(
     mixer: Annotated[str, typer.Argument(metavar="MIXER", help="A mixer's name, or path/to/file.py:Class.")],

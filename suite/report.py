@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import importlib.util
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -247,6 +248,26 @@ def generate_text(run: str, prompt: str, tokens: int, temperature: float, top_k:
     if echo:
         out.file.write("\n")
     return text
+
+
+def harness_figures(
+    run: str, names: str, limit: int | None, include: Path | None, batch_size: int, device: str
+) -> dict[str, dict[str, float]]:
+    """What lm-evaluation-harness says of a run, by task and metric. Raises UserError where the harness is not installed."""
+    if importlib.util.find_spec("lm_eval") is None:
+        raise UserError("lm-evaluation-harness is not installed; add the extra: pip install -c constraints.txt 'mixer-suite[eval]'")
+    folder = home.find_run(run)  # an unknown run is told before the harness is loaded, which takes a while
+    from suite.lm_eval_adapter import evaluate
+
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    return evaluate(str(folder), chosen, device=pick_device(device), limit=limit, batch_size=batch_size, include=include)
+
+
+def show_harness(found: Mapping[str, Mapping[str, float]]) -> None:
+    show_rows(
+        ({"task": task, "metric": name, "value": f"{value:.4g}"} for task, values in found.items() for name, value in values.items()),
+        ("task", "metric", "value"),
+    )
 
 
 def describe_run(run: str) -> dict[str, Any]:

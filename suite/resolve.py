@@ -252,4 +252,5 @@ def from_canonical(content: Mapping[str, Any]) -> RunConfig:
         options = _options_of(content["mixer"]).model_validate(content["mixer_options"])
         return RunConfig.model_validate({**content, "data": data, "mixer_options": options})
     except (KeyError, ValidationError) as error:
-        raise UserError(f"this config was written by another version: {str(error).splitlines()[0]}") from None
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(error, ValidationError) else str(error)
+        raise UserError(f"this config was written by another version, or a file of it has changed: {reason}") from None

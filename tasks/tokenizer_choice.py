@@ -51,10 +51,10 @@ class TokenizerOptions(TaskOptions):
                 raise ValueError(f"vocab of bpe: at least {LEAST_BPE} is allowed (256 bytes, an end, one merge), {vocab} was given")
         else:
             decided, digest_found = _decided(name, vocab, digest)
+            if digest not in ("", digest_found):
+                raise ValueError(f"the tokenizer {name!r} is not the one it was (its sha256 was {digest[:12]}…); name the right file")
             if vocab not in ("0", decided):
                 raise ValueError(f"the tokenizer {name!r} has a vocabulary of {decided}, {vocab} was given; leave vocab out")
-        if digest not in ("", digest_found):
-            raise ValueError(f"the tokenizer {name!r} is not the one it was (its sha256 was {digest[:12]}…); name the right file")
         return {**given, "tokenizer": name, "vocab": decided, "tokenizer_sha256": digest_found}
 
     def portable(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ COMMANDS = {
     "upload": {"--json", "RUN"},
     "doctor": {"--json"},
     "generate": {"RUN", "--prompt", "--tokens", "--temperature", "--top-k", "--seed", "--device", "--json"},
+    "lm-eval": {"RUN", "--tasks", "--limit", "--include", "--batch-size", "--device", "--json"},
     "check": {"MIXER", "--slow", "--json"},
 }
 
