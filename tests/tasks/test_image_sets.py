@@ -13,6 +13,7 @@ import tasks
 from tasks.base import DataError
 from tasks.cifar import CIFAR10, Cifar10, Cifar100, cifar100_classes
 from tasks.file_images import SizedImageOptions
+from tasks.image_loading import TrainingKeys
 from tasks.imagenet import ImageNet1k, ImageNet100, class_list, ids_of, synsets
 from tasks.own_images import OwnImages
 from tests.tasks.image_files import files_of, write_folder, write_parquet
@@ -157,11 +158,15 @@ def test_cifar_is_cropped_out_of_the_padded_image_and_evaluated_as_it_is(cifar_f
     for i, index in enumerate(task.index["test"].tolist()):
         pixels = np.asarray(task._reader.read(index)).transpose(2, 0, 1) / 255
         np.testing.assert_allclose(batch.inputs[i].numpy(), (pixels - mean) / std, atol=1e-5)
-    whole = next(task.train_batches(0, 110)).inputs.numpy() * std + mean
-    rows, columns = ((np.abs(whole).max(axis=axes) < 1e-6) for axes in ((1, 3), (1, 2)))  # padding is black
-    assert rows[:, :4].any()
-    assert columns[:, -4:].any()
-    assert not rows[:, 5:27].all(axis=1).any()
+    keys = next(iter(TrainingKeys(task.index["train"], 12, seed=0, start_step=0)))
+    moved = 0
+    for image, (index, *_) in zip(next(task.train_batches(0, 12)).inputs.numpy() * std + mean, keys, strict=True):
+        source = np.asarray(task._reader.read(index)).transpose(2, 0, 1) / 255
+        padded = np.pad(source, ((0, 0), (4, 4), (4, 4)))
+        crops = [padded[:, y : y + 32, x : x + 32] for y in range(9) for x in range(9)]
+        assert any(np.allclose(image, one, atol=1e-5) for crop in crops for one in (crop, crop[:, :, ::-1]))
+        moved += not any(np.allclose(image, one, atol=1e-5) for one in (source, source[:, :, ::-1]))
+    assert moved >= 9
 
 
 # --- A user's own folder ------------------------------------------------------------------------------------------------------------

@@ -108,8 +108,10 @@ def test_a_file_written_anew_is_decoded_anew(folder, own_cache):
     first = OwnImages(None, folder)
     first.load()
     old = np.asarray(first._reader.read(0))  # type: ignore[union-attr]
-    image, other = folder / "boots" / "000_0000.JPEG", folder / "boots" / "000_0005.JPEG"
-    image.write_bytes(other.read_bytes())
+    image, other = folder / "boots" / "000_0000.JPEG", folder / "coats" / "001_0004.JPEG"
+    size = image.stat().st_size
+    assert other.stat().st_size < size
+    image.write_bytes(other.read_bytes().ljust(size, b"\0"))  # neither the name nor the size tells
     second = OwnImages(None, folder)
     second.load()
     new = np.asarray(second._reader.read(0))  # type: ignore[union-attr]
