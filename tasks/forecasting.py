@@ -4,80 +4,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, Literal, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from tasks import embedded, forecast_scores
-from tasks.base import Batch, DataError, DataInfo, HeadName, Metric, SeriesInput, Split, Task, TaskOptions
+from tasks.base import Batch, DataError, DataInfo, Metric, SeriesInput, Split, Task, TaskOptions
 from tasks.forecast_heads import loss_of, point_of
+from tasks.forecast_options import ForecastOptions, RepositoryOptions, SearchedOptions
 from tasks.packaged import PackagedTask
 from tasks.randomness import evenly_spread, shuffled_batches
-
-LOOK_BACKS = {"fixed-96": 96, "fixed-336": 336}
-SEARCHED = (96, 192, 336, 512, 720)  # the look-backs among which validation chooses on the track `searched`
-
-
-class WindowOptions(TaskOptions):
-    """Options of every forecasting task but its look-back, which subclasses give as `look_back`."""
-
-    horizon: int = Field(default=96, ge=1, le=720, description="steps to forecast; the field reports 96, 192, 336 and 720")
-    patch: int = Field(default=16, ge=1, le=336, description="steps in a patch")
-    stride: int = Field(default=8, ge=1, le=336, description="steps from one patch to the next")
-    head: HeadName = Field(default="point", description="what is forecast: a point, a student-t, or quantiles 0.1 to 0.9 (quantile)")
-    valid_limit: int = Field(default=512, ge=0, description="validation windows scored, evenly spread over the split; 0: all")
-    test_limit: int = Field(default=0, ge=0, description="test windows scored, evenly spread over the split; 0: all")
-
-
-class ForecastOptions(WindowOptions):
-    """The two fixed look-backs. All options are part of a run's identity; tracks never share a board."""
-
-    track: Literal["fixed-336", "fixed-96"] = Field(default="fixed-336", description="the look-back: 336 or 96 steps")
-
-    @property
-    def look_back(self) -> int:
-        return LOOK_BACKS[self.track]
-
-    @model_validator(mode="after")
-    def _patch_fits(self) -> Self:
-        check_patch(self.patch, self.look_back)
-        return self
-
-
-class SearchedOptions(WindowOptions):
-    """The fixed look-backs and the track `searched`, where each look-back of a stated list is a trial of its own.
-
-    All trials forecast the same validation and test steps; the board keeps, for each mixer, the one that is best on validation.
-    """
-
-    track: Literal["fixed-336", "fixed-96", "searched"] = Field(
-        default="fixed-336", description="the look-back: 336 or 96 steps; searched: validation chooses among 96, 192, 336, 512 and 720"
-    )
-    look_back: int = Field(default=0, ge=0, description="steps that a forecast reads; 0: the track's. The track searched needs it")
-
-    @model_validator(mode="after")
-    def _look_back_is_the_tracks(self) -> Self:
-        allowed = SEARCHED if self.track == "searched" else (LOOK_BACKS[self.track],)
-        if self.look_back not in allowed and (self.look_back or len(allowed) > 1):
-            listed = ", ".join(map(str, allowed))
-            hint = "name a trial with --set look_back=…" if self.track == "searched" else "other look-backs are trials of --track searched"
-            raise ValueError(f"track {self.track} has a look-back of {listed}, not {self.look_back}; {hint}")
-        self.__dict__["look_back"] = self.look_back or allowed[0]  # frozen, and so that a record always tells it
-        check_patch(self.patch, self.look_back)
-        return self
-
-    def tuned(self) -> frozenset[str]:
-        return frozenset({"look_back"}) if self.track == "searched" else frozenset()
-
-
-def check_patch(patch: int, look_back: int) -> None:
-    """Raises ValueError where a patch is longer than what is read."""
-    if patch > look_back:
-        raise ValueError(f"patch {patch} is longer than the look-back of {look_back}; allowed are 1 to {look_back}")
 
 
 class ForecastTask(Task):
@@ -91,7 +30,7 @@ class ForecastTask(Task):
 
     domain = "forecasting"
     Options: ClassVar[type[TaskOptions]] = ForecastOptions
-    options: ForecastOptions | SearchedOptions
+    options: ForecastOptions | SearchedOptions | RepositoryOptions
     first_time: str  # of the first row; known after `load`
     frequency: str  # as pandas and GluonTS write it
     season: int = 0  # steps of a day, or of a week of days; 0 where it is not known
@@ -149,7 +88,7 @@ class ForecastTask(Task):
 
     def train_batches(self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0) -> Iterator[Batch]:
         self.load()
-        for index in shuffled_batches(len(self._windows["train"]), batch_size, seed, start_step):
+        for index in shuffled_batches(self.n_examples("train"), batch_size, seed, start_step):
             yield self._batch("train", index)
 
     def eval_batches(self, split: Split, batch_size: int, workers: int = 0) -> Iterator[Batch]:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from tasks import hub
 from tasks.base import DataError, DataInfo, TaskOptions
-from tasks.forecasting import ForecastTask, SearchedOptions, chronological
+from tasks.forecast_options import SearchedOptions
+from tasks.forecasting import ForecastTask, chronological
 from tasks.series_csv import SeriesTable, read_series_csv, read_series_text
 
 HUB = "thuml/Time-Series-Library"

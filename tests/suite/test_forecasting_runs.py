@@ -14,7 +14,7 @@ from suite.resolve import resolve
 from suite.run import start
 from tasks.published_series import Exchange
 from tests.suite.tiny import made_record, tiny_config
-from tests.tasks.series_files import write_exchange
+from tests.tasks.series_files import write_exchange, write_gluonts
 
 SMALL = ("dim=32", "model.heads=2", "depth=1", "ffn_width=88", "batch_size=8", "steps=6", "evals=3", "valid_limit=8", "test_limit=8")
 
@@ -70,6 +70,20 @@ def test_a_run_with_a_distribution_is_selected_by_crps_and_draws_its_spread(head
     plain = certify(point, tasks.get("household-power")(point.data).spec, solve(point, tasks.get("household-power")(point.data).spec))
     assert (made.certificate["parameters"], made.certificate["matched"]) == (plain.parameters, True)
     assert made.certificate["total_parameters"] > plain.total_parameters
+    assert (runs / made.id / "forecasts.png").is_file()
+
+
+@pytest.mark.filterwarnings("ignore:Using `json`-module for json-handling:UserWarning")
+@pytest.mark.parametrize("mixer", ["fem", "baseline/seasonal-naive", pytest.param("baseline/ridge", marks=pytest.mark.slow)])
+def test_a_gluonts_data_set_is_trained_on_and_recorded(mixer, tmp_path, runs):
+    write_gluonts(tmp_path)
+    sets = ("dataset=power_hourly", "look_back=48", "head=quantile", "steps=4", "evals=2", "batch_size=16")
+    made = start(resolve(task="gluonts", mixer=mixer, scale="board", sets=sets), data_dir=tmp_path, device="cpu").record
+    assert (made.status, made.error) == ("finished", None)
+    assert made.certificate["matched"] == (mixer == "fem")
+    assert made.n_evaluated == {"valid": 12, "test": 12}
+    assert set(made.metrics["test"]) == {"crps", "mase", "mse", "mae", "loss"}
+    assert made.config["data"]["dataset"] == "power_hourly"
     assert (runs / made.id / "forecasts.png").is_file()
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import sys
 from functools import cache
 from pathlib import Path
@@ -58,6 +59,25 @@ def write_solar(folder: Path, rows: int, columns: int) -> Path:
     return path
 
 
+def write_gluonts(folder: Path, name: str = "power_hourly", horizon: int = 24, rolling: int = 1) -> Path:
+    """`folder/name`, as GluonTS writes a data set: twelve series of 150 to 590 hours, `rolling` test windows each."""
+    target = folder / name
+    train, test = [], []
+    for i in range(12):
+        values = power(20_000)[1_500 * i : 1_500 * i + 150 + 40 * i + rolling * horizon, i % 7].astype(np.float32)
+        start = {"start": f"2007-01-{i + 1:02d} 0{i % 10}:00:00", "item_id": str(100 + i), "feat_static_cat": [i]}
+        train.append({"target": values[: -rolling * horizon].tolist(), **start})
+        test += [(step, {"target": values[: len(values) - (rolling - 1 - step) * horizon].tolist(), **start}) for step in range(rolling)]
+    test.sort(key=lambda pair: pair[0])  # all series of a window, then all of the next one
+    for part, entries in (("train", train), ("test", [entry for _, entry in test])):
+        (target / part).mkdir(parents=True, exist_ok=True)
+        lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+        (target / part / "data.json.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
+    about = {"freq": "h", "prediction_length": horizon, "feat_static_cat": [{"name": "feat_static_cat_0", "cardinality": "12"}]}
+    (target / "metadata.json").write_text(json.dumps(about))
+    return target
+
+
 if __name__ == "__main__":
     target = Path(sys.argv[1])
-    write_ett(target), write_exchange(target), write_solar(target, 400, 137)
+    write_ett(target), write_exchange(target), write_solar(target, 400, 137), write_gluonts(target)

@@ -11,7 +11,8 @@ from scipy import stats
 
 from tasks.base import Batch
 from tasks.forecast_heads import LEVELS, loss_of, point_of, quantiles_of, student_quantiles
-from tasks.forecasting import ForecastOptions, HouseholdPower
+from tasks.forecast_options import ForecastOptions
+from tasks.forecasting import HouseholdPower
 
 
 @pytest.fixture(scope="module")

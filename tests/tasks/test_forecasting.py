@@ -8,7 +8,8 @@ import torch
 from pydantic import ValidationError
 
 from tasks.base import Batch
-from tasks.forecasting import ForecastOptions, ForecastTask, HouseholdPower, chronological
+from tasks.forecast_options import ForecastOptions
+from tasks.forecasting import ForecastTask, HouseholdPower, chronological
 
 
 class Counting(HouseholdPower):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.base import DataError
-from tasks.forecasting import SearchedOptions
+from tasks.forecast_options import SearchedOptions
 from tasks.own_series import OwnSeries
 from tests.tasks.series_files import power, write_csv
 

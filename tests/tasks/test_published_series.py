@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 import tasks
 from tasks.base import DataError
-from tasks.forecasting import SEARCHED, SearchedOptions
+from tasks.forecast_options import SEARCHED, SearchedOptions
 from tasks.published_series import Etth1, Ettm1, Exchange, PublishedSeries, Solar, Weather
 from tasks.series_csv import SeriesTable
 from tests.tasks.series_files import ETT_COLUMNS, power, write_csv, write_ett, write_exchange, write_solar
