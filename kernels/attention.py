@@ -3,8 +3,9 @@
 Contract: q `[B, S, H, k]`, k `[B, T, H, k]`, v `[B, T, H, w]`, one floating dtype; out `[B, S, H, w]`. Causal needs S = T.
 `mask_BT` is True at keys that count. Rows that see no such key (padding itself) are finite and mean nothing.
 
-PyTorch's SDPA does it. Its CPU kernel is a flash pass only when values are as wide as queries, so the narrower side is padded with
-zeros (the scale stays). A mask costs one more channel, a bias of −10⁹ on the scores of padded keys, never a T×T operand.
+On a CPU the compiled form does it (`kernels.cpu.attention`), elsewhere PyTorch's SDPA. SDPA's CPU kernel is a flash pass only when values
+are as wide as queries, so the narrower side is padded with zeros for it (the scale stays). A mask costs one more channel, a bias of −10⁹
+on the scores of padded keys, never a T×T operand.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
+
+from kernels.cpu.attention import Attention
+from kernels.cpu.call import multiplies
 
 MASK_BIAS = -1e9  # exp(MASK_BIAS − anything real) is exactly 0, and the sum with a score stays finite
 
@@ -24,10 +28,18 @@ def softmax_read(
     if mask_BT is not None:
         q_BSHk, k_BTHk = mask_scores(q_BSHk, k_BTHk, mask_BT, scale)
         v_BTHw = v_BTHw.masked_fill(~mask_BT[:, :, None, None], 0.0)
+    if compiled(q_BSHk, k_BTHk, v_BTHw):
+        read: Tensor = Attention.apply(q_BSHk, k_BTHk, v_BTHw, causal, scale)
+        return read
     q_BSHk, k_BTHk, v_BTHw = equal_widths(q_BSHk, k_BTHk, v_BTHw)
     q, k, v = (x.transpose(1, 2) for x in (q_BSHk, k_BTHk, v_BTHw))
     out: Tensor = scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
     return out.transpose(1, 2)[..., :width]
+
+
+def compiled(q_BSHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor) -> bool:
+    """Whether the compiled form reads these; under autocast SDPA chooses the precision."""
+    return not torch.is_autocast_enabled("cpu") and min(q_BSHk.numel(), v_BTHw.numel()) > 0 and multiplies(q_BSHk, k_BTHk, v_BTHw)
 
 
 def mask_scores(q_BSHk: Tensor, k_BTHk: Tensor, mask_BT: Tensor, scale: float) -> tuple[Tensor, Tensor]:

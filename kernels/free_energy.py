@@ -24,8 +24,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from kernels.attention import mask_scores, softmax_read
-from kernels.exponentials import SMALL_BETA, first_row, in_range, log_of, one_pass, out_of_range, replaced
+from kernels.attention import compiled, mask_scores, softmax_read
+from kernels.cpu.free_energy import FreeEnergy
+from kernels.exponentials import RANGE, SMALL_BETA, SMALL_RANGE, first_row, in_range, log_of, one_pass, out_of_range, replaced
 from kernels.implementations import attempt, triton_form
 from kernels.log_mean_exp import log_mean_exp
 from kernels.opaque import opaque
@@ -72,7 +73,10 @@ def _by_pytorch(
     if implementation(v_BTHd, beta_Hd) == "one pass":
         return _one_pass(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, scale)
     first_BH = first_row(out_of_range(v_BTHd, beta_Hd).any(-1), causal)
-    mu, fast = one_pass(lambda x: softmax_read(q_BSHk, k_BTHk, x, causal, scale=scale), v_BTHd, beta_Hd, clamped=True)
+    if _compiled(q_BSHk, k_BTHk, v_BTHd, beta_Hd):
+        mu, fast = _one_pass(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, scale)
+    else:
+        mu, fast = one_pass(lambda x: softmax_read(q_BSHk, k_BTHk, x, causal, scale=scale), v_BTHd, beta_Hd, clamped=True)
     return mu, replaced(fast, _exact_rows(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, scale, first_BH), first_BH)
 
 
@@ -91,6 +95,8 @@ _read = opaque(
 def _one_pass(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
     if v.device.type != "cpu" or torch.compiler.is_compiling():
         return one_pass(lambda x: softmax_read(q, k, x, causal, scale=scale), v, beta_Hd)
+    if _compiled(q, k, v, beta_Hd):
+        return FreeEnergy.apply(q, k, v, beta_Hd, causal, scale, (SMALL_BETA, RANGE, SMALL_RANGE))
     extra = 2 * v.shape[-1] - q.shape[-1]
     if extra > 0:  # zero channels leave the scores as they are and keep the flash pass
         q, k = pad(q, (0, extra)), pad(k, (0, extra))
@@ -98,8 +104,13 @@ def _one_pass(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, causal: bool, sc
     return mu_F
 
 
+def _compiled(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor) -> bool:
+    """Whether the compiled pass takes these. It cuts values out of range off, so it serves the rows before them too."""
+    return compiled(q, k, v) and beta_Hd.dtype == v.dtype
+
+
 class _OnePass(torch.autograd.Function):
-    """The CPU form. Exponentials and logarithms run on contiguous memory: on strided rows they are 10 to 40 times slower."""
+    """PyTorch's CPU form. Exponentials and logarithms run on contiguous memory: on strided rows they are 10 to 40 times slower."""
 
     @staticmethod
     def forward(ctx, q, k, v, beta_Hd, causal, scale):  # type: ignore[no-untyped-def]

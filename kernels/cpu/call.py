@@ -7,7 +7,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from kernels.cpu.library import library
+from kernels.cpu.library import library, products
 
 WORK_A_THREAD = 1 << 17  # numbers: below that a thread costs more than it takes over
 NAMES = {torch.float32: "float", torch.float64: "double"}
@@ -18,6 +18,11 @@ def takes(*tensors: Tensor) -> bool:
     first = tensors[0]
     plain = all(type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.dtype == first.dtype for x in tensors)
     return plain and first.dtype in NAMES and not torch.compiler.is_compiling() and library() is not None
+
+
+def multiplies(*tensors: Tensor) -> bool:
+    """The same of a form that calls matrix products."""
+    return takes(*tensors) and products() is not None
 
 
 def call(name: str, tensors: list[Tensor], sizes: list[int], work: int, *numbers: float) -> None:

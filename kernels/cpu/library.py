@@ -15,11 +15,14 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("scans.cpp", "rows.cpp"))
-HEADER = Path(__file__).with_name("parallel.h")
+import torch
+
+SOURCES = tuple(sorted(Path(__file__).parent.glob("*.cpp")))
+HEADERS = tuple(sorted(Path(__file__).parent.glob("*.h")))
 # -ffast-math only where code is compiled: at the link it would change the rounding of the whole process
 COMPILE = ("-O3", "-march=native", "-mprefer-vector-width=512", "-ffast-math", "-std=c++17", "-fPIC", "-c")
 TIMEOUT_S = 300
@@ -35,9 +38,27 @@ class UnavailableError(Exception):
 def library() -> ctypes.CDLL | None:
     """The library, or None, told once a process with the reason."""
     try:
-        return ctypes.CDLL(str(_built()))
+        found = ctypes.CDLL(str(_built()))
+        found.use_products(*(products() or (None, None, None)))
+        return found
     except (UnavailableError, OSError, subprocess.SubprocessError) as error:
         log.warning("CPU kernels: %s; PyTorch's forms run in place of the compiled ones", error)
+        return None
+
+
+@cache
+def products() -> tuple[ctypes.c_void_p, ...] | None:
+    """The single and double products of the library that PyTorch computes with, and what sets their threads; None where they aren't found.
+
+    PyTorch's builds for x86 hold Intel's MKL and export them; others don't, and kernels that multiply run in PyTorch's form there.
+    """
+    folder = Path(torch.__file__).with_name("lib")
+    try:
+        library = ctypes.CDLL(str(next(folder.glob("libtorch_cpu.*"))))
+        names = ("sgemm_", "dgemm_", "MKL_Set_Num_Threads_Local")
+        return tuple(ctypes.cast(getattr(library, name), ctypes.c_void_p) for name in names)
+    except (StopIteration, OSError, AttributeError) as error:
+        log.warning("CPU kernels: no way to call PyTorch's matrix products (%s); kernels that need them run in its form", error)
         return None
 
 
@@ -76,8 +97,14 @@ def _key(compiler: str) -> str:
     except OSError:
         lines = [platform.processor()]
     processor = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))} or {platform.processor()})
-    source = [path.read_text("utf-8") for path in (*SOURCES, HEADER)]
+    source = [path.read_text("utf-8") for path in (*SOURCES, *HEADERS)]
     return hashlib.sha256("\n".join([*source, *COMPILE, version, *processor]).encode()).hexdigest()[:16]
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+    if done.returncode:
+        raise UnavailableError(f"{command[0]} failed: {next(iter(done.stderr.splitlines()), 'no message')}")
 
 
 def _build(compiler: str, target: Path) -> None:
@@ -85,8 +112,7 @@ def _build(compiler: str, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         objects = [f"{folder}/{source.stem}.o" for source in SOURCES]
         commands = [[compiler, *flags, str(source), "-o", made] for source, made in zip(SOURCES, objects, strict=True)]
-        for command in [*commands, [compiler, "-shared", *objects, "-o", f"{folder}/kernels.so"]]:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
-            if done.returncode:
-                raise UnavailableError(f"{compiler} failed: {next(iter(done.stderr.splitlines()), 'no message')}")
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(_run, commands))
+        _run([compiler, "-shared", *objects, "-o", f"{folder}/kernels.so"])
         os.replace(f"{folder}/kernels.so", target)

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels.attention import softmax_read
 from kernels.free_energy import free_energy_read, implementation
 from tests.tolerances import FP64
+
+pytestmark = pytest.mark.usefixtures("form")
 
 H, D = 2, 4
 
@@ -167,23 +168,6 @@ def by_loop_rows(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     hidden = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
     log_p = scores.masked_fill(hidden, -torch.inf).log_softmax(-1)
     return (log_p[..., None] + v.transpose(1, 2)[:, :, None]).logsumexp(-2).transpose(1, 2)
-
-
-@pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("width", [2, 8, 20], ids=["values narrower", "values as wide", "values wider"])
-@pytest.mark.parametrize("masked", [False, True])
-def test_softmax_read_is_the_formula_at_any_width(causal: bool, width: int, masked: bool) -> None:
-    q, k, _ = problem(21)
-    v = torch.randn(2, 21, H, width, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    mask = torch.arange(21).expand(2, 21) >= torch.tensor([[0], [4]]) if masked else None
-    scores = torch.einsum("bshk,bthk->bhst", q, k) / q.shape[-1] ** 0.5
-    sees = torch.ones(21, 21, dtype=torch.bool).tril() if causal else torch.ones(21, 21, dtype=torch.bool)
-    sees = sees[None, None] if mask is None else sees & mask[:, None, None]
-    p = scores.masked_fill(~sees, -torch.inf).softmax(-1).nan_to_num()
-    rows = sees.any(-1)[:, 0, :, None, None] if masked else 1.0
-    got = softmax_read(q, k, v, causal, mask)
-    assert bool(got.isfinite().all())
-    assert close(got * rows, torch.einsum("bhst,bthw->bshw", p, v) * rows, FP64)
 
 
 @pytest.mark.parametrize("size", [1.0, 60.0], ids=["one pass", "exact rows"])

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.cpu.library import library
 from kernels.rows import gated_silu, rms_norm
 from tests.tolerances import FP32, FP64
 
@@ -16,13 +15,7 @@ SHAPES = [(1, 1), (3, 5), (2, 33, 96), (130, 7)]
 EPS = 1e-6
 
 
-@pytest.fixture(params=["compiled", "pytorch"], autouse=True)
-def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test twice: compiled, and as on a machine without a compiler."""
-    if request.param == "pytorch":
-        monkeypatch.setattr("kernels.cpu.call.library", lambda: None)
-    elif library() is None:
-        pytest.skip("no C++ compiler here")
+pytestmark = pytest.mark.usefixtures("form")
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

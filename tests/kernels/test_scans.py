@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels.channelwise import channelwise_log_read, channelwise_read, running_max
-from kernels.cpu.library import library
 from kernels.linear import decayed_sums
 from kernels.scan import diagonal_scan
 from kernels.selective import selective_sums
@@ -19,13 +18,7 @@ LENGTHS = [1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 257]
 some = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@pytest.fixture(params=["compiled", "pytorch"], autouse=True)
-def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test twice: with the compiled scans, and as on a machine without a compiler."""
-    if request.param == "pytorch":
-        monkeypatch.setattr("kernels.cpu.call.library", lambda: None)
-    elif library() is None:
-        pytest.skip("no C++ compiler here")
+pytestmark = pytest.mark.usefixtures("form")
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -1,0 +1,139 @@
+// Softmax attention over [B, T, H, width] as it lies, values as wide as they like. Blocks of rows meet blocks of keys: their scores stay in
+// the cache, products go to the library, and backward computes the scores once more from each row's log-sum-exp.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "products.h"
+
+namespace {
+
+constexpr long ROWS = 64, KEYS = 512;  // of a block
+
+struct Sizes {
+  long B, S, T, H, dk, dv, causal;
+};
+
+template <class S>
+S exponential(S x) {
+  return x < S(-80) ? S(0) : std::exp(std::max(x, S(-80)));  // further down are denormals, and slow
+}
+
+// One head of one sequence.
+template <class S>
+struct Head {
+  const Sizes& sizes;
+  long b, h;
+
+  long at_query(long row) const { return ((b * sizes.S + row) * sizes.H + h) * sizes.dk; }
+  long at_key(long row) const { return ((b * sizes.T + row) * sizes.H + h) * sizes.dk; }
+  long at_value(long row) const { return ((b * sizes.T + row) * sizes.H + h) * sizes.dv; }
+  long at_out(long row) const { return ((b * sizes.S + row) * sizes.H + h) * sizes.dv; }
+  long at_row(long row) const { return (b * sizes.H + h) * sizes.S + row; }
+  long pitch_of_keys() const { return sizes.H * sizes.dk; }
+  long pitch_of_values() const { return sizes.H * sizes.dv; }
+  // How many keys from `start` on, of at most `count`, a row sees.
+  long seen(long row, long start, long count) const { return sizes.causal ? std::max(0L, std::min(count, row + 1 - start)) : count; }
+};
+
+// out [B, S, H, dv]; lse [B, H, S]
+template <class S>
+void attention(const S* q, const S* k, const S* v, S* out, S* lse, double scale, Sizes sizes, long threads) {
+  parallel_products(sizes.B * sizes.H, threads, [&](long piece) {
+    Head<S> head{sizes, piece / sizes.H, piece % sizes.H};
+    long kp = head.pitch_of_keys(), vp = head.pitch_of_values();
+    std::vector<S> scores(std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T));
+    for (long first = 0; first < sizes.S; first += ROWS) {
+      long m = std::min(ROWS, sizes.S - first);
+      S top[ROWS], sum[ROWS] = {};
+      for (long start = 0; start < sizes.T; start += KEYS) {
+        long n = head.seen(first + m - 1, start, std::min(KEYS, sizes.T - start));
+        if (!n) break;
+        multiply<S>(m, n, sizes.dk, S(scale), {q + head.at_query(first), kp}, {k + head.at_key(start), kp, true}, S(0), {scores.data(), n});
+        for (long i = 0; i < m; ++i) {
+          S *s = scores.data() + i * n, *o = out + head.at_out(first + i), added = 0;
+          long count = head.seen(first + i, start, n);
+          S highest = start ? top[i] : s[0];  // every row sees the first key
+          for (long j = 0; j < count; ++j) highest = std::max(highest, s[j]);
+          for (long j = 0; j < count; ++j) {
+            s[j] = exponential(s[j] - highest);
+            added += s[j];
+          }
+          std::fill(s + count, s + n, S(0));
+          S keep = start ? exponential(top[i] - highest) : S(0);
+          if (start)
+            for (long j = 0; j < sizes.dv; ++j) o[j] *= keep;
+          sum[i] = sum[i] * keep + added;
+          top[i] = highest;
+        }
+        multiply<S>(m, sizes.dv, n, S(1), {scores.data(), n}, {v + head.at_value(start), vp}, S(start ? 1 : 0), {out + head.at_out(first), vp});
+      }
+      for (long i = 0; i < m; ++i) {
+        S *o = out + head.at_out(first + i), inverse = S(1) / sum[i];
+        for (long j = 0; j < sizes.dv; ++j) o[j] *= inverse;
+        lse[head.at_row(first + i)] = top[i] + std::log(sum[i]);
+      }
+    }
+  });
+}
+
+// Turns scores and the gradients of weights of one block into weights and the gradients of scores.
+template <class S>
+void weigh(const Head<S>& head, const S* out, const S* lse, const S* g, S* weights, S* pull, long first, long m, long start, long n) {
+  for (long i = 0; i < m; ++i) {
+    const S *o = out + head.at_out(first + i), *gr = g + head.at_out(first + i);
+    S *w = weights + i * n, *p = pull + i * n, norm = lse[head.at_row(first + i)], mean = 0;
+    long count = head.seen(first + i, start, n);
+    for (long j = 0; j < head.sizes.dv; ++j) mean += o[j] * gr[j];
+    for (long j = 0; j < count; ++j) {
+      w[j] = exponential(w[j] - norm);
+      p[j] = w[j] * (p[j] - mean);
+    }
+    std::fill(w + count, w + n, S(0));
+    std::fill(p + count, p + n, S(0));
+  }
+}
+
+template <class S>
+void attention_backward(const S* q, const S* k, const S* v, const S* out, const S* lse, const S* g, S* dq, S* dk, S* dv, double scale,
+                        Sizes sizes, long threads) {
+  parallel_products(sizes.B * sizes.H, threads, [&](long piece) {
+    Head<S> head{sizes, piece / sizes.H, piece % sizes.H};
+    long kp = head.pitch_of_keys(), vp = head.pitch_of_values(), block = std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T);
+    std::vector<S> weights(block), pull(block);
+    for (long start = 0; start < sizes.T; start += KEYS) {
+      long keys = std::min(KEYS, sizes.T - start), from = sizes.causal ? start / ROWS * ROWS : 0;
+      for (long j = start; j < start + keys; ++j) {
+        std::fill(dk + head.at_key(j), dk + head.at_key(j) + sizes.dk, S(0));
+        std::fill(dv + head.at_value(j), dv + head.at_value(j) + sizes.dv, S(0));
+      }
+      for (long first = from; first < sizes.S; first += ROWS) {
+        long m = std::min(ROWS, sizes.S - first), n = head.seen(first + m - 1, start, keys);
+        Matrix<const S> q_{q + head.at_query(first), kp}, k_{k + head.at_key(start), kp}, v_{v + head.at_value(start), vp},
+            g_{g + head.at_out(first), vp}, w_{weights.data(), n}, p_{pull.data(), n};
+        multiply<S>(m, n, sizes.dk, S(scale), q_, turned(k_), S(0), {weights.data(), n});
+        multiply<S>(m, n, sizes.dv, S(1), g_, turned(v_), S(0), {pull.data(), n});
+        weigh(head, out, lse, g, weights.data(), pull.data(), first, m, start, n);
+        multiply<S>(m, sizes.dk, n, S(scale), p_, k_, S(start ? 1 : 0), {dq + head.at_query(first), kp});
+        multiply<S>(n, sizes.dk, m, S(scale), turned(p_), q_, S(1), {dk + head.at_key(start), kp});
+        multiply<S>(n, sizes.dv, m, S(1), turned(w_), g_, S(1), {dv + head.at_value(start), vp});
+      }
+    }
+  });
+}
+
+}  // namespace
+
+#define EXPORT(S, NAME)                                                                                                                \
+  extern "C" void attention_##NAME(const S* q, const S* k, const S* v, S* out, S* lse, double scale, long B, long L, long T, long H,   \
+                                   long dk, long dv, long causal, long threads) {                                                      \
+    attention<S>(q, k, v, out, lse, scale, {B, L, T, H, dk, dv, causal}, threads);                                                     \
+  }                                                                                                                                    \
+  extern "C" void attention_backward_##NAME(const S* q, const S* k, const S* v, const S* out, const S* lse, const S* g, S* dq, S* dk,  \
+                                            S* dv, double scale, long B, long L, long T, long H, long dk_, long dv_, long causal,      \
+                                            long threads) {                                                                            \
+    attention_backward<S>(q, k, v, out, lse, g, dq, dk, dv, scale, {B, L, T, H, dk_, dv_, causal}, threads);                           \
+  }
+
+EXPORT(float, float)
+EXPORT(double, double)

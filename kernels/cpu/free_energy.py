@@ -1,0 +1,63 @@
+"""The one-pass free-energy read over `attention.cpp` and `free_energy.cpp`, forward and backward. fp32 or fp64, on a CPU.
+
+Contract and range as the one pass of `kernels.free_energy`, but values `[v, exp(βv)]` may be wider than queries.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from kernels.cpu import attention
+from kernels.cpu.call import call
+
+PIECE = 64  # rows of one part of a sum over rows, as in free_energy.cpp
+
+
+class FreeEnergy(torch.autograd.Function):
+    """(q, k, v, β `[H, d]`, causal, scale, limits) → (μ, F).
+
+    limits: channels with β below the first carry expm1(βv) and end in log1p; |βv| is cut off at the second, in those channels at the third.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, causal: bool, scale: float, limits: tuple[float, float, float]
+    ) -> tuple[Tensor, Tensor]:
+        q, k, v, beta = (x.contiguous() for x in (q, k, v, beta))
+        values = v.new_empty(*v.shape[:3], 2 * v.shape[-1])
+        call("carried", [v, beta, values], _sizes(v), v.numel(), *limits)
+        read, lse = attention.read(q, k, values, causal, scale)
+        mu, F = (v.new_empty(*read.shape[:3], v.shape[-1]) for _ in range(2))
+        call("free_energy", [read, beta, mu, F], _sizes(F), F.numel(), limits[0])
+        ctx.save_for_backward(q, k, values, beta, read, lse, F)
+        ctx.options = causal, scale, limits[0]
+        return mu, F
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_mu: Tensor, grad_F: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, values, beta, read, lse, F = ctx.saved_tensors
+        causal, scale, bound = ctx.options
+        to_read, through_F = torch.empty_like(read), _parts(F)
+        given = [grad_mu.contiguous(), grad_F.contiguous(), read, F, beta, to_read, through_F]
+        call("free_energy_backward", given, _sizes(F), F.numel(), bound)
+        to_q, to_k, to_values = attention.read_backward(q, k, values, read, lse, to_read, causal, scale)
+        to_v = values.new_empty(*values.shape[:3], values.shape[-1] // 2)
+        through_w = _parts(to_v)
+        call("carried_backward", [to_values, values, beta, to_v, through_w], _sizes(to_v), to_v.numel(), bound)
+        to_beta = (through_w.double().sum(0) + through_F.double().sum(0)).view_as(beta).to(beta.dtype)
+        return to_q, to_k, to_v, to_beta, None, None, None
+
+
+def _sizes(x_BTHd: Tensor) -> list[int]:
+    B, T, H, d = x_BTHd.shape
+    return [B * T, H * d, d]
+
+
+def _parts(x_BTHd: Tensor) -> Tensor:
+    B, T, H, d = x_BTHd.shape
+    return x_BTHd.new_empty(-(-B * T // PIECE), H * d)

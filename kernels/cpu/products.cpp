@@ -1,0 +1,10 @@
+#include "products.h"
+
+Gemm single_product, double_product;
+int (*threads_of_products)(int);
+
+extern "C" void use_products(void* single, void* both, void* threads) {
+  single_product = reinterpret_cast<Gemm>(single);
+  double_product = reinterpret_cast<Gemm>(both);
+  threads_of_products = reinterpret_cast<int (*)(int)>(threads);
+}

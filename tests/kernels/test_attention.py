@@ -1,0 +1,92 @@
+"""Softmax attention, compiled and by PyTorch, against the formula in fp64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels.attention import softmax_read
+from tests.tolerances import FP32, FP64
+
+pytestmark = pytest.mark.usefixtures("form")
+LONG = 1100  # more keys than two blocks hold
+
+
+def problem(tokens: int, width: int, dtype: torch.dtype = torch.float64, rows: int | None = None, size: float = 1.0) -> list[Tensor]:
+    draw = torch.Generator().manual_seed(5)
+    shapes = (2, rows or tokens, 2, 8), (2, tokens, 2, 8), (2, tokens, 2, width)
+    return [(size * torch.randn(*shape, generator=draw, dtype=torch.float64)).to(dtype).requires_grad_() for shape in shapes]
+
+
+def by_formula(q: Tensor, k: Tensor, v: Tensor, causal: bool, mask: Tensor | None = None) -> Tensor:
+    q, k, v = q.double(), k.double(), v.double()
+    scores = torch.einsum("bshk,bthk->bhst", q, k) / q.shape[-1] ** 0.5
+    sees = torch.ones(scores.shape[-2:], dtype=torch.bool)
+    sees = (sees.tril() if causal else sees)[None, None]
+    p = scores.masked_fill(~(sees if mask is None else sees & mask[:, None, None]), -torch.inf).softmax(-1).nan_to_num()
+    return torch.einsum("bhst,bthw->bshw", p, v)
+
+
+def apart(got: Tensor, wanted: Tensor) -> float:
+    return float((got.double() - wanted).detach().abs().max() / wanted.detach().abs().max())
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("width", [2, 8, 20], ids=["values narrower", "values as wide", "values wider"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_it_is_the_formula_at_any_width(causal: bool, width: int, masked: bool) -> None:
+    q, k, v = problem(21, width)
+    mask = torch.arange(21).expand(2, 21) >= torch.tensor([[0], [4]]) if masked else None
+    seen = torch.ones(2, 21) if mask is None or not causal else mask.cummax(1).values.double()
+    got = softmax_read(q, k, v, causal, mask)
+    assert bool(got.isfinite().all())
+    assert apart(got * seen[..., None, None], by_formula(q, k, v, causal, mask) * seen[..., None, None]) < FP64
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("tokens", [1, 63, 65, 513, LONG])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
+def test_gradients_are_those_of_the_formula_at_any_length(causal: bool, tokens: int, dtype: torch.dtype) -> None:
+    inputs = problem(tokens, 12, dtype)
+    got, wanted = softmax_read(*inputs, causal), by_formula(*inputs, causal)
+    tolerance = FP64 if dtype == torch.float64 else FP32
+    assert apart(got, wanted) < tolerance
+    upstream = torch.randn(got.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    pairs = zip(torch.autograd.grad(got, inputs, upstream.to(dtype)), torch.autograd.grad(wanted, inputs, upstream), strict=True)
+    for name, (mine, theirs) in zip("qkv", pairs, strict=True):
+        if float(theirs.abs().max()) > 1e-12:  # one token: the weights can't change
+            assert apart(mine, theirs) < 5 * tolerance, name
+
+
+def test_fewer_queries_than_keys_read_all_of_them() -> None:
+    q, k, v = problem(600, 8, rows=3)
+    assert apart(softmax_read(q, k, v, causal=False), by_formula(q, k, v, causal=False)) < FP64
+
+
+def test_scores_of_any_size_leave_finite_gradients() -> None:
+    inputs = problem(130, 8, torch.float32, size=60.0)  # scores in the tens of thousands
+    got = softmax_read(*inputs, True)
+    assert apart(got, by_formula(*inputs, True)) < 1e-4  # the scores themselves are rounded
+    assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(got, inputs, 65_536.0 * torch.ones_like(got)))
+
+
+def test_the_future_changes_no_bit_of_the_past() -> None:
+    q, k, v = (x.detach() for x in problem(LONG, 8, torch.float32))
+    before = softmax_read(q, k, v, True)
+    for x in (q, k, v):
+        x[:, 700:] *= -200.0
+    assert torch.equal(softmax_read(q, k, v, True)[:, :700], before[:, :700])
+
+
+def test_threads_change_no_bit() -> None:
+    results, count = [], torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            inputs = problem(200, 12, torch.float32)
+            out = softmax_read(*inputs, True)
+            results.append([out, *torch.autograd.grad(out.square().sum(), inputs)])
+    finally:
+        torch.set_num_threads(count)
+    assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
