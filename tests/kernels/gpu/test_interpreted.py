@@ -1,0 +1,35 @@
+"""Runs the tests of `interpreted/`: Triton chooses its interpreter when it is imported, so in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton is there on Linux only")
+
+ROOT, FOLDER = Path(__file__).parents[3], Path(__file__).parent / "interpreted"
+FILES = sorted(path.name for path in FOLDER.glob("test_*.py"))
+
+
+def passed(marks: str, *paths: Path) -> int:
+    """How many tests passed; none may fail."""
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-m", marks, "--tb=short", *map(str, paths)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
+    return int(re.search(r"(\d+) passed", done.stdout)[1])  # type: ignore[index]
+
+
+def test_a_short_call_of_each_kernel_is_right() -> None:
+    assert passed("not slow", FOLDER) >= 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES)
+def test_the_kernels_are_right(file: str) -> None:
+    assert passed("slow", FOLDER / file) >= 10
