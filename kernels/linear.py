@@ -8,7 +8,8 @@ behind. Nothing of shape `[T, k, w]` exists.
 
 Chunks of 64 tokens: inside a chunk scores as in attention, between chunks a running state `[k, w]`. Decay a channel: blocks of 8 tokens
 within the chunk, each with its own reference point, and the 8×8 on the diagonal by offsets. Backward sweeps the state forward again and
-its gradient backward; only the inputs are kept. The decays' gradient is `q·∂q − k·∂k`, summed from the end.
+its gradient backward; only the inputs are kept. The decays' gradient is `q·∂q − k·∂k`, summed from the end. On a CPU a compiled form
+(`kernels.cpu.linear`) takes all but decays a channel.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from kernels.cpu.call import multiplies
+from kernels.cpu.linear import DecayedSums
 from kernels.implementations import attempt, triton_form
 from kernels.precision import full_precision
 
@@ -30,7 +33,10 @@ def decayed_sums(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_decay_BTHc:
     on_gpu = triton_form("linear", v_BTHw, q_BTHk, v_BTHw)
     if on_gpu is not None:
         return attempt("linear", lambda: on_gpu.decayed_sums(*given), lambda: _DecayedSums.apply(*given))
-    out: Tensor = _DecayedSums.apply(*given)
+    one_a_head = log_decay_BTHc is None or log_decay_BTHc.shape[-1] == 1
+    tensors = [x for x in given if x is not None]
+    form = DecayedSums if one_a_head and v_BTHw.numel() and q_BTHk.numel() and multiplies(*tensors) else _DecayedSums
+    out: Tensor = form.apply(*given)
     return out
 
 

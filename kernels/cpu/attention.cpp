@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "elementary.h"
 #include "products.h"
 
 namespace {
@@ -13,11 +14,6 @@ constexpr long ROWS = 64, KEYS = 512;  // of a block
 struct Sizes {
   long B, S, T, H, dk, dv, causal;
 };
-
-template <class S>
-S exponential(S x) {
-  return x < S(-80) ? S(0) : std::exp(std::max(x, S(-80)));  // further down are denormals, and slow
-}
 
 // One head of one sequence.
 template <class S>

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -25,9 +26,12 @@ def multiplies(*tensors: Tensor) -> bool:
     return takes(*tensors) and products() is not None
 
 
-def call(name: str, tensors: list[Tensor], sizes: list[int], work: int, *numbers: float) -> None:
-    """The function `name` of the tensors' dtype, on contiguous tensors, then `numbers`, then `sizes`, then the threads for so much work."""
-    function = getattr(library(), f"{name}_{NAMES[tensors[0].dtype]}")
+def call(name: str, tensors: Sequence[Tensor | None], sizes: list[int], work: int, *numbers: float) -> None:
+    """The function `name` of the first tensor's dtype, on contiguous tensors (None: a null pointer), then `numbers`, then `sizes`, then the
+    threads for so much work."""
+    first = tensors[0]
+    assert first is not None
+    function = getattr(library(), f"{name}_{NAMES[first.dtype]}")
     threads = min(torch.get_num_threads(), 1 + work // WORK_A_THREAD)
-    pointers = [ctypes.c_void_p(x.data_ptr()) for x in tensors]
+    pointers = [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in tensors]
     function(*pointers, *map(ctypes.c_double, numbers), *(ctypes.c_long(n) for n in (*sizes, threads)))

@@ -1,0 +1,45 @@
+"""Decayed linear attention sums over `linear.cpp`, forward and backward. fp32 or fp64, on a CPU; no decay, or one a head.
+
+Contract as in `kernels.linear`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from kernels.cpu.call import call
+
+CHUNK = 64  # as in linear.cpp: work a token is that of so many keys and the state
+
+
+class DecayedSums(torch.autograd.Function):
+    """(q, k `[B, T, H, k]`, v `[B, T, H, w]`, log-decays `[B, T, H, 1]` or None) → `[B, T, H, w]`."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None) -> Tensor:
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+        log_decay = None if log_decay is None else log_decay.contiguous()
+        out = torch.empty_like(v)
+        call("linear", [q, k, v, log_decay, out], _sizes(q, v), _work(q, v))
+        ctx.save_for_backward(q, k, v, log_decay)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, log_decay = ctx.saved_tensors
+        grads = [None if x is None else torch.empty_like(x) for x in (q, k, v, log_decay)]
+        call("linear_backward", [q, k, v, log_decay, grad.contiguous(), *grads], _sizes(q, v), _work(q, v))
+        return tuple(grads)
+
+
+def _sizes(q: Tensor, v: Tensor) -> list[int]:
+    return [*q.shape, v.shape[-1]]
+
+
+def _work(q: Tensor, v: Tensor) -> int:
+    return (q.numel() + v.numel()) * CHUNK
