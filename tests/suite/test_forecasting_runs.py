@@ -10,11 +10,13 @@ from PIL import Image
 import tasks
 from suite import board
 from suite.budget import certify, solve
+from suite.evaluate import IncompleteEvaluation, evaluate
 from suite.resolve import resolve
 from suite.run import start
-from tasks.published_series import Exchange
+from tasks.forecast_options import SearchedOptions
+from tasks.published_series import Etth1, Exchange
 from tests.suite.tiny import made_record, tiny_config
-from tests.tasks.series_files import write_exchange, write_gluonts
+from tests.tasks.series_files import write_ett, write_exchange, write_gluonts
 
 SMALL = ("dim=32", "model.heads=2", "depth=1", "ffn_width=88", "batch_size=8", "steps=6", "evals=3", "valid_limit=8", "test_limit=8")
 
@@ -58,6 +60,49 @@ def test_a_few_test_windows_are_drawn_against_what_came_and_tracked(runs):
     assert torch.equal(some.inputs, scored.inputs[[0, 15]])
 
 
+class LastValue(torch.nn.Module):
+    """Half of the last value again: no learning, but another forecast for every window."""
+
+    def __init__(self, horizon):
+        super().__init__()
+        self.horizon = horizon
+
+    def forward(self, x_BNC):
+        return 0.5 * x_BNC[:, -1:].expand(-1, self.horizon, -1)
+
+
+@pytest.fixture(scope="module")
+def ett_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ett")
+    write_ett(folder)
+    return folder
+
+
+@pytest.mark.parametrize("horizon", [96, *(pytest.param(h, marks=pytest.mark.slow) for h in (192, 336, 720))])
+def test_every_ett_window_of_every_split_is_evaluated_whatever_the_batch_size(horizon, ett_folder, monkeypatch):
+    monkeypatch.setattr(Etth1, "known", "")  # other values than the published ones, and as many
+    task = Etth1(SearchedOptions(track="fixed-96", horizon=horizon, valid_limit=0), ett_folder)
+    task.load()
+    windows = {"train": 8_640 - 96 - horizon + 1, "valid": 2_880 - horizon + 1, "test": 2_880 - horizon + 1}
+    for split, expected in windows.items():
+        figures = []
+        for size in (32, 1000) if split == "train" else (1, 7, 32):
+            found, seen = evaluate(LastValue(horizon), task, split, batch_size=size, device=torch.device("cpu"), precision="fp32")
+            assert seen == task.n_examples(split) == expected
+            figures.append(found)
+        assert all(other == pytest.approx(figures[0], rel=1e-11) for other in figures[1:])
+
+
+def test_an_evaluation_that_drops_the_last_batch_is_refused(ett_folder, monkeypatch):
+    monkeypatch.setattr(Etth1, "known", "")
+    task = Etth1(SearchedOptions(track="fixed-96"), ett_folder)
+    task.load()
+    whole = task.eval_batches
+    monkeypatch.setattr(task, "eval_batches", lambda split, size, workers=0: (b for b in whole(split, size) if b.size == size))
+    with pytest.raises(IncompleteEvaluation, match="etth1: 2784 examples of test were evaluated, it has 2785"):
+        evaluate(LastValue(96), task, "test", batch_size=32, device=torch.device("cpu"), precision="fp32")
+
+
 @pytest.mark.parametrize("head", ["student-t", pytest.param("quantile", marks=pytest.mark.slow)])
 def test_a_run_with_a_distribution_is_selected_by_crps_and_draws_its_spread(head, runs):
     made = start(tiny_config("household-power", "fem", f"head={head}"), data_dir=None, device="cpu").record
@@ -74,7 +119,9 @@ def test_a_run_with_a_distribution_is_selected_by_crps_and_draws_its_spread(head
 
 
 @pytest.mark.filterwarnings("ignore:Using `json`-module for json-handling:UserWarning")
-@pytest.mark.parametrize("mixer", ["fem", "baseline/seasonal-naive", pytest.param("baseline/ridge", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "mixer", ["fem", *(pytest.param(f"baseline/{name}", marks=pytest.mark.slow) for name in ("seasonal-naive", "ridge"))]
+)
 def test_a_gluonts_data_set_is_trained_on_and_recorded(mixer, tmp_path, runs):
     write_gluonts(tmp_path)
     sets = ("dataset=power_hourly", "look_back=48", "head=quantile", "steps=4", "evals=2", "batch_size=16")
