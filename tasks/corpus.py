@@ -259,7 +259,7 @@ class CorpusTask(TextTask):
         """Of each token: how many words begin behind its first byte, whether its first byte is of a word, whether it leaves one open."""
         inside, begins, leaves = [], [], []
         for piece in self.tokenizer.token_bytes:
-            solid = [not chr(b).isspace() or b > 127 for b in piece]
+            solid = [not piece[i : i + 1].isspace() for i in range(len(piece))]
             inside.append(sum(now and not before for before, now in pairwise(solid)))
             begins.append(bool(solid) and solid[0])
             leaves.append(bool(solid) and solid[-1])

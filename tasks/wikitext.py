@@ -52,7 +52,7 @@ class WikiFiles(Corpus):
 
 
 def _articles(rows: list[str], split: Split, blank: bool, is_open: bool) -> tuple[list[Piece], bool, bool]:
-    """Rows as pieces of articles; `blank`: the row before was empty, `is_open`: an article is under way."""
+    """Rows as pieces of articles; `blank`: the row before was empty, `is_open`: a line of an article has come."""
     pieces: list[Piece] = []
     lines: list[str] = []
     for row in rows:
@@ -60,7 +60,8 @@ def _articles(rows: list[str], split: Split, blank: bool, is_open: bool) -> tupl
             pieces.append(Piece(split, "".join(lines), True))
             lines = []
         lines.append(row or "\n")
-        blank, is_open = not row.strip(), True
+        blank = not row.strip()
+        is_open = is_open or not blank  # empty rows before the first heading belong to the article that it begins
     if lines:
         pieces.append(Piece(split, "".join(lines), False))
     return pieces, blank, is_open

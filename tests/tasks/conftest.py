@@ -12,8 +12,9 @@ from PIL import Image
 
 import tasks
 from tasks.imagenet import class_list
+from tests.tasks.corpus_files import addresses, write_text, write_wikitext
 from tests.tasks.image_files import write_cifar10, write_folder
-from tests.tasks.series_files import power, write_csv, write_exchange
+from tests.tasks.series_files import power, write_csv, write_exchange, write_gluonts
 
 EMBEDDED = ("sotu", "fashion-mnist", "household-power")
 
@@ -73,11 +74,33 @@ def _own_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def _series_folder(tmp_path_factory):
-    """DIR with exchange_rate/exchange_rate.csv, as the field's archives have it, and one CSV file of its own."""
+    """DIR with exchange_rate/exchange_rate.csv, as the field's archives have it, one CSV file of its own, and a data set of GluonTS's."""
     root = tmp_path_factory.mktemp("series")
     write_exchange(root)
+    write_gluonts(root, "power_hourly", rolling=4)
     write_csv(root / "mine.csv", power(1_000), tuple("abcdefg"), "2021-01-01", "h")
     return root
+
+
+@pytest.fixture(scope="session")
+def _wikitext_folder(tmp_path_factory):
+    """DIR with WikiText-2 as the hub has it, with as many rows."""
+    return write_wikitext(tmp_path_factory.mktemp("wikitext"))
+
+
+@pytest.fixture(scope="session")
+def _text_folder(tmp_path_factory):
+    """DIR with train/, valid/ and test/, each with one address."""
+    root = tmp_path_factory.mktemp("text")
+    for name, text in zip(("train", "valid", "test"), addresses(), strict=False):
+        write_text(root / name / "address.txt", text)
+    return root
+
+
+@pytest.fixture
+def wikitext_folder(_wikitext_folder):
+    """WikiText-2, to be read only."""
+    return _wikitext_folder
 
 
 @pytest.fixture

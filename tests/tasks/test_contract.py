@@ -17,9 +17,12 @@ SMALL = {
     "household-power": {"horizon": 24, "valid_limit": 41, "test_limit": 45},
     "exchange": {"horizon": 24, "track": "fixed-96", "valid_limit": 41, "test_limit": 45},
     "csv": {"horizon": 24, "track": "searched", "look_back": 96, "valid_limit": 41, "test_limit": 45},
+    "gluonts": {"dataset": "power_hourly", "look_back": 48, "head": "student-t", "test_limit": 45},
     "imagenet100": {"image_size": 32, "patch": 8},
     "cifar10": {"patch": 8},
     "folder": {"image_size": 32, "patch": 8, "stored_side": 30},
+    "wikitext2": {"length": 64, "tokenizer": "bytes", "valid_limit": 41, "test_limit": 45},
+    "text": {"length": 32, "tokenizer": "bpe", "vocab": 300, "valid_limit": 41, "test_limit": 45},
     "mqar": {"train_examples": 300, "valid_examples": 41, "test_examples": 45, "vocab": 128},
     "mad-in-context": {"train_examples": 300, "valid_examples": 41, "test_examples": 45, "length": 32},
     "mad-noisy": {"train_examples": 300, "valid_examples": 41, "test_examples": 45, "length": 32},
@@ -29,7 +32,10 @@ SMALL = {
     "mad-copy": {"train_examples": 300, "valid_examples": 41, "test_examples": 45, "length": 24, "tokens": 4},
 }
 
-FOLDERS = {"vision": "_image_folder", "cifar10": "_cifar_folder", "folder": "_own_folder", "forecasting": "_series_folder"}
+FOLDERS = {
+    "vision": "_image_folder", "cifar10": "_cifar_folder", "folder": "_own_folder", "forecasting": "_series_folder",
+    "language": "_wikitext_folder", "text": "_text_folder",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=list(SMALL))
@@ -60,7 +66,8 @@ def outputs_of(task, batch: Batch) -> torch.Tensor:
         middle = spec.channels * spec.height * spec.width // 2
         return batch.inputs.flatten(1)[:, middle : middle + spec.classes]
     assert isinstance(spec, SeriesInput)
-    return batch.inputs[:, -1:].expand(-1, spec.horizon, -1) * 0.5
+    point = batch.inputs[:, -1:].expand(-1, spec.horizon, -1) * 0.5
+    return point if spec.head == "point" else torch.stack([point, 0.1 + point.abs(), 3 + point.abs()], dim=-1)
 
 
 def evaluate(task, split, batch_size):
@@ -148,7 +155,7 @@ def test_options_out_of_range_or_unknown_are_refused(task):
     for name in ("length", "patch", "horizon", "image_size"):
         if name in task.Options.model_fields:
             with pytest.raises(ValidationError):
-                task.Options(**{name: 0})
+                task.Options(**{name: -1 if task.Options.model_fields[name].default == 0 else 0})
 
 
 def test_when_a_task_that_needs_no_folder_is_given_one_then_it_says_that_it_has_no_effect(task, tmp_path):

@@ -1,0 +1,269 @@
+"""Which documents a corpus has and of which split: folders of text, WikiText's articles, FineWeb's stream."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+import tasks
+from tasks.base import DataError
+from tasks.fineweb import WebPages
+from tasks.text_files import find_text
+from tasks.wikitext import WikiFiles, WikiText103
+from tests.tasks.corpus_files import addresses, pages, wiki_rows, write_fineweb, write_lines, write_rows, write_text, write_wikitext
+
+
+def documents(corpus, state=None) -> dict[str, list[str]]:
+    """The documents of every split, put together from their pieces."""
+    made: dict[str, list[str]] = {"train": [], "valid": [], "test": []}
+    parts: dict[str, str] = dict.fromkeys(made, "")
+    for block in corpus.blocks(state):
+        for piece in block.pieces:
+            parts[piece.split] += piece.text
+            if piece.ends:
+                made[piece.split].append(parts[piece.split])
+                parts[piece.split] = ""
+    assert not any(parts.values())
+    return made
+
+
+def pieces(corpus, state=None) -> list[tuple[str, str, bool]]:
+    return [(p.split, p.text, p.ends) for block in corpus.blocks(state) for p in block.pieces]
+
+
+def check_resumes(corpus) -> None:
+    """Behind any block the rest is what an uninterrupted reading gives, the state having gone through JSON."""
+    blocks = list(corpus.blocks())
+    whole = pieces(corpus)
+    assert len(blocks) > 2
+    for i in {0, 1, len(blocks) // 2, len(blocks) - 2, len(blocks) - 1}:
+        read = sum(len(block.pieces) for block in blocks[: i + 1])
+        assert pieces(corpus, json.loads(json.dumps(blocks[i].state))) == whole[read:]
+
+
+# --- folders of text ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (("train.txt", "valid.txt", "test.txt"), ("train", "valid", "test")),
+        (("wiki.train.raw.txt", "wiki.valid.raw.txt", "wiki.test.raw.txt"), ("train", "valid", "test")),
+        (("train/a.txt", "validation/a.txt", "test/a.txt"), ("train", "valid", "test")),
+        (("Train-1.txt", "dev.txt", "my_test.txt"), ("train", "valid", "test")),
+        (("test/train.txt", "test/val.txt", "test/a.txt"), ("train", "valid", "test")),
+    ],
+)
+def test_files_belong_to_the_split_that_their_name_or_else_their_folder_says(tmp_path, names, splits):
+    for i, name in enumerate(names):
+        write_text(tmp_path / name, f"text {i}\nits end")
+    made = documents(find_text(tmp_path, "text"))
+    assert made == {split: [f"text {i}\nits end"] for i, split in enumerate(splits)}
+
+
+def test_all_three_formats_are_read_and_a_row_or_a_text_file_is_a_document(tmp_path):
+    write_lines(tmp_path / "train-1.jsonl", ["one\n\nof two", "two 😀"])
+    write_rows(tmp_path / "train-2.parquet", {"text": ["three", "", None, "four"], "id": [1, 2, 3, 4]})
+    write_text(tmp_path / "train-0.txt", addresses()[0])
+    write_text(tmp_path / "valid.txt", "a\r\nb\n\n\n c \u2028 d\x0c e")
+    write_text(tmp_path / "test.txt", "no line end")
+    write_text(tmp_path / "README.md", "is not read")
+    made = documents(find_text(tmp_path, "text"))
+    assert made["train"] == [addresses()[0], "one\n\nof two", "two 😀", "three", "", "", "four"]
+    assert made["valid"] == ["a\nb\n\n\n c \u2028 d\x0c e"]  # line ends are read as everywhere else; nothing else changes
+    assert made["test"] == ["no line end"]
+
+
+def test_one_file_is_cut_between_lines_at_90_and_95_percent(tmp_path):
+    text = "\n".join(pages(500, 97)) + "\n"
+    path = write_text(tmp_path / "input.txt", text)
+    made = documents(find_text(tmp_path, "text"))
+    assert made == documents(find_text(path, "text"))
+    [train], [valid], [test] = made["train"], made["valid"], made["test"]
+    assert train + valid + test == text
+    assert train.endswith("\n")
+    assert valid.endswith("\n")
+    assert 0 <= len(train.encode()) - 0.9 * len(text.encode()) <= 110
+    assert 0 <= len((train + valid).encode()) - 0.95 * len(text.encode()) <= 110
+
+
+def test_rows_are_held_out_by_their_text_alone_about_five_percent_each(tmp_path):
+    some = pages(2000, 300)
+    write_lines(tmp_path / "a" / "all.jsonl", some)
+    write_rows(tmp_path / "b" / "some.parquet", {"text": list(reversed(some[500:]))})
+    one, other = (documents(find_text(tmp_path / name, "text")) for name in "ab")
+    assert sorted(itertools.chain(*one.values())) == sorted(some)
+    assert 60 < len(one["valid"]) < 140
+    assert 60 < len(one["test"]) < 140
+    for split in ("valid", "test"):
+        assert set(other[split]) == set(one[split]) & set(some[500:])
+
+
+def test_a_hundred_text_files_are_documents_held_out_by_their_text(tmp_path):
+    some = pages(400, 100)
+    for i, text in enumerate(some):
+        write_text(tmp_path / f"{i:03}.txt", text)
+    made = documents(find_text(tmp_path, "text"))
+    assert sorted(itertools.chain(*made.values())) == sorted(some)
+    assert 8 < len(made["valid"]) < 40
+    assert 8 < len(made["test"]) < 40
+
+
+def test_where_only_one_split_is_missing_it_alone_is_held_out_of_the_training_files(tmp_path):
+    write_lines(tmp_path / "train.jsonl", pages(400, 100))
+    write_lines(tmp_path / "test.jsonl", ["the test"])
+    made = documents(find_text(tmp_path, "text"))
+    assert made["test"] == ["the test"]
+    assert len(made["train"]) + len(made["valid"]) == 400
+    assert 8 < len(made["valid"]) < 40
+
+
+def test_reading_goes_on_behind_any_block(tmp_path):
+    write_lines(tmp_path / "train.jsonl", pages(2500, 50))
+    write_text(tmp_path / "train-a.txt", "\n".join(pages(2500, 50)))
+    write_text(tmp_path / "train-b.txt", "\n".join(pages(1500, 50)))
+    check_resumes(find_text(tmp_path, "text"))
+
+
+def test_another_field_is_named_by_an_option_and_a_wrong_one_is_told_with_those_there_are(tmp_path):
+    write_lines(tmp_path / "all.jsonl", pages(400, 100), field="body")
+    write_rows(tmp_path / "all.parquet", {"body": list(pages(400, 100)), "year": [1] * 400})
+    assert sum(map(len, documents(find_text(tmp_path, "body")).values())) == 800
+    for field, said in (("text", "has no field 'text' .there are: body, number."), ("number", "holds int values, text is needed")):
+        with pytest.raises(DataError, match=said) as caught:
+            documents(find_text(tmp_path / "all.jsonl", field))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match=r"has no field 'text' .there are: body, year."):
+        documents(find_text(tmp_path / "all.parquet", "text"))
+
+
+def test_what_cannot_be_used_is_one_line(tmp_path):
+    write_text(tmp_path / "a" / "train.txt", "x")
+    write_text(tmp_path / "a" / "more.txt", "x")
+    write_text(tmp_path / "b" / "valid.txt", "x")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "train.parquet").write_text("not Parquet")
+    (tmp_path / "d" / "latin.txt").write_bytes(b"caf\xe9\n" * 5)
+    (tmp_path / "d" / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
+    for place, said in (
+        ("a", "more.txt is not; put train, valid or test into every name or none"),
+        ("b", "no file is named train, only valid"),
+        ("c", "holds no text .there is: nothing"),
+        ("none", "does not exist"),
+    ):
+        with pytest.raises(DataError, match=said):
+            find_text(tmp_path / place, "text")
+    with pytest.raises(DataError, match="is not a Parquet file"):
+        find_text(tmp_path / "d" / "train.parquet", "text").size  # noqa: B018
+    for name in ("latin.txt", "broken.jsonl", "train.parquet"):
+        with pytest.raises(DataError, match=f"{name} cannot be read: ") as caught:
+            documents(find_text(tmp_path / "d" / name, "text"))
+        assert "\n" not in str(caught.value)
+
+
+def test_the_key_changes_with_the_files_and_the_field(tmp_path):
+    path = write_text(tmp_path / "all.txt", "some text\n" * 20)
+    keys = [find_text(tmp_path, "text").key, find_text(tmp_path, "body").key]
+    write_text(path, "same size\n" * 20)
+    keys.append(find_text(tmp_path, "text").key)
+    write_text(tmp_path / "more.txt", "x")
+    keys.append(find_text(tmp_path, "text").key)
+    assert len({json.dumps(key) for key in keys}) == 4
+
+
+# --- WikiText -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_articles_begin_at_headings_of_the_first_level_and_keep_every_line(tmp_path):
+    rows = ["", " = One = \n", "", " Some text . \n", "", " = = Part = = \n", "", " More = of it = \n"]
+    rows += [" = no heading : no empty row before = \n", "", " = Two = \n", "", " x = y \n"]
+    path = write_rows(tmp_path / "a.parquet", {"text": rows})
+    made = documents(WikiFiles({"train": (path,), "valid": (path,), "test": (path,)}))
+    text = "".join(row or "\n" for row in rows)
+    assert "".join(made["train"]) == text
+    assert made["train"] == [text[: text.index(" = Two")], text[text.index(" = Two") :]]
+    assert made["train"] == made["valid"] == made["test"]
+
+
+def test_articles_that_reach_over_blocks_and_files_are_whole_and_reading_goes_on_behind_any_block(tmp_path):
+    rows = wiki_rows(3300)
+    paths = tuple(write_rows(tmp_path / f"{n}.parquet", {"text": rows[n * 1650 : (n + 1) * 1650]}, 700) for n in range(2))
+    corpus = WikiFiles({"train": paths, "valid": paths[:1], "test": paths[1:]})
+    made = documents(corpus)["train"]
+    assert "".join(made) == "".join(row or "\n" for row in rows)
+    assert len(made) == sum(row.startswith(" = Article") for row in rows)
+    check_resumes(corpus)
+
+
+def test_wikitext103_is_found_in_the_hubs_layout_or_without_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(WikiText103, "rows", {"train": 900, "valid": 200, "test": 200})
+    write_wikitext(tmp_path, WikiText103)
+    names = {path.name for path in (tmp_path / "wikitext-103-raw-v1").iterdir()}
+    assert "train-00000-of-00002.parquet" in names
+    assert len(names) == 4
+    cls = tasks.get("wikitext103")
+    for folder in (tmp_path, tmp_path / "wikitext-103-raw-v1"):
+        task = cls(cls.Options(tokenizer="bytes", length=32), folder)
+        task.prepare()
+        assert task.info().splits["train"] > 40_000
+    monkeypatch.setattr(WikiText103, "rows", {"train": 901, "valid": 200, "test": 200})
+    with pytest.raises(DataError, match="train has 900 rows, the published one 901; your own text: --task text"):
+        cls(None, tmp_path).load()
+
+
+# --- FineWeb-Edu --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory):
+    """4,200 documents of which one of training equals one held out."""
+    some = list(pages(4200, 150))
+    some[2500] = some[3]
+    return write_fineweb(tmp_path_factory.mktemp("web"), some), some
+
+
+def test_the_first_thousand_documents_validate_the_next_test_and_training_has_none_of_them(web):
+    folder, some = web
+    corpus = tasks.get("fineweb-edu")(None, folder)._open_corpus()
+    made = documents(corpus)
+    assert made["valid"] == some[:1000]
+    assert made["test"] == some[1000:2000]
+    assert made["train"] == some[2000:2500] + some[2501:]
+    check_resumes(corpus)
+
+
+def test_more_tokens_go_on_with_the_stream_and_leave_the_held_out_parts_as_they_are(web, tmp_path, monkeypatch):
+    monkeypatch.setenv("SUITE_CACHE", str(tmp_path))
+    cls, read = tasks.get("fineweb-edu"), []
+    blocks = WebPages.blocks
+    monkeypatch.setattr(WebPages, "blocks", lambda self, state=None: (read.append(state), blocks(self, state))[1])
+    prepared = []
+    for tokens in (2000, 200_000):
+        task = cls(cls.Options(tokenizer="bytes", tokens=tokens, length=32), web[0])
+        task.prepare()
+        prepared.append(task)
+        assert task.info().splits["train"] == tokens
+    assert read[0] is None  # the second time it went on, behind the held-out parts
+    assert read[1]["seen"] > 2000
+    assert len(list(tmp_path.glob("tokens/*"))) == 1
+    small, large = prepared
+    assert small.info().extra["documents"] == {"valid": 1000, "test": 1000}
+    assert small.fingerprint != large.fingerprint
+    first = np.array([0])
+    assert small._cache.files["train"].windows(first, 2001).tolist() == large._cache.files["train"].windows(first, 2001).tolist()
+
+
+@pytest.mark.parametrize("name", ["wikitext2", "fineweb-edu"])
+def test_with_neither_files_nor_network_it_is_one_line_and_info_tells_what_to_do(name, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    task = tasks.get(name)()
+    with pytest.raises(DataError, match=r"the hub's .*--data-dir DIR") as caught:
+        task.load()
+    assert "\n" not in str(caught.value)
+    info = tasks.get(name)().info()
+    assert info.fingerprint == ""
+    assert any("--data-dir DIR" in note for note in info.notes)
