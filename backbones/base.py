@@ -20,7 +20,7 @@ from backbones.mixers import registry
 from backbones.mixers.base import Context, MixerConfig, State
 from kernels.cpu.library import library
 from kernels.implementations import ran
-from kernels.rows import gated_silu, rms_norm
+from kernels.rows import rms_norm, swiglu
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(width, dim, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down(gated_silu(self.gate_up(x_BTD)))
+        return swiglu(x_BTD, self.gate_up.weight, self.down.weight)
 
 
 def implementations(device: torch.device) -> dict[str, str]:

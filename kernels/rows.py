@@ -1,15 +1,16 @@
-"""Row-wise pieces of every block: the root-mean-square norm and the gated SiLU. Compiled on CPUs where there is a compiler.
+"""Row-wise pieces of every block: the root-mean-square norm and the SwiGLU. Compiled on CPUs where there is a compiler.
 
-rms_norm(x, gain) = x / sqrt(mean(x²) + eps) · gain          gated_silu([a, b]) = silu(a) · b
+rms_norm(x, gain) = x / sqrt(mean(x²) + eps) · gain          swiglu(x, [G; U], D) = (silu(x Gᵀ) · x Uᵀ) Dᵀ   (arXiv 2002.05202)
 """
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.cpu import rows as cpu
-from kernels.cpu.call import takes
+from kernels.cpu.call import multiplies, takes
 
 
 def rms_norm(x: Tensor, gain_D: Tensor, eps: float) -> Tensor:
@@ -20,10 +21,10 @@ def rms_norm(x: Tensor, gain_D: Tensor, eps: float) -> Tensor:
     return F.rms_norm(x, gain_D.shape, gain_D, eps)
 
 
-def gated_silu(x: Tensor) -> Tensor:
-    """`[…, 2F]` → `[…, F]`."""
-    if takes(x):
-        out: Tensor = cpu.GatedSilu.apply(x)
+def swiglu(x: Tensor, up_2FD: Tensor, down_DF: Tensor) -> Tensor:
+    """`[…, D]` → `[…, D]`."""
+    if x.numel() and not torch.is_autocast_enabled(x.device.type) and multiplies(x, up_2FD, down_DF):
+        out: Tensor = cpu.SwiGlu.apply(x, up_2FD, down_DF)
         return out
-    gate, up = x.chunk(2, dim=-1)
-    return F.silu(gate) * up
+    gate, up = F.linear(x, up_2FD).chunk(2, dim=-1)
+    return F.linear(F.silu(gate) * up, down_DF)

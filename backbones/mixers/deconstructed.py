@@ -21,7 +21,7 @@ from backbones.mixers.base import Capabilities, Context, Cost, Mixer, MixerConfi
 from backbones.mixers.prior import head_width, normal_
 from backbones.mixers.registry import register
 from kernels.prefix_softmax import HIDDEN, prefix_softmax_read, prefix_softmax_step
-from kernels.rows import gated_silu
+from kernels.rows import swiglu
 from kernels.taylor import LEAST_MASS, feature_count, features, ratio, taylor_read, taylor_weights, with_ones
 
 EPS = 1e-5
@@ -47,7 +47,7 @@ class NoMixing(Mixer):
         normal_(self.out_proj.weight)
 
     def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
-        return self.out_proj(gated_silu(self.in_proj(x_BTD)))
+        return swiglu(x_BTD, self.in_proj.weight, self.out_proj.weight)
 
     def init_state(self, batch: int, max_len: int) -> State:
         return State()

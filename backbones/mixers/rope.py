@@ -1,13 +1,17 @@
 """Rotary positions (arXiv 2104.09864): pairs of channels of q and k turn by an angle proportional to the position.
 
 A true rotation: `‖Rq‖ = ‖q‖`, and `(R_t q)·(R_i k)` depends on `t − i` only. Channels 2c and 2c+1 are a pair.
-On a CPU a pair is one complex number and the rotation one product, 7 times faster than its four real products; the rest uses those.
+On a CPU a compiled form turns all pairs in one pass; without one a pair is a complex number and the rotation one product, 7 times faster
+than its four real products, which run elsewhere.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from kernels.cpu.call import takes
+from kernels.cpu.rows import Rotate
 
 BASE = 10_000.0
 _tables: dict[tuple[int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
@@ -26,6 +30,8 @@ def rotate_all(xs_BTHw: tuple[Tensor, ...], offset: int = 0) -> tuple[Tensor, ..
         raise ValueError(f"rotary positions need an even width a head, given {width}")
     wide = tuple(x if x.dtype in (torch.float32, torch.float64) else x.float() for x in xs_BTHw)
     cos, sin = _rows(offset, length, width, wide[0])
+    if takes(*wide, cos, sin):
+        return tuple(y.to(first.dtype) for y in Rotate.apply(cos[:, 0], sin[:, 0], *wide))
     if first.device.type == "cpu" and not torch.compiler.is_compiling():
         return tuple(y.to(first.dtype) for y in _Rotate.apply(cos, sin, *wide))
     return tuple(_formula(x, cos, sin).to(first.dtype) for x in wide)

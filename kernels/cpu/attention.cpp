@@ -13,6 +13,7 @@ constexpr long ROWS = 64, KEYS = 512;  // of a block
 
 struct Sizes {
   long B, S, T, H, dk, dv, causal;
+  long q_pitch, k_pitch, v_pitch;  // between a token and the next; what is written has its heads in one piece
 };
 
 // One head of one sequence.
@@ -21,13 +22,14 @@ struct Head {
   const Sizes& sizes;
   long b, h;
 
-  long at_query(long row) const { return ((b * sizes.S + row) * sizes.H + h) * sizes.dk; }
-  long at_key(long row) const { return ((b * sizes.T + row) * sizes.H + h) * sizes.dk; }
-  long at_value(long row) const { return ((b * sizes.T + row) * sizes.H + h) * sizes.dv; }
-  long at_out(long row) const { return ((b * sizes.S + row) * sizes.H + h) * sizes.dv; }
-  long at_row(long row) const { return (b * sizes.H + h) * sizes.S + row; }
-  long pitch_of_keys() const { return sizes.H * sizes.dk; }
-  long pitch_of_values() const { return sizes.H * sizes.dv; }
+  long q(long row) const { return (b * sizes.S + row) * sizes.q_pitch + h * sizes.dk; }
+  long k(long row) const { return (b * sizes.T + row) * sizes.k_pitch + h * sizes.dk; }
+  long v(long row) const { return (b * sizes.T + row) * sizes.v_pitch + h * sizes.dv; }
+  long dq(long row) const { return ((b * sizes.S + row) * sizes.H + h) * sizes.dk; }
+  long dk(long row) const { return ((b * sizes.T + row) * sizes.H + h) * sizes.dk; }
+  long dv(long row) const { return ((b * sizes.T + row) * sizes.H + h) * sizes.dv; }
+  long out(long row) const { return ((b * sizes.S + row) * sizes.H + h) * sizes.dv; }
+  long lse(long row) const { return (b * sizes.H + h) * sizes.S + row; }
   // How many keys from `start` on, of at most `count`, a row sees.
   long seen(long row, long start, long count) const { return sizes.causal ? std::max(0L, std::min(count, row + 1 - start)) : count; }
 };
@@ -37,7 +39,7 @@ template <class S>
 void attention(const S* q, const S* k, const S* v, S* out, S* lse, double scale, Sizes sizes, long threads) {
   parallel_products(sizes.B * sizes.H, threads, [&](long piece) {
     Head<S> head{sizes, piece / sizes.H, piece % sizes.H};
-    long kp = head.pitch_of_keys(), vp = head.pitch_of_values();
+    long op = sizes.H * sizes.dv;
     std::vector<S> scores(std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T));
     for (long first = 0; first < sizes.S; first += ROWS) {
       long m = std::min(ROWS, sizes.S - first);
@@ -45,9 +47,9 @@ void attention(const S* q, const S* k, const S* v, S* out, S* lse, double scale,
       for (long start = 0; start < sizes.T; start += KEYS) {
         long n = head.seen(first + m - 1, start, std::min(KEYS, sizes.T - start));
         if (!n) break;
-        multiply<S>(m, n, sizes.dk, S(scale), {q + head.at_query(first), kp}, {k + head.at_key(start), kp, true}, S(0), {scores.data(), n});
+        multiply<S>(m, n, sizes.dk, S(scale), {q + head.q(first), sizes.q_pitch}, {k + head.k(start), sizes.k_pitch, true}, S(0), {scores.data(), n});
         for (long i = 0; i < m; ++i) {
-          S *s = scores.data() + i * n, *o = out + head.at_out(first + i), added = 0;
+          S *s = scores.data() + i * n, *o = out + head.out(first + i), added = 0;
           long count = head.seen(first + i, start, n);
           S highest = start ? top[i] : s[0];  // every row sees the first key
           for (long j = 0; j < count; ++j) highest = std::max(highest, s[j]);
@@ -62,12 +64,13 @@ void attention(const S* q, const S* k, const S* v, S* out, S* lse, double scale,
           sum[i] = sum[i] * keep + added;
           top[i] = highest;
         }
-        multiply<S>(m, sizes.dv, n, S(1), {scores.data(), n}, {v + head.at_value(start), vp}, S(start ? 1 : 0), {out + head.at_out(first), vp});
+        multiply<S>(m, sizes.dv, n, S(1), {scores.data(), n}, {v + head.v(start), sizes.v_pitch}, S(start ? 1 : 0),
+                    {out + head.out(first), op});
       }
       for (long i = 0; i < m; ++i) {
-        S *o = out + head.at_out(first + i), inverse = S(1) / sum[i];
+        S *o = out + head.out(first + i), inverse = S(1) / sum[i];
         for (long j = 0; j < sizes.dv; ++j) o[j] *= inverse;
-        lse[head.at_row(first + i)] = top[i] + std::log(sum[i]);
+        lse[head.lse(first + i)] = top[i] + std::log(sum[i]);
       }
     }
   });
@@ -77,8 +80,8 @@ void attention(const S* q, const S* k, const S* v, S* out, S* lse, double scale,
 template <class S>
 void weigh(const Head<S>& head, const S* out, const S* lse, const S* g, S* weights, S* pull, long first, long m, long start, long n) {
   for (long i = 0; i < m; ++i) {
-    const S *o = out + head.at_out(first + i), *gr = g + head.at_out(first + i);
-    S *w = weights + i * n, *p = pull + i * n, norm = lse[head.at_row(first + i)], mean = 0;
+    const S *o = out + head.out(first + i), *gr = g + head.out(first + i);
+    S *w = weights + i * n, *p = pull + i * n, norm = lse[head.lse(first + i)], mean = 0;
     long count = head.seen(first + i, start, n);
     for (long j = 0; j < head.sizes.dv; ++j) mean += o[j] * gr[j];
     for (long j = 0; j < count; ++j) {
@@ -95,24 +98,24 @@ void attention_backward(const S* q, const S* k, const S* v, const S* out, const 
                         Sizes sizes, long threads) {
   parallel_products(sizes.B * sizes.H, threads, [&](long piece) {
     Head<S> head{sizes, piece / sizes.H, piece % sizes.H};
-    long kp = head.pitch_of_keys(), vp = head.pitch_of_values(), block = std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T);
+    long kp = sizes.H * sizes.dk, vp = sizes.H * sizes.dv, block = std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T);
     std::vector<S> weights(block), pull(block);
     for (long start = 0; start < sizes.T; start += KEYS) {
       long keys = std::min(KEYS, sizes.T - start), from = sizes.causal ? start / ROWS * ROWS : 0;
       for (long j = start; j < start + keys; ++j) {
-        std::fill(dk + head.at_key(j), dk + head.at_key(j) + sizes.dk, S(0));
-        std::fill(dv + head.at_value(j), dv + head.at_value(j) + sizes.dv, S(0));
+        std::fill(dk + head.dk(j), dk + head.dk(j) + sizes.dk, S(0));
+        std::fill(dv + head.dv(j), dv + head.dv(j) + sizes.dv, S(0));
       }
       for (long first = from; first < sizes.S; first += ROWS) {
         long m = std::min(ROWS, sizes.S - first), n = head.seen(first + m - 1, start, keys);
-        Matrix<const S> q_{q + head.at_query(first), kp}, k_{k + head.at_key(start), kp}, v_{v + head.at_value(start), vp},
-            g_{g + head.at_out(first), vp}, w_{weights.data(), n}, p_{pull.data(), n};
+        Matrix<const S> q_{q + head.q(first), sizes.q_pitch}, k_{k + head.k(start), sizes.k_pitch}, v_{v + head.v(start), sizes.v_pitch},
+            g_{g + head.out(first), vp}, w_{weights.data(), n}, p_{pull.data(), n};
         multiply<S>(m, n, sizes.dk, S(scale), q_, turned(k_), S(0), {weights.data(), n});
         multiply<S>(m, n, sizes.dv, S(1), g_, turned(v_), S(0), {pull.data(), n});
         weigh(head, out, lse, g, weights.data(), pull.data(), first, m, start, n);
-        multiply<S>(m, sizes.dk, n, S(scale), p_, k_, S(start ? 1 : 0), {dq + head.at_query(first), kp});
-        multiply<S>(n, sizes.dk, m, S(scale), turned(p_), q_, S(1), {dk + head.at_key(start), kp});
-        multiply<S>(n, sizes.dv, m, S(1), turned(w_), g_, S(1), {dv + head.at_value(start), vp});
+        multiply<S>(m, sizes.dk, n, S(scale), p_, k_, S(start ? 1 : 0), {dq + head.dq(first), kp});
+        multiply<S>(n, sizes.dk, m, S(scale), turned(p_), q_, S(1), {dk + head.dk(start), kp});
+        multiply<S>(n, sizes.dv, m, S(1), turned(w_), g_, S(1), {dv + head.dv(start), vp});
       }
     }
   });
@@ -120,15 +123,14 @@ void attention_backward(const S* q, const S* k, const S* v, const S* out, const 
 
 }  // namespace
 
+#define SIZES long B, long L, long T, long H, long dk_, long dv_, long causal, long q_pitch, long k_pitch, long v_pitch, long threads
 #define EXPORT(S, NAME)                                                                                                                \
-  extern "C" void attention_##NAME(const S* q, const S* k, const S* v, S* out, S* lse, double scale, long B, long L, long T, long H,   \
-                                   long dk, long dv, long causal, long threads) {                                                      \
-    attention<S>(q, k, v, out, lse, scale, {B, L, T, H, dk, dv, causal}, threads);                                                     \
+  extern "C" void attention_##NAME(const S* q, const S* k, const S* v, S* out, S* lse, double scale, SIZES) {                          \
+    attention<S>(q, k, v, out, lse, scale, {B, L, T, H, dk_, dv_, causal, q_pitch, k_pitch, v_pitch}, threads);                        \
   }                                                                                                                                    \
   extern "C" void attention_backward_##NAME(const S* q, const S* k, const S* v, const S* out, const S* lse, const S* g, S* dq, S* dk,  \
-                                            S* dv, double scale, long B, long L, long T, long H, long dk_, long dv_, long causal,      \
-                                            long threads) {                                                                            \
-    attention_backward<S>(q, k, v, out, lse, g, dq, dk, dv, scale, {B, L, T, H, dk_, dv_, causal}, threads);                           \
+                                            S* dv, double scale, SIZES) {                                                              \
+    attention_backward<S>(q, k, v, out, lse, g, dq, dk, dv, scale, {B, L, T, H, dk_, dv_, causal, q_pitch, k_pitch, v_pitch}, threads);\
   }
 
 EXPORT(float, float)

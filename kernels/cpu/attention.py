@@ -8,29 +8,33 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.cpu.call import call
+from kernels.cpu.call import call, in_rows
 
 
 def read(q_BSHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-    """(out `[B, S, H, w]`, log-sum-exp of each row's scores `[B, H, S]`) of contiguous tensors."""
+    """(out `[B, S, H, w]`, log-sum-exp of each row's scores `[B, H, S]`)."""
     B, S, H, _ = q_BSHk.shape
     out, lse = v_BTHw.new_empty(B, S, H, v_BTHw.shape[-1]), v_BTHw.new_empty(B, H, S)
-    call("attention", [q_BSHk, k_BTHk, v_BTHw, out, lse], _sizes(q_BSHk, v_BTHw, causal), _work(q_BSHk, v_BTHw), scale)
+    inputs, sizes = _laid_out(q_BSHk, k_BTHk, v_BTHw, causal)
+    call("attention", [*inputs, out, lse], sizes, _work(q_BSHk, v_BTHw), scale)
     return out, lse
 
 
 def read_backward(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad: Tensor, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v from that of `out`."""
-    grads = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    call("attention_backward", [q, k, v, out, lse, grad.contiguous(), *grads], _sizes(q, v, causal), _work(q, v), scale)
+    """Gradients of q, k and v from that of `out`, contiguous."""
+    grads = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+    inputs, sizes = _laid_out(q, k, v, causal)
+    call("attention_backward", [*inputs, out, lse, grad.contiguous(), *grads], sizes, _work(q, v), scale)
     return grads
 
 
-def _sizes(q: Tensor, v: Tensor, causal: bool) -> list[int]:
-    B, S, H, k = q.shape
-    return [B, S, v.shape[1], H, k, v.shape[-1], int(causal)]
+def _laid_out(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[list[Tensor], list[int]]:
+    """The inputs in rows and all sizes. Parts of one wide projection are read where they are."""
+    inputs, pitches = zip(*map(in_rows, (q, k, v)), strict=True)
+    B, S, H, k_width = q.shape
+    return list(inputs), [B, S, v.shape[1], H, k_width, v.shape[-1], int(causal), *pitches]
 
 
 def _work(q: Tensor, v: Tensor) -> int:
@@ -42,7 +46,6 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:
-        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         out, lse = read(q, k, v, causal, scale)
         ctx.save_for_backward(q, k, v, out, lse)
         ctx.options = causal, scale

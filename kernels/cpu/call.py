@@ -26,9 +26,17 @@ def multiplies(*tensors: Tensor) -> bool:
     return takes(*tensors) and products() is not None
 
 
+def in_rows(x_BTHw: Tensor) -> tuple[Tensor, int]:
+    """x and how far its tokens lie apart, where they lie evenly with `[H, w]` of each in one piece; else a contiguous copy."""
+    B, T, H, w = x_BTHw.shape
+    batch, token, head, one = x_BTHw.stride()
+    even = (one == 1 or w == 1) and (head == w or H == 1) and (batch == T * token or B == 1) and token >= H * w
+    return (x_BTHw, token) if even else (x_BTHw.contiguous(), H * w)
+
+
 def call(name: str, tensors: Sequence[Tensor | None], sizes: list[int], work: int, *numbers: float) -> None:
-    """The function `name` of the first tensor's dtype, on contiguous tensors (None: a null pointer), then `numbers`, then `sizes`, then the
-    threads for so much work."""
+    """The function `name` of the first tensor's dtype, on tensors laid out as it expects them (None: a null pointer), then `numbers`, then
+    `sizes`, then the threads for so much work."""
     first = tensors[0]
     assert first is not None
     function = getattr(library(), f"{name}_{NAMES[first.dtype]}")

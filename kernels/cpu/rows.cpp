@@ -1,7 +1,8 @@
-// What works on one row or one number at a time: the root-mean-square norm and the gated SiLU, each in one pass over memory where a chain
-// of tensor operations takes five to ten. Sums over rows come in parts of PIECE rows, so that they don't depend on the number of threads.
+// What works on one row at a time: the root-mean-square norm and the rotation by positions, each in one pass over memory where a chain of
+// tensor operations takes several. Sums over rows come in parts of PIECE rows, so that they don't depend on the number of threads.
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "parallel.h"
 
@@ -45,33 +46,27 @@ void rms_norm_backward(const S* x, const S* gain, const S* scale, const S* g, S*
   });
 }
 
+// Turns pairs of channels (2c, 2c + 1) of x by the angle whose cosine and sine are in row t of the tables [T, w / 2], the other way round
+// when `back`. Rows of x lie `pitch` numbers apart; y [B, T, H, w].
 template <class S>
-S logistic(S x) {
-  return S(1) / (S(1) + std::exp(std::min(-x, S(80))));
-}
-
-// y = silu(a) b of rows [a, b] of width 2F.
-template <class S>
-void gated_silu(const S* ab, S* y, long rows, long F, long threads) {
-  parallel(pieces_of(rows), threads, [&](long piece) {
-    for (long row = piece * PIECE; row < std::min(rows, (piece + 1) * PIECE); ++row) {
-      const S *a = ab + row * 2 * F, *b = a + F;
-      for (long i = 0; i < F; ++i) y[row * F + i] = a[i] * logistic(a[i]) * b[i];
-    }
-  });
-}
-
-template <class S>
-void gated_silu_backward(const S* ab, const S* g, S* d_ab, long rows, long F, long threads) {
-  parallel(pieces_of(rows), threads, [&](long piece) {
-    for (long row = piece * PIECE; row < std::min(rows, (piece + 1) * PIECE); ++row) {
-      const S *a = ab + row * 2 * F, *b = a + F, *gr = g + row * F;
-      S *da = d_ab + row * 2 * F, *db = da + F;
-      for (long i = 0; i < F; ++i) {
-        S s = logistic(a[i]);
-        da[i] = gr[i] * b[i] * s * (S(1) + a[i] * (S(1) - s));
-        db[i] = gr[i] * a[i] * s;
+void rotate(const S* x, const S* cosine, const S* sine, S* y, long B, long T, long H, long w, long pitch, long back, long threads) {
+  long half = w / 2;
+  parallel(pieces_of(B * T), threads, [&](long piece) {
+    std::vector<S> along(w), across(w);
+    for (long row = piece * PIECE; row < std::min(B * T, (piece + 1) * PIECE); ++row) {
+      const S *xr = x + row * pitch, *cr = cosine + row % T * half, *sr = sine + row % T * half;
+      for (long c = 0; c < half; ++c) {
+        S turn = back ? -sr[c] : sr[c];
+        along[2 * c] = along[2 * c + 1] = cr[c];
+        across[2 * c] = -turn;
+        across[2 * c + 1] = turn;
       }
+      S* yr = y + row * H * w;
+      for (long h = 0; h < H; ++h, xr += w, yr += w)
+        for (long c = 0; c < w; c += 2) {
+          yr[c] = xr[c] * along[c] + xr[c + 1] * across[c];
+          yr[c + 1] = xr[c + 1] * along[c + 1] + xr[c] * across[c + 1];
+        }
     }
   });
 }
@@ -86,9 +81,9 @@ void gated_silu_backward(const S* ab, const S* g, S* d_ab, long rows, long F, lo
                                            long threads) {                                                                               \
     rms_norm_backward<S>(x, gain, scale, g, dx, d_gain, rows, D, threads);                                                               \
   }                                                                                                                                      \
-  extern "C" void gated_silu_##NAME(const S* ab, S* y, long rows, long F, long threads) { gated_silu<S>(ab, y, rows, F, threads); }      \
-  extern "C" void gated_silu_backward_##NAME(const S* ab, const S* g, S* d_ab, long rows, long F, long threads) {                        \
-    gated_silu_backward<S>(ab, g, d_ab, rows, F, threads);                                                                               \
+  extern "C" void rotate_##NAME(const S* x, const S* cosine, const S* sine, S* y, long B, long T, long H, long w, long pitch, long back,  \
+                                long threads) {                                                                                          \
+    rotate<S>(x, cosine, sine, y, B, T, H, w, pitch, back, threads);                                                                     \
   }
 
 EXPORT(float, float)

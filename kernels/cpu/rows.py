@@ -1,4 +1,5 @@
-"""Autograd functions over `rows.cpp`: the root-mean-square norm and the gated SiLU, forward and backward. fp32 or fp64, on a CPU."""
+"""Autograd functions over `rows.cpp` and `swiglu.cpp`: the root-mean-square norm, the rotation by positions, the SwiGLU. fp32 or fp64, on
+a CPU."""
 
 from __future__ import annotations
 
@@ -8,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.cpu.call import call
+from kernels.cpu.call import call, in_rows
 
 PIECE = 64  # rows of one part of a sum over rows, as in rows.cpp
+PARTS = 4  # of sums over all rows, as in swiglu.cpp
 
 
 class RmsNorm(torch.autograd.Function):
@@ -34,22 +36,47 @@ class RmsNorm(torch.autograd.Function):
         return to_x, to_gain.sum(0), None
 
 
-class GatedSilu(torch.autograd.Function):
-    """`[…, 2F]` → silu(first half) · second half, `[…, F]`."""
+class Rotate(torch.autograd.Function):
+    """(cos, sin `[T, w/2]`, tensors `[B, T, H, w]`) → their rotations by positions, contiguous."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.contiguous()
-        width = x.shape[-1] // 2
-        y = x.new_empty(*x.shape[:-1], width)
-        call("gated_silu", [x, y], [y.numel() // max(width, 1), width], x.numel())
-        ctx.save_for_backward(x)
+    def forward(ctx: Any, cos: Tensor, sin: Tensor, *xs: Tensor) -> tuple[Tensor, ...]:
+        cos, sin = cos.contiguous(), sin.contiguous()
+        ctx.save_for_backward(cos, sin)
+        return tuple(_turned(x, cos, sin, back=False) for x in xs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        cos, sin = ctx.saved_tensors
+        return (None, None, *(_turned(grad, cos, sin, back=True) for grad in grads))
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
+    x, pitch = in_rows(x)
+    y = torch.empty(x.shape, dtype=x.dtype)
+    call("rotate", [x, cos, sin, y], [*x.shape, pitch, int(back)], x.numel())
+    return y
+
+
+class SwiGlu(torch.autograd.Function):
+    """(x `[…, D]`, up `[2F, D]`, down `[D, F]`) → `(silu(first half of x·upᵀ) · second half) · downᵀ`, `[…, D]`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        x, up, down = x.contiguous(), up.contiguous(), down.contiguous()
+        sizes = [x.numel() // x.shape[-1], *down.shape]
+        z, y = x.new_empty(sizes[0], up.shape[0]), torch.empty_like(x)
+        call("swiglu", [x, up, down, z, y], sizes, z.numel() * x.shape[-1])
+        ctx.save_for_backward(x, up, down, z)
+        ctx.sizes = sizes
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        to_x, width = torch.empty_like(x), grad.shape[-1]
-        call("gated_silu_backward", [x, grad.contiguous(), to_x], [grad.numel() // max(width, 1), width], x.numel())
-        return to_x
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, up, down, z = ctx.saved_tensors
+        to_x, to_up, to_down = torch.empty_like(x), up.new_empty(PARTS, *up.shape), down.new_empty(PARTS, *down.shape)
+        given = [x, up, down, z, grad.contiguous(), to_x, to_up, to_down]
+        call("swiglu_backward", given, ctx.sizes, z.numel() * x.shape[-1])
+        return to_x, to_up.sum(0), to_down.sum(0)

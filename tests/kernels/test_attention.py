@@ -90,3 +90,20 @@ def test_threads_change_no_bit() -> None:
     finally:
         torch.set_num_threads(count)
     assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["q", "k", "v"])
+def test_what_is_not_a_number_stays_visible(which: int) -> None:
+    """A run that diverges has to see it."""
+    inputs = [x.detach() for x in problem(40, 8, torch.float32)]
+    inputs[which][0, 3] = torch.nan
+    assert bool(softmax_read(*inputs, True)[0, 3].isnan().all())
+
+
+def test_parts_of_one_projection_are_read_where_they_are() -> None:
+    packed = torch.randn(2, 30, 3 * 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    parts = [x.unflatten(-1, (2, 8)) for x in packed.chunk(3, dim=-1)]
+    heads_first = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in parts]
+    wanted = by_formula(*parts, True)
+    assert apart(softmax_read(*parts, True), wanted) < FP64
+    assert apart(softmax_read(*heads_first, True), wanted) < FP64

@@ -1,4 +1,4 @@
-"""The norm and the gated SiLU, compiled and not, against loops in fp64."""
+"""The norm, the SwiGLU and the rotation, compiled and not, against loops in fp64."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.rows import gated_silu, rms_norm
+from backbones.mixers.rope import rotate
+from kernels.rows import rms_norm, swiglu
 from tests.tolerances import FP32, FP64
 
 SHAPES = [(1, 1), (3, 5), (2, 33, 96), (130, 7)]
@@ -27,41 +28,60 @@ def norm_by_loop(x: Tensor, gain: Tensor) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64).view(x.shape) * gain
 
 
-def silu_by_loop(x: Tensor) -> Tensor:
-    half = x.shape[-1] // 2
-    rows = [[a / (1 + math.exp(-a)) * b for a, b in zip(row[:half], row[half:], strict=True)] for row in x.reshape(-1, 2 * half).tolist()]
-    return torch.tensor(rows, dtype=torch.float64).view(*x.shape[:-1], half)
+def swiglu_by_loop(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    width, made = down.shape[1], []
+    for row in x.reshape(-1, x.shape[-1]).double():
+        z = [float(row @ u) for u in up.double()]
+        inner = [a / (1 + math.exp(-a)) * b for a, b in zip(z[:width], z[width:], strict=True)]
+        made.append(down.double() @ torch.tensor(inner, dtype=torch.float64))
+    return torch.stack(made).view(x.shape)
+
+
+def weights(dim: int, width: int) -> tuple[Tensor, Tensor]:
+    return normal(2 * width, dim, seed=2) / dim**0.5, normal(dim, width, seed=3) / width**0.5
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("dtype", "share"), [(torch.float64, FP64), (torch.float32, FP32)])
-def test_they_are_their_formulas(shape: tuple[int, ...], dtype: torch.dtype, share: float) -> None:
+def test_the_norm_is_its_formula(shape: tuple[int, ...], dtype: torch.dtype, share: float) -> None:
     x, gain = normal(*shape).to(dtype), normal(shape[-1], seed=1).to(dtype)
-    both = normal(*shape[:-1], 2 * shape[-1]).to(dtype)
-    for got, wanted in ((rms_norm(x, gain, EPS), norm_by_loop(x, gain)), (gated_silu(both), silu_by_loop(both))):
-        assert got.dtype == dtype
-        assert float((got - wanted).abs().max()) <= share * float(wanted.abs().max())
+    got, wanted = rms_norm(x, gain, EPS), norm_by_loop(x, gain)
+    assert got.dtype == dtype
+    assert float((got - wanted).abs().max()) <= share * float(wanted.abs().max())
+
+
+@pytest.mark.parametrize(("rows", "dim", "width"), [((1,), 3, 2), ((3, 50), 8, 20), ((700,), 4, 300), ((33,), 5, 5000)])
+@pytest.mark.parametrize(("dtype", "share"), [(torch.float64, FP64), (torch.float32, FP32)])
+def test_the_swiglu_is_its_formula_at_any_size(rows: tuple[int, ...], dim: int, width: int, dtype: torch.dtype, share: float) -> None:
+    inputs = [x.to(dtype).requires_grad_() for x in (normal(*rows, dim), *weights(dim, width))]
+    got, wanted = swiglu(*inputs), swiglu_by_loop(*(x.detach() for x in inputs))
+    assert got.dtype == dtype
+    assert float((got - wanted).detach().abs().max()) <= share * float(wanted.abs().max())
+    wide = [x.detach().double().requires_grad_() for x in inputs]
+    gate, up = (wide[0] @ wide[1].T).chunk(2, dim=-1)
+    formula = (gate * gate.sigmoid() * up) @ wide[2].T
+    upstream = normal(*rows, dim, seed=4)
+    pairs = zip(torch.autograd.grad(got, inputs, upstream.to(dtype)), torch.autograd.grad(formula, wide, upstream), strict=True)
+    assert all(float((mine - theirs).abs().max()) <= share * float(theirs.abs().max()) for mine, theirs in pairs)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_their_gradients_are_the_numerical_ones(shape: tuple[int, ...]) -> None:
+def test_the_norms_gradients_are_the_numerical_ones(shape: tuple[int, ...]) -> None:
     x, gain = normal(*shape).requires_grad_(), normal(shape[-1], seed=1).requires_grad_()
-    both = normal(*shape[:-1], 2 * shape[-1]).requires_grad_()
     assert torch.autograd.gradcheck(lambda x, g: rms_norm(x, g, EPS), (x, gain), fast_mode=True)
-    assert torch.autograd.gradcheck(gated_silu, (both,), fast_mode=True)
 
 
 def test_rows_apart_in_memory_are_read_as_they_are() -> None:
-    x = normal(4, 6, 8).transpose(0, 1)
+    x, (up, down) = normal(4, 6, 8).transpose(0, 1), weights(8, 5)
     gain = normal(8, seed=1)
     assert float((rms_norm(x, gain, EPS) - norm_by_loop(x, gain)).abs().max()) <= FP64
-    assert float((gated_silu(x) - silu_by_loop(x)).abs().max()) <= FP64
+    assert float((swiglu(x, up, down) - swiglu_by_loop(x, up, down)).abs().max()) <= FP64
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-30, 1e4, 1e15])
 def test_extremes_are_finite_in_value_and_gradient(size: float) -> None:
-    x = (size * normal(5, 12)).float().requires_grad_()
-    for y in (rms_norm(x, torch.ones(12), EPS), gated_silu(x)):
+    x, (up, down) = (size * normal(5, 12)).float().requires_grad_(), (w.float() for w in weights(12, 6))
+    for y in (rms_norm(x, torch.ones(12), EPS), swiglu(x, up, down)):
         (gradient,) = torch.autograd.grad(y.sum(), x)
         assert bool(y.isfinite().all())
         assert bool(gradient.isfinite().all())
@@ -69,12 +89,31 @@ def test_extremes_are_finite_in_value_and_gradient(size: float) -> None:
 
 def test_what_is_not_a_number_stays_visible() -> None:
     """A run that diverges has to see it."""
-    x = torch.ones(2, 4)
+    x, (up, down) = torch.ones(2, 4), (w.float() for w in weights(4, 3))
     x[0, 1] = torch.nan
     assert not bool(rms_norm(x, torch.ones(4), EPS)[0].isfinite().all())
-    assert not bool(gated_silu(x)[0].isfinite().all())
+    assert not bool(swiglu(x, up, down)[0].isfinite().all())
+    assert bool(rotate(x.view(1, 2, 1, 4))[0, 0].isnan().any())
 
 
 def test_no_rows_give_no_rows() -> None:
     assert rms_norm(torch.ones(0, 4), torch.ones(4), EPS).shape == (0, 4)
-    assert gated_silu(torch.ones(0, 4)).shape == (0, 2)
+    assert swiglu(torch.ones(0, 4), torch.ones(6, 4), torch.ones(4, 3)).shape == (0, 4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["fp64", "fp32"])
+def test_rotations_of_any_layout_are_the_formula_and_turn_gradients_back(dtype: torch.dtype) -> None:
+    packed = normal(2, 70, 3 * 24).to(dtype)
+    part, heads_first = packed.chunk(3, dim=-1)[1].unflatten(-1, (3, 8)), normal(2, 3, 70, 8).to(dtype).transpose(1, 2)
+    for x in (part, heads_first, packed.unflatten(-1, (9, 8))):
+        x = x.detach().requires_grad_()
+        position, wanted = torch.arange(70)[:, None] + 5, torch.empty(x.shape, dtype=torch.float64)
+        angle = position * 10_000.0 ** (-torch.arange(0, 8, 2, dtype=torch.float64) / 8)
+        for pair in range(4):
+            a, b = x.detach().double()[..., 2 * pair], x.detach().double()[..., 2 * pair + 1]
+            cos, sin = angle[:, pair].cos()[:, None], angle[:, pair].sin()[:, None]
+            wanted[..., 2 * pair], wanted[..., 2 * pair + 1] = a * cos - b * sin, a * sin + b * cos
+        got = rotate(x, offset=5)
+        assert float((got - wanted).detach().abs().max()) <= (FP64 if dtype == torch.float64 else FP32) * float(wanted.abs().max())
+        (back,) = torch.autograd.grad(got, x, got.detach())
+        assert torch.allclose(back, x, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,91 @@
+// The feed-forward part of a block, y = (silu(x Ugᵀ) * (x Uuᵀ)) Dᵀ, with U = [Ug; Uu] [2F, D] and D [D, F]. Blocks of rows go through all of
+// it while they are in the cache; z = x Uᵀ [N, 2F] is kept for backward, everything between is computed again.
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "products.h"
+
+namespace {
+
+constexpr long NUMBERS = 1 << 16;  // of z in a block
+constexpr long PARTS = 4;          // of the rows, each with weight gradients of its own: sums don't depend on the number of threads
+
+long rows_of(long F) { return std::max(16L, std::min(512L, NUMBERS / (2 * F) / 16 * 16)); }
+
+template <class S>
+S logistic(S x) {
+  return S(1) / (S(1) + std::exp(std::min(-x, S(80))));
+}
+
+// a = silu(gate) * up of m rows [gate, up]
+template <class S>
+void gated(const S* z, S* a, long m, long F) {
+  for (long row = 0; row < m; ++row) {
+    const S *gate = z + row * 2 * F, *up = gate + F;
+    for (long i = 0; i < F; ++i) a[row * F + i] = gate[i] * logistic(gate[i]) * up[i];
+  }
+}
+
+template <class S>
+void swiglu(const S* x, const S* up, const S* down, S* z, S* y, long N, long D, long F, long threads) {
+  long rows = rows_of(F);
+  parallel_products((N + rows - 1) / rows, threads, [&](long piece) {
+    long first = piece * rows, m = std::min(rows, N - first);
+    std::vector<S> a(m * F);
+    multiply<S>(m, 2 * F, D, S(1), {x + first * D, D}, {up, D, true}, S(0), {z + first * 2 * F, 2 * F});
+    gated(z + first * 2 * F, a.data(), m, F);
+    multiply<S>(m, D, F, S(1), {a.data(), F}, {down, F, true}, S(0), {y + first * D, D});
+  });
+}
+
+// a from z, and dz from the gradient of a
+template <class S>
+void gated_backward(const S* z, const S* da, S* a, S* dz, long m, long F) {
+  for (long row = 0; row < m; ++row) {
+    const S *gate = z + row * 2 * F, *up = gate + F, *g = da + row * F;
+    S *to_gate = dz + row * 2 * F, *to_up = to_gate + F, *out = a + row * F;
+    for (long i = 0; i < F; ++i) {
+      S s = logistic(gate[i]), silu = gate[i] * s;
+      out[i] = silu * up[i];
+      to_gate[i] = g[i] * up[i] * s * (S(1) + gate[i] * (S(1) - s));
+      to_up[i] = g[i] * silu;
+    }
+  }
+}
+
+// d_up [PARTS, 2F, D] and d_down [PARTS, D, F] come in parts, zeros where a part has no rows.
+template <class S>
+void swiglu_backward(const S* x, const S* up, const S* down, const S* z, const S* g, S* dx, S* d_up, S* d_down, long N, long D, long F,
+                     long threads) {
+  long rows = rows_of(F), part = (N + PARTS - 1) / PARTS;
+  parallel_products(PARTS, threads, [&](long piece) {
+    std::vector<S> a(rows * F), da(rows * F), dz(rows * 2 * F);
+    S *to_up = d_up + piece * 2 * F * D, *to_down = d_down + piece * D * F;
+    std::fill(to_up, to_up + 2 * F * D, S(0));
+    std::fill(to_down, to_down + D * F, S(0));
+    for (long first = piece * part, end = std::min(N, first + part); first < end; first += rows) {
+      long m = std::min(rows, end - first);
+      Matrix<const S> g_{g + first * D, D}, x_{x + first * D, D}, a_{a.data(), F}, dz_{dz.data(), 2 * F};
+      multiply<S>(m, F, D, S(1), g_, {down, F}, S(0), {da.data(), F});
+      gated_backward(z + first * 2 * F, da.data(), a.data(), dz.data(), m, F);
+      multiply<S>(m, D, 2 * F, S(1), dz_, {up, D}, S(0), {dx + first * D, D});
+      multiply<S>(2 * F, D, m, S(1), turned(dz_), x_, S(1), {to_up, D});
+      multiply<S>(D, F, m, S(1), turned(g_), a_, S(1), {to_down, F});
+    }
+  });
+}
+
+}  // namespace
+
+#define EXPORT(S, NAME)                                                                                                                  \
+  extern "C" void swiglu_##NAME(const S* x, const S* up, const S* down, S* z, S* y, long N, long D, long F, long threads) {              \
+    swiglu<S>(x, up, down, z, y, N, D, F, threads);                                                                                      \
+  }                                                                                                                                      \
+  extern "C" void swiglu_backward_##NAME(const S* x, const S* up, const S* down, const S* z, const S* g, S* dx, S* d_up, S* d_down,      \
+                                         long N, long D, long F, long threads) {                                                         \
+    swiglu_backward<S>(x, up, down, z, g, dx, d_up, d_down, N, D, F, threads);                                                           \
+  }
+
+EXPORT(float, float)
+EXPORT(double, double)
