@@ -15,6 +15,7 @@ from tasks.base import DataError
 
 RESERVE = 1.1  # free disk asked for, in units of the file
 Kind = Literal["dataset", "model"]
+NAME_IT: dict[Kind, str] = {"dataset": "pass --data-dir DIR", "model": "give its path instead"}
 
 
 def fetch(repo: str, file: str, kind: Kind = "dataset") -> Path:
@@ -32,7 +33,7 @@ def fetch(repo: str, file: str, kind: Kind = "dataset") -> Path:
             return Path(_download(repo, _of_that_name(repo, file, kind), kind))
     except expected as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"{file} could not be had from the hub's {repo}: {reason}; download it yourself and pass --data-dir DIR") from error
+        raise DataError(f"{file} could not be had from the hub's {repo}: {reason}; download it yourself and {NAME_IT[kind]}") from error
 
 
 def cached(repo: str, file: str, kind: Kind = "dataset") -> Path | None:
