@@ -89,6 +89,11 @@ def is_known(made: Record) -> bool:
     return made.scale in SCALES and made.primary_metric in {m.name for m in metrics}
 
 
+def primary_metric(made: Record) -> Metric:
+    """The metric that a known record's task, with the record's options, puts first."""
+    return next(m for m in tasks.get(made.task)(_task_options(made)).metrics if m.name == made.primary_metric)
+
+
 def boards(records: Iterable[Record], *, task: str | None = None, domain: str | None = None, scale: str | None = None) -> list[Board]:
     """One board for each group of comparable records, shipped recipes first."""
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
@@ -102,7 +107,7 @@ def boards(records: Iterable[Record], *, task: str | None = None, domain: str | 
 
 def _board(records: Sequence[Record]) -> Board:
     one = records[-1]
-    metric = next(m for m in tasks.get(one.task)(_task_options(one)).metrics if m.name == one.primary_metric)
+    metric = primary_metric(one)
     finished = [made for made in records if made.status == "finished"]
     by_configuration: dict[str, dict[int, Record]] = defaultdict(dict)
     for made in finished:

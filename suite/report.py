@@ -215,7 +215,7 @@ def report_run(outcome: Outcome, *, quiet: bool) -> None:
         advice = f"; go on with: suite run --resume {made.id}" if can_go_on else ""
         err.print(f"[red]{made.status}[/]: {escape(made.error or '')}{advice}", soft_wrap=True)
     elif not quiet:
-        metric = next(m for m in tasks.get(made.task)().metrics if m.name == made.primary_metric)
+        metric = board.primary_metric(made)
         figure, selection = format_metric(metric, made.metrics["test"][metric.name]), made.selection
         assert selection is not None
         assert made.timing is not None

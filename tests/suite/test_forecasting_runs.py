@@ -11,6 +11,7 @@ import tasks
 from suite import board
 from suite.budget import certify, solve
 from suite.evaluate import IncompleteEvaluation, evaluate
+from suite.report import report_run
 from suite.resolve import resolve
 from suite.run import start
 from tasks.forecast_options import SearchedOptions
@@ -104,8 +105,11 @@ def test_an_evaluation_that_drops_the_last_batch_is_refused(ett_folder, monkeypa
 
 
 @pytest.mark.parametrize("head", ["student-t", pytest.param("quantile", marks=pytest.mark.slow)])
-def test_a_run_with_a_distribution_is_selected_by_crps_and_draws_its_spread(head, runs):
-    made = start(tiny_config("household-power", "fem", f"head={head}"), data_dir=None, device="cpu").record
+def test_a_run_with_a_distribution_is_selected_by_crps_and_draws_its_spread(head, runs, capsys):
+    outcome = start(tiny_config("household-power", "fem", f"head={head}"), data_dir=None, device="cpu")
+    made = outcome.record
+    report_run(outcome, quiet=False)
+    assert f"test crps {made.metrics['test']['crps']:.4f} of the mean absolute value" in capsys.readouterr().out
     point = tiny_config("household-power", "fem")
     assert made.status == "finished"
     assert made.primary_metric == "crps"
