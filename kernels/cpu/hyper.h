@@ -4,42 +4,14 @@
 // same entry of the tables; from `shift` on and with pitch P - shifted column i is key i. What is no score of a visible key is kept zero.
 #pragma once
 #include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <type_traits>
 #include <vector>
 
+#include "low_rank.h"
 #include "products.h"
 
 namespace hyper {
 
-#if defined(__AVX512F__)
-constexpr long BYTES = 64;
-#elif defined(__AVX__)
-constexpr long BYTES = 32;
-#else
-constexpr long BYTES = 16;
-#endif
-constexpr long QUAD = 4;       // rows that go together, so that what is loaded of a table serves all of them
-constexpr long MAX_RANK = 16;  // as in kernels.cpu.hyper
 constexpr long SETS = 2;
-
-template <class S>
-struct Lanes {
-  typedef S Vector __attribute__((vector_size(BYTES)));
-  static constexpr long COUNT = BYTES / long(sizeof(S));
-  static Vector load(const S* from) {
-    Vector x;
-    std::memcpy(&x, from, sizeof x);
-    return x;
-  }
-  static void store(S* to, Vector x) { std::memcpy(to, &x, sizeof x); }
-  static S sum(Vector x) {
-    S total = 0;
-    for (long i = 0; i < COUNT; ++i) total += x[i];
-    return total;
-  }
-};
 
 // Of H heads and B sequences: S queries (the last positions) of T, d and w wide; tables of rank r, a row `table` long. mixed: bit s for a
 // mixing of score set s, bit 2 for that behind the activation; they are stored one behind the other, those that there are.
@@ -90,7 +62,7 @@ struct Block {
   }
   template <class V>
   void mask(V* four, long row, const V* counts) const {
-    for (long i = 0; i < std::min(QUAD, rows - row); ++i) {
+    for (long i = 0; i < std::min<long>(QUAD, rows - row); ++i) {
       V* y = four + i * pitch + first(row + i);
       for (long j = 0; j < seen(row + i); ++j) y[j] = counts[j] == V(0) ? V(0) : y[j];
     }
@@ -101,56 +73,9 @@ struct Block {
 template <class S>
 struct Mixing {
   const S *first, *second, *scale, *control;
-  long pitch, r;
+  long pitch;
+  int r;
 };
-
-template <class S>
-using Narrow = S[QUAD][MAX_RANK];
-
-// Calls work(integral constant K, from) for ranks from ... from + K - 1 until all have had their turn.
-template <class F>
-void in_turns(long r, F work) {
-  long from = 0;
-  for (; from + 4 <= r; from += 4) work(std::integral_constant<int, 4>(), from);
-  if (r - from >= 2) work(std::integral_constant<int, 2>(), from), from += 2;
-  if (r - from >= 1) work(std::integral_constant<int, 1>(), from);
-}
-
-// low[i][k] = y_i . table_k
-template <class S>
-void narrow(const S* y, long pitch, const S* table, long table_pitch, long r, Narrow<S> low) {
-  using L = Lanes<S>;
-  in_turns(r, [&](auto K, long from) {
-    typename L::Vector sums[QUAD][K] = {};
-    const S* t = table + from * table_pitch;
-    for (long c = 0; c < pitch; c += L::COUNT) {
-      for (int i = 0; i < QUAD; ++i) {
-        auto x = L::load(y + i * pitch + c);
-        for (int k = 0; k < K; ++k) sums[i][k] += x * L::load(t + k * table_pitch + c);
-      }
-    }
-    for (int i = 0; i < QUAD; ++i) {
-      for (int k = 0; k < K; ++k) low[i][from + k] = L::sum(sums[i][k]);
-    }
-  });
-}
-
-// out_i = y_i scale + sum_k by[i][k] table_k. out may be y.
-template <class S>
-void widen(const S* y, const S* scale, long pitch, const S* table, long table_pitch, long r, const Narrow<S> by, S* out) {
-  using L = Lanes<S>;
-  in_turns(r, [&](auto K, long from) {
-    const S* t = table + from * table_pitch;
-    for (long c = 0; c < pitch; c += L::COUNT) {
-      auto factor = L::load(scale + c);
-      for (int i = 0; i < QUAD; ++i) {
-        auto x = from ? L::load(out + i * pitch + c) : L::load(y + i * pitch + c) * factor;
-        for (int k = 0; k < K; ++k) x += by[i][from + k] * L::load(t + k * table_pitch + c);
-        L::store(out + i * pitch + c, x);
-      }
-    }
-  });
-}
 
 template <class S>
 void controlled(const Mixing<S>& by, long row, long rows, const Narrow<S> low, Narrow<S> out) {
@@ -166,17 +91,6 @@ void mix(const Mixing<S>& by, const Block& block, long row, const S* y, S* out, 
   narrow<S>(y, block.pitch, by.first, by.pitch, by.r, low);
   controlled<S>(by, row, block.rows, low, down);
   widen<S>(y, by.scale, block.pitch, by.second, by.pitch, by.r, down, out);
-}
-
-// e^-|x|: what softplus and the logistic function are made of. Exponents stop where denormals would begin to cost.
-template <class S>
-S decay(S x) {
-  return std::exp(std::max(-std::abs(x), S(-80)));
-}
-
-template <class S>
-S softplus(S x, S decayed) {
-  return std::max(x, S(0)) + std::log1p(decayed);
 }
 
 // Everything of one head and sequence that both directions read.
@@ -195,7 +109,7 @@ struct Piece {
   Mixing<S> mixing(long which, const Block& block) const {
     long j = z.at(which), row = block.start - z.origin();
     const S* first = tables + (j * z.H + h) * z.table_rows() * z.table + block.table;
-    return {first, first + z.r * z.table, first + 2 * z.r * z.table, control + ((j * z.H * z.B + here()) * z.S + row) * z.r, z.table, z.r};
+    return {first, first + z.r * z.table, first + 2 * z.r * z.table, control + ((j * z.H * z.B + here()) * z.S + row) * z.r, z.table, int(z.r)};
   }
   // The scores of a set by key, nothing hidden yet.
   void score(long set, const Block& block, S* into) const {

@@ -15,7 +15,7 @@ from kernels import lag_layout
 from kernels.cpu.call import call
 from kernels.lag_layout import Layout, reversed_table
 
-ROWS = 32  # of a block
+ROWS = 48  # of a block
 MAX_RANK = 16  # as in hyper.h
 PARTS = 8  # of a head's sequences, each with its own sums of the tables' gradients: so they don't depend on the threads
 PADDING = 16  # columns that a table is read beyond its end

@@ -12,46 +12,49 @@ struct Sums {
   S *first, *second, *scale, *control;
 };
 
-// out = g scale + down first of four rows, and what they add to the sums of the tables: y and g are the mixing's input and the gradient of
-// its output; low and up are y first and g second, both times the control in `into` and `down`.
+// out = g scale + down first of four rows, and what they add to the sums of the tables: y is the mixing's input, g the gradient of its
+// output, `into` y first and `down` g second, both times the control. out may be y or g.
 template <class S>
 void widen_adjoint(const Mixing<S>& by, const Sums<S>& sums, long pitch, const S* g, const S* y, const Narrow<S> into, const Narrow<S> down,
                    S* out) {
   using L = Lanes<S>;
-  in_turns(by.r, [&](auto K, long from) {
-    const S* first = by.first + from * by.pitch;
-    S *to_first = sums.first + from * by.pitch, *to_second = sums.second + from * by.pitch;
+  using Vector = typename L::Vector;
+  of_rank(by.r, [&](auto r) {
+    Vector to_y[MAX_RANK][QUAD], to_g[MAX_RANK][QUAD];
+    for (int k = 0; k < r; ++k) {
+      for (int i = 0; i < QUAD; ++i) to_y[k][i] = down[i][k] - Vector{}, to_g[k][i] = into[i][k] - Vector{};
+    }
     for (long c = 0; c < pitch; c += L::COUNT) {
-      typename L::Vector gs[QUAD], ys[QUAD], outs[QUAD];
-      for (int i = 0; i < QUAD; ++i) gs[i] = L::load(g + i * pitch + c), ys[i] = L::load(y + i * pitch + c);
-      if (from == 0) {
-        auto scale = L::load(by.scale + c), to_scale = L::load(sums.scale + c);
-        for (int i = 0; i < QUAD; ++i) outs[i] = gs[i] * scale, to_scale += gs[i] * ys[i];
-        L::store(sums.scale + c, to_scale);
-      } else {
-        for (int i = 0; i < QUAD; ++i) outs[i] = L::load(out + i * pitch + c);
+      Vector gs[QUAD], ys[QUAD], outs[QUAD], scale = L::load(by.scale + c), to_scale = L::load(sums.scale + c);
+      for (int i = 0; i < QUAD; ++i) {
+        gs[i] = L::load(g + i * pitch + c);
+        ys[i] = L::load(y + i * pitch + c);
+        outs[i] = gs[i] * scale;
+        to_scale += gs[i] * ys[i];
       }
-      for (int k = 0; k < K; ++k) {
-        auto a = L::load(first + k * by.pitch + c), to_a = L::load(to_first + k * by.pitch + c), to_b = L::load(to_second + k * by.pitch + c);
+      L::store(sums.scale + c, to_scale);
+      for (int k = 0; k < r; ++k) {
+        long at = k * by.pitch + c;
+        Vector first = L::load(by.first + at), to_first = L::load(sums.first + at), to_second = L::load(sums.second + at);
         for (int i = 0; i < QUAD; ++i) {
-          outs[i] += down[i][from + k] * a;
-          to_a += down[i][from + k] * ys[i];
-          to_b += into[i][from + k] * gs[i];
+          outs[i] += to_y[k][i] * first;
+          to_first += to_y[k][i] * ys[i];
+          to_second += to_g[k][i] * gs[i];
         }
-        L::store(to_first + k * by.pitch + c, to_a);
-        L::store(to_second + k * by.pitch + c, to_b);
+        L::store(sums.first + at, to_first);
+        L::store(sums.second + at, to_second);
       }
       for (int i = 0; i < QUAD; ++i) L::store(out + i * pitch + c, outs[i]);
     }
   });
 }
 
-// From the gradient g of what `mix` made of y to that of y, in `out` (neither g nor y).
+// From the gradient g of what `mix` made of y to that of y, in `out`, which may be one of them.
 template <class S>
 void mix_adjoint(const Mixing<S>& by, const Sums<S>& sums, const Block& block, long row, const S* g, const S* y, const Narrow<S> low, S* out) {
   Narrow<S> up, into, down;
   narrow<S>(g, block.pitch, by.second, by.pitch, by.r, up);
-  for (long i = 0; i < std::min(QUAD, block.rows - row); ++i) {
+  for (long i = 0; i < std::min<long>(QUAD, block.rows - row); ++i) {
     for (long k = 0; k < by.r; ++k) sums.control[(row + i) * by.r + k] = up[i][k] * low[i][k];
   }
   controlled<S>(by, row, block.rows, low, into);
@@ -79,7 +82,7 @@ void activate(const S* gate, S* scale, long pitch, S* active, S* soft) {
 // pull: what the norm pulls a row by.
 template <class S>
 void activate_adjoint(const S* gate, const S* soft, S* slope, long pitch, const S* pull, long rows, S* g) {
-  for (long i = 0; i < std::min(QUAD, rows); ++i, gate += pitch, g += pitch) {
+  for (long i = 0; i < std::min<long>(QUAD, rows); ++i, gate += pitch, g += pitch) {
     for (long c = 0; c < pitch; ++c) {
       S x = gate[c], to = x > S(0) ? g[c] : S(0);
       if (slope) {
@@ -104,13 +107,15 @@ struct Backward {
   Gradients<S> to;
   long part;
   long size = z.room() * z.widest<S>(), four = QUAD * z.widest<S>();
-  // a block's: plain scores and their gradients of each set, the weights of the read; four rows': mixed scores, what became of them
-  std::vector<S> memory = std::vector<S>((2 * z.sets + 1) * size + 5 * four), raw = std::vector<S>(z.rows * z.w), pull = std::vector<S>(z.room());
+  // a block's: plain scores of each set, later the weights of the read and the second set's gradient; the gradient of the read, later of the
+  // first set. Four rows': mixed scores, what becomes of them, weights.
+  std::vector<S> memory = std::vector<S>((z.sets + 1) * size + 5 * four), raw = std::vector<S>(z.rows * z.w), pull = std::vector<S>(z.room());
 
   S* plain(long set) { return memory.data() + set * size; }
-  S* gradient(long set) { return memory.data() + (z.sets + set) * size; }
-  S* weights() { return memory.data() + 2 * z.sets * size; }
-  S* quad(long which) { return memory.data() + (2 * z.sets + 1) * size + which * four; }
+  S* read() { return memory.data() + z.sets * size; }
+  S* gradient(long set) { return set ? plain(1) : read(); }
+  S* weights() { return plain(0); }
+  S* quad(long which) { return memory.data() + (z.sets + 1) * size + which * four; }
 
   Sums<S> sums(long which, const Block& block) const {
     long j = z.at(which), row = block.start - z.origin();
@@ -134,10 +139,10 @@ struct Backward {
 
   // From the gradient of a set's mixed scores to that of its plain ones.
   void score_set(long set, const Block& block, long row, const S* g, const Narrow<S> low) {
-    S* into = gradient(set) + row * block.pitch;
+    S *into = gradient(set) + row * block.pitch, *y = plain(set) + row * block.pitch;
     if (z.there(set)) {
-      mix_adjoint<S>(piece.mixing(set, block), sums(set, block), block, row, g, plain(set) + row * block.pitch, low, into);
-    } else {
+      mix_adjoint<S>(piece.mixing(set, block), sums(set, block), block, row, g, y, low, into);
+    } else if (into != g) {
       std::copy(g, g + QUAD * block.pitch, into);
     }
     block.hide(into, row);
@@ -145,25 +150,23 @@ struct Backward {
 
   void four_rows(const Block& block, long row) {
     long at = row * block.pitch;
-    S *gate = quad(0), *scale = z.sets > 1 ? quad(1) : nullptr, *active = quad(2), *soft = quad(3), *g = quad(4);
-    S *read = gradient(0) + at, *w = weights() + at;
+    S *gate = quad(0), *scale = z.sets > 1 ? quad(1) : nullptr, *active = quad(2), *soft = quad(3), *w = active, *g = read() + at;
     Narrow<S> low[SETS], low_behind;
-    block.hide(read, row);
     piece.mix_scores(0, block, row, plain(0) + at, gate, low[0]);
     if (scale) piece.mix_scores(1, block, row, plain(1) + at, scale, low[1]);
     activate<S>(gate, scale, block.pitch, active, soft);
+    block.hide(g, row);
     if (z.there(SETS)) {
       Mixing<S> behind = piece.mixing(SETS, block);
+      w = quad(4);
       mix<S>(behind, block, row, active, w, low_behind);
       block.hide(w, row);
-      mix_adjoint<S>(behind, sums(SETS, block), block, row, read, active, low_behind, g);
-    } else {
-      std::copy(active, active + QUAD * block.pitch, w);
-      std::copy(read, read + QUAD * block.pitch, g);
+      mix_adjoint<S>(behind, sums(SETS, block), block, row, g, active, low_behind, g);
     }
     activate_adjoint<S>(gate, soft, scale, block.pitch, pull.data() + row, block.rows - row, g);
     score_set(0, block, row, g, low[0]);
     if (scale) score_set(1, block, row, scale, low[1]);
+    std::copy(w, w + QUAD * block.pitch, weights() + at);
   }
 
   void run() {
@@ -172,7 +175,7 @@ struct Backward {
       long m = block.rows, n = block.keys, first = start_ - z.origin(), at = piece.here() * z.S + first;
       start(block, at);
       for (long set = 0; set < z.sets; ++set) piece.score(set, block, plain(set));
-      multiply<S>(m, n, z.w, S(1), {raw.data(), z.w}, {piece.values(), z.w, true}, S(0), block.by_key(gradient(0)));
+      multiply<S>(m, n, z.w, S(1), {raw.data(), z.w}, {piece.values(), z.w, true}, S(0), block.by_key(read()));
       for (long row = 0; row < m; row += QUAD) four_rows(block, row);
       for (long set = 0; set < z.sets; ++set) {
         long here = set * z.H * z.B + piece.here();

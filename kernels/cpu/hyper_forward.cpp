@@ -8,7 +8,7 @@ using namespace hyper;
 // 1 / |gate| of four rows, and relu(gate) softplus(scale) in place of the gate. scale may be null.
 template <class S>
 void activate(S* gate, const S* scale, long pitch, double eps, S* inverse, long rows) {
-  for (long i = 0; i < std::min(QUAD, rows); ++i) {
+  for (long i = 0; i < std::min<long>(QUAD, rows); ++i) {
     S* g = gate + i * pitch;
     S sum = 0;
     if (scale) {
