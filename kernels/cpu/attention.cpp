@@ -2,8 +2,8 @@
 // the cache, products go to the library, and backward computes the scores once more from each row's log-sum-exp.
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
+#include "buffer.h"
 #include "elementary.h"
 #include "products.h"
 
@@ -40,7 +40,7 @@ void attention(const S* q, const S* k, const S* v, S* out, S* lse, double scale,
   parallel_products(sizes.B * sizes.H, threads, [&](long piece) {
     Head<S> head{sizes, piece / sizes.H, piece % sizes.H};
     long op = sizes.H * sizes.dv;
-    std::vector<S> scores(std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T));
+    Buffer<S> scores(std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T));
     for (long first = 0; first < sizes.S; first += ROWS) {
       long m = std::min(ROWS, sizes.S - first);
       S top[ROWS], sum[ROWS] = {};
@@ -99,7 +99,7 @@ void attention_backward(const S* q, const S* k, const S* v, const S* out, const 
   parallel_products(sizes.B * sizes.H, threads, [&](long piece) {
     Head<S> head{sizes, piece / sizes.H, piece % sizes.H};
     long kp = sizes.H * sizes.dk, vp = sizes.H * sizes.dv, block = std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T);
-    std::vector<S> weights(block), pull(block);
+    Buffer<S> weights(block), pull(block);
     for (long start = 0; start < sizes.T; start += KEYS) {
       long keys = std::min(KEYS, sizes.T - start), from = sizes.causal ? start / ROWS * ROWS : 0;
       for (long j = start; j < start + keys; ++j) {

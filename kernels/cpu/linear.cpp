@@ -3,8 +3,8 @@
 // gradient from the end for k and v, so nothing is kept. G stays in double: a strong decay must leave no rounding behind.
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
+#include "buffer.h"
 #include "elementary.h"
 #include "products.h"
 
@@ -17,8 +17,8 @@ template <class S>
 struct Sums {
   const S *q, *k, *v, *decay;
   long T, H, kw, vw, b, h;
-  std::vector<double> total;          // G since the chunk's start, its own token included
-  std::vector<S> scores, since, until, state, scaled;
+  Buffer<double> total;  // G since the chunk's start, its own token included
+  Buffer<S> scores, since, until, state, scaled;
 
   Sums(const S* q, const S* k, const S* v, const S* decay, long T, long H, long kw, long vw, long piece)
       : q(q), k(k), v(v), decay(decay), T(T), H(H), kw(kw), vw(vw), b(piece / H), h(piece % H), total(CHUNK), scores(CHUNK * CHUNK),
@@ -53,7 +53,7 @@ struct Sums {
   }
 
   // x [m, kw] from `first` on, each row by its factor; x itself where there is no decay.
-  Matrix<const S> by_rows(const S* x, const std::vector<S>& factor, long first, long m) {
+  Matrix<const S> by_rows(const S* x, const Buffer<S>& factor, long first, long m) {
     if (!decay) return {x + at(first, kw), keys()};
     for (long t = 0; t < m; ++t) {
       const S* from = x + at(first + t, kw);
@@ -102,7 +102,7 @@ void linear_backward(const S* q, const S* k, const S* v, const S* decay, const S
                      long kw, long vw, long threads) {
   parallel_products(B * H, threads, [&](long piece) {
     Sums<S> sums(q, k, v, decay, T, H, kw, vw, piece);
-    std::vector<S> pull(CHUNK * CHUNK), narrow(CHUNK * std::max(kw, vw));
+    Buffer<S> pull(CHUNK * CHUNK), narrow(CHUNK * std::max(kw, vw));
     auto chunk = [&](long first) {
       long m = std::min(CHUNK, T - first);
       sums.enter(first, m);

@@ -2,8 +2,8 @@
 // tensor operations takes several. Sums over rows come in parts of PIECE rows, so that they don't depend on the number of threads.
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
+#include "buffer.h"
 #include "parallel.h"
 
 namespace {
@@ -52,7 +52,7 @@ template <class S>
 void rotate(const S* x, const S* cosine, const S* sine, S* y, long B, long T, long H, long w, long pitch, long back, long threads) {
   long half = w / 2;
   parallel(pieces_of(B * T), threads, [&](long piece) {
-    std::vector<S> along(w), across(w);
+    Buffer<S> along(w), across(w);
     for (long row = piece * PIECE; row < std::min(B * T, (piece + 1) * PIECE); ++row) {
       const S *xr = x + row * pitch, *cr = cosine + row % T * half, *sr = sine + row % T * half;
       for (long c = 0; c < half; ++c) {

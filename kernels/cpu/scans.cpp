@@ -4,8 +4,8 @@
 // Sums that grow with the length are kept in double. Nothing here relies on infinities or NaN (it is compiled with -ffast-math).
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
+#include "buffer.h"
 #include "parallel.h"
 
 namespace {
@@ -56,7 +56,7 @@ void channelwise(const S* k, const S* v, S* y, S* share, long B, long T, long co
     long b = piece / blocks, from = piece % blocks * W, w = std::min(W, E - from);
     S top[W], add[W], keep[W];
     double sum[W] = {};
-    std::vector<double> sums(copies * W, 0.0);
+    Buffer<double> sums(copies * W, 0.0);
     for (long t = 0; t < T; ++t) {
       const S* kt = k + (b * T + t) * E + from;
       S* st = share + (b * T + t) * E + from;
@@ -89,7 +89,7 @@ void channelwise_backward(
   long blocks = blocks_of(E);
   parallel(B * blocks, threads, [&](long piece) {
     long b = piece / blocks, from = piece % blocks * W, w = std::min(W, E - from);
-    std::vector<double> r(copies * W, 0.0), q(copies * W, 0.0);
+    Buffer<double> r(copies * W, 0.0), q(copies * W, 0.0);
     double keep[W] = {};
     for (long t = T - 1; t >= 0; --t) {
       const S* st = share + (b * T + t) * E + from;
@@ -118,7 +118,7 @@ template <class S>
 struct Selective {
   const S *delta, *a, *b, *c, *v;
   long T, copies, E, N, batch, from, w;
-  std::vector<S> states, decays, start;
+  Buffer<S> states, decays, start;
 
   Selective(const S* delta, const S* a, const S* b, const S* c, const S* v, long T, long copies, long E, long N, long batch, long from)
       : delta(delta), a(a), b(b), c(c), v(v), T(T), copies(copies), E(E), N(N), batch(batch), from(from), w(std::min(W, E - from)),
@@ -189,8 +189,8 @@ void selective_backward(const S* delta, const S* a, const S* b, const S* c, cons
     long index = piece % blocks;
     Selective<S> block(delta, a, b, c, v, T, copies, E, N, piece / blocks, index * W);
     long batch = block.batch, w = block.w;
-    std::vector<S> adjoint(copies * N * W, S(0));
-    std::vector<double> to_a(N * W, 0.0);
+    Buffer<S> adjoint(copies * N * W, S(0));
+    Buffer<double> to_a(N * W, 0.0);
     for (long chunk = chunks - 1; chunk >= 0; --chunk) {
       long first = chunk * CHUNK, last = std::min(T, first + CHUNK);
       for (long copy = 0; copy < copies; ++copy)

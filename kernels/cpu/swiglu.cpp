@@ -2,8 +2,8 @@
 // it while they are in the cache; z = x Uᵀ [N, 2F] is kept for backward, everything between is computed again.
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
+#include "buffer.h"
 #include "products.h"
 
 namespace {
@@ -32,7 +32,7 @@ void swiglu(const S* x, const S* up, const S* down, S* z, S* y, long N, long D, 
   long rows = rows_of(F);
   parallel_products((N + rows - 1) / rows, threads, [&](long piece) {
     long first = piece * rows, m = std::min(rows, N - first);
-    std::vector<S> a(m * F);
+    Buffer<S> a(m * F);
     multiply<S>(m, 2 * F, D, S(1), {x + first * D, D}, {up, D, true}, S(0), {z + first * 2 * F, 2 * F});
     gated(z + first * 2 * F, a.data(), m, F);
     multiply<S>(m, D, F, S(1), {a.data(), F}, {down, F, true}, S(0), {y + first * D, D});
@@ -60,7 +60,7 @@ void swiglu_backward(const S* x, const S* up, const S* down, const S* z, const S
                      long threads) {
   long rows = rows_of(F), part = (N + PARTS - 1) / PARTS;
   parallel_products(PARTS, threads, [&](long piece) {
-    std::vector<S> a(rows * F), da(rows * F), dz(rows * 2 * F);
+    Buffer<S> a(rows * F), da(rows * F), dz(rows * 2 * F);
     S *to_up = d_up + piece * 2 * F * D, *to_down = d_down + piece * D * F;
     std::fill(to_up, to_up + 2 * F * D, S(0));
     std::fill(to_down, to_down + D * F, S(0));

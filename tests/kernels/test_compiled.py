@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+from backbones.mixers.rope import rotate
+from kernels.attention import softmax_read
 from kernels.cpu import library as built
 from kernels.cpu.call import takes
+from kernels.free_energy import free_energy_read
+from kernels.linear import decayed_sums
+from kernels.rows import rms_norm, swiglu
 from kernels.scan import diagonal_scan
 from kernels.selective import selective_sums
 
@@ -85,17 +91,56 @@ def test_half_precision_mixed_and_meta_tensors_are_pytorchs() -> None:
     assert not takes(x.to("meta"), x.to("meta"))
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_threads_change_no_bit(threads: int) -> None:
-    draw = torch.Generator().manual_seed(0)
-    delta, v = torch.rand(3, 70, 130, generator=draw), torch.randn(3, 70, 1, 130, generator=draw)
-    a, b, c = -torch.rand(4, 130, generator=draw), torch.rand(3, 70, 4, generator=draw), torch.rand(3, 70, 4, generator=draw)
-    before = torch.get_num_threads()
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def selective() -> list[Tensor]:
+    delta, a, b, c = normal(3, 70, 130).abs(), -normal(4, 130, seed=1).abs(), normal(3, 70, 4, seed=2), normal(3, 70, 4, seed=3)
+    inputs = [x.requires_grad_() for x in (delta, a, b, c, normal(3, 70, 1, 130, seed=4))]
+    return with_gradients(selective_sums(*inputs), inputs)
+
+
+def linear() -> list[Tensor]:
+    inputs = [normal(2, 150, 3, w, seed=w).requires_grad_() for w in (5, 6, 7)]
+    decay = (-normal(2, 150, 3, 1).abs()).requires_grad_()
+    q, k, v = inputs[0], inputs[1][..., :5], inputs[2]
+    return with_gradients(decayed_sums(q, k, v, decay), [*inputs, decay])
+
+
+def free_energy() -> list[Tensor]:
+    inputs = [normal(2, 150, 3, w, seed=w).requires_grad_() for w in (5, 6, 7)]
+    beta = (1.0 + normal(3, 7).abs()).requires_grad_()
+    mu, F = free_energy_read(inputs[0], inputs[1][..., :5], inputs[2], beta, causal=True)
+    return with_gradients(torch.cat((mu, F), -1), [*inputs, beta])
+
+
+def block() -> list[Tensor]:
+    inputs = [normal(2, 150, 40), normal(60, 40, seed=1), normal(40, 30, seed=2), normal(40, seed=3)]
+    x, up, down, gain = (t.requires_grad_() for t in inputs)
+    out = swiglu(rms_norm(x, gain, 1e-6), up, down)
+    return with_gradients(rotate(out.unflatten(-1, (4, 10))), inputs)
+
+
+def attention() -> list[Tensor]:
+    inputs = [normal(9, 10, 2, 8, seed=i).requires_grad_() for i in range(3)]
+    return with_gradients(softmax_read(*inputs, causal=False), inputs)
+
+
+def with_gradients(out: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    return [out, *torch.autograd.grad(out.square().sum(), inputs)]
+
+
+COMPUTATIONS = [attention, selective, linear, free_energy, block]
+
+
+@pytest.mark.parametrize("computed", COMPUTATIONS, ids=lambda c: c.__name__)
+def test_threads_change_no_bit(computed: Callable[[], list[Tensor]]) -> None:
+    before, results = torch.get_num_threads(), []
     try:
-        results = []
-        for count in (1, threads):
+        for count in (1, 2):
             torch.set_num_threads(count)
-            results.append(selective_sums(delta, a, b, c, v))
-        assert torch.equal(*results)
+            results.append(computed())
     finally:
         torch.set_num_threads(before)
+    assert all(map(torch.equal, *results))
