@@ -64,19 +64,16 @@ def open_images(images: ImageSet, side: int, *, limit: float = FOR_A_RUN, progre
 
 def note(images: ImageSet, side: int) -> str:
     """What will be written to the cache, in words; nothing for little."""
-    told = []
-    pixels, files = _pixels(images, side), _files(images, side)
-    needed, kept = bytes_of_pixels(images, side), False
+    told, pixels = [], _pixels(images, side)
+    kept = _wanted() and (pixels.whole or _fits(pixels, FOR_A_RUN))
     if _wanted() and not pixels.whole:
-        kept = _fits(pixels, FOR_A_RUN)
-        if kept and needed > WORTH_A_WORD:
-            told.append(f"about {needed / 1e6:,.0f} MB of decoded pixels go to {pixels.folder}")
+        needed = f"{bytes_of_pixels(images, side) / 1e6:,.0f} MB"
+        if kept and bytes_of_pixels(images, side) > WORTH_A_WORD:
+            told.append(f"about {needed} of decoded pixels go to {pixels.folder}")
         elif not kept and _fits(pixels, FOR_PREPARING):
-            told.append(
-                f"decoded pixels take about {needed / 1e6:,.0f} MB in {pixels.folder}: suite data prepare keeps them, a run does not"
-            )
-    if not (kept or (_wanted() and pixels.whole) or isinstance(images, FolderSet) or files.whole):
-        told.append(f"about {bytes_of_files(images) / 1e6:,.0f} MB of image files go to {files.folder} where their pixels do not")
+            told.append(f"decoded pixels take about {needed} in {pixels.folder}: suite data prepare keeps them, a run does not")
+    if not kept and not isinstance(images, FolderSet) and not _files(images, side).whole:
+        told.append(f"about {bytes_of_files(images) / 1e6:,.0f} MB of image files go to the cache where their pixels do not")
     return "; ".join(told)
 
 
