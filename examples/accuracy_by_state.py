@@ -6,12 +6,14 @@
     suite leaderboard --task mqar --json | python examples/accuracy_by_state.py recall.svg
 
 Each point is a mixer's mean test accuracy over its seeds, the bar from the worst to the best, at its certificate's decoding state at
-the task's length. Boards that differ in the model's size alone share a panel.
+the task's length. Boards that differ in the model's size alone share a panel; hollow points are runs that are not matched, such as
+`--unmatched --set mixer.d_k=4`, which changes the state of `gla` and little else.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -23,8 +25,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 SIZES = ("dim", "depth", "heads", "ffn_width")  # of the model: they move a point along its mixer's curve
+WIDTH = re.compile(r"(, )?\bd_[kv]=\d+")  # of a mixer, in a row's name: likewise
 Board = Mapping[str, Any]
-Point = tuple[int, float, float, float]  # state bytes; accuracy: mean, worst and best seed
+Point = tuple[int, float, float, float, bool]  # state bytes; accuracy: mean, worst and best seed; whether it is matched
 
 
 def draw(boards: Sequence[Board]) -> Figure:
@@ -53,8 +56,9 @@ def _panels(boards: Sequence[Board]) -> dict[tuple[str, ...], dict[str, list[Poi
             continue
         changed = [part for part in board["deviations"] if part.partition("=")[0] not in SIZES]
         for row in board["rows"]:
-            point = row["state_bytes"], row["mean"], min(row["values"]), max(row["values"])
-            panels[board["task"], board["scale"], *changed][row["mixer"]].append(point)
+            point = row["state_bytes"], row["mean"], min(row["values"]), max(row["values"]), row["matched"]
+            curve = WIDTH.sub("", row["mixer"]).replace("(, ", "(").replace(" ()", "")
+            panels[board["task"], board["scale"], *changed][curve].append(point)
     by_number = sorted(panels, key=lambda parts: [(*_numbered(part),) for part in parts])
     return {parts: {mixer: sorted(points) for mixer, points in panels[parts].items()} for parts in by_number}
 
@@ -67,9 +71,11 @@ def _numbered(part: str) -> tuple[str, float]:
 
 def _draw_panel(panel: Axes, curves: Mapping[str, Sequence[Point]], mixers: Sequence[str]) -> None:
     for mixer, points in curves.items():
-        state, mean, worst, best = zip(*points, strict=True)
+        state, mean, worst, best, matched = zip(*points, strict=True)
         spread = [[m - w for m, w in zip(mean, worst, strict=True)], [b - m for m, b in zip(mean, best, strict=True)]]
         panel.errorbar(state, mean, yerr=spread, fmt="o-", label=mixer, color=f"C{mixers.index(mixer)}", alpha=0.85, capsize=2)
+        hollow = [(s, m) for s, m, ranks in zip(state, mean, matched, strict=True) if not ranks]
+        panel.plot([s for s, _ in hollow], [m for _, m in hollow], "o", color="white", markersize=3, zorder=3)
     panel.set_xscale("symlog", linthresh=64)  # a mixer without memory has 0 bytes
     panel.set_xlabel("decoding state of a sequence, bytes")
     panel.grid(alpha=0.3)

@@ -8,8 +8,12 @@ from matplotlib import pyplot as plt
 from examples.accuracy_by_state import draw
 
 
+def row(mixer: str, state: int, values: list[float], matched: bool = True) -> dict:
+    return {"mixer": mixer, "state_bytes": state, "values": values, "mean": sum(values) / len(values), "matched": matched}
+
+
 def board(metric: str = "accuracy", deviations: tuple[str, ...] = (), **rows: tuple[int, list[float]]) -> dict:
-    made = [{"mixer": mixer, "state_bytes": state, "values": v, "mean": sum(v) / len(v)} for mixer, (state, v) in rows.items()]
+    made = [row(mixer, state, values) for mixer, (state, values) in rows.items()]
     return {"task": "mqar", "scale": "board", "metric": metric, "deviations": deviations, "rows": made}
 
 
@@ -43,6 +47,20 @@ def test_a_point_is_the_mean_over_seeds_and_its_bar_reaches_from_the_worst_to_th
     bars = drawn.axes[0].containers[0]
     assert list(bars[0].get_ydata()) == [0.5]
     assert bars[2][0].get_segments()[0][:, 1].tolist() == [0.25, 0.75]
+    plt.close(drawn)
+
+
+def test_widths_of_a_mixer_are_points_of_its_curve_and_unmatched_ones_are_hollow():
+    made = board()
+    names = ("gla (host form)", "gla (host form, d_k=4)", "fem (d_k=4)", "fem", "fem (temperature=off)")
+    made["rows"] = [row(name, 64 * 2**i, [0.1 * i], matched="d_k" not in name) for i, name in enumerate(names)]
+    drawn = draw([made])
+    panel = drawn.axes[0]
+    assert {name: x for name, (x, _) in curves(panel).items()} == {
+        "gla (host form)": [64, 128], "fem": [256, 512], "fem (temperature=off)": [1024],
+    }  # fmt: skip
+    hollow = [x for line in panel.lines if line.get_color() == "white" for x in line.get_xdata()]
+    assert sorted(hollow) == [128, 256]
     plt.close(drawn)
 
 
