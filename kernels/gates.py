@@ -1,7 +1,7 @@
 """FEM's two gates:  `y = RMS(softplus(b)) ⊙ [ (1−λ) ⊙ μ + λ ⊙ F ]`,  `λ = sigmoid(a)`,  RMS over the last dimension (a head).
 
-Contract: μ, F, a, b `[…, d]` of one shape. `RMS(s) = s / sqrt(mean(s²) + eps)`. The CPU form works through blocks of rows that stay
-in the cache, forward and backward.
+Contract: μ, F, a, b `[…, d]` of one shape. `RMS(s) = s / sqrt(mean(s²) + eps)`. On a CPU a compiled form runs, or one that
+works through blocks of rows that stay in the cache, forward and backward.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
+
+from kernels.cpu.call import takes
+from kernels.cpu.gates import GatedMix
 
 EPS = 1e-5
 BLOCK_ELEMENTS = 1 << 15
@@ -20,6 +23,9 @@ def rms(x: Tensor) -> Tensor:
 
 
 def gated_mix(mu: Tensor, F: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    if mu.numel() and takes(mu, F, a, b):
+        mixed: Tensor = GatedMix.apply(mu, F, a, b, EPS)
+        return mixed
     one_dtype = mu.dtype == F.dtype == a.dtype == b.dtype and mu.dtype in (torch.float32, torch.float64)
     if one_dtype and mu.device.type == "cpu" and not torch.compiler.is_compiling():
         out: Tensor = _GatedMix.apply(mu, F, a, b)

@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear
 
+from kernels.cpu.call import multiplies
+from kernels.cpu.gates import Projection
+
 BLOCK_ELEMENTS = 1 << 17  # of z, a block
 
 
@@ -23,6 +26,9 @@ def modulated_projection(
 ) -> tuple[Tensor, ...]:
     if s_BTR is None or p_RC is None:
         return linear(x_BTD, weight_CD).split(list(splits), dim=-1)
+    if _fused(x_BTD, weight_CD, s_BTR) and x_BTD.numel() and multiplies(x_BTD, weight_CD, s_BTR, p_RC):
+        made: tuple[Tensor, ...] = Projection.apply(x_BTD, weight_CD, s_BTR, p_RC, tuple(splits))
+        return made
     if _fused(x_BTD, weight_CD, s_BTR):
         outs: tuple[Tensor, ...] = _Projection.apply(x_BTD, weight_CD, s_BTR, p_RC, tuple(splits))
         return outs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,12 +35,22 @@ def in_rows(x_BTHw: Tensor) -> tuple[Tensor, int]:
     return (x_BTHw, token) if even else (x_BTHw.contiguous(), H * w)
 
 
-def call(name: str, tensors: Sequence[Tensor | None], sizes: list[int], work: int, *numbers: float) -> None:
-    """The function `name` of the first tensor's dtype, on tensors laid out as it expects them (None: a null pointer), then `numbers`, then
-    `sizes`, then the threads for so much work."""
+def pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    """For a function that takes any number of contiguous tensors."""
+    return (ctypes.c_void_p * len(tensors))(*(x.data_ptr() for x in tensors))
+
+
+def lengths(numbers: Sequence[int]) -> ctypes.Array[ctypes.c_long]:
+    """An array of sizes."""
+    return (ctypes.c_long * len(numbers))(*numbers)
+
+
+def call(name: str, tensors: Sequence[Tensor | ctypes.Array[Any] | None], sizes: list[int], work: int, *numbers: float) -> None:
+    """The function `name` of the first tensor's dtype, on tensors laid out as it expects them (None: a null pointer; or `pointers` and
+    `lengths`), then `numbers`, then `sizes`, then the threads for so much work."""
     first = tensors[0]
-    assert first is not None
+    assert isinstance(first, Tensor)
     function = getattr(library(), f"{name}_{NAMES[first.dtype]}")
     threads = min(torch.get_num_threads(), 1 + work // WORK_A_THREAD)
-    pointers = [ctypes.c_void_p(None if x is None else x.data_ptr()) for x in tensors]
-    function(*pointers, *map(ctypes.c_double, numbers), *(ctypes.c_long(n) for n in (*sizes, threads)))
+    given = [ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else x for x in tensors]
+    function(*given, *map(ctypes.c_double, numbers), *(ctypes.c_long(n) for n in (*sizes, threads)))

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "elementary.h"
 #include "low_rank.h"
 #include "products.h"
 

@@ -1,4 +1,4 @@
-// Products of four rows with tables of a few long rows, and the softplus: what lag mixing does between its matrix products.
+// Products of four rows with tables of a few long rows: what lag mixing does between its matrix products.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -95,28 +95,6 @@ void widen(const S* y, const S* scale, long pitch, const S* table, long table_pi
       for (int i = 0; i < QUAD; ++i) L::store(out + i * pitch + c, x[i]);
     }
   });
-}
-
-// e^-|x|: what softplus and the logistic function are made of. Exponents stop where denormals would begin to cost.
-template <class S>
-S decay(S x) {
-  return std::exp(std::max(-std::abs(x), S(-80)));
-}
-
-// log(1 + e) for 0 <= e <= 1. In single precision a polynomial, the best one in relative error (5e-9): twice as fast as a library's.
-inline double log_of_one_and(double e) { return std::log1p(e); }
-inline float log_of_one_and(float e) {
-  constexpr float TERMS[] = {-0.00324404822f, 0.01985158399f, -0.05695980415f, 0.10603687167f, -0.15305614471f,
-                             0.19675946236f,  -0.24954134226f, 0.33329963684f,  -0.49999901652f, 1.0f};
-  float y = 0;
-  for (float term : TERMS) y = y * e + term;
-  return y * e;
-}
-
-// `decayed` is decay(x).
-template <class S>
-S softplus(S x, S decayed) {
-  return std::max(x, S(0)) + log_of_one_and(decayed);
 }
 
 }  // namespace hyper

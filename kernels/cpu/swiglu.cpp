@@ -1,9 +1,9 @@
 // The feed-forward part of a block, y = (silu(x Ugᵀ) * (x Uuᵀ)) Dᵀ, with U = [Ug; Uu] [2F, D] and D [D, F]. Blocks of rows go through all of
 // it while they are in the cache; z = x Uᵀ [N, 2F] is kept for backward, everything between is computed again.
 #include <algorithm>
-#include <cmath>
 
 #include "buffer.h"
+#include "elementary.h"
 #include "products.h"
 
 namespace {
@@ -12,11 +12,6 @@ constexpr long NUMBERS = 1 << 16;  // of z in a block
 constexpr long PARTS = 4;          // of the rows, each with weight gradients of its own: sums don't depend on the number of threads
 
 long rows_of(long F) { return std::max(16L, std::min(512L, NUMBERS / (2 * F) / 16 * 16)); }
-
-template <class S>
-S logistic(S x) {
-  return S(1) / (S(1) + std::exp(std::min(-x, S(80))));
-}
 
 // a = silu(gate) * up of m rows [gate, up]
 template <class S>

@@ -16,13 +16,16 @@ def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()
 
 
+pytestmark = pytest.mark.usefixtures("form")
+
+
 @pytest.fixture(params=[1, 1 << 17], ids=["small blocks", "one block"], autouse=True)
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(projection, "BLOCK_ELEMENTS", request.param)
     monkeypatch.setattr(gates, "BLOCK_ELEMENTS", request.param)
 
 
-@pytest.mark.parametrize("tokens", [1, 33, 70])
+@pytest.mark.parametrize("tokens", [1, 33, 70, 700])
 def test_each_projection_is_scaled_by_its_own_part_of_the_factors(tokens: int) -> None:
     x, w, s, p = normal(2, tokens, 3, seed=0), normal(7, 3, seed=1), normal(2, tokens, 2, seed=2), normal(2, 7, seed=3)
     outs = projection.modulated_projection(x, w, (4, 0, 3), s, p)
@@ -60,3 +63,11 @@ def test_half_precision_takes_the_plain_forms() -> None:
         outs = projection.modulated_projection(x, w, (4, 3), s, p)
     assert outs[0].dtype == torch.bfloat16
     assert torch.allclose(torch.cat(outs, -1).float(), (x @ w.T) * (1 + s @ p), atol=0.05, rtol=0.05)
+
+
+def test_what_is_not_a_number_stays_visible() -> None:
+    """A run that diverges has to see it."""
+    for which in range(4):
+        inputs = [normal(1, 5, 2, 16, seed=i).detach().float() for i in range(4)]
+        inputs[which][0, 2, 1, 3] = torch.nan
+        assert bool(gates.gated_mix(*inputs)[0, 2, 1, 3].isnan())

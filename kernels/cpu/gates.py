@@ -1,0 +1,64 @@
+"""FEM's gates and its scaled projections over `gates.cpp` and `projection.cpp`, forward and backward. fp32 or fp64, on a CPU.
+
+Contracts as in `kernels.gates` and `kernels.projection`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from kernels.cpu.call import call, lengths, pointers
+
+PARTS = 4  # of sums over all rows, as in projection.cpp
+
+
+class GatedMix(torch.autograd.Function):
+    """(μ, F, a, b `[…, d]`, eps) → `RMS(softplus(b)) ⊙ [(1 − λ) μ + λ F]`, `λ = sigmoid(a)`."""
+
+    @staticmethod
+    def forward(ctx: Any, mu: Tensor, F: Tensor, a: Tensor, b: Tensor, eps: float) -> Tensor:
+        inputs = [x.contiguous() for x in (mu, F, a, b)]
+        y = torch.empty_like(inputs[0])
+        call("gated_mix", [*inputs, y], [y.numel() // y.shape[-1], y.shape[-1]], y.numel(), eps)
+        ctx.save_for_backward(*inputs)
+        ctx.eps = eps
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = ctx.saved_tensors
+        grads = [torch.empty_like(x) for x in inputs]
+        sizes = [grad.numel() // grad.shape[-1], grad.shape[-1]]
+        call("gated_mix_backward", [*inputs, grad.contiguous(), *grads], sizes, grad.numel(), ctx.eps)
+        return (*grads, None)
+
+
+class Projection(torch.autograd.Function):
+    """(x `[…, D]`, W `[C, D]`, s `[…, R]`, P `[R, C]`, widths that sum to C) → `x Wᵀ ⊙ (1 + s P)`, a tensor `[…, width]` each."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, s: Tensor, p: Tensor, widths: Sequence[int]) -> tuple[Tensor, ...]:
+        x, w, s, p = (t.contiguous() for t in (x, w, s, p))
+        rows, C = x.numel() // x.shape[-1], len(w)
+        z, outs = x.new_empty(rows, C), [x.new_empty(*x.shape[:-1], width) for width in widths]
+        ctx.sizes, ctx.widths = [rows, x.shape[-1], C, s.shape[-1]], widths
+        call("projection", [x, w, s, p, z, pointers(outs), lengths(widths)], [len(widths), *ctx.sizes], z.numel() * x.shape[-1])
+        ctx.save_for_backward(x, w, s, p, z)
+        return tuple(outs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, w, s, p, z = ctx.saved_tensors
+        given = [grad.contiguous() for grad in grads]
+        to_x, to_s = torch.empty_like(x), torch.empty_like(s)
+        to_w, to_p = w.new_empty(PARTS, *w.shape), p.new_empty(PARTS, *p.shape)
+        tensors = [x, w, s, p, z, to_x, to_w, to_s, to_p, pointers(given), lengths(ctx.widths)]
+        call("projection_backward", tensors, [len(given), *ctx.sizes], z.numel() * x.shape[-1])
+        return to_x, to_w.sum(0), to_s, to_p.sum(0), None

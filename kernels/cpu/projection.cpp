@@ -1,0 +1,84 @@
+// Several projections of one input, each scaled by its part of a low-rank factor: y = x Wᵀ * (1 + s P), W [C, D], s [N, R], P [R, C]. Blocks of
+// rows stay in the cache; z = x Wᵀ is kept for backward, the factor is computed again. The C channels come from and go to `count` tensors
+// [N, width] of their own, so nothing is cut or joined outside.
+#include <algorithm>
+
+#include "buffer.h"
+#include "products.h"
+
+namespace {
+
+constexpr long NUMBERS = 1 << 15;  // of z in a block
+constexpr long PARTS = 4;          // of the rows, each with weight gradients of its own: sums don't depend on the number of threads
+
+long rows_of(long C) { return std::max(16L, std::min(512L, NUMBERS / C / 16 * 16)); }
+
+template <class S>
+void projection(const S* x, const S* w, const S* s, const S* p, S* z, S* const* outs, const long* widths, long count, long N, long D, long C,
+                long R, long threads) {
+  long rows = rows_of(C);
+  parallel_products((N + rows - 1) / rows, threads, [&](long piece) {
+    long first = piece * rows, m = std::min(rows, N - first);
+    Buffer<S> factor(m * C);
+    multiply<S>(m, C, D, S(1), {x + first * D, D}, {w, D, true}, S(0), {z + first * C, C});
+    multiply<S>(m, C, R, S(1), {s + first * R, R}, {p, C}, S(0), {factor.data(), C});
+    for (long row = 0; row < m; ++row) {
+      const S *zr = z + (first + row) * C, *fr = factor.data() + row * C;
+      for (long i = 0; i < count; zr += widths[i], fr += widths[i], ++i) {
+        S* out = outs[i] + (first + row) * widths[i];
+        for (long c = 0; c < widths[i]; ++c) out[c] = zr[c] + zr[c] * fr[c];
+      }
+    }
+  });
+}
+
+// dw [PARTS, C, D] and dp [PARTS, R, C] come in parts.
+template <class S>
+void projection_backward(const S* x, const S* w, const S* s, const S* p, const S* z, S* dx, S* dw, S* ds, S* dp, const S* const* grads,
+                         const long* widths, long count, long N, long D, long C, long R, long threads) {
+  long rows = rows_of(C), part = (N + PARTS - 1) / PARTS;
+  parallel_products(PARTS, threads, [&](long piece) {
+    Buffer<S> factor(rows * C), to_factor(rows * C), to_s(rows * R);
+    S *to_w = dw + piece * C * D, *to_p = dp + piece * R * C;
+    std::fill(to_w, to_w + C * D, S(0));
+    std::fill(to_p, to_p + R * C, S(0));
+    for (long first = piece * part, end = std::min(N, first + part); first < end; first += rows) {
+      long m = std::min(rows, end - first);
+      Matrix<const S> s_{s + first * R, R}, p_{p, C}, x_{x + first * D, D}, to_z_{factor.data(), C}, to_factor_{to_factor.data(), C};
+      multiply<S>(m, C, R, S(1), s_, p_, S(0), {factor.data(), C});
+      for (long row = 0; row < m; ++row) {
+        S *f = factor.data() + row * C, *to_f = to_factor.data() + row * C;
+        const S* zr = z + (first + row) * C;
+        for (long i = 0; i < count; f += widths[i], to_f += widths[i], zr += widths[i], ++i) {
+          const S* g = grads[i] + (first + row) * widths[i];
+          for (long c = 0; c < widths[i]; ++c) {
+            to_f[c] = g[c] * zr[c];
+            f[c] = g[c] + g[c] * f[c];  // from here on the gradient of z
+          }
+        }
+      }
+      multiply<S>(R, m, C, S(1), p_, turned(to_factor_), S(0), {to_s.data(), m});  // this way round: few columns are slow
+      for (long row = 0; row < m; ++row)
+        for (long r = 0; r < R; ++r) ds[(first + row) * R + r] = to_s[r * m + row];
+      multiply<S>(R, C, m, S(1), turned(s_), to_factor_, S(1), {to_p, C});
+      multiply<S>(m, D, C, S(1), to_z_, {w, D}, S(0), {dx + first * D, D});
+      multiply<S>(C, D, m, S(1), turned(to_z_), x_, S(1), {to_w, D});
+    }
+  });
+}
+
+}  // namespace
+
+#define EXPORT(S, NAME)                                                                                                                \
+  extern "C" void projection_##NAME(const S* x, const S* w, const S* s, const S* p, S* z, S* const* outs, const long* widths,          \
+                                    long count, long N, long D, long C, long R, long threads) {                                        \
+    projection<S>(x, w, s, p, z, outs, widths, count, N, D, C, R, threads);                                                            \
+  }                                                                                                                                    \
+  extern "C" void projection_backward_##NAME(const S* x, const S* w, const S* s, const S* p, const S* z, S* dx, S* dw, S* ds, S* dp,   \
+                                             const S* const* grads, const long* widths, long count, long N, long D, long C, long R,    \
+                                             long threads) {                                                                           \
+    projection_backward<S>(x, w, s, p, z, dx, dw, ds, dp, grads, widths, count, N, D, C, R, threads);                                  \
+  }
+
+EXPORT(float, float)
+EXPORT(double, double)
