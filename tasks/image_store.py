@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
+from tasks import cache
 from tasks.base import DataError
 from tasks.images import ImageSet, read_rgb, shrink
 
@@ -72,8 +74,14 @@ class Store:
         if chunk not in self._open:
             if len(self._open) == MAPPED:
                 self._open.clear()
-            index = self._index(chunk)
-            self._open[chunk] = np.load(index), np.memmap(index.with_suffix(".bin"), dtype=np.uint8, mode="r")
+            try:
+                table = np.load(self._index(chunk))
+                blob = np.memmap(self._index(chunk).with_suffix(".bin"), dtype=np.uint8, mode="r")
+                if len(blob) != table[-1, 0]:
+                    raise ValueError("it was cut off")
+            except (OSError, ValueError) as error:
+                raise DataError(f"the cache {self.folder} is damaged ({error}); delete that folder, it is made anew") from error
+            self._open[chunk] = table, blob
         return self._open[chunk]
 
     def _write(self, chunk: int, pool: ThreadPoolExecutor, progress: Progress | None) -> list[str]:
@@ -96,9 +104,9 @@ class Store:
                 stream.flush()
                 os.fsync(stream.fileno())
             if not problems:
-                with index.with_suffix(".tmp").open("wb") as table:
-                    np.save(table, np.array(rows, dtype=np.int64).reshape(-1, 3))
-                index.with_suffix(".tmp").replace(index)
+                table = BytesIO()
+                np.save(table, np.array(rows, dtype=np.int64).reshape(-1, 3))
+                cache.write_atomically(index, lambda path: path.write_bytes(table.getvalue()))
         except OSError as error:
             reason = error.strerror or error
             raise DataError(f"the cache {self.folder} cannot be written ({reason}); make room, or set SUITE_CACHE") from error

@@ -104,6 +104,15 @@ def test_building_goes_on_where_it_was_broken_off(folder, own_cache):
     assert np.array_equal(np.asarray(reader.read(30)), np.asarray(FileReader(images, 0).read(30)))
 
 
+def test_a_cache_file_that_was_cut_off_is_one_line(folder, own_cache):
+    reader = open_images(FolderSet(folder, None), 0)
+    victim = chunks_of(own_cache)[1].with_suffix(".bin")
+    victim.write_bytes(victim.read_bytes()[:-10])
+    reader.read(3)
+    with pytest.raises(DataError, match=r"the cache .* is damaged \(it was cut off\); delete that folder, it is made anew"):
+        reader.read(30)
+
+
 def test_a_file_written_anew_is_decoded_anew(folder, own_cache):
     first = OwnImages(None, folder)
     first.load()
