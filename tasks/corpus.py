@@ -8,7 +8,6 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +26,7 @@ from tasks.randomness import WINDOWS, evenly_spread, generator, permuted
 from tasks.token_cache import FORMAT, State, TokenCache, estimate
 from tasks.tokenization import ByteTokenizer, Tokenizer
 from tasks.tokenizer_choice import FILE, TokenizerOptions, is_ready, kept_tokenizer, open_tokenizer
+from tasks.words import WordCounter
 
 
 class CorpusOptions(TokenizerOptions):
@@ -121,6 +121,9 @@ class CorpusTask(TextTask):
         if self._state is None:
             self._open_tokenizer(progress)
             state = self._cache.open(progress)
+            if self._cache.length("train") <= self._limit:
+                there = self._cache.length("train") - 1
+                raise DataError(f"{self.name}: there are {there:,} training tokens, {self._limit:,} were asked for; --set tokens={there}")
             for split, least in (("train", 2 * self.options.length), ("valid", 1), ("test", 1)):
                 tokens = self._cache.length(split) - 1  # type: ignore[arg-type]
                 if tokens < least:
@@ -247,7 +250,7 @@ class CorpusTask(TextTask):
         count = float(scored.sum())
         sums = {"nats": (nats.double().sum().item(), count), "bytes": (float(self._token_sizes[targets[scored]].sum()), count)}
         if self.counts_words:
-            sums["words"] = (float(self._words(inputs[scored], targets[scored])), count)
+            sums["words"] = (float(self._word_counter.count(inputs[scored], targets[scored])), count)
         return sums
 
     @cached_property
@@ -255,20 +258,8 @@ class CorpusTask(TextTask):
         return np.array([len(piece) for piece in self.tokenizer.token_bytes], dtype=np.int64)
 
     @cached_property
-    def _word_tables(self) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Of each token: how many words begin behind its first byte, whether its first byte is of a word, whether it leaves one open."""
-        inside, begins, leaves = [], [], []
-        for piece in self.tokenizer.token_bytes:
-            solid = [not piece[i : i + 1].isspace() for i in range(len(piece))]
-            inside.append(sum(now and not before for before, now in pairwise(solid)))
-            begins.append(bool(solid) and solid[0])
-            leaves.append(bool(solid) and solid[-1])
-        return np.array(inside, dtype=np.int64), np.array(begins), np.array(leaves)
-
-    def _words(self, before: NDArray[np.int64], tokens: NDArray[np.int64]) -> int:
-        """Words (between ASCII white space) that begin in `tokens`, each with the token before it."""
-        inside, begins, leaves = self._word_tables
-        return int(inside[tokens].sum() + (begins[tokens] & ~leaves[before]).sum())
+    def _word_counter(self) -> WordCounter:
+        return WordCounter(self.tokenizer.token_bytes)
 
     def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         nats, count = sums["nats"]

@@ -96,6 +96,9 @@ class FinewebEdu(CorpusTask):
                 return WebPages(files)
         raise DataError(f"{self.data_dir} holds no {FOLDER}/*.parquet and no *.parquet; {self.name} is {CONFIG} of the hub's {HUB}")
 
+    def _at_hand(self) -> bool:
+        return self.data_dir is not None or not self._needed()
+
     @property
     def _source(self) -> tuple[str, tuple[str, ...]]:
         notes = (f"the first {VALID:,} documents validate, the next {TEST:,} test", "training skips documents equal to one of them")

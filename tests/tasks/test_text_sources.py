@@ -191,6 +191,7 @@ def test_articles_begin_at_headings_of_the_first_level_and_keep_every_line(tmp_p
 
 def test_articles_that_reach_over_blocks_and_files_are_whole_and_reading_goes_on_behind_any_block(tmp_path):
     rows = wiki_rows(3300)
+    rows[999:1003] = ["", " = Article whose empty row ends a block = \n", "", " Some text . \n"]
     paths = tuple(write_rows(tmp_path / f"{n}.parquet", {"text": rows[n * 1650 : (n + 1) * 1650]}, 700) for n in range(2))
     corpus = WikiFiles({"train": paths, "valid": paths[:1], "test": paths[1:]})
     made = documents(corpus)["train"]
@@ -253,6 +254,8 @@ def test_more_tokens_go_on_with_the_stream_and_leave_the_held_out_parts_as_they_
     small, large = prepared
     assert small.info().extra["documents"] == {"valid": 1000, "test": 1000}
     assert small.fingerprint != large.fingerprint
+    with pytest.raises(DataError, match=r"there are 33\d,\d+ training tokens, 400,000 were asked for; --set tokens=33\d+"):
+        cls(cls.Options(tokenizer="bytes", tokens=400_000, length=32), web[0]).load()
     first = np.array([0])
     assert small._cache.files["train"].windows(first, 2001).tolist() == large._cache.files["train"].windows(first, 2001).tolist()
 

@@ -17,7 +17,7 @@ from tasks import cache, token_cache
 from tasks.base import DataError
 from tasks.documents import Block, Corpus, Piece
 from tasks.token_cache import TokenCache, TokenFile
-from tasks.tokenization import BpeTokenizer, ByteTokenizer, train_bpe
+from tasks.tokenization import BpeTokenizer, ByteTokenizer, byte_letters, train_bpe
 from tests.tasks.corpus_files import pages, write_lines, write_rows
 
 END = 256
@@ -115,8 +115,12 @@ def test_the_fingerprint_is_of_the_tokens_and_the_tokenizer(tmp_path, documents)
 
     one = of(documents, ByteTokenizer(), "a")
     assert of([*documents[:-1], (documents[-1][0], documents[-1][1][:-1] + "~")], ByteTokenizer(), "b") != one
-    small, large = train_bpe([documents[0][1]], 300), train_bpe([documents[0][1]], 299)
-    assert len({one, of(documents, BpeTokenizer(small, 300), "c"), of(documents, BpeTokenizer(large, 299), "d")}) == 3
+    content = json.loads(train_bpe([documents[0][1]], 300))
+    first, second = (letter for letter, byte in byte_letters().items() if byte in (1, 2))  # bytes that no text has
+    vocab = content["model"]["vocab"]
+    swapped = {**vocab, first: vocab[second], second: vocab[first]}
+    other = {**content, "model": {**content["model"], "vocab": swapped}}
+    assert len({one, *(of(documents, BpeTokenizer(json.dumps(made), 300), name) for made, name in ((content, "c"), (other, "d")))}) == 3
 
 
 def test_tokens_beyond_sixteen_bits_take_thirty_two(tmp_path, documents):

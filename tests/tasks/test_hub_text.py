@@ -1,0 +1,98 @@
+"""Text from the hub: the real clients against a small server that answers as the hub does, on this machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import tasks
+from tests.tasks.corpus_files import pages, write_fineweb, write_wikitext
+from tests.tasks.hub_server import HubServer, files_below
+
+CARD = b"""---
+configs:
+- config_name: default
+  data_files: [{split: train, path: data/*/*}]
+- config_name: sample-10BT
+  data_files: [{split: train, path: sample/10BT/*}]
+---
+"""
+NOWHERE = "http://127.0.0.1:1"
+PREPARE = """
+import json, sys
+import tasks
+from tasks.base import DataError
+cls = tasks.get(sys.argv[1])
+for options in json.loads(sys.argv[2]):
+    task = cls(cls.Options(tokenizer="bytes", length=32, **options))
+    try:
+        task.prepare()
+    except DataError as error:
+        print(json.dumps(["refused", str(error)]))
+    else:
+        print(json.dumps([task.fingerprint, cls(task.options).info().splits]))
+"""
+
+
+@pytest.fixture
+def serve():
+    """Starts a server with the repositories given."""
+    started = []
+
+    def start(repositories) -> HubServer:
+        server = HubServer(repositories)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.shutdown()
+        server.server_close()
+
+
+def prepare(tmp_path, name: str, options: list[dict[str, int]], endpoint: str, **variables: str) -> list[list[object]]:
+    """Prepares a task in a process of its own: the clients read their settings when they are imported."""
+    environment = {
+        "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "SUITE_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path),
+        "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **variables,
+    }  # fmt: skip
+    command = [sys.executable, "-c", PREPARE, name, json.dumps(options)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.slow
+def test_fineweb_is_streamed_from_the_hub_goes_on_with_more_tokens_and_is_read_without_a_network_after(tmp_path, serve):
+    folder = write_fineweb(tmp_path / "web", pages(4200, 150))
+    files = {"README.md": CARD, **files_below(folder), "data/CC-1/train-0.parquet": b"of the whole set, never read"}
+    server = serve({"HuggingFaceFW/fineweb-edu": files})
+    options = [{"tokens": 2_000}, {"tokens": 200_000}]
+    told = prepare(tmp_path, "fineweb-edu", options, server.endpoint)
+    assert [splits["train"] for _, splits in told] == [2_000, 200_000]
+    cls = tasks.get("fineweb-edu")
+    for (fingerprint, _), chosen in zip(told, options, strict=True):
+        assert cls(cls.Options(tokenizer="bytes", **chosen), folder).fingerprint == fingerprint  # the files in a folder are the same
+    assert not [path for _, path in server.asked if path.endswith("train-0.parquet")]
+    *again, (refused, reason) = prepare(tmp_path, "fineweb-edu", [*options, {"tokens": 320_000}], NOWHERE, HF_HUB_OFFLINE="1")
+    assert again == told
+    assert refused == "refused"
+    assert "pass --data-dir DIR" in reason
+    assert "\n" not in reason
+
+
+@pytest.mark.slow
+def test_wikitext_is_downloaded_once(tmp_path, serve):
+    folder = write_wikitext(tmp_path / "wiki")
+    server = serve({"Salesforce/wikitext": files_below(folder)})
+    [[fingerprint, _]] = told = prepare(tmp_path, "wikitext2", [{}], server.endpoint)
+    cls = tasks.get("wikitext2")
+    assert cls(cls.Options(tokenizer="bytes"), folder).fingerprint == fingerprint
+    downloads = [path for command, path in server.asked if command == "GET" and path.endswith(".parquet")]
+    assert len(downloads) == 3
+    assert prepare(tmp_path, "wikitext2", [{}], NOWHERE, HF_DATASETS_OFFLINE="1") == told
