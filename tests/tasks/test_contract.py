@@ -36,9 +36,11 @@ FOLDERS = {
     "vision": "_image_folder", "cifar10": "_cifar_folder", "folder": "_own_folder", "forecasting": "_series_folder",
     "language": "_wikitext_folder", "text": "_text_folder",
 }  # fmt: skip
+#: Much like another task of the list: tested with the slow ones.
+SLOW = {"folder"}
 
 
-@pytest.fixture(scope="module", params=list(SMALL))
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in SMALL])
 def task(request, tmp_path_factory):
     """Every task with options that make it small, and every augmentation on."""
     cls = tasks.get(request.param)

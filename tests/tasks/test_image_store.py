@@ -76,6 +76,7 @@ def test_every_image_is_read_in_any_order_as_it_is_in_its_file(folder, own_cache
         assert np.array_equal(np.asarray(copied.read(i)), np.asarray(direct.read(i)))
 
 
+@pytest.mark.slow
 def test_evaluation_at_224_does_not_change_when_larger_images_are_stored_at_256(tmp_path, own_cache):
     from tests.tasks.conftest import save_image
 
