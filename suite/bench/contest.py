@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from backbones.mixers.registry import MixerError
 from suite.bench.timing import Timing, Work, interleaved, peak_bytes
 
 Kind = Literal["price", "speed", "memory", "mfu"]
@@ -63,10 +64,10 @@ class Outcome:
     failed: Mapping[str, str] = field(default_factory=dict)
 
     def figures(self) -> list[dict[str, Any]]:
-        ours, made = self.measured["ours"], []
+        made: list[dict[str, Any]] = []
         for demand in self.contest.demands:
-            if demand.peer in self.measured:
-                value = demand.value(ours, self.measured[demand.peer])
+            if {"ours", demand.peer} <= set(self.measured):
+                value = demand.value(self.measured["ours"], self.measured[demand.peer])
                 made.append({"figure": demand.kind, "against": demand.peer, "value": value, "must": demand.must, "met": demand.met(value)})
         return made
 
@@ -85,8 +86,12 @@ class Outcome:
 
 
 def run_contest(contest: Contest, rounds: int, only: Iterable[str] = ()) -> Outcome:
-    """Times all, or ours and the named peers. A peer that cannot run is told, ours has to."""
-    works, failed = dict(contest.build()), {}
+    """Times all, or ours and the named peers. A peer that cannot run is told, ours has to, unless its size cannot meet the budget."""
+    failed: dict[str, str] = {}
+    try:
+        works = dict(contest.build())
+    except MixerError as error:
+        return Outcome(contest, {}, {"ours": str(error)})
     wanted = {"ours", *only} if only else set(works)
     for name in list(works):
         if name not in wanted:

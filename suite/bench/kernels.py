@@ -17,12 +17,13 @@ from kernels.lag_layout import Layout
 from kernels.linear import decayed_sums
 from kernels.scan import diagonal_scan
 from kernels.selective import selective_sums
-from suite.bench import plain
+from suite.bench import peers, plain
 from suite.bench.contest import Contest, Demand, both_ways
 from suite.bench.timing import Work
 
 BATCH, HEADS, KEY = 1, 4, 64
 SCAN_LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384)
+COMPILED_AT = 1024  # tokens at which PyTorch's compiler is a peer: it takes its time
 PRICES = {256: 1.45, 1024: 1.25, 2048: 1.15, 4096: 1.10}
 
 
@@ -30,15 +31,23 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def _compiled(T: int, function: peers.Function, *inputs: Tensor) -> dict[str, Work]:
+    return {"compiled cumulative sum": both_ways(peers.compiled(function), *inputs)} if T == COMPILED_AT else {}
+
+
 def free_energy(T: int, value: int) -> Mapping[str, Work]:
     q, k, v = (normal(BATCH, T, HEADS, w, seed=i) for i, w in enumerate((KEY, KEY, value)))
     beta, wide = torch.full((HEADS, value), 1.9), normal(BATCH, T, HEADS, KEY, seed=2)
-    return {
+    works = {
         "ours": both_ways(partial(free_energy_read, causal=True), q, k, v, beta),
         "sdpa": both_ways(plain.attention, q, k, wide),
         "two sdpa calls": both_ways(plain.free_energy_by_two_calls, q, k, v, beta),
-        "softmax_read": both_ways(partial(softmax_read, causal=True), q, k, wide),
+        "our softmax_read": both_ways(partial(softmax_read, causal=True), q, k, wide),
     }
+    if T == COMPILED_AT:
+        works["compiled squares"] = both_ways(peers.compiled(plain.free_energy_by_squares), q, k, v, beta)
+        works["flex attention"] = both_ways(peers.flex_attention, q, k, wide)
+    return works
 
 
 def linear(T: int, decay: bool, cumulative: bool) -> Mapping[str, Work]:
@@ -48,6 +57,8 @@ def linear(T: int, decay: bool, cumulative: bool) -> Mapping[str, Work]:
     works = {"ours": both_ways(lambda q, k, v, *a: decayed_sums(q, k, v, *(g[..., None] for g in a)), q, k, v, *logs)}
     if cumulative:
         works["cumulative sum"] = both_ways(plain.linear_by_cumulative_sum, q, k, v, *logs)
+    for name, function in (peers.of_scalar_decay() if decay else peers.of_linear()).items():
+        works[name] = both_ways(function, q, k, v, *logs)
     return works
 
 
@@ -63,20 +74,23 @@ def selective(T: int) -> Mapping[str, Work]:
     return {
         "ours": both_ways(selective_of_one, delta, a, b, c, v),
         "step by step": both_ways(plain.selective_by_steps, delta, a, b, c, v),
+        **{name: both_ways(function, delta, a, b, c, v) for name, function in peers.of_selective().items()},
     }
 
 
 def channelwise(T: int) -> Mapping[str, Work]:
     k, v = normal(BATCH, T, 256, seed=0), normal(BATCH, T, 256, seed=1)
-    return {
+    works = {
         "ours": both_ways(lambda k, v: channelwise_read(k, v[:, :, None])[:, :, 0], k, v),
         "cumulative sum": both_ways(plain.channelwise_by_cumulative_sum, k, v),
     }
+    return works | _compiled(T, plain.channelwise_by_cumulative_sum, k, v)
 
 
 def diagonal(T: int) -> Mapping[str, Work]:
     a, x = torch.sigmoid(normal(8, T, 16, seed=0) + 3), normal(8, T, 16, seed=1)
-    return {"ours": both_ways(diagonal_scan, a, x), "cumulative sum": both_ways(plain.diagonal_by_cumulative_sum, a, x)}
+    works = {"ours": both_ways(diagonal_scan, a, x), "cumulative sum": both_ways(plain.diagonal_by_cumulative_sum, a, x)}
+    return works | _compiled(T, plain.diagonal_by_cumulative_sum, a, x)
 
 
 def lag_mixing(T: int) -> Mapping[str, Work]:
@@ -121,6 +135,6 @@ def contests(lengths: Sequence[int]) -> Iterator[Contest]:
         yield Contest("AFT read", T, partial(channelwise, T), (Demand("speed", "cumulative sum", 1.0),), "E 256")
         yield Contest("diagonal scan", T, partial(diagonal, T), (Demand("speed", "cumulative sum", 2.0),), "B 8, R 16")
     for T in lengths or (1024, 2048):
-        demands = (Demand("speed", "dense", {1024: 3.0, 2048: 6.0}.get(T)), Demand("memory", "dense", 0.1 if T >= 1024 else None))
+        demands = (Demand("speed", "dense"), Demand("memory", "dense"))
         price = Demand("price", "sdpa")
         yield Contest("lag mixing of HyperGLU", T, partial(lag_mixing, T), (*demands, price), "2 heads, r 4, two score sets")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 from backbones.mixers import registry
 from backbones.mixers.base import Context, Mixer, State
+from suite.bench import plain
 from suite.bench.contest import Contest, Demand, both_ways
 from suite.bench.timing import Work
 from suite.errors import UserError
@@ -19,6 +22,7 @@ EARLY, LATE, STEPS = 64, 4096, 16
 PRICES: Mapping[tuple[str, int], float] = {
     ("fem", 1024): 1.40, ("fem, no convolution", 1024): 1.25, ("hyperglu", 1024): 3.5, ("hyperglu", 2048): 3.5,
 }  # fmt: skip
+OVER_DENSE: Mapping[int, float] = {1024: 3.0, 2048: 6.0}  # speed of HyperGLU's layer over its dense masked form
 
 
 def built(name: str, length: int, **options: object) -> Mixer:
@@ -58,7 +62,24 @@ def layer(name: str, length: int) -> Mapping[str, Work]:
     mixer, _, without = name.partition(", no ")
     options = {without: False} if without else {}
     x_BTD = torch.randn(1, length, DIM, generator=torch.Generator().manual_seed(1))
-    return {"ours": pass_through(built(mixer, length, **options), x_BTD), "softmax": pass_through(built("softmax", length), x_BTD)}
+    ours = pass_through(built(mixer, length, **options), x_BTD)
+    works = {"ours": ours, "softmax": pass_through(built("softmax", length), x_BTD)}
+    if name == "hyperglu":
+        works["dense"] = by_squares(ours)
+    return works
+
+
+def by_squares(work: Work) -> Work:
+    """The same layer with its lag mixing in the dense masked form."""
+
+    def mixed(q: Tensor, k: Tensor, v: Tensor, before: Any, behind: Any, *_: object) -> Tensor:
+        return plain.lag_mix_by_squares(q, k, v, before, behind)
+
+    def dense() -> object:
+        with patch("backbones.mixers.hypermlp.lag_mix", mixed):
+            return work()
+
+    return dense
 
 
 def layers(mixers: Sequence[str], lengths: Sequence[int]) -> Iterator[Contest]:
@@ -66,8 +87,11 @@ def layers(mixers: Sequence[str], lengths: Sequence[int]) -> Iterator[Contest]:
         arms = [name, "fem, no convolution"] if name == "fem" else [name]
         for length in lengths or ((1024, 2048) if name == "hyperglu" else (1024,)):
             for arm in arms:
-                price = Demand("price", "softmax", PRICES.get((arm, length)))
-                yield Contest(arm, length, partial(layer, arm, length), (price,), f"D {DIM}, {HEADS} heads, equal parameters")
+                demands = [Demand("price", "softmax", PRICES.get((arm, length)))]
+                if arm == "hyperglu":
+                    demands.append(Demand("speed", "dense", OVER_DENSE.get(length)))
+                    demands.append(Demand("memory", "dense", 0.1 if length in OVER_DENSE else None))
+                yield Contest(arm, length, partial(layer, arm, length), tuple(demands), f"D {DIM}, equal parameters")
 
 
 def walked(mixer: Mixer, position: int) -> State:

@@ -22,6 +22,15 @@ def free_energy_by_two_calls(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor) -
     return attention(q, k, v), attention(q, k, (beta_Hd * v).exp()).log() / beta_Hd
 
 
+def free_energy_by_squares(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor) -> tuple[Tensor, Tensor]:
+    """All weights at once, a T × T matrix a head."""
+    scores = torch.einsum("bshk,bthk->bhst", q, k) * q.shape[-1] ** -0.5
+    hidden = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+    p = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+    mu, mean = (torch.einsum("bhst,bthw->bshw", p, values) for values in (v, (beta_Hd * v).exp()))
+    return mu, mean.log() / beta_Hd
+
+
 def linear_by_cumulative_sum(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_decay_BTH: Tensor | None = None) -> Tensor:
     """A state `k ⊗ v` for every token, summed along the sequence; decays as factors e^{G_t} e^{−G_s}, which overflow in the end."""
     if log_decay_BTH is not None:

@@ -90,7 +90,7 @@ def exponents(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """How time grows with the length, of everything that ran at four lengths or more."""
     found = []
     for name in dict.fromkeys(o.contest.name for o in outcomes):
-        series = [(o.contest.length, o.measured["ours"].timing.median_s) for o in outcomes if o.contest.name == name]
+        series = [(o.contest.length, o.measured["ours"].timing.median_s) for o in outcomes if o.contest.name == name and o.measured]
         if len(series) >= 4:
             lengths, seconds = ([pair[i] for pair in series] for i in (0, 1))
             value = exponent([int(T) for T in lengths], [float(s) for s in seconds])
@@ -122,7 +122,8 @@ def table(document: dict[str, Any]) -> Table:
                 "\n".join(map(_figure, contest["figures"])) if first else "",
             )  # fmt: skip
         for name, reason in contest["could_not_run"].items():
-            shown.add_row("", "", name, "—", reason, "", "")
+            head = ("", "") if contest["rows"] else (contest["name"], f"{contest['length']:,}")
+            shown.add_row(*head, name, "—", reason, "", "")
     return shown
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from suite.bench import kernels, layers, report
+from suite.bench import kernels, layers, plain, report
 from suite.bench.contest import Contest, Demand, both_ways, run_contest
 from suite.bench.timing import exponent, interleaved, peak_bytes
 
@@ -40,6 +40,13 @@ def test_peers_of_a_kernel_compute_what_ours_computes(compared, length):
             for ours, theirs in zip(works["ours"](), works[name](), strict=True):
                 assert float((ours - theirs).abs().max()) <= 1e-6 * max(float(theirs.abs().max()), 1e-6), (contest.name, name)
     assert seen >= 8
+
+
+def test_the_squares_that_are_compiled_compute_the_free_energy():
+    q, k, v = (torch.randn(2, 30, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    beta = torch.full((3, 8), 1.3, dtype=torch.float64)
+    both = zip(plain.free_energy_by_squares(q, k, v, beta), plain.free_energy_by_two_calls(q, k, v, beta), strict=True)
+    assert all(torch.allclose(one, two, rtol=0, atol=1e-10) for one, two in both)
 
 
 def test_every_round_runs_everything_once_in_an_order_that_turns():
@@ -103,6 +110,22 @@ def test_a_peer_that_cannot_run_is_told_and_ours_has_to():
     assert outcome.figures() == []
     with pytest.raises(RuntimeError):
         run_contest(Contest("x", 8, lambda: {"ours": breaks}), rounds=2)
+
+
+def test_a_mixer_that_cannot_meet_the_budget_is_told_and_the_rest_goes_on():
+    document = report.measure("mixers", list(layers.layers(["hyperglu", "no-mixing"], [4112])), rounds=2, against=())
+    refused, timed = document["contests"]
+    assert "L=4112 needs at least" in refused["could_not_run"]["ours"]
+    assert refused["rows"] == refused["figures"] == []
+    assert timed["rows"]
+    assert report.missed(document) == []
+    assert "needs at least" in "".join(str(c) for c in report.table(document).columns[4].cells)
+
+
+def test_the_dense_layer_computes_what_the_layer_computes(monkeypatch):
+    monkeypatch.setattr(layers, "both_ways", lambda function, *inputs: lambda: function(*inputs))
+    works = layers.layer("hyperglu", 65)
+    assert torch.allclose(works["ours"](), works["dense"](), rtol=1e-4, atol=1e-5)
 
 
 def test_forward_and_backward_give_gradients_to_every_input():
