@@ -24,8 +24,10 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from suite.resolve import resolve
+
 SIZES = ("dim", "depth", "heads", "ffn_width")  # of the model: they move a point along its mixer's curve
-WIDTH = re.compile(r"(, )?\bd_[kv]=\d+")  # of a mixer, in a row's name: likewise
+OF_A_POINT = re.compile(r"(, )?\b(d_[kv]|lr|weight_decay)=[^,)]+")  # in a row's name: a mixer's width, its tuned rates
 Board = Mapping[str, Any]
 Point = tuple[int, float, float, float, bool]  # state bytes; accuracy: mean, worst and best seed; whether it is matched
 
@@ -40,8 +42,9 @@ def draw(boards: Sequence[Board]) -> Figure:
     figure, axes = plt.subplots(1, len(panels), figsize=(2.2 + 2.6 * len(panels), 3.4), sharey=True, squeeze=False)
     for panel, (difficulty, curves) in zip(axes[0], panels.items(), strict=True):
         _draw_panel(panel, curves, mixers)
-        panel.set_title(" · ".join(part for part in difficulty if part not in common) or "all boards", fontsize=9)
+        panel.set_title(" · ".join(part for part in difficulty if part not in common) or "all", fontsize=9)
     axes[0, 0].set(ylabel="test accuracy", ylim=(0, 1.03))
+    figure.supxlabel("decoding state of a sequence, bytes", fontsize=10)
     figure.suptitle(" · ".join(part for part in next(iter(panels)) if part in common), fontsize=8)
     figure.legend(*_legend(axes[0]), loc="outside right center", fontsize=8)
     figure.set_layout_engine("constrained")
@@ -49,18 +52,25 @@ def draw(boards: Sequence[Board]) -> Figure:
 
 
 def _panels(boards: Sequence[Board]) -> dict[tuple[str, ...], dict[str, list[Point]]]:
-    """For each difficulty, in the boards' order of difficulty, the points of each mixer from small states to large ones."""
+    """For each difficulty, easy ones first where a number tells, the points of each mixer from small states to large ones."""
     panels: dict[tuple[str, ...], dict[str, list[Point]]] = defaultdict(lambda: defaultdict(list))
-    for board in boards:
-        if board["metric"] != "accuracy":
-            continue
-        changed = [part for part in board["deviations"] if part.partition("=")[0] not in SIZES]
+    shown = [board for board in boards if board["metric"] == "accuracy"]
+    names = {part.partition("=")[0] for board in shown for part in board["deviations"]} - {*SIZES}
+    for board in shown:
+        changed = [f"{name}={value}" for name, value in _options(board).items() if name in names]
         for row in board["rows"]:
             point = row["state_bytes"], row["mean"], min(row["values"]), max(row["values"]), row["matched"]
-            curve = WIDTH.sub("", row["mixer"]).replace("(, ", "(").replace(" ()", "")
+            curve = OF_A_POINT.sub("", row["mixer"]).replace("(, ", "(").replace(" ()", "")
             panels[board["task"], board["scale"], *changed][curve].append(point)
     by_number = sorted(panels, key=lambda parts: [(*_numbered(part),) for part in parts])
     return {parts: {mixer: sorted(points) for mixer, points in panels[parts].items()} for parts in by_number}
+
+
+def _options(board: Board) -> dict[str, str]:
+    """The board's options of data, model and training: the shipped recipe's, and what deviates from it."""
+    shipped = resolve(task=board["task"], mixer="softmax", scale=board["scale"]).canonical()
+    usual = {name: str(value) for section in ("data", "model", "train") for name, value in shipped[section].items()}
+    return usual | dict(part.split("=", 1) for part in board["deviations"] if "=" in part)
 
 
 def _numbered(part: str) -> tuple[str, float]:
@@ -77,7 +87,6 @@ def _draw_panel(panel: Axes, curves: Mapping[str, Sequence[Point]], mixers: Sequ
         hollow = [(s, m) for s, m, ranks in zip(state, mean, matched, strict=True) if not ranks]
         panel.plot([s for s, _ in hollow], [m for _, m in hollow], "o", color="white", markersize=3, zorder=3)
     panel.set_xscale("symlog", linthresh=64)  # a mixer without memory has 0 bytes
-    panel.set_xlabel("decoding state of a sequence, bytes")
     panel.grid(alpha=0.3)
 
 
@@ -90,4 +99,5 @@ def _legend(panels: Sequence[Axes]) -> tuple[list[Any], list[str]]:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("one argument is needed, the picture's path; the boards come from: suite leaderboard --task mqar --json")
+    plt.rcParams["svg.fonttype"] = "none"  # letters, not their outlines: a quarter of the size
     draw(json.load(sys.stdin)).savefig(Path(sys.argv[1]), dpi=150)
