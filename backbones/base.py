@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from backbones.mixers import registry
 from backbones.mixers.base import Context, MixerConfig, State
-from kernels.cpu.library import library
+from kernels.cpu.library import library, products
 from kernels.implementations import ran
 from kernels.rows import rms_norm, swiglu
 
@@ -67,7 +67,10 @@ class SwiGLU(nn.Module):
 
 def implementations(device: torch.device) -> dict[str, str]:
     """Which forms of the kernels run: on a GPU by kernel, of what ran so far; on a CPU whether the compiled ones are there."""
-    return ran() if device.type == "cuda" else {"cpu": "c++" if library() else "pytorch"}
+    if device.type == "cuda":
+        return ran()
+    compiled = "c++" if products() else "c++ without matrix products"
+    return {"cpu": compiled if library() else "pytorch"}
 
 
 def _noise(dropout: float, drop_path: float) -> nn.Module:
