@@ -64,7 +64,6 @@ class FinewebOptions(CorpusOptions):
     """Options of `fineweb-edu`."""
 
     tokenizer: str = Field(default="bpe", description=HELP)
-    usual_vocab: ClassVar[int] = 32_768
     tokens: int = Field(default=100_000_000, ge=1000, description="training tokens: the stream's first, so many")
 
 

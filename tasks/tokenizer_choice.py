@@ -54,7 +54,7 @@ class TokenizerOptions(TaskOptions):
             if digest not in ("", digest_found):
                 raise ValueError(f"the tokenizer {name!r} is not the one it was (its sha256 was {digest[:12]}…); name the right file")
             if vocab not in ("0", decided):
-                raise ValueError(f"the tokenizer {name!r} has a vocabulary of {decided}, {vocab} was given; leave vocab out")
+                raise ValueError(f"the tokenizer {name!r} has a vocabulary of {decided}, {vocab} was given; --set vocab=0 takes it")
         return {**given, "tokenizer": name, "vocab": decided, "tokenizer_sha256": digest_found}
 
     def portable(self) -> dict[str, Any]:
