@@ -21,3 +21,10 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUITE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Several processes share the tests: what trains or reads once for a whole file stays together, the rest goes where there is room."""
+    for item in items:
+        if item.path.parent.name in ("suite", "tasks"):
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
