@@ -19,7 +19,7 @@ from tasks.image_hub import HubImages
 from tasks.image_loading import TrainingKeys, evaluation_keys, load_batches
 from tasks.image_parquet import Choice, ParquetSet, find_shards
 from tasks.image_transforms import Recipe, evaluation_transform, training_transform
-from tasks.imagefolder import FolderSet, difference
+from tasks.imagefolder import PART_NAMES, FolderSet, difference
 from tasks.images import ImageFile, ImageSet, hold_out
 from tasks.randomness import evenly_spread
 
@@ -165,7 +165,7 @@ class FileImageTask(ImageTask):
         return ParquetSet(root, shards, self.choose, self.label) if shards else FolderSet(root, self.class_names(), self.needed)
 
     def _layout(self) -> str:
-        return " and ".join(f"{ {'valid': 'val'}.get(part, part) }/" for part in self.needed)
+        return " and ".join(f"{PART_NAMES[part][0]}/" for part in self.needed)
 
     def _nothing_given(self) -> str:
         fetched = f", or have them downloaded: suite data prepare {self.name}" if self.hub else ""
@@ -231,7 +231,7 @@ class FileImageTask(ImageTask):
 
 
 def split_parts(images: ImageSet, share: float) -> dict[Split, NDArray[np.int64]]:
-    """The splits of a set with the parts it has. Raises DataError where nothing can be held out."""
+    """The splits of a set with its parts, what is evaluated in the order of the classes. Raises DataError where nothing can be held out."""
     parts = dict(images.parts)
     train = parts.get("train", parts.get("all"))
     assert train is not None
@@ -241,6 +241,7 @@ def split_parts(images: ImageSet, share: float) -> dict[Split, NDArray[np.int64]
         train, test = _hold_out(images, train, share)
     if valid is None:
         train, valid = _hold_out(images, train, share)
+    valid, test = (index[np.argsort(images.listing.labels[index], kind="stable")] for index in (valid, test))
     return {"train": train, "valid": valid, "test": test}
 
 

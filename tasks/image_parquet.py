@@ -61,6 +61,10 @@ class ParquetSet(ImageSet):
 
     def _add(self, path: Path, part: str, names: Sequence[str], places: NDArray[np.int64]) -> list[ImageFile]:
         """The wanted images of one shard."""
+        if read_schema(path, self.columns.label) != (self.columns, list(names)):
+            raise DataError(
+                f"{path}: its columns or class names are not those of the other files; download them again, all of one version"
+            )
         labels = read_labels(path, self.columns, names)
         kept = places[labels]
         shard = Shard(path, part, np.flatnonzero(kept >= 0))

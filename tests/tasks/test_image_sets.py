@@ -243,6 +243,20 @@ def test_a_missing_shard_or_shards_of_two_versions_are_named(tmp_path):
     assert "there are shards of two versions" in error_of(OwnImages(SMALL, tmp_path).load)
 
 
+def test_files_that_name_other_classes_than_the_first_are_refused(tmp_path):
+    write_parquet(tmp_path, "train", list(files_of(3, 4)), NAMES)
+    write_parquet(tmp_path, "test", list(files_of(3, 4)), NAMES[::-1])
+    assert "test-00000-of-00001.parquet: its columns or class names are not those of" in error_of(OwnImages(SMALL, tmp_path).load)
+
+
+def test_a_limited_split_is_spread_over_the_classes_in_whatever_order_the_rows_are(tmp_path):
+    files = list(files_of(3, 20))
+    for part in ("train", "test"):
+        write_parquet(tmp_path, part, [files[i] for i in np.random.default_rng(3).permutation(60)], NAMES)
+    task = OwnImages(SizedImageOptions(image_size=32, patch=8, test_limit=9, valid_limit=3), tmp_path)
+    assert [[image.label for image in task.images[split]] for split in ("valid", "test")] == [[0, 1, 2], [0, 0, 0, 1, 1, 1, 2, 2, 2]]
+
+
 def test_files_under_other_names_or_without_the_hubs_metadata_are_refused(tmp_path):
     import pyarrow as pa
     from pyarrow import parquet
