@@ -301,6 +301,9 @@ def bench(
     rounds: Annotated[int, typer.Option("--rounds", min=2, help="Interleaved rounds; medians are over them.")] = 9,
     threads: Annotated[int, typer.Option("--threads", min=1, help="More than 1 takes wall time: keep the machine quiet.")] = 1,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draws to a .png, .svg or .pdf file.", show_default=False)] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Keeps JSON, plot and a page of all figures in a folder.", show_default=False)
+    ] = None,
     as_json: opt.Json = False,
 ) -> None:
     """Times kernels, mixer layers, training steps or decoding beside their peers, in turns. Exit code 1 when a demand is not met.
@@ -308,9 +311,14 @@ def bench(
     `suite bench kernels --lengths 256,1024 --plot kernels.png`
     """
     from suite.bench import report as bench_report
+    from suite.bench import shelf
     from suite.report import out
 
+    if folder is not None:
+        shelf.open_for_writing(folder)
     document = bench_report.run(kind, mixer or [], lengths, against or [], rounds, threads, plot)
+    if folder is not None:
+        shelf.put(document, folder)
     emit(document) if as_json else bench_report.show(document, out)
     raise typer.Exit(1 if bench_report.missed(document) else 0)
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from backbones.base import implementations
 from suite import provenance
 from suite.bench.contest import Contest, Outcome, run_contest
 from suite.bench.timing import exponent
@@ -81,6 +82,7 @@ def measure(kind: str, contests: Sequence[Contest], rounds: int, against: Iterab
         "kind": "speed", "bench": kind, "rounds": rounds, "threads": torch.get_num_threads(), "dtype": "float32",
         "clock": "process time" if torch.get_num_threads() == 1 else "wall time",
         "pass": "decoding" if kind == "decode" else "forward and backward",
+        "implementations": implementations(torch.device("cpu")),
         "hardware": provenance.hardware(torch.device("cpu")).model_dump(mode="json"), "versions": provenance.versions(),
         "contests": [outcome.plain() for outcome in outcomes], "exponents": exponents(outcomes),
     }  # fmt: skip

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from suite.bench import kernels, layers, plain, report
+from suite.bench import kernels, layers, plain, report, shelf
 from suite.bench.contest import Contest, Demand, both_ways, run_contest
 from suite.bench.timing import exponent, interleaved, peak_bytes
 
@@ -191,3 +191,16 @@ def test_a_mistake_is_one_line_before_anything_is_timed(suite, arguments, said):
     assert ended.code == 2
     assert said in ended.err
     assert len(ended.err.splitlines()) == 1
+
+
+def test_a_folder_keeps_documents_and_a_page_made_from_them(suite, tmp_path):
+    folder = tmp_path / "speed" / "here"
+    ended = suite("bench", "kernels", "--lengths", "8", "--rounds", "2", "--out", str(folder))
+    assert sorted(file.name for file in folder.iterdir()) == ["README.md", "kernels.json", "kernels.png"], ended.err
+    page = (folder / "README.md").read_text("utf-8")
+    assert page == shelf.page([json.loads((folder / "kernels.json").read_text("utf-8"))])
+    assert "| AFT read | 8 | " in page
+    assert "speed over cumulative sum" in page
+    (tmp_path / "file").write_text("")
+    refused = suite("bench", "mixers", "--mixer", "no-mixing", "--lengths", "8", "--rounds", "2", "--out", str(tmp_path / "file"))
+    assert (refused.code, "--out:" in refused.err) == (2, True)
