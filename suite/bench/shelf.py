@@ -37,7 +37,7 @@ def documents(folder: Path) -> list[dict[str, Any]]:
 
 def page(found: Sequence[Mapping[str, Any]]) -> str:
     """Machine, conditions and every figure of the documents, in Markdown."""
-    lines = ["# Speed", "", "Made by `suite bench KIND --out FOLDER` from the JSON files here. Times are medians of interleaved rounds.", ""]
+    lines = ["# Speed", "", "Made by `suite bench KIND --out FOLDER` from its JSON files. Times are medians of interleaved rounds.", ""]
     for document in found:
         machine, versions = document["hardware"], document["versions"]
         lines += [
