@@ -98,9 +98,7 @@ def _hyper(sets: int) -> None:
 CALLS: dict[str, Callable[[], None]] = {
     "free_energy bf16, keys 64, values 32": partial(_free_energy, 64, 32, torch.bfloat16),
     "free_energy bf16, keys 128, values 64": partial(_free_energy, 128, 64, torch.bfloat16),
-    "free_energy bf16, keys 128, values 128": partial(_free_energy, 128, 128, torch.bfloat16),
     "free_energy fp32, keys 64, values 32": partial(_free_energy, 64, 32, torch.float32),
-    "free_energy fp32, keys 128, values 128": partial(_free_energy, 128, 128, torch.float32),
     "linear, no decay": partial(_linear, 0),
     "linear, a decay a head": partial(_linear, 1),
     "linear, a decay a channel": partial(_linear, 2),

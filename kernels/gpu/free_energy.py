@@ -25,10 +25,11 @@ from torch.autograd.function import once_differentiable
 from kernels.exponentials import first_row, out_of_range
 from kernels.gpu import free_energy_backward as backward_kernels
 from kernels.gpu.elementary import expm1, log1p
-from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch, padded, target, tuned
+from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch, padded, split, target, tuned
 from kernels.gpu.tiles import carried, column, row, tile
 
-WIDEST = 128  # of a head's keys and of its values
+WIDEST = {torch.bfloat16: 128, torch.float32: 64}  # of a head's keys: a tile of queries is held in registers, fp32 as several parts
+PIECE = {torch.bfloat16: 64, torch.float32: 32}  # of a head's values: wider ones are read as several heads with the same weights
 EXACT_RANGE = tl.constexpr(60.0)  # of βv where the mean of expm1 is carried: exp of it times many tokens is finite
 FAR = tl.constexpr(40.0)
 NEAR = tl.constexpr(16.0)
@@ -60,7 +61,7 @@ def forward_kernel(
     mass = tl.zeros([M], tl.float32)
     mean, carry = tl.zeros([M, D], tl.float32), tl.zeros([M, D], tl.float32)  # sums of v; of w, or of expm1 where β is small
     peak, total = tl.full([M, D], HIDDEN, tl.float32), tl.zeros([M, D], tl.float32)  # exact: Σ exp(logit − top + βv) = total·exp(peak)
-    for begin in range(0, stop if CAUSAL else tokens, N):
+    for begin in tl.range(0, stop if CAUSAL else tokens, N, disable_licm=True):
         keys = begin + tl.arange(0, N)
         there = keys < tokens
         if MASKED:
@@ -128,10 +129,11 @@ def forward_kernel(
 
 def refusal(q_BSHk: Tensor, v_BTHd: Tensor) -> str | None:
     """Why these kernels don't take such tensors, if they don't."""
-    if v_BTHd.dtype not in (torch.float32, torch.bfloat16):
-        return f"it takes float32 and bfloat16, not {str(v_BTHd.dtype).removeprefix('torch.')}"
-    if max(q_BSHk.shape[-1], v_BTHd.shape[-1]) > WIDEST:
-        return f"it takes heads up to {WIDEST} channels, not {q_BSHk.shape[-1]} for keys and {v_BTHd.shape[-1]} for values"
+    name = str(v_BTHd.dtype).removeprefix("torch.")
+    if v_BTHd.dtype not in WIDEST:
+        return f"it takes float32 and bfloat16, not {name}"
+    if q_BSHk.shape[-1] > WIDEST[v_BTHd.dtype]:
+        return f"it takes {name} keys up to {WIDEST[v_BTHd.dtype]} channels a head, not {q_BSHk.shape[-1]}"
     return None
 
 
@@ -139,9 +141,14 @@ def free_energy_read(
     q_BSHk: Tensor, k_BTHk: Tensor, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool, mask_BT: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """(μ, F), as `kernels.free_energy.free_energy_read`, for fp32 and bf16. Finite βv below 1e29."""
-    q, k = q_BSHk.to(v_BTHd.dtype), k_BTHk.to(v_BTHd.dtype)
-    mu_F: tuple[Tensor, Tensor] = _FreeEnergy.apply(q, k, v_BTHd, beta_Hd.float(), causal, mask_BT)
-    return mu_F
+    q, k, width = q_BSHk.to(v_BTHd.dtype), k_BTHk.to(v_BTHd.dtype), v_BTHd.shape[-1]
+    pieces = blocks(width, PIECE[v_BTHd.dtype])  # heads of their own, with the same weights
+    v, beta = split(v_BTHd, pieces), split(beta_Hd.float(), pieces, fill=1.0)
+    if pieces > 1:
+        q, k = q.repeat_interleave(pieces, 2), k.repeat_interleave(pieces, 2)
+    mu_F: tuple[Tensor, Tensor] = _FreeEnergy.apply(q, k, v, beta, causal, mask_BT)
+    mu, F = (x.unflatten(2, (-1, pieces)).flatten(3)[..., :width] for x in mu_F)
+    return mu, F
 
 
 def first_exact_row(v_BTHd: Tensor, beta_Hd: Tensor, causal: bool, mask_BT: Tensor | None) -> Tensor:
@@ -170,7 +177,7 @@ class _FreeEnergy(torch.autograd.Function):
                 launch(forward_kernel, where, config, **shared, mu=mu, free=free, rho=rho, lse=lse, EXACT=exact)
 
             key = ("free energy", exact, shared["K"], shared["D"], v.dtype, causal, q.shape[1].bit_length())
-            run(tuned(key, forward_configs(v.dtype, shared["K"], shared["D"], exact), run))
+            run(tuned(key, forward_configs(v.dtype, shared["K"], exact), run))
         ctx.save_for_backward(q, k, v, beta, mask, first, mu, rho, lse)
         ctx.causal = causal
         return mu, free
@@ -193,10 +200,13 @@ def common(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, mask: Tensor | None, f
     }  # fmt: skip
 
 
-def forward_configs(dtype: torch.dtype, K: int, D: int, exact: bool) -> list[Config]:
+def forward_configs(dtype: torch.dtype, K: int, exact: bool) -> list[Config]:
     """Found by compiling ahead of time: no spills; the shape that keeps most rows is first."""
+    if exact and target() in ("sm_100", "gfx942"):
+        return [Config.of(warps=8 if target() == "sm_100" else 4, stages=1, M=16, N=16)]
     if exact or dtype == torch.float32:
         return [Config.of(warps=4, stages=1, M=32, N=32)]
     if target() == "gfx942":
         return [Config.of(warps=4, stages=1, M=64, N=32)]
-    return [Config.of(warps=8, stages=2, M=128, N=64), Config.of(warps=4, stages=2, M=64, N=64)]
+    N = 64 if K <= 64 else 32
+    return [Config.of(warps=8, stages=2, M=128, N=N), Config.of(warps=4, stages=2, M=64, N=N)]

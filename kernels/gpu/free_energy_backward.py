@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kernels.exponentials import RANGE, SMALL_BETA, SMALL_RANGE
 from kernels.gpu.elementary import expm1, posterior
-from kernels.gpu.launch import Config, blocks, launch
+from kernels.gpu.launch import Config, blocks, launch, target
 from kernels.gpu.tiles import carried, column, row, store_tile, tile
 
 FAR = tl.constexpr(40.0)
@@ -101,7 +101,7 @@ def queries_kernel(
     lse_M, d_mu_M, d_free_M = (tl.load(lse + at, mask=inside, other=0.0), tl.load(d_mu + at, mask=inside, other=0.0),
                                tl.load(d_free + at, mask=inside, other=0.0))  # fmt: skip
     total = tl.zeros([M, K], tl.float32)
-    for begin in range(0, stop if CAUSAL else tokens, N):
+    for begin in tl.range(0, stop if CAUSAL else tokens, N, disable_licm=True):
         keys = begin + tl.arange(0, N)
         there = keys < tokens
         if MASKED:
@@ -147,7 +147,7 @@ def keys_kernel(
     value = tl.where(there[:, None], tile(v + of_keys * VALUE, keys, heads * VALUE, tokens, VALUE, D), 0.0)
     u = value.to(tl.float32) * beta_D[None, :]
     to_key, to_mean, to_u = tl.zeros([N, K], tl.float32), tl.zeros([N, D], tl.float32), tl.zeros([N, D], tl.float32)
-    for start in range(lowest, highest, M):
+    for start in tl.range(lowest, highest, M, disable_licm=True):
         here = start + tl.arange(0, M)
         inside = here < rows
         at = of_rows + here * heads
@@ -192,17 +192,28 @@ def gradients(
     d_free = torch.where(small, -z * torch.expm1(-rho.clamp(-2 * SMALL_RANGE, 2 * SMALL_RANGE)), z).sum(-1)
     bounded_z = z * torch.exp(-rho.clamp(-RANGE, RANGE))
     g_q, g_k, g_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    batch_heads, config = q.shape[0] * q.shape[2], backward_config(exact=False)
-    g_beta = beta.new_empty(q.shape[0], blocks(k.shape[1], config["N"]), *beta.shape)
+    batch_heads = q.shape[0] * q.shape[2]
+    g_beta = beta.new_empty(q.shape[0], blocks(k.shape[1], keys_config(v.dtype, False)["N"]), *beta.shape)
     for exact in (False, True):
-        config = backward_config(exact)
         given = dict(shared, g_mu=grad_mu, z=z if exact else bounded_z, rho=rho, lse=lse, d_mu=d_mu, d_free=d_free, EXACT=exact)
+        config = queries_config(v.dtype, exact)
         launch(queries_kernel, (blocks(q.shape[1], config["M"]), batch_heads), config, **given, g_q=g_q)
-        launch(keys_kernel, (g_beta.shape[1], batch_heads), config, **given, g_k=g_k, g_v=g_v, g_beta=g_beta)
+        launch(keys_kernel, (g_beta.shape[1], batch_heads), keys_config(v.dtype, exact), **given, g_k=g_k, g_v=g_v, g_beta=g_beta)
     to_beta = g_beta.sum((0, 1)) - (z * (rho / beta)).sum((0, 1))
     return g_q, g_k, g_v, to_beta
 
 
-def backward_config(exact: bool) -> Config:
-    """Small tiles: five products' operands and three sums live at once. Blocks of keys are of one size, since the two variants add up."""
+def queries_config(dtype: torch.dtype, exact: bool) -> Config:
+    """Small tiles: five products' operands and three sums live at once. Found by compiling ahead of time: no spills."""
+    if target() == "gfx942":
+        return Config.of(warps=4, stages=1, M=16, N=16) if exact else Config.of(warps=4, stages=1, M=32, N=32)
+    return Config.of(warps=8 if exact or dtype == torch.float32 else 4, stages=1, M=32, N=32)
+
+
+def keys_config(dtype: torch.dtype, exact: bool) -> Config:
+    """Blocks of keys are of one size in both variants, since they add up."""
+    if target() == "gfx942":
+        return Config.of(warps=4, stages=1, M=16, N=16)
+    if dtype == torch.float32 or target() == "sm_100":
+        return Config.of(warps=8 if exact and dtype == torch.float32 else 4, stages=1, M=16, N=16)
     return Config.of(warps=8 if exact else 4, stages=1, M=32, N=32)

@@ -21,12 +21,15 @@ from torch.autograd.function import once_differentiable
 
 from kernels.gpu.hyper_backward import backward_kernel
 from kernels.gpu.hyper_block import by_key, by_lag, mixed, mixed_scores, narrow_scores, softplus, write_products
-from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch, padded
+from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch, padded, target
 from kernels.gpu.tiles import store_tile, tile
 
 PROGRAMS = 264  # at once: two on each multiprocessor of an H100; more heads and sequences than that take one each
 WIDEST = 128
-CONFIG = Config.of(warps=4, stages=1, R=32, N=32)
+ROWS = 16
+FORWARD = Config.of(warps=4, stages=1, R=ROWS, N=16)  # found by compiling ahead of time: no spills
+BACKWARD = Config.of(warps=8, stages=1, R=ROWS, N=16)
+BACKWARD_ON_AMD = Config.of(warps=4, stages=1, R=ROWS, N=16)
 
 
 @triton.jit
@@ -41,7 +44,7 @@ def forward_kernel(
     first, second, diagonal = first + h * L * RANK, second + h * L * RANK, diagonal + h * L
     control = control + hb * T * RANK
     v = v + hb * T * VALUE
-    for block in range(tl.program_id(0), tl.cdiv(T, R), tl.num_programs(0)):
+    for block in tl.range(tl.program_id(0), tl.cdiv(T, R), tl.num_programs(0), disable_licm=True):
         start = block * R
         here = start + tl.arange(0, R)
         stop = tl.minimum(start + R, T)
@@ -59,7 +62,7 @@ def forward_kernel(
                 narrow1 *= tile(control + all_hb * T * RANK, here, RANK, T, RANK, P)
         squares = tl.zeros([R], tl.float32)
         last: tl.constexpr = SETS if BEFORE else 0  # the mixing behind the activation
-        for begin in range(0, stop, N):
+        for begin in tl.range(0, stop, N, disable_licm=True):
             lags = begin + tl.arange(0, N)
             at, seen = by_lag(room, lags, here, T, R)
             _, gate = mixed_scores(room, 0, narrow0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION)
@@ -74,7 +77,7 @@ def forward_kernel(
         tl.debug_barrier()
         if BEHIND:
             behind *= tile(control + last * all_hb * T * RANK, here, RANK, T, RANK, P)
-            for begin in range(0, stop, N):
+            for begin in tl.range(0, stop, N, disable_licm=True):
                 lags = begin + tl.arange(0, N)
                 at, seen = by_lag(room, lags, here, T, R)
                 active = tl.load(at, mask=seen, other=0.0)
@@ -82,7 +85,7 @@ def forward_kernel(
                 tl.store(at, weights, mask=seen)
             tl.debug_barrier()
         read = tl.zeros([R, D], tl.float32)
-        for begin in range(0, stop, N):
+        for begin in tl.range(0, stop, N, disable_licm=True):
             keys = begin + tl.arange(0, N)
             at, seen = by_key(room, keys, here, T, R)
             read = tl.dot(tl.load(at, mask=seen, other=0.0), tile(v, keys, VALUE, T, VALUE, D), read, input_precision=PRECISION)
@@ -126,8 +129,8 @@ class _LagMix(torch.autograd.Function):
         shared, grid = _common(tensors, before, behind)
         v = shared["v"]
         out, inverse = torch.empty_like(v), v.new_empty(v.shape[:3])
-        scratch = v.new_empty(grid[0] * grid[1], shared["SETS"], CONFIG["R"], v.shape[2])
-        launch(forward_kernel, grid, CONFIG, **shared, out=out, inverse=inverse, scratch=scratch, eps=eps)
+        scratch = v.new_empty(grid[0] * grid[1], shared["SETS"], ROWS, v.shape[2])
+        launch(forward_kernel, grid, FORWARD, **shared, out=out, inverse=inverse, scratch=scratch, eps=eps)
         ctx.save_for_backward(*tensors, out, inverse)
         ctx.has = before, behind
         return out
@@ -141,13 +144,14 @@ class _LagMix(torch.autograd.Function):
         programs, mixings = grid[0] * grid[1], first.shape[0]
         raw = (grad * inverse[..., None]).contiguous()
         pull = (grad * out).sum(-1).mul_(inverse).mul_(inverse)
-        scratch = v.new_empty(programs, shared["SETS"] + 2, CONFIG["R"], v.shape[2])
+        scratch = v.new_empty(programs, shared["SETS"] + 2, ROWS, v.shape[2])
         parts = v.shape[0], v.shape[1], grid[0]
         g_k, g_v = v.new_zeros(*parts, q.shape[0], *k.shape[3:]), v.new_zeros(*parts, *v.shape[2:])
         g_first, g_second, g_diagonal = (v.new_zeros(*parts, mixings, *x.shape[2:]) for x in (first, second, diagonal))
         g_q, g_control = torch.empty_like(q), torch.zeros_like(control)
         made = {"g_q": g_q, "g_k": g_k, "g_v": g_v, "g_first": g_first, "g_second": g_second, "g_diagonal": g_diagonal}
-        launch(backward_kernel, grid, CONFIG, **shared, **made, g_control=g_control, raw=raw, pull=pull, scratch=scratch, MIXINGS=mixings)
+        config = BACKWARD_ON_AMD if target() == "gfx942" else BACKWARD
+        launch(backward_kernel, grid, config, **shared, **made, g_control=g_control, raw=raw, pull=pull, scratch=scratch, MIXINGS=mixings)
         of_tables = [g.sum((1, 2)).transpose(0, 1) for g in (g_first, g_second, g_diagonal)]
         return g_q, g_k.sum(2).permute(2, 0, 1, 3, 4), g_v.sum(2), *of_tables, g_control, None, None, None
 
@@ -162,4 +166,4 @@ def _common(tensors: Sequence[Tensor], before: bool, behind: bool) -> tuple[dict
         "K": padded(q.shape[-1]), "D": padded(value), "P": padded(first.shape[-1]),
         "SETS": q.shape[0], "BEFORE": before, "BEHIND": behind, "PRECISION": dot_precision(v.dtype),
     }  # fmt: skip
-    return shared, (max(1, min(blocks(T, CONFIG["R"]), PROGRAMS // (H * B))), H * B)
+    return shared, (max(1, min(blocks(T, ROWS), PROGRAMS // (H * B))), H * B)

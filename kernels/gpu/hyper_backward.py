@@ -47,7 +47,7 @@ def backward_kernel(
     v, raw = v + hb * T * VALUE, raw + hb * T * VALUE
     last: tl.constexpr = SETS if BEFORE else 0
     of_last, one_table = last * H * L * RANK, L * RANK
-    for block in range(tl.program_id(0), tl.cdiv(T, R), tl.num_programs(0)):
+    for block in tl.range(tl.program_id(0), tl.cdiv(T, R), tl.num_programs(0), disable_licm=True):
         start = block * R
         here = start + tl.arange(0, R)
         stop = tl.minimum(start + R, T)
@@ -69,7 +69,7 @@ def backward_kernel(
                 low1 = narrow_scores(room + R * T, 1, first, here, stop, T, L, H, RANK, P, R, N, PRECISION)
         if BEHIND:
             control2 = tile(control + last * all_hb * T * RANK, here, RANK, T, RANK, P)
-            for begin in range(0, stop, N):
+            for begin in tl.range(0, stop, N, disable_licm=True):
                 lags = begin + tl.arange(0, N)
                 at, seen = by_lag(grads, lags, here, T, R)
                 _, gate = mixed_scores(room, 0, low0 * control0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION)
@@ -83,7 +83,7 @@ def backward_kernel(
                 g = tl.load(at, mask=seen, other=0.0)
                 up2 = tl.dot(g, tile(second + of_last, lags, RANK, L, RANK, P), up2, input_precision=PRECISION)
             store_tile(g_control + last * all_hb * T * RANK, here, RANK, T, up2 * low2, RANK, P)
-        for begin in range(0, stop, N):
+        for begin in tl.range(0, stop, N, disable_licm=True):
             lags = begin + tl.arange(0, N)
             at, seen = by_lag(grads, lags, here, T, R)
             to_weights, _ = by_lag(weights, lags, here, T, R)
@@ -98,13 +98,13 @@ def backward_kernel(
                 active = mixed(active, low2 * control2, second + of_last, diagonal + last * H * L, lags, seen, L, RANK, P, PRECISION)
             tl.store(to_weights, active, mask=seen)
         tl.debug_barrier()
-        for begin in range(0, stop, N):
+        for begin in tl.range(0, stop, N, disable_licm=True):
             keys = begin + tl.arange(0, N)
             at, seen = by_key(weights, keys, here, T, R)
             w = tl.load(at, mask=seen, other=0.0)
             add_tile(g_v, keys, VALUE, T, tl.dot(tl.trans(w), raw_RD, input_precision=PRECISION), VALUE, D)
         tl.debug_barrier()
-        for begin in range(0, stop, N):
+        for begin in tl.range(0, stop, N, disable_licm=True):
             lags = begin + tl.arange(0, N)
             at, seen = by_lag(grads, lags, here, T, R)
             to_scale, _ = by_lag(weights, lags, here, T, R)
@@ -136,7 +136,7 @@ def backward_kernel(
             store_tile(g_control, here, RANK, T, up0 * low0, RANK, P)
             if SETS == 2:
                 store_tile(g_control + all_hb * T * RANK, here, RANK, T, up1 * low1, RANK, P)
-            for begin in range(0, stop, N):
+            for begin in tl.range(0, stop, N, disable_licm=True):
                 lags = begin + tl.arange(0, N)
                 from0, seen = by_lag(room, lags, here, T, R)
                 at, _ = by_lag(grads, lags, here, T, R)
@@ -155,7 +155,7 @@ def backward_kernel(
         for s in tl.static_range(SETS):
             of_set = (s * all_hb + hb) * T * KEY
             query, to_query = tile(q + of_set, here, KEY, T, KEY, K), tl.zeros([R, K], tl.float32)
-            for begin in range(0, stop, N):
+            for begin in tl.range(0, stop, N, disable_licm=True):
                 keys = begin + tl.arange(0, N)
                 at, seen = by_key(grads + s * R * T, keys, here, T, R)
                 g = tl.load(at, mask=seen, other=0.0)

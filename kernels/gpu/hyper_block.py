@@ -40,7 +40,7 @@ def write_products(
     WIDTH: tl.constexpr, PADDED: tl.constexpr, R: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """`left · right_i` of the visible keys; right is `[T, WIDTH]`."""
-    for i in range(begin, stop, N):
+    for i in tl.range(begin, stop, N, disable_licm=True):
         keys = i + tl.arange(0, N)
         at, seen = by_key(room, keys, here, T, R)
         product = tl.dot(left, tl.trans(tile(right, keys, WIDTH, T, WIDTH, PADDED)), input_precision=PRECISION)
@@ -75,7 +75,7 @@ def narrow_scores(
 ):  # fmt: skip
     """y·first `[R, P]`."""
     low = tl.zeros([R, P], tl.float32)
-    for begin in range(0, stop, N):
+    for begin in tl.range(0, stop, N, disable_licm=True):
         lags = begin + tl.arange(0, N)
         at, seen = by_lag(room, lags, here, T, R)
         table = tile(first + which * H * L * RANK, lags, RANK, L, RANK, P)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 Target = Literal["sm_80", "sm_90", "sm_100", "gfx942"]
 
@@ -113,6 +114,14 @@ def padded(width: int) -> int:
 
 def blocks(count: int, size: int) -> int:
     return -(-count // size)
+
+
+def split(x_Hw: Tensor, pieces: int, fill: float = 0.0) -> Tensor:
+    """Heads' channels in equal pieces, each a head: `[…, H, w]` to `[…, H·pieces, ⌈w/pieces⌉]`."""
+    if pieces == 1:
+        return x_Hw
+    spare = -x_Hw.shape[-1] % pieces
+    return pad(x_Hw, (0, spare), value=fill).unflatten(-1, (pieces, -1)).flatten(-3, -2)
 
 
 def contiguous(*tensors: Tensor) -> tuple[Tensor, ...]:

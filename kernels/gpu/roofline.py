@@ -66,15 +66,17 @@ def _free_energy() -> list[Work]:
 
 
 def _linear() -> list[Work]:
-    """fp32, no decay, chunks of 64, over `[v, w, 1]` in blocks of 32 channels: each forms the scores again."""
-    width, chunk = 2 * D + 1, 64
-    parts, heads = -(-width // 32), B * T * H
+    """fp32, no decay, chunks of 16, over `[v, w, 1]` in blocks of 32 channels, for 32 key channels at a time: each forms the scores again,
+    and values and results exist once for every piece of the keys."""
+    width, chunk, piece = 2 * D + 1, 16, 32
+    parts, pieces, heads = -(-width // 32), K // piece, B * T * H
+    copies = 2 * (1 + pieces) * width  # values repeated, results added up
     forward = {
-        "tf32x3 products": heads * (parts * 2 * chunk * K + 2 * chunk * width + 4 * K * width),
-        "memory": 4 * heads * (2 * K + 2 * width),
+        "tf32x3 products": heads * pieces * (parts * 2 * chunk * piece + 2 * chunk * width + 4 * piece * width),
+        "memory": 4 * heads * (2 * K + 2 * pieces * width + copies),
     }
-    products = heads * (parts * 6 * chunk * K + 6 * chunk * width + 10 * K * width)
-    backward = {"tf32x3 products": products, "memory": 4 * heads * (3 * K + 5 * width + 4 * parts * K)}
+    products = heads * pieces * (parts * 6 * chunk * piece + 6 * chunk * width + 10 * piece * width)
+    backward = {"tf32x3 products": products, "memory": 4 * heads * (3 * K + 5 * pieces * width + 4 * parts * K + copies)}
     return [Work("linear, fp32, keys 64, reads of 65", part, work) for part, work in (("forward", forward), ("backward", backward))]
 
 
@@ -96,16 +98,23 @@ def _scan() -> list[Work]:
 
 
 def _hyper() -> list[Work]:
-    """HyperGLU, fp32: scores through the L2 cache. A mixing is two products of rank r; backward forms it three times and adds four."""
+    """HyperGLU, fp32: scores through the L2 cache, and keys, values and tables for each block of 16 rows. A mixing is two products of
+    rank r; backward forms it three times and adds four."""
+    rows = 16
     pairs, kept = B * H * T * T / 2, 4 * B * T * H * (2 * 2 * K + 2 * D)
     forward = {
         "tf32x3 products": pairs * (2 * 2 * K + 2 * D + 3 * 4 * RANK),
         "exponentials": 2 * pairs,
-        "L2": 4 * pairs * 10,
+        "L2": 4 * pairs * (10 + (2 * K + D + 6 * RANK) / rows),
         "memory": kept,
     }
     products = pairs * (2 * 2 * 3 * K + 4 * D + 3 * (3 * 4 + 8) * RANK)
-    backward = {"tf32x3 products": products, "exponentials": 7 * pairs, "L2": 4 * pairs * 26, "memory": 3 * kept}
+    backward = {
+        "tf32x3 products": products,
+        "exponentials": 7 * pairs,
+        "L2": 4 * pairs * (26 + (8 * K + 3 * D + 29 * RANK) / rows),
+        "memory": 3 * kept,
+    }
     return [Work("hyper, HyperGLU, rank 16", part, work) for part, work in (("forward", forward), ("backward", backward))]
 
 

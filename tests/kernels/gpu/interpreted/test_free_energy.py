@@ -99,7 +99,7 @@ def test_heads_and_sequences_are_told_apart() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("key", "value", "size"), [(16, 3, 1.0), (5, 20, 1.0), (5, 20, 60.0)])
+@pytest.mark.parametrize(("key", "value", "size"), [(16, 3, 1.0), (5, 20, 1.0), (5, 20, 60.0), (5, 67, 1.0)])
 def test_widths_need_not_be_powers_of_two(key: int, value: int, size: float) -> None:
     assert_right(*problem(20, key, value, size), betas(0.7, value), True)
 

@@ -75,6 +75,16 @@ def test_decayed_sums_are_the_recurrence(kind: str, tokens: int, strength: float
     assert_same(decayed_sums, decayed_by_loop, (q, k, v, decay_of(kind, tokens, strength)))
 
 
+@slow
+@pytest.mark.parametrize("kind", ["none", "a head", "a channel"])
+def test_wide_keys_are_summed_in_pieces(kind: str) -> None:
+    q, k, v = (normal(2, 5, 2, w, seed=i) for i, w in enumerate((67, 67, 3)))
+    decay = decay_of(kind, 5, 0.1)
+    if decay is not None and kind == "a channel":
+        decay = decay.repeat(1, 1, 1, 17)[..., :67]
+    assert_same(decayed_sums, decayed_by_loop, (q, k, v, decay))
+
+
 def cut(decay: Tensor | None) -> Tensor | None:
     return None if decay is None else decay[:1, :, :1]
 
