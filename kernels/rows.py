@@ -23,7 +23,7 @@ def rms_norm(x: Tensor, gain_D: Tensor, eps: float) -> Tensor:
 
 def swiglu(x: Tensor, up_2FD: Tensor, down_DF: Tensor) -> Tensor:
     """`[…, D]` → `[…, D]`."""
-    if x.numel() and not torch.is_autocast_enabled(x.device.type) and multiplies(x, up_2FD, down_DF):
+    if x.numel() and multiplies(x, up_2FD, down_DF) and not torch.is_autocast_enabled("cpu"):
         out: Tensor = cpu.SwiGlu.apply(x, up_2FD, down_DF)
         return out
     gate, up = F.linear(x, up_2FD).chunk(2, dim=-1)
