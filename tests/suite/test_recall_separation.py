@@ -33,3 +33,9 @@ def test_weights_that_ignore_the_query_recall_less_than_half(mixer):
     """One value in four is what naming any value of the sequence gives."""
     accuracy, _ = accuracies(mixer, "mqar")
     assert 0.2 < accuracy < 0.5
+
+
+def test_weights_that_ignore_the_query_recall_less_than_half_in_context():
+    """One in three is what naming a value that stands in the sequence gives; keys differ in how often they stood there."""
+    accuracy, _ = accuracies("query-free", "mad-in-context")
+    assert 0.2 < accuracy < 0.5
