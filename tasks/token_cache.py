@@ -30,8 +30,8 @@ FORMAT = 1
 STATE, LOCK = "state.json", "lock"
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 COMMIT_BYTES = 64 * 2**20  # of text between two commits
-DROP_BYTES = 16 * 2**20  # of the map that may be resident before it is dropped
-NEIGHBOURS = 64 * 2**10  # bytes that the system maps around one that is touched
+DROP_BYTES = 32 * 2**20  # of the map that may be resident before it is dropped
+NEIGHBOURS = 2 * 2**20  # bytes that the system may map around one that is touched
 CHUNK = 2 * 2**20  # tokens read at once
 
 
@@ -83,7 +83,7 @@ class TokenFile:
         for row, start in enumerate(starts.tolist()):
             piece = self._map[start : start + width]
             made[row, : len(piece)] = piece
-        self._drop(len(starts) * (width * self._map.itemsize + 2 * NEIGHBOURS))
+            self._drop(width * self._map.itemsize + NEIGHBOURS)
         return made
 
     def digest(self, tokens: int, update: Callable[[bytes], None]) -> None:
