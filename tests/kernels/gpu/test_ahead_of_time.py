@@ -1,0 +1,74 @@
+"""Every Triton kernel compiles for the GPUs that the project names: nothing spills, shared memory suffices, products use tensor cores.
+
+One call a kernel is compiled here; the documented table has more of them.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton is there on Linux only")
+
+from kernels.gpu import aot
+
+SHARED = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}  # a block's most, from the vendors' documentation
+REGISTERS = {"sm_80": 255, "sm_90": 255, "sm_100": 255, "gfx942": 512}  # a thread's most
+CALLS = {
+    "free_energy bf16, keys 64, values 32": 6,
+    "linear, a decay a head": 3,
+    "linear_exact, a decay a channel": 3,
+    "selective, 16 states, 3 inputs": 2,
+    "scan": 2,
+    "hyper, HyperMLP, rank 16": 2,
+}
+SCALAR = ("linear_exact", "selective", "scan")  # they go through the tokens without products of matrices
+DOCUMENT = Path(__file__).parents[3] / "docs" / "kernels.md"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", aot.TARGETS)
+@pytest.mark.parametrize("call", CALLS)
+def test_a_kernel_fits_its_target(call: str, target: aot.Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    found = aot.resources(call, target)
+    assert len(found) == CALLS[call], "forward and backward, in each variant"
+    for r in found:
+        assert r.stack == 0, f"{r.kernel} spills {r.stack} bytes"
+        assert 0 < r.registers <= REGISTERS[target]
+        assert r.shared <= SHARED[target], f"{r.kernel} takes {r.shared} bytes of shared memory"
+        assert r.products == (not call.startswith(SCALAR))
+        assert r.tensor_cores == r.products, f"{r.kernel} multiplies without tensor cores"
+
+
+def test_the_calls_start_every_kernel() -> None:
+    """Each kernel of the folder is one that some call starts."""
+    written = {
+        (path.stem, name)
+        for path in Path(aot.__file__).parent.glob("*.py")
+        for name in re.findall(r"^@triton\.jit\ndef (\w+_kernel)\(", path.read_text("utf-8"), re.M)
+    }
+    started = set()
+    for call in CALLS:
+        with aot.recording("sm_90") as launches:
+            aot.CALLS[call]()
+        started |= {(launch.kernel.__module__.rpartition(".")[2], launch.kernel.__name__) for launch in launches}
+    assert started == written
+    assert len(written) >= 12
+
+
+def test_a_spill_too_much_memory_and_scalar_products_are_told() -> None:
+    fine = aot.Resources("k", "gfx942", "M=64", 4, 100, 0, 65_536, True, True)
+    assert fine.complaints() == []
+    bad = aot.Resources("k", "gfx942", "M=64", 4, 100, 8, 65_537, True, False)
+    assert [c.split()[0] for c in bad.complaints()] == ["8", "65537", "products"]
+    assert "**stack 8**" in aot.table([bad])
+
+
+def test_the_documented_table_names_every_kernel() -> None:
+    table = DOCUMENT.read_text("utf-8").partition(aot.BEGIN)[2].partition(aot.END)[0]
+    for call in aot.CALLS:
+        rows = [line for line in table.splitlines() if line.startswith(f"| {call}: ")]
+        assert len(rows) >= 2, f"docs/kernels.md lacks {call}; run: python -m kernels.gpu.aot --write docs/kernels.md"
