@@ -30,7 +30,7 @@ FORMAT = 1
 STATE, LOCK = "state.json", "lock"
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 COMMIT_BYTES = 64 * 2**20  # of text between two commits
-DROP_BYTES = 32 * 2**20  # of the map that may be resident before it is dropped
+DROP_BYTES = 8 * 2**20  # of the map that may be resident before it is dropped
 NEIGHBOURS = 2 * 2**20  # bytes that the system may map around one that is touched
 CHUNK = 2 * 2**20  # tokens read at once
 
