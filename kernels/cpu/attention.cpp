@@ -51,8 +51,7 @@ void attention(const S* q, const S* k, const S* v, S* out, S* lse, double scale,
         for (long i = 0; i < m; ++i) {
           S *s = scores.data() + i * n, *o = out + head.out(first + i), added = 0;
           long count = head.seen(first + i, start, n);
-          S highest = start ? top[i] : s[0];  // every row sees the first key
-          for (long j = 0; j < count; ++j) highest = std::max(highest, s[j]);
+          S highest = largest(s, count, start ? top[i] : s[0]);  // every row sees the first key
           for (long j = 0; j < count; ++j) {
             s[j] = exponential(s[j] - highest);
             added += s[j];

@@ -9,6 +9,20 @@ S exponential(S x) {
   return x < S(-80) ? S(0) : std::exp(std::max(x, S(-80)));
 }
 
+// The largest of n numbers and `from`, in lanes that compilers keep apart; what is not a number is passed over.
+template <class S>
+S largest(const S* x, long n, S from) {
+  constexpr long LANES = 16;
+  S lanes[LANES];
+  std::fill(lanes, lanes + LANES, from);
+  long j = 0;
+  for (; j + LANES <= n; j += LANES)
+    for (long l = 0; l < LANES; ++l) lanes[l] = x[j + l] > lanes[l] ? x[j + l] : lanes[l];
+  for (; j < n; ++j) lanes[0] = x[j] > lanes[0] ? x[j] : lanes[0];
+  for (long l = 1; l < LANES; ++l) lanes[0] = lanes[l] > lanes[0] ? lanes[l] : lanes[0];
+  return lanes[0];
+}
+
 // e^-|x|: what softplus and the logistic function are made of. Exponents stop where denormals would begin to cost.
 template <class S>
 S decay(S x) {

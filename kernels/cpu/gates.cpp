@@ -29,8 +29,7 @@ void gated_mix(const S* mu, const S* F, const S* a, const S* b, S* y, double eps
     long at = head * d;
     for (long i = at; i < at + d; ++i) y[i] = softplus(b[i], decay(b[i]));
     S inverse = inverse_rms(y + at, d, eps);
-    // clamps may swallow what is not a number: the last term brings it back, and is nothing otherwise
-    for (long i = at; i < at + d; ++i) y[i] = y[i] * inverse * (mu[i] + logistic(a[i]) * (F[i] - mu[i])) + S(1e-30) * (a[i] + b[i]);
+    for (long i = at; i < at + d; ++i) y[i] *= inverse * (mu[i] + logistic(a[i]) * (F[i] - mu[i]));
   });
 }
 

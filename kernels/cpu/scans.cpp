@@ -1,11 +1,12 @@
 // Scans along the tokens, for kernels/cpu/__init__.py. Plain C++ on raw pointers: it compiles in seconds and needs no headers of PyTorch.
 //
 // Channels are independent, so work goes in blocks of at most W of them, whose state stays in registers and the first cache.
-// Sums that grow with the length are kept in double. Nothing here relies on infinities or NaN (it is compiled with -ffast-math).
+// Sums that grow with the length are kept in double. Nothing here relies on infinities.
 #include <algorithm>
 #include <cmath>
 
 #include "buffer.h"
+#include "elementary.h"
 #include "parallel.h"
 
 namespace {
@@ -137,7 +138,7 @@ struct Selective {
       for (long n = 0; n < N; ++n) {
         S *keep = decay(t - first, n), weight = b[(batch * T + t) * N + n];
         const S* an = a + n * E + from;
-        for (long i = 0; i < w; ++i) keep[i] = std::exp(std::max(dt[i] * an[i], S(-80)));  // further down are denormals, and slow
+        for (long i = 0; i < w; ++i) keep[i] = exponential(dt[i] * an[i]);
         for (long copy = 0; copy < copies; ++copy) {
           const S *before = t == first ? begin(copy, n) : state(t - first - 1, copy, n), *vt = v + value(t, copy);
           S* now = state(t - first, copy, n);
