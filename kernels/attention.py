@@ -39,7 +39,7 @@ def softmax_read(
 
 def compiled(q_BSHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor) -> bool:
     """Whether the compiled form reads these; under autocast SDPA chooses the precision."""
-    return not torch.is_autocast_enabled("cpu") and min(q_BSHk.numel(), v_BTHw.numel()) > 0 and multiplies(q_BSHk, k_BTHk, v_BTHw)
+    return not torch.is_autocast_enabled("cpu") and multiplies("BSHk BTHk BTHw", q_BSHk, k_BTHk, v_BTHw)
 
 
 def mask_scores(q_BSHk: Tensor, k_BTHk: Tensor, mask_BT: Tensor, scale: float) -> tuple[Tensor, Tensor]:

@@ -46,7 +46,7 @@ def channelwise_read(k_BTE: Tensor, v_BTcE: Tensor) -> Tensor:
 
 @full_precision
 def _read(k_BTE: Tensor, v_BTcE: Tensor) -> Tensor:
-    if takes(k_BTE, v_BTcE):
+    if takes("BTE BTcE", k_BTE, v_BTcE):
         out: Tensor = cpu.ChannelwiseRead.apply(k_BTE, v_BTcE)
         return out
     return _by_pytorch(k_BTE, v_BTcE)

@@ -97,6 +97,7 @@ def _one_pass(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, causal: bool, sc
         return one_pass(lambda x: softmax_read(q, k, x, causal, scale=scale), v, beta_Hd)
     if _compiled(q, k, v, beta_Hd):
         return FreeEnergy.apply(q, k, v, beta_Hd, causal, scale, (SMALL_BETA, RANGE, SMALL_RANGE))
+    q, k = q.contiguous(), k.contiguous()  # the flash operation, called directly, reads other strides wrongly
     extra = 2 * v.shape[-1] - q.shape[-1]
     if extra > 0:  # zero channels leave the scores as they are and keep the flash pass
         q, k = pad(q, (0, extra)), pad(k, (0, extra))
@@ -106,7 +107,7 @@ def _one_pass(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, causal: bool, sc
 
 def _compiled(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor) -> bool:
     """Whether the compiled pass takes these. It cuts values out of range off, so it serves the rows before them too."""
-    return compiled(q, k, v) and beta_Hd.dtype == v.dtype
+    return compiled(q, k, v) and beta_Hd.dtype == v.dtype and beta_Hd.shape == v.shape[2:]
 
 
 class _OnePass(torch.autograd.Function):

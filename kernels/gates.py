@@ -23,7 +23,7 @@ def rms(x: Tensor) -> Tensor:
 
 
 def gated_mix(mu: Tensor, F: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    if mu.numel() and takes(mu, F, a, b):
+    if mu.shape == F.shape == a.shape == b.shape and takes("*d *d *d *d", mu, F, a, b):
         mixed: Tensor = GatedMix.apply(mu, F, a, b, EPS)
         return mixed
     one_dtype = mu.dtype == F.dtype == a.dtype == b.dtype and mu.dtype in (torch.float32, torch.float64)
@@ -36,7 +36,7 @@ def gated_mix(mu: Tensor, F: Tensor, a: Tensor, b: Tensor) -> Tensor:
 class _GatedMix(torch.autograd.Function):
     @staticmethod
     def forward(ctx, mu, F, a, b):  # type: ignore[no-untyped-def]
-        saved = [torch.empty(mu.shape, dtype=mu.dtype) for _ in range(3)]  # the result, λ, softplus(b)
+        saved = [mu.new_empty(mu.shape) for _ in range(3)]  # the result, λ, softplus(b)
         inputs, rows_of = [_rows(x) for x in (mu, F, a, b)], [_rows(x) for x in saved]
         buffers = _Buffers(rows_of[0], 1)
         for rows in buffers.blocks:
@@ -52,7 +52,7 @@ class _GatedMix(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         inputs = [_rows(x) for x in ctx.saved_tensors]
-        outs = [torch.empty(grad.shape, dtype=grad.dtype) for _ in inputs]
+        outs = [grad.new_empty(grad.shape) for _ in inputs]
         grads, grad = [_rows(x) for x in outs], _rows(grad)
         buffers = _Buffers(grad, 3)
         for rows in buffers.blocks:

@@ -85,7 +85,7 @@ def lag_mix(
     """`[H, B, T, w]`, computed in fp32, or fp64 where v is. The leading 1 or 2 of q and k are score sets (gate, scale), each with a mixing
     `before` or None. Queries and controls may be those of the last positions only: as many rows come back.
 
-    mask_BT: True at keys that count. Sequences longer than `layout.length` are the caller's to refuse.
+    mask_BT: True at keys that count. Raises ValueError for sequences longer than `layout.length`.
     """
     dtype = torch.float64 if v_HBTw.dtype == torch.float64 else torch.float32
     mixings = [None if m is None else LagMixing(*(t.to(dtype) for t in m)) for m in (*before, behind)]
@@ -117,7 +117,10 @@ def _blockwise(
     there = [m for m in mixings if m is not None]
     flat = [t for m in there for t in m]
     mixed = tuple(m is not None for m in mixings)
-    if multiplies(v, q, k, *flat) and compiled.computes(there):
+    if v.shape[2] > layout.length:
+        raise ValueError(f"{v.shape[2]} tokens, the tables are for at most {layout.length}")
+    shapes = "HBTw sHBSd sHBTd" + " HLr HLr HL HBSr" * len(there)
+    if (mask_BT is None or mask_BT.shape == v.shape[1:3]) and multiplies(shapes, v, q, k, *flat) and compiled.computes(there):
         out: Tensor = compiled.LagMix.apply(compiled.Options(layout, mixed, mask_BT, eps, rows or compiled.ROWS), q, k, v, *flat)
     else:
         out = _LagMix.apply(_Options(layout, mixed, mask_BT, eps, rows or ROWS), *(t.contiguous() for t in (q, k, v, *flat)))

@@ -33,9 +33,8 @@ def decayed_sums(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_decay_BTHc:
     on_gpu = triton_form("linear", v_BTHw, q_BTHk, v_BTHw)
     if on_gpu is not None:
         return attempt("linear", lambda: on_gpu.decayed_sums(*given), lambda: _DecayedSums.apply(*given))
-    one_a_head = log_decay_BTHc is None or log_decay_BTHc.shape[-1] == 1
     tensors = [x for x in given if x is not None]
-    form = DecayedSums if one_a_head and v_BTHw.numel() and q_BTHk.numel() and multiplies(*tensors) else _DecayedSums
+    form = DecayedSums if multiplies("BTHk BTHk BTHw" + " BTH1" * (log_decay_BTHc is not None), *tensors) else _DecayedSums
     out: Tensor = form.apply(*given)
     return out
 

@@ -15,7 +15,7 @@ from kernels.cpu.call import multiplies, takes
 
 def rms_norm(x: Tensor, gain_D: Tensor, eps: float) -> Tensor:
     """Over the last dimension; a gain of another dtype than x is PyTorch's to promote."""
-    if takes(x, gain_D):
+    if takes("*D D", x, gain_D):
         out: Tensor = cpu.RmsNorm.apply(x, gain_D, eps)
         return out
     return F.rms_norm(x, gain_D.shape, gain_D, eps)
@@ -23,7 +23,7 @@ def rms_norm(x: Tensor, gain_D: Tensor, eps: float) -> Tensor:
 
 def swiglu(x: Tensor, up_2FD: Tensor, down_DF: Tensor) -> Tensor:
     """`[…, D]` → `[…, D]`."""
-    if x.numel() and multiplies(x, up_2FD, down_DF) and not torch.is_autocast_enabled("cpu"):
+    if len(up_2FD) == 2 * down_DF.shape[-1] and multiplies("*D UD DF", x, up_2FD, down_DF) and not torch.is_autocast_enabled("cpu"):
         out: Tensor = cpu.SwiGlu.apply(x, up_2FD, down_DF)
         return out
     gate, up = F.linear(x, up_2FD).chunk(2, dim=-1)

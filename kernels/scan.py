@@ -24,7 +24,7 @@ def diagonal_scan(a_BTR: Tensor, x_BTR: Tensor, reverse: bool = False) -> Tensor
     on_gpu = triton_form("scan", x_BTR, x_BTR)
     if on_gpu is not None:
         return attempt("scan", lambda: on_gpu.diagonal_scan(a_BTR, x_BTR, reverse), lambda: _by_pytorch(a_BTR, x_BTR, reverse))
-    if takes(a_BTR, x_BTR):
+    if takes("BTR BTR", a_BTR, x_BTR):
         out: Tensor = cpu.DiagonalScan.apply(a_BTR, x_BTR, reverse)
         return out
     return _by_pytorch(a_BTR, x_BTR, reverse)

@@ -28,7 +28,7 @@ def selective_sums(delta_BTE: Tensor, a_NE: Tensor, b_BTN: Tensor, c_BTN: Tensor
     on_gpu = triton_form("selective", v_BTcE, a_NE, v_BTcE)
     if on_gpu is not None:
         return attempt("selective", lambda: on_gpu.selective_sums(*given), lambda: _SelectiveSums.apply(*given))
-    form = cpu.SelectiveSums if takes(*given) else _SelectiveSums
+    form = cpu.SelectiveSums if takes("BTE NE BTN BTN BTcE", *given) else _SelectiveSums
     out: Tensor = form.apply(*given)
     return out
 

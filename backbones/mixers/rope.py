@@ -30,7 +30,7 @@ def rotate_all(xs_BTHw: tuple[Tensor, ...], offset: int = 0) -> tuple[Tensor, ..
         raise ValueError(f"rotary positions need an even width a head, given {width}")
     wide = tuple(x if x.dtype in (torch.float32, torch.float64) else x.float() for x in xs_BTHw)
     cos, sin = _rows(offset, length, width, wide[0])
-    if takes(*wide, cos, sin):
+    if all(x.shape == first.shape for x in xs_BTHw) and takes("BTHw " * len(wide) + "T1c T1c", *wide, cos, sin):
         return tuple(y.to(first.dtype) for y in Rotate.apply(cos[:, 0], sin[:, 0], *wide))
     if first.device.type == "cpu" and not torch.compiler.is_compiling():
         return tuple(y.to(first.dtype) for y in _Rotate.apply(cos, sin, *wide))
@@ -52,6 +52,7 @@ def _rows(offset: int, length: int, width: int, like: Tensor) -> tuple[Tensor, T
     return cos[offset:end, None], sin[offset:end, None]
 
 
+@torch.inference_mode(False)  # the table is shared: a later training step saves it for backward
 @torch.no_grad()
 def _table(length: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
     frequency = BASE ** (-torch.arange(0, width, 2, dtype=torch.float64, device=like.device) / width)
@@ -81,7 +82,7 @@ class _Rotate(torch.autograd.Function):
 def _multiply(x: Tensor, turn: Tensor) -> Tensor:
     pairs = x.unflatten(-1, (-1, 2))
     if any(stride % 2 for stride in (*pairs.stride()[:-1], pairs.storage_offset())) or pairs.stride(-1) != 1:
-        pairs = pairs.contiguous()
+        pairs = pairs.clone(memory_format=torch.contiguous_format)
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     torch.mul(torch.view_as_complex(pairs), turn, out=torch.view_as_complex(out.unflatten(-1, (-1, 2))))
     return out

@@ -8,23 +8,42 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from kernels.cpu.library import library, products
 
 WORK_A_THREAD = 1 << 17  # numbers: below that a thread costs more than it takes over
+WATCHERS = ("_FlopCounterMode", "ProxyTorchDispatchMode")  # they know PyTorch's own operations only
 NAMES = {torch.float32: "float", torch.float64: "double"}
 
 
-def takes(*tensors: Tensor) -> bool:
-    """Whether the compiled form computes this call: plain tensors of one dtype on a CPU, outside of a graph that is being traced."""
+def takes(shapes: str, *tensors: Tensor) -> bool:
+    """Whether the compiled form computes this call: plain tensors of one dtype on a CPU, none empty, of the shapes it reads without asking
+    ("*D D": a letter is one size wherever it stands, 1 is 1, * any number of dimensions), while nobody traces or counts operations."""
     first = tensors[0]
-    plain = all(type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.dtype == first.dtype for x in tensors)
-    return plain and first.dtype in NAMES and not torch.compiler.is_compiling() and library() is not None
+    plain = all(
+        type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.dtype == first.dtype and x.numel() and not x.is_neg()
+        for x in tensors
+    )
+    seen = torch.compiler.is_compiling() or type(_get_current_dispatch_mode()).__name__ in WATCHERS
+    return plain and first.dtype in NAMES and not seen and _agree(shapes, tensors) and library() is not None
 
 
-def multiplies(*tensors: Tensor) -> bool:
+def multiplies(shapes: str, *tensors: Tensor) -> bool:
     """The same of a form that calls matrix products."""
-    return takes(*tensors) and products() is not None
+    return takes(shapes, *tensors) and products() is not None
+
+
+def _agree(shapes: str, tensors: Sequence[Tensor]) -> bool:
+    sizes = {"1": 1}
+    for pattern, x in zip(shapes.split(), tensors, strict=True):
+        letters = pattern.lstrip("*")
+        if x.dim() < len(letters) or (x.dim() > len(letters) and letters == pattern):
+            return False
+        for letter, size in zip(letters, x.shape[x.dim() - len(letters) :], strict=True):
+            if sizes.setdefault(letter, size) != size:
+                return False
+    return True
 
 
 def in_rows(x_BTHw: Tensor) -> tuple[Tensor, int]:

@@ -65,7 +65,7 @@ def products() -> tuple[ctypes.c_void_p, ...] | None:
 
 
 def _built() -> Path:
-    if os.environ.get("SUITE_COMPILED_KERNELS", "on") == "off":
+    if os.environ.get("SUITE_COMPILED_KERNELS", "on").lower() in ("off", "0", "no", "false"):
         raise UnavailableError("SUITE_COMPILED_KERNELS is off")
     compiler = _compiler()
     target = _folder() / f"kernels-{_key(compiler)}.so"
@@ -86,8 +86,14 @@ def _compiler() -> str:
 
 def _folder() -> Path:
     root = os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(root) if root else Path.home() / ".cache") / "mixer-suite"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder = (Path(root) if root else Path.home() / ".cache") / "mixer-suite"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # no home, or one that can't be written
+        folder = Path(tempfile.gettempdir()) / f"mixer-suite-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():
+            raise UnavailableError(f"no folder to build in ({error})") from None
     return folder
 
 
@@ -106,7 +112,8 @@ def _key(compiler: str) -> str:
 def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     if done.returncode:
-        raise UnavailableError(f"{command[0]} failed: {next(iter(done.stderr.splitlines()), 'no message')}")
+        lines = done.stderr.splitlines() or ["no message"]
+        raise UnavailableError(f"{command[0]} failed: {next((line for line in lines if 'error' in line), lines[-1])}")
 
 
 def _build(compiler: str, target: Path) -> None:

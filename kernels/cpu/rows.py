@@ -54,7 +54,7 @@ class Rotate(torch.autograd.Function):
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
     x, pitch = in_rows(x)
-    y = torch.empty(x.shape, dtype=x.dtype)
+    y = x.new_empty(x.shape)
     call("rotate", [x, cos, sin, y], [*x.shape, pitch, int(back)], x.numel())
     return y
 

@@ -102,7 +102,7 @@ def run_contest(contest: Contest, rounds: int, only: Iterable[str] = ()) -> Outc
         except Exception as error:
             if name == "ours":
                 raise
-            failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
+            failed[name] = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
             del works[name]
     timings = interleaved(works, rounds)
     return Outcome(contest, {name: Measured(name, timings[name], peak_bytes(work)) for name, work in works.items()}, failed)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.mixers.rope import rotate
 from kernels.attention import softmax_read
@@ -84,11 +85,22 @@ def test_a_source_that_does_not_compile_leaves_nothing_behind(
     assert not list(fresh.iterdir())
 
 
-def test_half_precision_mixed_and_meta_tensors_are_pytorchs() -> None:
+def test_what_raw_pointers_would_read_wrongly_is_pytorchs() -> None:
     x = torch.ones(1, 3, 2)
-    assert not takes(x.half(), x.half())
-    assert not takes(x, x.double())
-    assert not takes(x.to("meta"), x.to("meta"))
+    refused: list[tuple[str, tuple[Tensor, ...]]] = [
+        ("ABC ABC", (x.half(), x.half())), ("ABC ABC", (x, x.double())), ("ABC ABC", (x.to("meta"), x.to("meta"))),
+        ("ABC ABC", (x, x[:, :1])), ("AB", (x,)), ("*D D", (x, x[0, 0, :1])), ("ABC AB1", (x, x)), ("ABC", (x[:0],)),
+        ("ABC", (torch._neg_view(x),)),
+    ]  # fmt: skip
+    assert [case for case in refused if takes(*case[:1], *case[1])] == []
+    if library_is_there():
+        assert takes("ABC AB1 *C C", x, x[..., :1], x, x[0, 0])
+        with FlopCounterMode(display=False):
+            assert not takes("ABC", x)
+
+
+def library_is_there() -> bool:
+    return built.library() is not None
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
