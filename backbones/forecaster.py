@@ -20,15 +20,26 @@ def patch_count(look_back: int, patch: int, stride: int) -> int:
 class Forecaster(nn.Module):
     """Windows `[B, N, C]` to forecasts `[B, horizon, C]`. Every channel is a sequence of its own; all share the weights.
 
-    Other kinds of heads give several values a step, `[B, horizon, C, K]`: see `series_outputs`.
+    `head_scale` sizes the fresh head: at 1 the first forecasts scatter about the window's mean as the window does, at 0 they are the mean.
+    Noise of that many weights takes long to unlearn at long horizons. Other kinds of heads give several values a step,
+    `[B, horizon, C, K]`: see `series_outputs`.
     """
 
     constant: Tensor
 
     def __init__(
-        self, trunk: TrunkConfig, look_back: int, horizon: int, channels: int, patch: int, stride: int, kind: HeadKind = "point"
+        self,
+        trunk: TrunkConfig,
+        look_back: int,
+        horizon: int,
+        channels: int,
+        patch: int,
+        stride: int,
+        kind: HeadKind = "point",
+        head_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        self.head_scale = head_scale
         self.kind = kind
         tokens = patch_count(look_back, patch, stride)
         if trunk.length != tokens:
@@ -51,7 +62,7 @@ class Forecaster(nn.Module):
         nn.init.ones_(self.embedding_gain)
         nn.init.zeros_(self.embedding_bias)
         nn.init.normal_(self.embedding.weight, std=1 / math.sqrt(self.patch))
-        nn.init.normal_(self.head.weight, std=1 / math.sqrt(self.head.in_features))
+        nn.init.normal_(self.head.weight, std=self.head_scale / math.sqrt(self.head.in_features))
         nn.init.zeros_(self.embedding.bias)
         nn.init.zeros_(self.head.bias)
         self.trunk.reset_parameters()

@@ -41,7 +41,8 @@ def build_backbone(spec: InputSpec, model: ModelConfig, layers: Sequence[Layer])
         case ImageInput():
             return VisionTransformer(trunk, spec.channels, spec.height, spec.width, spec.patch, spec.classes)
         case SeriesInput():
-            return Forecaster(trunk, spec.look_back, spec.horizon, spec.channels, spec.patch, spec.stride, spec.head)
+            sizes = spec.look_back, spec.horizon, spec.channels, spec.patch, spec.stride
+            return Forecaster(trunk, *sizes, spec.head, model.head_scale)
 
 
 def budget_parameters(backbone: nn.Module) -> int:

@@ -30,6 +30,7 @@ class ModelConfig(Strict):
     drop_path: float = Field(default=0.0, ge=0, lt=1, description="stochastic depth at the last layer")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on what each sublayer adds")
     embedding_std: float = Field(default=0.02, gt=0, description="standard deviation of fresh token embeddings (text and recall)")
+    head_scale: float = Field(default=1.0, ge=0, description="size of a forecaster's fresh head; 0: it begins with the window's mean")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelConfig:

@@ -4,8 +4,8 @@
 // same entry of the tables; from `shift` on and with pitch P - shifted column i is key i. What is no score of a visible key is kept zero.
 #pragma once
 #include <algorithm>
-#include <vector>
 
+#include "buffer.h"
 #include "elementary.h"
 #include "low_rank.h"
 #include "products.h"

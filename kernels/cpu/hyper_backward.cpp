@@ -109,7 +109,7 @@ struct Backward {
   long size = z.room() * z.widest<S>(), four = QUAD * z.widest<S>();
   // a block's: plain scores of each set, later the weights of the read and the second set's gradient; the gradient of the read, later of the
   // first set. Four rows': mixed scores, what becomes of them, weights.
-  std::vector<S> memory = std::vector<S>((z.sets + 1) * size + 5 * four), raw = std::vector<S>(z.rows * z.w), pull = std::vector<S>(z.room());
+  Buffer<S> memory = Buffer<S>((z.sets + 1) * size + 5 * four), raw = Buffer<S>(z.rows * z.w), pull = Buffer<S>(z.room());
 
   S* plain(long set) { return memory.data() + set * size; }
   S* read() { return memory.data() + z.sets * size; }

@@ -30,7 +30,7 @@ void activate(S* gate, const S* scale, long pitch, double eps, S* inverse, long 
 template <class S>
 void one(const Piece<S>& piece, const Sizes& z, double eps, S* out, S* inverse) {
   long size = z.room() * z.widest<S>();
-  std::vector<S> memory(z.sets * size);
+  Buffer<S> memory(z.sets * size);
   S *gate = memory.data(), *scale = z.sets > 1 ? gate + size : nullptr;
   Narrow<S> low;
   for (long start = z.origin(); start < z.T; start += z.rows) {

@@ -310,6 +310,13 @@ def test_the_same_input_gives_the_same_bits_wherever_memory_lies(name):
         assert torch.equal(model(x), first)
 
 
+def test_a_forecaster_whose_head_begins_at_nothing_begins_with_the_mean_of_the_window():
+    model = Forecaster(trunk("softmax", length=10, causal=False), 40, 6, 3, 8, 4, head_scale=0.0).double()
+    model.reset_parameters()
+    x = torch.randn(2, 40, 3, dtype=torch.float64)
+    assert torch.allclose(model(x), x.mean(1, keepdim=True).expand(2, 6, 3), rtol=0, atol=1e-12)
+
+
 def test_stochastic_depth_rises_from_nothing_at_the_first_layer_to_its_value_at_the_last():
     model = ready(Trunk(trunk("softmax", "softmax", "softmax", drop_path=0.6)))
     rates = [getattr(block.drop[1], "drop_prob", 0.0) if isinstance(block.drop, nn.Sequential) else 0.0 for block in model.blocks]

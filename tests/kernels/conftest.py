@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 
 import pytest
+import torch
 
 from kernels.cpu.library import library
+
+
+@pytest.fixture(autouse=True)
+def _fresh_memory_holds_no_number() -> Iterator[None]:
+    """What a kernel leaves unwritten, or reads before it writes, is not a number."""
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(params=["compiled", "pytorch"])

@@ -59,6 +59,17 @@ def test_gradients_are_those_of_the_formula_at_any_length(causal: bool, tokens: 
             assert apart(mine, theirs) < 5 * tolerance, name
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_masked_keys_beyond_the_first_block_count_for_nothing_in_value_and_gradient(causal: bool) -> None:
+    inputs = problem(LONG, 8)
+    mask = torch.rand(2, LONG, generator=torch.Generator().manual_seed(1)) < 0.5
+    mask[:, 0] = True
+    got, wanted = softmax_read(*inputs, causal, mask), by_formula(*inputs, causal, mask)
+    assert apart(got, wanted) < FP64
+    both = (torch.autograd.grad(out.square().sum(), inputs) for out in (got, wanted))
+    assert all(apart(mine, theirs) < 5 * FP64 for mine, theirs in zip(*both, strict=True))
+
+
 def test_fewer_queries_than_keys_read_all_of_them() -> None:
     q, k, v = problem(600, 8, rows=3)
     assert apart(softmax_read(q, k, v, causal=False), by_formula(q, k, v, causal=False)) < FP64

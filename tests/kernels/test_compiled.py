@@ -14,10 +14,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.mixers.rope import rotate
 from kernels.attention import softmax_read
+from kernels.channelwise import channelwise_read
 from kernels.cpu import library as built
 from kernels.cpu.call import takes
 from kernels.free_energy import free_energy_read
+from kernels.gates import gated_mix
 from kernels.linear import decayed_sums
+from kernels.projection import modulated_projection
 from kernels.rows import rms_norm, swiglu
 from kernels.scan import diagonal_scan
 from kernels.selective import selective_sums
@@ -139,15 +142,33 @@ def attention() -> list[Tensor]:
     return with_gradients(softmax_read(*inputs, causal=False), inputs)
 
 
+def gates() -> list[Tensor]:
+    inputs = [normal(3, 70, 4, 5, seed=i).requires_grad_() for i in range(4)]
+    return with_gradients(gated_mix(*inputs), inputs)
+
+
+def projection() -> list[Tensor]:
+    inputs = [normal(3, 300, 9), normal(7, 9, seed=1), normal(3, 300, 2, seed=2), normal(2, 7, seed=3)]
+    x, w, s, p = (t.requires_grad_() for t in inputs)
+    return with_gradients(torch.cat(modulated_projection(x, w, (4, 3), s, p), -1), inputs)
+
+
+def channels() -> list[Tensor]:
+    inputs = [normal(2, 70, 130), normal(2, 70, 130, seed=1), normal(2, 70, 130, seed=2)]
+    k, v, a = (t.requires_grad_() for t in inputs)
+    return with_gradients(diagonal_scan(a.sigmoid(), channelwise_read(k, v[:, :, None])[:, :, 0]), inputs)
+
+
 def with_gradients(out: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     return [out, *torch.autograd.grad(out.square().sum(), inputs)]
 
 
-COMPUTATIONS = [attention, selective, linear, free_energy, block]
+COMPUTATIONS = [attention, selective, linear, free_energy, block, gates, projection, channels]
 
 
 @pytest.mark.parametrize("computed", COMPUTATIONS, ids=lambda c: c.__name__)
-def test_threads_change_no_bit(computed: Callable[[], list[Tensor]]) -> None:
+def test_threads_change_no_bit(computed: Callable[[], list[Tensor]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kernels.cpu.call.WORK_A_THREAD", 1)
     before, results = torch.get_num_threads(), []
     try:
         for count in (1, 2):

@@ -19,7 +19,9 @@ from suite.resolve import SCALES, from_canonical, resolve
 
 #: A legal value other than the one a small run has, for every option of model and training.
 OTHER = {
-    "model": {"dim": 72, "depth": 5, "heads": 4, "ffn_width": 203, "drop_path": 0.1, "embedding_std": 0.5, "dropout": 0.1},
+    "model": {
+        "dim": 72, "depth": 5, "heads": 4, "ffn_width": 203, "drop_path": 0.1, "embedding_std": 0.5, "head_scale": 0.5, "dropout": 0.1,
+    },
     "train": {
         "steps": 7, "batch_size": 9, "lr": 0.5, "weight_decay": 0.3, "beta1": 0.8, "beta2": 0.9, "warmup": 0.3, "min_lr": 0.5, "clip": 2.0,
         "ema": 0.5, "evals": 2, "eval_batch_size": 7, "precision": "bf16",
