@@ -61,7 +61,8 @@ def _rows(contest: Mapping[str, Any]) -> list[str]:
     beside = [f"{head}| {name}: {1e3 * seconds:.2f} ms | {seconds / times['ours']:.2f}× ours | | |" for name, seconds in times.items()]
     figured = {figure["against"] for figure in contest["figures"]}
     rest = [line for name, line in zip(times, beside, strict=True) if name not in figured | {"ours"}]
-    return [*(f"{head}| {_figure(figure)} |" for figure in contest["figures"]), *rest] or [head + "| | | | |"]
+    failed = [f"{head}| {name} could not run: {reason.split('. ')[0]} | | | |" for name, reason in contest["could_not_run"].items()]
+    return [*(f"{head}| {_figure(figure)} |" for figure in contest["figures"]), *rest, *failed] or [head + "| | | | |"]
 
 
 def _figure(figure: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -191,6 +192,13 @@ def test_a_mistake_is_one_line_before_anything_is_timed(suite, arguments, said):
     assert ended.code == 2
     assert said in ended.err
     assert len(ended.err.splitlines()) == 1
+
+
+def test_the_speed_pages_are_what_their_documents_make():
+    folders = [folder for folder in (Path(__file__).parents[2] / "leaderboards" / "speed").iterdir() if folder.is_dir()]
+    assert folders
+    for folder in folders:
+        assert (folder / "README.md").read_text("utf-8") == shelf.page(shelf.documents(folder)), folder.name
 
 
 def test_a_folder_keeps_documents_and_a_page_made_from_them(suite, tmp_path):
