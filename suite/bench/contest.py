@@ -62,6 +62,7 @@ class Outcome:
     contest: Contest
     measured: Mapping[str, Measured]
     failed: Mapping[str, str] = field(default_factory=dict)
+    peers: tuple[str, ...] = ()  # all there are, asked for or not
 
     def figures(self) -> list[dict[str, Any]]:
         made: list[dict[str, Any]] = []
@@ -70,6 +71,11 @@ class Outcome:
                 value = demand.value(self.measured["ours"], self.measured[demand.peer])
                 made.append({"figure": demand.kind, "against": demand.peer, "value": value, "must": demand.must, "met": demand.met(value)})
         return made
+
+    def unjudged(self) -> list[str]:
+        """Demands that hang on something that could not run."""
+        demands = [d for d in self.contest.demands if d.must is not None and d.peer in self.failed]
+        return [f"{demand.kind} against {demand.peer}" for demand in demands]
 
     def plain(self) -> dict[str, Any]:
         rows = [
@@ -81,7 +87,7 @@ class Outcome:
         ]  # fmt: skip
         return {
             "name": self.contest.name, "length": self.contest.length, "about": self.contest.about, "rows": rows,
-            "figures": self.figures(), "could_not_run": dict(self.failed),
+            "figures": self.figures(), "could_not_run": dict(self.failed), "unjudged": self.unjudged(),
         }  # fmt: skip
 
 
@@ -92,7 +98,7 @@ def run_contest(contest: Contest, rounds: int, only: Iterable[str] = ()) -> Outc
         works = dict(contest.build())
     except MixerError as error:
         return Outcome(contest, {}, {"ours": str(error)})
-    wanted = {"ours", *only} if only else set(works)
+    wanted, peers = {"ours", *only} if only else set(works), tuple(works)
     for name in list(works):
         if name not in wanted:
             del works[name]
@@ -105,7 +111,7 @@ def run_contest(contest: Contest, rounds: int, only: Iterable[str] = ()) -> Outc
             failed[name] = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
             del works[name]
     timings = interleaved(works, rounds)
-    return Outcome(contest, {name: Measured(name, timings[name], peak_bytes(work)) for name, work in works.items()}, failed)
+    return Outcome(contest, {name: Measured(name, timings[name], peak_bytes(work)) for name, work in works.items()}, failed, peers)
 
 
 def both_ways(function: Callable[..., Tensor | tuple[Tensor, ...]], *inputs: Tensor) -> Work:

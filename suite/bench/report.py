@@ -78,6 +78,10 @@ def measure(kind: str, contests: Sequence[Contest], rounds: int, against: Iterab
             bar.update(task, description=f"{contest.name}, {contest.length:,}")
             outcomes.append(run_contest(contest, rounds, only))
             bar.advance(task)
+    unknown = set(only) - {name for o in outcomes for name in (*o.measured, *o.failed)}
+    if unknown:
+        known = sorted({name for o in outcomes for name in o.peers} - {"ours"})
+        raise UserError(f"--against: no peer is called {min(unknown)!r} here; there are {', '.join(known)}")
     return {
         "kind": "speed", "bench": kind, "rounds": rounds, "threads": torch.get_num_threads(), "dtype": "float32",
         "clock": "process time" if torch.get_num_threads() == 1 else "wall time",
@@ -109,6 +113,9 @@ def missed(document: dict[str, Any]) -> list[str]:
         f"{c['name']} at {c['length']:,}: {f['figure']} {f['value']:.2f} against {f['against']}, must be {f['must']}"
         for c in document["contests"] for f in c["figures"] if f["met"] is False
     ]  # fmt: skip
+    words += [
+        f"{c['name']} at {c['length']:,}: {what} could not be judged" for c in document["contests"] for what in c.get("unjudged", ())
+    ]
     return words + [f"{e['name']}: exponent {e['exponent']:.2f}, must be {e['must']}" for e in document["exponents"] if e["met"] is False]
 
 

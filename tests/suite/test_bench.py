@@ -11,6 +11,7 @@ import torch
 from suite.bench import kernels, layers, plain, report, shelf
 from suite.bench.contest import Contest, Demand, both_ways, run_contest
 from suite.bench.timing import exponent, interleaved, peak_bytes
+from suite.errors import UserError
 
 PEERS = {"free-energy softmax read, d_k = 2 d_v": ["two sdpa calls"], "free-energy softmax read, d_v = d_k": ["two sdpa calls"]}
 
@@ -111,6 +112,21 @@ def test_a_peer_that_cannot_run_is_told_and_ours_has_to():
     assert outcome.figures() == []
     with pytest.raises(RuntimeError):
         run_contest(Contest("x", 8, lambda: {"ours": breaks}), rounds=2)
+
+
+def test_a_peer_of_no_contest_is_refused_by_name():
+    with pytest.raises(UserError, match=r"no peer is called 'sofmax' here; there are softmax"):
+        report.measure("mixers", list(layers.layers(["no-mixing"], [8])), rounds=2, against=["sofmax"])
+
+
+def test_a_demand_on_a_peer_that_fails_is_not_met():
+    def fails():
+        raise ValueError
+
+    contest = Contest("x", 8, lambda: {"ours": lambda: None, "peer": fails}, (Demand("price", "peer", 2.0),))
+    document = report.measure("kernels", [contest], rounds=2, against=())
+    assert report.missed(document) == ["x at 8: price against peer could not be judged"]
+    assert document["contests"][0]["could_not_run"] == {"peer": "ValueError: no message"}
 
 
 def test_a_mixer_that_cannot_meet_the_budget_is_told_and_the_rest_goes_on():
