@@ -57,7 +57,8 @@ def evaluate(
     scorer = Scorer(model, task, device, batch_size)
     try:
         found = lm_eval.simple_evaluate(
-            model=SuiteLM(scorer), tasks=list(names), limit=limit, task_manager=manager, bootstrap_iters=BOOTSTRAPS, log_samples=False,
+            model=SuiteLM(scorer), tasks=list(names), num_fewshot=0, limit=limit, task_manager=manager, bootstrap_iters=BOOTSTRAPS,
+            log_samples=False,
         )  # fmt: skip
     except (OSError, ValueError) as error:  # the library's own data: no network, no such file
         raise UserError(f"lm-evaluation-harness: {first_line(error)}") from error

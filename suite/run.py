@@ -136,6 +136,8 @@ def _resume(folder: Path, data_dir: Path | None, device: str) -> Outcome:
     if state["identity"] != config.identity:
         raise UserError(f"run {folder.name}: its checkpoint belongs to another config; start it anew")
     task = tasks.get(config.task)(config.data, data_dir)
+    if isinstance(task, TextTask):
+        task.use_tokenizer(folder)  # the run keeps its own: the file it came from may have moved
     plan, certificate = check(config, task.spec)
     task.load()
     job = Job(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 
@@ -39,13 +40,15 @@ class Scorer:
     def continuations(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
         """Of each (context, continuation): the continuation's log-likelihood in nats, and whether every token of it is the likeliest.
 
-        Spaces at a context's end count to its continuation, as tokenizers join them to the word that follows.
+        Spaces at a context's end count to its continuation, as tokenizers join them to the word that follows; so does a context's last
+        token where it merges with what follows.
         """
         found: list[Window] = []
         for owner, (context, continuation) in enumerate(pairs):
-            kept = context.rstrip()
             whole = self.task.encode(context + continuation)
-            found += windows(owner, whole, min(len(self.task.encode(kept)), len(whole)), self.length)
+            pairs_of_tokens = zip(self.task.encode(context.rstrip()), whole, strict=False)
+            first = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs_of_tokens))
+            found += windows(owner, whole, max(1, first), self.length)
         return self._score(found, len(pairs))
 
     def texts(self, texts: Sequence[str]) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from abc import ABC, abstractmethod
@@ -99,7 +100,8 @@ def open_files(files: Sequence[Path], kind: Format, **options: Any) -> Any:
     """A streamed table of local files; nothing of it is copied into the library's own cache."""
     from datasets import load_dataset
 
-    return load_dataset(kind, data_files={"train": [str(file) for file in files]}, split="train", streaming=True, **options)
+    names = [glob.escape(str(file)) for file in files]  # the library takes names for patterns
+    return load_dataset(kind, data_files={"train": names}, split="train", streaming=True, **options)
 
 
 def describe_files(root: Path, files: Sequence[Path]) -> list[tuple[str, int, int]]:

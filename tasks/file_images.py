@@ -234,7 +234,8 @@ def split_parts(images: ImageSet, share: float) -> dict[Split, NDArray[np.int64]
     """The splits of a set with its parts, what is evaluated in the order of the classes. Raises DataError where nothing can be held out."""
     parts = dict(images.parts)
     train = parts.get("train", parts.get("all"))
-    assert train is not None
+    if train is None:
+        raise DataError(f"the set has only {', '.join(parts)}; needed is a part to train on: train-*.parquet or train/")
     test = parts["test"] if "test" in parts else parts.get("valid")
     valid = parts["valid"] if "test" in parts and "valid" in parts else None
     if test is None:

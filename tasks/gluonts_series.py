@@ -200,6 +200,11 @@ def _owners(data: Repository, name: str) -> NDArray[np.int64]:
         fitting = [i for i in candidates if i is not None and _goes_on(data.train[i], entry)]
         if not fitting:
             raise DataError(f"{name}: test series {place + 1} goes on from no training series of its item_id or place; make it again")
+        if len(entry["target"]) < len(data.train[fitting[0]]["target"]) + data.horizon:
+            raise DataError(
+                f"{name}: test series {place + 1} ends less than a horizon behind its training series, so its labels would be trained on; "
+                "give test series that go on from the training series"
+            )
         found.append(fitting[0])
     return np.array(found)
 

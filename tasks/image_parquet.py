@@ -85,7 +85,7 @@ class ParquetSet(ImageSet):
             times.update(f"{stat.st_mtime_ns} ".encode())
         digest.update(np.array(labels, dtype="<i8").tobytes())
         self.fingerprint = digest.hexdigest()
-        self.stamp = sha256(f"{self.fingerprint} {times.hexdigest()}".encode()).hexdigest()
+        self.stamp = sha256(f"{self.root.resolve()} {self.fingerprint} {times.hexdigest()}".encode()).hexdigest()
 
     def encoded(self, chunk: int) -> Iterator[bytes]:
         shard, start, taken = self.shards[chunk], 0, 0

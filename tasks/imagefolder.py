@@ -47,7 +47,7 @@ class FolderSet(ImageSet):
         self.listing = Listing(images)
         self.parts = {part: np.arange(*ends[i : i + 2]) for i, part in enumerate(folders)}
         self.fingerprint = fingerprint(images, self.classes)
-        self.stamp = sha256(f"{self.fingerprint} {times.hexdigest()}".encode()).hexdigest()
+        self.stamp = sha256(f"{self.root.resolve()} {self.fingerprint} {times.hexdigest()}".encode()).hexdigest()
 
     def encoded(self, chunk: int) -> Iterator[bytes]:
         return (self.read(i) for i in self.chunks[chunk])

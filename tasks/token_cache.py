@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -218,10 +219,21 @@ class TokenCache:
     def _progress(self, state: State) -> tuple[int, int]:
         if self.limit:
             return min(state.counts["train"].tokens, self.limit), self.limit
-        return min(state.text, self.corpus.size), self.corpus.size
+        return min(state.text, self._size), self._size
+
+    @cached_property
+    def _size(self) -> int:
+        return self.corpus.size
+
+    @cached_property
+    def _bytes_a_token(self) -> NDArray[np.int64]:
+        return np.array([len(piece) for piece in self.tokenizer.token_bytes], dtype=np.int64)
 
     def _add(self, block: Block, state: State, handles: Mapping[Split, BinaryIO]) -> None:
         encoded = self.tokenizer.encode([piece.text for piece in block.pieces])
+        for piece, ids in zip(block.pieces, encoded, strict=True):
+            if int(self._bytes_a_token[ids].sum()) != len(piece.text.encode("utf-8", "replace")):
+                raise DataError("the tokenizer loses text, and bits a byte would be wrong; take bytes, bpe or another tokenizer.json")
         for split in SPLITS:
             tokens: list[NDArray[Any]] = []
             count = state.counts[split]

@@ -20,13 +20,14 @@ NAMES = {torch.float32: "float", torch.float64: "double"}
 def takes(shapes: str, *tensors: Tensor) -> bool:
     """Whether the compiled form computes this call: plain tensors of one dtype on a CPU, none empty, of the shapes it reads without asking
     ("*D D": a letter is one size wherever it stands, 1 is 1, * any number of dimensions), while nobody traces or counts operations."""
+    if torch.compiler.is_compiling() or type(_get_current_dispatch_mode()).__name__ in WATCHERS:
+        return False
     first = tensors[0]
     plain = all(
         type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.dtype == first.dtype and x.numel() and not x.is_neg()
         for x in tensors
     )
-    seen = torch.compiler.is_compiling() or type(_get_current_dispatch_mode()).__name__ in WATCHERS
-    return plain and first.dtype in NAMES and not seen and _agree(shapes, tensors) and library() is not None
+    return plain and first.dtype in NAMES and _agree(shapes, tensors) and library() is not None
 
 
 def multiplies(shapes: str, *tensors: Tensor) -> bool:

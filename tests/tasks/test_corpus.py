@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
 
@@ -34,6 +35,17 @@ def task(request, folder):
     made = cls(cls.Options(tokenizer=request.param, length=LENGTH, valid_limit=0, **vocab), folder)
     made.load()
     return made
+
+
+def test_a_tokenizer_that_turns_out_to_lose_text_is_refused(task, folder, tmp_path):
+    if task.options.tokenizer == "bytes":
+        pytest.skip("has no file")
+    definition = json.loads(task.tokenizer.definition)
+    definition["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, definition["pre_tokenizer"]]}
+    (tmp_path / "mine.json").write_text(json.dumps(definition), "utf-8")
+    cls = tasks.get("text")
+    with pytest.raises(DataError, match=r"the tokenizer (loses text|does not give back every text)"):
+        cls(cls.Options(tokenizer=str(tmp_path / "mine.json"), length=LENGTH), folder).load()
 
 
 def stream(task, split: str) -> list[int]:

@@ -267,6 +267,7 @@ def test_a_recipe_that_fails_leaves_nothing_half_done_and_one_that_works_is_aske
         ("train", lambda found: found[2]["target"].__setitem__(5, None), "train series 3: a value is missing or not finite"),
         ("test", lambda found: found[2]["target"].__setitem__(5, 1e9), "test series 3 goes on from no training series"),
         ("test", lambda found: found[1].update(target=found[1]["target"][:24]), "test series 2 has 24 steps"),
+        ("test", lambda found: found[1].update(target=found[1]["target"][:-24]), "test series 2 ends less than a horizon behind"),
         ("train", lambda found: found.clear(), "is not a whole GluonTS data set"),
         ("train", lambda found: [e.update(target=e["target"][:24]) for e in found], "no training series is longer than the horizon of 24"),
     ],

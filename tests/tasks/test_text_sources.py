@@ -64,6 +64,16 @@ def test_files_belong_to_the_split_that_their_name_or_else_their_folder_says(tmp
     assert made == {split: [f"text {i}\nits end"] for i, split in enumerate(splits)}
 
 
+def test_a_name_is_never_a_pattern(tmp_path):
+    folder = tmp_path / "books [2024]"
+    names = "train-a1.txt", "train-a2.txt", "train-a[12].txt", "train-w*.txt"
+    for name in names:
+        write_text(folder / name, name)
+    write_text(folder / "valid.txt", "valid")
+    write_text(folder / "test.txt", "test")
+    assert sorted(documents(find_text(folder, "text"))["train"]) == sorted(names)
+
+
 def test_all_three_formats_are_read_and_a_row_or_a_text_file_is_a_document(tmp_path):
     write_lines(tmp_path / "train-1.jsonl", ["one\n\nof two", "two 😀"])
     write_rows(tmp_path / "train-2.parquet", {"text": ["three", "", None, "four"], "id": [1, 2, 3, 4]})
