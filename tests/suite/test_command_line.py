@@ -27,7 +27,7 @@ COMMANDS = {
     "data prepare": {"TASK", "--data-dir", "--scale", "--set", "--json"},
     "leaderboard": {"--task", "--domain", "--scale", "--markdown", "--json"},
     "ui": {"--task", "--port", "--browser", "--no-browser"},
-    "bench": {"KIND", "--mixer", "--lengths", "--against", "--rounds", "--threads", "--plot", "--json"},
+    "bench": {"KIND", "--mixer", "--lengths", "--against", "--rounds", "--threads", "--plot", "--out", "--json"},
     "upload": {"--json", "RUN"},
     "doctor": {"--json"},
     "generate": {"RUN", "--prompt", "--tokens", "--temperature", "--top-k", "--seed", "--device", "--json"},
