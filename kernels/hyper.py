@@ -15,7 +15,6 @@ The norm of a row multiplies its output, since everything behind it is linear. A
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -53,13 +52,8 @@ class LagMixing(NamedTuple):
     control_HBTr: Tensor
 
 
-@dataclass(frozen=True)
-class _Options:
-    layout: Layout
-    mixed: tuple[bool, ...]  # which mixings there are: one a score set, then the one behind the activation
-    mask_BT: Tensor | None
-    eps: float
-    rows: int
+class _Options(compiled.Options):
+    """The same, with what the blocks of PyTorch's form need."""
 
     def blocks(self, q: Tensor, v: Tensor) -> Iterator[Block]:
         tokens = v.shape[2]

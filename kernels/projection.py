@@ -26,7 +26,7 @@ def modulated_projection(
 ) -> tuple[Tensor, ...]:
     if s_BTR is None or p_RC is None:
         return linear(x_BTD, weight_CD).split(list(splits), dim=-1)
-    if _fused(x_BTD, weight_CD, s_BTR) and multiplies("BTD CD BTR RC", x_BTD, weight_CD, s_BTR, p_RC):
+    if _fused(x_BTD, weight_CD, s_BTR) and sum(splits) == len(weight_CD) and multiplies("BTD CD BTR RC", x_BTD, weight_CD, s_BTR, p_RC):
         made: tuple[Tensor, ...] = Projection.apply(x_BTD, weight_CD, s_BTR, p_RC, tuple(splits))
         return made
     if _fused(x_BTD, weight_CD, s_BTR):

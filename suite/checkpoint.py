@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from suite.errors import UserError, first_line
+from tasks.cache import write_atomically
 
 FORMAT = 1
 NAME = "checkpoint.pt"
-
-
-def write_atomically(path: Path, save: Any) -> None:
-    """Calls `save(temporary_path)`, then moves the file into place: a reader sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save(temporary)
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save(run_dir: Path, content: dict[str, Any]) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from suite import record
-from suite.checkpoint import write_atomically
 from suite.config import RunConfig
 from suite.errors import UserError
+from tasks.cache import write_atomically
 
 CONFIG = "config.json"
 LOCK = "running.lock"

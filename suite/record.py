@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from suite.checkpoint import write_atomically
 from suite.config import canonical_json, digest
+from tasks.cache import write_atomically
 
 SCHEMA = "mixer-suite/run/1"
 NAME = "record.json"
