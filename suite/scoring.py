@@ -79,10 +79,10 @@ class Scorer:
             batch = ordered[at : at + self.batch_size]
             widest = len(batch[-1].inputs)
             ids_BT = torch.tensor([[*w.inputs, *[0] * (widest - len(w.inputs))] for w in batch], device=self.device)
-            for window, logits_TV in zip(batch, self.model(ids_BT).float().cpu(), strict=True):
+            for window, logits_TV in zip(batch, self.model(ids_BT), strict=True):
                 end = len(window.inputs)
                 scored_SV = logits_TV[end - len(window.targets) : end].double().log_softmax(-1)
-                targets_S = torch.tensor(window.targets)
+                targets_S = torch.tensor(window.targets, device=self.device)
                 sums[window.owner] += scored_SV.gather(1, targets_S[:, None]).sum().item()
                 greedy[window.owner] &= bool((scored_SV.argmax(-1) == targets_S).all())
         return list(zip(sums, greedy, strict=True))

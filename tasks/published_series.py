@@ -134,9 +134,14 @@ class PublishedSeries(FileSeries):
         if progress is not None:
             progress(self.rows, self.rows)
 
+    def prepare_note(self) -> str:
+        return "" if self._at_hand() or not self.on_hub else f"{self.name}: {self.megabytes:g} MB come from the hub's {HUB}"
+
+    def _at_hand(self) -> bool:
+        return self._table is not None or self.data_dir is not None or (self.on_hub and hub.cached(HUB, self.file) is not None)
+
     def info(self) -> DataInfo:
-        here = self._table is not None or self.data_dir is not None or (self.on_hub and hub.cached(HUB, self.file) is not None)
-        if here:
+        if self._at_hand():
             return self._describe(self.origin, self.licence, self._notes())
         wanted = f"not here yet: pass --data-dir DIR with {self._wanted()}"
         fetched = f"; or suite data prepare {self.name} downloads {self.megabytes:g} MB from the hub's {HUB}" if self.on_hub else ""

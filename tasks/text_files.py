@@ -18,6 +18,8 @@ NAMES: Mapping[str, Split] = {
 }  # fmt: skip
 HELD_OUT = 0.05  # of the pool for each of validation and test that no file is named for
 END = "end"  # of a file
+FORM = 2  # 2: what is held out is measured in text as it is read, whatever its line ends
+CHUNK = 2**20  # bytes
 MANY = 100  # text files from which on each is taken for a document among many
 
 
@@ -50,7 +52,7 @@ class TextFiles(Corpus):
     @property
     def key(self) -> Mapping[str, Any]:
         listed = [[part.kind, part.split, part.missing, part.lines, describe_files(self.root, part.files)] for part in self.parts]
-        return {"files": listed, "field": self.text_field}
+        return {"form": FORM, "files": listed, "field": self.text_field}
 
     @property
     def size(self) -> int:
@@ -79,13 +81,23 @@ class TextFiles(Corpus):
             here = state if state and number == first else {"rows": None, "read": 0, "open": []}
             if here["rows"] == END:
                 continue
-            read, is_open, borders = here["read"], list(here["open"]), _borders(file.stat().st_size, part)
+            read, is_open, borders = here["read"], list(here["open"]), _borders(_size_read(file), part)
             lines_of = partial(open_files, [file], "text", keep_linebreaks=True)
             for lines, behind in stream_rows(lines_of, "text", here["rows"], str(file)):
                 pieces, read = _place_lines(lines, read, borders)
                 is_open = list(dict.fromkeys([*is_open, *(piece.split for piece in pieces)]))
                 yield Block(pieces, {"file": number, "rows": behind, "read": read, "open": is_open})
             yield Block([Piece(split, "", True) for split in is_open], {"file": number, "rows": END})
+
+
+def _size_read(file: Path) -> int:
+    """Bytes of a text file as its lines are read: of two bytes at a line's end, CR and LF, one counts."""
+    pairs, before = 0, b""
+    with file.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            pairs += chunk.count(b"\r\n") + (before == b"\r" and chunk.startswith(b"\n"))
+            before = chunk[-1:]
+    return file.stat().st_size - pairs
 
 
 def _borders(size: int, part: Part) -> list[tuple[float, Split]]:

@@ -119,25 +119,36 @@ def _parse(definition: str, name: str) -> tokenizers.Tokenizer:
     """The library's tokenizer. Raises DataError where it cannot give back every text exactly."""
     from tokenizers import Tokenizer as Library
 
+    if not _is_exact(definition, name):  # asked before the library sees it, which panics at a prefix of subwords
+        raise DataError(
+            f"{name} does not give back every text: allowed is byte-level BPE over all 256 bytes, without normalizer, prefix space, "
+            "marks of subwords or of words' ends, dropout and truncation; take bytes or bpe"
+        )
     try:
         library = Library.from_str(definition)
     except Exception as error:  # the library raises bare Exceptions
         raise DataError(f"{name} is not a tokenizer.json: {str(error).splitlines()[0]}") from None
-    content = json.loads(definition)
-    steps = content.get("pre_tokenizer") or {}
-    steps = steps.get("pretokenizers", [steps])
-    byte_level = [step for step in steps if step.get("type") == "ByteLevel"]
-    exact = len(byte_level) == 1 and not byte_level[0].get("add_prefix_space") and not content.get("normalizer")
-    model = content["model"]
-    whole = model["type"] == "BPE" and not model.get("dropout") and byte_letters().keys() <= model["vocab"].keys()
-    if not exact or not whole or content.get("truncation"):
-        raise DataError(
-            f"{name} does not give back every text: allowed is byte-level BPE over all 256 bytes, without normalizer, prefix space, "
-            "dropout and truncation; take bytes or bpe"
-        )
     library.encode_special_tokens = True  # a text that spells a special token out is text
     library.no_padding()
     return library
+
+
+def _is_exact(definition: str, name: str) -> bool:
+    """Whether the tokenizer of a tokenizer.json gives back every text exactly. Raises DataError where it describes none."""
+    try:
+        content = json.loads(definition)
+        model = content["model"]
+        kind, vocab = model["type"], model["vocab"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{name} is not a tokenizer.json: {type(error).__name__} {str(error).splitlines()[0]}") from None
+    if content.get("normalizer") or content.get("truncation"):
+        return False
+    steps = content.get("pre_tokenizer") or {}
+    byte_level = [step for step in steps.get("pretokenizers", [steps]) if step.get("type") == "ByteLevel"]
+    if len(byte_level) != 1 or byte_level[0].get("add_prefix_space"):
+        return False
+    altered = [name for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix") if model.get(name)]
+    return kind == "BPE" and not altered and byte_letters().keys() <= set(vocab)
 
 
 def train_bpe(texts: Iterable[str], vocab: int) -> str:

@@ -112,6 +112,11 @@ class WikiText(CorpusTask):
                 return place
         raise DataError(f"{self.data_dir} holds no {path} and no {Path(path).name}; {self.name} is {self.config} of the hub's {HUB}")
 
+    def prepare_note(self) -> str:
+        if self._at_hand():
+            return super().prepare_note()
+        return f"{self.name}: {self.megabytes:g} MB come from the hub's {HUB}; about as many bytes again hold their tokens"
+
     def _at_hand(self) -> bool:
         every = [path for split in get_args(Split) for path in self._paths(split)]
         return self.data_dir is not None or all(hub.cached(HUB, path) for path in every)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tasks
+from tasks import text_files
 from tasks.base import DataError
 from tasks.fineweb import WebPages
 from tasks.text_files import find_text
@@ -98,6 +99,17 @@ def test_one_file_is_cut_between_lines_at_90_and_95_percent(tmp_path):
     assert valid.endswith("\n")
     assert 0 <= len(train.encode()) - 0.9 * len(text.encode()) <= 110
     assert 0 <= len((train + valid).encode()) - 0.95 * len(text.encode()) <= 110
+
+
+def test_line_ends_of_two_bytes_change_no_split(tmp_path, monkeypatch):
+    text = "\n".join("short" if i % 3 else "" for i in range(4000)) + "\n"
+    unix, dos = tmp_path / "unix.txt", tmp_path / "dos.txt"
+    unix.write_bytes(text.encode())
+    dos.write_bytes(text.replace("\n", "\r\n").encode())
+    monkeypatch.setattr(text_files, "CHUNK", 7)  # pairs that a chunk's end parts count too
+    made = documents(find_text(unix, "text")), documents(find_text(dos, "text"))
+    assert [len("".join(made[1][split])) for split in made[1]] == [len("".join(made[0][split])) for split in made[0]]
+    assert made[0]["test"]
 
 
 def test_rows_are_held_out_by_their_text_alone_about_five_percent_each(tmp_path):
@@ -277,6 +289,7 @@ def test_with_neither_files_nor_network_it_is_one_line_and_info_tells_what_to_do
     with pytest.raises(DataError, match=r"the hub's .*--data-dir DIR") as caught:
         task.load()
     assert "\n" not in str(caught.value)
+    assert " MB " in tasks.get(name)().prepare_note()  # told before anything is asked for
     info = tasks.get(name)().info()
     assert info.fingerprint == ""
     assert any("--data-dir DIR" in note for note in info.notes)

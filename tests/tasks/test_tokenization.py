@@ -137,16 +137,22 @@ def test_a_tokenizer_that_loses_something_of_a_text_is_refused_in_one_line(train
     assert "\n" not in str(caught.value)
 
 
-def test_a_vocabulary_without_some_byte_or_with_dropout_is_refused(trained):
+def test_a_vocabulary_without_some_byte_or_with_dropout_or_marks_is_refused(trained):
     model = json.loads(trained)["model"]
     less = {token: i for token, i in model["vocab"].items() if token != "q"}
     merges = [pair for pair in model["merges"] if "q" not in "".join(pair)]
     less = {token: i for token, i in less.items() if "q" not in token}
-    for changed in ({**model, "vocab": less, "merges": merges}, {**model, "dropout": 0.1}):
+    marks = ({**model, "continuing_subword_prefix": "##"}, {**model, "end_of_word_suffix": "</w>"})
+    for changed in ({**model, "vocab": less, "merges": merges}, {**model, "dropout": 0.1}, *marks):
         with pytest.raises(DataError, match="does not give back every text"):
             BpeTokenizer(altered(trained, model=changed))
-    with pytest.raises(DataError, match=r"is not a tokenizer\.json"):
-        BpeTokenizer("{}", name="mine.json")
+
+
+@pytest.mark.parametrize("definition", ["{}", "[]", "not json", '{"model": 3}', '{"model": {"type": "BPE"}}'])
+def test_what_is_no_tokenizer_is_told_in_one_line(definition):
+    with pytest.raises(DataError, match=r"is not a tokenizer\.json") as caught:
+        BpeTokenizer(definition, name="mine.json")
+    assert "\n" not in str(caught.value)
 
 
 def test_the_vocabulary_is_filled_in_and_what_does_not_fit_is_refused(tmp_path, trained):
