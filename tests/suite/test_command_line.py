@@ -59,7 +59,7 @@ def test_run_defaults_to_the_quick_scale_and_seed_zero():
 
     made = resolve(task="sotu", mixer="fem")
     assert (made.scale, made.seed) == ("quick", 0)
-    assert inspect.signature(cli.run).parameters["device"].default == "auto"
+    assert inspect.signature(runs.run).parameters["device"].default == "auto"
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------------------------------
