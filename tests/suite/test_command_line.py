@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from suite import cli, home, record
+from suite.commands import runs
 from suite.run import start
 from tests.suite.tiny import made_record, tiny_arguments, tiny_config
 
