@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 import tasks
 from tasks.imagenet import class_list
 from tests.tasks.corpus_files import addresses, write_text, write_wikitext
+from tests.tasks.hub_server import HubServer
 from tests.tasks.image_files import write_cifar10, write_folder
 from tests.tasks.series_files import power, write_csv, write_exchange, write_gluonts
 
@@ -119,3 +121,20 @@ def cifar_folder(_cifar_folder):
 def own_image_folder(_image_folder, tmp_path):
     """A copy of the tiny folder that a test may damage."""
     return Path(shutil.copytree(_image_folder, tmp_path / "images"))
+
+
+@pytest.fixture
+def serve():
+    """Starts a server that answers as the hub does, with the repositories given."""
+    started = []
+
+    def start(repositories) -> HubServer:
+        server = HubServer(repositories)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.shutdown()
+        server.server_close()

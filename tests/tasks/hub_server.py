@@ -26,6 +26,12 @@ class HubServer(ThreadingHTTPServer):
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
+    @property
+    def downloads(self) -> list[str]:
+        """Paths of the files whose content was asked for, in order."""
+        got = (path.partition("/resolve/") for command, path in self.asked if command == "GET")
+        return [rest.partition("/")[2] for _, resolved, rest in got if resolved]
+
 
 def files_below(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 
 import pytest
 
 import tasks
 from tests.tasks.corpus_files import pages, write_fineweb, write_wikitext
-from tests.tasks.hub_server import HubServer, files_below
+from tests.tasks.hub_server import files_below
 
 CARD = b"""---
 configs:
@@ -36,23 +35,6 @@ for options in json.loads(sys.argv[2]):
     else:
         print(json.dumps([task.fingerprint, cls(task.options).info().splits]))
 """
-
-
-@pytest.fixture
-def serve():
-    """Starts a server with the repositories given."""
-    started = []
-
-    def start(repositories) -> HubServer:
-        server = HubServer(repositories)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        started.append(server)
-        return server
-
-    yield start
-    for server in started:
-        server.shutdown()
-        server.server_close()
 
 
 def prepare(tmp_path, name: str, options: list[dict[str, int]], endpoint: str, **variables: str) -> list[list[object]]:
@@ -93,6 +75,5 @@ def test_wikitext_is_downloaded_once(tmp_path, serve):
     [[fingerprint, _]] = told = prepare(tmp_path, "wikitext2", [{}], server.endpoint)
     cls = tasks.get("wikitext2")
     assert cls(cls.Options(tokenizer="bytes"), folder).fingerprint == fingerprint
-    downloads = [path for command, path in server.asked if command == "GET" and path.endswith(".parquet")]
-    assert len(downloads) == 3
+    assert len(server.downloads) == 3
     assert prepare(tmp_path, "wikitext2", [{}], NOWHERE, HF_DATASETS_OFFLINE="1") == told
