@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from typing import TypeVar
 
 import pytest
 import torch
@@ -12,60 +11,17 @@ from torch import Tensor, nn
 
 from backbones.base import Block, Layer, RMSNorm, SwiGLU, Trunk, TrunkConfig
 from backbones.decoder import Decoder
-from backbones.forecaster import Forecaster, patch_count
+from backbones.forecaster import Forecaster
 from backbones.mixers import registry
 from backbones.mixers.base import Context
-from backbones.vit import VisionTransformer, patch_grid
-
-DIM, FFN, HEADS = 16, 40, 2
-M = TypeVar("M", bound=nn.Module)
+from backbones.vit import VisionTransformer
+from tests.backbones.small_models import BACKBONES, DIM, FFN, decoder, layer, ready, trunk
 
 
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.set_num_threads(1)
     torch.manual_seed(0)
-
-
-def layer(mixer: str = "softmax", *, causal: bool = True, length: int = 12) -> Layer:
-    cls = registry.get(mixer)
-    budget = registry.get("softmax").cost(registry.get("softmax").Config(causal=causal, heads=HEADS), DIM, length).parameters
-    return Layer(mixer, cls.size(cls.Config(causal=causal, heads=HEADS), DIM, length, budget), FFN)
-
-
-def trunk(*mixers: str, length: int = 12, causal: bool = True, **more: float) -> TrunkConfig:
-    return TrunkConfig(DIM, length, tuple(layer(m, causal=causal, length=length) for m in mixers), **more)
-
-
-def decoder(*mixers: str, **more: float) -> Decoder:
-    return ready(Decoder(trunk(*mixers, **more), vocab=11))
-
-
-def vit(height: int, width: int, patch: int, *mixers: str, **more: float) -> VisionTransformer:
-    rows, columns = patch_grid(height, width, patch)
-    config = trunk(*(mixers or ("softmax",)), length=rows * columns, causal=False, **more)
-    return ready(VisionTransformer(config, 2, height, width, patch, classes=5))
-
-
-def forecaster(look_back: int = 40, patch: int = 8, stride: int = 4, *mixers: str, **more: float) -> Forecaster:
-    config = trunk(*(mixers or ("softmax",)), length=patch_count(look_back, patch, stride), causal=False, **more)
-    return ready(Forecaster(config, look_back, 6, 3, patch, stride))
-
-
-def ready(model: M) -> M:
-    """Fresh weights, each stirred a little: what starts at zero (or one) must not hide what it multiplies."""
-    model.reset_parameters()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.1)
-    return model.double().eval()
-
-
-BACKBONES = {
-    "decoder": lambda *mixers, **more: (decoder(*mixers, **more), torch.randint(11, (3, 12))),
-    "vit": lambda *mixers, **more: (vit(9, 12, 3, *mixers, **more), torch.randn(3, 2, 9, 12, dtype=torch.float64)),
-    "forecaster": lambda *mixers, **more: (forecaster(40, 8, 4, *mixers, **more), torch.randn(3, 40, 3, dtype=torch.float64)),
-}
 
 
 # --- shapes -------------------------------------------------------------------------------------------------------------------------
@@ -79,57 +35,6 @@ def test_a_decoder_takes_any_length_up_to_its_own(tokens):
 def test_a_decoder_refuses_a_longer_text():
     with pytest.raises(ValueError, match="13 tokens given, this model was built for at most 12"):
         decoder("softmax")(torch.randint(11, (2, 13)))
-
-
-@pytest.mark.parametrize(("height", "width", "patch"), [(28, 28, 4), (28, 28, 5), (7, 13, 4), (13, 7, 4), (3, 3, 8), (1, 9, 2), (5, 5, 1)])
-def test_a_vit_takes_any_image_and_patch_size(height, width, patch):
-    model = vit(height, width, patch)
-    assert model(torch.randn(2, 2, height, width, dtype=torch.float64)).shape == (2, 5)
-    assert model.trunk.positions.shape[0] == -(-height // patch) * -(-width // patch)
-
-
-@pytest.mark.parametrize(("height", "width", "patch"), [(7, 13, 4), (3, 3, 8)])
-def test_an_image_that_is_no_multiple_of_the_patch_is_padded_at_the_bottom_and_the_right(height, width, patch):
-    model = vit(height, width, patch)
-    rows, columns = patch_grid(height, width, patch)
-    whole = vit(rows * patch, columns * patch, patch)
-    whole.load_state_dict(model.state_dict())
-    image = torch.randn(2, 2, height, width, dtype=torch.float64)
-    padded = torch.zeros(2, 2, rows * patch, columns * patch, dtype=torch.float64)
-    padded[:, :, :height, :width] = image
-    assert torch.allclose(model(image), whole(padded), rtol=0, atol=1e-12)
-
-
-def test_a_vit_reads_patches_in_rows_and_averages_the_tokens():
-    model = vit(6, 9, 3, "no-mixing")
-    image = torch.randn(1, 2, 6, 9, dtype=torch.float64)
-    weight, bias = model.embedding.weight, model.embedding.bias
-    tokens = []
-    for row in range(2):
-        for column in range(3):
-            patch = image[0, :, 3 * row : 3 * row + 3, 3 * column : 3 * column + 3]
-            tokens.append((weight * patch).sum((1, 2, 3)) + bias)
-    hidden = model.trunk(torch.stack(tokens)[None])
-    expected = hidden.mean(1) @ model.head.weight.T + model.head.bias
-    assert torch.allclose(model(image), expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("look_back", "patch", "stride"), [(336, 16, 8), (96, 16, 8), (40, 8, 3), (40, 7, 9), (16, 16, 8), (17, 16, 16), (5, 1, 1)]
-)
-def test_a_forecaster_takes_any_patch_and_stride_and_reads_the_newest_values_last(look_back, patch, stride):
-    model = forecaster(look_back, patch, stride, "no-mixing")
-    window = torch.randn(2, look_back, 3, dtype=torch.float64)
-    assert model(window).shape == (2, 6, 3)
-    seen = []
-    hook = model.embedding.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
-    model(window)
-    hook.remove()
-    [patches] = seen
-    assert patches.shape == (6, patch_count(look_back, patch, stride), patch)
-    series = window[0, :, 0]
-    newest = (series[-1] - series.mean()) / (series.var(correction=0) + 1e-5).sqrt() * model.embedding_gain[0] + model.embedding_bias[0]
-    assert torch.allclose(patches[0, -1, -1], newest, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("build", [lambda c: VisionTransformer(c, 1, 9, 9, 3, 5), lambda c: Forecaster(c, 40, 6, 1, 8, 4)])
@@ -184,15 +89,6 @@ def test_images_and_channels_do_not_see_each_other():
     assert not torch.allclose(before[..., 1], after[..., 1], rtol=0, atol=1e-6)
 
 
-def test_a_vit_sees_an_image_from_every_side():
-    """Not causal: the first patch's state depends on the last patch."""
-    model = vit(9, 12, 3, "softmax")
-    x = torch.randn(1, 12, DIM, dtype=torch.float64)
-    changed = x.clone()
-    changed[:, -1] += 1
-    assert not torch.allclose(model.trunk(x)[:, 0], model.trunk(changed)[:, 0], rtol=0, atol=1e-9)
-
-
 def test_positions_tell_tokens_apart():
     model = decoder("no-mixing")
     logits = model(torch.full((1, 12), 3))
@@ -200,36 +96,6 @@ def test_positions_tell_tokens_apart():
 
 
 # --- reversible instance norm -------------------------------------------------------------------------------------------------------
-
-
-def test_a_forecast_follows_an_affine_change_of_a_channel():
-    """`forecast(a·x + b) = a·forecast(x) + b`, up to the ε = 1e-5 in the variance, which is small beside variances of 10⁶."""
-    model = forecaster()
-    with torch.no_grad():
-        model.embedding_gain.copy_(torch.tensor([0.5, 1.5, 2.0]))
-        model.embedding_bias.copy_(torch.tensor([-0.3, 0.0, 0.7]))
-    window = 1e3 * torch.randn(2, 40, 3, dtype=torch.float64)
-    scale, shift = torch.tensor([3.0, 0.5, 10.0], dtype=torch.float64), torch.tensor([-100.0, 5e3, 0.0], dtype=torch.float64)
-    expected = model(window) * scale + shift
-    assert torch.allclose(model(scale * window + shift), expected, rtol=1e-9, atol=1e-6)
-
-
-def test_a_head_that_says_nothing_forecasts_what_the_norm_took_away():
-    model = forecaster()
-    window = torch.randn(2, 40, 3, dtype=torch.float64) + 5
-    with torch.no_grad():
-        model.head.weight.zero_()
-        model.head.bias.zero_()
-        model.embedding_gain.copy_(torch.tensor([0.5, 1.5, 2.0]))
-        model.embedding_bias.copy_(torch.tensor([-0.3, 0.0, 0.7]))
-    std = (window.var(1, correction=0, keepdim=True) + 1e-5).sqrt()
-    expected = window.mean(1, keepdim=True) - model.embedding_bias / (model.embedding_gain + 1e-10) * std
-    assert torch.allclose(model(window), expected.expand(2, 6, 3), rtol=0, atol=1e-12)
-
-
-def test_a_constant_channel_is_forecast_finite():
-    window = torch.ones(2, 40, 3, dtype=torch.float64)
-    assert forecaster()(window).isfinite().all()
 
 
 # --- the trunk ----------------------------------------------------------------------------------------------------------------------
@@ -308,13 +174,6 @@ def test_the_same_input_gives_the_same_bits_wherever_memory_lies(name):
         if len(held) > 50:
             held.pop(draw.randrange(50))
         assert torch.equal(model(x), first)
-
-
-def test_a_forecaster_whose_head_begins_at_nothing_begins_with_the_mean_of_the_window():
-    model = Forecaster(trunk("softmax", length=10, causal=False), 40, 6, 3, 8, 4, head_scale=0.0).double()
-    model.reset_parameters()
-    x = torch.randn(2, 40, 3, dtype=torch.float64)
-    assert torch.allclose(model(x), x.mean(1, keepdim=True).expand(2, 6, 3), rtol=0, atol=1e-12)
 
 
 def test_stochastic_depth_rises_from_nothing_at_the_first_layer_to_its_value_at_the_last():
