@@ -102,9 +102,12 @@ class Block(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Adds positions, runs the blocks, normalises. The embedding before and the head after belong to the backbone."""
+    """Adds positions, runs the blocks, normalises. The embedding before and the head after belong to the backbone.
 
-    def __init__(self, config: TrunkConfig) -> None:
+    norm: the last one, RMS norm where none is given.
+    """
+
+    def __init__(self, config: TrunkConfig, norm: nn.Module | None = None) -> None:
         super().__init__()
         self.config = config
         self.positions = nn.Parameter(torch.empty(config.length, config.dim))
@@ -112,7 +115,7 @@ class Trunk(nn.Module):
         self.blocks = nn.ModuleList(
             Block(layer, config.dim, config.length, config.drop_path * i / last, config.dropout) for i, layer in enumerate(config.layers)
         )
-        self.norm = RMSNorm(config.dim)
+        self.norm = norm or RMSNorm(config.dim)
         self.skipped: frozenset[int] = frozenset()
         self.needs: frozenset[str] = frozenset().union(*(block.mixer.capabilities.needs for block in self._blocks()))
 
@@ -147,8 +150,8 @@ class Trunk(nn.Module):
             nn.init.normal_(block.ffn.down.weight, std=1 / math.sqrt(2 * len(self.blocks) * width))
             block.mixer.reset_parameters()
         for module in self.modules():
-            if isinstance(module, RMSNorm):
-                nn.init.ones_(module.weight)
+            if isinstance(module, RMSNorm | nn.BatchNorm1d):
+                module.reset_parameters()
 
     @property
     def takes_constant_row(self) -> bool:

@@ -17,6 +17,16 @@ def patch_count(look_back: int, patch: int, stride: int) -> int:
     return (look_back - patch) // stride + 2
 
 
+class TokenBatchNorm(nn.BatchNorm1d):
+    """Batch norm of each channel of `[R, T, D]` over all tokens of all series, as published behind PatchTST's layers.
+
+    A norm of each token alone would take away how large it is, and the head's forecasts are linear in that.
+    """
+
+    def forward(self, x_RTD: Tensor) -> Tensor:
+        return super().forward(x_RTD.flatten(0, 1)).view_as(x_RTD)
+
+
 class Forecaster(nn.Module):
     """Windows `[B, N, C]` to forecasts `[B, horizon, C]`. Every channel is a sequence of its own; all share the weights.
 
@@ -49,7 +59,7 @@ class Forecaster(nn.Module):
         self.embedding = nn.Linear(patch, trunk.dim)
         # the affine part of reversible instance norm (Kim et al., ICLR 2022): one gain and one bias a channel
         self.embedding_gain, self.embedding_bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-        self.trunk = Trunk(trunk)
+        self.trunk = Trunk(trunk, TokenBatchNorm(trunk.dim))
         self.head = nn.Linear(tokens * trunk.dim, horizon * OUTPUTS[kind])
         if self.trunk.takes_constant_row:
             self.register_buffer("constant", torch.zeros(look_back))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from backbones.forecaster import Forecaster, patch_count
+from backbones.forecaster import Forecaster, TokenBatchNorm, patch_count
 from tests.backbones.small_models import forecaster, trunk
 
 
@@ -68,3 +70,14 @@ def test_a_forecaster_whose_head_begins_at_nothing_begins_with_the_mean_of_the_w
     model.reset_parameters()
     x = torch.randn(2, 40, 3, dtype=torch.float64)
     assert torch.allclose(model(x), x.mean(1, keepdim=True).expand(2, 6, 3), rtol=0, atol=1e-12)
+
+
+def test_tokens_are_normalised_over_the_batch_so_that_each_keeps_its_size():
+    norm = TokenBatchNorm(4).double()
+    x = 3 + 5 * torch.randn(6, 7, 4, dtype=torch.float64)
+    normal = norm(x)
+    assert torch.allclose(normal, (x - x.mean((0, 1))) / (x.var((0, 1), correction=0) + norm.eps).sqrt(), rtol=0, atol=1e-12)
+    norm.eval()
+    assert torch.allclose(norm(2 * x) - norm(x), norm(x) - norm(torch.zeros_like(x)), rtol=0, atol=1e-12)
+    norm.reset_parameters()
+    assert torch.allclose(norm(x), x / math.sqrt(1 + norm.eps), rtol=0, atol=1e-12)
