@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tasks.base import DataError
@@ -28,9 +29,31 @@ def require_space(where: Path, needed: int, what: str) -> None:
     """Raises DataError where the disk of `where` has too little left for `needed` bytes."""
     free = shutil.disk_usage(where).free
     if free < RESERVE * needed:
-        raise DataError(
-            f"{what} takes about {needed / 1e6:,.0f} MB, {where} has {free / 1e6:,.0f} MB left; make room, or set SUITE_CACHE"
-        )
+        raise DataError(f"{what} takes about {needed / 1e6:,.0f} MB, {where} has {free / 1e6:,.0f} MB left; make room, or set SUITE_CACHE")
+
+
+def unwritable(where: Path, error: OSError) -> DataError:
+    """What a user is told where a folder of the cache cannot be written."""
+    return DataError(f"the cache folder {where} cannot be written ({error.strerror or error}); set SUITE_CACHE to a folder that can be")
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Holds the lock file `path`, having waited for whoever else does. Raises DataError where its folder cannot be written.
+
+    Errors from within the `with` block pass through unchanged.
+    """
+    from filelock import FileLock
+
+    held = FileLock(path)
+    try:
+        held.acquire()
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def write_atomically(path: Path, save: Callable[[Path], object]) -> None:

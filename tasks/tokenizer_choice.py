@@ -8,7 +8,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
-from filelock import FileLock
 from pydantic import Field, model_validator
 
 from tasks import cache, hub
@@ -95,11 +94,17 @@ def open_tokenizer(options: TokenizerOptions, corpus: Corpus, progress: Progress
         return BpeTokenizer(read_definition(Path(options.tokenizer)), name=options.tokenizer)
     path = _trained_file(options, corpus)
     if not path.is_file():
-        with FileLock(path.with_suffix(".lock")):
+        with cache.lock(path.with_suffix(".lock")):
             if not path.is_file():
-                definition = train_bpe(_training_text(corpus, progress), options.vocab)
-                cache.write_atomically(path, lambda temporary: temporary.write_text(definition, "utf-8"))
+                _keep(train_bpe(_training_text(corpus, progress), options.vocab), path)
     return BpeTokenizer(read_definition(path), options.vocab)
+
+
+def _keep(definition: str, path: Path) -> None:
+    try:
+        cache.write_atomically(path, lambda temporary: temporary.write_text(definition, "utf-8"))
+    except OSError as error:
+        raise cache.unwritable(path.parent, error) from error
 
 
 def kept_tokenizer(options: TokenizerOptions, path: Path) -> Tokenizer:

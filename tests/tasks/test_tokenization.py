@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
@@ -116,6 +117,24 @@ def test_bpe_is_trained_on_the_training_part_alone_once_for_each_corpus_and_voca
     assert list(cache.folder("tokenizers").glob("*.json")) == kept
     assert not is_ready(options, TwoParts("", "", key="another"))
     assert not is_ready(TokenizerOptions(tokenizer="bpe", vocab=260), corpus)
+
+
+def test_a_tokenizer_that_cannot_be_kept_is_one_line_that_names_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("SUITE_CACHE", str(tmp_path))
+    options, corpus = TokenizerOptions(tokenizer="bpe", vocab=259), TwoParts("ab" * 50, "")
+    forbidden = PermissionError(errno.EACCES, "Permission denied")
+
+    def refuse(*args: object) -> None:
+        raise forbidden
+
+    for place in ("filelock.FileLock.acquire", "tasks.cache.write_atomically"):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, refuse)
+            with pytest.raises(DataError, match=f"{tmp_path}/tokenizers cannot be written .Permission denied.; set SUITE_CACHE") as caught:
+                open_tokenizer(options, corpus)
+            assert "\n" not in str(caught.value)
+    assert not is_ready(options, corpus)
+    assert open_tokenizer(options, corpus).vocab == 259
 
 
 def altered(definition: str, **changes) -> str:
