@@ -19,7 +19,7 @@ from backbones.mixers.base import Mixer
 from backbones.mixers.registry import MixerError
 from suite import home, record
 from suite.baselines import is_baseline
-from suite.budget import solve
+from suite.budget import solve, widths_of, with_free_widths
 from suite.config import TUNED, digest
 from suite.console import format_metric
 from suite.errors import UserError
@@ -128,7 +128,7 @@ def _best_rates(rows: Sequence[Row], metric: Metric) -> list[Row]:
     chosen: dict[str, Row] = {}
     sign = 1.0 if metric.higher_is_better else -1.0
     for row in rows:
-        key = _configuration_of(_untuned(row.first))
+        key = _configuration_of(row.first, _untuned(row.first))
         rival = chosen.get(key)
         if rival is None or sign * _valid(row) > sign * _valid(rival):
             chosen[key] = row
@@ -137,11 +137,13 @@ def _best_rates(rows: Sequence[Row], metric: Metric) -> list[Row]:
 
 def _untuned(made: Record) -> dict[str, Any]:
     """The config without what validation chooses for each mixer."""
-    tuned = _task_options(made).tuned()
+    options = _task_options(made)
     return {
         **made.config,
         "train": {k: v for k, v in made.config["train"].items() if k not in TUNED},
-        "data": {k: v for k, v in made.config["data"].items() if k not in tuned},
+        "data": {k: v for k, v in options.portable().items() if k not in options.tuned()},
+        # the widths that the solver takes follow from the length, which such an option of the data may change
+        "mixer_options": _given_options(made) if options.tuned() else made.config["mixer_options"],
     }
 
 
@@ -154,13 +156,13 @@ def _task_options(made: Record) -> Any:
 
 
 def _configuration(made: Record) -> str:
-    return _configuration_of(made.config)
+    return _configuration_of(made, {**made.config, "data": _task_options(made).portable()})
 
 
-def _configuration_of(config: dict[str, Any]) -> str:
-    """What runs of one row share: all but the seed. A mixer's file counts by its content, wherever it stands."""
+def _configuration_of(made: Record, config: dict[str, Any]) -> str:
+    """What runs of one row share: all but the seed. A file of a mixer or of the data counts by its content, wherever it stands."""
     kept = {k: v for k, v in config.items() if k not in ("seed", "skip_variant_layers")}
-    return digest({**kept, "mixer": Path(config["mixer"]).name if ".py:" in config["mixer"] else config["mixer"]})
+    return digest({**kept, "mixer": Path(made.mixer).name if ".py:" in made.mixer else made.mixer})
 
 
 def _row(records: list[Record]) -> Row:
@@ -180,10 +182,9 @@ def _row(records: list[Record]) -> Row:
 
 def _options_off_default(made: Record) -> str:
     """What a mixer wants said of its rows, and the options and tuned rates that differ from the usual ones."""
-    usual, solved, cls = _usual_options(made), made.certificate.get("mixer_options", {}), _class(made)
+    solved, cls = made.certificate.get("mixer_options", {}), _class(made)
     named = {name: solved[name] for name in cls.board_options if name in solved} if cls else {}
-    given = {name: value for name, value in made.config["mixer_options"].items() if usual and value not in (None, usual[name])}
-    given = {**named, **{name: value for name, value in given.items() if name not in named}}
+    given = {**named, **{name: value for name, value in _given_options(made).items() if name not in named}}
     switches = [cls.board_note] if cls and cls.board_note else []
     switches += [f"{name}={'on' if value is True else 'off' if value is False else value}" for name, value in given.items()]
     shipped, train = _shipped(made)["train"], made.config["train"]
@@ -192,21 +193,22 @@ def _options_off_default(made: Record) -> str:
     return f" ({', '.join(switches)})" if switches else ""
 
 
+def _given_options(made: Record) -> dict[str, Any]:
+    """The mixer's options that the user chose; none are known of a mixer that is not the suite's: no board runs its code."""
+    if made.config.get("mixer_origin") != "built-in":
+        return {}
+    try:
+        config = from_canonical(made.config)
+        solved = solve(with_free_widths(config), tasks.get(made.task)(config.data).spec).mixer_options
+    except (MixerError, UserError):
+        return {}
+    usual = default_options(config).model_dump(mode="json") | {name: getattr(solved, name) for name in widths_of(config)}
+    return {name: value for name, value in made.config["mixer_options"].items() if value not in (None, usual[name])}
+
+
 def _class(made: Record) -> type[Mixer] | None:
     """The mixer's class, where it is the suite's own: no board runs other code."""
     return registry.get(made.mixer) if made.config.get("mixer_origin") == "built-in" and made.mixer in registry.names() else None
-
-
-def _usual_options(made: Record) -> dict[str, Any] | None:
-    """What the solver makes of the mixer's default options; None for a mixer that is not the suite's: no board runs its code."""
-    if made.config.get("mixer_origin") != "built-in":
-        return None
-    try:
-        config = from_canonical(made.config)
-        free = config.model_copy(update={"mixer_options": default_options(config)})
-        return solve(free, tasks.get(made.task)(config.data).spec).mixer_options.model_dump(mode="json")
-    except (MixerError, UserError):
-        return None
 
 
 def _shipped(made: Record) -> dict[str, Any]:

@@ -176,13 +176,22 @@ def nearest_fit(config: RunConfig, spec: InputSpec) -> str:
     """The solver's own choice of widths, for the message of a refusal, or an empty string where it does not fit either."""
     if baselines.is_baseline(config.mixer):
         return ""
-    mixer_class = registry.get(config.mixer)
-    widths = {name: None for name, field in mixer_class.Config.model_fields.items() if field.default is None}
-    free = config.model_copy(update={"mixer_options": config.mixer_options.model_copy(update=widths)})
+    free = with_free_widths(config)
     plan = solve(free, spec)
     if not certify(free, spec, plan).matched:
         return ""
-    return ", ".join(f"mixer.{name}={getattr(plan.mixer_options, name)}" for name in widths)
+    return ", ".join(f"mixer.{name}={getattr(plan.mixer_options, name)}" for name in widths_of(config))
+
+
+def widths_of(config: RunConfig) -> list[str]:
+    """The mixer's options that the solver chooses where the user doesn't."""
+    return [name for name, field in type(config.mixer_options).model_fields.items() if field.default is None]
+
+
+def with_free_widths(config: RunConfig) -> RunConfig:
+    """The same options with all widths left to the solver."""
+    free = dict.fromkeys(widths_of(config))
+    return config.model_copy(update={"mixer_options": config.mixer_options.model_copy(update=free)})
 
 
 def check(config: RunConfig, spec: InputSpec) -> tuple[Plan, Certificate]:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from suite import board, record
 from suite.board import boards
+from tasks.tokenization import train_bpe
 from tests.suite.tiny import made_record
 
 
@@ -100,6 +101,19 @@ def test_switches_stand_as_rows_of_their_own_and_of_tuned_rates_the_one_that_val
     made = only([*tried, made_record("fem", 0.7, sets=("lse=false",)), made_record("fem", 0.3, sets=("mixer.heads=1",))])
     assert [row.mixer for row in made.rows] == ["fem (lse=off)", "fem (lr=0.125)", "fem (heads=1)"]
     assert "2 row(s) of other learning rates" in board.markdown(made)
+
+
+def test_a_tokenizers_file_counts_by_its_content_wherever_it_stands(tmp_path):
+    definition = train_bpe(["some text"], 300)
+    made = []
+    for seed, name in enumerate(("a", "b")):
+        path = tmp_path / name / "tokenizer.json"
+        path.parent.mkdir()
+        path.write_text(definition, "utf-8")
+        sets = (f"tokenizer={path}",)
+        made.append(made_record(seed=seed, task="text", metric="bits_per_byte", higher=False, domain="language", sets=sets))
+    [shown] = board.boards(made)
+    assert [len(row.records) for row in shown.rows] == [2]
 
 
 def test_a_matched_run_that_was_declared_unmatched_has_no_place():

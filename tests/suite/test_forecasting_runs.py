@@ -146,16 +146,20 @@ def test_a_picture_that_cannot_be_drawn_costs_no_record(runs, monkeypatch, capsy
     assert "the forecasts could not be shown: ZeroDivisionError" in " ".join(capsys.readouterr().err.split())
 
 
-def test_of_the_searched_look_backs_the_board_keeps_the_one_that_validation_chose():
+@pytest.mark.parametrize("mixer", ["softmax", "hypermlp", "fem"])
+def test_of_the_searched_look_backs_the_board_keeps_the_one_that_validation_chose(mixer):
+    """Whatever widths the solver takes at each look-back: HyperMLP's follow from the length."""
+
     def trial(look_back, valid, test):
         sets = ("track=searched", f"look_back={look_back}")
         return made_record(
-            task="etth1", metric="mse", higher=False, domain="forecasting", sets=sets, valid=valid, value=test, name=f"l{look_back}"
+            mixer, test, task="weather", metric="mse", higher=False, domain="forecasting", sets=sets, valid=valid, name=f"l{look_back}"
         )
 
     records = [trial(96, 0.5, 0.1), trial(336, 0.3, 0.4), trial(720, 0.4, 0.2)]
+    assert mixer != "hypermlp" or len({str(made.config["mixer_options"]) for made in records}) > 1
     [shown] = board.boards(records)
-    assert [(row.mixer, row.mean) for row in shown.rows] == [("softmax (look_back=336)", 0.4)]
+    assert [(row.mixer, row.mean) for row in shown.rows] == [(f"{mixer} (look_back=336)", 0.4)]
     assert shown.other_rates == 2
-    fixed = made_record(task="etth1", metric="mse", higher=False, domain="forecasting", name="fixed")
+    fixed = made_record(task="weather", metric="mse", higher=False, domain="forecasting", name="fixed")
     assert len(board.boards([*records, fixed])) == 2

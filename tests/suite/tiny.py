@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import tasks
+from suite.budget import solve
 from suite.config import RunConfig
 from suite.record import Code, Data, Hardware, Record, Timing
 from suite.resolve import resolve
@@ -39,6 +41,8 @@ def made_record(
 ) -> Record:  # fmt: skip
     """A record as a run would write it, with the test figure given and everything else plausible."""
     config = resolve(task=task, mixer=mixer, scale="board", seed=seed, sets=sets, unmatched=not matched)
+    if matched:
+        config = config.model_copy(update={"mixer_options": solve(config, tasks.get(task)(config.data).spec).mixer_options})
     certificate: dict[str, Any] = {
         "matched": matched, "parameters": 1000, "reference_parameters": 1000, "ratio": 1.0,
         "flops": 90, "reference_flops": 100, "state_bytes": 0,
