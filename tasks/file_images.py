@@ -130,7 +130,7 @@ class FileImageTask(ImageTask):
 
     def prepare_note(self) -> str:
         if self.data_dir is None and self.hub is not None and not self.hub.here():
-            return f"about {self.hub.megabytes:,.0f} MB come from the hub's {self.hub.repo}" if self.hub.small else ""
+            return f"{self.name if self.hub.small else f'suite data prepare {self.name}'} {self.hub.note()}"  # a run fetches nothing large
         self._list()
         return note(self.set, self._stored_side)
 

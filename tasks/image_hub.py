@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,11 @@ from tasks.base import DataError
 
 @dataclass(frozen=True)
 class HubImages:
-    """A data set of the hub. `shards`: of each part, its name in the repository and the number of its files; `small`: a run fetches it."""
+    """A data set of the hub.
+
+    `shards`: of each part, its name in the repository and the number of its files; `small`: a run fetches it; `kept`: the share of the
+    images that a task keeps again in our own cache, since Parquet files are not read in any order.
+    """
 
     repo: str
     folder: str
@@ -21,6 +25,7 @@ class HubImages:
     megabytes: float
     small: bool
     gated: bool = False
+    kept: float = 1.0
 
     def files(self) -> dict[str, list[str]]:
         """The files of each part."""
@@ -31,28 +36,62 @@ class HubImages:
 
     def here(self) -> bool:
         """Whether all of it has been downloaded; asks no network."""
-        return all(hub.cached(self.repo, file) is not None for files in self.files().values() for file in files)
+        return not self._missing()
+
+    def note(self) -> str:
+        """What fetching it and reading it writes and where, in words that follow a task's name; asks no network."""
+        (theirs, download), (ours, kept) = self._needs()
+        downloads = f"downloads about {download / 1e6:,.0f} MB from the hub's {self.repo} to {theirs}"
+        keeps = f"keeps about {kept / 1e6:,.0f} MB again in {ours}, or more, decoded, where half of the space then left holds that"
+        return f"{downloads} and {keeps}"
 
     def fetch(self) -> dict[str, list[Path]]:
-        """The local paths of each part's files, downloaded where they are missing. Raises DataError."""
-        missing = [file for files in self.files().values() for file in files if hub.cached(self.repo, file) is None]
+        """The local paths of each part's files, downloaded where they are missing. Raises DataError, for lack of space before it starts."""
+        missing = self._missing()
+        if missing:
+            self._require_space()
         try:
-            for done, file in enumerate(missing):
+            for file in missing:
                 hub.fetch(self.repo, file)
-                if done == 0 and len(missing) > 1:  # the hub has let us in
-                    self._announce(len(missing) - 1)
             return {part: [self._path(file) for file in files] for part, files in self.files().items()}
         except DataError as error:
             terms = f"; {self.repo} is gated: accept its terms on its page of the hub and log in (hf auth login)" if self.gated else ""
             raise DataError(f"{error}{terms}") from error
 
-    def _announce(self, files: int) -> None:
-        """Says how much comes. Raises DataError where the disk has no room for it."""
+    def _missing(self) -> list[str]:
+        return [file for files in self.files().values() for file in files if hub.cached(self.repo, file) is None]
+
+    def _needs(self) -> tuple[tuple[Path, int], tuple[Path, int]]:
+        """The hub's cache and ours, and about how many bytes each of them still takes."""
         from huggingface_hub import constants
 
-        needed = int(1e6 * self.megabytes * files / sum(count for _, count in self.shards.values()))
-        cache.require_space(Path(constants.HF_HUB_CACHE), needed, f"what is missing of {self.repo}")
-        sys.stderr.write(f"{files} more files of {self.repo} follow, about {needed / 1e6:,.0f} MB, to {constants.HF_HUB_CACHE}\n")
+        share = len(self._missing()) / sum(count for _, count in self.shards.values())
+        whole = 1e6 * self.megabytes
+        return (Path(constants.HF_HUB_CACHE), int(whole * share)), (cache.folder("images"), int(whole * self.kept))
+
+    def _require_space(self) -> None:
+        """Raises DataError where the disk of either folder, or the one disk of both, has too little left."""
+        by_disk: dict[int, list[tuple[Path, int]]] = {}
+        for folder, needed in self._needs():
+            by_disk.setdefault(_disk(folder), []).append((folder, needed))
+        for places in by_disk.values():
+            free = shutil.disk_usage(_existing(places[0][0])).free
+            if free < cache.RESERVE * sum(needed for _, needed in places):
+                takes = " and ".join(f"about {needed / 1e6:,.0f} MB in {folder}" for folder, needed in places)
+                raise DataError(
+                    f"{self.repo} takes {takes}, {'one disk with' if len(places) > 1 else 'where there are'} {free / 1e6:,.0f} MB left; "
+                    "make room, set HF_HUB_CACHE or SUITE_CACHE to a folder on another disk, or pass --data-dir DIR"
+                )
 
     def _path(self, file: str) -> Path:
         return hub.cached(self.repo, file) or hub.fetch(self.repo, file)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there already."""
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
+def _disk(folder: Path) -> int:
+    """The number of the disk that a folder is on, or would be."""
+    return _existing(folder).stat().st_dev

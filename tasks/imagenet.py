@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
@@ -18,6 +19,7 @@ from tasks.imagefolder import difference
 
 CLASS_LIST = "imagenet100_cmc"
 SYNSETS_SHA256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
+HUB = HubImages("ILSVRC/imagenet-1k", "data", {"train": ("train", 294), "valid": ("validation", 14)}, 145_000, small=False, gated=True)
 KNOWN_NAMES = 0.95  # share of the thousand names that must be ImageNet's, at their places: a few are spelt in more than one way
 
 
@@ -64,7 +66,7 @@ class ImageNetTask(FileImageTask):
     needed = ("train", "valid")
     source = "ILSVRC 2012 (image-net.org), or ILSVRC/imagenet-1k of the Hugging Face hub"
     licence = "ImageNet terms of access: non-commercial research and education"
-    hub = HubImages("ILSVRC/imagenet-1k", "data", {"train": ("train", 294), "valid": ("validation", 14)}, 145_000, small=False, gated=True)
+    hub = HUB
 
     def choose(self, names: Sequence[str]) -> Choice:
         wanted, given = self.class_names(), ids_of(names)
@@ -108,10 +110,12 @@ class ImageNet100(ImageNetTask):
     summary = "100 classes of ImageNet (CMC's list), from a local folder or the hub (gated)"
     protocol = "imagenet100/1"
     held_out = 0.05
+    hub = replace(HUB, kept=0.1)
     how_to = (
         "ImageNet (ILSVRC 2012) comes from image-net.org, or as ILSVRC/imagenet-1k from the hub, after registration; it may not be shipped",
         "make a folder with train/ and val/ and in each the folders (or links) of the 100 classes in tasks/imagenet100_cmc.txt",
-        "or take ImageNet-1k's Parquet files, of which these classes are read: --data-dir DIR, or suite data prepare imagenet100 (145 GB)",
+        "or take ImageNet-1k's Parquet files, of which these classes are read: --data-dir DIR, or accept the terms on the hub, "
+        "hf auth login, and: suite data prepare imagenet100 (downloads 145 GB and keeps a tenth of it again)",
         "check either with: suite data prepare imagenet100 --data-dir DIR",
     )
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests.tasks.test_hub import Hub, _Answer
+import tasks
+from tasks import image_hub
+from tasks.base import DataError
+from tests.tasks.hub_server import HubServer, _Answer, files_below
 
 LOAD = """
-import sys, tasks
+import shutil, sys, tasks
+from collections import namedtuple
 from tasks.base import DataError
+shutil.disk_usage = lambda _: namedtuple("usage", "total used free")(10**12, 0, 10**12)
 try:
     task = tasks.get(sys.argv[1])()
     task.prepare()
@@ -31,25 +37,83 @@ class _Gate(_Answer):
 
 
 @pytest.fixture
-def hub(cifar_folder):
+def hub(serve, cifar_folder):
     """A hub with uoft-cs/cifar10."""
-    files = {str(path.relative_to(cifar_folder)): path.read_bytes() for path in cifar_folder.rglob("*.parquet")}
-    made = Hub(files)
-    threading.Thread(target=made.serve_forever, daemon=True).start()
-    yield made
-    made.shutdown()
-    made.server_close()
+    return serve({"uoft-cs/cifar10": files_below(cifar_folder)})
 
 
-def prepare(tmp_path: Path, task: str, hub: Hub, **variables: str) -> str:
+def prepare(tmp_path: Path, task: str, hub: HubServer, **variables: str) -> str:
     """Prepares a task in a process of its own: the client reads its settings when it is imported."""
     environment = {
-        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}", "HF_HOME": str(tmp_path / "hf"), "SUITE_CACHE": str(tmp_path / "cache"),
+        "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "SUITE_CACHE": str(tmp_path / "cache"),
         "HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **variables,
     }  # fmt: skip
     done = subprocess.run([sys.executable, "-c", LOAD, task], env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.fixture
+def room(tmp_path, monkeypatch):
+    """Sets the GB that are free on the disks "theirs" and "ours" of the hub's cache and of the suite's, and keeps what is fetched."""
+    monkeypatch.setenv("SUITE_CACHE", str(tmp_path / "ours"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "theirs" / "hub"))
+    asked = []
+
+    def fetch(repo: str, file: str) -> Path:
+        asked.append(file)
+        raise DataError("it was asked for")
+
+    monkeypatch.setattr("tasks.hub.fetch", fetch)
+
+    def set_free(theirs: float, ours: float | None = None) -> list[str]:
+        """`ours`: None where one disk has both."""
+        (tmp_path / "theirs").mkdir(exist_ok=True)
+
+        def usage(path: Path) -> SimpleNamespace:
+            return SimpleNamespace(free=1e9 * (theirs if ours is None or "theirs" in Path(path).parts else ours))
+
+        monkeypatch.setattr(shutil, "disk_usage", usage)
+        if ours is not None:
+            monkeypatch.setattr(image_hub, "_disk", lambda folder: int("theirs" in folder.parts))
+        return asked
+
+    return set_free
+
+
+@pytest.mark.parametrize(
+    ("name", "download", "kept"), [("imagenet1k", "145,000", "145,000"), ("imagenet100", "145,000", "14,500"), ("cifar10", "144", "144")]
+)
+def test_the_note_tells_what_is_downloaded_and_what_is_kept_again_and_both_folders(tmp_path, room, name, download, kept):
+    asked = room(1000)
+    told = tasks.get(name)().prepare_note()
+    assert f"downloads about {download} MB from the hub's" in told
+    assert f" to {tmp_path / 'theirs' / 'hub'} and keeps about {kept} MB again in {tmp_path / 'ours' / 'images'}" in told
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    ("name", "free", "enough"),
+    [
+        ("imagenet1k", (200,), False), ("imagenet1k", (330,), True), ("imagenet100", (170,), False), ("imagenet100", (180,), True),
+        ("imagenet1k", (170, 170), True), ("imagenet1k", (170, 150), False), ("imagenet1k", (150, 170), False),
+        ("imagenet100", (170, 20), True), ("imagenet100", (170, 15), False),
+    ],
+)  # fmt: skip
+def test_room_for_the_download_and_for_what_is_kept_of_it_is_asked_for_before_the_first_file(tmp_path, room, name, free, enough):
+    asked = room(*free)
+    with pytest.raises(DataError) as caught:
+        tasks.get(name)().prepare()
+    assert asked == (["data/train-00000-of-00294.parquet"] if enough else [])
+    message = str(caught.value)
+    if enough:
+        assert "it was asked for" in message
+    else:
+        assert message.startswith("ILSVRC/imagenet-1k takes about ")
+        assert (str(tmp_path / "theirs") in message) == (len(free) == 1 or free[0] == 150)
+        assert (str(tmp_path / "ours") in message) == (len(free) == 1 or free[0] == 170)
+        assert f" {min(free)},000 MB left; make room" in message
+        assert "\n" not in message
 
 
 @pytest.mark.slow
