@@ -7,6 +7,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -55,6 +56,15 @@ class Corpus(ABC):
     @abstractmethod
     def blocks(self, state: State | None = None) -> Iterator[Block]:
         """All pieces, or those behind a block's state. Raises DataError."""
+
+
+@contextmanager
+def reading(place: Path) -> Iterator[None]:
+    """Turns what the system says of a file or folder of the user's into one line that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{error.filename or place} cannot be read: {error.strerror or error}") from error
 
 
 def stream_rows(source: Any, field: str, state: State | None, what: str) -> Iterator[tuple[list[str], State]]:

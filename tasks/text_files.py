@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
+from tasks import json_lines
 from tasks.base import DataError, Split
 from tasks.documents import Block, Corpus, Format, Piece, State, describe_files, open_files, share_of, stream_rows, text_bytes
 
@@ -18,7 +19,7 @@ NAMES: Mapping[str, Split] = {
 }  # fmt: skip
 HELD_OUT = 0.05  # of the pool for each of validation and test that no file is named for
 END = "end"  # of a file
-FORM = 2  # 2: what is held out is measured in text as it is read, whatever its line ends
+FORM = 3  # 3: a state counts lines of JSON and no rows of a table
 CHUNK = 2**20  # bytes
 MANY = 100  # text files from which on each is taken for a document among many
 
@@ -66,14 +67,20 @@ class TextFiles(Corpus):
                 yield Block(block.pieces, {"part": number, "inner": block.state})
 
     def _read(self, part: Part, state: State | None) -> Iterator[Block]:
-        if part.lines:
-            yield from self._read_lines(part, state)
+        if part.lines or part.kind == "json":
+            yield from self._read_lines(part, state) if part.lines else self._read_json(part, state)
             return
         what = str(part.files[0]) if len(part.files) == 1 else f"one of {part.files[0]} and {len(part.files) - 1} more files"
         options = {"sample_by": "document"} if part.kind == "text" else {}
         table_field = "text" if part.kind == "text" else self.text_field
         for texts, behind in stream_rows(partial(open_files, part.files, part.kind, **options), table_field, state, what):
-            yield Block([Piece(part.split or _held_out_by_text(text, part.missing), text, True) for text in texts], behind)
+            yield Block(_whole(texts, part), behind)
+
+    def _read_json(self, part: Part, state: State | None) -> Iterator[Block]:
+        first = state["file"] if state else 0
+        for number, file in enumerate(part.files[first:], first):
+            for texts, behind in json_lines.read_rows(file, self.text_field, state if state and number == first else None):
+                yield Block(_whole(texts, part), {"file": number, **behind})
 
     def _read_lines(self, part: Part, state: State | None) -> Iterator[Block]:
         first = state["file"] if state else 0
@@ -88,6 +95,11 @@ class TextFiles(Corpus):
                 is_open = list(dict.fromkeys([*is_open, *(piece.split for piece in pieces)]))
                 yield Block(pieces, {"file": number, "rows": behind, "read": read, "open": is_open})
             yield Block([Piece(split, "", True) for split in is_open], {"file": number, "rows": END})
+
+
+def _whole(texts: Sequence[str], part: Part) -> list[Piece]:
+    """Texts that are a document each, in the split of their part or the one that each is held out for."""
+    return [Piece(part.split or _held_out_by_text(text, part.missing), text, True) for text in texts]
 
 
 def _size_read(file: Path) -> int:
