@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -47,7 +46,7 @@ class Store:
     def build(self, progress: Progress | None = None) -> None:
         """Writes the chunks that are missing. Raises one DataError that counts the damaged images and names the first three."""
         total, problems = len(self.images.listing), list[str]()
-        with FileLock(self.folder / "lock"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        with cache.lock(self.folder / "lock"), ThreadPoolExecutor(os.cpu_count()) as pool:
             for number, chunk in enumerate(self.images.chunks):
                 if not self._index(number).is_file():
                     problems += self._write(number, pool, progress)

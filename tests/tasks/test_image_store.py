@@ -150,6 +150,17 @@ def test_a_full_disk_is_told_before_parquet_files_are_copied(folder, own_cache, 
         OwnImages(None, folder.with_name("parquet")).load()
 
 
+def test_a_cache_that_cannot_be_written_is_one_line_that_names_it(folder, own_cache):
+    images = FolderSet(folder, None)
+    store = image_access._pixels(images, 0)
+    (store.folder / "lock").mkdir()  # rights alone would not stop a test that runs as root
+    with pytest.raises(DataError) as caught:
+        open_images(images, 0)
+    assert str(caught.value).startswith(f"the cache folder {store.folder} cannot be written")
+    assert "set SUITE_CACHE" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def _open(folder, results):
     torch.set_num_threads(1)
     task = OwnImages(None, folder)
