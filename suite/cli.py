@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import typer
@@ -64,6 +65,8 @@ def _user_message(error: Exception) -> str | None:
         return " ".join(str(error).split())
     if type(error).__name__ == "Abort":
         return "aborted"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+        return f"{error.filename or 'a file'}: {(error.strerror or 'not allowed').lower()}; mend that, or name another place"
     return None
 
 

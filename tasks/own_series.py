@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from tasks.base import DataError, DataInfo
+from pydantic import Field
+
+from tasks.base import DataError, DataInfo, TaskOptions
+from tasks.forecast_options import SearchedOptions
 from tasks.published_series import FileSeries
 from tasks.series_csv import SeriesTable, count_columns, read_series_csv
 
+SEASONS = {"h": 24, "30min": 48, "15min": 96, "10min": 144, "D": 7}  # what often repeats: hours and less of a day, days of a week
+
+
+class OwnSeriesOptions(SearchedOptions):
+    """Options of `csv`: a file tells its spacing, not what repeats in it."""
+
+    season: int = Field(default=0, ge=0, le=100_000, description="steps that repeat, 24 for hours of a day; 0: not known, so no MASE")
+
 
 class OwnSeries(FileSeries):
-    """A CSV file, or a folder with exactly one: a header, a column of evenly spaced times, then one column a series; 70 / 10 / 20 %."""
+    """A CSV file, or a folder with exactly one: a header, a column of evenly spaced times, then one column a series; 70 / 10 / 20 %.
+
+    Times with a zone are told in UTC.
+    """
 
     name = "csv"
     summary = "your own series: a CSV file with a column of times and one column a series (--data-dir FILE)"
     protocol = "csv/1"
+    Options: ClassVar[type[TaskOptions]] = OwnSeriesOptions
+
+    def __init__(self, options: TaskOptions | None = None, data_dir: Path | None = None) -> None:
+        super().__init__(options, data_dir)
+        assert isinstance(self.options, OwnSeriesOptions)
+        self.season = self.options.season
 
     @cached_property
     def channels(self) -> int:
@@ -46,7 +67,11 @@ class OwnSeries(FileSeries):
         if self.data_dir is None:
             what = "your own series: pass --data-dir FILE.csv, a column of evenly spaced times, then one column a series"
             return DataInfo(source=what, licence="yours", splits={}, unit="steps", fingerprint="", embedded=False, notes=notes)
-        return self._describe(self.path.name, "yours", notes)
+        made = self._describe(self.path.name, "yours", notes)
+        usual = SEASONS.get(self.frequency)
+        if self.season or usual is None:
+            return made
+        return replace(made, notes=(*made.notes, f"no season is given: --set data.season={usual} gives MASE and baseline/seasonal-naive"))
 
 
 def frequency_of(table: SeriesTable) -> str:

@@ -39,6 +39,7 @@ def read_series_csv(path: Path, *, evenly: bool = True) -> SeriesTable:
         table = _parse(path)  # slower, but it can name the cell at fault
     if table.shape[1] < 2 or len(table) < 2:
         raise DataError(f"{path}: {len(table)} rows and {table.shape[1]} columns; needed are a column of times and at least one of numbers")
+    _check_header(path, str(table.columns[0]))
     times, uneven = _times(path, table, evenly)
     values = np.column_stack([_numbers(path, table, name) for name in table.columns[1:]])
     return SeriesTable(values, tuple(map(str, table.columns[1:])), times, uneven)
@@ -85,16 +86,31 @@ def _read(path: Path, **options: Any) -> pd.DataFrame:
         return pd.read_csv(path, keep_default_na=False, encoding="utf-8", index_col=False, **options)
 
 
+def _check_header(path: Path, first: str) -> None:
+    """Raises DataError where the first line is a row of values, which would be lost as the columns' names."""
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        is_time = any(letter.isdigit() for letter in first) and not pd.isna(pd.to_datetime(first, errors="coerce"))
+    if is_time:
+        raise DataError(f"{path}: its first line begins with the time {first!r}; a line of names goes above it: date, then one a series")
+
+
 def _times(path: Path, table: pd.DataFrame, evenly: bool) -> tuple[tuple[str, ...], int]:
     """Time stamps of the first column, and how many steps are not a repetition of the first one; none may be where `evenly`."""
     import pandas as pd
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # pandas warns where it has to guess the format cell by cell
-        stamps = pd.to_datetime(table.iloc[:, 0], errors="coerce")
+        # in UTC, where a column changes to summer time and back evenly; times without a zone stay what they are
+        stamps = pd.to_datetime(table.iloc[:, 0], errors="coerce", utc=True).dt.tz_localize(None)
     if stamps.isna().any():
         row = int(np.argmax(stamps.isna().to_numpy()))
-        raise DataError(f"{path}, line {row + 2}: {_cell(table.iloc[row, 0])} is not a time; the file is cut off or garbled")
+        raise DataError(
+            f"{path}, line {row + 2}: {_cell(table.iloc[row, 0])} is not a time like those before it (YYYY-MM-DD hh:mm:ss is safe); "
+            "the file is cut off or garbled, or writes days first"
+        )
     gaps = np.diff(stamps.to_numpy())
     wrong = np.flatnonzero((gaps != gaps[0]) | (gaps <= np.timedelta64(0)))
     if len(wrong) and evenly:

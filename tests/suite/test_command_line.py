@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -293,6 +295,17 @@ def test_a_fault_of_the_suite_itself_is_not_hidden(suite, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["suite", "list", "tasks"])
     with pytest.raises(ZeroDivisionError):
         cli.main()
+
+
+@pytest.mark.parametrize(("kind", "said"), [(errno.EACCES, "permission denied"), (errno.ENOSPC, "no space left on device")])
+def test_a_place_that_cannot_be_used_is_told_in_one_line(suite, monkeypatch, kind, said):
+    def refused(*_):
+        raise OSError(kind, os.strerror(kind), "/some/where.csv")
+
+    monkeypatch.setattr("suite.report.describe_data", refused)
+    ended = suite("data", "info", "csv")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert f"/some/where.csv: {said}" in ended.err
 
 
 def test_paths_with_brackets_are_shown_as_they_are(suite, tmp_path, monkeypatch):

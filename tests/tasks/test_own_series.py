@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from tasks.base import DataError
-from tasks.forecast_options import SearchedOptions
-from tasks.own_series import OwnSeries
+from tasks.own_series import OwnSeries, OwnSeriesOptions
 from tests.tasks.series_files import power, write_csv
 
-OPTIONS = SearchedOptions(horizon=24, track="fixed-96")
+OPTIONS = OwnSeriesOptions(horizon=24, track="fixed-96")
 
 
 @pytest.mark.parametrize(("frequency", "told"), [("h", "h"), ("15min", "15min"), ("D", "D")])
@@ -70,3 +69,54 @@ def test_the_fast_reading_gives_what_the_text_says_to_the_last_digit(tmp_path):
     task = OwnSeries(OPTIONS, path)
     text = np.array([[float(cell) for cell in line.split(",")[1:]] for line in path.read_text().splitlines()[1:]])
     assert np.array_equal(task._read().values, text)
+
+
+def in_berlin(n: int) -> list[str]:
+    """Hourly times over the end of summer time, with the offset of each."""
+    import pandas as pd
+
+    return [time.isoformat() for time in pd.date_range("2021-10-01", periods=n, freq="h", tz="Europe/Berlin")]
+
+
+@pytest.mark.parametrize("zone", ["of winter", "of summer and winter"])
+def test_times_with_a_zone_are_evenly_spaced_where_they_are_so_in_truth(tmp_path, zone):
+    path = write_csv(tmp_path / "mine.csv", power(1_000)[:, :2], ("a", "b"), "2021-01-01", "h")
+    plain = OwnSeries(OPTIONS, path)
+    plain.load()
+    header, *rows = path.read_text().splitlines()
+    times = in_berlin(1_000) if zone == "of summer and winter" else [f"{row.partition(',')[0]}+01:00" for row in rows]
+    zoned = [header, *(f"{time},{row.partition(',')[2]}" for time, row in zip(times, rows, strict=True))]
+    path.write_text("\n".join(zoned))
+    task = OwnSeries(OPTIONS, path)
+    task.load()
+    assert task.fingerprint == plain.fingerprint
+    assert task.first_time == ("2021-09-30T22:00:00" if zone == "of summer and winter" else "2020-12-31T23:00:00")
+
+
+def test_a_file_without_names_is_refused_and_loses_no_row(tmp_path):
+    path = write_csv(tmp_path / "mine.csv", power(1_000), tuple("abcdefg"), "2021-01-01", "h")
+    path.write_text("\n".join(path.read_text().splitlines()[1:]))
+    with pytest.raises(DataError, match=r"its first line begins with the time '2021-01-01.*'; a line of names goes above it"):
+        OwnSeries(OPTIONS, path).load()
+
+
+def test_times_that_write_days_first_are_refused_with_a_form_that_works(tmp_path):
+    path = write_csv(tmp_path / "mine.csv", power(1_000), tuple("abcdefg"), "2021-01-01", "D")
+    header, *rows = path.read_text().splitlines()
+    dates = [row.partition(",")[0][:10].split("-") for row in rows]
+    path.write_text("\n".join([header, *(f"{d}/{m}/{y},{row.partition(',')[2]}" for (y, m, d), row in zip(dates, rows, strict=True))]))
+    with pytest.raises(DataError, match="YYYY-MM-DD"):
+        OwnSeries(OPTIONS, path).load()
+
+
+def test_a_season_that_is_named_gives_mase_and_the_info_names_the_usual_one(tmp_path):
+    path = write_csv(tmp_path / "mine.csv", power(1_000), tuple("abcdefg"), "2021-01-01", "h")
+    told = OwnSeries(OPTIONS, path).info()
+    assert any("--set data.season=24" in note for note in told.notes)
+    chosen = OwnSeriesOptions(horizon=24, track="fixed-96", season=24, head="quantile")
+    task = OwnSeries(chosen, path)
+    assert not any("season=" in note for note in task.info().notes)
+    assert [metric.name for metric in task.metrics][:2] == ["crps", "mase"]
+    assert task.seasonal_error is not None
+    expected = np.abs(task.series[24:700].numpy() - task.series[: 700 - 24].numpy()).mean(0)
+    assert np.allclose(task.seasonal_error.numpy(), expected, rtol=1e-6)
