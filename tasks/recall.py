@@ -41,7 +41,7 @@ class RecallTask(Task):
     Targets are -100 where a token is not scored; the loss is the mean over the scored tokens of a batch.
 
     `accuracy` is right tokens over scored tokens of the split. `class_accuracy` is the mean over target classes of the accuracy within
-    each; classes that are never a target do not count (the macro average that arXiv 2403.17844 reports).
+    each, a macro average. A class that is predicted and never a target does not count; some libraries count it as 0.
     """
 
     domain = "recall"
