@@ -13,6 +13,10 @@ from tasks.base import DataError
 RESERVE = 1.1  # free disk asked for, in units of what is needed
 
 
+class UnwritableError(DataError):
+    """A folder of the cache cannot be written."""
+
+
 def folder(*parts: str) -> Path:
     """A folder of the cache, made where it is missing. Raises DataError where it cannot be."""
     base = os.environ.get("XDG_CACHE_HOME")
@@ -32,14 +36,16 @@ def require_space(where: Path, needed: int, what: str) -> None:
         raise DataError(f"{what} takes about {needed / 1e6:,.0f} MB, {where} has {free / 1e6:,.0f} MB left; make room, or set SUITE_CACHE")
 
 
-def unwritable(where: Path, error: OSError) -> DataError:
+def unwritable(where: Path, error: OSError) -> UnwritableError:
     """What a user is told where a folder of the cache cannot be written."""
-    return DataError(f"the cache folder {where} cannot be written ({error.strerror or error}); set SUITE_CACHE to a folder that can be")
+    return UnwritableError(
+        f"the cache folder {where} cannot be written ({error.strerror or error}); set SUITE_CACHE to a folder that can be"
+    )
 
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Holds the lock file `path`, having waited for whoever else does. Raises DataError where its folder cannot be written.
+    """Holds the lock file `path`, having waited for whoever else does. Raises UnwritableError where its folder cannot be written.
 
     Errors from within the `with` block pass through unchanged.
     """

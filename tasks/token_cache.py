@@ -11,7 +11,7 @@ import json
 import mmap
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from tasks import cache
@@ -122,18 +121,29 @@ class TokenCache:
     def open(self, progress: Progress | None = None) -> State:
         """Builds what is missing, opens the files, gives their state. Raises DataError."""
         state = self._read()
-        if state is None or not self._enough(state) or self.prefix not in state.fingerprints:
-            with FileLock(self.folder / LOCK):  # another process may have built it meanwhile
+        if state is None or not self._enough(state):
+            with cache.lock(self.folder / LOCK):  # another process may have built it meanwhile
                 state = self._read() or State(self._dtype)
                 if not self._enough(state):
                     cache.require_space(self.folder, self.needed(), "the token cache")
                     self._build(state, progress)
                     self.built = True
-                self._open_files(state)
-                state.fingerprints[self.prefix] = self.digest()
-                self._write(state)
+                    self._open_files(state)
+                    state.fingerprints[self.prefix] = self.digest()
+                    self._write(state)
         self._open_files(state)
+        if self.prefix not in state.fingerprints:
+            state.fingerprints[self.prefix] = self.digest()
+            self._keep_fingerprint(state.fingerprints[self.prefix])
         return state
+
+    def _keep_fingerprint(self, fingerprint: str) -> None:
+        """Writes it down, so that the next one need not read all tokens for it; where only reading is allowed, each one does."""
+        with suppress(cache.UnwritableError), cache.lock(self.folder / LOCK):
+            state = self._read()  # by now another process may have made the files longer
+            if state is not None:
+                state.fingerprints[self.prefix] = fingerprint
+                self._write(state)
 
     def digest(self) -> str:
         """sha256 over the tokenizer and the tokens in use, read from the disk."""
@@ -177,18 +187,25 @@ class TokenCache:
 
     def _write(self, state: State) -> None:
         text = json.dumps(asdict(state))
-        cache.write_atomically(self.folder / STATE, lambda path: path.write_text(text, "utf-8"))
+        try:
+            cache.write_atomically(self.folder / STATE, lambda path: path.write_text(text, "utf-8"))
+        except OSError as error:
+            raise cache.unwritable(self.folder, error) from error
 
     def _open_files(self, state: State) -> None:
-        self.files = {}
-        width = np.dtype(state.dtype).itemsize
+        self._require_whole(state)
+        self.files = {split: TokenFile(self._path(split), state.dtype, state.counts[split].tokens) for split in SPLITS}
+
+    def _require_whole(self, state: State) -> None:
+        """Raises DataError where a file has less than the state counts: more is what a killed process left, less is damage."""
         for split in SPLITS:
             path, tokens = self._path(split), state.counts[split].tokens
-            if not path.is_file() or path.stat().st_size < tokens * width:
+            there = path.stat().st_size if path.is_file() else 0
+            if there < tokens * np.dtype(state.dtype).itemsize:
                 raise DataError(f"{path} is shorter than the {tokens:,} tokens it should have; delete {self.folder} and try again")
-            self.files[split] = TokenFile(path, state.dtype, tokens)
 
     def _build(self, state: State, progress: Progress | None) -> None:
+        self._require_whole(state)
         try:
             with ExitStack() as stack:
                 handles = {split: stack.enter_context(open(self._path(split), "ab")) for split in SPLITS}
@@ -198,7 +215,7 @@ class TokenCache:
                         self._append(handle, state.counts[split], [np.array([self.tokenizer.end])])
                 self._copy(state, handles, progress)
         except OSError as error:
-            raise DataError(f"the token cache in {self.folder} could not be written: {error.strerror or error}; try again") from None
+            raise cache.unwritable(self.folder, error) from error
 
     def _copy(self, state: State, handles: Mapping[Split, BinaryIO], progress: Progress | None) -> None:
         committed = state.text

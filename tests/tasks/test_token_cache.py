@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -138,6 +139,88 @@ def test_what_is_damaged_is_refused_in_one_line(tmp_path, documents):
     (tmp_path / "state.json").write_text("{")
     with pytest.raises(DataError, match="is damaged"):
         TokenCache(tmp_path, Listed(documents), ByteTokenizer()).open()
+
+
+def harm(path: Path, how: str) -> None:
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-2])
+
+
+@pytest.mark.parametrize("how", ["gone", "shorter"])
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_what_broke_off_and_then_lost_tokens_is_refused_and_left_as_it_is(tmp_path, documents, monkeypatch, how, split):
+    monkeypatch.setattr(token_cache, "COMMIT_BYTES", 1000)
+    with pytest.raises(DataError, match="the network is gone"):
+        TokenCache(tmp_path, Listed(documents, broken=30), ByteTokenizer()).open()
+    state = json.loads((tmp_path / "state.json").read_text())
+    with open(tmp_path / f"{split}.bin", "rb+") as file:
+        file.truncate(2 * state["counts"][split]["tokens"])  # what was not committed is no matter
+    harm(tmp_path / f"{split}.bin", how)
+    left = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    with pytest.raises(DataError, match=rf"{split}\.bin is shorter than the [\d,]+ tokens it should have; delete .* and try again"):
+        TokenCache(tmp_path, Listed(documents), ByteTokenizer()).open()
+    assert {path.name: path.stat().st_size for path in tmp_path.iterdir()} == left
+
+
+@pytest.mark.parametrize("how", ["gone", "shorter"])
+def test_a_stream_that_lost_tokens_does_not_go_on(tmp_path, documents, how):
+    held_first = sorted(documents, key=lambda pair: pair[0] == "train")
+    TokenCache(tmp_path, Listed(held_first, held_out_first=True), ByteTokenizer(), 500).open()
+    harm(tmp_path / "test.bin", how)
+    with pytest.raises(DataError, match=r"test\.bin is shorter than"):
+        TokenCache(tmp_path, Listed(held_first, held_out_first=True), ByteTokenizer(), 1500).open()
+
+
+def refuse(*args, **kwargs) -> None:
+    """As the system does where only reading is allowed: its rights do not hold for every user."""
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_a_cache_that_cannot_be_written_is_one_line_at_whatever_place(tmp_path, documents, monkeypatch):
+    for place in ("filelock.FileLock.acquire", "tasks.token_cache.open", "tasks.cache.write_atomically"):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, refuse, raising=False)
+            with pytest.raises(
+                DataError, match=f"the cache folder {tmp_path} cannot be written .Permission denied.; set SUITE_CACHE"
+            ) as caught:
+                TokenCache(tmp_path, Listed(documents), ByteTokenizer()).open()
+            assert "\n" not in str(caught.value)
+
+
+def test_a_lock_in_what_is_no_folder_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"/file cannot be written .*; set SUITE_CACHE"), cache.lock(tmp_path / "file" / "lock"):
+        raise AssertionError
+
+
+def test_a_lock_passes_on_what_goes_wrong_while_it_is_held_and_is_free_after(tmp_path):
+    with pytest.raises(OSError, match="of the body"), cache.lock(tmp_path / "lock"):
+        raise OSError("of the body")
+    with cache.lock(tmp_path / "lock"):
+        pass
+
+
+def test_a_built_cache_serves_whoever_may_only_read_it(tmp_path, documents, monkeypatch):
+    held_first = sorted(documents, key=lambda pair: pair[0] == "train")
+
+    def listed() -> Listed:
+        return Listed(held_first, held_out_first=True)
+
+    built = TokenCache(tmp_path, listed(), ByteTokenizer(), 1500)
+    built.open()
+    for place in ("filelock.FileLock.acquire", "tasks.cache.write_atomically"):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, refuse)
+            for limit in (1500, 500):  # of 500 no fingerprint has been written
+                reader = TokenCache(tmp_path, listed(), ByteTokenizer(), limit)
+                assert reader.open().fingerprints[str(limit)] == reader.digest()
+                assert tokens(reader, "train") == tokens(built, "train")[: limit + 1]
+                assert (reader.built, reader.corpus.read) == (False, 0)
+    assert "500" not in json.loads((tmp_path / "state.json").read_text())["fingerprints"]
+    TokenCache(tmp_path, listed(), ByteTokenizer(), 500).open()
+    assert "500" in json.loads((tmp_path / "state.json").read_text())["fingerprints"]
 
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path, documents, monkeypatch):
