@@ -132,7 +132,7 @@ class FileImageTask(ImageTask):
         if self.data_dir is None and self.hub is not None and not self.hub.here():
             return f"{self.name if self.hub.small else f'suite data prepare {self.name}'} {self.hub.note()}"  # a run fetches nothing large
         self._list()
-        return note(self.set, self._stored_side)
+        return "; ".join(filter(None, (note(self.set, self._stored_side), self.set.left_out)))
 
     @property
     def _stored_side(self) -> int:
@@ -209,7 +209,8 @@ class FileImageTask(ImageTask):
         parts = [str(part) for part in self.set.parts]
         test = "test" if "test" in parts else "valid" if "valid" in parts else "held out"
         valid = "valid" if {"test", "valid"} <= set(parts) else f"held out, {self.held_out:.0%} of every class"
-        return (f"parts at hand: {', '.join(parts)}; the test split: {test}; the validation split: {valid}",)
+        split = f"parts at hand: {', '.join(parts)}; the test split: {test}; the validation split: {valid}"
+        return (split, self.set.left_out) if self.set.left_out else (split,)
 
     # --- Batches --------------------------------------------------------------------------------------------------------------------
 

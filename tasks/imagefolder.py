@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,10 +20,34 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm"
 PART_NAMES: Mapping[str, tuple[str, ...]] = {"train": ("train",), "valid": ("val", "valid", "validation"), "test": ("test",)}
 CHUNK = 1024
 SAMPLE = 64
+TOLD_KINDS = 6  # of files left out, by name
+
+
+@dataclass
+class Found:
+    """The images of some class folders, when each was written (ns), and what was left out: files by their suffix, images by where."""
+
+    images: list[ImageFile] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
+    other_kinds: Counter[str] = field(default_factory=Counter)
+    beside: int = 0  # images that lie beside the class folders
+
+    def left_out(self) -> str:
+        """What is not read and why, in words; empty where nothing."""
+        told = []
+        if self.other_kinds:
+            ranked = sorted(self.other_kinds.items(), key=lambda kind: (-kind[1], kind[0]))
+            kinds = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in ranked[:TOLD_KINDS]]
+            kinds += ["…"] if len(ranked) > TOLD_KINDS else []
+            total = self.other_kinds.total()
+            told.append(f"{total:,} file{'s' * (total > 1)} of other kinds ({', '.join(kinds)}; read are {', '.join(sorted(EXTENSIONS))})")
+        if self.beside:
+            told.append(f"{self.beside:,} image{'s' * (self.beside > 1)} beside the class folders")
+        return f"left out: {' and '.join(told)}" if told else ""
 
 
 class FolderSet(ImageSet):
-    """The images of `root/PART/CLASS/`, or of `root/CLASS/` where there is no train/.
+    """The images of `root/PART/CLASS/` and the folders below it, or of `root/CLASS/` where there is no train/.
 
     `classes`: the list that the folders must match, None to take them as they are. `needed`: the parts that are read; those of a folder
     that has more are left alone. Raises DataError.
@@ -27,27 +55,23 @@ class FolderSet(ImageSet):
 
     def __init__(self, root: Path, classes: Sequence[str] | None, needed: Sequence[str] = ()) -> None:
         self.root = root
-        try:
+        with listing_of(root):
             self._read(classes, needed)
-        except OSError as error:
-            raise DataError(f"{root} cannot be listed: {error}") from error
         self.chunks = [range(at, min(at + CHUNK, len(self.listing))) for at in range(0, len(self.listing), CHUNK)]
 
     def _read(self, classes: Sequence[str] | None, needed: Sequence[str]) -> None:
         folders = part_folders(self.root, needed)
         self.classes = tuple(classes) if classes is not None else find_classes(self.root, folders)
-        times = sha256()
-        images: list[ImageFile] = []
-        ends = [0]
+        found, ends = Found(), [0]
         for folder in folders.values():
-            listed, changed = list_images(self.root, folder, self.classes)
-            images += listed
-            times.update(np.array(changed, dtype="<i8").tobytes())
-            ends.append(len(images))
-        self.listing = Listing(images)
+            list_images(self.root, folder, self.classes, found)
+            ends.append(len(found.images))
+        self.listing = Listing(found.images)
+        self.left_out = found.left_out()
         self.parts = {part: np.arange(*ends[i : i + 2]) for i, part in enumerate(folders)}
-        self.fingerprint = fingerprint(images, self.classes)
-        self.stamp = sha256(f"{self.root.resolve()} {self.fingerprint} {times.hexdigest()}".encode()).hexdigest()
+        self.fingerprint = fingerprint(found.images, self.classes)
+        times = sha256(np.array(found.times, dtype="<i8").tobytes()).hexdigest()
+        self.stamp = sha256(f"{self.root.resolve()} {self.fingerprint} {times}".encode()).hexdigest()
 
     def encoded(self, chunk: int) -> Iterator[bytes]:
         return (self.read(i) for i in self.chunks[chunk])
@@ -93,26 +117,73 @@ def find_classes(root: Path, folders: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def list_images(root: Path, part: str, classes: Sequence[str]) -> tuple[list[ImageFile], list[int]]:
-    """The images of `root/part/CLASS/`, sorted by class and name, and when each was written (ns); a label is a class's place in `classes`.
+def list_images(root: Path, part: str, classes: Sequence[str], found: Found) -> None:
+    """Adds the images below `root/part/CLASS/`, however deep, sorted by class and path; a label is a class's place in `classes`.
 
     Raises DataError where the part's folders are not exactly `classes`, or a class has no image.
     """
     folder = root / part
-    found = {entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")}
-    if found != set(classes):
-        raise DataError(f"{folder}: {difference(found, classes, 'class folders')}")
-    images, times = [], []
+    entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    names = {entry.name for entry in entries if entry.is_dir()}
+    if names != set(classes):
+        raise DataError(f"{folder}: {difference(names, classes, 'class folders')}")
+    found.beside += sum(_suffix(entry.name) in EXTENSIONS and entry.name not in names for entry in entries)
     for label, name in enumerate(classes):
-        entries = [e for e in os.scandir(folder / name) if Path(e.name).suffix.lower() in EXTENSIONS and not e.name.startswith(".")]
-        if not entries:
+        files = sorted(files_below(folder / name, above=(root, folder)), key=lambda file: file[0])
+        taken = [file for file in files if _suffix(file[0]) in EXTENSIONS]
+        if not taken:
             raise DataError(f"{folder / name} holds no image; allowed are files ending in {', '.join(sorted(EXTENSIONS))}")
+        found.other_kinds.update(suffix for path, _ in files if (suffix := _suffix(path)) not in EXTENSIONS)
         prefix = name if part == "." else f"{part}/{name}"
-        for entry in sorted(entries, key=lambda e: e.name):
+        for path, entry in taken:
             stat = entry.stat()
-            images.append(ImageFile(f"{prefix}/{entry.name}", label, stat.st_size))
-            times.append(stat.st_mtime_ns)
-    return images, times
+            found.images.append(ImageFile(f"{prefix}/{path}", label, stat.st_size))
+            found.times.append(stat.st_mtime_ns)
+
+
+def files_below(folder: Path, above: Sequence[Path] = ()) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """The files in a folder and the folders below it, each with its path from there; not the hidden ones, nor those in hidden folders.
+
+    Links are followed. They may lead in a circle, so no folder is read twice, and none of `above`; one that is also there by itself is not
+    read through a link.
+    """
+    seen = {os.path.realpath(place) for place in above}
+    folders, links = [("", str(folder))], list[tuple[str, str]]()
+    while folders or links:
+        prefix, place = (folders or links).pop()
+        real = os.path.realpath(place)
+        if real in seen:
+            continue
+        seen.add(real)
+        for entry in sorted(os.scandir(place), key=lambda entry: entry.name, reverse=True):
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                (links if entry.is_symlink() else folders).append((f"{prefix}{entry.name}/", entry.path))
+            else:
+                yield f"{prefix}{entry.name}", entry
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself is no folder
+            return False
+        raise
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+@contextmanager
+def listing_of(root: Path) -> Iterator[None]:
+    """Turns what goes wrong while the folders of a set are listed into a DataError that names the folder or file."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{error.filename or root} cannot be read: {error.strerror or error}; make it readable, or remove it") from error
 
 
 def difference(found: set[str], expected: Sequence[str], what: str) -> str:

@@ -67,6 +67,7 @@ class ImageSet(ABC):
     chunks: Sequence[range]
     fingerprint: str  # sha256 over the classes and what the files are, not over the pixels
     stamp: str  # changes with the fingerprint and whenever a file is written anew
+    left_out: str = ""  # which files of the set are not read and why, in words
 
     @abstractmethod
     def encoded(self, chunk: int) -> Iterator[bytes]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from tasks.base import DataError, TaskOptions
 from tasks.file_images import FileImageTask, SizedImageOptions
 from tasks.image_parquet import find_shards, read_schema
-from tasks.imagefolder import find_classes, part_folders
+from tasks.imagefolder import find_classes, listing_of, part_folders
 
 UNKNOWN = 2  # classes where no folder is given yet, so that a budget can be counted: it does not depend on their number
 
@@ -30,7 +30,7 @@ class OwnImages(FileImageTask):
     source = "a local folder"
     licence = "yours"
     how_to = (
-        "--data-dir DIR: DIR/train/CLASS/, DIR/val/CLASS/, DIR/test/CLASS/, or DIR/CLASS/ with images in it",
+        "--data-dir DIR: DIR/train/CLASS/, DIR/val/CLASS/, DIR/test/CLASS/, or DIR/CLASS/ with images in it or in folders below",
         "or Parquet files with an image and a class column, as Hugging Face datasets writes them: train-00000-of-00001.parquet",
     )
 
@@ -42,7 +42,8 @@ class OwnImages(FileImageTask):
         shards = find_shards(self.data_dir)
         if shards:
             return len(read_schema(next(iter(shards.values()))[0], self.label)[1])
-        return len(find_classes(self.data_dir, part_folders(self.data_dir, ())))
+        with listing_of(self.data_dir):
+            return len(find_classes(self.data_dir, part_folders(self.data_dir, ())))
 
     @property
     def classes(self) -> int:
