@@ -17,6 +17,9 @@ from PIL import Image, UnidentifiedImageError
 
 from tasks.base import DataError
 
+SIXTEEN_BIT = ("PNG", "PPM")  # formats with no more, of which Pillow may give wider integers
+UNRANGED = {"I": "signed or 32-bit integers", "F": "floating-point numbers"}  # by Pillow's mode
+
 
 @dataclass(frozen=True)
 class ImageFile:
@@ -106,15 +109,19 @@ def hold_out(images: Sequence[ImageFile], share: float) -> tuple[NDArray[np.int6
 def read_rgb(encoded: bytes, where: str) -> Image.Image:
     """The whole image, decoded, as RGB: grey, palette, CMYK and 16-bit images are converted, transparency is dropped.
 
-    Raises DataError, with the image's place, where it cannot be decoded to its end.
+    Raises DataError, with the image's place, where it cannot be decoded to its end or its pixels have no range that is known.
     """
     try:
         with Image.open(BytesIO(encoded)) as image:
             image.load()
-            if image.mode.startswith("I;16"):  # Pillow would clip to 255
+            if image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BIT):  # Pillow would clip to 255
                 return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+            if image.mode in UNRANGED:  # Pillow would clip these too, and no one says what is white
+                raise DataError(f"{where} cannot be read as an image: its pixels are {UNRANGED[image.mode]}; save it as 8 or 16 bit")
             # through RGBA, since Pillow warns of palettes with transparency
             return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
+    except DataError:
+        raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, UnidentifiedImageError):

@@ -200,6 +200,24 @@ def test_images_of_every_mode_become_rgb_of_the_right_brightness(tmp_path, mode)
     assert abs(pixels - (255 if mode == "1" else 192)).max() <= 3
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value", "kind"),
+    [("int32", 40_000, "signed or 32-bit integers"), ("uint32", 40_000, "signed or 32-bit"), ("float32", 0.5, "floating-point numbers")],
+)
+def test_pixels_without_a_range_are_refused_by_name_and_not_clipped(tmp_path, dtype, value, kind):
+    path = tmp_path / "scan.tif"
+    Image.fromarray(np.full((4, 4), value, dtype=dtype)).save(path)
+    message = error_of(lambda: read_rgb(path.read_bytes(), str(path)))
+    assert message.startswith(f"{path} cannot be read as an image: its pixels are {kind}")
+    assert message.endswith("; save it as 8 or 16 bit")
+
+
+def test_a_pgm_of_sixteen_bits_keeps_its_shades():
+    shades = np.array([0, 1_000, 40_000, 65_535], dtype=">u2")
+    image = read_rgb(b"P5 4 1 65535\n" + shades.tobytes(), "a.pgm")
+    assert np.asarray(image)[0, :, 0].tolist() == [0, 3, 156, 255]
+
+
 def test_the_fingerprint_changes_with_a_name_or_a_size_and_not_with_the_place(image_folder, own_image_folder):
     before = ImageNet100(SMALL, own_image_folder).fingerprint
     assert ImageNet100(SMALL, image_folder).fingerprint == before
