@@ -7,7 +7,6 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -58,15 +57,6 @@ class Corpus(ABC):
         """All pieces, or those behind a block's state. Raises DataError."""
 
 
-@contextmanager
-def reading(place: Path) -> Iterator[None]:
-    """Turns what the system says of a file or folder of the user's into one line that names it."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{error.filename or place} cannot be read: {error.strerror or error}") from error
-
-
 def stream_rows(source: Any, field: str, state: State | None, what: str) -> Iterator[tuple[list[str], State]]:
     """The texts of a streamed `datasets` table, `ROWS` at a time, each with the state behind it. `source()` opens the table.
 
@@ -112,15 +102,6 @@ def open_files(files: Sequence[Path], kind: Format, **options: Any) -> Any:
 
     names = [glob.escape(str(file)) for file in files]  # the library takes names for patterns
     return load_dataset(kind, data_files={"train": names}, split="train", streaming=True, **options)
-
-
-def describe_files(root: Path, files: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """Of each file its path below `root`, its bytes and its time of change (nanoseconds): another content has another description."""
-    made = []
-    for file in files:
-        status = os.stat(file)
-        made.append((file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name, status.st_size, status.st_mtime_ns))
-    return made
 
 
 def text_bytes(files: Sequence[Path], kind: Format, field: str) -> int:

@@ -11,8 +11,9 @@ from pydantic import Field
 
 from tasks.base import DataError, TaskOptions
 from tasks.corpus import CorpusOptions, CorpusTask
-from tasks.documents import Block, Corpus, Piece, State, describe_files, open_files, share_of, stream_rows, text_bytes
+from tasks.documents import Block, Corpus, Piece, State, open_files, share_of, stream_rows, text_bytes
 from tasks.tokenizer_choice import HELP
+from tasks.user_files import describe_files
 
 HUB, CONFIG, FOLDER = "HuggingFaceFW/fineweb-edu", "sample-10BT", "sample/10BT"
 VALID, TEST = 1000, 1000  # the first documents of the stream validate, the next ones test

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base import DataError
-from tasks.documents import ROWS, State, reading
+from tasks.documents import ROWS, State
+from tasks.user_files import reading
 
 
 def read_rows(file: Path, field: str, state: State | None = None) -> Iterator[tuple[list[str], State]]:

@@ -11,7 +11,8 @@ from typing import Any, get_args
 
 from tasks import json_lines
 from tasks.base import DataError, Split
-from tasks.documents import Block, Corpus, Format, Piece, State, describe_files, open_files, share_of, stream_rows, text_bytes
+from tasks.documents import Block, Corpus, Format, Piece, State, open_files, share_of, stream_rows, text_bytes
+from tasks.user_files import describe_files
 
 SUFFIXES: Mapping[str, Format] = {".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
 NAMES: Mapping[str, Split] = {

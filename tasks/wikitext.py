@@ -14,8 +14,9 @@ from pydantic import Field
 from tasks import hub
 from tasks.base import DataError, Split, TaskOptions
 from tasks.corpus import CorpusOptions, CorpusTask
-from tasks.documents import Block, Corpus, Piece, State, describe_files, open_files, stream_rows, text_bytes
+from tasks.documents import Block, Corpus, Piece, State, open_files, stream_rows, text_bytes
 from tasks.tokenizer_choice import HELP
+from tasks.user_files import describe_files
 
 HUB = "Salesforce/wikitext"
 NAMES: Mapping[Split, str] = {"train": "train", "valid": "validation", "test": "test"}
