@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.base import DataError, Split
+from tasks.user_files import bytes_of, reading
 
 ROWS = 1000  # of a block
 Format = Literal["parquet", "json", "text"]
@@ -107,15 +107,16 @@ def open_files(files: Sequence[Path], kind: Format, **options: Any) -> Any:
 def text_bytes(files: Sequence[Path], kind: Format, field: str) -> int:
     """Bytes of the text in the files, at most: of Parquet's text column, as its footers tell, or of the files."""
     if kind != "parquet":
-        return sum(os.stat(file).st_size for file in files)
+        return bytes_of(files)
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     total = 0
     for file in files:
         try:
-            footer = pq.ParquetFile(file).metadata
-        except (OSError, pa.ArrowException) as error:
+            with reading(file):
+                footer = pq.ParquetFile(file).metadata
+        except pa.ArrowException as error:
             raise DataError(f"{file} is not a Parquet file: {str(error).splitlines()[0]}") from None
         for group in map(footer.row_group, range(footer.num_row_groups)):
             columns = map(group.column, range(group.num_columns))

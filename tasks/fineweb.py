@@ -13,7 +13,7 @@ from tasks.base import DataError, TaskOptions
 from tasks.corpus import CorpusOptions, CorpusTask
 from tasks.documents import Block, Corpus, Piece, State, open_files, share_of, stream_rows, text_bytes
 from tasks.tokenizer_choice import HELP
-from tasks.user_files import describe_files
+from tasks.user_files import describe_files, reading
 
 HUB, CONFIG, FOLDER = "HuggingFaceFW/fineweb-edu", "sample-10BT", "sample/10BT"
 VALID, TEST = 1000, 1000  # the first documents of the stream validate, the next ones test
@@ -91,7 +91,8 @@ class FinewebEdu(CorpusTask):
         if self.data_dir is None:
             return WebPages(())
         for folder in (self.data_dir / FOLDER, self.data_dir):
-            files = tuple(sorted(folder.glob("*.parquet")))
+            with reading(folder):
+                files = tuple(sorted(path for path in folder.iterdir() if path.suffix == ".parquet")) if folder.is_dir() else ()
             if files:
                 return WebPages(files)
         raise DataError(f"{self.data_dir} holds no {FOLDER}/*.parquet and no *.parquet; {self.name} is {CONFIG} of the hub's {HUB}")

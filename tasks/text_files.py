@@ -12,7 +12,7 @@ from typing import Any, get_args
 from tasks import json_lines
 from tasks.base import DataError, Split
 from tasks.documents import Block, Corpus, Format, Piece, State, open_files, share_of, stream_rows, text_bytes
-from tasks.user_files import describe_files
+from tasks.user_files import describe_files, files_below, reading
 
 SUFFIXES: Mapping[str, Format] = {".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
 NAMES: Mapping[str, Split] = {
@@ -106,11 +106,11 @@ def _whole(texts: Sequence[str], part: Part) -> list[Piece]:
 def _size_read(file: Path) -> int:
     """Bytes of a text file as its lines are read: of two bytes at a line's end, CR and LF, one counts."""
     pairs, before = 0, b""
-    with file.open("rb") as stream:
+    with reading(file), file.open("rb") as stream:
         while chunk := stream.read(CHUNK):
             pairs += chunk.count(b"\r\n") + (before == b"\r" and chunk.startswith(b"\n"))
             before = chunk[-1:]
-    return file.stat().st_size - pairs
+        return stream.tell() - pairs
 
 
 def _borders(size: int, part: Part) -> list[tuple[float, Split]]:
@@ -139,9 +139,10 @@ def _held_out_by_text(text: str, missing: tuple[Split, ...]) -> Split:
 
 def find_text(root: Path, text_field: str) -> TextFiles:
     """The corpus of a folder, or of one file. Raises DataError where there is no text or its splits are ambiguous."""
-    if not root.exists():
-        raise DataError(f"{root} does not exist; pass --data-dir DIR with .txt, .jsonl or .parquet files")
-    every = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.is_file() and not _hidden(path, root))
+    with reading(root):
+        if not root.exists():
+            raise DataError(f"{root} does not exist; pass --data-dir DIR with .txt, .jsonl or .parquet files")
+        every = [root] if root.is_file() else files_below(root)
     files = [path for path in every if path.suffix.lower() in SUFFIXES]
     if not files:
         some = ", ".join(path.name for path in every[:3]) or "nothing"
@@ -180,7 +181,3 @@ def _named_split(path: Path, root: Path) -> Split | None:
         if len(found) == 1:
             return found.pop()
     return None
-
-
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)

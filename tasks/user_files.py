@@ -21,7 +21,31 @@ def reading(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(f"{error.filename or place} cannot be read: {error.strerror or error}") from error
+        reason = os.strerror(error.errno) if error.errno else (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{error.filename or place} cannot be read: {reason}") from error
+
+
+def files_below(root: Path) -> list[Path]:
+    """All files of a folder and of those in it, in order of path; what begins with a dot is left out. Raises DataError."""
+    found: list[Path] = []
+    with reading(root):
+        for folder, folders, names in os.walk(root, onerror=_give_up):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            found += [Path(folder, name) for name in names if not name.startswith(".")]
+        return sorted(path for path in found if path.is_file())
+
+
+def _give_up(error: OSError) -> None:
+    raise error
+
+
+def bytes_of(files: Sequence[Path]) -> int:
+    """Bytes of some files. Raises DataError."""
+    total = 0
+    for file in files:
+        with reading(file):
+            total += os.stat(file).st_size
+    return total
 
 
 def describe_files(root: Path, files: Sequence[Path]) -> list[tuple[str, int, int, str]]:

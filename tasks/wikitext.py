@@ -16,7 +16,7 @@ from tasks.base import DataError, Split, TaskOptions
 from tasks.corpus import CorpusOptions, CorpusTask
 from tasks.documents import Block, Corpus, Piece, State, open_files, stream_rows, text_bytes
 from tasks.tokenizer_choice import HELP
-from tasks.user_files import describe_files
+from tasks.user_files import describe_files, reading
 
 HUB = "Salesforce/wikitext"
 NAMES: Mapping[Split, str] = {"train": "train", "valid": "validation", "test": "test"}
@@ -109,8 +109,9 @@ class WikiText(CorpusTask):
         if self.data_dir is None:
             return hub.fetch(HUB, path)
         for place in (self.data_dir / path, self.data_dir / Path(path).name):
-            if place.is_file():
-                return place
+            with reading(place):
+                if place.is_file():
+                    return place
         raise DataError(f"{self.data_dir} holds no {path} and no {Path(path).name}; {self.name} is {self.config} of the hub's {HUB}")
 
     def prepare_note(self) -> str:
@@ -133,8 +134,9 @@ def _count_rows(path: Path) -> int:
     import pyarrow.parquet as pq
 
     try:
-        return int(pq.ParquetFile(path).metadata.num_rows)
-    except (OSError, pa.ArrowException) as error:
+        with reading(path):
+            return int(pq.ParquetFile(path).metadata.num_rows)
+    except pa.ArrowException as error:
         raise DataError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from None
 
 
