@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.base import DataError, Split
-from tasks.user_files import bytes_of, reading
 
 ROWS = 1000  # of a block
-Format = Literal["parquet", "json", "text"]
 State = Mapping[str, Any]  # JSON values: where to go on
 Progress = Callable[[int, int], None]  # of what is done and what there is in all
 
@@ -66,7 +64,7 @@ def stream_rows(source: Any, field: str, state: State | None, what: str) -> Iter
 
     try:
         table = source()
-        columns = table.column_names or list(next(iter(table), {}))  # of JSON the library knows none before it has read some
+        columns = table.column_names or list(next(iter(table), {}))  # it may know none before it has read some
         if columns and field not in columns:
             raise DataError(f"{what} has no field {field!r} (there are: {', '.join(columns)}); name it: --set text_field=NAME")
         table = table.select_columns([field]).with_format("arrow")
@@ -96,32 +94,12 @@ def _network_errors() -> tuple[type[Exception], ...]:
     return tuple(c for c in HfHubHTTPError.__mro__ if issubclass(c, Exception) and c is not Exception)
 
 
-def open_files(files: Sequence[Path], kind: Format, **options: Any) -> Any:
+def open_files(files: Sequence[Path], kind: Literal["parquet", "text"], **options: Any) -> Any:
     """A streamed table of local files; nothing of it is copied into the library's own cache."""
     from datasets import load_dataset
 
     names = [glob.escape(str(file)) for file in files]  # the library takes names for patterns
     return load_dataset(kind, data_files={"train": names}, split="train", streaming=True, **options)
-
-
-def text_bytes(files: Sequence[Path], kind: Format, field: str) -> int:
-    """Bytes of the text in the files, at most: of Parquet's text column, as its footers tell, or of the files."""
-    if kind != "parquet":
-        return bytes_of(files)
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    total = 0
-    for file in files:
-        try:
-            with reading(file):
-                footer = pq.ParquetFile(file).metadata
-        except pa.ArrowException as error:
-            raise DataError(f"{file} is not a Parquet file: {str(error).splitlines()[0]}") from None
-        for group in map(footer.row_group, range(footer.num_row_groups)):
-            columns = map(group.column, range(group.num_columns))
-            total += sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] == field)
-    return total
 
 
 def share_of(text: str) -> float:

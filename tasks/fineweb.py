@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from tasks import parquet_text
 from tasks.base import DataError, TaskOptions
 from tasks.corpus import CorpusOptions, CorpusTask
-from tasks.documents import Block, Corpus, Piece, State, open_files, share_of, stream_rows, text_bytes
+from tasks.documents import Block, Corpus, Piece, State, share_of, stream_rows
 from tasks.tokenizer_choice import HELP
 from tasks.user_files import describe_files, reading
 
@@ -34,7 +35,7 @@ class WebPages(Corpus):
 
     @property
     def size(self) -> int:
-        return text_bytes(self.files, "parquet", "text") if self.files else TEXT_BYTES
+        return parquet_text.text_bytes(self.files, "text") if self.files else TEXT_BYTES
 
     def blocks(self, state: State | None = None) -> Iterator[Block]:
         seen, held_out = (state["seen"], list(state["held out"])) if state else (0, [])
@@ -55,7 +56,7 @@ class WebPages(Corpus):
 
     def _open(self) -> Any:
         if self.files:
-            return open_files(self.files, "parquet")
+            return parquet_text.open_column(self.files, "text")
         from datasets import load_dataset
 
         return load_dataset(HUB, CONFIG, split="train", streaming=True)

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
-from tasks import json_lines
+from tasks import json_lines, parquet_text
 from tasks.base import DataError, Split
-from tasks.documents import Block, Corpus, Format, Piece, State, open_files, share_of, stream_rows, text_bytes
-from tasks.user_files import describe_files, files_below, reading
+from tasks.documents import Block, Corpus, Piece, State, open_files, share_of, stream_rows
+from tasks.user_files import bytes_of, describe_files, files_below, reading
 
+Format = Literal["parquet", "json", "text"]
 SUFFIXES: Mapping[str, Format] = {".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
 NAMES: Mapping[str, Split] = {
     "train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test",
@@ -58,7 +59,9 @@ class TextFiles(Corpus):
 
     @property
     def size(self) -> int:
-        return sum(text_bytes(part.files, part.kind, self.text_field) for part in self.parts)
+        return sum(
+            parquet_text.text_bytes(part.files, self.text_field) if part.kind == "parquet" else bytes_of(part.files) for part in self.parts
+        )
 
     def blocks(self, state: State | None = None) -> Iterator[Block]:
         first = state["part"] if state else 0
@@ -72,9 +75,10 @@ class TextFiles(Corpus):
             yield from self._read_lines(part, state) if part.lines else self._read_json(part, state)
             return
         what = str(part.files[0]) if len(part.files) == 1 else f"one of {part.files[0]} and {len(part.files) - 1} more files"
-        options = {"sample_by": "document"} if part.kind == "text" else {}
-        table_field = "text" if part.kind == "text" else self.text_field
-        for texts, behind in stream_rows(partial(open_files, part.files, part.kind, **options), table_field, state, what):
+        field, table = "text", partial(open_files, part.files, "text", sample_by="document")
+        if part.kind == "parquet":
+            field, table = self.text_field, partial(parquet_text.open_column, part.files, self.text_field)
+        for texts, behind in stream_rows(table, field, state, what):
             yield Block(_whole(texts, part), behind)
 
     def _read_json(self, part: Part, state: State | None) -> Iterator[Block]:

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, get_args
 
 from pydantic import Field
 
-from tasks import hub
+from tasks import hub, parquet_text
 from tasks.base import DataError, Split, TaskOptions
 from tasks.corpus import CorpusOptions, CorpusTask
-from tasks.documents import Block, Corpus, Piece, State, open_files, stream_rows, text_bytes
+from tasks.documents import Block, Corpus, Piece, State, stream_rows
 from tasks.tokenizer_choice import HELP
 from tasks.user_files import describe_files, reading
 
@@ -36,7 +36,7 @@ class WikiFiles(Corpus):
 
     @property
     def size(self) -> int:
-        return sum(text_bytes(paths, "parquet", "text") for paths in self.files.values())
+        return sum(parquet_text.text_bytes(paths, "text") for paths in self.files.values())
 
     def blocks(self, state: State | None = None) -> Iterator[Block]:
         splits = get_args(Split)
@@ -46,7 +46,7 @@ class WikiFiles(Corpus):
                 continue
             blank, is_open = here["blank"], here["open"]
             paths = self.files[split]
-            for rows, behind in stream_rows(partial(open_files, paths, "parquet"), "text", here["rows"], str(paths[0])):
+            for rows, behind in stream_rows(partial(parquet_text.open_column, paths, "text"), "text", here["rows"], str(paths[0])):
                 pieces, blank, is_open = _articles(rows, split, blank, is_open)
                 yield Block(pieces, {"split": split, "rows": behind, "blank": blank, "open": is_open})
             yield Block([Piece(split, "", True)] if is_open else [], {"split": split, "rows": "end"})
@@ -98,7 +98,7 @@ class WikiText(CorpusTask):
     def _open_corpus(self) -> WikiFiles:
         made = WikiFiles({split: tuple(map(self._find, self._paths(split))) for split in get_args(Split)})
         for split, paths in made.files.items():
-            found = sum(map(_count_rows, paths))
+            found = sum(map(parquet_text.count_rows, paths))
             if found != self.rows[split]:
                 raise DataError(
                     f"{self.name}: {NAMES[split]} has {found:,} rows, the published one {self.rows[split]:,}; your own text: --task text"
@@ -127,17 +127,6 @@ class WikiText(CorpusTask):
     def _source(self) -> tuple[str, tuple[str, ...]]:
         fetched = f"suite data prepare {self.name} downloads {self.megabytes:g} MB; or pass --data-dir DIR with its files"
         return f"{self.config} of the hub's {HUB} (arXiv 1609.07843)", ("published splits", *(() if self._at_hand() else (fetched,)))
-
-
-def _count_rows(path: Path) -> int:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with reading(path):
-            return int(pq.ParquetFile(path).metadata.num_rows)
-    except pa.ArrowException as error:
-        raise DataError(f"{path} is not a Parquet file: {str(error).splitlines()[0]}") from None
 
 
 class WikiText2(WikiText):

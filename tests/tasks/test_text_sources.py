@@ -199,6 +199,34 @@ def test_what_other_keys_the_rows_have_and_of_which_type_changes_nothing(tmp_pat
     assert list(documents(find_text(tmp_path, "text")).values()) == [["one", "two", "three"]] * 3
 
 
+def test_parquet_files_need_agree_on_nothing_but_the_text(tmp_path):
+    tables = [
+        {"text": ["one"], "n": [1]}, {"text": ["two"], "n": [1.5], "more": ["x"]}, {"more": [{"a": 1}], "text": ["three"]},
+        {"text": pa.array(["four"], pa.large_string())}, {"text": pa.array(["five"]).dictionary_encode()}, {"text": pa.nulls(1)},
+        {"text": pa.array(["six"], pa.string_view())},
+    ]  # fmt: skip
+    whole = ["one", "two", "three", "four", "five", "", "six"]
+    for order in (range(7), reversed(range(7))):
+        folder, expected = tmp_path / repr(order), []
+        for place, n in enumerate(order):
+            write_rows(folder / f"train-{place}.parquet", tables[n])
+            expected.append(whole[n])
+        for name in ("valid", "test"):
+            write_rows(folder / f"{name}.parquet", tables[0])
+        assert documents(find_text(folder, "text")) == {"train": expected, "valid": ["one"], "test": ["one"]}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"), [({"text": [5]}, "holds int64, text is needed"), ({"body": ["a"]}, "has no field 'text' .there")]
+)
+def test_the_parquet_file_that_has_no_text_is_named(tmp_path, wrong, said):
+    write_rows(tmp_path / "a.parquet", {"text": pages(20)})
+    write_rows(tmp_path / "b.parquet", wrong)
+    with pytest.raises(DataError, match=rf"b\.parquet.* {said}") as caught:
+        documents(find_text(tmp_path, "text"))
+    assert "\n" not in str(caught.value)
+
+
 def test_what_cannot_be_used_is_one_line(tmp_path):
     write_text(tmp_path / "a" / "train.txt", "x")
     write_text(tmp_path / "a" / "more.txt", "x")
@@ -217,7 +245,7 @@ def test_what_cannot_be_used_is_one_line(tmp_path):
     ):
         with pytest.raises(DataError, match=said):
             find_text(tmp_path / place, "text")
-    with pytest.raises(DataError, match="is not a Parquet file"):
+    with pytest.raises(DataError, match=r"train\.parquet cannot be read: it is not a Parquet file"):
         find_text(tmp_path / "d" / "train.parquet", "text").size  # noqa: B018
     for name in ("latin.txt", "broken.jsonl", "list.jsonl", "train.parquet"):
         with pytest.raises(DataError, match=f"{name} cannot be read: ") as caught:
