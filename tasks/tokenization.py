@@ -138,17 +138,17 @@ def _is_exact(definition: str, name: str) -> bool:
     try:
         content = json.loads(definition)
         model = content["model"]
-        kind, vocab = model["type"], model["vocab"]
-    except (ValueError, TypeError, KeyError) as error:
+        kind, vocab = model["type"], set(model["vocab"])
+        steps = content.get("pre_tokenizer") or {}
+        byte_level = [step for step in steps.get("pretokenizers") or [steps] if step.get("type") == "ByteLevel"]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DataError(f"{name} is not a tokenizer.json: {type(error).__name__} {str(error).splitlines()[0]}") from None
     if content.get("normalizer") or content.get("truncation"):
         return False
-    steps = content.get("pre_tokenizer") or {}
-    byte_level = [step for step in steps.get("pretokenizers", [steps]) if step.get("type") == "ByteLevel"]
     if len(byte_level) != 1 or byte_level[0].get("add_prefix_space"):
         return False
     altered = [name for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix") if model.get(name)]
-    return kind == "BPE" and not altered and byte_letters().keys() <= set(vocab)
+    return kind == "BPE" and not altered and byte_letters().keys() <= vocab
 
 
 def train_bpe(texts: Iterable[str], vocab: int) -> str:

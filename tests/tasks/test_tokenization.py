@@ -174,6 +174,23 @@ def test_what_is_no_tokenizer_is_told_in_one_line(definition):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": None}},
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": 3}},
+        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [None]}},
+        {"pre_tokenizer": ["ByteLevel"]},
+        {"model": {"type": "BPE", "vocab": None}},
+        {"model": {"type": "BPE", "vocab": [["a"]]}},
+    ],
+)
+def test_a_tokenizer_of_which_a_part_is_of_another_kind_is_told_in_one_line(trained, changes):
+    with pytest.raises(DataError, match=r"mine\.json (is not a tokenizer\.json|does not give back every text)") as caught:
+        BpeTokenizer(altered(trained, **changes), name="mine.json")
+    assert "\n" not in str(caught.value)
+
+
 def test_the_vocabulary_is_filled_in_and_what_does_not_fit_is_refused(tmp_path, trained):
     path = tmp_path / "mine.json"
     path.write_text(trained, "utf-8")
