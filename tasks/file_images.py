@@ -130,7 +130,7 @@ class FileImageTask(ImageTask):
 
     def prepare_note(self) -> str:
         if self.data_dir is None and self.hub is not None and not self.hub.here():
-            return f"{self.name if self.hub.small else f'suite data prepare {self.name}'} {self.hub.note()}"  # a run fetches nothing large
+            return self.hub.note() if self.hub.small else ""  # a run fetches nothing large; `prepare` tells it once the hub lets us in
         self._list()
         return "; ".join(filter(None, (note(self.set, self._stored_side), self.set.left_out)))
 

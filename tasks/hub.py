@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -20,20 +22,29 @@ NAME_IT: dict[Kind, str] = {"dataset": "pass --data-dir DIR", "model": "give its
 
 def fetch(repo: str, file: str, kind: Kind = "dataset") -> Path:
     """The local path of `file` (its usual path in the repository; only its name must match). Raises DataError in one line."""
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    # the base class of the hub's own errors is that of whichever HTTP library its client uses
-    expected: tuple[type[Exception], ...] = (OSError, ValueError, *(c for c in HfHubHTTPError.__bases__ if issubclass(c, Exception)))
-    try:
+    with _one_line(repo, file, kind):
         try:
             return Path(_download(repo, file, kind))
         except LocalEntryNotFoundError:  # neither network nor cache: nothing to look for
             raise
         except EntryNotFoundError:
             return Path(_download(repo, _of_that_name(repo, file, kind), kind))
-    except expected as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"{file} could not be had from the hub's {repo}: {reason}; download it yourself and {NAME_IT[kind]}") from error
+
+
+def ask(repo: str, file: str, kind: Kind = "dataset") -> None:
+    """Asks for `file` without downloading it. Raises DataError, as `fetch` does, where the hub cannot be reached or lets nobody in."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    with _one_line(repo, file, kind):
+        try:
+            hf_hub_download(repo, file, repo_type=kind, endpoint=os.environ.get("HF_ENDPOINT"), local_files_only=_offline(), dry_run=True)
+        except LocalEntryNotFoundError:
+            raise
+        except EntryNotFoundError:  # `fetch` looks for it elsewhere in the repository
+            return
 
 
 def cached(repo: str, file: str, kind: Kind = "dataset") -> Path | None:
@@ -49,7 +60,7 @@ def _download(repo: str, file: str, kind: Kind) -> str:
     from huggingface_hub import hf_hub_download
 
     endpoint = os.environ.get("HF_ENDPOINT")
-    if os.environ.get("HF_DATASETS_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):  # the client knows HF_HUB_OFFLINE only
+    if _offline():
         return str(hf_hub_download(repo, file, repo_type=kind, local_files_only=True))
     planned = hf_hub_download(repo, file, repo_type=kind, endpoint=endpoint, dry_run=True)
     if planned.will_download:
@@ -61,6 +72,24 @@ def _download(repo: str, file: str, kind: Kind) -> str:
         if free < RESERVE * size:
             raise OSError(f"it has {size / 1e6:,.0f} MB, {folder} has {free / 1e6:,.0f} MB left")
     return str(hf_hub_download(repo, file, repo_type=kind, endpoint=endpoint))
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_DATASETS_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")  # the client knows HF_HUB_OFFLINE only
+
+
+@contextmanager
+def _one_line(repo: str, file: str, kind: Kind) -> Iterator[None]:
+    """Turns what the hub's client raises into a DataError of one line."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # the base class of the hub's own errors is that of whichever HTTP library its client uses
+    expected: tuple[type[Exception], ...] = (OSError, ValueError, *(c for c in HfHubHTTPError.__bases__ if issubclass(c, Exception)))
+    try:
+        yield
+    except expected as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(f"{file} could not be had from the hub's {repo}: {reason}; download it yourself and {NAME_IT[kind]}") from error
 
 
 def _of_that_name(repo: str, file: str, kind: Kind) -> str:

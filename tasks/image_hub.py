@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tasks import cache, hub
 from tasks.base import DataError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,24 +43,28 @@ class HubImages:
         return not self._missing()
 
     def note(self) -> str:
-        """What fetching it and reading it writes and where, in words that follow a task's name; asks no network."""
+        """What fetching it and reading it writes and where, in words; asks no network."""
         (theirs, download), (ours, kept) = self._needs()
-        downloads = f"downloads about {download / 1e6:,.0f} MB from the hub's {self.repo} to {theirs}"
-        keeps = f"keeps about {kept / 1e6:,.0f} MB again in {ours}, or more, decoded, where half of the space then left holds that"
-        return f"{downloads} and {keeps}"
+        comes = f"about {download / 1e6:,.0f} MB come from the hub's {self.repo} to {theirs}"
+        return (
+            f"{comes}; about {kept / 1e6:,.0f} MB are kept again in {ours}, or more, decoded, where half of the space then left holds that"
+        )
 
     def fetch(self) -> dict[str, list[Path]]:
-        """The local paths of each part's files, downloaded where they are missing. Raises DataError, for lack of space before it starts."""
+        """The local paths of each part's files, downloaded where they are missing.
+
+        Before the first of them the hub is asked to let us in, the disks for room, and what comes is told unless it is small. Raises
+        DataError.
+        """
         missing = self._missing()
         if missing:
+            self._call(hub.ask, missing[0])
             self._require_space()
-        try:
-            for file in missing:
-                hub.fetch(self.repo, file)
-            return {part: [self._path(file) for file in files] for part, files in self.files().items()}
-        except DataError as error:
-            terms = f"; {self.repo} is gated: accept its terms on its page of the hub and log in (hf auth login)" if self.gated else ""
-            raise DataError(f"{error}{terms}") from error
+            if not self.small:
+                sys.stderr.write(f"{self.note()}\n")
+        for file in missing:
+            self._call(hub.fetch, file)
+        return {part: [self._path(file) for file in files] for part, files in self.files().items()}
 
     def _missing(self) -> list[str]:
         return [file for files in self.files().values() for file in files if hub.cached(self.repo, file) is None]
@@ -84,7 +92,15 @@ class HubImages:
                 )
 
     def _path(self, file: str) -> Path:
-        return hub.cached(self.repo, file) or hub.fetch(self.repo, file)
+        return hub.cached(self.repo, file) or self._call(hub.fetch, file)
+
+    def _call(self, function: Callable[[str, str], T], file: str) -> T:
+        """Calls a function of the hub's client for a file; of a gated set, the error says how to get in."""
+        try:
+            return function(self.repo, file)
+        except DataError as error:
+            terms = f"; {self.repo} is gated: accept its terms on its page of the hub and log in (hf auth login)" if self.gated else ""
+            raise DataError(f"{error}{terms}") from error
 
 
 def _existing(folder: Path) -> Path:

@@ -16,10 +16,8 @@ from tasks.base import DataError
 from tests.tasks.hub_server import HubServer, _Answer, files_below
 
 LOAD = """
-import shutil, sys, tasks
-from collections import namedtuple
+import sys, tasks
 from tasks.base import DataError
-shutil.disk_usage = lambda _: namedtuple("usage", "total used free")(10**12, 0, 10**12)
 try:
     task = tasks.get(sys.argv[1])()
     task.prepare()
@@ -65,6 +63,7 @@ def room(tmp_path, monkeypatch):
         raise DataError("it was asked for")
 
     monkeypatch.setattr("tasks.hub.fetch", fetch)
+    monkeypatch.setattr("tasks.hub.ask", lambda repo, file: None)
 
     def set_free(theirs: float, ours: float | None = None) -> list[str]:
         """`ours`: None where one disk has both."""
@@ -84,12 +83,20 @@ def room(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "download", "kept"), [("imagenet1k", "145,000", "145,000"), ("imagenet100", "145,000", "14,500"), ("cifar10", "144", "144")]
 )
-def test_the_note_tells_what_is_downloaded_and_what_is_kept_again_and_both_folders(tmp_path, room, name, download, kept):
+def test_what_is_downloaded_and_what_is_kept_again_is_told_with_both_folders_before_the_first_file(
+    tmp_path, room, capsys, name, download, kept
+):
     asked = room(1000)
-    told = tasks.get(name)().prepare_note()
-    assert f"downloads about {download} MB from the hub's" in told
-    assert f" to {tmp_path / 'theirs' / 'hub'} and keeps about {kept} MB again in {tmp_path / 'ours' / 'images'}" in told
-    assert not asked
+    task = tasks.get(name)()
+    told = task.prepare_note()
+    if name != "cifar10":  # which a run fetches; the others only `prepare` does
+        assert told == ""
+        with pytest.raises(DataError, match="it was asked for"):
+            task.prepare()
+        told = capsys.readouterr().err
+    assert f"about {download} MB come from the hub's {task.hub.repo} to {tmp_path / 'theirs' / 'hub'};" in told
+    assert f"; about {kept} MB are kept again in {tmp_path / 'ours' / 'images'}" in told
+    assert len(asked) == (name != "cifar10")
 
 
 @pytest.mark.parametrize(
@@ -100,12 +107,13 @@ def test_the_note_tells_what_is_downloaded_and_what_is_kept_again_and_both_folde
         ("imagenet100", (170, 20), True), ("imagenet100", (170, 15), False),
     ],
 )  # fmt: skip
-def test_room_for_the_download_and_for_what_is_kept_of_it_is_asked_for_before_the_first_file(tmp_path, room, name, free, enough):
+def test_room_for_the_download_and_for_what_is_kept_of_it_is_asked_for_before_the_first_file(tmp_path, room, capsys, name, free, enough):
     asked = room(*free)
     with pytest.raises(DataError) as caught:
         tasks.get(name)().prepare()
     assert asked == (["data/train-00000-of-00294.parquet"] if enough else [])
     message = str(caught.value)
+    assert bool(capsys.readouterr().err) == enough  # nothing comes where there is no room
     if enough:
         assert "it was asked for" in message
     else:
@@ -132,3 +140,14 @@ def test_a_gated_data_set_tells_how_to_get_in(tmp_path, hub):
     assert said.startswith("refused: data/train-00000-of-00294.parquet could not be had from the hub's ILSVRC/imagenet-1k")
     assert "ILSVRC/imagenet-1k is gated: accept its terms on its page of the hub and log in (hf auth login)" in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["imagenet1k", "imagenet100"])
+def test_where_the_hub_lets_nobody_in_nothing_is_announced_and_no_room_asked_for(monkeypatch, capsys, name):
+    def usage(path: Path) -> SimpleNamespace:
+        raise AssertionError("the disk was looked at")
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with pytest.raises(DataError, match=r"could not be had .*hf auth login"):
+        tasks.get(name)().prepare()  # without a network
+    assert capsys.readouterr().err == ""
