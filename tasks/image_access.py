@@ -72,8 +72,8 @@ def note(images: ImageSet, side: int) -> str:
             told.append(f"about {needed} of decoded pixels go to {pixels.folder}")
         elif not kept and _fits(pixels, FOR_PREPARING):
             told.append(f"decoded pixels take about {needed} in {pixels.folder}: suite data prepare keeps them, a run does not")
-    if not kept and not isinstance(images, FolderSet) and not _files(images, side).whole:
-        told.append(f"about {bytes_of_files(images) / 1e6:,.0f} MB of image files go to the cache where their pixels do not")
+    if not kept and not isinstance(images, FolderSet) and not (files := _files(images, side)).whole:
+        told.append(f"about {bytes_of_files(images) / 1e6:,.0f} MB of image files go to {files.folder} where their pixels are not kept")
     return "; ".join(told)
 
 

@@ -142,6 +142,17 @@ def test_what_does_not_fit_is_not_kept_and_the_note_says_what_preparing_would_ta
     assert image_access.bytes_of_pixels(images, 0) == pytest.approx(true_size, rel=0.01)
 
 
+def test_the_note_names_the_folder_that_the_image_files_of_parquet_files_go_to(folder, own_cache, monkeypatch):
+    write_parquet(folder.with_name("parquet"), "train", list(files_of(3, 20)), NAMES)
+    monkeypatch.setenv(SETTING, "off")
+    task = OwnImages(None, folder.with_name("parquet"))
+    told = task.prepare_note()
+    assert told.startswith("about 0 MB of image files go to ")
+    task.load()
+    assert f" {chunks_of(own_cache)[0].parent} " in told
+    assert task.prepare_note() == ""
+
+
 def test_a_full_disk_is_told_before_parquet_files_are_copied(folder, own_cache, monkeypatch):
     write_parquet(folder.with_name("parquet"), "train", list(files_of(3, 20)), NAMES)
     usage = shutil.disk_usage(folder)
