@@ -8,8 +8,8 @@ behind. Nothing of shape `[T, k, w]` exists.
 
 Chunks of 64 tokens: inside a chunk scores as in attention, between chunks a running state `[k, w]`. Decay a channel: blocks of 8 tokens
 within the chunk, each with its own reference point, and the 8×8 on the diagonal by offsets. Backward sweeps the state forward again and
-its gradient backward; only the inputs are kept. The decays' gradient is `q·∂q − k·∂k`, summed from the end. On a CPU a compiled form
-(`kernels.cpu.linear`) takes all but decays a channel.
+its gradient backward; only the inputs are kept. The decays' gradient is `q·∂q − k·∂k`, summed from the end. On a CPU compiled forms
+(`kernels.cpu.linear`) take it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def decayed_sums(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_decay_BTHc:
     if on_gpu is not None:
         return attempt("linear", lambda: on_gpu.decayed_sums(*given), lambda: _DecayedSums.apply(*given))
     tensors = [x for x in given if x is not None]
-    form = DecayedSums if multiplies("BTHk BTHk BTHw" + " BTH1" * (log_decay_BTHc is not None), *tensors) else _DecayedSums
+    decays = "" if log_decay_BTHc is None else " BTH1" if log_decay_BTHc.shape[-1] == 1 else " BTHk"
+    form = DecayedSums if multiplies("BTHk BTHk BTHw" + decays, *tensors) else _DecayedSums
     out: Tensor = form.apply(*given)
     return out
 

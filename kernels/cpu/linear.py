@@ -1,4 +1,5 @@
-"""Decayed linear attention sums over `linear.cpp`, forward and backward. fp32 or fp64, on a CPU; no decay, or one a head.
+"""Decayed linear attention sums, forward and backward: over `linear.cpp` with no decay or one a head, over `linear_channels.cpp` with one a
+key channel. fp32 or fp64, on a CPU.
 
 Contract as in `kernels.linear`.
 """
@@ -17,14 +18,14 @@ CHUNK = 64  # as in linear.cpp: work a token is that of so many keys and the sta
 
 
 class DecayedSums(torch.autograd.Function):
-    """(q, k `[B, T, H, k]`, v `[B, T, H, w]`, log-decays `[B, T, H, 1]` or None) → `[B, T, H, w]`."""
+    """(q, k `[B, T, H, k]`, v `[B, T, H, w]`, log-decays `[B, T, H, 1]`, `[B, T, H, k]` or None) → `[B, T, H, w]`."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None) -> Tensor:
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
         log_decay = None if log_decay is None else log_decay.contiguous()
         out = torch.empty_like(v)
-        call("linear", [q, k, v, log_decay, out], _sizes(q, v), _work(q, v))
+        call(_name(log_decay), [q, k, v, log_decay, out], _sizes(q, v), _work(q, v))
         ctx.save_for_backward(q, k, v, log_decay)
         return out
 
@@ -33,8 +34,12 @@ class DecayedSums(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, log_decay = ctx.saved_tensors
         grads = [None if x is None else torch.empty_like(x) for x in (q, k, v, log_decay)]
-        call("linear_backward", [q, k, v, log_decay, grad.contiguous(), *grads], _sizes(q, v), _work(q, v))
+        call(f"{_name(log_decay)}_backward", [q, k, v, log_decay, grad.contiguous(), *grads], _sizes(q, v), _work(q, v))
         return tuple(grads)
+
+
+def _name(log_decay: Tensor | None) -> str:
+    return "linear" if log_decay is None or log_decay.shape[-1] == 1 else "linear_channels"
 
 
 def _sizes(q: Tensor, v: Tensor) -> list[int]:

@@ -123,6 +123,12 @@ def linear() -> list[Tensor]:
     return with_gradients(decayed_sums(q, k, v, decay), [*inputs, decay])
 
 
+def linear_channels() -> list[Tensor]:
+    inputs = [normal(2, 150, 3, w, seed=w).requires_grad_() for w in (5, 6, 7)]
+    decay = (-normal(2, 150, 3, 5).abs()).requires_grad_()
+    return with_gradients(decayed_sums(inputs[0], inputs[1][..., :5], inputs[2], decay), [*inputs, decay])
+
+
 def free_energy() -> list[Tensor]:
     inputs = [normal(2, 150, 3, w, seed=w).requires_grad_() for w in (5, 6, 7)]
     beta = (1.0 + normal(3, 7).abs()).requires_grad_()
@@ -163,7 +169,7 @@ def with_gradients(out: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     return [out, *torch.autograd.grad(out.square().sum(), inputs)]
 
 
-COMPUTATIONS = [attention, selective, linear, free_energy, block, gates, projection, channels]
+COMPUTATIONS = [attention, selective, linear, linear_channels, free_energy, block, gates, projection, channels]
 
 
 @pytest.mark.parametrize("computed", COMPUTATIONS, ids=lambda c: c.__name__)

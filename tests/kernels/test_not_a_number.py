@@ -59,6 +59,11 @@ KERNELS: dict[str, tuple[Form, str, tuple[Tensor, ...]]] = {
         "row on on on",
         (normal(B, T, H, 4), normal(B, T, H, 4), normal(B, T, H, 6), -normal(B, T, H, 1).abs()),
     ),
+    "linear, a decay a channel": (
+        decayed_sums,
+        "row on on on",
+        (normal(B, T, H, 4), normal(B, T, H, 4), normal(B, T, H, 6), -normal(B, T, H, 4).abs()),
+    ),
     "selective": (
         selective_sums,
         "on all on row on",

@@ -1,0 +1,234 @@
+// Decayed linear attention sums with a decay a key channel, out_t = sum_{i<=t} sum_c q_tc k_ic e^{G_tc - G_ic} v_i with G the running sum of
+// log decays <= 0. Chunks of tokens as in linear.cpp; inside a chunk, blocks: later tokens meet those of earlier blocks at the border
+// between them, where both factors are at most 1, in one product; within a block keys decay from token to token. No exponent is clipped.
+#include <algorithm>
+#include <cmath>
+
+#include "buffer.h"
+#include "elementary.h"
+#include "products.h"
+
+namespace {
+
+constexpr long CHUNK = 64, BLOCK = 16;
+
+template <class S>
+S dot(const S* x, const S* y, long n) {
+  S sum = 0;
+  for (long c = 0; c < n; ++c) sum += x[c] * y[c];
+  return sum;
+}
+
+template <class S>
+void add_times(S* out, const S* x, S factor, long n) {
+  for (long c = 0; c < n; ++c) out[c] += x[c] * factor;
+}
+
+template <class S>
+void add_products(S* out, const S* x, const S* y, long n) {
+  for (long c = 0; c < n; ++c) out[c] += x[c] * y[c];
+}
+
+// One head of one sequence: q, k, decays [T, kw] and v [T, vw] of pitches H kw and H vw.
+template <class S>
+struct ChannelSums {
+  const S *q, *k, *v, *decay;
+  long T, H, kw, vw, b, h;
+  Buffer<double> total;                 // [CHUNK, kw] G since the chunk's start, its own token included
+  Buffer<S> kept, since, until;         // [CHUNK, kw] e^g of a token, e^G, e^{G of the last - G}
+  Buffer<S> ahead, behind;              // [BLOCK, kw], [CHUNK, kw] to later and from earlier tokens of a block's first border
+  Buffer<S> later, earlier, moving;     // q by ahead, k by behind, and the rows of a block as they decay
+  Buffer<S> scores, pull, narrow, scaled, state;
+
+  ChannelSums(const S* q, const S* k, const S* v, const S* decay, long T, long H, long kw, long vw, long piece)
+      : q(q), k(k), v(v), decay(decay), T(T), H(H), kw(kw), vw(vw), b(piece / H), h(piece % H), total(CHUNK * kw), kept(CHUNK * kw),
+        since(CHUNK * kw), until(CHUNK * kw), ahead(BLOCK * kw), behind(CHUNK * kw), later(BLOCK * kw), earlier(CHUNK * kw),
+        moving(BLOCK * kw), scores(CHUNK * CHUNK), pull(CHUNK * CHUNK), narrow(CHUNK * kw), scaled(CHUNK * kw), state(kw * vw) {}
+
+  long at(long t, long width) const { return ((b * T + t) * H + h) * width; }
+  const S* key(long t) const { return k + at(first + t, kw); }
+  const S* query(long t) const { return q + at(first + t, kw); }
+  Matrix<const S> of_values(const S* x) const { return {x + at(first, vw), H * vw}; }
+  Matrix<S> of_values(S* x) const { return {x + at(first, vw), H * vw}; }
+  Matrix<const S> states(bool turn) const { return {state.data(), vw, turn}; }
+
+  // Reads the decays of the chunk that begins at `from`.
+  void enter(long from) {
+    first = from;
+    m = std::min(CHUNK, T - first);
+    for (long t = 0; t < m; ++t) {
+      const S* g = decay + at(first + t, kw);
+      for (long c = 0; c < kw; ++c) {
+        total[t * kw + c] = (t ? total[(t - 1) * kw + c] : 0.0) + g[c];
+        kept[t * kw + c] = exponential(g[c]);
+        since[t * kw + c] = exponential(S(total[t * kw + c]));
+      }
+    }
+    const double* last = &total[(m - 1) * kw];
+    for (long t = 0; t < m; ++t)
+      for (long c = 0; c < kw; ++c) until[t * kw + c] = exponential(S(last[c] - total[t * kw + c]));
+  }
+
+  // The rows of x that begin with the chunk, by factors.
+  Matrix<const S> by(const S* x, const Buffer<S>& factor) {
+    for (long t = 0; t < m; ++t) {
+      const S* row = x + at(first + t, kw);
+      for (long c = 0; c < kw; ++c) scaled[t * kw + c] = row[c] * factor[t * kw + c];
+    }
+    return {scaled.data(), kw};
+  }
+
+  // Factors and decayed rows of the block of n tokens from `start` on, and of all tokens of the chunk before it.
+  void meet(long start, long n) {
+    const double* border = &total[(start - 1) * kw];
+    for (long t = 0; t < n; ++t)
+      for (long c = 0; c < kw; ++c) {
+        ahead[t * kw + c] = exponential(S(total[(start + t) * kw + c] - border[c]));
+        later[t * kw + c] = query(start + t)[c] * ahead[t * kw + c];
+      }
+    for (long i = 0; i < start; ++i)
+      for (long c = 0; c < kw; ++c) {
+        behind[i * kw + c] = exponential(S(border[c] - total[i * kw + c]));
+        earlier[i * kw + c] = key(i)[c] * behind[i * kw + c];
+      }
+  }
+
+  // work(t, i, k_i decayed to t) for all i <= t of a block, tokens in order.
+  template <class F>
+  void keys_at(long start, long n, F work) {
+    for (long t = 0; t < n; ++t) {
+      for (long i = 0; i < t; ++i)
+        for (long c = 0; c < kw; ++c) moving[i * kw + c] *= kept[(start + t) * kw + c];
+      std::copy(key(start + t), key(start + t) + kw, &moving[t * kw]);
+      for (long i = 0; i <= t; ++i) work(start + t, start + i, &moving[i * kw]);
+    }
+  }
+
+  // work(t, i, q_t decayed back to i) for all t >= i of a block, from the end.
+  template <class F>
+  void queries_at(long start, long n, F work) {
+    for (long i = n - 1; i >= 0; --i) {
+      for (long t = i + 1; t < n; ++t)
+        for (long c = 0; c < kw; ++c) moving[t * kw + c] *= kept[(start + i + 1) * kw + c];
+      std::copy(query(start + i), query(start + i) + kw, &moving[i * kw]);
+      for (long t = i; t < n; ++t) work(start + t, start + i, &moving[t * kw]);
+    }
+  }
+
+  // scores [m, m] of the chunk, zero where they would look ahead.
+  void score() {
+    std::fill(scores.begin(), scores.end(), S(0));
+    for (long start = 0; start < m; start += BLOCK) {
+      long n = std::min(BLOCK, m - start);
+      if (start) {
+        meet(start, n);
+        multiply<S>(n, start, kw, S(1), {later.data(), kw}, {earlier.data(), kw, true}, S(0), {&scores[start * m], m});
+      }
+      keys_at(start, n, [&](long t, long i, const S* decayed) { scores[t * m + i] = dot(query(t), decayed, kw); });
+    }
+  }
+
+  // Adds to dq and dk what `pull`, the gradient of the scores, gives them inside the chunk.
+  void pull_queries(S* dq) {
+    for (long start = 0; start < m; start += BLOCK) {
+      long n = std::min(BLOCK, m - start);
+      if (start) {
+        meet(start, n);
+        multiply<S>(n, kw, start, S(1), {&pull[start * m], m}, {earlier.data(), kw}, S(0), {narrow.data(), kw});
+        for (long t = 0; t < n; ++t) add_products(dq + at(first + start + t, kw), &narrow[t * kw], &ahead[t * kw], kw);
+      }
+      keys_at(start, n, [&](long t, long i, const S* decayed) { add_times(dq + at(first + t, kw), decayed, pull[t * m + i], kw); });
+    }
+  }
+
+  void pull_keys(S* dk) {
+    for (long start = 0; start < m; start += BLOCK) {
+      long n = std::min(BLOCK, m - start);
+      if (start) {
+        meet(start, n);
+        multiply<S>(start, kw, n, S(1), {&pull[start * m], m, true}, {later.data(), kw}, S(0), {narrow.data(), kw});
+        for (long i = 0; i < start; ++i) add_products(dk + at(first + i, kw), &narrow[i * kw], &behind[i * kw], kw);
+      }
+      queries_at(start, n, [&](long t, long i, const S* decayed) { add_times(dk + at(first + i, kw), decayed, pull[t * m + i], kw); });
+    }
+  }
+
+  // d [m, kw] = (x stateᵀ) by factors
+  void from_state(S* d, const S* x, const Buffer<S>& factor) {
+    multiply<S>(m, kw, vw, S(1), of_values(x), states(true), S(0), {narrow.data(), kw});
+    for (long t = 0; t < m; ++t)
+      for (long c = 0; c < kw; ++c) d[at(first + t, kw) + c] = narrow[t * kw + c] * factor[t * kw + c];
+  }
+
+  // state = state · (decays of the chunk) + (x by factors)ᵀ y
+  void advance(const S* x, const Buffer<S>& factor, const S* y) {
+    for (long c = 0; c < kw; ++c)
+      for (long w = 0; w < vw; ++w) state[c * vw + w] *= since[(m - 1) * kw + c];
+    multiply<S>(kw, vw, m, S(1), turned(by(x, factor)), of_values(y), S(1), {state.data(), vw});
+  }
+
+  long first = 0, m = 0;
+};
+
+template <class S>
+void sums(const S* q, const S* k, const S* v, const S* decay, S* out, long B, long T, long H, long kw, long vw, long threads) {
+  parallel_products(B * H, threads, [&](long piece) {
+    ChannelSums<S> x(q, k, v, decay, T, H, kw, vw, piece);
+    for (long first = 0; first < T; first += CHUNK) {
+      x.enter(first);
+      x.score();
+      multiply<S>(x.m, vw, x.m, S(1), {x.scores.data(), x.m}, x.of_values(v), S(0), x.of_values(out));
+      multiply<S>(x.m, vw, kw, S(1), x.by(q, x.since), x.states(false), S(1), x.of_values(out));
+      x.advance(k, x.until, v);
+    }
+  });
+}
+
+template <class S>
+void sums_backward(const S* q, const S* k, const S* v, const S* decay, const S* g, S* dq, S* dk, S* dv, S* d_decay, long B, long T, long H,
+                   long kw, long vw, long threads) {
+  parallel_products(B * H, threads, [&](long piece) {
+    ChannelSums<S> x(q, k, v, decay, T, H, kw, vw, piece);
+    auto enter = [&](long first) {
+      x.enter(first);
+      multiply<S>(x.m, x.m, vw, S(1), x.of_values(g), turned(x.of_values(v)), S(0), {x.pull.data(), x.m});
+    };
+    // dq, with the states before each chunk
+    for (long first = 0; first < T; first += CHUNK) {
+      enter(first);
+      x.from_state(dq, g, x.since);
+      x.pull_queries(dq);
+      x.advance(k, x.until, v);
+    }
+    // dk and dv, with the gradient of the state behind each chunk
+    std::fill(x.state.begin(), x.state.end(), S(0));
+    Buffer<double> from_end(kw);
+    for (long first = (T - 1) / CHUNK * CHUNK; first >= 0; first -= CHUNK) {
+      enter(first);
+      x.score();
+      multiply<S>(x.m, vw, x.m, S(1), {x.scores.data(), x.m, true}, x.of_values(g), S(0), x.of_values(dv));
+      multiply<S>(x.m, vw, kw, S(1), x.by(k, x.until), x.states(false), S(1), x.of_values(dv));
+      x.from_state(dk, v, x.until);
+      x.pull_keys(dk);
+      x.advance(q, x.since, g);
+      for (long t = x.m - 1; t >= 0; --t)  // q·∂q − k·∂k, summed from the end
+        for (long c = 0, place = x.at(first + t, kw); c < kw; ++c, ++place)
+          d_decay[place] = S(from_end[c] += double(q[place]) * dq[place] - double(k[place]) * dk[place]);
+    }
+  });
+}
+
+}  // namespace
+
+#define EXPORT(S, NAME)                                                                                                                   \
+  extern "C" void linear_channels_##NAME(const S* q, const S* k, const S* v, const S* decay, S* out, long B, long T, long H, long kw,     \
+                                         long vw, long threads) {                                                                         \
+    sums<S>(q, k, v, decay, out, B, T, H, kw, vw, threads);                                                                               \
+  }                                                                                                                                       \
+  extern "C" void linear_channels_backward_##NAME(const S* q, const S* k, const S* v, const S* decay, const S* g, S* dq, S* dk, S* dv,    \
+                                                  S* d_decay, long B, long T, long H, long kw, long vw, long threads) {                   \
+    sums_backward<S>(q, k, v, decay, g, dq, dk, dv, d_decay, B, T, H, kw, vw, threads);                                                   \
+  }
+
+EXPORT(float, float)
+EXPORT(double, double)
