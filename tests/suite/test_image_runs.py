@@ -21,7 +21,7 @@ TINY = ("dim=32", "model.heads=2", "depth=2", "ffn_width=88", "batch_size=8", "s
 
 
 @pytest.mark.parametrize("task", IMAGENET_TRAIN)
-def test_the_paper_scale_of_imagenet_is_deit_tiny_as_published(task):
+def test_the_paper_scale_of_imagenet_has_the_size_and_rates_of_deit_tiny(task):
     config = resolve(task=task, mixer="softmax", scale="paper")
     train, data, model = config.train, config.data.model_dump(), config.model
     assert (model.dim, model.depth, model.heads, model.drop_path) == (192, 12, 3, 0.1)
