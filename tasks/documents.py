@@ -1,4 +1,4 @@
-"""Documents out of files, through Hugging Face `datasets`: streamed, never held as a whole, resumable where any block ended."""
+"""What a corpus is: documents streamed in blocks, never held as a whole, resumable behind each; and tables of them through `datasets`."""
 
 from __future__ import annotations
 

@@ -21,8 +21,9 @@ NAMES: Mapping[str, Split] = {
 }  # fmt: skip
 HELD_OUT = 0.05  # of the pool for each of validation and test that no file is named for
 END = "end"  # of a file
-FORM = 3  # 3: a state counts lines of JSON and no rows of a table
+FORM = 3  # 3: a state counts lines of JSON or files, where it was rows of a table
 CHUNK = 2**20  # bytes
+FILES = 100  # of a block, where each is a document
 MANY = 100  # text files from which on each is taken for a document among many
 
 
@@ -71,21 +72,28 @@ class TextFiles(Corpus):
                 yield Block(block.pieces, {"part": number, "inner": block.state})
 
     def _read(self, part: Part, state: State | None) -> Iterator[Block]:
-        if part.lines or part.kind == "json":
-            yield from self._read_lines(part, state) if part.lines else self._read_json(part, state)
-            return
-        what = str(part.files[0]) if len(part.files) == 1 else f"one of {part.files[0]} and {len(part.files) - 1} more files"
-        field, table = "text", partial(open_files, part.files, "text", sample_by="document")
         if part.kind == "parquet":
-            field, table = self.text_field, partial(parquet_text.open_column, part.files, self.text_field)
-        for texts, behind in stream_rows(table, field, state, what):
-            yield Block(_whole(texts, part), behind)
+            return self._read_parquet(part, state)
+        if part.kind == "json":
+            return self._read_json(part, state)
+        return self._read_lines(part, state) if part.lines else self._read_whole(part, state)
+
+    def _read_parquet(self, part: Part, state: State | None) -> Iterator[Block]:
+        what = str(part.files[0]) if len(part.files) == 1 else f"one of {part.files[0]} and {len(part.files) - 1} more files"
+        table = partial(parquet_text.open_column, part.files, self.text_field)
+        for texts, behind in stream_rows(table, self.text_field, state, what):
+            yield Block(_documents(texts, part), behind)
+
+    def _read_whole(self, part: Part, state: State | None) -> Iterator[Block]:
+        for first in range(state["files"] if state else 0, len(part.files), FILES):
+            files = part.files[first : first + FILES]
+            yield Block(_documents([_text_of(file) for file in files], part), {"files": first + FILES})
 
     def _read_json(self, part: Part, state: State | None) -> Iterator[Block]:
         first = state["file"] if state else 0
         for number, file in enumerate(part.files[first:], first):
             for texts, behind in json_lines.read_rows(file, self.text_field, state if state and number == first else None):
-                yield Block(_whole(texts, part), {"file": number, **behind})
+                yield Block(_documents(texts, part), {"file": number, **behind})
 
     def _read_lines(self, part: Part, state: State | None) -> Iterator[Block]:
         first = state["file"] if state else 0
@@ -102,7 +110,15 @@ class TextFiles(Corpus):
             yield Block([Piece(split, "", True) for split in is_open], {"file": number, "rows": END})
 
 
-def _whole(texts: Sequence[str], part: Part) -> list[Piece]:
+def _text_of(file: Path) -> str:
+    try:
+        with reading(file):
+            return file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} cannot be read: {error}; save it as UTF-8") from None
+
+
+def _documents(texts: Sequence[str], part: Part) -> list[Piece]:
     """Texts that are a document each, in the split of their part or the one that each is held out for."""
     return [Piece(part.split or _held_out_by_text(text, part.missing), text, True) for text in texts]
 

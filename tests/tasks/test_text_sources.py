@@ -140,6 +140,18 @@ def test_a_hundred_text_files_are_documents_held_out_by_their_text(tmp_path):
     assert 8 < len(made["test"]) < 40
 
 
+def test_many_text_files_are_gone_on_with_behind_any_block_and_the_one_that_is_no_text_is_named(tmp_path):
+    for i in range(350):
+        write_text(tmp_path / f"{i:03}.txt", f"{i}\r\nend")
+    corpus = find_text(tmp_path, "text")
+    check_resumes(corpus)
+    assert "7\nend" in documents(corpus)["train"]
+    (tmp_path / "207.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(DataError, match=r"207\.txt cannot be read: 'utf-8' codec .*; save it as UTF-8") as caught:
+        documents(corpus)
+    assert "\n" not in str(caught.value)
+
+
 def test_where_only_one_split_is_missing_it_alone_is_held_out_of_the_training_files(tmp_path):
     write_lines(tmp_path / "train.jsonl", pages(400, 100))
     write_lines(tmp_path / "test.jsonl", ["the test"])
