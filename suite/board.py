@@ -138,12 +138,13 @@ def _best_rates(rows: Sequence[Row], metric: Metric) -> list[Row]:
 def _untuned(made: Record) -> dict[str, Any]:
     """The config without what validation chooses for each mixer."""
     options = _task_options(made)
+    given = _given_options(made) if options.tuned() else None
     return {
         **made.config,
         "train": {k: v for k, v in made.config["train"].items() if k not in TUNED},
         "data": {k: v for k, v in options.portable().items() if k not in options.tuned()},
         # the widths that the solver takes follow from the length, which such an option of the data may change
-        "mixer_options": _given_options(made) if options.tuned() else made.config["mixer_options"],
+        "mixer_options": made.config["mixer_options"] if given is None else given,
     }
 
 
@@ -184,7 +185,7 @@ def _options_off_default(made: Record) -> str:
     """What a mixer wants said of its rows, and the options and tuned rates that differ from the usual ones."""
     solved, cls = made.certificate.get("mixer_options", {}), _class(made)
     named = {name: solved[name] for name in cls.board_options if name in solved} if cls else {}
-    given = {**named, **{name: value for name, value in _given_options(made).items() if name not in named}}
+    given = {**named, **{name: value for name, value in (_given_options(made) or {}).items() if name not in named}}
     switches = [cls.board_note] if cls and cls.board_note else []
     switches += [f"{name}={'on' if value is True else 'off' if value is False else value}" for name, value in given.items()]
     shipped, train = _shipped(made)["train"], made.config["train"]
@@ -193,15 +194,15 @@ def _options_off_default(made: Record) -> str:
     return f" ({', '.join(switches)})" if switches else ""
 
 
-def _given_options(made: Record) -> dict[str, Any]:
-    """The mixer's options that the user chose; none are known of a mixer that is not the suite's: no board runs its code."""
+def _given_options(made: Record) -> dict[str, Any] | None:
+    """The mixer's options that the user chose; None where nobody knows: of code that is not the suite's, or of another version's."""
     if made.config.get("mixer_origin") != "built-in":
-        return {}
+        return None
     try:
         config = from_canonical(made.config)
         solved = solve(with_free_widths(config), tasks.get(made.task)(config.data).spec).mixer_options
     except (MixerError, UserError):
-        return {}
+        return None
     usual = default_options(config).model_dump(mode="json") | {name: getattr(solved, name) for name in widths_of(config)}
     return {name: value for name, value in made.config["mixer_options"].items() if value not in (None, usual[name])}
 

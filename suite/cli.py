@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 
 import typer
@@ -20,6 +21,8 @@ EXAMPLES = """
 
 `suite leaderboard --task fashion-mnist`
 """
+
+NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)  # a file's place, which is the user's to choose
 
 app = typer.Typer(
     name="suite", no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False, epilog=EXAMPLES,
@@ -65,8 +68,8 @@ def _user_message(error: Exception) -> str | None:
         return " ".join(str(error).split())
     if type(error).__name__ == "Abort":
         return "aborted"
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
-        return f"{error.filename or 'a file'}: {(error.strerror or 'not allowed').lower()}; mend that, or name another place"
+    if isinstance(error, OSError) and isinstance(error.filename, str) and error.errno in NO_PLACE:
+        return f"{error.filename}: {os.strerror(error.errno).lower()}; mend that, or name another place"
     return None
 
 

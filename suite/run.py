@@ -147,6 +147,8 @@ def _resume(folder: Path, data_dir: Path | None, device: str) -> Outcome:
     for what, before in state["origin"].items():
         if job.origin()[what] != before:
             raise UserError(f"run {folder.name} cannot go on: its {what} was {before}, now it is {job.origin()[what]}; start it anew")
+    if _build(job).state_dict().keys() != state["model"].keys():
+        raise UserError(f"run {folder.name} cannot go on: it was begun by another version, whose model has other parts; start it anew")
     return _carry_out(job)
 
 

@@ -128,7 +128,7 @@ class HouseholdPower(PackagedTask, ForecastTask):
 
     name = "household-power"
     summary = "seven hourly electrical quantities of one household, 2006–2010 (embedded)"
-    protocol = "household-power/1"
+    protocol = "household-power/2"
     channels = 7
     frequency = "h"
     season = 24

@@ -41,7 +41,7 @@ class GluontsSeries(ForecastTask):
     name = "gluonts"
     domain = "forecasting"
     summary = "any data set of GluonTS's repository, by its name there (--set dataset=m4_hourly)"
-    protocol = "gluonts/1"
+    protocol = "gluonts/2"
     Options: ClassVar[type[TaskOptions]] = RepositoryOptions
     options: RepositoryOptions
     needs_data_dir = True

@@ -18,6 +18,7 @@ from tasks.images import ImageFile, ImageSet, Listing, fingerprint
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
 PART_NAMES: Mapping[str, tuple[str, ...]] = {"train": ("train",), "valid": ("val", "valid", "validation"), "test": ("test",)}
+NO_PICTURES = frozenset({"@eaDir", "__MACOSX"})  # folders that file servers and archives put among others
 CHUNK = 1024
 SAMPLE = 64
 TOLD_KINDS = 6  # of files left out, by name
@@ -156,7 +157,7 @@ def files_below(folder: Path, above: Sequence[Path] = ()) -> Iterator[tuple[str,
             continue
         seen.add(real)
         for entry in sorted(os.scandir(place), key=lambda entry: entry.name, reverse=True):
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or entry.name in NO_PICTURES:
                 continue
             if _is_folder(entry):
                 (links if entry.is_symlink() else folders).append((f"{prefix}{entry.name}/", entry.path))

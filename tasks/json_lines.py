@@ -27,9 +27,10 @@ def read_rows(file: Path, field: str, state: State | None = None) -> Iterator[tu
         stream.seek(at)
         while lines := list(islice(stream, ROWS)):
             rows = {n: _parse(line, file, n) for n, line in enumerate(lines, before + 1) if line.strip()}
-            if not before and rows and not any(field in row for row in rows.values()):
+            if rows and not any(field in row for row in rows.values()):
                 there = ", ".join(dict.fromkeys(key for row in rows.values() for key in row)) or "nothing"
-                raise DataError(f"{file} has no field {field!r} (there are: {there}); name it: --set text_field=NAME")
+                where = f" from line {before + 1} on" if before else ""
+                raise DataError(f"{file} has no field {field!r}{where} (there are: {there}); name it: --set text_field=NAME")
             before += len(lines)
             yield [_text(row.get(field), field, file, n) for n, row in rows.items()], {"at": stream.tell(), "line": before}
 

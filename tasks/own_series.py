@@ -31,7 +31,7 @@ class OwnSeries(FileSeries):
 
     name = "csv"
     summary = "your own series: a CSV file with a column of times and one column a series (--data-dir FILE)"
-    protocol = "csv/1"
+    protocol = "csv/2"
     Options: ClassVar[type[TaskOptions]] = OwnSeriesOptions
 
     def __init__(self, options: TaskOptions | None = None, data_dir: Path | None = None) -> None:
@@ -57,6 +57,11 @@ class OwnSeries(FileSeries):
             raise DataError(f"{self.data_dir} holds {len(found)} CSV files{names}; name the one: --data-dir {self.data_dir}/FILE.csv")
         return found[0]
 
+    def _check(self, table: SeriesTable) -> None:
+        fitted, _, _ = self._ends(len(table.values))
+        if self.season >= fitted:
+            raise DataError(f"{self.path}: a season of {self.season:,} steps does not fit into the {fitted:,} of the training part")
+
     def _read(self) -> SeriesTable:
         table = read_series_csv(self.path)
         self.frequency = frequency_of(table)
@@ -71,7 +76,8 @@ class OwnSeries(FileSeries):
         usual = SEASONS.get(self.frequency)
         if self.season or usual is None:
             return made
-        return replace(made, notes=(*made.notes, f"no season is given: --set data.season={usual} gives MASE and baseline/seasonal-naive"))
+        mase = f"no season is given: --set data.season={usual} gives MASE to the heads student-t and quantile, on boards of their own"
+        return replace(made, notes=(*made.notes, f"{mase}; baseline/seasonal-naive takes --set mixer.season={usual} too"))
 
 
 def frequency_of(table: SeriesTable) -> str:

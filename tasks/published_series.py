@@ -180,50 +180,50 @@ class EttMinute(Ett):
 
 
 class Etth1(EttHour):
-    name, protocol, file = "etth1", "etth1/1", "ETT-small/ETTh1.csv"
+    name, protocol, file = "etth1", "etth1/2", "ETT-small/ETTh1.csv"
     summary = "electricity transformer 1, hourly, 7 series, 20 months"
     known = "735388d8e6dc43065af1b741fa7ea7d12e1633f259f57f22188bfc993c4fcc9c"
 
 
 class Etth2(EttHour):
-    name, protocol, file = "etth2", "etth2/1", "ETT-small/ETTh2.csv"
+    name, protocol, file = "etth2", "etth2/2", "ETT-small/ETTh2.csv"
     summary = "electricity transformer 2, hourly, 7 series, 20 months"
     known = "7ac66ba65ff568b9f7ad7327ccbe62e2c993f331ae5449ddea8c0d37ebfe1399"
 
 
 class Ettm1(EttMinute):
-    name, protocol, file = "ettm1", "ettm1/1", "ETT-small/ETTm1.csv"
+    name, protocol, file = "ettm1", "ettm1/2", "ETT-small/ETTm1.csv"
     summary = "electricity transformer 1, every 15 minutes, 7 series, 20 months"
 
 
 class Ettm2(EttMinute):
-    name, protocol, file = "ettm2", "ettm2/1", "ETT-small/ETTm2.csv"
+    name, protocol, file = "ettm2", "ettm2/2", "ETT-small/ETTm2.csv"
     summary = "electricity transformer 2, every 15 minutes, 7 series, 20 months"
 
 
 class Weather(PublishedSeries):
-    name, protocol, file = "weather", "weather/1", "weather/weather.csv"
+    name, protocol, file = "weather", "weather/2", "weather/weather.csv"
     summary = "21 meteorological series of Jena, every 10 minutes of 2020"
     channels, frequency, season, rows, megabytes = 21, "10min", 144, 52_696, 7.2
     origin = "Autoformer's archive (arXiv 2106.13008), of the Max Planck Institute for Biogeochemistry"
 
 
 class Electricity(PublishedSeries):
-    name, protocol, file = "electricity", "electricity/1", "electricity/electricity.csv"
+    name, protocol, file = "electricity", "electricity/2", "electricity/electricity.csv"
     summary = "hourly consumption of 321 clients, 2012–2014"
     channels, frequency, season, rows, megabytes = 321, "h", 24, 26_304, 95.6
     origin = "Autoformer's archive (arXiv 2106.13008), of UCI's ElectricityLoadDiagrams20112014"
 
 
 class Traffic(PublishedSeries):
-    name, protocol, file = "traffic", "traffic/1", "traffic/traffic.csv"
+    name, protocol, file = "traffic", "traffic/2", "traffic/traffic.csv"
     summary = "hourly occupancy of 862 freeway sensors, 2015–2016"
     channels, frequency, season, rows, megabytes = 862, "h", 24, 17_544, 136.0
     origin = "Autoformer's archive (arXiv 2106.13008), of the Californian PeMS"
 
 
 class Exchange(PublishedSeries):
-    name, protocol, file = "exchange", "exchange/1", "exchange_rate/exchange_rate.csv"
+    name, protocol, file = "exchange", "exchange/2", "exchange_rate/exchange_rate.csv"
     summary = "daily exchange rates of 8 countries, 1990–2010"
     channels, frequency, season, rows, megabytes = 8, "D", 7, 7_588, 0.6
     origin = "Autoformer's archive (arXiv 2106.13008), of LSTNet (arXiv 1703.07015)"
@@ -232,7 +232,7 @@ class Exchange(PublishedSeries):
 class Solar(PublishedSeries):
     """LSTNet's text file: no header, no times, one row every 10 minutes of 2006."""
 
-    name, protocol, file = "solar", "solar/1", "Solar/solar_AL.txt"
+    name, protocol, file = "solar", "solar/2", "Solar/solar_AL.txt"
     summary = "solar power of 137 plants in Alabama, every 10 minutes of 2006"
     channels, frequency, season, rows, megabytes = 137, "10min", 144, 52_560, 30.0
     origin = "LSTNet's archive github.com/laiguokun/multivariate-time-series-data, solar-energy/solar_AL.txt.gz (arXiv 1703.07015)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from tasks.base import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+DAY_OR_MONTH_FIRST = re.compile(r"\s*\d{1,2}[./-]\d{1,2}[./-]")
+SAFE = "days stand first in its dates and are taken for months: write YYYY-MM-DD hh:mm:ss"
 
 
 @dataclass(frozen=True)
@@ -108,14 +112,15 @@ def _times(path: Path, table: pd.DataFrame, evenly: bool) -> tuple[tuple[str, ..
     if stamps.isna().any():
         row = int(np.argmax(stamps.isna().to_numpy()))
         raise DataError(
-            f"{path}, line {row + 2}: {_cell(table.iloc[row, 0])} is not a time like those before it (YYYY-MM-DD hh:mm:ss is safe); "
-            "the file is cut off or garbled, or writes days first"
+            f"{path}, line {row + 2}: {_cell(table.iloc[row, 0])} is not a time like those before it; the file is cut off or garbled, "
+            f"or {SAFE}"
         )
     gaps = np.diff(stamps.to_numpy())
     wrong = np.flatnonzero((gaps != gaps[0]) | (gaps <= np.timedelta64(0)))
     if len(wrong) and evenly:
         row = int(wrong[0]) + 1
-        raise DataError(f"{path}, line {row + 2}: the time {_cell(table.iloc[row, 0])} breaks the spacing of the first two rows")
+        hint = f"; {SAFE}" if DAY_OR_MONTH_FIRST.match(str(table.iloc[0, 0])) else ""
+        raise DataError(f"{path}, line {row + 2}: the time {_cell(table.iloc[row, 0])} breaks the spacing of the first two rows{hint}")
     return tuple(stamp.isoformat() for stamp in stamps), len(wrong)
 
 

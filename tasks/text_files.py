@@ -23,7 +23,7 @@ HELD_OUT = 0.05  # of the pool for each of validation and test that no file is n
 END = "end"  # of a file
 FORM = 3  # 3: a state counts lines of JSON or files, where it was rows of a table
 CHUNK = 2**20  # bytes
-FILES = 100  # of a block, where each is a document
+FILES, BLOCK = 100, 8 * 2**20  # files and characters that end a block, where each file is a document
 MANY = 100  # text files from which on each is taken for a document among many
 
 
@@ -85,9 +85,13 @@ class TextFiles(Corpus):
             yield Block(_documents(texts, part), behind)
 
     def _read_whole(self, part: Part, state: State | None) -> Iterator[Block]:
-        for first in range(state["files"] if state else 0, len(part.files), FILES):
-            files = part.files[first : first + FILES]
-            yield Block(_documents([_text_of(file) for file in files], part), {"files": first + FILES})
+        texts, read = list[str](), 0
+        for number, file in enumerate(part.files[state["files"] if state else 0 :], state["files"] if state else 0):
+            texts.append(_text_of(file))
+            read += len(texts[-1])
+            if read >= BLOCK or len(texts) == FILES or number + 1 == len(part.files):
+                yield Block(_documents(texts, part), {"files": number + 1})
+                texts, read = [], 0
 
     def _read_json(self, part: Part, state: State | None) -> Iterator[Block]:
         first = state["file"] if state else 0

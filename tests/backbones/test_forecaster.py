@@ -81,3 +81,13 @@ def test_tokens_are_normalised_over_the_batch_so_that_each_keeps_its_size():
     assert torch.allclose(norm(2 * x) - norm(x), norm(x) - norm(torch.zeros_like(x)), rtol=0, atol=1e-12)
     norm.reset_parameters()
     assert torch.allclose(norm(x), x / math.sqrt(1 + norm.eps), rtol=0, atol=1e-12)
+
+
+def test_a_forecasters_finished_tokens_are_normalised_over_the_batch():
+    model = forecaster()
+    assert isinstance(model.trunk.norm, TokenBatchNorm)
+    window = torch.randn(2, 40, 3, dtype=torch.float64)
+    told = model(window)
+    model.train()
+    model(window)  # the batch's own figures, which move those that are kept
+    assert not torch.allclose(model.eval()(window), told)

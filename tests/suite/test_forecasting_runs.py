@@ -150,8 +150,8 @@ def test_a_picture_that_cannot_be_drawn_costs_no_record(runs, monkeypatch, capsy
 def test_of_the_searched_look_backs_the_board_keeps_the_one_that_validation_chose(mixer):
     """Whatever widths the solver takes at each look-back: HyperMLP's follow from the length."""
 
-    def trial(look_back, valid, test):
-        sets = ("track=searched", f"look_back={look_back}")
+    def trial(look_back, valid, test, *more):
+        sets = ("track=searched", f"look_back={look_back}", *more)
         return made_record(
             mixer, test, task="weather", metric="mse", higher=False, domain="forecasting", sets=sets, valid=valid, name=f"l{look_back}"
         )
@@ -161,5 +161,23 @@ def test_of_the_searched_look_backs_the_board_keeps_the_one_that_validation_chos
     [shown] = board.boards(records)
     assert [(row.mixer, row.mean) for row in shown.rows] == [(f"{mixer} (look_back=336)", 0.4)]
     assert shown.other_rates == 2
+    [pinned] = board.boards([trial(336, 0.3, 0.4), trial(336, 0.2, 0.5, "mixer.heads=1")])
+    assert len(pinned.rows) == 2  # another option is another row
     fixed = made_record(task="weather", metric="mse", higher=False, domain="forecasting", name="fixed")
     assert len(board.boards([*records, fixed])) == 2
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_options_of_code_that_no_board_runs_are_never_taken_for_trials(known):
+    """A baseline's, a third party's, or another version's: rows stay apart where nobody knows what the solver chose."""
+
+    def trial(penalty, valid, test):
+        sets = ("track=searched", "look_back=336", f"mixer.penalty={penalty}")
+        made = made_record(
+            "baseline/ridge", test, task="weather", metric="mse", higher=False, domain="forecasting", sets=sets, valid=valid,
+            matched=False, name=f"p{penalty}",
+        )  # fmt: skip
+        return made if known else made.model_copy(update={"config": {**made.config, "mixer_origin": "built-in", "mixer": "of-later"}})
+
+    [shown] = board.boards([trial(1, 0.5, 0.1), trial(1000, 0.3, 0.4)])
+    assert (len(shown.rows), shown.other_rates) == (2, 0)

@@ -198,6 +198,7 @@ DAMAGES = {
     "a list": lambda path: torch.save([1, 2], path),
     "of another format": lambda path: torch.save({"format": 0}, path),
     "of another config": lambda path: torch.save({**torch.load(path), "identity": "0"}, path),
+    "of another version's model": lambda path: torch.save({**torch.load(path), "model": {"weight": torch.zeros(1)}}, path),
 }
 
 

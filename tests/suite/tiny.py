@@ -54,7 +54,7 @@ def made_record(
         identity=config.identity, group=config.group, config=config.canonical(), certificate=certificate,
         primary_metric=metric, higher_is_better=higher,
         metrics={"test": {metric: value}, "valid": {metric: value if valid is None else valid}} if done else {},
-        data=Data(fingerprint="f" * 64, protocol=protocol or f"{task}/1", source="made", splits={"train": 1}),
+        data=Data(fingerprint="f" * 64, protocol=protocol or tasks.get(task).protocol, source="made", splits={"train": 1}),
         code=Code(version="0", git_sha=None, git_dirty=None, mixer_origin="built-in"), versions={"torch": "0"},
         hardware=Hardware(platform="p", processor="c", cores=1, memory_bytes=1, device="cpu", threads=1), precision="fp32",
         timing=Timing(

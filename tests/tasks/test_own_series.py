@@ -100,11 +100,13 @@ def test_a_file_without_names_is_refused_and_loses_no_row(tmp_path):
         OwnSeries(OPTIONS, path).load()
 
 
-def test_times_that_write_days_first_are_refused_with_a_form_that_works(tmp_path):
-    path = write_csv(tmp_path / "mine.csv", power(1_000), tuple("abcdefg"), "2021-01-01", "D")
+@pytest.mark.parametrize("frequency", ["D", "h"])
+def test_times_that_write_days_first_are_refused_with_a_form_that_works(tmp_path, frequency):
+    path = write_csv(tmp_path / "mine.csv", power(1_000), tuple("abcdefg"), "2021-01-01", frequency)
     header, *rows = path.read_text().splitlines()
-    dates = [row.partition(",")[0][:10].split("-") for row in rows]
-    path.write_text("\n".join([header, *(f"{d}/{m}/{y},{row.partition(',')[2]}" for (y, m, d), row in zip(dates, rows, strict=True))]))
+    told = [row.partition(",")[0] for row in rows]
+    dates = [f"{time[8:10]}/{time[5:7]}/{time[:4]}{time[10:]}" for time in told]
+    path.write_text("\n".join([header, *(f"{date},{row.partition(',')[2]}" for date, row in zip(dates, rows, strict=True))]))
     with pytest.raises(DataError, match="YYYY-MM-DD"):
         OwnSeries(OPTIONS, path).load()
 
@@ -113,6 +115,8 @@ def test_a_season_that_is_named_gives_mase_and_the_info_names_the_usual_one(tmp_
     path = write_csv(tmp_path / "mine.csv", power(1_000), tuple("abcdefg"), "2021-01-01", "h")
     told = OwnSeries(OPTIONS, path).info()
     assert any("--set data.season=24" in note for note in told.notes)
+    with pytest.raises(DataError, match="a season of 700 steps does not fit into the 700 of the training part"):
+        OwnSeries(OwnSeriesOptions(horizon=24, track="fixed-96", season=700), path).load()
     chosen = OwnSeriesOptions(horizon=24, track="fixed-96", season=24, head="quantile")
     task = OwnSeries(chosen, path)
     assert not any("season=" in note for note in task.info().notes)

@@ -107,6 +107,22 @@ def test_one_file_is_cut_between_lines_at_90_and_95_percent(tmp_path):
     assert 0 <= len((train + valid).encode()) - 0.95 * len(text.encode()) <= 110
 
 
+def test_a_field_that_ends_in_the_middle_of_a_file_is_told(tmp_path):
+    rows = [{"text": f"page {i}"} for i in range(1000)] + [{"txt": f"page {i}"} for i in range(1500)]
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=r"has no field 'text' from line 1001 on \(there are: txt\)"):
+        documents(find_text(tmp_path, "text"))
+
+
+def test_whole_files_make_blocks_that_end_by_size_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "BLOCK", 1000)
+    for i in range(120):
+        write_text(tmp_path / f"{i:03}.txt", "a word " * 40)
+    blocks = list(find_text(tmp_path, "text").blocks())
+    assert [len(block.pieces) for block in blocks] == [4] * 30
+    check_resumes(find_text(tmp_path, "text"))
+
+
 def test_line_ends_of_two_bytes_change_no_split(tmp_path, monkeypatch):
     text = "\n".join("short" if i % 3 else "" for i in range(4000)) + "\n"
     unix, dos = tmp_path / "unix.txt", tmp_path / "dos.txt"
