@@ -62,6 +62,14 @@ def lock(path: Path) -> Iterator[None]:
         held.release()
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file of the cache, whole or not at all. Raises UnwritableError."""
+    try:
+        write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
+    except OSError as error:
+        raise unwritable(path.parent, error) from error
+
+
 def write_atomically(path: Path, save: Callable[[Path], object]) -> None:
     """Calls `save(temporary)`, then moves the file into place: a reader sees the old file or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -6,7 +6,6 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from tasks.base import DataError
 from tasks.images import ImageFile, ImageSet, Listing, fingerprint
+from tasks.user_files import reading
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
 PART_NAMES: Mapping[str, tuple[str, ...]] = {"train": ("train",), "valid": ("val", "valid", "validation"), "test": ("test",)}
@@ -56,7 +56,7 @@ class FolderSet(ImageSet):
 
     def __init__(self, root: Path, classes: Sequence[str] | None, needed: Sequence[str] = ()) -> None:
         self.root = root
-        with listing_of(root):
+        with reading(root):
             self._read(classes, needed)
         self.chunks = [range(at, min(at + CHUNK, len(self.listing))) for at in range(0, len(self.listing), CHUNK)]
 
@@ -93,7 +93,7 @@ class FolderSet(ImageSet):
 
 def part_folders(root: Path, needed: Sequence[str]) -> dict[str, str]:
     """The folder of each part, by part; {"all": "."} where nothing is needed by name and there is no train/."""
-    there = {entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")}
+    there = {entry.name for entry in os.scandir(root) if entry.is_dir() and _counts(entry)}
     found = {part: [name for name in names if name in there] for part, names in PART_NAMES.items()}
     for part, names in found.items():
         if len(names) > 1:
@@ -112,7 +112,7 @@ def part_folders(root: Path, needed: Sequence[str]) -> dict[str, str]:
 def find_classes(root: Path, folders: Mapping[str, str]) -> tuple[str, ...]:
     """The class folders of a set that follows no list, sorted by name. Raises DataError where there are fewer than two."""
     folder = root / folders.get("train", ".")
-    found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and _counts(entry))
     if len(found) < 2:
         raise DataError(f"{folder} has {len(found)} class folder(s); needed are two or more, in train/ or by themselves")
     return tuple(found)
@@ -124,13 +124,13 @@ def list_images(root: Path, part: str, classes: Sequence[str], found: Found) -> 
     Raises DataError where the part's folders are not exactly `classes`, or a class has no image.
     """
     folder = root / part
-    entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    entries = [entry for entry in os.scandir(folder) if _counts(entry)]
     names = {entry.name for entry in entries if entry.is_dir()}
     if names != set(classes):
         raise DataError(f"{folder}: {difference(names, classes, 'class folders')}")
     found.beside += sum(_suffix(entry.name) in EXTENSIONS and entry.name not in names for entry in entries)
     for label, name in enumerate(classes):
-        files = sorted(files_below(folder / name, above=(root, folder)), key=lambda file: file[0])
+        files = sorted(entries_below(folder / name, above=(root, folder)), key=lambda file: file[0])
         taken = [file for file in files if _suffix(file[0]) in EXTENSIONS]
         if not taken:
             raise DataError(f"{folder / name} holds no image; allowed are files ending in {', '.join(sorted(EXTENSIONS))}")
@@ -142,7 +142,7 @@ def list_images(root: Path, part: str, classes: Sequence[str], found: Found) -> 
             found.times.append(stat.st_mtime_ns)
 
 
-def files_below(folder: Path, above: Sequence[Path] = ()) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def entries_below(folder: Path, above: Sequence[Path] = ()) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """The files in a folder and the folders below it, each with its path from there; not the hidden ones, nor those in hidden folders.
 
     Links are followed. They may lead in a circle, so no folder is read twice, and none of `above`; one that is also there by itself is not
@@ -157,12 +157,17 @@ def files_below(folder: Path, above: Sequence[Path] = ()) -> Iterator[tuple[str,
             continue
         seen.add(real)
         for entry in sorted(os.scandir(place), key=lambda entry: entry.name, reverse=True):
-            if entry.name.startswith(".") or entry.name in NO_PICTURES:
+            if not _counts(entry):
                 continue
             if _is_folder(entry):
                 (links if entry.is_symlink() else folders).append((f"{prefix}{entry.name}/", entry.path))
             else:
                 yield f"{prefix}{entry.name}", entry
+
+
+def _counts(entry: os.DirEntry[str]) -> bool:
+    """Whether it may be a picture or hold some: not hidden, nor what file servers and archives put there."""
+    return not entry.name.startswith(".") and entry.name not in NO_PICTURES
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -176,15 +181,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
-
-
-@contextmanager
-def listing_of(root: Path) -> Iterator[None]:
-    """Turns what goes wrong while the folders of a set are listed into a DataError that names the folder or file."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{error.filename or root} cannot be read: {error.strerror or error}; make it readable, or remove it") from error
 
 
 def difference(found: set[str], expected: Sequence[str], what: str) -> str:

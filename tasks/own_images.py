@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from tasks.base import DataError, TaskOptions
 from tasks.file_images import FileImageTask, SizedImageOptions
 from tasks.image_parquet import find_shards, read_schema
-from tasks.imagefolder import find_classes, listing_of, part_folders
+from tasks.imagefolder import find_classes, part_folders
+from tasks.user_files import reading
 
 UNKNOWN = 2  # classes where no folder is given yet, so that a budget can be counted: it does not depend on their number
 
@@ -42,7 +43,7 @@ class OwnImages(FileImageTask):
         shards = find_shards(self.data_dir)
         if shards:
             return len(read_schema(next(iter(shards.values()))[0], self.label)[1])
-        with listing_of(self.data_dir):
+        with reading(self.data_dir):
             return len(find_classes(self.data_dir, part_folders(self.data_dir, ())))
 
     @property

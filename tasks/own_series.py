@@ -11,10 +11,9 @@ from pydantic import Field
 
 from tasks.base import DataError, DataInfo, TaskOptions
 from tasks.forecast_options import SearchedOptions
+from tasks.gluonts_repository import season_of
 from tasks.published_series import FileSeries
 from tasks.series_csv import SeriesTable, count_columns, read_series_csv
-
-SEASONS = {"h": 24, "30min": 48, "15min": 96, "10min": 144, "D": 7}  # what often repeats: hours and less of a day, days of a week
 
 
 class OwnSeriesOptions(SearchedOptions):
@@ -73,8 +72,8 @@ class OwnSeries(FileSeries):
             what = "your own series: pass --data-dir FILE.csv, a column of evenly spaced times, then one column a series"
             return DataInfo(source=what, licence="yours", splits={}, unit="steps", fingerprint="", embedded=False, notes=notes)
         made = self._describe(self.path.name, "yours", notes)
-        usual = SEASONS.get(self.frequency)
-        if self.season or usual is None:
+        usual = season_of(self.frequency)
+        if self.season or usual < 2:
             return made
         mase = f"no season is given: --set data.season={usual} gives MASE to the heads student-t and quantile, on boards of their own"
         return replace(made, notes=(*made.notes, f"{mase}; baseline/seasonal-naive takes --set mixer.season={usual} too"))

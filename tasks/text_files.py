@@ -85,8 +85,9 @@ class TextFiles(Corpus):
             yield Block(_documents(texts, part), behind)
 
     def _read_whole(self, part: Part, state: State | None) -> Iterator[Block]:
+        first = state["files"] if state else 0
         texts, read = list[str](), 0
-        for number, file in enumerate(part.files[state["files"] if state else 0 :], state["files"] if state else 0):
+        for number, file in enumerate(part.files[first:], first):
             texts.append(_text_of(file))
             read += len(texts[-1])
             if read >= BLOCK or len(texts) == FILES or number + 1 == len(part.files):

@@ -186,11 +186,7 @@ class TokenCache:
         return state
 
     def _write(self, state: State) -> None:
-        text = json.dumps(asdict(state))
-        try:
-            cache.write_atomically(self.folder / STATE, lambda path: path.write_text(text, "utf-8"))
-        except OSError as error:
-            raise cache.unwritable(self.folder, error) from error
+        cache.write_text(self.folder / STATE, json.dumps(asdict(state)))
 
     def _open_files(self, state: State) -> None:
         self._require_whole(state)

@@ -147,7 +147,7 @@ def _is_exact(definition: str, name: str) -> bool:
         return False
     if len(byte_level) != 1 or byte_level[0].get("add_prefix_space"):
         return False
-    altered = [name for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix") if model.get(name)]
+    altered = any(map(model.get, ("dropout", "continuing_subword_prefix", "end_of_word_suffix")))
     return kind == "BPE" and not altered and byte_letters().keys() <= vocab
 
 

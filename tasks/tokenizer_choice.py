@@ -96,15 +96,8 @@ def open_tokenizer(options: TokenizerOptions, corpus: Corpus, progress: Progress
     if not path.is_file():
         with cache.lock(path.with_suffix(".lock")):
             if not path.is_file():
-                _keep(train_bpe(_training_text(corpus, progress), options.vocab), path)
+                cache.write_text(path, train_bpe(_training_text(corpus, progress), options.vocab))
     return BpeTokenizer(read_definition(path), options.vocab)
-
-
-def _keep(definition: str, path: Path) -> None:
-    try:
-        cache.write_atomically(path, lambda temporary: temporary.write_text(definition, "utf-8"))
-    except OSError as error:
-        raise cache.unwritable(path.parent, error) from error
 
 
 def kept_tokenizer(options: TokenizerOptions, path: Path) -> Tokenizer:

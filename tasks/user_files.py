@@ -22,7 +22,7 @@ def reading(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{error.filename or place} cannot be read: {reason}") from error
+        raise DataError(f"{error.filename or place} cannot be read: {reason}; make it readable, or remove it") from error
 
 
 def files_below(root: Path) -> list[Path]:

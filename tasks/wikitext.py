@@ -117,7 +117,7 @@ class WikiText(CorpusTask):
     def prepare_note(self) -> str:
         if self._at_hand():
             return super().prepare_note()
-        return f"{self.name}: {self.megabytes:g} MB come from the hub's {HUB}; about as many bytes again hold their tokens"
+        return f"{self.name}: {self.megabytes:g} MB come from the hub's {HUB}; what their tokens need is told once they are here"
 
     def _at_hand(self) -> bool:
         every = [path for split in get_args(Split) for path in self._paths(split)]

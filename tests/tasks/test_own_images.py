@@ -149,3 +149,14 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, victim):
     monkeypatch.setattr(os, "scandir", scandir)
     for action in (OwnImages(SMALL, tmp_path).load, *([lambda: OwnImages(SMALL, tmp_path).spec] if victim == "." else [])):
         assert error_of(action) == f"{tmp_path / victim} cannot be read: Permission denied; make it readable, or remove it"
+
+
+def test_folders_that_file_servers_put_among_the_pictures_are_neither_images_nor_classes(tmp_path):
+    write_folder(tmp_path, NAMES, all=4)
+    plain = OwnImages(SMALL, tmp_path)
+    plain.load()
+    put(tmp_path, {"@eaDir/a.png": 1, "boots/@eaDir/a.png": 1, "coats/deep/__MACOSX/a.png": 1})
+    task = OwnImages(SMALL, tmp_path)
+    task.load()
+    assert task.set.classes == NAMES
+    assert (task.fingerprint, task.prepare_note()) == (plain.fingerprint, plain.prepare_note())

@@ -48,8 +48,8 @@ def test_a_folder_that_cannot_be_read_is_named_and_not_passed_over(tmp_path, mon
         forbid(patched, tmp_path / ".git")
         tasks.get("text")(None, tmp_path).prepare()
     forbid(monkeypatch, tmp_path / "valid")
-    assert refused("text", tmp_path) == f"{tmp_path}/valid cannot be read: Permission denied"
-    assert refused("text", tmp_path / "valid" / "inner") == f"{tmp_path}/valid/inner cannot be read: Permission denied"
+    assert refused("text", tmp_path) == f"{tmp_path}/valid cannot be read: Permission denied; make it readable, or remove it"
+    assert refused("text", tmp_path / "valid" / "inner") == f"{tmp_path}/valid/inner cannot be read: Permission denied; make it readable, or remove it"
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_file_that_cannot_be_read_is_named_and_not_the_cache(tmp_path, monkeyp
     if later:  # it could be read when the files were listed
         assert task._cache.needed()
     forbid(monkeypatch, path)
-    with pytest.raises(DataError, match=f"^{path} cannot be read: Permission denied$") as caught:
+    with pytest.raises(DataError, match=f"^{path} cannot be read: Permission denied; make it readable, or remove it$") as caught:
         task.prepare()
     assert "\n" not in str(caught.value)
     assert "cache" not in str(caught.value)
@@ -78,4 +78,4 @@ def test_a_folder_of_published_text_that_cannot_be_read_is_named(tmp_path, monke
     forbid(monkeypatch, tmp_path / place)
     said = refused(name, tmp_path)
     assert said.startswith(f"{tmp_path / place}")
-    assert said.endswith(" cannot be read: Permission denied")
+    assert said.endswith(" cannot be read: Permission denied; make it readable, or remove it")
