@@ -48,8 +48,9 @@ def test_a_folder_that_cannot_be_read_is_named_and_not_passed_over(tmp_path, mon
         forbid(patched, tmp_path / ".git")
         tasks.get("text")(None, tmp_path).prepare()
     forbid(monkeypatch, tmp_path / "valid")
-    assert refused("text", tmp_path) == f"{tmp_path}/valid cannot be read: Permission denied; make it readable, or remove it"
-    assert refused("text", tmp_path / "valid" / "inner") == f"{tmp_path}/valid/inner cannot be read: Permission denied; make it readable, or remove it"
+    reason = "cannot be read: Permission denied; make it readable, or remove it"
+    assert refused("text", tmp_path) == f"{tmp_path}/valid {reason}"
+    assert refused("text", tmp_path / "valid" / "inner") == f"{tmp_path}/valid/inner {reason}"
 
 
 @pytest.mark.parametrize(
