@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from tasks import parquet_text
+from tasks import hub, parquet_text
 from tasks.base import DataError, TaskOptions
 from tasks.corpus import CorpusOptions, CorpusTask
 from tasks.documents import Block, Corpus, Piece, State, share_of, stream_rows
@@ -23,7 +23,10 @@ TEXT_BYTES = 48_000_000_000  # of the whole sample, about
 
 @dataclass(frozen=True)
 class WebPages(Corpus):
-    """Documents in the order of the files, the held-out ones first. Training skips documents equal to one held out."""
+    """Documents in the order of the files, the held-out ones first. Training skips documents equal to one held out.
+
+    The hub's files are all read as they were at one commit, the newest when the first document was read: the state names it.
+    """
 
     files: tuple[Path, ...]  # none: the hub
     held_out_first = True
@@ -39,9 +42,10 @@ class WebPages(Corpus):
 
     def blocks(self, state: State | None = None) -> Iterator[Block]:
         seen, held_out = (state["seen"], list(state["held out"])) if state else (0, [])
+        commit = state.get("commit") if state else self._newest_commit()
         known = set(held_out)
         what = str(self.files[0].parent) if self.files else f"the hub's {HUB} ({CONFIG}; or pass --data-dir DIR with its files)"
-        for texts, behind in stream_rows(self._open, "text", state["rows"] if state else None, what):
+        for texts, behind in stream_rows(lambda: self._open(commit), "text", state["rows"] if state else None, what):
             pieces = []
             for text in texts:
                 split = "valid" if seen < VALID else "test" if seen < VALID + TEST else "train"
@@ -52,14 +56,17 @@ class WebPages(Corpus):
                 elif share_of(text) in known:
                     continue
                 pieces.append(Piece(split, text, True))  # type: ignore[arg-type]
-            yield Block(pieces, {"rows": behind, "seen": seen, "held out": list(held_out)})
+            yield Block(pieces, {"rows": behind, "seen": seen, "held out": list(held_out), "commit": commit})
 
-    def _open(self) -> Any:
+    def _newest_commit(self) -> str | None:
+        return None if self.files else hub.newest_commit(HUB, CONFIG)
+
+    def _open(self, commit: str | None) -> Any:
         if self.files:
             return parquet_text.open_column(self.files, "text")
         from datasets import load_dataset
 
-        return load_dataset(HUB, CONFIG, split="train", streaming=True)
+        return load_dataset(HUB, CONFIG, split="train", streaming=True, revision=commit)
 
 
 class FinewebOptions(CorpusOptions):

@@ -47,6 +47,16 @@ def ask(repo: str, file: str, kind: Kind = "dataset") -> None:
             return
 
 
+def newest_commit(repo: str, what: str) -> str:
+    """The commit that a data set is at, so that all of it is read from that one. Raises DataError, which names `what`."""
+    from huggingface_hub import HfApi
+
+    with _one_line(repo, what, "dataset"):
+        if _offline():
+            raise OSError("the client is told to stay offline (HF_DATASETS_OFFLINE)")
+        return str(HfApi(endpoint=os.environ.get("HF_ENDPOINT")).dataset_info(repo).sha)
+
+
 def cached(repo: str, file: str, kind: Kind = "dataset") -> Path | None:
     """The file where it has been downloaded before under its usual path; asks no network."""
     from huggingface_hub import try_to_load_from_cache

@@ -23,7 +23,7 @@ FOR_A_RUN = 2e9  # bytes of pixels that a run keeps by itself; `suite data prepa
 FOR_PREPARING = 100e9
 SHARE_OF_DISK = 0.5
 WORTH_A_WORD = 100e6  # bytes; less than this is written without announcing it
-FORMAT = 1
+FORMAT = 2  # 1: 32-bit pictures were clipped to 8 bits, they are refused now
 
 
 class Reader(Protocol):

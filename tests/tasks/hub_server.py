@@ -9,22 +9,28 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
-COMMIT = "a" * 40
+COMMIT = "a" * 40  # the first
 
 
 class HubServer(ThreadingHTTPServer):
-    """Serves the files of data sets, `repositories[name][path]`, and keeps what was asked for."""
+    """Serves the files of data sets, `repositories[name][path]`, at the newest commit or at one asked for; keeps what was asked for."""
 
     daemon_threads = True
 
     def __init__(self, repositories: Mapping[str, Mapping[str, bytes]]) -> None:
-        self.repositories = repositories
+        self.commits = {COMMIT: repositories}
+        self.newest = COMMIT
         self.asked: list[tuple[str, str]] = []
         super().__init__(("127.0.0.1", 0), _Answer)
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+    def push(self, repositories: Mapping[str, Mapping[str, bytes]]) -> None:
+        """Another state of all data sets, served from now on to whoever names no commit."""
+        self.newest = hashlib.sha1(self.newest.encode()).hexdigest()
+        self.commits[self.newest] = repositories
 
     @property
     def downloads(self) -> list[str]:
@@ -53,22 +59,24 @@ class _Answer(BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         path = unquote(path)
         self.server.asked.append((self.command, path))
-        name = next((name for name in self.server.repositories if f"/datasets/{name}" in path), None)
+        commit = next((commit for commit in self.server.commits if commit in path), self.server.newest)
+        repositories = self.server.commits[commit]
+        name = next((name for name in repositories if f"/datasets/{name}" in path), None)
         if name is None:
             return self._send(404, b"Repository not found", body, {"X-Error-Code": "RepoNotFound"})
-        files, rest = self.server.repositories[name], path.partition(f"/datasets/{name}")[2]
+        files, rest = repositories[name], path.partition(f"/datasets/{name}")[2]
         if rest.startswith("/tree/"):
             listed = _list(files, rest.removeprefix("/tree/").partition("/")[2], deep="recursive=true" in query)
             return self._send(200, json.dumps(listed).encode(), body, {"Content-Type": "application/json"})
         if rest.startswith("/resolve/"):
-            return self._send_file(files.get(rest.removeprefix("/resolve/").partition("/")[2]), body)
-        told = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": file} for file in files]}
+            return self._send_file(files.get(rest.removeprefix("/resolve/").partition("/")[2]), commit, body)
+        told = {"id": name, "sha": commit, "siblings": [{"rfilename": file} for file in files]}
         return self._send(200, json.dumps(told).encode(), body, {"Content-Type": "application/json"})
 
-    def _send_file(self, content: bytes | None, body: bool) -> None:
+    def _send_file(self, content: bytes | None, commit: str, body: bool) -> None:
         if content is None:
-            return self._send(404, b"Entry not found", body, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
-        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
+            return self._send(404, b"Entry not found", body, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
         wanted = self.headers.get("Range")
         if not (wanted and body):
             return self._send(200, content, body, headers)

@@ -51,7 +51,7 @@ def prepare(tmp_path, name: str, options: list[dict[str, int]], endpoint: str, *
 
 @pytest.mark.slow
 def test_fineweb_is_streamed_from_the_hub_goes_on_with_more_tokens_and_is_read_without_a_network_after(tmp_path, serve):
-    folder = write_fineweb(tmp_path / "web", pages(4200, 150))
+    folder = write_fineweb(tmp_path / "web", pages(6200, 150))
     files = {"README.md": CARD, **files_below(folder), "data/CC-1/train-0.parquet": b"of the whole set, never read"}
     server = serve({"HuggingFaceFW/fineweb-edu": files})
     options = [{"tokens": 2_000}, {"tokens": 200_000}]
@@ -61,7 +61,10 @@ def test_fineweb_is_streamed_from_the_hub_goes_on_with_more_tokens_and_is_read_w
     for (fingerprint, _), chosen in zip(told, options, strict=True):
         assert cls(cls.Options(tokenizer="bytes", **chosen), folder).fingerprint == fingerprint  # the files in a folder are the same
     assert not [path for _, path in server.asked if path.endswith("train-0.parquet")]
-    *again, (refused, reason) = prepare(tmp_path, "fineweb-edu", [*options, {"tokens": 320_000}], NOWHERE, HF_HUB_OFFLINE="1")
+    server.push({"HuggingFaceFW/fineweb-edu": {**files, **files_below(write_fineweb(tmp_path / "new", pages(6200, 150)[::-1]))}})
+    [[fingerprint, _]] = prepare(tmp_path, "fineweb-edu", [{"tokens": 500_000}], server.endpoint)
+    assert cls(cls.Options(tokenizer="bytes", tokens=500_000), folder).fingerprint == fingerprint  # goes on at the commit it began with
+    *again, (refused, reason) = prepare(tmp_path, "fineweb-edu", [*options, {"tokens": 640_000}], NOWHERE, HF_HUB_OFFLINE="1")
     assert again == told
     assert refused == "refused"
     assert "pass --data-dir DIR" in reason
