@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from suite import board, home
+from suite import board, board_view, home
 from suite.job import Job
 from suite.record import NAME, Record
 from suite.tracker import Status, Tracker
@@ -57,7 +57,7 @@ def close_tracker(job: Job, made: Record, tracker: Tracker) -> None:
     boards = board.boards([*others, made], task=made.task)
     primary = job.task.primary
     tracker.board(
-        "\n".join(board.markdown(b) for b in boards), primary_metric=f"test/{primary.name}", ascending=not primary.higher_is_better,
+        "\n".join(board_view.markdown(b) for b in boards), primary_metric=f"test/{primary.name}", ascending=not primary.higher_is_better,
         columns=[
             "tags.mixer", "tags.scale", "tags.seed", "tags.matched", f"metrics.test/{primary.name}", f"metrics.valid/{primary.name}",
             "metrics.budget/parameters", "metrics.budget/flops", "metrics.time/examples_per_s", "tags.result",

@@ -19,7 +19,7 @@ from rich.table import Table
 import tasks
 from backbones.mixers import registry
 from backbones.mixers.base import Mixer
-from suite import board, budget, home, record
+from suite import board, board_view, budget, home, record
 from suite.checkpoint import NAME as CHECKPOINT
 from suite.config import RunConfig
 from suite.console import err, format_metric, say
@@ -194,7 +194,7 @@ def find_boards(task: str | None, domain: str | None, scale: str | None) -> list
 
 
 def plain_boards(boards: Sequence[board.Board]) -> list[dict[str, Any]]:
-    return [board.plain(b) for b in boards]
+    return [board_view.plain(b) for b in boards]
 
 
 def show_boards(boards: Sequence[board.Board], *, as_markdown: bool) -> None:
@@ -202,9 +202,9 @@ def show_boards(boards: Sequence[board.Board], *, as_markdown: bool) -> None:
         err.print(f"no runs of that kind in {escape(str(home.home()))} yet; start one: suite run --task fashion-mnist --mixer fem")
     for b in boards:
         if as_markdown:
-            sys.stdout.write(board.markdown(b) + "\n")
+            sys.stdout.write(board_view.markdown(b) + "\n")
         else:
-            out.print(board.table(b), "")
+            out.print(board_view.table(b), "")
 
 
 def report_run(outcome: Outcome, *, quiet: bool) -> None:
