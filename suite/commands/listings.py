@@ -12,18 +12,19 @@ from suite.commands.output import emit
 
 def list_tasks(as_json: opt.Json = False) -> None:
     """The tasks, with their domain and primary metric."""
-    from suite import report
+    from suite.report import listings
+    from suite.report.tables import show_rows
 
-    found = report.describe_tasks()
-    emit(found) if as_json else report.show_rows(found, ("name", "domain", "metric", "data", "summary"))
+    found = listings.describe_tasks()
+    emit(found) if as_json else show_rows(found, ("name", "domain", "metric", "data", "summary"))
 
 
 def list_mixers(as_json: opt.Json = False) -> None:
     """The mixers, with their paper and what they can do."""
-    from suite import report
+    from suite.report import listings
 
-    found = report.describe_mixers()
-    emit(found) if as_json else report.show_mixers(found)
+    found = listings.describe_mixers()
+    emit(found) if as_json else listings.show_mixers(found)
 
 
 def data_info(
@@ -34,10 +35,11 @@ def data_info(
     as_json: opt.Json = False,
 ) -> None:
     """Where a task's data come from, their licence, splits and fingerprint."""
-    from suite import report
+    from suite.report import listings
+    from suite.report.tables import show_mapping
 
-    found = report.describe_data(task, data_dir, scale, set_ or [])
-    emit(found) if as_json else report.show_mapping(found)
+    found = listings.describe_data(task, data_dir, scale, set_ or [])
+    emit(found) if as_json else show_mapping(found)
 
 
 def data_prepare(
@@ -51,7 +53,8 @@ def data_prepare(
 
     `suite data prepare text --data-dir ~/novels --set tokenizer=bpe --set vocab=4096`
     """
-    from suite import report
+    from suite.report import listings
+    from suite.report.tables import show_mapping
 
-    found = report.prepare_data(task, data_dir, scale, set_ or [])
-    emit(found) if as_json else report.show_mapping(found)
+    found = listings.prepare_data(task, data_dir, scale, set_ or [])
+    emit(found) if as_json else show_mapping(found)

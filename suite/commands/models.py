@@ -25,9 +25,9 @@ def generate(
 
     `suite generate sotu-fem --prompt "My fellow Americans, "`
     """
-    from suite import report
+    from suite.report import models
 
-    text = report.generate_text(run_id, prompt, tokens, temperature, top_k, seed or 0, device, echo=not as_json)
+    text = models.generate_text(run_id, prompt, tokens, temperature, top_k, seed or 0, device, echo=not as_json)
     if as_json:
         emit({"run": run_id, "prompt": prompt, "text": text, "seed": seed or 0})
 
@@ -45,7 +45,7 @@ def lm_eval(
 
     `suite lm-eval wikitext103-fem --tasks lambada_openai,piqa`
     """
-    from suite import report
+    from suite.report import models
 
-    found = report.harness_figures(run_id, tasks, limit, include, batch_size, device)
-    emit(found) if as_json else report.show_harness(found)
+    found = models.harness_figures(run_id, tasks, limit, include, batch_size, device)
+    emit(found) if as_json else models.show_harness(found)

@@ -21,13 +21,13 @@ def check(
     `suite check examples/moving_average.py:MovingAverage`
     """
     from suite import check as contract
-    from suite import report
+    from suite.report.tables import out
 
     results = contract.run_checks(mixer, slow=slow)
     if as_json:
         emit(contract.as_json(mixer, results))
     else:
-        report.out.print(contract.render(mixer, results))
+        out.print(contract.render(mixer, results))
     raise typer.Exit(1 if any(result.status == "failed" for result in results) else 0)
 
 
@@ -50,7 +50,7 @@ def bench(
     """
     from suite.bench import report as bench_report
     from suite.bench import shelf
-    from suite.report import out
+    from suite.report.tables import out
 
     if folder is not None:
         shelf.open_for_writing(folder)

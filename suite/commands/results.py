@@ -21,13 +21,13 @@ def leaderboard(
 
     `suite leaderboard --task fashion-mnist --markdown > board.md`
     """
-    from suite import report
+    from suite.report import results
 
-    found = report.find_boards(task, domain, scale)
+    found = results.find_boards(task, domain, scale)
     if as_json:
-        emit(report.plain_boards(found))
+        emit(results.plain_boards(found))
     else:
-        report.show_boards(found, as_markdown=markdown)
+        results.show_boards(found, as_markdown=markdown)
 
 
 def ui(
@@ -48,17 +48,18 @@ def ui(
 
 def upload(run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folder.")], as_json: opt.Json = False) -> None:
     """Sends a run's tracking journal to the store again, after the store could not be reached."""
-    from suite import report
+    from suite.report import results
+    from suite.report.tables import show_mapping
 
-    found = report.upload_run(run_id)
-    emit(found) if as_json else report.show_mapping(found)
+    found = results.upload_run(run_id)
+    emit(found) if as_json else show_mapping(found)
 
 
 def doctor(as_json: opt.Json = False) -> None:
     """Looks over the installation, the runs folder and the store; closes the tracked runs of dead processes."""
     from suite import doctor as checks
-    from suite import report
+    from suite.report import results
 
     found = checks.examine()
-    emit([check.plain() for check in found]) if as_json else report.show_checks(found)
+    emit([check.plain() for check in found]) if as_json else results.show_checks(found)
     raise typer.Exit(0 if all(check.ok for check in found) else 1)

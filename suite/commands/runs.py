@@ -29,7 +29,7 @@ def run(
     as_json: opt.Json = False,
 ) -> None:
     """Trains a budget-matched mixer on a task, tests the checkpoint that validation chose, and writes its record."""
-    from suite.report import report_run
+    from suite.report.runs import report_run
 
     chosen: dict[str, Any] = {
         "task": task, "mixer": mixer, "scale": scale, "seed": seed, "steps": steps, "horizon": horizon, "track": track,
@@ -70,19 +70,19 @@ def show(
 
     `suite show --task sotu --mixer fem --set lr=3e-3`
     """
-    from suite import report
     from suite.errors import UserError
+    from suite.report import runs
 
     if run_id:
         if any((task, mixer, scale, horizon, track, hybrid, set_, recipe)):
             raise UserError("a run has its own config: name a run, or a task and a mixer with their options, not both")
-        found = report.describe_run(run_id)
-        emit(found) if as_json else report.show_run(found)
+        found = runs.describe_run(run_id)
+        emit(found) if as_json else runs.show_run(found)
         return
     from suite.resolve import resolve
 
     config = resolve(task=task, mixer=mixer, scale=scale, horizon=horizon, track=track, hybrid=hybrid, sets=set_ or [], recipe=recipe)
-    emit(report.describe_config(config)) if as_json else report.show_config(config)
+    emit(runs.describe_config(config)) if as_json else runs.show_config(config)
 
 
 def budget(
@@ -100,10 +100,10 @@ def budget(
 
     `suite budget --task imagenet100 --mixer fem --scale paper --json`
     """
-    from suite import report
+    from suite.report import runs
     from suite.resolve import resolve
 
     config = resolve(task=task, mixer=mixer, scale=scale, horizon=horizon, track=track, hybrid=hybrid, sets=set_ or [], recipe=recipe)
-    found = report.describe_budget(config)
-    emit(found) if as_json else report.show_budget(found)
+    found = runs.describe_budget(config)
+    emit(found) if as_json else runs.show_budget(found)
     raise typer.Exit(0 if found["matched"] else 1)

@@ -291,7 +291,7 @@ def test_a_budget_that_is_not_kept_exits_with_1_and_names_what_fits(suite):
 
 
 def test_a_fault_of_the_suite_itself_is_not_hidden(suite, monkeypatch):
-    monkeypatch.setattr("suite.report.describe_tasks", lambda: 1 / 0)
+    monkeypatch.setattr("suite.report.listings.describe_tasks", lambda: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["suite", "list", "tasks"])
     with pytest.raises(ZeroDivisionError):
         cli.main()
@@ -302,7 +302,7 @@ def test_a_place_that_cannot_be_used_is_told_in_one_line(suite, monkeypatch, kin
     def refused(*_):
         raise OSError(kind, os.strerror(kind), "/some/where.csv")
 
-    monkeypatch.setattr("suite.report.describe_data", refused)
+    monkeypatch.setattr("suite.report.listings.describe_data", refused)
     ended = suite("data", "info", "csv")
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert f"/some/where.csv: {said}" in ended.err

@@ -11,7 +11,7 @@ import tasks
 from suite import board
 from suite.budget import certify, solve
 from suite.evaluate import IncompleteEvaluation, evaluate
-from suite.report import report_run
+from suite.report.runs import report_run
 from suite.resolve import resolve
 from suite.run import start
 from tasks.forecast_options import SearchedOptions

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from suite.report import describe_budget
+from suite.report.runs import describe_budget
 from suite.resolve import resolve
 from suite.run import resume, start
 from tests.suite.test_resume import equal_runs

@@ -1,0 +1,1 @@
+"""What the commands tell: plain values for `--json`, tables for people."""
