@@ -332,3 +332,12 @@ def test_the_installed_command_behaves_the_same(runs, tmp_path, arguments, said)
     done = subprocess.run([str(command), *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert said in done.stderr
+
+
+@pytest.mark.slow
+def test_doctor_opens_a_store_without_a_word_of_its_library(tmp_path):
+    environment = {**os.environ, "SUITE_HOME": str(tmp_path / "runs")}
+    command = [sys.executable, "-m", "suite.cli", "doctor", "--json"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert next(check["message"] for check in json.loads(ended.stdout) if check["name"] == "tracking store").startswith("answers")
