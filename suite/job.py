@@ -47,9 +47,10 @@ class Job:
     selected: nn.Module | None = None  # the model that was tested
 
     def origin(self) -> dict[str, str]:
-        """What must be the same when the run is resumed: its data, its mixer's code, and what it computes with."""
+        """What must be the same when the run is resumed: its data and their protocol, its mixer's code, and what it computes with."""
         return {
-            "data": self.data.fingerprint, "mixer": self.code.mixer_origin, "device": self.device.type, "precision": self.precision,
+            "data": self.data.fingerprint, "protocol": self.data.protocol, "mixer": self.code.mixer_origin,
+            "device": self.device.type, "precision": self.precision,
         }  # fmt: skip
 
     @property

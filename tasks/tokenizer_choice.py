@@ -65,9 +65,9 @@ def _decided(name: str, vocab: str, digest: str) -> tuple[str, str]:
     """The vocabulary of a tokenizer that is not trained here, and of a file its sha256."""
     if name in NAMED:
         return str(BYTES_VOCAB if name == "bytes" else GPT2_VOCAB), ""
-    path = Path(name)
-    if digest and not path.exists():  # of a record or a run from elsewhere: what was written there holds
+    if digest and vocab != "0":  # of a record or a run: what was written there holds, wherever the file is; opening it compares
         return vocab, digest
+    path = Path(name)
     if not path.is_file():
         raise ValueError(f"tokenizer: bytes, bpe, gpt2 or the path of a tokenizer.json is allowed, {name!r} was given")
     definition = read_definition(path)
@@ -91,13 +91,25 @@ def open_tokenizer(options: TokenizerOptions, corpus: Corpus, progress: Progress
     if options.tokenizer == "gpt2":
         return BpeTokenizer(read_definition(hub.fetch(GPT2_REPO, FILE, kind="model")), name="gpt2")
     if options.tokenizer != "bpe":
-        return BpeTokenizer(read_definition(Path(options.tokenizer)), name=options.tokenizer)
+        return _open_file(options)
     path = _trained_file(options, corpus)
     if not path.is_file():
         with cache.lock(path.with_suffix(".lock")):
             if not path.is_file():
                 cache.write_text(path, train_bpe(_training_text(corpus, progress), options.vocab))
     return BpeTokenizer(read_definition(path), options.vocab)
+
+
+def _open_file(options: TokenizerOptions) -> Tokenizer:
+    """Raises DataError where the file has changed since the options were made, in another process perhaps."""
+    name, digest = options.tokenizer, options.tokenizer_sha256
+    definition = read_definition(Path(name))
+    if sha256(definition.encode()).hexdigest() != digest:
+        raise DataError(f"the tokenizer {name!r} is not the one it was (its sha256 was {digest[:12]}…); name the right file")
+    made = BpeTokenizer(definition, name=name)
+    if made.vocab != options.vocab:
+        raise DataError(f"the tokenizer {name!r} has a vocabulary of {made.vocab}, {options.vocab} was given; --set vocab=0 takes it")
+    return made
 
 
 def kept_tokenizer(options: TokenizerOptions, path: Path) -> Tokenizer:

@@ -12,12 +12,12 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from suite import record
-from suite.errors import UserError
+from suite import board, record
 from suite.generate import load_language_model
 from suite.resolve import from_canonical, resolve
 from suite.run import start
 from suite.scoring import Scorer, windows
+from tasks.base import DataError
 from tasks.tokenization import train_bpe
 from tests.suite.tiny import SHAPE
 from tests.tasks.corpus_files import addresses, write_text
@@ -136,13 +136,20 @@ def test_a_tokenizer_file_counts_in_the_identity_by_its_content(folder, tmp_path
     assert model.head.out_features == 300
 
 
-def test_a_file_that_changed_is_not_the_tokenizer_of_the_run(tmp_path):
+def test_a_tokenizer_file_that_changed_trains_nothing_and_leaves_the_records_of_the_old_one_on_their_board(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     path = write_text(tmp_path / "a.json", train_bpe(addresses()[:2], 300))
-    written = config_of(f"tokenizer={path}").canonical()
-    assert from_canonical(written).canonical() == written
+    made = start(config_of("tokenizer=a.json"), data_dir=folder, device="cpu").record
     write_text(path, train_bpe(addresses()[:2], 301))
-    with pytest.raises(UserError, match="is not the one it was"):
-        from_canonical(written)
+    again = from_canonical(made.config)
+    assert again.identity == made.identity
+    assert [row.first.id for shown in board.boards(board.local_records()) for row in shown.rows] == [made.id]
+    with pytest.raises(DataError, match="is not the one it was"):
+        start(again, data_dir=folder, device="cpu")
+    grown = {**made.config, "data": {**made.config["data"], "vocab": 299}}
+    write_text(path, train_bpe(addresses()[:2], 300))
+    with pytest.raises(DataError, match="has a vocabulary of 300, 299 was given; --set vocab=0 takes it"):
+        start(from_canonical(grown), data_dir=folder, device="cpu")
 
 
 def test_a_continuations_likelihood_is_that_of_its_tokens_one_by_one(scorer):

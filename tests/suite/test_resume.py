@@ -166,6 +166,14 @@ def test_a_run_whose_data_have_changed_since_cannot_be_resumed(monkeypatch, suit
     assert "its data was" in ended.err
 
 
+def test_a_run_begun_under_another_protocol_cannot_be_resumed_into_this_one(monkeypatch, suite):
+    stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax").record
+    monkeypatch.setattr(tasks.get("fashion-mnist"), "protocol", "fashion-mnist/99")
+    ended = suite("run", "--resume", stopped.id)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "its protocol was fashion-mnist/1, now it is fashion-mnist/99" in ended.err
+
+
 def test_checkpoints_come_by_the_clock_too_where_validations_are_far_apart(monkeypatch):
     saved = []
     save = checkpoint.save
