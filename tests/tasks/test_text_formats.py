@@ -115,3 +115,20 @@ def test_what_cannot_be_used_is_one_line(tmp_path):
         with pytest.raises(DataError, match=f"{name} cannot be read: ") as caught:
             documents(find_text(tmp_path / "d" / name, "text"))
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_line_named_is_the_files_own_behind_empty_lines_and_where_reading_goes_on(tmp_path, resumed):
+    lines = [json.dumps({"text": f"page {i}"}) for i in range(2500)]
+    lines[100:900:8] = [""] * 100
+    path = write_text(tmp_path / "all.jsonl", "\n".join([*lines[:2100], '{"text": 5}', *lines[2100:]]))
+    corpus = find_text(path, "text")
+    state = json.loads(json.dumps(next(iter(corpus.blocks())).state)) if resumed else None
+    with pytest.raises(DataError, match=r"holds int in line 2101, text is needed"):
+        documents(corpus, state)
+
+
+def test_of_parquet_files_only_the_texts_column_counts_for_the_disk(tmp_path):
+    rows = {"text": pages(100, 500), "html": [f"<p>{page}</p>" for page in pages(100, 2000)]}
+    write_rows(tmp_path / "all.parquet", rows)
+    assert 0.9 < find_text(tmp_path, "text").size / sum(len(text.encode()) + 4 for text in rows["text"]) < 1.1
