@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -23,6 +25,7 @@ import numpy as np
 from tasks.base import DataError
 
 METADATA = "metadata.json"
+CALENDAR_STEP = re.compile(r"(\d*)B?([MQY])[SE](?:-[A-Z]{3})?")
 Entry = Mapping[str, Any]  # as GluonTS gives it: target `[N]` float32, start a pandas Period, item_id where there is one
 
 
@@ -68,6 +71,14 @@ def facts(folder: Path) -> tuple[str, int]:
     if horizon < 1:
         raise DataError(f"{folder / METADATA}: a prediction_length of {horizon}; at least 1 is needed")
     return frequency, horizon
+
+
+def period_of(frequency: str) -> str:
+    """The period that a step of the calendar lies in, as GluonTS and pandas' periods name it: "M" for starts and ends of months."""
+    if frequency.startswith("WOM-"):  # a weekday of each month
+        return "M"
+    step = CALENDAR_STEP.fullmatch(frequency)
+    return f"{step[1]}{step[2]}" if step else frequency
 
 
 def season_of(frequency: str) -> int:
@@ -133,8 +144,14 @@ def make(name: str, data_dir: Path | None) -> Path:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without GluonTS's advice on JSON libraries, and pandas' on the older frequency names that GluonTS's files hold."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Using `json`-module", category=UserWarning)
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
+    """Without GluonTS's advice on JSON libraries, its log of spacings without a season, and pandas' warning of older frequency names."""
+    logger = logging.getLogger("gluonts.time_feature.seasonality")
+    was_disabled = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Using `json`-module", category=UserWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.disabled = was_disabled

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
 from tasks.base import DataError, DataInfo, TaskOptions
 from tasks.forecast_options import SearchedOptions
-from tasks.gluonts_repository import season_of
+from tasks.gluonts_repository import period_of, season_of
 from tasks.published_series import FileSeries
-from tasks.series_csv import SeriesTable, count_columns, read_series_csv
+from tasks.series_csv import SeriesTable, read_names, read_series_csv
+from tasks.series_times import STEPS
+
+FORM = (
+    "the file: a line of names, then one row a step; columns are separated by commas; the first holds times such as 2021-01-31 13:00:00, "
+    f"without gaps, in {STEPS}; every other column holds the numbers of one series"
+)
+WEEK = 7
 
 
 class OwnSeriesOptions(SearchedOptions):
@@ -23,9 +29,9 @@ class OwnSeriesOptions(SearchedOptions):
 
 
 class OwnSeries(FileSeries):
-    """A CSV file, or a folder with exactly one: a header, a column of evenly spaced times, then one column a series; 70 / 10 / 20 %.
+    """A CSV file, or a folder with exactly one: a header, a column of times, then one column a series; 70 / 10 / 20 %.
 
-    Times with a zone are told in UTC.
+    The times follow each other by a fixed step or by one of the calendar's; windows count rows. Times with a zone are told in UTC.
     """
 
     name = "csv"
@@ -41,7 +47,7 @@ class OwnSeries(FileSeries):
     @cached_property
     def channels(self) -> int:
         """Of the file; 1 where none is given yet, so that a budget can be counted: it does not depend on the number of series."""
-        return 1 if self.data_dir is None else count_columns(self.path)
+        return 1 if self.data_dir is None else len(read_names(self.path)) - 1
 
     @property
     def path(self) -> Path:
@@ -63,25 +69,33 @@ class OwnSeries(FileSeries):
 
     def _read(self) -> SeriesTable:
         table = read_series_csv(self.path)
-        self.frequency = frequency_of(table)
+        self.frequency = table.frequency
         return table
 
     def info(self) -> DataInfo:
-        notes = ("split 70/10/20 % in order of time",)
+        split = "split 70/10/20 % in order of time"
         if self.data_dir is None:
-            what = "your own series: pass --data-dir FILE.csv, a column of evenly spaced times, then one column a series"
-            return DataInfo(source=what, licence="yours", splits={}, unit="steps", fingerprint="", embedded=False, notes=notes)
-        made = self._describe(self.path.name, "yours", notes)
-        usual = season_of(self.frequency)
-        if self.season or usual < 2:
-            return made
-        mase = f"no season is given: --set data.season={usual} gives MASE to the heads student-t and quantile, on boards of their own"
-        return replace(made, notes=(*made.notes, f"{mase}; baseline/seasonal-naive takes --set mixer.season={usual} too"))
+            given = "seasons: --set data.season=N, of fewer steps than the training part, gives MASE to the heads student-t and quantile"
+            source, notes = "your own series: pass --data-dir FILE.csv", (FORM, split, given)
+            return DataInfo(source=source, licence="yours", splits={}, unit="steps", fingerprint="", embedded=False, notes=notes)
+        self.load()
+        return self._describe(self.path.name, "yours", (split, *self._season_notes()))
+
+    def _season_notes(self) -> tuple[str, ...]:
+        """What naming the usual season would give, as far as it fits; nothing where one is named or none is usual."""
+        usual = 0 if self.season else usual_season(self.frequency)
+        if usual < 2:
+            return ()
+        known = "no season is given" + ("; daily series usually repeat by weeks" if self.frequency == "D" else "")
+        fitted = self.borders[0]
+        if usual >= fitted:
+            return (f"{known}; the usual one, {usual:,} steps, does not fit into the {fitted:,} of the training part: no MASE",)
+        mase = f"{known}: --set data.season={usual} gives MASE to the heads student-t and quantile, on boards of their own"
+        if usual > self.options.look_back:
+            return (mase,)
+        return (f"{mase}; baseline/seasonal-naive takes --set mixer.season={usual} too",)
 
 
-def frequency_of(table: SeriesTable) -> str:
-    """The spacing of the times as pandas writes it: "h", "15min", "D"."""
-    import pandas as pd
-
-    to_offset: Any = pd.tseries.frequencies.to_offset  # its stubs know no time differences
-    return str(to_offset(pd.Timestamp(table.times[1]) - pd.Timestamp(table.times[0])).freqstr)
+def usual_season(frequency: str) -> int:
+    """Steps that usually repeat at this spacing: a week of days, else what GluonTS counts; 1 where nothing is known to."""
+    return WEEK if frequency == "D" else season_of(period_of(frequency))

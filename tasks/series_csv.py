@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections import defaultdict
 from dataclasses import dataclass
@@ -13,40 +12,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.base import DataError
+from tasks.series_times import quoted, read_times, step_of, uneven_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DAY_OR_MONTH_FIRST = re.compile(r"\s*\d{1,2}[./-]\d{1,2}[./-]")
-SAFE = "days stand first in its dates and are taken for months: write YYYY-MM-DD hh:mm:ss"
+OTHER_SIGNS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # what other files have between their columns
 
 
 @dataclass(frozen=True)
 class SeriesTable:
-    """values `[N, C]` (float64) of the named columns; times: N time stamps as ISO text; uneven: how many steps differ from the first."""
+    """values `[N, C]` (float64) of the named columns; times: N time stamps as ISO text.
+
+    frequency: the step of all rows as pandas writes it, "" where it was not asked for; uneven: then, how many steps differ from the first.
+    """
 
     values: NDArray[np.float64]
     columns: tuple[str, ...]
     times: tuple[str, ...]
     uneven: int = 0
+    frequency: str = ""
 
 
 def read_series_csv(path: Path, *, evenly: bool = True) -> SeriesTable:
     """Reads and checks a CSV file. Raises DataError, with the line at fault, where the file is missing, empty, cut off or garbled.
 
-    Refused: rows with too few or too many cells, cells that are no finite numbers, times that cannot be read and, unless `evenly` is
-    False, times that repeat, go back or leave gaps. A file cut off inside its very last number cannot be told from a whole one; the task's
-    fingerprint can.
+    Refused: rows with too few or too many cells, cells that are no finite numbers, columns of one name, times that cannot be read and,
+    unless `evenly` is False, times that repeat, go back, leave gaps or follow neither a fixed step nor one of the calendar's. A file cut
+    off inside its very last number cannot be told from a whole one; the task's fingerprint can.
     """
+    read_names(path)
     table = _parse_numbers(path)
     if table is None or not np.isfinite(table.iloc[:, 1:].to_numpy(float)).all():
         table = _parse(path)  # slower, but it can name the cell at fault
-    if table.shape[1] < 2 or len(table) < 2:
-        raise DataError(f"{path}: {len(table)} rows and {table.shape[1]} columns; needed are a column of times and at least one of numbers")
-    _check_header(path, str(table.columns[0]))
-    times, uneven = _times(path, table, evenly)
+    if len(table) < 2:
+        raise DataError(f"{path}: {len(table)} rows and {table.shape[1]} columns; needed are at least two rows below the line of names")
+    stamps = read_times(path, table.iloc[:, 0])
+    uneven, frequency = (0, step_of(path, table.iloc[:, 0], stamps)) if evenly else (len(uneven_rows(stamps)), "")
     values = np.column_stack([_numbers(path, table, name) for name in table.columns[1:]])
-    return SeriesTable(values, tuple(map(str, table.columns[1:])), times, uneven)
+    return SeriesTable(values, tuple(map(str, table.columns[1:])), tuple(stamp.isoformat() for stamp in stamps), uneven, frequency)
 
 
 def read_series_text(path: Path) -> NDArray[np.float64]:
@@ -55,12 +59,18 @@ def read_series_text(path: Path) -> NDArray[np.float64]:
     return np.column_stack([_numbers(path, table, name, first_line=1) for name in table.columns])
 
 
-def count_columns(path: Path) -> int:
-    """How many series a CSV file holds, from its first line alone. Raises DataError."""
-    table = _parse(path, nrows=0)
-    if table.shape[1] < 2:
-        raise DataError(f"{path}: its first line names {table.shape[1]} column; needed are a column of times and at least one of numbers")
-    return table.shape[1] - 1
+def read_names(path: Path) -> tuple[str, ...]:
+    """The names of all columns, the times' first, from the first line alone. Raises DataError where they cannot be those of a series."""
+    names = tuple(_parse(path, header=None, nrows=1).iloc[0])
+    if len(names) < 2:
+        held = next((f" and holds {called}" for sign, called in OTHER_SIGNS.items() if sign in names[0]), "")
+        needed = "needed are a column of times and at least one of numbers, with commas between them"
+        raise DataError(f"{path}: its first line names 1 column{held}; {needed}")
+    _check_first(path, names[0])
+    twice = next((name for place, name in enumerate(names) if name and name in names[:place]), None)
+    if twice is not None:
+        raise DataError(f"{path}: two columns have the name {twice!r}; give every column a name of its own")
+    return names
 
 
 def _parse_numbers(path: Path) -> pd.DataFrame | None:
@@ -90,7 +100,7 @@ def _read(path: Path, **options: Any) -> pd.DataFrame:
         return pd.read_csv(path, keep_default_na=False, encoding="utf-8", index_col=False, **options)
 
 
-def _check_header(path: Path, first: str) -> None:
+def _check_first(path: Path, first: str) -> None:
     """Raises DataError where the first line is a row of values, which would be lost as the columns' names."""
     import pandas as pd
 
@@ -101,29 +111,6 @@ def _check_header(path: Path, first: str) -> None:
         raise DataError(f"{path}: its first line begins with the time {first!r}; a line of names goes above it: date, then one a series")
 
 
-def _times(path: Path, table: pd.DataFrame, evenly: bool) -> tuple[tuple[str, ...], int]:
-    """Time stamps of the first column, and how many steps are not a repetition of the first one; none may be where `evenly`."""
-    import pandas as pd
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # pandas warns where it has to guess the format cell by cell
-        # in UTC, where a column changes to summer time and back evenly; times without a zone stay what they are
-        stamps = pd.to_datetime(table.iloc[:, 0], errors="coerce", utc=True).dt.tz_localize(None)
-    if stamps.isna().any():
-        row = int(np.argmax(stamps.isna().to_numpy()))
-        raise DataError(
-            f"{path}, line {row + 2}: {_cell(table.iloc[row, 0])} is not a time like those before it; the file is cut off or garbled, "
-            f"or {SAFE}"
-        )
-    gaps = np.diff(stamps.to_numpy())
-    wrong = np.flatnonzero((gaps != gaps[0]) | (gaps <= np.timedelta64(0)))
-    if len(wrong) and evenly:
-        row = int(wrong[0]) + 1
-        hint = f"; {SAFE}" if DAY_OR_MONTH_FIRST.match(str(table.iloc[0, 0])) else ""
-        raise DataError(f"{path}, line {row + 2}: the time {_cell(table.iloc[row, 0])} breaks the spacing of the first two rows{hint}")
-    return tuple(stamp.isoformat() for stamp in stamps), len(wrong)
-
-
 def _numbers(path: Path, table: pd.DataFrame, name: Any, first_line: int = 2) -> NDArray[np.float64]:
     """One column as finite numbers; `first_line`: where the first row stands in the file."""
     import pandas as pd
@@ -132,10 +119,6 @@ def _numbers(path: Path, table: pd.DataFrame, name: Any, first_line: int = 2) ->
     bad = np.flatnonzero(~np.isfinite(numbers))
     if len(bad):
         row = int(bad[0])
-        cell = _cell(table[name].iloc[row])
+        cell = quoted(table[name].iloc[row])
         raise DataError(f"{path}, line {row + first_line}, column {name!r}: {cell} is not a finite number; the file is cut off or garbled")
     return numbers
-
-
-def _cell(content: object) -> str:
-    return repr(content) if isinstance(content, str) and content else "an empty cell"

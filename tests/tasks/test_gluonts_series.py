@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -299,3 +300,11 @@ def test_a_constant_series_is_standardised_and_left_out_of_mase(tmp_path):
     [batch] = task.eval_batches("test", 12)
     assert batch.targets[0].abs().max() == 0
     assert task.measure(forecast(task, batch), batch)["mase"][1] == 11 * HORIZON
+
+
+@pytest.mark.parametrize("frequency", ["7D", "2D", "30D", "500ms"])
+def test_a_spacing_without_a_season_leaves_no_log_line_and_other_lines_of_that_log_are_kept(frequency, caplog):
+    assert gluonts_repository.season_of(frequency) == 1
+    assert not caplog.records
+    logging.getLogger("gluonts.time_feature.seasonality").warning("of another's asking")
+    assert [record.message for record in caplog.records] == ["of another's asking"]

@@ -27,7 +27,13 @@ def test_a_file_or_a_folder_with_one_is_a_task(tmp_path, frequency, told):
 
 def test_the_budget_is_counted_without_a_file_and_the_data_then_asked_for():
     assert OwnSeries().spec.channels == 1
-    assert OwnSeries().info().fingerprint == ""
+    info = OwnSeries().info()
+    assert info.fingerprint == ""
+    told = " ".join(info.notes)
+    for needed in ("separated by commas", "times such as 2021-01-31 13:00:00", "without gaps", "even steps, or the calendar's", "numbers"):
+        assert needed in told
+    assert "split 70/10/20 %" in told
+    assert "--set data.season=N, of fewer steps than the training part" in told
     with pytest.raises(DataError, match=r"pass --data-dir FILE.csv"):
         OwnSeries().load()
 
@@ -119,8 +125,54 @@ def test_a_season_that_is_named_gives_mase_and_the_info_names_the_usual_one(tmp_
         OwnSeries(OwnSeriesOptions(horizon=24, track="fixed-96", season=700), path).load()
     chosen = OwnSeriesOptions(horizon=24, track="fixed-96", season=24, head="quantile")
     task = OwnSeries(chosen, path)
-    assert not any("season=" in note for note in task.info().notes)
+    assert not any("season" in note for note in task.info().notes)
     assert [metric.name for metric in task.metrics][:2] == ["crps", "mase"]
     assert task.seasonal_error is not None
     expected = np.abs(task.series[24:700].numpy() - task.series[: 700 - 24].numpy()).mean(0)
     assert np.allclose(task.seasonal_error.numpy(), expected, rtol=1e-6)
+
+
+def season_notes(tmp_path, frequency, rows=1_000, **options):
+    path = write_csv(tmp_path / "mine.csv", power(rows)[:, :2], ("a", "b"), "2021-01-01", frequency)
+    chosen = OwnSeriesOptions(**{"horizon": 24, "track": "fixed-96", **options})
+    return [note for note in OwnSeries(chosen, path).info().notes if "season" in note]
+
+
+def test_of_days_the_week_is_the_season_and_the_info_says_so(tmp_path):
+    [note] = season_notes(tmp_path, "D")
+    assert "daily series usually repeat by weeks: --set data.season=7 gives MASE" in note
+    assert "--set mixer.season=7 too" in note
+
+
+@pytest.mark.parametrize("frequency", ["7D", "2D", "14D", "7h"])
+def test_a_spacing_without_a_usual_season_gets_no_advice_and_no_log_line(tmp_path, frequency, caplog):
+    assert season_notes(tmp_path, frequency) == []
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("frequency", "usual", "rows", "track", "fits", "readable"),
+    [
+        ("s", "3,600", 3_000, "fixed-336", False, False),
+        ("s", "3600", 6_000, "fixed-336", True, False),
+        ("min", "1,440", 2_000, "fixed-336", False, False),
+        ("min", "1440", 3_000, "fixed-336", True, False),
+        ("15min", "96", 1_000, "fixed-96", True, True),
+        ("10min", "144", 1_000, "fixed-96", True, False),
+        ("10min", "144", 1_000, "fixed-336", True, True),
+    ],
+)
+def test_a_season_is_advised_only_where_naming_it_works(tmp_path, frequency, usual, rows, track, fits, readable):
+    [note] = season_notes(tmp_path, frequency, rows, track=track)
+    assert (f"--set data.season={usual} gives MASE" in note) == fits
+    assert (f"the usual one, {usual} steps, does not fit into the {rows * 7 // 10:,} of the training part" in note) == (not fits)
+    assert (f"--set mixer.season={usual} too" in note) == readable
+    if fits:
+        season = int(usual)
+        assert season_notes(tmp_path, frequency, rows, track=track, season=season) == []  # and it loads
+
+
+def test_the_season_that_just_does_not_fit_into_the_training_part_is_not_advised(tmp_path):
+    for rows, fits in ((2_059, True), (2_058, False)):  # 1,441 and 1,440 steps of training
+        [note] = season_notes(tmp_path, "min", rows)
+        assert ("--set data.season=1440" in note) == fits

@@ -44,7 +44,11 @@ def test_a_whole_file_gives_its_numbers_names_and_times(tmp_path, text):
         (GOOD.replace(",1,2", ",1,2,9").replace("4.5", "4.5,9").replace("-6e1", "-6e1,9"), r"not a readable CSV file"),
         ("", r"not a readable CSV file: No columns"),
         ("date,a\n", r"0 rows and 2 columns"),
-        ("date\n2020-01-01\n2020-01-02\n", r"2 rows and 1 columns"),
+        ("date\n2020-01-01\n2020-01-02\n", r"its first line names 1 column; needed are .* with commas between them"),
+        (GOOD.replace(",", ";"), r"its first line names 1 column and holds semicolons; needed are .* with commas between them"),
+        (GOOD.replace(",", ";").replace(".", ","), r"its first line names 1 column and holds semicolons"),
+        (GOOD.replace(",", "\t"), r"its first line names 1 column and holds tabs"),
+        (GOOD.replace("date,a,b", "date,a,a"), r"two columns have the name 'a'; give every column a name of its own"),
         (gzip.compress(GOOD.encode(), mtime=0), r"not a readable CSV file: .*utf-8"),
         (b"\x00\x01\xff\xfe" * 50, r"series.csv"),
     ],
@@ -61,3 +65,33 @@ def test_a_missing_file_or_a_folder_is_told_apart_from_a_damaged_one(tmp_path):
         read_series_csv(tmp_path / "none.csv")
     with pytest.raises(DataError, match="not a readable CSV file"):
         read_series_csv(tmp_path)
+
+
+@pytest.mark.parametrize("first", ["0", "1", "7", "44197", "1609459200", "1609459200000", "1609459200.5", "-3"])
+def test_a_first_column_of_numbers_is_told_what_a_time_looks_like(tmp_path, first):
+    text = f"t,a\n{first},1\n{float(first) + 1:g},2\n"
+    expected = rf"line 2: '{first}' is no time; the first column holds times such as 2021-01-31 13:00:00$"
+    with pytest.raises(DataError, match=expected):
+        read(tmp_path, text)
+
+
+def test_an_unreadable_time_after_good_ones_gets_the_advice_on_days_only_where_days_may_stand_first(tmp_path):
+    with pytest.raises(DataError, match=r"line 3: 'later' is not a time like those before it; the file is cut off or garbled$"):
+        read(tmp_path, GOOD.replace("2020-01-01 01:00:00", "later"))
+    with pytest.raises(DataError, match=r"line 3: '13/01/2020' is not a time like those before it; .*, or days stand first"):
+        read(tmp_path, "date,a\n12/01/2020,1\n13/01/2020,2\n")
+
+
+@pytest.mark.parametrize("year", ["1500", "1677", "2263", "2500"])
+@pytest.mark.parametrize("line", [2, 3])
+def test_years_that_cannot_be_read_are_named_in_one_line(tmp_path, year, line):
+    rows = ["2000-01-01,1", "2000-01-02,2"]
+    rows[line - 2] = f"{year}-01-01,1"
+    with pytest.raises(DataError, match=rf"line {line}: '{year}-01-01' lies outside the years that can be read, 1678 to 2261"):
+        read(tmp_path, "\n".join(["date,a", *rows]))
+
+
+@pytest.mark.parametrize("year", ["1678", "2261"])
+def test_the_first_and_the_last_year_are_read(tmp_path, year):
+    table = read(tmp_path, f"date,a\n{year}-01-01,1\n{year}-01-02,2\n{year}-01-03,2\n")
+    assert (table.times[0], table.frequency) == (f"{year}-01-01T00:00:00", "D")
