@@ -141,7 +141,10 @@ class CorpusTask(TextTask):
 
     def prepare_note(self) -> str:
         needed = self._needed()
-        return f"{self.name}: about {max(needed / 1e6, 0.1):,.1f} MB of tokens go to {cache.folder('tokens')}" if needed else ""
+        return f"{self.name}: {self._to_write(needed)}" if needed else ""
+
+    def _to_write(self, needed: int) -> str:
+        return f"about {max(needed / 1e6, 0.1):,.1f} MB of tokens go to {cache.folder('tokens')}"
 
     def _needed(self) -> int:
         """Bytes of disk that are still to be written, about."""
@@ -158,8 +161,8 @@ class CorpusTask(TextTask):
         common: dict[str, Any] = {"source": source, "licence": self.licence, "unit": "tokens", "embedded": False}
         if self._state is None and not self._at_hand():
             return DataInfo(**common, splits={}, fingerprint="", notes=notes)
-        if self._state is None and self._needed():
-            waits = f"not prepared yet (suite data prepare {self.name}, or a run, does it): {self.prepare_note().partition(': ')[2]}"
+        if self._state is None and (needed := self._needed()):
+            waits = f"not prepared yet (suite data prepare {self.name}, or a run, does it): {self._to_write(needed)}"
             return DataInfo(**common, splits={}, fingerprint="", notes=(waits, *notes), extra={"bytes_at_most": self._corpus.size})
         state = self._load(None)
         whole = [split for split in state.counts if split != "train" or not self._limit]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,14 +13,13 @@ import numpy as np
 
 from tasks.base import DataError
 from tasks.images import ImageFile, ImageSet, Listing, fingerprint
-from tasks.user_files import reading
+from tasks.user_files import entries_below, is_shown, of_other_kinds, reading, suffix_of
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
 PART_NAMES: Mapping[str, tuple[str, ...]] = {"train": ("train",), "valid": ("val", "valid", "validation"), "test": ("test",)}
 NO_PICTURES = frozenset({"@eaDir", "__MACOSX"})  # folders that file servers and archives put among others
 CHUNK = 1024
 SAMPLE = 64
-TOLD_KINDS = 6  # of files left out, by name
 
 
 @dataclass
@@ -35,13 +33,7 @@ class Found:
 
     def left_out(self) -> str:
         """What is not read and why, in words; empty where nothing."""
-        told = []
-        if self.other_kinds:
-            ranked = sorted(self.other_kinds.items(), key=lambda kind: (-kind[1], kind[0]))
-            kinds = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in ranked[:TOLD_KINDS]]
-            kinds += ["…"] if len(ranked) > TOLD_KINDS else []
-            total = self.other_kinds.total()
-            told.append(f"{total:,} file{'s' * (total > 1)} of other kinds ({', '.join(kinds)}; read are {', '.join(sorted(EXTENSIONS))})")
+        told = [kinds] if (kinds := of_other_kinds(self.other_kinds, EXTENSIONS)) else []
         if self.beside:
             told.append(f"{self.beside:,} image{'s' * (self.beside > 1)} beside the class folders")
         return f"left out: {' and '.join(told)}" if told else ""
@@ -128,13 +120,13 @@ def list_images(root: Path, part: str, classes: Sequence[str], found: Found) -> 
     names = {entry.name for entry in entries if entry.is_dir()}
     if names != set(classes):
         raise DataError(f"{folder}: {difference(names, classes, 'class folders')}")
-    found.beside += sum(_suffix(entry.name) in EXTENSIONS and entry.name not in names for entry in entries)
+    found.beside += sum(suffix_of(entry.name) in EXTENSIONS and entry.name not in names for entry in entries)
     for label, name in enumerate(classes):
-        files = sorted(entries_below(folder / name, above=(root, folder)), key=lambda file: file[0])
-        taken = [file for file in files if _suffix(file[0]) in EXTENSIONS]
+        files = sorted(entries_below(folder / name, above=(root, folder), skipped=NO_PICTURES), key=lambda file: file[0])
+        taken = [file for file in files if suffix_of(file[0]) in EXTENSIONS]
         if not taken:
             raise DataError(f"{folder / name} holds no image; allowed are files ending in {', '.join(sorted(EXTENSIONS))}")
-        found.other_kinds.update(suffix for path, _ in files if (suffix := _suffix(path)) not in EXTENSIONS)
+        found.other_kinds.update(suffix for path, _ in files if (suffix := suffix_of(path)) not in EXTENSIONS)
         prefix = name if part == "." else f"{part}/{name}"
         for path, entry in taken:
             stat = entry.stat()
@@ -142,45 +134,9 @@ def list_images(root: Path, part: str, classes: Sequence[str], found: Found) -> 
             found.times.append(stat.st_mtime_ns)
 
 
-def entries_below(folder: Path, above: Sequence[Path] = ()) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """The files in a folder and the folders below it, each with its path from there; not the hidden ones, nor those in hidden folders.
-
-    Links are followed. They may lead in a circle, so no folder is read twice, and none of `above`; one that is also there by itself is not
-    read through a link.
-    """
-    seen = {os.path.realpath(place) for place in above}
-    folders, links = [("", str(folder))], list[tuple[str, str]]()
-    while folders or links:
-        prefix, place = (folders or links).pop()
-        real = os.path.realpath(place)
-        if real in seen:
-            continue
-        seen.add(real)
-        for entry in sorted(os.scandir(place), key=lambda entry: entry.name, reverse=True):
-            if not _counts(entry):
-                continue
-            if _is_folder(entry):
-                (links if entry.is_symlink() else folders).append((f"{prefix}{entry.name}/", entry.path))
-            else:
-                yield f"{prefix}{entry.name}", entry
-
-
 def _counts(entry: os.DirEntry[str]) -> bool:
     """Whether it may be a picture or hold some: not hidden, nor what file servers and archives put there."""
-    return not entry.name.startswith(".") and entry.name not in NO_PICTURES
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError as error:
-        if error.errno == errno.ELOOP:  # a link to itself is no folder
-            return False
-        raise
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+    return is_shown(entry.name, NO_PICTURES)
 
 
 def difference(found: set[str], expected: Sequence[str], what: str) -> str:

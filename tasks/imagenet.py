@@ -113,7 +113,8 @@ class ImageNet100(ImageNetTask):
     hub = replace(HUB, kept=0.1)
     how_to = (
         "ImageNet (ILSVRC 2012) comes from image-net.org, or as ILSVRC/imagenet-1k from the hub, after registration; it may not be shipped",
-        "make a folder with train/ and val/ and in each the folders (or links) of the 100 classes in tasks/imagenet100_cmc.txt",
+        "make a folder with train/ and val/ and in each the folders (or links) of CMC's 100 classes "
+        "(imagenet100.txt of its authors' code, arXiv 1906.05849; class_list_sha256 is that of its sorted ids, one a line)",
         "or take ImageNet-1k's Parquet files, of which these classes are read: --data-dir DIR, or accept the terms on the hub, "
         "hf auth login, and: suite data prepare imagenet100 (downloads 145 GB and keeps a tenth of it again)",
         "check either with: suite data prepare imagenet100 --data-dir DIR",

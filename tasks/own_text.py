@@ -10,6 +10,13 @@ from tasks.base import DataError, TaskOptions
 from tasks.corpus import CorpusOptions, CorpusTask
 from tasks.text_files import TextFiles, find_text
 
+HOW_TO = (
+    "formats: a .txt file is a document, a row of .jsonl or .parquet is one; links are followed, what begins with a dot is left out",
+    "text_field: which field of the rows holds the text (--set text_field=NAME)",
+    "splits: by train, valid (validation, val, dev) or test in the names of files or folders; what no file is named for is held out of the "
+    "training files, 5 % each: of every .txt file its end, of rows (and of 100 .txt files or more) documents drawn by a hash of their text",
+)
+
 
 class TextOptions(CorpusOptions):
     """Options of `text`."""
@@ -37,14 +44,22 @@ class OwnText(CorpusTask):
             raise DataError("text needs text: pass --data-dir DIR with .txt, .jsonl or .parquet files; to try the suite now: --task sotu")
         return find_text(self.data_dir, self.options.text_field)
 
+    def prepare_note(self) -> str:
+        return "; ".join(note for note in (super().prepare_note(), self._text.left_out) if note)
+
+    @property
+    def _text(self) -> TextFiles:
+        return self._corpus  # type: ignore[return-value]
+
     @property
     def _source(self) -> tuple[str, tuple[str, ...]]:
         if self.data_dir is None:
-            return "your own text: pass --data-dir DIR with .txt, .jsonl or .parquet files", ()
-        files = self._corpus.files  # type: ignore[attr-defined]
-        held_out = {split for part in self._corpus.parts for split in part.missing}  # type: ignore[attr-defined]
+            return "your own text: pass --data-dir DIR with .txt, .jsonl or .parquet files", HOW_TO
+        files = self._text.files
+        held_out = {split for part in self._text.parts for split in part.missing}
         how = "split by the files' names" if not held_out else f"held out of the training files: {' and '.join(sorted(held_out))}"
-        return f"{self.data_dir.name}: {len(files)} file{'s' * (len(files) != 1)}", (how,)
+        left_out = (self._text.left_out,) if self._text.left_out else ()
+        return f"{self.data_dir.name}: {len(files)} file{'s' * (len(files) != 1)}", (how, *left_out)
 
     def _too_short(self, split: str, tokens: int, least: int) -> str:
         return f"{super()._too_short(split, tokens, least)}; give more text, or name files for train, valid and test"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Any, Literal, get_args
 from tasks import json_lines, parquet_text
 from tasks.base import DataError, Split
 from tasks.documents import Block, Corpus, Piece, State, open_files, share_of, stream_rows
-from tasks.user_files import bytes_of, describe_files, files_below, reading
+from tasks.user_files import bytes_of, describe_files, files_below, of_other_kinds, reading, suffix_of
 
 Format = Literal["parquet", "json", "text"]
 SUFFIXES: Mapping[str, Format] = {".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
@@ -48,6 +49,7 @@ class TextFiles(Corpus):
     root: Path
     parts: tuple[Part, ...]
     text_field: str = "text"
+    left_out: str = ""  # what is there and not read, in words
 
     @property
     def files(self) -> list[Path]:
@@ -168,7 +170,7 @@ def find_text(root: Path, text_field: str) -> TextFiles:
         if not root.exists():
             raise DataError(f"{root} does not exist; pass --data-dir DIR with .txt, .jsonl or .parquet files")
         every = [root] if root.is_file() else files_below(root)
-    files = [path for path in every if path.suffix.lower() in SUFFIXES]
+    files = [path for path in every if suffix_of(path.name) in SUFFIXES]
     if not files:
         some = ", ".join(path.name for path in every[:3]) or "nothing"
         raise DataError(f"{root} holds no text (there is: {some}); allowed are .txt, .jsonl and .parquet files")
@@ -187,13 +189,14 @@ def find_text(root: Path, text_field: str) -> TextFiles:
     for split in (None, *get_args(Split)):
         pool = split is None or (split == "train" and bool(missing))
         parts += _parts(by_split.get(split, []), None if pool else split, missing if pool else ())
-    return TextFiles(root if root.is_dir() else root.parent, tuple(parts), text_field)
+    others = of_other_kinds(Counter(suffix for path in every if (suffix := suffix_of(path.name)) not in SUFFIXES), SUFFIXES)
+    return TextFiles(root if root.is_dir() else root.parent, tuple(parts), text_field, f"left out: {others}" if others else "")
 
 
 def _parts(files: Sequence[Path], split: Split | None, missing: tuple[Split, ...]) -> list[Part]:
     made = []
     for kind in dict.fromkeys(SUFFIXES.values()):
-        chosen = tuple(path for path in files if SUFFIXES[path.suffix.lower()] == kind)
+        chosen = tuple(path for path in files if SUFFIXES[suffix_of(path.name)] == kind)
         if chosen:
             made.append(Part(chosen, kind, split, missing, lines=kind == "text" and len(chosen) < MANY))
     return made

@@ -1,9 +1,11 @@
-"""A user's files: what is told where they cannot be read, and what tells their content from another one."""
+"""A user's files: which there are, what is told where they cannot be read, and what tells their content from another one."""
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from hashlib import blake2b
@@ -13,6 +15,7 @@ from tasks.base import DataError
 
 HASHED_WHOLE = 256 * 2**20  # bytes of files that are told from others by all of them
 SAMPLES, SAMPLE = 16, 64 * 2**10  # pieces of each file where there are more, and bytes of a piece
+TOLD_KINDS = 6  # of files left out, by name
 
 
 @contextmanager
@@ -26,17 +29,62 @@ def reading(place: Path) -> Iterator[None]:
 
 
 def files_below(root: Path) -> list[Path]:
-    """All files of a folder and of those in it, in order of path; what begins with a dot is left out. Raises DataError."""
-    found: list[Path] = []
+    """All files of a folder and of those in it, in order of path, as `entries_below` finds them. Raises DataError."""
     with reading(root):
-        for folder, folders, names in os.walk(root, onerror=_give_up):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            found += [Path(folder, name) for name in names if not name.startswith(".")]
-        return sorted(path for path in found if path.is_file())
+        entries = entries_below(root, above=root.resolve().parents)
+        return sorted(path for _, entry in entries if (path := Path(entry.path)).is_file())
 
 
-def _give_up(error: OSError) -> None:
-    raise error
+def entries_below(folder: Path, above: Sequence[Path] = (), skipped: Container[str] = ()) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """The files in a folder and the folders below it, each with its path from there, but for what `is_shown` does not.
+
+    Links are followed. They may lead in a circle, so no folder is read twice, and none of `above`; one that is also there by itself is not
+    read through a link.
+    """
+    seen = {os.path.realpath(place) for place in above}
+    folders, links = [("", str(folder))], list[tuple[str, str]]()
+    while folders or links:
+        prefix, place = (folders or links).pop()
+        real = os.path.realpath(place)
+        if real in seen:
+            continue
+        seen.add(real)
+        for entry in sorted(os.scandir(place), key=lambda entry: entry.name, reverse=True):
+            if not is_shown(entry.name, skipped):
+                continue
+            if _is_folder(entry):
+                (links if entry.is_symlink() else folders).append((f"{prefix}{entry.name}/", entry.path))
+            else:
+                yield f"{prefix}{entry.name}", entry
+
+
+def is_shown(name: str, skipped: Container[str] = ()) -> bool:
+    """Whether a file or folder of that name counts: neither hidden by a dot nor one of `skipped`."""
+    return not name.startswith(".") and name not in skipped
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself is no folder
+            return False
+        raise
+
+
+def suffix_of(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def of_other_kinds(kinds: Counter[str], read: Iterable[str]) -> str:
+    """How many files are not read, the most frequent suffixes by name, and which are; empty where there are none."""
+    if not kinds:
+        return ""
+    ranked = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
+    told = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in ranked[:TOLD_KINDS]]
+    told += ["…"] if len(ranked) > TOLD_KINDS else []
+    total = kinds.total()
+    return f"{total:,} file{'s' * (total > 1)} of other kinds ({', '.join(told)}; read are {', '.join(sorted(read))})"
 
 
 def bytes_of(files: Sequence[Path]) -> int:

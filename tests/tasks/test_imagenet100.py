@@ -52,6 +52,8 @@ def test_spec_and_info_need_no_folder():
     assert (task.spec.height, task.spec.width, task.spec.patch, task.spec.classes) == (96, 96, 12, 100)
     assert task.info().fingerprint == ""
     assert any("image-net.org" in note for note in task.info().notes)
+    assert any("CMC's 100 classes (imagenet100.txt of its authors' code" in note for note in task.info().notes)
+    assert not any("tasks/" in note for note in task.info().notes)
 
 
 def test_when_no_folder_is_given_then_the_error_says_how_to_get_one_and_what_to_try_meanwhile():

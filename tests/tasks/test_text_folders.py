@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+import tasks
 from tasks import text_files
 from tasks.base import DataError
 from tasks.text_files import find_text
@@ -135,3 +136,44 @@ def test_where_only_one_split_is_missing_it_alone_is_held_out_of_the_training_fi
     assert made["test"] == ["the test"]
     assert len(made["train"]) + len(made["valid"]) == 400
     assert 8 < len(made["valid"]) < 40
+
+
+def test_folders_behind_links_are_read_and_circles_end(tmp_path):
+    write_text(tmp_path / "set" / "train" / "a.txt", "one")
+    write_text(tmp_path / "elsewhere" / "valid" / "b.txt", "two")
+    write_text(tmp_path / "elsewhere" / "test" / "c.txt", "three")
+    links = {"more": "../elsewhere", "again": "../elsewhere", "up": "..", "train/self": ".", "train/whole": "..", "0": "train"}
+    for link, target in links.items():
+        (tmp_path / "set" / link).symlink_to(target, target_is_directory=True)
+    (tmp_path / "set" / "loop").symlink_to("loop")
+    (tmp_path / "beside.txt").write_text("of nobody's set")
+    corpus = find_text(tmp_path / "set", "text")
+    assert documents(corpus) == {"train": ["one"], "valid": ["two"], "test": ["three"]}
+    assert corpus.files[0] == tmp_path / "set" / "train" / "a.txt"  # not through the link to its folder
+    (tmp_path / "itself").symlink_to("elsewhere")
+    write_text(tmp_path / "elsewhere" / "train.txt", "four")
+    assert documents(find_text(tmp_path / "itself", "text")) == {"train": ["four"], "valid": ["two"], "test": ["three"]}
+
+
+def test_what_is_not_read_is_counted_by_its_suffix_where_the_text_is_described_and_prepared(tmp_path):
+    write_text(tmp_path / "LICENSE.txt", "\n".join(pages(20, 500)))
+    task = tasks.get("text")(None, tmp_path)
+    assert not [note for note in (task.prepare_note(), *task.info().notes) if "left out" in note]
+    for i in range(20):
+        write_text(tmp_path / "docs" / f"{i}.md", "x")
+    write_text(tmp_path / "README", "x")
+    write_text(tmp_path / ".git" / "x.md", "x")
+    told = "left out: 21 files of other kinds (20 .md, 1 without a suffix; read are .jsonl, .parquet, .txt)"
+    task = tasks.get("text")(None, tmp_path)
+    assert task.prepare_note().endswith(f"; {told}")
+    assert [note for note in task.info().notes if "left out" in note] == [told]
+    task.prepare()
+    assert task.prepare_note() == told
+    assert told in task.info().notes
+    assert "left out" not in tasks.get("text")(None, tmp_path / "LICENSE.txt").prepare_note()
+
+
+def test_without_a_folder_info_says_how_text_is_split_and_read():
+    told = " ".join(tasks.get("text")().info().notes)
+    for word in (".txt", ".jsonl", ".parquet", "text_field=NAME", "train, valid (validation, val, dev) or test", "5 %", "100 .txt files"):
+        assert word in told
