@@ -60,7 +60,7 @@ def step_of(path: Path, cells: pd.Series[str], stamps: pd.DatetimeIndex) -> str:
     shared = min(len(due), len(stamps))
     row = int(np.argmax([*(due[:shared] != stamps[:shared]), True]))
     if row < len(stamps):
-        told = f"; after the rows before it {due[row]:%Y-%m-%d} is due" if row < len(due) else ""
+        told = f"; {due[row]:%Y-%m-%d} is due there: gaps have to be filled" if row < len(due) else ""
         raise DataError(f"{path}, line {row + 2}: the time {quoted(cells.iloc[row])} breaks the calendar's steps ({calendar}){told}")
     return calendar
 

@@ -10,6 +10,7 @@ from PIL import Image
 import tasks
 from suite import board
 from suite.budget import certify, solve
+from suite.build import build_backbone
 from suite.evaluate import IncompleteEvaluation, evaluate
 from suite.report.runs import report_run
 from suite.resolve import resolve
@@ -18,6 +19,7 @@ from tasks.forecast_options import SearchedOptions
 from tasks.published_series import Etth1, Exchange
 from tests.suite.tiny import made_record, tiny_config
 from tests.tasks.series_files import write_ett, write_exchange, write_gluonts
+from tests.tolerances import FP32
 
 SMALL = ("dim=32", "model.heads=2", "depth=1", "ffn_width=88", "batch_size=8", "steps=6", "evals=3", "valid_limit=8", "test_limit=8")
 
@@ -92,6 +94,30 @@ def test_every_ett_window_of_every_split_is_evaluated_whatever_the_batch_size(ho
             assert seen == task.n_examples(split) == expected
             figures.append(found)
         assert all(other == pytest.approx(figures[0], rel=1e-11) for other in figures[1:])
+
+
+@pytest.mark.parametrize("mixer", ["softmax", pytest.param("fem", marks=pytest.mark.slow)])
+def test_a_trained_forecasters_figures_are_the_same_whatever_the_evaluations_batches(mixer):
+    """Its norm over the batch must tell what training kept, not the batch that is evaluated."""
+    config = tiny_config("household-power", mixer, "valid_limit=45", "test_limit=45", "head=quantile")
+    task = tasks.get("household-power")(config.data)
+    torch.manual_seed(0)
+    model = build_backbone(task.spec, config.model, solve(config, task.spec).layers)
+    model.reset_parameters()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _, batch in zip(range(4), task.train_batches(0, 8), strict=False):
+        optimizer.zero_grad()
+        task.loss(model(batch.inputs), batch).backward()
+        optimizer.step()
+    assert model.training
+    for split in ("valid", "test"):
+        figures = []
+        for size in (1, 7, 32):
+            found, seen = evaluate(model, task, split, batch_size=size, device=torch.device("cpu"), precision="fp32")
+            assert seen == task.n_examples(split) == 45
+            figures.append(found)
+        assert set(figures[0]) == {"crps", "mase", "mse", "mae", "loss"}
+        assert all(other == pytest.approx(figures[0], rel=FP32) for other in figures[1:])
 
 
 def test_an_evaluation_that_drops_the_last_batch_is_refused(ett_folder, monkeypatch):
