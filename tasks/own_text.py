@@ -62,4 +62,10 @@ class OwnText(CorpusTask):
         return f"{self.data_dir.name}: {len(files)} file{'s' * (len(files) != 1)}", (how, *left_out)
 
     def _too_short(self, split: str, tokens: int, least: int) -> str:
-        return f"{super()._too_short(split, tokens, least)}; give more text, or name files for train, valid and test"
+        told = super()._too_short(split, tokens, least)
+        named = [file for part in self._text.parts if part.split == split for file in part.files]
+        if named:
+            which = str(named[0]) if len(named) == 1 else f"{named[0]} and {len(named) - 1} more files named for it"
+            instead = "" if split == "train" else ", or leave it out: 5 % of the training files are held out instead"
+            return f"{told}; it is {which}: put more text there{instead}"
+        return f"{told}; give more text (of .jsonl and .parquet files more rows), or name files for train, valid and test"

@@ -6,13 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tasks import json_lines, parquet_text
 from tasks.base import DataError, Split
 from tasks.documents import Block, Corpus, Piece, State, open_files, share_of, stream_rows
+from tasks.text_lines import HELD_OUT, Range, gaps_of, place_lines, ranges_of, size_read
 from tasks.user_files import bytes_of, describe_files, files_below, of_other_kinds, reading, suffix_of
 
 Format = Literal["parquet", "json", "text"]
@@ -20,10 +21,8 @@ SUFFIXES: Mapping[str, Format] = {".txt": "text", ".jsonl": "json", ".parquet": 
 NAMES: Mapping[str, Split] = {
     "train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test",
 }  # fmt: skip
-HELD_OUT = 0.05  # of the pool for each of validation and test that no file is named for
 END = "end"  # of a file
 FORM = 3  # 3: a state counts lines of JSON or files, where it was rows of a table
-CHUNK = 2**20  # bytes
 FILES, BLOCK = 100, 8 * 2**20  # files and characters that end a block, where each file is a document
 MANY = 100  # text files from which on each is taken for a document among many
 
@@ -58,7 +57,22 @@ class TextFiles(Corpus):
     @property
     def key(self) -> Mapping[str, Any]:
         listed = [[part.kind, part.split, part.missing, part.lines, describe_files(self.root, part.files)] for part in self.parts]
-        return {"form": FORM, "files": listed, "field": self.text_field}
+        inside = {file.relative_to(self.root).as_posix(): sorted(splits) for file, splits in self._inside.items()}
+        return {"form": FORM, "files": listed, "field": self.text_field, **({"inside lines": inside} if inside else {})}
+
+    @cached_property
+    def _inside(self) -> Mapping[Path, frozenset[Split]]:
+        """The splits that begin inside a line of a file: no line begins in their range of it, and it is long or no file has such a line.
+
+        A small file of few lines may be all of training, as long as others have lines to hold out.
+        """
+        pools = [part for part in self.parts if part.missing]
+        found: dict[Path, frozenset[Split]] = {}
+        for part in (part for part in pools if part.lines):
+            gaps = {file: gaps_of(file, part.missing) for file in part.files}
+            nowhere = frozenset(part.missing).intersection(*(gap.splits for gap in gaps.values())) if len(pools) == 1 else frozenset()
+            found |= {file: gap.splits if gap.long else gap.splits & nowhere for file, gap in gaps.items()}
+        return {file: splits for file, splits in found.items() if splits}
 
     @property
     def size(self) -> int:
@@ -108,13 +122,19 @@ class TextFiles(Corpus):
             here = state if state and number == first else {"rows": None, "read": 0, "open": []}
             if here["rows"] == END:
                 continue
-            read, is_open, borders = here["read"], list(here["open"]), _borders(_size_read(file), part)
+            read, is_open, ranges = here["read"], list(here["open"]), self._ranges(file, part)
             lines_of = partial(open_files, [file], "text", keep_linebreaks=True)
             for lines, behind in stream_rows(lines_of, "text", here["rows"], str(file)):
-                pieces, read = _place_lines(lines, read, borders)
+                pieces, read = place_lines(lines, read, ranges)
                 is_open = list(dict.fromkeys([*is_open, *(piece.split for piece in pieces)]))
                 yield Block(pieces, {"file": number, "rows": behind, "read": read, "open": is_open})
             yield Block([Piece(split, "", True) for split in is_open], {"file": number, "rows": END})
+
+    def _ranges(self, file: Path, part: Part) -> list[Range]:
+        size = size_read(file)
+        if part.split is not None:
+            return [Range(0, float("inf"), part.split)]
+        return ranges_of(size, part.missing, self._inside.get(file, ()))
 
 
 def _text_of(file: Path) -> str:
@@ -128,35 +148,6 @@ def _text_of(file: Path) -> str:
 def _documents(texts: Sequence[str], part: Part) -> list[Piece]:
     """Texts that are a document each, in the split of their part or the one that each is held out for."""
     return [Piece(part.split or _held_out_by_text(text, part.missing), text, True) for text in texts]
-
-
-def _size_read(file: Path) -> int:
-    """Bytes of a text file as its lines are read: of two bytes at a line's end, CR and LF, one counts."""
-    pairs, before = 0, b""
-    with reading(file), file.open("rb") as stream:
-        while chunk := stream.read(CHUNK):
-            pairs += chunk.count(b"\r\n") + (before == b"\r" and chunk.startswith(b"\n"))
-            before = chunk[-1:]
-        return stream.tell() - pairs
-
-
-def _borders(size: int, part: Part) -> list[tuple[float, Split]]:
-    """Up to which byte of a file its lines belong to which split: the held-out parts stand at its end."""
-    if part.split is not None:
-        return [(float("inf"), part.split)]
-    train = 1 - HELD_OUT * len(part.missing)
-    ends = [(size * (train + HELD_OUT * n), split) for n, split in enumerate(("train", *part.missing))]
-    return [*ends[:-1], (float("inf"), ends[-1][1])]
-
-
-def _place_lines(lines: Sequence[str], read: int, borders: list[tuple[float, Split]]) -> tuple[list[Piece], int]:
-    """Lines joined to one piece a split, and the bytes read by then. A line belongs where it begins."""
-    texts: dict[Split, list[str]] = {}
-    for line in lines:
-        split = next(split for end, split in borders if read < end)
-        texts.setdefault(split, []).append(line)
-        read += len(line.encode("utf-8", "replace"))
-    return [Piece(split, "".join(kept), False) for split, kept in texts.items()], read
 
 
 def _held_out_by_text(text: str, missing: tuple[Split, ...]) -> Split:

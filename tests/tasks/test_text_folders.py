@@ -8,7 +8,7 @@ import json
 import pytest
 
 import tasks
-from tasks import text_files
+from tasks import text_files, text_lines
 from tasks.base import DataError
 from tasks.text_files import find_text
 from tests.tasks.corpus_files import addresses, pages, write_lines, write_rows, write_text
@@ -89,7 +89,7 @@ def test_line_ends_of_two_bytes_change_no_split(tmp_path, monkeypatch):
     unix, dos = tmp_path / "unix.txt", tmp_path / "dos.txt"
     unix.write_bytes(text.encode())
     dos.write_bytes(text.replace("\n", "\r\n").encode())
-    monkeypatch.setattr(text_files, "CHUNK", 7)  # pairs that a chunk's end parts count too
+    monkeypatch.setattr(text_lines, "CHUNK", 7)  # pairs that a chunk's end parts count too
     made = documents(find_text(unix, "text")), documents(find_text(dos, "text"))
     assert [len("".join(made[1][split])) for split in made[1]] == [len("".join(made[0][split])) for split in made[0]]
     assert made[0]["test"]
