@@ -174,6 +174,7 @@ class CorpusTask(TextTask):
                 "vocabulary": self.options.vocab,
                 "bytes": {split: state.counts[split].bytes for split in whole},
                 "documents": {split: state.counts[split].documents for split in whole},
+                **self._corpus.origin(state.source),
             },
         )  # fmt: skip
 

@@ -50,6 +50,10 @@ class Corpus(ABC):
     def size(self) -> int:
         """Bytes of text, about; 0 where nobody knows."""
 
+    def origin(self, state: State | None) -> Mapping[str, str]:
+        """What a block's state tells of where the text was read, by name."""
+        return {}
+
     @abstractmethod
     def blocks(self, state: State | None = None) -> Iterator[Block]:
         """All pieces, or those behind a block's state. Raises DataError."""

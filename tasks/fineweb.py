@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,7 +26,8 @@ TEXT_BYTES = 48_000_000_000  # of the whole sample, about
 class WebPages(Corpus):
     """Documents in the order of the files, the held-out ones first. Training skips documents equal to one held out.
 
-    The hub's files are all read as they were at one commit, the newest when the first document was read: the state names it.
+    The hub's files are all read as they were at one commit, the newest when the first document was read: the state names it. What one
+    object reads from the beginning, for a tokenizer and for the tokens, is of one commit.
     """
 
     files: tuple[Path, ...]  # none: the hub
@@ -42,7 +44,7 @@ class WebPages(Corpus):
 
     def blocks(self, state: State | None = None) -> Iterator[Block]:
         seen, held_out = (state["seen"], list(state["held out"])) if state else (0, [])
-        commit = state.get("commit") if state else self._newest_commit()
+        commit = state.get("commit") if state else self._newest_commit
         known = set(held_out)
         what = str(self.files[0].parent) if self.files else f"the hub's {HUB} ({CONFIG}; or pass --data-dir DIR with its files)"
         for texts, behind in stream_rows(lambda: self._open(commit), "text", state["rows"] if state else None, what):
@@ -58,6 +60,11 @@ class WebPages(Corpus):
                 pieces.append(Piece(split, text, True))  # type: ignore[arg-type]
             yield Block(pieces, {"rows": behind, "seen": seen, "held out": list(held_out), "commit": commit})
 
+    def origin(self, state: State | None) -> Mapping[str, str]:
+        commit = state.get("commit") if state else None
+        return {"hub_commit": commit} if commit else {}
+
+    @cached_property
     def _newest_commit(self) -> str | None:
         return None if self.files else hub.newest_commit(HUB, CONFIG)
 

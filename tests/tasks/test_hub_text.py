@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 
+import huggingface_hub.constants
 import pytest
 
 import tasks
+from tasks import fineweb
 from tests.tasks.corpus_files import pages, write_fineweb, write_wikitext
-from tests.tasks.hub_server import files_below
+from tests.tasks.hub_server import COMMIT, files_below
 
 CARD = b"""---
 configs:
@@ -69,6 +71,44 @@ def test_fineweb_is_streamed_from_the_hub_goes_on_with_more_tokens_and_is_read_w
     assert refused == "refused"
     assert "pass --data-dir DIR" in reason
     assert "\n" not in reason
+
+
+def test_fineweb_asks_once_for_the_newest_commit_and_tells_the_one_that_was_read(tmp_path, monkeypatch, serve):
+    """The hub's answers are real, the files are read from this machine: of each commit from another folder."""
+    monkeypatch.setenv("SUITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(fineweb, "VALID", 10)
+    monkeypatch.setattr(fineweb, "TEST", 10)
+    name = "HuggingFaceFW/fineweb-edu"
+    server = serve({name: {}})
+    monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    folders = {COMMIT: write_fineweb(tmp_path / "old", pages(400, 150))}
+    cls, opened, plain = tasks.get("fineweb-edu"), [], fineweb.WebPages._open
+
+    def open_commit(corpus, commit):
+        if corpus.files:
+            return plain(corpus, commit)
+        opened.append(commit)
+        return plain(cls(None, folders[commit])._open_corpus(), None)
+
+    monkeypatch.setattr(fineweb.WebPages, "_open", open_commit)
+    task = cls(cls.Options(vocab=300, tokens=2000, length=32))
+    assert "hub_commit" not in task.info().extra  # nothing has been read
+    assert task.tokenizer.vocab == 300
+    server.push({name: {}})
+    folders[server.newest] = write_fineweb(tmp_path / "new", pages(400, 150)[::-1])
+    task.prepare()
+    assert (task.info().extra["hub_commit"], set(opened)) == (COMMIT, {COMMIT})
+    later = cls(cls.Options(vocab=300, tokens=3000, length=32))  # another object goes on with the same commit, and tells it
+    later.prepare()
+    assert (later.info().extra["hub_commit"], set(opened)) == (COMMIT, {COMMIT})
+    assert cls(later.options).info().extra["hub_commit"] == COMMIT
+    anew = cls(cls.Options(tokenizer="bytes", tokens=2000, length=32))
+    anew.prepare()
+    assert anew.info().extra["hub_commit"] == server.newest
+    local = cls(anew.options, folders[COMMIT])
+    local.prepare()
+    assert "hub_commit" not in local.info().extra
 
 
 @pytest.mark.slow
