@@ -132,7 +132,8 @@ class CorpusTask(TextTask):
         return self._state
 
     def _too_short(self, split: str, tokens: int, least: int) -> str:
-        return f"{self.name}: the {split} part has {tokens:,} tokens, at least {least:,} are needed (twice the length, for training)"
+        why = " (twice the length)" if split == "train" else ""
+        return f"{self.name}: the {split} part has {tokens:,} tokens, at least {least:,} are needed{why}"
 
     def prepare(self, progress: Progress | None = None) -> None:
         state = self._load(progress)

@@ -14,7 +14,8 @@ HOW_TO = (
     "formats: a .txt file is a document, a row of .jsonl or .parquet is one; links are followed, what begins with a dot is left out",
     "text_field: which field of the rows holds the text (--set text_field=NAME)",
     "splits: by train, valid (validation, val, dev) or test in the names of files or folders; what no file is named for is held out of the "
-    "training files, 5 % each: of every .txt file its end, of rows (and of 100 .txt files or more) documents drawn by a hash of their text",
+    "training files, 5 % each: of every .txt file its end (whole lines, if it has enough), of rows (and of 100 .txt files or more) documents "
+    "drawn by a hash of their text",
 )
 
 
@@ -28,8 +29,9 @@ class OwnText(CorpusTask):
     """A folder of .txt (a file is a document), .jsonl and .parquet files (a row is one), or one such file.
 
     Files with train, valid (validation, val, dev) or test in their name, or in a folder's, belong to that split. What no file is named
-    for is held out of the training files, 5 % for each: of every .txt file its end, cut between lines; of rows, and of a hundred .txt
-    files or more, the documents whose text has the smallest hash, so that equal ones stay together.
+    for is held out of the training files, 5 % for each: of every .txt file its end, cut between lines, or behind a blank where it has too
+    few of them; of rows, and of a hundred .txt files or more, the documents whose text has the smallest hash, so that equal ones stay
+    together.
     """
 
     name = "text"
@@ -58,8 +60,9 @@ class OwnText(CorpusTask):
         files = self._text.files
         held_out = {split for part in self._text.parts for split in part.missing}
         how = "split by the files' names" if not held_out else f"held out of the training files: {' and '.join(sorted(held_out))}"
-        left_out = (self._text.left_out,) if self._text.left_out else ()
-        return f"{self.data_dir.name}: {len(files)} file{'s' * (len(files) != 1)}", (how, *left_out)
+        cut = ", ".join(sorted(file.name for file in self._text.inside))
+        told = (f"cut inside a line, having too few of them: {cut}" if cut else "", self._text.left_out)
+        return f"{self.data_dir.name}: {len(files)} file{'s' * (len(files) != 1)}", (how, *(note for note in told if note))
 
     def _too_short(self, split: str, tokens: int, least: int) -> str:
         told = super()._too_short(split, tokens, least)

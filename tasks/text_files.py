@@ -57,11 +57,11 @@ class TextFiles(Corpus):
     @property
     def key(self) -> Mapping[str, Any]:
         listed = [[part.kind, part.split, part.missing, part.lines, describe_files(self.root, part.files)] for part in self.parts]
-        inside = {file.relative_to(self.root).as_posix(): sorted(splits) for file, splits in self._inside.items()}
+        inside = {file.relative_to(self.root).as_posix(): sorted(splits) for file, splits in self.inside.items()}
         return {"form": FORM, "files": listed, "field": self.text_field, **({"inside lines": inside} if inside else {})}
 
     @cached_property
-    def _inside(self) -> Mapping[Path, frozenset[Split]]:
+    def inside(self) -> Mapping[Path, frozenset[Split]]:
         """The splits that begin inside a line of a file: no line begins in their range of it, and it is long or no file has such a line.
 
         A small file of few lines may be all of training, as long as others have lines to hold out.
@@ -134,7 +134,7 @@ class TextFiles(Corpus):
         size = size_read(file)
         if part.split is not None:
             return [Range(0, float("inf"), part.split)]
-        return ranges_of(size, part.missing, self._inside.get(file, ()))
+        return ranges_of(size, part.missing, self.inside.get(file, ()))
 
 
 def _text_of(file: Path) -> str:

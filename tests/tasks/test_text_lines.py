@@ -148,6 +148,7 @@ def test_a_text_on_one_line_trains(tmp_path):
     splits = task.info().splits
     assert sum(splits.values()) == 20_003  # each with an end
     assert 900 < splits["valid"] < 1100
+    assert "cut inside a line, having too few of them: text8.txt" in task.info().notes
 
 
 @pytest.mark.parametrize(("split", "name"), [("valid", "val.txt"), ("test", "test/a.txt"), ("train", "train.txt")])
