@@ -14,7 +14,7 @@ HOW_TO = (
     "formats: a .txt file is a document, a row of .jsonl or .parquet is one; links are followed, what begins with a dot is left out",
     "text_field: which field of the rows holds the text (--set text_field=NAME)",
     "splits: by train, valid (validation, val, dev) or test in the names of files or folders; what no file is named for is held out of the "
-    "training files, 5 % each: of every .txt file its end (whole lines, if it has enough), of rows (and of 100 .txt files or more) documents "
+    "training files, 5 % each: of every .txt file its end (whole lines, if it has enough), of rows (and of 100 .txt files or more) those "
     "drawn by a hash of their text",
 )
 
