@@ -70,7 +70,8 @@ class ForecastTask(Task):
         if train_end < longest or min(valid_end - train_end, test_end - valid_end) < self.options.horizon:
             raise DataError(
                 f"{self.name}: {test_end:,} steps, {train_end:,} of them for training, are too few for a look-back of {N} and a "
-                f"horizon of {self.options.horizon}: a training window has {longest} steps, and every part one horizon"
+                f"horizon of {self.options.horizon}: a training window has {longest} steps, and every part "
+                "one horizon; give more rows, or ask for less: --horizon N, --track fixed-96"
             )
         starts: dict[Split, int] = {"train": 0, "valid": train_end - N, "test": valid_end - N}
         ends: dict[Split, int] = {"train": train_end, "valid": valid_end, "test": test_end}

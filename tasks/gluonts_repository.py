@@ -83,7 +83,7 @@ def period_of(frequency: str) -> str:
 
 def season_of(frequency: str) -> int:
     """Steps of a season, as GluonTS counts them for MASE: 24 of an hourly series, 12 of a monthly one. Raises DataError."""
-    with _quiet():
+    with quiet():
         from gluonts.time_feature import get_seasonality
 
         try:
@@ -95,7 +95,7 @@ def season_of(frequency: str) -> int:
 def read(folder: Path) -> Repository:
     """All series, through GluonTS. Raises DataError where the files are missing, damaged, or hold missing values."""
     frequency, horizon = facts(folder)
-    with _quiet():
+    with quiet():
         from gluonts.dataset.common import load_datasets
         from gluonts.exceptions import GluonTSDataError
 
@@ -122,7 +122,7 @@ def make(name: str, data_dir: Path | None) -> Path:
     """
     from filelock import FileLock
 
-    with _quiet():
+    with quiet():
         from gluonts.dataset.repository.datasets import dataset_names, materialize_dataset
     if name not in dataset_names:
         near = difflib.get_close_matches(name, dataset_names, n=1, cutoff=0.5)
@@ -134,7 +134,7 @@ def make(name: str, data_dir: Path | None) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{name}.lock"):
             if not (target / METADATA).is_file():
-                with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as spare, _quiet():
+                with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=root) as spare, quiet():
                     os.replace(materialize_dataset(name, path=Path(spare)), target)
     except Exception as error:  # a recipe may fail in any way: network, archive, a package it asks for, the disk
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -143,7 +143,7 @@ def make(name: str, data_dir: Path | None) -> Path:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without GluonTS's advice on JSON libraries, its log of spacings without a season, and pandas' warning of older frequency names."""
     logger = logging.getLogger("gluonts.time_feature.seasonality")
     was_disabled = logger.disabled

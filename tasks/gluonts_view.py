@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tasks.base import Split
 from tasks.forecasting import ForecastTask
-from tasks.gluonts_repository import period_of
+from tasks.gluonts_repository import period_of, quiet
 
 if TYPE_CHECKING:
     from gluonts.dataset.split import TestData
@@ -22,7 +22,8 @@ def as_gluonts(task: ForecastTask, split: Split) -> TestData:
 
     task.load()
     begin, end = {"valid": task.borders[:2], "test": task.borders[1:]}[split]
-    start = pd.Period(task.first_time, freq=period_of(task.frequency))
+    with quiet():
+        start = pd.Period(task.first_time, freq=period_of(task.frequency))
     entry = {"start": start, "target": task.series[:end].numpy().T, "item_id": task.name}
     _, template = cut([entry], offset=begin)
     horizon = task.options.horizon

@@ -19,6 +19,7 @@ FORM = (
     "the file: a line of names, then one row a step; columns are separated by commas; the first holds times such as 2021-01-31 13:00:00, "
     f"without gaps, in {STEPS}; every other column holds the numbers of one series"
 )
+LEAST = "rows: at least (look-back + horizon) / 0.7, so 149 with --track fixed-96 --horizon 8"
 WEEK = 7
 
 
@@ -76,7 +77,7 @@ class OwnSeries(FileSeries):
         split = "split 70/10/20 % in order of time"
         if self.data_dir is None:
             given = "seasons: --set data.season=N, of fewer steps than the training part, gives MASE to the heads student-t and quantile"
-            source, notes = "your own series: pass --data-dir FILE.csv", (FORM, split, given)
+            source, notes = "your own series: pass --data-dir FILE.csv", (FORM, LEAST, split, given)
             return DataInfo(source=source, licence="yours", splits={}, unit="steps", fingerprint="", embedded=False, notes=notes)
         self.load()
         return self._describe(self.path.name, "yours", (split, *self._season_notes()))

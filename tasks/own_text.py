@@ -10,6 +10,7 @@ from tasks.base import DataError, TaskOptions
 from tasks.corpus import CorpusOptions, CorpusTask
 from tasks.text_files import TextFiles, find_text
 
+TOLD = 3  # files, by name
 HOW_TO = (
     "formats: a .txt file is a document, a row of .jsonl or .parquet is one; links are followed, what begins with a dot is left out",
     "text_field: which field of the rows holds the text (--set text_field=NAME)",
@@ -60,7 +61,8 @@ class OwnText(CorpusTask):
         files = self._text.files
         held_out = {split for part in self._text.parts for split in part.missing}
         how = "split by the files' names" if not held_out else f"held out of the training files: {' and '.join(sorted(held_out))}"
-        cut = ", ".join(sorted(file.name for file in self._text.inside))
+        files_cut = sorted(file.relative_to(self._text.root).as_posix() for file in self._text.inside)
+        cut = ", ".join([*files_cut[:TOLD], *(["…"] if len(files_cut) > TOLD else [])])
         told = (f"cut inside a line, having too few of them: {cut}" if cut else "", self._text.left_out)
         return f"{self.data_dir.name}: {len(files)} file{'s' * (len(files) != 1)}", (how, *(note for note in told if note))
 

@@ -131,10 +131,9 @@ class TextFiles(Corpus):
             yield Block([Piece(split, "", True) for split in is_open], {"file": number, "rows": END})
 
     def _ranges(self, file: Path, part: Part) -> list[Range]:
-        size = size_read(file)
         if part.split is not None:
             return [Range(0, float("inf"), part.split)]
-        return ranges_of(size, part.missing, self.inside.get(file, ()))
+        return ranges_of(size_read(file), part.missing, self.inside.get(file, ()))
 
 
 def _text_of(file: Path) -> str:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from tasks.base import Split
 from tasks.documents import Piece
-from tasks.user_files import HASHED_WHOLE, reading
+from tasks.user_files import reading
 
 HELD_OUT = 0.05  # of a pool for each of validation and test that no file is named for
 CHUNK = 2**20  # bytes
+SEARCHED_WHOLE = 16 * CHUNK  # bytes of a file in which a line's begin is looked for everywhere; in a larger one, first in few places
 LONG = 2**16  # bytes of a held-out range without the begin of a line from which on it is cut off, whatever other files have
 BLANK = re.compile(rb"\s")  # of one byte: none of UTF-8's longer characters has such a byte
 
@@ -95,7 +96,7 @@ def gaps_of(file: Path, missing: tuple[Split, ...]) -> Gaps:
 
 @cache  # so that a process looks into each file once
 def _gaps_of(file: Path, missing: tuple[Split, ...], size: int, changed: int) -> Gaps:
-    if size > HASHED_WHOLE and _has_short_lines(file, len(missing), size):
+    if size > SEARCHED_WHOLE and _has_short_lines(file, len(missing), size):
         return Gaps(frozenset(), long=False)
     whole = size_read(file)
     held_out = ranges_of(whole, missing)[1:]

@@ -7,8 +7,9 @@ byte of different tokenizers compare. The end-of-text token stands for no bytes 
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 BYTES_VOCAB = 257  # 256 bytes and the end of a text
 GPT2_REPO, GPT2_VOCAB = "openai-community/gpt2", 50_257
 LEAST_BPE = BYTES_VOCAB + 1
+AT_ONCE = 2**17  # characters handed to the library at once: it takes some 90 bytes of memory for each
+IN_TRAINING = 2**12  # the same where it trains: it gathers some hundred texts
+WORD_BORDER = re.compile(r"(?<=\w)(?= \w)")
 END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "<|eos|>", "</s>", "<eos>", "[EOS]")  # what files call their end of a text
 
 
@@ -84,7 +88,12 @@ class BpeTokenizer(Tokenizer):
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[Any]]:
         clean = [to_bytes(text).decode("utf-8") for text in texts]
-        return [np.asarray(e.ids, dtype=np.int64) for e in self._library.encode_batch_fast(clean, add_special_tokens=False)]
+        if max(map(len, clean), default=0) <= AT_ONCE:
+            return self._encode(clean)
+        return [np.concatenate([self._encode([part])[0] for part in parts_of(text, AT_ONCE)]) for text in clean]
+
+    def _encode(self, texts: Sequence[str]) -> list[NDArray[Any]]:
+        return [np.asarray(e.ids, dtype=np.int64) for e in self._library.encode_batch_fast(texts, add_special_tokens=False)]
 
     def _bytes_of_tokens(self, name: str) -> tuple[bytes, ...]:
         added = self._library.get_added_tokens_decoder()
@@ -106,6 +115,15 @@ class BpeTokenizer(Tokenizer):
 def to_bytes(text: str) -> bytes:
     """UTF-8; a lone half of a surrogate pair, which is no character, becomes '?'."""
     return text.encode("utf-8", "replace")
+
+
+def parts_of(text: str, size: int) -> Iterator[str]:
+    """The text in parts of about `size` characters, cut in front of a blank between two words, where a word of GPT-2's begins."""
+    at = 0
+    while len(text) - at > size and (border := WORD_BORDER.search(text, at + size)):
+        yield text[at : border.start()]
+        at = border.start()
+    yield text[at:]
 
 
 def byte_letters() -> dict[str, int]:
@@ -160,7 +178,7 @@ def train_bpe(texts: Iterable[str], vocab: int) -> str:
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=vocab - 1, initial_alphabet=sorted(byte_letters()), show_progress=False)
-    library.train_from_iterator((to_bytes(text).decode("utf-8") for text in texts), trainer)
+    library.train_from_iterator((part for text in texts for part in parts_of(to_bytes(text).decode("utf-8"), IN_TRAINING)), trainer)
     return str(library.to_str())
 
 

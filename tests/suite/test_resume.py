@@ -174,6 +174,15 @@ def test_a_run_begun_under_another_protocol_cannot_be_resumed_into_this_one(monk
     assert "its protocol was fashion-mnist/1, now it is fashion-mnist/99" in ended.err
 
 
+def test_a_checkpoint_from_before_protocols_were_kept_goes_on(monkeypatch, suite, runs):
+    stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax").record
+    path = runs / stopped.id / checkpoint.NAME
+    state = torch.load(path, weights_only=True)
+    del state["origin"]["protocol"]
+    torch.save(state, path)
+    assert suite("run", "--resume", stopped.id).code == 0
+
+
 def test_checkpoints_come_by_the_clock_too_where_validations_are_far_apart(monkeypatch):
     saved = []
     save = checkpoint.save

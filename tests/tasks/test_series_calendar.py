@@ -29,6 +29,10 @@ def months(count, first=1700):
     return [str(datetime.date(first + place // 12, place % 12 + 1, 1)) for place in range(count)]
 
 
+def ends_of_months(count):
+    return [f"{time:%Y-%m-%d}" for time in pd.date_range("2019-01-31", periods=count, freq="ME")]
+
+
 def weekdays(count):
     days = (datetime.date(2020, 1, 1) + datetime.timedelta(place) for place in range(2 * count))
     return [str(day) for day in days if day.weekday() < 5][:count]
@@ -74,6 +78,12 @@ def changed(times, row, time=None):
         (changed(months(100), 50, "1704-02-01"), r"line 52: the time '1704-02-01' breaks"),
         (changed(weekdays(100), 60), r"line 62: the time '2020-03-26' breaks the calendar's steps \(B\); 2020-03-25 is due"),
         (changed(months(100), 2), r"line 4: the time '1700-04-01' breaks the spacing of the first two rows; needed are even steps, or"),
+        (changed(months(100), 10), r"line 12: the time '1700-12-01' breaks .* \(MS\); 1700-11-01 is due"),
+        (changed(weekdays(100), 10), r"line 12: the time '2020-01-16' breaks .* \(B\); 2020-01-15 is due"),
+        (changed(ends_of_months(60), 13, "2020-02-28"), r"line 15: the time '2020-02-28' breaks .* \(ME\); 2020-02-29 is due"),
+        ([f"{day} 00:00+01:00" for day in weekdays(60)], r"even steps, or .*, without gaps; times with a zone .*: leave it out$"),
+        (months(60)[::-1], r"line 3: the time '1704-11-01' goes back; sort the rows by time, the oldest first"),
+        (weekdays(60)[::-1], r"line 3: .* goes back; sort the rows by time"),
         (["2020-01-01", "2020-01-15", "2020-02-01", "2020-02-15"], r"line 4: .*; needed are even steps, or the calendar's: business days"),
     ],
 )

@@ -82,6 +82,12 @@ def test_an_unreadable_time_after_good_ones_gets_the_advice_on_days_only_where_d
         read(tmp_path, "date,a\n12/01/2020,1\n13/01/2020,2\n")
 
 
+@pytest.mark.parametrize(("cell", "told"), [("", "an empty cell"), ("NaT", "'NaT'"), ("nan", "'nan'")])
+def test_a_missing_time_is_not_taken_for_a_year_out_of_range(tmp_path, cell, told):
+    with pytest.raises(DataError, match=rf"line 3: {told} is not a time like those before it; the file is cut off or garbled$"):
+        read(tmp_path, GOOD.replace("2020-01-01 01:00:00", cell))
+
+
 @pytest.mark.parametrize("year", ["1500", "1677", "2263", "2500"])
 @pytest.mark.parametrize("line", [2, 3])
 def test_years_that_cannot_be_read_are_named_in_one_line(tmp_path, year, line):

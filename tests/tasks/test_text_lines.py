@@ -99,7 +99,7 @@ def test_line_ends_of_one_or_two_bytes_give_the_same_cuts(tmp_path, monkeypatch)
 )
 def test_the_begins_of_lines_are_found_to_the_byte(tmp_path, monkeypatch, text, splits):
     for whole in (2**20,) if "\r" in text else (2**20, 0):  # into a larger text it looks by places of its file
-        monkeypatch.setattr(text_lines, "HASHED_WHOLE", whole)
+        monkeypatch.setattr(text_lines, "SEARCHED_WHOLE", whole)
         path = write_text(tmp_path / f"{whole}.txt", text)
         assert find_text(path, "text").key["inside lines"] == {path.name: splits}
 
@@ -134,7 +134,7 @@ def test_reading_goes_on_behind_any_block_of_a_text_that_is_cut_inside_a_line(tm
 
 
 def test_a_large_text_of_short_lines_is_not_read_to_its_end_for_its_key(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_lines, "HASHED_WHOLE", 1000)
+    monkeypatch.setattr(text_lines, "SEARCHED_WHOLE", 1000)
     read, size_read = [], text_lines.size_read
     monkeypatch.setattr(text_lines, "size_read", lambda file: (read.append(file.name), size_read(file))[1])
     for name, text in (("lines", "\n".join(pages(900, 40))), ("one", WORDS[:40_000]), ("late", f"{WORDS[:38_800]}\n{WORDS[:1200]}")):

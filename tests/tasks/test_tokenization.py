@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import cache
+from tasks import cache, tokenization
 from tasks.base import DataError
 from tasks.documents import Block, Corpus, Piece
-from tasks.tokenization import BpeTokenizer, ByteTokenizer, byte_letters, train_bpe
+from tasks.tokenization import BpeTokenizer, ByteTokenizer, byte_letters, parts_of, train_bpe
 from tasks.tokenizer_choice import TokenizerOptions, is_ready, open_tokenizer
 from tests.tasks.corpus_files import addresses
 
@@ -71,6 +71,38 @@ def test_many_texts_at_once_are_each_as_by_itself(tokenizer):
     some = [addresses()[i][:300] for i in range(5)] + [""]
     for ids, text in zip(tokenizer.encode(some), some, strict=True):
         assert ids.tolist() == tokenizer.encode([text])[0].tolist()
+
+
+RUNS = addresses()[0][:3000] + "one        two \n\n       three " * 100
+
+
+@pytest.fixture(scope="module")
+def of_runs() -> BpeTokenizer:
+    """It has tokens of several blanks."""
+    return BpeTokenizer(train_bpe([RUNS], 400), 400)
+
+
+@pytest.mark.parametrize("size", [50, 61, 73])
+def test_a_long_text_is_encoded_in_parts_to_the_tokens_of_the_whole(monkeypatch, of_runs, size):
+    short, whole = of_runs.encode(["of the Senate", RUNS])
+    assert any(of_runs.token_bytes[i].startswith(b"   ") for i in whole)
+    monkeypatch.setattr(tokenization, "AT_ONCE", size)
+    parts = list(parts_of(RUNS, size))
+    assert len(parts) > 30
+    assert max(map(len, parts)) < size + 150
+    assert "".join(parts) == RUNS
+    assert [ids.tolist() for ids in of_runs.encode(["of the Senate", RUNS, ""])] == [short.tolist(), whole.tolist(), []]
+
+
+def test_a_long_text_trains_the_tokenizer_that_it_would_as_a_whole(monkeypatch, of_runs):
+    for size in (50, 10**9):
+        monkeypatch.setattr(tokenization, "IN_TRAINING", size)
+        assert train_bpe([RUNS], 400) == of_runs.definition
+
+
+def test_a_long_text_without_blanks_is_one_part():
+    assert list(parts_of("é" * 500, 60)) == ["é" * 500]
+    assert list(parts_of("", 60)) == [""]
 
 
 def test_the_end_stands_for_no_bytes_and_is_the_files_own_where_it_has_one(trained, with_special):
