@@ -52,7 +52,8 @@ class OwnText(CorpusTask):
 
     @property
     def _text(self) -> TextFiles:
-        return self._corpus  # type: ignore[return-value]
+        assert isinstance(self._corpus, TextFiles)
+        return self._corpus
 
     @property
     def _source(self) -> tuple[str, tuple[str, ...]]:

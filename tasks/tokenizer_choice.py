@@ -51,9 +51,9 @@ class TokenizerOptions(TaskOptions):
         else:
             decided, digest_found = _decided(name, vocab, digest)
             if digest not in ("", digest_found):
-                raise ValueError(f"the tokenizer {name!r} is not the one it was (its sha256 was {digest[:12]}…); name the right file")
+                raise ValueError(_another_file(name, digest))
             if vocab not in ("0", decided):
-                raise ValueError(f"the tokenizer {name!r} has a vocabulary of {decided}, {vocab} was given; --set vocab=0 takes it")
+                raise ValueError(_another_vocab(name, decided, vocab))
         return {**given, "tokenizer": name, "vocab": decided, "tokenizer_sha256": digest_found}
 
     def portable(self) -> dict[str, Any]:
@@ -72,6 +72,14 @@ def _decided(name: str, vocab: str, digest: str) -> tuple[str, str]:
         raise ValueError(f"tokenizer: bytes, bpe, gpt2 or the path of a tokenizer.json is allowed, {name!r} was given")
     definition = read_definition(path)
     return str(BpeTokenizer(definition, name=name).vocab), sha256(definition.encode()).hexdigest()
+
+
+def _another_file(name: str, digest: str) -> str:
+    return f"the tokenizer {name!r} is not the one it was (its sha256 was {digest[:12]}…); name the right file"
+
+
+def _another_vocab(name: str, own: int | str, given: int | str) -> str:
+    return f"the tokenizer {name!r} has a vocabulary of {own}, {given} was given; --set vocab=0 takes it"
 
 
 def is_ready(options: TokenizerOptions, corpus: Corpus) -> bool:
@@ -105,10 +113,10 @@ def _open_file(options: TokenizerOptions) -> Tokenizer:
     name, digest = options.tokenizer, options.tokenizer_sha256
     definition = read_definition(Path(name))
     if sha256(definition.encode()).hexdigest() != digest:
-        raise DataError(f"the tokenizer {name!r} is not the one it was (its sha256 was {digest[:12]}…); name the right file")
+        raise DataError(_another_file(name, digest))
     made = BpeTokenizer(definition, name=name)
     if made.vocab != options.vocab:
-        raise DataError(f"the tokenizer {name!r} has a vocabulary of {made.vocab}, {options.vocab} was given; --set vocab=0 takes it")
+        raise DataError(_another_vocab(name, made.vocab, options.vocab))
     return made
 
 
