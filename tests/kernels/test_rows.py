@@ -10,7 +10,7 @@ from torch import Tensor
 
 from backbones.mixers.rope import rotate
 from kernels.rows import rms_norm, swiglu
-from tests.tolerances import FP32, FP64
+from tests.tolerances import FP32, FP64, fp32_sum
 
 SHAPES = [(1, 1), (3, 5), (2, 33, 96), (130, 7)]
 EPS = 1e-6
@@ -61,7 +61,8 @@ def test_the_swiglu_is_its_formula_at_any_size(rows: tuple[int, ...], dim: int, 
     assert float((got - wanted).detach().abs().max()) <= share * float(wanted.detach().abs().max())
     upstream = normal(*rows, dim, seed=4)
     pairs = zip(torch.autograd.grad(got, inputs, upstream.to(dtype)), torch.autograd.grad(wanted, wide, upstream), strict=True)
-    assert all(float((mine - theirs).abs().max()) <= share * float(theirs.abs().max()) for mine, theirs in pairs)
+    allowed = share if dtype == torch.float64 else fp32_sum(2 * width)  # the gradient of x sums over both halves of the inner width
+    assert all(float((mine - theirs).abs().max()) <= allowed * float(theirs.abs().max()) for mine, theirs in pairs)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

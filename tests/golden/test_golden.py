@@ -1,0 +1,52 @@
+"""Identity hashes, groups and loss traces stay what they were: see `capture.py`."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from tests.golden import capture
+
+GOLDEN = json.loads(capture.FILE.read_text("utf-8"))
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """Runs a command in this process and returns its JSON document."""
+    import torch
+
+    from suite import cli
+
+    monkeypatch.setenv("SUITE_HOME", str(tmp_path))
+    monkeypatch.setenv("SUITE_TRACKING", "off")
+    monkeypatch.chdir(capture.FILE.parents[2])
+    torch.set_num_threads(1)
+
+    def run(*arguments: str):
+        monkeypatch.setattr(sys, "argv", ["suite", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert end.value.code == 0, err
+        return json.loads(out)
+
+    return run
+
+
+@pytest.mark.parametrize("name", capture.CONFIGS)
+def test_identity_and_group_are_unchanged(call, name):
+    shown = call("show", *capture.CONFIGS[name], "--json")
+    assert {"identity": shown["identity"], "group": shown["group"]} == GOLDEN["identities"][name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "mixer"), capture.RUNS)
+def test_training_gives_the_same_losses(call, task, mixer):
+    got = capture.trace(call(*capture.run_arguments(task, mixer)))
+    wanted = GOLDEN["traces"][f"{task} {mixer}"]
+    if capture.machine() == GOLDEN["machine"]:
+        assert got == wanted
+    else:
+        assert [float.fromhex(x) for x in got] == pytest.approx([float.fromhex(x) for x in wanted], rel=2e-3, abs=2e-3)
