@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from suite.errors import UserError, first_line
-from tasks.cache import write_atomically
+from tasks.storage.cache import write_atomically
 
 FORMAT = 1
 NAME = "checkpoint.pt"

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from suite.evaluate import autocast, eval_mode
-from tasks.forecast_heads import LEVELS, is_points, quantiles_of
-from tasks.forecasting import ForecastTask
+from tasks.series.forecasting import ForecastTask
+from tasks.series.heads import LEVELS, is_points, quantiles_of
 
 PICTURE = "forecasts.png"
 WINDOWS, CHANNELS = 3, 3  # at most, spread evenly over the test part and over the series

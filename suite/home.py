@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from suite import record
 from suite.config import RunConfig
 from suite.errors import UserError
-from tasks.cache import write_atomically
+from tasks.storage.cache import write_atomically
 
 CONFIG = "config.json"
 LOCK = "running.lock"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from suite.config import canonical_json, digest
-from tasks.cache import write_atomically
+from tasks.storage.cache import write_atomically
 
 SCHEMA = "mixer-suite/run/1"
 NAME = "record.json"

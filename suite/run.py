@@ -31,7 +31,7 @@ from suite.signals import Interrupted, StopSignal
 from suite.tracker import Tracker
 from suite.train import Diverged, FitResult, Trainer, loader_workers
 from tasks.base import DataError, Task, TextTask
-from tasks.forecasting import ForecastTask
+from tasks.series.forecasting import ForecastTask
 
 TRACEBACK = "traceback.txt"
 UNITS = {"language": "sequences", "vision": "images", "forecasting": "windows", "recall": "sequences"}

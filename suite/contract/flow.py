@@ -129,7 +129,7 @@ def _rounding(probe: Probe, mixer: Mixer, case: Case, y_BTD: Tensor) -> float:
     return peak(y_BTD.double() - exact_BTD) / max(peak(exact_BTD), 1e-30)
 
 
-@check("step", "step(), one token at a time, gives what forward gives (fp64 to 1e-9; fp32 to 2e-5 of max|y| and ten times its own rounding)")
+@check("step", "step(), one token at a time, gives what forward gives (fp64 to 1e-9; fp32 to 2e-5 of max|y| and 10 times its rounding)")
 def decodes(probe: Probe) -> None:
     if not probe.causal:
         probe.not_applicable("not causal")

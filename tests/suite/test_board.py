@@ -10,7 +10,7 @@ from rich.console import Console
 
 from suite import board, board_view, record
 from suite.board import boards
-from tasks.tokenization import train_bpe
+from tasks.text.tokenizers import train_bpe
 from tests.suite.tiny import made_record
 
 

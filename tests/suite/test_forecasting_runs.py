@@ -15,8 +15,8 @@ from suite.evaluate import IncompleteEvaluation, evaluate
 from suite.report.runs import report_run
 from suite.resolve import resolve
 from suite.run import start
-from tasks.forecast_options import SearchedOptions
-from tasks.published_series import Etth1, Exchange
+from tasks.series.options import SearchedOptions
+from tasks.series.published import Etth1, Exchange
 from tests.suite.tiny import made_record, tiny_config
 from tests.tasks.series_files import write_ett, write_exchange, write_gluonts
 from tests.tolerances import FP32

@@ -18,7 +18,7 @@ from suite.resolve import from_canonical, resolve
 from suite.run import start
 from suite.scoring import Scorer, windows
 from tasks.base import DataError
-from tasks.tokenization import train_bpe
+from tasks.text.tokenizers import train_bpe
 from tests.suite.tiny import SHAPE
 from tests.tasks.corpus_files import addresses, write_text
 

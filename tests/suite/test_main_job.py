@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from suite import record
-from tasks.imagenet import class_list
+from tasks.images.imagenet import class_list
 from tests.suite.tracking_help import points, rows, statuses
 from tests.tasks.conftest import save_image
 

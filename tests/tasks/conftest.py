@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import tasks
-from tasks.imagenet import class_list
+from tasks.images.imagenet import class_list
 from tests.tasks.corpus_files import addresses, write_text, write_wikitext
 from tests.tasks.hub_server import HubServer
 from tests.tasks.image_files import write_cifar10, write_folder

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from tasks import embedded
 from tasks.base import Split
-from tasks.wikitext import NAMES, WikiText, WikiText2, WikiText103
+from tasks.text.wikitext import NAMES, WikiText, WikiText2, WikiText103
 
 
 @cache

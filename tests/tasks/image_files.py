@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from tasks import embedded
-from tasks.cifar import CIFAR10
-from tasks.imagenet import class_list
+from tasks.images.cifar import CIFAR10
+from tasks.images.imagenet import class_list
 
 #: mode and format of every n-th picture of a class
 KINDS = (("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG"), ("P", "PNG"))

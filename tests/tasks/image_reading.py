@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tasks.base import DataError
-from tasks.file_images import SizedImageOptions
+from tasks.images.file_task import SizedImageOptions
 
 SMALL = SizedImageOptions(image_size=32, patch=8)
 

@@ -13,8 +13,8 @@ import torch
 
 import tasks
 from tasks.base import Batch, DataError
-from tasks.language import IGNORED
 from tasks.randomness import permuted
+from tasks.text.sotu import IGNORED
 from tests.tasks.corpus_files import addresses, write_text
 
 LENGTH = 48

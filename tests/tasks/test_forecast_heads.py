@@ -10,9 +10,9 @@ import torch
 from scipy import stats
 
 from tasks.base import Batch
-from tasks.forecast_heads import LEVELS, loss_of, point_of, quantiles_of, student_quantiles
-from tasks.forecast_options import ForecastOptions
-from tasks.forecasting import HouseholdPower
+from tasks.series.forecasting import HouseholdPower
+from tasks.series.heads import LEVELS, loss_of, point_of, quantiles_of, student_quantiles
+from tasks.series.options import ForecastOptions
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import torch
 from pydantic import ValidationError
 
 from tasks.base import Batch
-from tasks.forecast_options import ForecastOptions
-from tasks.forecasting import ForecastTask, HouseholdPower, chronological
+from tasks.series.forecasting import ForecastTask, HouseholdPower, chronological
+from tasks.series.options import ForecastOptions
 
 
 class Counting(HouseholdPower):
@@ -139,7 +139,7 @@ def test_the_fields_horizons_and_both_tracks_have_windows_in_every_split(horizon
 
 
 def test_gluonts_cuts_the_same_windows():
-    from tasks.gluonts_view import as_gluonts
+    from tasks.series.gluonts_view import as_gluonts
 
     task = HouseholdPower(ForecastOptions(horizon=720, valid_limit=0))
     for split in ("valid", "test"):
@@ -183,7 +183,7 @@ def test_mse_and_mae_equal_gluonts_evaluate_forecasts():
     from gluonts.model import evaluate_forecasts
     from gluonts.model.forecast import SampleForecast
 
-    from tasks.gluonts_view import as_gluonts
+    from tasks.series.gluonts_view import as_gluonts
 
     task = HouseholdPower(ForecastOptions(horizon=336, valid_limit=0))
     batch, outputs = never_right(task)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from tasks import gluonts_repository
 from tasks.base import DataError
-from tasks.forecast_heads import LEVELS, quantiles_of
-from tasks.forecast_options import RepositoryOptions
-from tasks.gluonts_series import GluontsSeries
+from tasks.series import gluonts_repository
+from tasks.series.gluonts import GluontsSeries
+from tasks.series.heads import LEVELS, quantiles_of
+from tasks.series.options import RepositoryOptions
 from tests.tasks.series_files import write_gluonts
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using `json`-module for json-handling:UserWarning")

@@ -13,7 +13,7 @@ from tests.tasks.series_files import write_exchange
 REPO = "thuml/Time-Series-Library"
 FETCH = """
 import sys
-from tasks.published_series import Exchange
+from tasks.series.published import Exchange
 from tasks.base import DataError
 try:
     task = Exchange()

@@ -10,7 +10,7 @@ import huggingface_hub.constants
 import pytest
 
 import tasks
-from tasks import fineweb
+from tasks.text import fineweb
 from tests.tasks.corpus_files import pages, write_fineweb, write_wikitext
 from tests.tasks.hub_server import COMMIT, files_below
 

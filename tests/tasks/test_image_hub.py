@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 import tasks
-from tasks import image_hub
 from tasks.base import DataError
+from tasks.images import hub_parquet
 from tests.tasks.hub_server import HubServer, _Answer, files_below
 
 LOAD = """
@@ -62,8 +62,8 @@ def room(tmp_path, monkeypatch):
         asked.append(file)
         raise DataError("it was asked for")
 
-    monkeypatch.setattr("tasks.hub.fetch", fetch)
-    monkeypatch.setattr("tasks.hub.ask", lambda repo, file: None)
+    monkeypatch.setattr("tasks.storage.hub.fetch", fetch)
+    monkeypatch.setattr("tasks.storage.hub.ask", lambda repo, file: None)
 
     def set_free(theirs: float, ours: float | None = None) -> list[str]:
         """`ours`: None where one disk has both."""
@@ -74,7 +74,7 @@ def room(tmp_path, monkeypatch):
 
         monkeypatch.setattr(shutil, "disk_usage", usage)
         if ours is not None:
-            monkeypatch.setattr(image_hub, "_disk", lambda folder: int("theirs" in folder.parts))
+            monkeypatch.setattr(hub_parquet, "_disk", lambda folder: int("theirs" in folder.parts))
         return asked
 
     return set_free

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import tasks
-from tasks.cifar import CIFAR10, Cifar10, Cifar100, cifar100_classes
-from tasks.file_images import SizedImageOptions
-from tasks.image_loading import TrainingKeys
-from tasks.imagenet import ImageNet1k, ImageNet100, class_list, ids_of, synsets
-from tasks.own_images import OwnImages
+from tasks.images.cifar import CIFAR10, Cifar10, Cifar100, cifar100_classes
+from tasks.images.file_task import SizedImageOptions
+from tasks.images.imagenet import ImageNet1k, ImageNet100, class_list, ids_of, synsets
+from tasks.images.loading import TrainingKeys
+from tasks.images.own_images import OwnImages
 from tests.tasks.image_files import files_of, write_folder, write_parquet
 from tests.tasks.image_reading import SMALL, error_of, labelled_pixels
 
@@ -233,7 +233,7 @@ def test_without_a_folder_and_a_network_the_error_says_what_to_do(name):
 
 
 def test_what_is_in_the_hubs_cache_needs_neither_folder_nor_network(monkeypatch, cifar_folder):
-    monkeypatch.setattr("tasks.hub.cached", lambda repo, file: cifar_folder / file if repo == "uoft-cs/cifar10" else None)
+    monkeypatch.setattr("tasks.storage.hub.cached", lambda repo, file: cifar_folder / file if repo == "uoft-cs/cifar10" else None)
     task = Cifar10()
     assert task.info().splits == {"train": 110, "valid": 10, "test": 40}
     assert labelled_pixels(task) == labelled_pixels(Cifar10(None, cifar_folder))

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from tasks import image_access, imagefolder
 from tasks.base import DataError
-from tasks.file_images import SizedImageOptions
-from tasks.image_access import SETTING, FileReader, open_images
-from tasks.image_store import Store
-from tasks.imagefolder import FolderSet
-from tasks.own_images import OwnImages
+from tasks.images import class_folders, readers
+from tasks.images.class_folders import FolderSet
+from tasks.images.file_task import SizedImageOptions
+from tasks.images.own_images import OwnImages
+from tasks.images.readers import SETTING, FileReader, open_images
+from tasks.images.store import Store
 from tests.tasks.image_files import files_of, write_folder, write_parquet
 
 NAMES = ("boots", "coats", "shirts")
@@ -33,7 +33,7 @@ def own_cache(tmp_path, monkeypatch):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """60 images, in chunks of 25."""
-    monkeypatch.setattr(imagefolder, "CHUNK", 25)
+    monkeypatch.setattr(class_folders, "CHUNK", 25)
     return write_folder(tmp_path / "set", NAMES, all=20)
 
 
@@ -130,16 +130,16 @@ def test_a_file_written_anew_is_decoded_anew(folder, own_cache):
 
 def test_what_does_not_fit_is_not_kept_and_the_note_says_what_preparing_would_take(folder, own_cache, monkeypatch):
     images = FolderSet(folder, None)
-    monkeypatch.setattr(image_access, "FOR_A_RUN", 1000.0)
-    monkeypatch.setattr(image_access, "WORTH_A_WORD", 1000.0)
+    monkeypatch.setattr(readers, "FOR_A_RUN", 1000.0)
+    monkeypatch.setattr(readers, "WORTH_A_WORD", 1000.0)
     assert isinstance(open_images(images, 0, limit=1000.0), FileReader)
-    assert "suite data prepare keeps them, a run does not" in image_access.note(images, 0)
-    monkeypatch.setattr(image_access, "FOR_A_RUN", 1e9)
-    assert "MB of decoded pixels go to" in image_access.note(images, 0)
+    assert "suite data prepare keeps them, a run does not" in readers.note(images, 0)
+    monkeypatch.setattr(readers, "FOR_A_RUN", 1e9)
+    assert "MB of decoded pixels go to" in readers.note(images, 0)
     open_images(images, 0)
-    assert image_access.note(images, 0) == ""
+    assert readers.note(images, 0) == ""
     true_size = sum(path.stat().st_size for path in own_cache.rglob("*.bin"))
-    assert image_access.bytes_of_pixels(images, 0) == pytest.approx(true_size, rel=0.01)
+    assert readers.bytes_of_pixels(images, 0) == pytest.approx(true_size, rel=0.01)
 
 
 def test_the_note_names_the_folder_that_the_image_files_of_parquet_files_go_to(folder, own_cache, monkeypatch):
@@ -163,7 +163,7 @@ def test_a_full_disk_is_told_before_parquet_files_are_copied(folder, own_cache, 
 
 def test_a_cache_that_cannot_be_written_is_one_line_that_names_it(folder, own_cache):
     images = FolderSet(folder, None)
-    store = image_access._pixels(images, 0)
+    store = readers._pixels(images, 0)
     (store.folder / "lock").mkdir()  # rights alone would not stop a test that runs as root
     with pytest.raises(DataError) as caught:
         open_images(images, 0)

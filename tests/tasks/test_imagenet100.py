@@ -12,12 +12,12 @@ from PIL import Image
 from pydantic import ValidationError
 
 from tasks.base import DataError
-from tasks.file_images import SizedImageOptions
-from tasks.image_access import SETTING
-from tasks.image_loading import TrainingKeys, load_batches
-from tasks.image_transforms import training_transform
-from tasks.imagenet import ImageNet100, class_list
-from tasks.images import ImageFile, hold_out, read_rgb
+from tasks.images.file_task import SizedImageOptions
+from tasks.images.image_set import ImageFile, hold_out, read_rgb
+from tasks.images.imagenet import ImageNet100, class_list
+from tasks.images.loading import TrainingKeys, load_batches
+from tasks.images.readers import SETTING
+from tasks.images.transforms import training_transform
 
 SMALL = SizedImageOptions(image_size=32, patch=8)
 FIRST = class_list()[0]

@@ -10,7 +10,7 @@ import torch
 
 import tasks
 from tasks.base import Batch
-from tasks.language import BOUNDARY, IGNORED, Sotu, SotuOptions
+from tasks.text.sotu import BOUNDARY, IGNORED, Sotu, SotuOptions
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 
 import tasks
-from tasks.recall import IGNORED
+from tasks.recall.base import IGNORED
 from tests.tasks.recall_sequences import MAD, made, sequences
 
 # --- In-context, noisy and fuzzy recall ----------------------------------------------------------------------------------------------

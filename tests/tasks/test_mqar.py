@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from tasks.mqar import Mqar, MqarOptions
-from tasks.recall import IGNORED
+from tasks.recall.base import IGNORED
+from tasks.recall.mqar import Mqar, MqarOptions
 from tests.tasks.recall_sequences import made, sequences
 
 

@@ -10,8 +10,8 @@ from hashlib import sha256
 
 import pytest
 
-from tasks.imagefolder import FolderSet
-from tasks.own_images import OwnImages
+from tasks.images.class_folders import FolderSet
+from tasks.images.own_images import OwnImages
 from tests.tasks.image_files import files_of, write_folder, write_parquet
 from tests.tasks.image_reading import SMALL, error_of, labelled_pixels
 

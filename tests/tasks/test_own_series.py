@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.base import DataError
-from tasks.own_series import OwnSeries, OwnSeriesOptions
+from tasks.series.own_series import OwnSeries, OwnSeriesOptions
 from tests.tasks.series_files import power, write_csv
 
 OPTIONS = OwnSeriesOptions(horizon=24, track="fixed-96")

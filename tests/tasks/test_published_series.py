@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 import tasks
 from tasks.base import DataError
-from tasks.forecast_options import SEARCHED, SearchedOptions
-from tasks.published_series import Etth1, Ettm1, Exchange, PublishedSeries, Solar, Weather
-from tasks.series_csv import SeriesTable
+from tasks.series.csv_table import SeriesTable
+from tasks.series.options import SEARCHED, SearchedOptions
+from tasks.series.published import Etth1, Ettm1, Exchange, PublishedSeries, Solar, Weather
 from tests.tasks.series_files import ETT_COLUMNS, power, write_csv, write_ett, write_exchange, write_solar
 
 PUBLISHED = ("etth1", "etth2", "ettm1", "ettm2", "weather", "electricity", "traffic", "exchange", "solar")
@@ -216,7 +216,7 @@ def test_minutes_are_four_times_the_hours():
 
 
 def test_gluonts_cuts_the_same_windows_of_a_published_set(tmp_path):
-    from tasks.gluonts_view import as_gluonts
+    from tasks.series.gluonts_view import as_gluonts
 
     write_exchange(tmp_path)
     task = Exchange(SearchedOptions(horizon=96, track="fixed-96"), tmp_path)

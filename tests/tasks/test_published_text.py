@@ -7,8 +7,8 @@ import pytest
 
 import tasks
 from tasks.base import DataError
-from tasks.fineweb import WebPages
-from tasks.wikitext import WikiFiles, WikiText103
+from tasks.text.fineweb import WebPages
+from tasks.text.wikitext import WikiFiles, WikiText103
 from tests.tasks.corpus_files import pages, wiki_rows, write_fineweb, write_rows, write_wikitext
 from tests.tasks.corpus_reading import check_resumes, documents
 

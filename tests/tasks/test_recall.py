@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tasks.base import Batch
-from tasks.draws import distinct, weighted_order
-from tasks.recall import CHUNK, IGNORED
+from tasks.recall.base import CHUNK, IGNORED
+from tasks.recall.sampling import distinct, weighted_order
 from tests.tasks.recall_sequences import MAD, made, sequences
 
 NAMES = ("mqar", *MAD)

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from tasks.base import DataError
-from tasks.gluonts_repository import period_of
-from tasks.gluonts_view import as_gluonts
-from tasks.own_series import OwnSeries, OwnSeriesOptions
-from tasks.series_csv import read_series_csv
+from tasks.series.csv_table import read_series_csv
+from tasks.series.gluonts_repository import period_of
+from tasks.series.gluonts_view import as_gluonts
+from tasks.series.own_series import OwnSeries, OwnSeriesOptions
 from tests.tasks.series_files import power, write_csv
 
 OPTIONS = OwnSeriesOptions(horizon=24, track="fixed-96")

@@ -7,7 +7,7 @@ import gzip
 import pytest
 
 from tasks.base import DataError
-from tasks.series_csv import read_series_csv
+from tasks.series.csv_table import read_series_csv
 
 GOOD = "date,a,b\n2020-01-01 00:00:00,1,2\n2020-01-01 01:00:00,3,4.5\n2020-01-01 02:00:00,5,-6e1\n"
 

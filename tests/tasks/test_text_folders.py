@@ -8,9 +8,9 @@ import json
 import pytest
 
 import tasks
-from tasks import text_files, text_lines
 from tasks.base import DataError
-from tasks.text_files import find_text
+from tasks.text import files, held_out_lines
+from tasks.text.files import find_text
 from tests.tasks.corpus_files import addresses, pages, write_lines, write_rows, write_text
 from tests.tasks.corpus_reading import check_resumes, documents
 
@@ -76,7 +76,7 @@ def test_a_field_that_ends_in_the_middle_of_a_file_is_told(tmp_path):
 
 
 def test_whole_files_make_blocks_that_end_by_size_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_files, "BLOCK", 1000)
+    monkeypatch.setattr(files, "BLOCK", 1000)
     for i in range(120):
         write_text(tmp_path / f"{i:03}.txt", "a word " * 40)
     blocks = list(find_text(tmp_path, "text").blocks())
@@ -89,7 +89,7 @@ def test_line_ends_of_two_bytes_change_no_split(tmp_path, monkeypatch):
     unix, dos = tmp_path / "unix.txt", tmp_path / "dos.txt"
     unix.write_bytes(text.encode())
     dos.write_bytes(text.replace("\n", "\r\n").encode())
-    monkeypatch.setattr(text_lines, "CHUNK", 7)  # pairs that a chunk's end parts count too
+    monkeypatch.setattr(held_out_lines, "CHUNK", 7)  # pairs that a chunk's end parts count too
     made = documents(find_text(unix, "text")), documents(find_text(dos, "text"))
     assert [len("".join(made[1][split])) for split in made[1]] == [len("".join(made[0][split])) for split in made[0]]
     assert made[0]["test"]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from tasks.base import DataError
-from tasks.text_files import find_text
+from tasks.text.files import find_text
 from tests.tasks.corpus_files import pages, write_lines, write_rows, write_text
 from tests.tasks.corpus_reading import check_resumes, documents
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import tasks
-from tasks import user_files
-from tasks.text_files import find_text
+from tasks.storage import user_files
+from tasks.text.files import find_text
 from tests.tasks.corpus_files import pages, write_fineweb, write_text, write_wikitext
 
 

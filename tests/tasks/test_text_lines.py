@@ -7,9 +7,9 @@ import random
 import pytest
 
 import tasks
-from tasks import text_lines
 from tasks.base import DataError
-from tasks.text_files import find_text
+from tasks.text import held_out_lines
+from tasks.text.files import find_text
 from tests.tasks.corpus_files import addresses, pages, write_lines, write_text
 from tests.tasks.corpus_reading import check_resumes, documents
 
@@ -81,7 +81,7 @@ def test_only_the_part_in_which_no_line_begins_is_cut_inside_one(tmp_path, at, s
 
 
 def test_line_ends_of_one_or_two_bytes_give_the_same_cuts(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_lines, "CHUNK", 7)
+    monkeypatch.setattr(held_out_lines, "CHUNK", 7)
     text = "".join(f"{n}\n" for n in range(300)) + WORDS[:4000] + "\n"
     made = [split_of(write_text(tmp_path / f"{n}.txt", text.replace("\n", end))) for n, end in enumerate(("\n", "\r\n", "\r"))]
     assert made[0] == made[1] == made[2]
@@ -99,7 +99,7 @@ def test_line_ends_of_one_or_two_bytes_give_the_same_cuts(tmp_path, monkeypatch)
 )
 def test_the_begins_of_lines_are_found_to_the_byte(tmp_path, monkeypatch, text, splits):
     for whole in (2**20,) if "\r" in text else (2**20, 0):  # into a larger text it looks by places of its file
-        monkeypatch.setattr(text_lines, "SEARCHED_WHOLE", whole)
+        monkeypatch.setattr(held_out_lines, "SEARCHED_WHOLE", whole)
         path = write_text(tmp_path / f"{whole}.txt", text)
         assert find_text(path, "text").key["inside lines"] == {path.name: splits}
 
@@ -121,7 +121,7 @@ def test_small_texts_of_few_lines_stay_whole_beside_others_that_have_lines_to_ho
 def test_a_large_text_on_one_line_is_held_out_of_too_beside_others(tmp_path):
     write_text(tmp_path / "LICENSE.txt", "\n".join(pages(200, 50)))
     write_text(tmp_path / "large.txt", text := WORDS[:1_400_000])
-    assert 0.05 * len(text) > text_lines.LONG
+    assert 0.05 * len(text) > held_out_lines.LONG
     assert [len(made) for made in documents(find_text(tmp_path, "text")).values()] == [2, 2, 2]
 
 
@@ -134,9 +134,9 @@ def test_reading_goes_on_behind_any_block_of_a_text_that_is_cut_inside_a_line(tm
 
 
 def test_a_large_text_of_short_lines_is_not_read_to_its_end_for_its_key(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_lines, "SEARCHED_WHOLE", 1000)
-    read, size_read = [], text_lines.size_read
-    monkeypatch.setattr(text_lines, "size_read", lambda file: (read.append(file.name), size_read(file))[1])
+    monkeypatch.setattr(held_out_lines, "SEARCHED_WHOLE", 1000)
+    read, size_read = [], held_out_lines.size_read
+    monkeypatch.setattr(held_out_lines, "size_read", lambda file: (read.append(file.name), size_read(file))[1])
     for name, text in (("lines", "\n".join(pages(900, 40))), ("one", WORDS[:40_000]), ("late", f"{WORDS[:38_800]}\n{WORDS[:1200]}")):
         assert ("inside lines" in find_text(write_text(tmp_path / f"{name}.txt", text), "text").key) == (name != "lines")
     assert read == ["one.txt", "late.txt"]

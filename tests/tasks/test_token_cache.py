@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks import cache, token_cache
 from tasks.base import DataError
-from tasks.documents import Block, Corpus, Piece
-from tasks.token_cache import TokenCache, TokenFile
-from tasks.tokenization import BpeTokenizer, ByteTokenizer, byte_letters, train_bpe
+from tasks.storage import cache
+from tasks.text import token_cache
+from tasks.text.documents import Block, Corpus, Piece
+from tasks.text.token_cache import TokenCache, TokenFile
+from tasks.text.tokenizers import BpeTokenizer, ByteTokenizer, byte_letters, train_bpe
 from tests.tasks.corpus_files import pages, write_lines, write_rows
 
 END = 256
@@ -179,7 +180,7 @@ def refuse(*args, **kwargs) -> None:
 
 
 def test_a_cache_that_cannot_be_written_is_one_line_at_whatever_place(tmp_path, documents, monkeypatch):
-    for place in ("filelock.FileLock.acquire", "tasks.token_cache.open", "tasks.cache.write_atomically"):
+    for place in ("filelock.FileLock.acquire", "tasks.text.token_cache.open", "tasks.storage.cache.write_atomically"):
         with monkeypatch.context() as patched:
             patched.setattr(place, refuse, raising=False)
             with pytest.raises(
@@ -210,7 +211,7 @@ def test_a_built_cache_serves_whoever_may_only_read_it(tmp_path, documents, monk
 
     built = TokenCache(tmp_path, listed(), ByteTokenizer(), 1500)
     built.open()
-    for place in ("filelock.FileLock.acquire", "tasks.cache.write_atomically"):
+    for place in ("filelock.FileLock.acquire", "tasks.storage.cache.write_atomically"):
         with monkeypatch.context() as patched:
             patched.setattr(place, refuse)
             for limit in (1500, 500):  # of 500 no fingerprint has been written
@@ -278,7 +279,7 @@ def peak():  # in MB; getrusage's would be that of the process that started this
 MEMORY = f"""{PEAK}
 from pathlib import Path
 import numpy as np
-from tasks.token_cache import TokenFile
+from tasks.text.token_cache import TokenFile
 file = TokenFile(Path(sys.argv[1]), "<u2", int(sys.argv[2]))
 rng = np.random.default_rng(0)
 before = peak()

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks import cache, tokenization
 from tasks.base import DataError
-from tasks.documents import Block, Corpus, Piece
-from tasks.tokenization import BpeTokenizer, ByteTokenizer, byte_letters, parts_of, train_bpe
-from tasks.tokenizer_choice import TokenizerOptions, is_ready, open_tokenizer
+from tasks.storage import cache
+from tasks.text import tokenizers
+from tasks.text.documents import Block, Corpus, Piece
+from tasks.text.tokenizer_options import TokenizerOptions, is_ready, open_tokenizer
+from tasks.text.tokenizers import BpeTokenizer, ByteTokenizer, byte_letters, parts_of, train_bpe
 from tests.tasks.corpus_files import addresses
 
 END = "<|endoftext|>"
@@ -86,7 +87,7 @@ def of_runs() -> BpeTokenizer:
 def test_a_long_text_is_encoded_in_parts_to_the_tokens_of_the_whole(monkeypatch, of_runs, size):
     short, whole = of_runs.encode(["of the Senate", RUNS])
     assert any(of_runs.token_bytes[i].startswith(b"   ") for i in whole)
-    monkeypatch.setattr(tokenization, "AT_ONCE", size)
+    monkeypatch.setattr(tokenizers, "AT_ONCE", size)
     parts = list(parts_of(RUNS, size))
     assert len(parts) > 30
     assert max(map(len, parts)) < size + 150
@@ -96,7 +97,7 @@ def test_a_long_text_is_encoded_in_parts_to_the_tokens_of_the_whole(monkeypatch,
 
 def test_a_long_text_trains_the_tokenizer_that_it_would_as_a_whole(monkeypatch, of_runs):
     for size in (50, 10**9):
-        monkeypatch.setattr(tokenization, "IN_TRAINING", size)
+        monkeypatch.setattr(tokenizers, "IN_TRAINING", size)
         assert train_bpe([RUNS], 400) == of_runs.definition
 
 
@@ -159,7 +160,7 @@ def test_a_tokenizer_that_cannot_be_kept_is_one_line_that_names_the_cache(monkey
     def refuse(*args: object) -> None:
         raise forbidden
 
-    for place in ("filelock.FileLock.acquire", "tasks.cache.write_atomically"):
+    for place in ("filelock.FileLock.acquire", "tasks.storage.cache.write_atomically"):
         with monkeypatch.context() as patched:
             patched.setattr(place, refuse)
             with pytest.raises(DataError, match=f"{tmp_path}/tokenizers cannot be written .Permission denied.; set SUITE_CACHE") as caught:

@@ -10,9 +10,9 @@ import torch
 from pydantic import ValidationError
 
 from tasks.base import Batch
-from tasks.classification import ImageOptions
+from tasks.images.classification import ImageOptions
+from tasks.images.fashion_mnist import SIDE, FashionMnist, FashionMnistOptions, erased
 from tasks.randomness import AUGMENT, generator
-from tasks.vision import SIDE, FashionMnist, FashionMnistOptions, erased
 
 PLAIN = {"flip": 0.0, "shift": 0, "erase": 0.0}
 

@@ -1,0 +1,1 @@
+"""Image classification: embedded, published and users' own images."""

@@ -1,0 +1,88 @@
+"""Batches of images, read, transformed and mixed by loader processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from tasks.base import Batch, DataError
+from tasks.images.readers import Reader
+from tasks.randomness import SAMPLE, kept, seed_all, shuffled_batches
+
+Key = tuple[int, int, int, int]  # index of the image, seed, step, position in the batch
+Transform = Callable[[Image.Image], Tensor]
+Mix = Callable[[Batch, int, int], Batch]  # of a batch, a seed and a step
+
+
+class TrainingKeys:
+    """Endless lists of keys over the images at `index`, from a step on."""
+
+    def __init__(self, index: NDArray[Any], batch_size: int, seed: int, start_step: int) -> None:
+        self.index, self.batch_size, self.seed, self.start_step = index, batch_size, seed, start_step
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        batches = shuffled_batches(len(self.index), self.batch_size, self.seed, self.start_step)
+        for step, chosen in enumerate(batches, self.start_step):
+            yield [(int(i), self.seed, step, position) for position, i in enumerate(self.index[chosen])]
+
+
+def evaluation_keys(index: NDArray[Any], batch_size: int) -> list[list[Key]]:
+    """Each image once, in order."""
+    keys: list[Key] = [(int(i), 0, 0, position) for position, i in enumerate(index)]
+    return [keys[at : at + batch_size] for at in range(0, len(keys), batch_size)]
+
+
+class _Samples(Dataset[Any]):
+    """Whole batches of decoded, transformed and mixed images, made in the worker."""
+
+    def __init__(self, reader: Reader, labels: NDArray[Any], transform: Transform, mix: Mix | None) -> None:
+        self.reader, self.labels, self.transform, self.mix = reader, labels, transform, mix
+
+    def __getitems__(self, keys: list[Key]) -> tuple[Tensor, Tensor] | str:
+        """The batch of these keys, or what is wrong with one of its images: an exception would arrive as a worker's traceback."""
+        try:
+            with kept():
+                pictures = [self._sample(key) for key in keys]
+        except DataError as error:
+            return str(error)
+        batch = Batch(torch.stack(pictures), torch.from_numpy(self.labels[[key[0] for key in keys]]))
+        if self.mix is not None:
+            batch = self.mix(batch, keys[0][1], keys[0][2])
+        return batch.inputs, batch.targets
+
+    def _sample(self, key: Key) -> Tensor:
+        index, *where = key
+        image = self.reader.read(index)
+        seed_all(SAMPLE, *where)
+        return self.transform(image)
+
+
+def _as_they_are(batch: Any) -> Any:
+    return batch
+
+
+def load_batches(
+    reader: Reader, labels: NDArray[Any], transform: Transform, keys: Iterable[list[Key]], workers: int, mix: Mix | None = None
+) -> Iterator[Batch]:
+    """One batch for every list of keys, in order; `mix(batch, seed, step)` may mix its images.
+
+    Each sample is seeded by its own key and each mixture by the batch's first, so the number of workers changes nothing.
+    """
+    loader = DataLoader(
+        _Samples(reader, labels, transform, mix),
+        batch_sampler=keys,
+        num_workers=workers,
+        collate_fn=_as_they_are,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else the loader draws from the global one
+    )
+    for loaded in loader:
+        if isinstance(loaded, str):
+            raise DataError(loaded)
+        yield Batch(*loaded)

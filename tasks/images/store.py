@@ -1,0 +1,132 @@
+"""A set's images kept in the cache for reading in any order: decoded once to pixels, or as the files they were.
+
+A store is a folder of chunks: `00012.bin` holds the images of a chunk one after the other, `00012.npy` their ends, heights and widths
+(`[n, 3]`; height 0: an encoded file). The second is written last and at once, so a chunk is whole where it is there: building goes on
+where it was broken off.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tasks.base import DataError
+from tasks.images.image_set import ImageSet, read_rgb, shrink
+from tasks.storage import cache
+
+Progress = Callable[[int, int], None]
+AT_ONCE = 64  # images in memory while a chunk is written
+MAPPED = 256  # chunks mapped at a time: each holds a file open
+
+
+class Store:
+    """The store of a set in a folder of its own. `decoded`: pixels, at most `side` at the shorter side (0: as they are); else files."""
+
+    def __init__(self, folder: Path, images: ImageSet, *, decoded: bool, side: int = 0) -> None:
+        self.folder, self.images, self.decoded, self.side = folder, images, decoded, side
+        self._starts = np.array([chunk.start for chunk in images.chunks])
+        self._open: dict[int, tuple[NDArray[np.int64], Any]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}  # a copy in another process maps the files anew
+
+    @property
+    def whole(self) -> bool:
+        return all(self._index(chunk).is_file() for chunk in range(len(self.images.chunks)))
+
+    def build(self, progress: Progress | None = None) -> None:
+        """Writes the chunks that are missing. Raises one DataError that counts the damaged images and names the first three."""
+        total, problems = len(self.images.listing), list[str]()
+        with cache.lock(self.folder / "lock"), ThreadPoolExecutor(os.cpu_count()) as pool:
+            for number, chunk in enumerate(self.images.chunks):
+                if not self._index(number).is_file():
+                    problems += self._write(number, pool, progress)
+                elif progress is not None:
+                    progress(chunk.stop, total)
+        if problems:
+            raise damaged(problems, total)
+
+    def read(self, index: int) -> Image.Image:
+        """An image as RGB, at most `side` at its shorter side."""
+        chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
+        table, blob = self._mapped(chunk)
+        place = index - int(self._starts[chunk])
+        start = int(table[place - 1, 0]) if place else 0
+        end, height, width = (int(value) for value in table[place])
+        if height:
+            return Image.fromarray(blob[start:end].reshape(height, width, 3))
+        return shrink(read_rgb(blob[start:end].tobytes(), self.images.where(index)), self.side)
+
+    def _index(self, chunk: int) -> Path:
+        return self.folder / f"{chunk:05}.npy"
+
+    def _mapped(self, chunk: int) -> tuple[NDArray[np.int64], Any]:
+        if chunk not in self._open:
+            if len(self._open) == MAPPED:
+                self._open.clear()
+            try:
+                table = np.load(self._index(chunk))
+                blob = np.memmap(self._index(chunk).with_suffix(".bin"), dtype=np.uint8, mode="r")
+                if len(blob) != table[-1, 0]:
+                    raise ValueError("it was cut off")
+            except (OSError, ValueError) as error:
+                raise DataError(f"the cache {self.folder} is damaged ({error}); delete that folder, it is made anew") from error
+            self._open[chunk] = table, blob
+        return self._open[chunk]
+
+    def _write(self, chunk: int, pool: ThreadPoolExecutor, progress: Progress | None) -> list[str]:
+        """Writes a chunk, or says what is wrong with its images."""
+        rows: list[tuple[int, int, int]] = []
+        problems: list[str] = []
+        index, end = self._index(chunk), 0
+        try:
+            with index.with_suffix(".bin").open("wb") as stream:
+                for done, made in enumerate(self._packed(chunk, pool), self.images.chunks[chunk].start + 1):
+                    if isinstance(made, str):
+                        problems.append(made)
+                    else:
+                        blob, height, width = made
+                        stream.write(blob)
+                        end += len(blob)
+                        rows.append((end, height, width))
+                    if progress is not None:
+                        progress(done, len(self.images.listing))
+                stream.flush()
+                os.fsync(stream.fileno())
+            if not problems:
+                table = BytesIO()
+                np.save(table, np.array(rows, dtype=np.int64).reshape(-1, 3))
+                cache.write_atomically(index, lambda path: path.write_bytes(table.getvalue()))
+        except OSError as error:
+            reason = error.strerror or error
+            raise DataError(f"the cache {self.folder} cannot be written ({reason}); make room, or set SUITE_CACHE") from error
+        return problems
+
+    def _packed(self, chunk: int, pool: ThreadPoolExecutor) -> Iterator[tuple[bytes, int, int] | str]:
+        """(bytes, height, width) of each image of a chunk, or what is wrong with it."""
+        files = zip(self.images.chunks[chunk], self.images.encoded(chunk), strict=True)
+        while group := list(islice(files, AT_ONCE)):
+            yield from pool.map(self._pack, group) if self.decoded else ((file, 0, 0) for _, file in group)
+
+    def _pack(self, numbered: tuple[int, bytes]) -> tuple[bytes, int, int] | str:
+        index, file = numbered
+        try:
+            image = shrink(read_rgb(file, self.images.where(index)), self.side)
+        except DataError as error:
+            return str(error)
+        return image.tobytes(), image.height, image.width
+
+
+def damaged(problems: list[str], total: int) -> DataError:
+    """One line for all the damaged images of a set."""
+    more = f" | and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return DataError(f"{len(problems)} of {total} images are damaged: {' | '.join(problems[:3])}{more}")

@@ -1,0 +1,1 @@
+"""Synthetic recall tasks: MQAR and MAD."""

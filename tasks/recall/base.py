@@ -1,0 +1,151 @@
+"""What the recall tasks share: sequences drawn by a rule, a loss on the scored tokens, accuracy over all of them and by class."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from tasks.base import Batch, DataError, DataInfo, Metric, Split, Task, TaskOptions, TextInput
+from tasks.randomness import EXAMPLES, generator, shuffled_batches
+from tasks.recall.sampling import Ints
+
+IGNORED = -100  # target of a token that is not scored
+CHUNK = 512  # sequences a generator draws, so that the first ones of a split do not depend on how many it has
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+
+
+class RecallOptions(TaskOptions):
+    """Options of every recall task. All of them are part of a run's identity."""
+
+    length: int = Field(default=128, ge=2, le=65536, description="tokens T of a sequence")
+    vocab: int = Field(default=16, ge=4, le=2**20, description="tokens of the task's own vocabulary")
+    train_examples: int = Field(default=12800, ge=1, description="training sequences; they are shuffled anew each epoch")
+    valid_examples: int = Field(default=1280, ge=1, description="validation sequences")
+    test_examples: int = Field(default=1280, ge=1, description="test sequences")
+    data_seed: int = Field(default=0, ge=0, lt=2**31, description="seed of the data, whatever the run's seed is")
+
+
+class RecallTask(Task):
+    """Sequences made by a rule: nothing is read. Each split has a random stream of its own.
+
+    The sequences of a split are a function of (options, data seed, split), made when they are first asked for and kept in memory.
+    Targets are -100 where a token is not scored; the loss is the mean over the scored tokens of a batch.
+
+    `accuracy` is right tokens over scored tokens of the split. `class_accuracy` is the mean over target classes of the accuracy within
+    each, a macro average. A class that is predicted and never a target does not count; some libraries count it as 0.
+    """
+
+    domain = "recall"
+    source: ClassVar[str]  # the paper
+    notes: ClassVar[tuple[str, ...]] = ()
+    Options: ClassVar[type[TaskOptions]] = RecallOptions
+    options: RecallOptions
+
+    def __init__(self, options: TaskOptions | None = None, data_dir: Path | None = None) -> None:
+        if data_dir is not None:
+            raise DataError(f"{self.name} draws its data by a rule, so --data-dir {data_dir} would have no effect; leave it out")
+        super().__init__(options, data_dir)
+        self._data: dict[Split, tuple[Tensor, Tensor]] = {}
+
+    @abstractmethod
+    def draw(self, random: np.random.Generator, n: int) -> tuple[Ints, Ints]:
+        """n sequences and their targets, `[n, T]` both."""
+
+    @property
+    def spec(self) -> TextInput:
+        return TextInput(vocab=self.options.vocab, length=self.options.length)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return (
+            Metric("accuracy", higher_is_better=True),
+            Metric("class_accuracy", higher_is_better=True),
+            Metric("loss", higher_is_better=False, unit="nats"),
+        )
+
+    def n_examples(self, split: Split) -> int:
+        o = self.options
+        return {"train": o.train_examples, "valid": o.valid_examples, "test": o.test_examples}[split]
+
+    def load(self) -> None:
+        for split in SPLITS:
+            self._split(split)
+
+    def _split(self, split: Split) -> tuple[Tensor, Tensor]:
+        if split not in self._data:
+            n, stream = self.n_examples(split), SPLITS.index(split)
+            inputs = torch.empty(n, self.spec.length, dtype=torch.int32)
+            targets = torch.empty_like(inputs)
+            for chunk, at in enumerate(range(0, n, CHUNK)):
+                drawn = self.draw(generator(EXAMPLES, self.options.data_seed, stream, chunk), CHUNK)
+                for kept, made in zip((inputs, targets), drawn, strict=True):
+                    kept[at : at + CHUNK] = torch.from_numpy(made[: n - at])
+            self._data[split] = inputs, targets
+        return self._data[split]
+
+    @property
+    def fingerprint(self) -> str:
+        self.load()
+        content = sha256()
+        for split in SPLITS:
+            for tensor in self._data[split]:
+                content.update(tensor.numpy().astype("<i4", copy=False).tobytes())
+        return content.hexdigest()
+
+    def info(self) -> DataInfo:
+        self.load()
+        return DataInfo(
+            source=f"drawn by the rule of {self.source}",
+            licence="none needed: random sequences",
+            splits={split: self.n_examples(split) for split in SPLITS},
+            unit="sequences",
+            fingerprint=self.fingerprint,
+            embedded=True,
+            notes=self.notes,
+            extra={"scored_tokens": {split: int((self._data[split][1] != IGNORED).sum()) for split in SPLITS}},
+        )
+
+    def train_batches(self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0) -> Iterator[Batch]:
+        inputs, targets = self._split("train")
+        for index in shuffled_batches(len(inputs), batch_size, seed, start_step):
+            yield Batch(inputs[index].long(), targets[index].long())
+
+    def eval_batches(self, split: Split, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+        for inputs, targets in zip(*(part.split(batch_size) for part in self._split(split)), strict=True):
+            yield Batch(inputs.long(), targets.long())
+
+    def scored(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits `[N, classes]` and targets `[N]` of the N scored tokens of a batch."""
+        kept = batch.targets != IGNORED
+        return outputs[kept].float(), batch.targets[kept]
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return F.cross_entropy(*self.scored(outputs, batch))
+
+    def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
+        """`nats` over the scored tokens, and for each class that is a target here, `class/<id>`: right ones and all."""
+        logits, targets = self.scored(outputs, batch)
+        nats = F.cross_entropy(logits, targets, reduction="none").double().sum().item()
+        classes, place = targets.unique(return_inverse=True)
+        right = torch.bincount(place, (logits.argmax(-1) == targets).double(), len(classes))
+        asked = torch.bincount(place, minlength=len(classes))
+        found = {f"class/{c}": (r, float(a)) for c, r, a in zip(classes.tolist(), right.tolist(), asked.tolist(), strict=True)}
+        return {"nats": (nats, float(len(targets))), **found}
+
+    def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        nats, count = sums["nats"]
+        classes = [value for name, value in sorted(sums.items()) if name.startswith("class/")]
+        return {
+            "accuracy": sum(right for right, _ in classes) / count,
+            "class_accuracy": sum(right / asked for right, asked in classes) / len(classes),
+            "loss": nats / count,
+        }

