@@ -15,10 +15,10 @@ from torch import Tensor
 
 from kernels.cpu import scans as cpu
 from kernels.cpu.call import takes
-from kernels.exponentials import first_row, in_range, one_pass, out_of_range, replaced
-from kernels.log_mean_exp import log_mix
-from kernels.opaque import opaque
-from kernels.precision import full_precision
+from kernels.numerics.exponentials import first_row, in_range, one_pass, out_of_range, replaced
+from kernels.numerics.log_mean_exp import log_mix
+from kernels.numerics.opaque import opaque
+from kernels.numerics.precision import full_precision
 from kernels.scan import diagonal_scan
 
 

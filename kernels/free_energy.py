@@ -26,11 +26,11 @@ from torch.nn.functional import pad
 
 from kernels.attention import compiled, mask_scores, softmax_read
 from kernels.cpu.free_energy import FreeEnergy
-from kernels.exponentials import RANGE, SMALL_BETA, SMALL_RANGE, first_row, in_range, log_of, one_pass, out_of_range, replaced
 from kernels.implementations import attempt, triton_form
-from kernels.log_mean_exp import log_mean_exp
-from kernels.opaque import opaque
-from kernels.precision import full_precision
+from kernels.numerics.exponentials import RANGE, SMALL_BETA, SMALL_RANGE, first_row, in_range, log_of, one_pass, out_of_range, replaced
+from kernels.numerics.log_mean_exp import log_mean_exp
+from kernels.numerics.opaque import opaque
+from kernels.numerics.precision import full_precision
 
 BLOCK = 64  # rows at once of the exact form
 

@@ -3,7 +3,7 @@
 `triton_form` decides a call; `ran` tells what ran on GPUs in this process, for a record. Triton's kernels are chosen only when the variable
 `SUITE_TRITON_KERNELS` is "on": they have not been run on a GPU yet. One that is asked for and can't run (no driver, a width or dtype that
 it doesn't take, a failure to compile) is announced once with its reason, and PyTorch runs in its place. Inside a graph of torch.compile
-the PyTorch form is traced (`kernels.opaque` keeps most kernels out of such graphs, and they choose when they run).
+the PyTorch form is traced (`kernels.numerics.opaque` keeps most kernels out of such graphs, and they choose when they run).
 """
 
 from __future__ import annotations

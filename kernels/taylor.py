@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kernels.precision import full_precision
+from kernels.numerics.precision import full_precision
 
 CHUNK = 64
 LEAST_MASS = 0.25  # a visible key weighs ½ or more: below that there is rounding, or nothing to see

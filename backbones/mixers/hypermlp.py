@@ -23,7 +23,7 @@ from backbones.mixers.base import Capabilities, Context, Cost, Mixer, MixerConfi
 from backbones.mixers.hyper_size import solve
 from backbones.mixers.prior import head_width, normal_
 from backbones.mixers.registry import MixerError, register
-from kernels.hyper import LagMixing, lag_mix
+from kernels.hyper.lag_mixing import LagMixing, lag_mix
 from kernels.lag_layout import Layout
 from kernels.short_conv import short_conv
 

@@ -20,7 +20,7 @@ from backbones.mixers.priors_linear import wide
 from backbones.mixers.registry import register
 from kernels.channelwise import channelwise_free_energy, channelwise_read, channelwise_step
 from kernels.gates import rms
-from kernels.linear_exact import NOTHING
+from kernels.linear.exact import NOTHING
 
 HIDDEN = -1e9  # logarithm of the weight of padding
 

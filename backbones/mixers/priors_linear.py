@@ -20,8 +20,8 @@ from backbones.mixers.base import Capabilities, Context, MixerConfig
 from backbones.mixers.prior import Prior, Widths, head_width, normal_
 from backbones.mixers.priors import HostMixer
 from backbones.mixers.registry import MixerError, register
-from kernels.linear_exact import empty_state, exact_chunk
-from kernels.linear_free_energy import LinearWeights, linear_free_energy, linear_read
+from kernels.linear.exact import empty_state, exact_chunk
+from kernels.linear.free_energy import LinearWeights, linear_free_energy, linear_read
 
 RANK = 16  # of gla's decay projection
 SLOWNESS = 16  # a = sigmoid(…)^(1/16)

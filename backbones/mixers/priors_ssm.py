@@ -21,8 +21,8 @@ from backbones.mixers.priors import HostMixer
 from backbones.mixers.priors_channel import HIDDEN, ChannelPrior, masked
 from backbones.mixers.priors_linear import wide
 from backbones.mixers.registry import MixerError, register
-from kernels import selective_exact
-from kernels.selective_free_energy import selective_free_energy, selective_read
+from kernels.selective import exact
+from kernels.selective.free_energy import selective_free_energy, selective_read
 
 STATES = 16  # N
 SKIP_START = -2.0  # of w; δ = softplus(w)
@@ -97,7 +97,7 @@ class SsmPrior(ChannelPrior):
         return mu.view_as(v_BTHd), F.view_as(v_BTHd)
 
     def init_state(self, batch: int, max_len: int, like: Tensor, free_energy: bool) -> dict[str, Tensor]:
-        return selective_exact.empty_state(batch, STATES, self.widths.values, like, free_energy)
+        return exact.empty_state(batch, STATES, self.widths.values, like, free_energy)
 
     def step(
         self, weights: SsmWeights, v_B1Hd: Tensor, state: dict[str, Tensor], position: int, beta_Hd: Tensor | None
@@ -105,7 +105,7 @@ class SsmPrior(ChannelPrior):
         v_BE = wide(v_B1Hd).flatten(1)
         now = (weights.log_delta[:, 0], -self.a_log.exp(), weights.log_b[:, 0], weights.log_c[:, 0], log_softplus(self.w_skip))
         u_BE = None if beta_Hd is None else v_BE * beta_Hd.flatten()
-        mu, log_mean, after = selective_exact.exact_step(state, *now, v_BE, u_BE)
+        mu, log_mean, after = exact.exact_step(state, *now, v_BE, u_BE)
         state.update(after)
         if beta_Hd is None or log_mean is None:
             return mu.view_as(v_B1Hd), None

@@ -1,4 +1,4 @@
-// Lag mixing (kernels.hyper has the formulas): how a block of rows lies in memory, and what is done to four of its rows at a time.
+// Lag mixing (kernels.hyper.lag_mixing has the formulas): how a block of rows lies in memory, and what is done to four of its rows at a time.
 //
 // A block's scores are written by products over keys and read by lag, as kernels.lag_layout has it: with pitch P column c of every row is the
 // same entry of the tables; from `shift` on and with pitch P - shifted column i is key i. What is no score of a visible key is kept zero.

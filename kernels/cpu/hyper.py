@@ -1,4 +1,4 @@
-"""Lag mixing over `hyper_forward.cpp` and `hyper_backward.cpp`. Contract as in `kernels.hyper`; fp32 or fp64, on a CPU."""
+"""Lag mixing over `hyper_forward.cpp` and `hyper_backward.cpp`. Contract as in `kernels.hyper.lag_mixing`; fp32 or fp64, on a CPU."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Autograd functions over `scans.cpp`: the diagonal scan, the channelwise read and the selective scan, forward and backward.
 
-Contracts as in `kernels.scan`, `kernels.channelwise` and `kernels.selective`; fp32 or fp64, on a CPU.
+Contracts as in `kernels.scan`, `kernels.channelwise` and `kernels.selective.sums`; fp32 or fp64, on a CPU.
 """
 
 from __future__ import annotations

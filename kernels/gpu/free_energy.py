@@ -22,11 +22,11 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.exponentials import first_row, out_of_range
 from kernels.gpu import free_energy_backward as backward_kernels
 from kernels.gpu.elementary import expm1, log1p
 from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch, padded, split, target, tuned
 from kernels.gpu.tiles import carried, column, row, tile
+from kernels.numerics.exponentials import first_row, out_of_range
 
 WIDEST = {torch.bfloat16: 128, torch.float32: 64}  # of a head's keys: a tile of queries is held in registers, fp32 as several parts
 PIECE = {torch.bfloat16: 64, torch.float32: 32}  # of a head's values: wider ones are read as several heads with the same weights

@@ -16,10 +16,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.exponentials import RANGE, SMALL_BETA, SMALL_RANGE
 from kernels.gpu.elementary import expm1, posterior
 from kernels.gpu.launch import Config, blocks, launch, target
 from kernels.gpu.tiles import carried, column, row, store_tile, tile
+from kernels.numerics.exponentials import RANGE, SMALL_BETA, SMALL_RANGE
 
 FAR = tl.constexpr(40.0)
 SMALL = tl.constexpr(SMALL_RANGE)

@@ -1,4 +1,4 @@
-"""Lag mixing in blocks of rows (formulas: `kernels.hyper`), causal, tables by lag, no mask; other calls are PyTorch's.
+"""Lag mixing in blocks of rows (formulas: `kernels.hyper.lag_mixing`), causal, tables by lag, no mask; other calls are PyTorch's.
 
 A program goes through blocks of R rows of one head. The scores of a block lie in a scratch of its own, `[R, T]` by lag, small enough for
 the L2 cache and used again for every block: products with keys write and read it at address (row, t − i), low-rank work with the tables at
@@ -109,7 +109,7 @@ def refusal(q_SHBTd: Tensor, v_HBTw: Tensor, before: Sequence[Any], causal_by_la
 
 
 def lag_mix(q_SHBTd: Tensor, k_SHBTd: Tensor, v_HBTw: Tensor, before: Sequence[Any], behind: Any | None, eps: float) -> Tensor:
-    """`[H, B, T, w]`, as `kernels.hyper.lag_mix`."""
+    """`[H, B, T, w]`, as `kernels.hyper.lag_mixing.lag_mix`."""
     mixings = [m for m in (*before, behind) if m is not None]
     if mixings:
         first, second, diagonal, control = (torch.stack(tables) for tables in zip(*mixings, strict=True))

@@ -1,7 +1,7 @@
 """How every Triton kernel here is started, on a GPU, under the interpreter, or only compiled.
 
 Kernels take contiguous tensors. `launch` runs one; inside `recording()` it runs nothing and keeps what would have been started, so that the
-ahead-of-time compiler (`kernels.gpu.aot`) sees the signatures, constants and configurations of real calls on meta tensors.
+ahead-of-time compiler (`kernels.tools.ahead_of_time`) sees the signatures, constants and configurations of real calls on meta tensors.
 """
 
 from __future__ import annotations

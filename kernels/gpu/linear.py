@@ -1,4 +1,4 @@
-"""Decayed linear attention sums, causal (contract: `kernels.linear`): chunks with a running state, products on tensor cores.
+"""Decayed linear attention sums, causal (contract: `kernels.linear.sums`): chunks with a running state, products on tensor cores.
 
 A program holds the `[k, W]` state of W value channels of one head and goes through the chunks; queries' and keys' gradients come in parts,
 one a program. Chunks of 64 tokens without decays or with one a head, of 16 with decays a channel, where the scores within a chunk are
@@ -186,7 +186,7 @@ def refusal(q_BTHk: Tensor, v_BTHw: Tensor) -> str | None:
 
 
 def decayed_sums(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_decay_BTHc: Tensor | None = None) -> Tensor:
-    """out, as `kernels.linear.decayed_sums`."""
+    """out, as `kernels.linear.sums.decayed_sums`."""
     pieces = 1 if target() == "gfx942" else blocks(q_BTHk.shape[-1], PIECE)
     q, k, decay, v = split(q_BTHk, pieces), split(k_BTHk, pieces), log_decay_BTHc, v_BTHw
     if pieces > 1:

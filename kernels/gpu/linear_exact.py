@@ -1,4 +1,4 @@
-"""Decayed linear attention in the log domain, causal (contract: `kernels.linear_exact`): any finite values and weights, token by token.
+"""Decayed linear attention in the log domain, causal (contract: `kernels.linear.exact`): any finite values and weights, token by token.
 
 A program holds D value channels of one head. Forward: the state of a key channel is a mean over the past, n, m, f as there; a row is a mean
 and a log-mean-exp over the key channels. Backward keeps nothing but the rows' log-masses N and results; it takes the forward states again
@@ -170,7 +170,7 @@ def refusal(log_q: Tensor, v: Tensor, u: Tensor | None, causal: bool) -> str | N
 
 
 def exact_read(log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """(E_p[v], log E_p[exp(u)]), as `kernels.linear_exact.exact_read` of causal rows."""
+    """(E_p[v], log E_p[exp(u)]), as `kernels.linear.exact.exact_read` of causal rows."""
     results: tuple[Tensor, Tensor] = _ExactRead.apply(log_q, log_k, log_decay, v, u)
     return results
 

@@ -1,4 +1,4 @@
-"""The selective scan of a diagonal state space, several inputs in one pass (contract: `kernels.selective`).
+"""The selective scan of a diagonal state space, several inputs in one pass (contract: `kernels.selective.sums`).
 
 A program holds the `[c, N, E]` state of some channels in registers and goes through the tokens. Forward keeps the state at each chunk's
 start; backward writes a chunk's states to a scratch that it uses again for every chunk, and goes through them from the end.
@@ -119,7 +119,7 @@ def refusal(a_NE: Tensor, v_BTcE: Tensor) -> str | None:
 
 
 def selective_sums(delta_BTE: Tensor, a_NE: Tensor, b_BTN: Tensor, c_BTN: Tensor, v_BTcE: Tensor) -> Tensor:
-    """y, as `kernels.selective.selective_sums`."""
+    """y, as `kernels.selective.sums.selective_sums`."""
     y: Tensor = _SelectiveSums.apply(delta_BTE, a_NE, b_BTN, c_BTN, v_BTcE)
     return y
 

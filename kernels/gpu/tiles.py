@@ -5,9 +5,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.exponentials import RANGE as _RANGE
-from kernels.exponentials import SMALL_RANGE as _SMALL_RANGE
 from kernels.gpu.elementary import expm1
+from kernels.numerics.exponentials import RANGE as _RANGE
+from kernels.numerics.exponentials import SMALL_RANGE as _SMALL_RANGE
 
 RANGE = tl.constexpr(_RANGE)
 SMALL_RANGE = tl.constexpr(_SMALL_RANGE)
@@ -43,7 +43,7 @@ def row(x, n, SIZE: tl.constexpr):
 
 @triton.jit
 def carried(u, small_D):
-    """w of values in range, as `kernels.exponentials.carried`; values that no row of the block sees are cut off, not overflown."""
+    """w of values in range, as `kernels.numerics.exponentials.carried`; values that no row of the block sees are cut off, not overflown."""
     cut = tl.where(small_D, SMALL_RANGE, RANGE)[None, :]
     u = tl.minimum(tl.maximum(u, -cut), cut)
     return tl.where(small_D[None, :], expm1(u), tl.exp(u))

@@ -12,11 +12,11 @@ from torch.nn.functional import softplus
 from kernels.attention import softmax_read
 from kernels.channelwise import channelwise_read
 from kernels.free_energy import free_energy_read
-from kernels.hyper import LagMixing, lag_mix
+from kernels.hyper.lag_mixing import LagMixing, lag_mix
 from kernels.lag_layout import Layout
-from kernels.linear import decayed_sums
+from kernels.linear.sums import decayed_sums
 from kernels.scan import diagonal_scan
-from kernels.selective import selective_sums
+from kernels.selective.sums import selective_sums
 from suite.bench import peers, plain
 from suite.bench.contest import Contest, Demand, both_ways
 from suite.bench.timing import Work

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention, softplus
 
-from kernels.hyper import LagMixing
+from kernels.hyper.lag_mixing import LagMixing
 
 
 def attention(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor) -> Tensor:

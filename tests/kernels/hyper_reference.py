@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from kernels.hyper import LagMixing
+from kernels.hyper.lag_mixing import LagMixing
 from kernels.lag_layout import Layout
 
 

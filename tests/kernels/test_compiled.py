@@ -19,11 +19,11 @@ from kernels.cpu import library as built
 from kernels.cpu.call import takes
 from kernels.free_energy import free_energy_read
 from kernels.gates import gated_mix
-from kernels.linear import decayed_sums
+from kernels.linear.sums import decayed_sums
 from kernels.projection import modulated_projection
 from kernels.rows import rms_norm, swiglu
 from kernels.scan import diagonal_scan
-from kernels.selective import selective_sums
+from kernels.selective.sums import selective_sums
 
 
 @pytest.fixture

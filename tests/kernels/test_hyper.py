@@ -10,11 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels import hyper, lag_layout
+from kernels import lag_layout
 from kernels.cpu.hyper import MAX_RANK, PARTS
 from kernels.cpu.hyper import ROWS as COMPILED_ROWS
 from kernels.cpu.library import library, products
-from kernels.hyper import ROWS, LagMixing, lag_mix
+from kernels.hyper import lag_mixing
+from kernels.hyper.lag_mixing import ROWS, LagMixing, lag_mix
 from kernels.lag_layout import Layout
 from tests.kernels.hyper_reference import lag_mix_by_loops
 from tests.tolerances import FP32_SCAN, FP64
@@ -28,7 +29,7 @@ def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
         return "pytorch"
     if library() is None or products() is None:
         pytest.skip("no C++ compiler here, or no matrix products to call")
-    monkeypatch.setattr(hyper, "_LagMix", None)
+    monkeypatch.setattr(lag_mixing, "_LagMix", None)
     return "compiled"
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import kernels.log_mean_exp as module
-from kernels.log_mean_exp import log_mean_exp, log_mix
+import kernels.numerics.log_mean_exp as module
+from kernels.numerics.log_mean_exp import log_mean_exp, log_mix
 
 SIZES = [1e-9, 1e-4, 0.1, 0.5, 2.0, 100.0, 1e4]
 

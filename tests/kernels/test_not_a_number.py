@@ -13,13 +13,13 @@ from kernels.attention import softmax_read
 from kernels.channelwise import channelwise_read
 from kernels.free_energy import free_energy_read
 from kernels.gates import gated_mix
-from kernels.hyper import LagMixing, lag_mix
+from kernels.hyper.lag_mixing import LagMixing, lag_mix
 from kernels.lag_layout import Layout
-from kernels.linear import decayed_sums
+from kernels.linear.sums import decayed_sums
 from kernels.projection import modulated_projection
 from kernels.rows import rms_norm, swiglu
 from kernels.scan import diagonal_scan
-from kernels.selective import selective_sums
+from kernels.selective.sums import selective_sums
 
 B, T, H = 2, 70, 2
 Form = Callable[..., Tensor]

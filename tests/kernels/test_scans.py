@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels.channelwise import channelwise_log_read, channelwise_read, running_max
-from kernels.linear import decayed_sums
+from kernels.linear.sums import decayed_sums
 from kernels.scan import diagonal_scan
-from kernels.selective import selective_sums
+from kernels.selective.sums import selective_sums
 from tests.tolerances import FP32_SCAN, FP64
 
 LENGTHS = [1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 257]

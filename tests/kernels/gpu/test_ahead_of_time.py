@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is there on Linux only")
 
-from kernels.gpu import aot
+from kernels.tools import ahead_of_time
 
 SHARED = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}  # a block's most, from the vendors' documentation
 REGISTERS = {"sm_80": 255, "sm_90": 255, "sm_100": 255, "gfx942": 512}  # a thread's most
@@ -30,11 +30,11 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "kernels.md"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", aot.TARGETS)
+@pytest.mark.parametrize("target", ahead_of_time.TARGETS)
 @pytest.mark.parametrize("call", CALLS)
-def test_a_kernel_fits_its_target(call: str, target: aot.Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_fits_its_target(call: str, target: ahead_of_time.Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    found = aot.resources(call, target)
+    found = ahead_of_time.resources(call, target)
     assert len(found) == CALLS[call], "forward and backward, in each variant"
     for r in found:
         assert r.stack <= SPILLS.get((call, target), 0), f"{r.kernel} spills {r.stack} bytes"
@@ -48,28 +48,28 @@ def test_the_calls_start_every_kernel() -> None:
     """Each kernel of the folder is one that some call starts."""
     written = {
         (path.stem, name)
-        for path in Path(aot.__file__).parent.glob("*.py")
+        for path in Path(ahead_of_time.__file__).parents[1].joinpath("gpu").glob("*.py")
         for name in re.findall(r"^@triton\.jit\ndef (\w+_kernel)\(", path.read_text("utf-8"), re.M)
     }
     started = set()
     for call in CALLS:
-        with aot.recording("sm_90") as launches:
-            aot.CALLS[call]()
+        with ahead_of_time.recording("sm_90") as launches:
+            ahead_of_time.CALLS[call]()
         started |= {(launch.kernel.__module__.rpartition(".")[2], launch.kernel.__name__) for launch in launches}
     assert started == written
     assert len(written) >= 12
 
 
 def test_a_spill_too_much_memory_and_scalar_products_are_told() -> None:
-    fine = aot.Resources("k", "gfx942", "M=64", 4, 100, 0, 65_536, True, True)
+    fine = ahead_of_time.Resources("k", "gfx942", "M=64", 4, 100, 0, 65_536, True, True)
     assert fine.complaints() == []
-    bad = aot.Resources("k", "gfx942", "M=64", 4, 100, 8, 65_537, True, False)
+    bad = ahead_of_time.Resources("k", "gfx942", "M=64", 4, 100, 8, 65_537, True, False)
     assert [c.split()[0] for c in bad.complaints()] == ["8", "65537", "products"]
-    assert "**stack 8**" in aot.table([bad])
+    assert "**stack 8**" in ahead_of_time.table([bad])
 
 
 def test_the_documented_table_names_every_kernel() -> None:
-    table = DOCUMENT.read_text("utf-8").partition(aot.BEGIN)[2].partition(aot.END)[0]
-    for call in aot.CALLS:
+    table = DOCUMENT.read_text("utf-8").partition(ahead_of_time.BEGIN)[2].partition(ahead_of_time.END)[0]
+    for call in ahead_of_time.CALLS:
         rows = [line for line in table.splitlines() if line.startswith(f"| {call}: ")]
-        assert len(rows) >= 2, f"docs/kernels.md lacks {call}; run: python -m kernels.gpu.aot --write docs/kernels.md"
+        assert len(rows) >= 2, f"docs/kernels.md lacks {call}; run: python -m kernels.tools.ahead_of_time --write docs/kernels.md"

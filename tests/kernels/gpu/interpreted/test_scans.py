@@ -12,7 +12,7 @@ from kernels.gpu.linear import decayed_sums
 from kernels.gpu.linear_exact import exact_read
 from kernels.gpu.scan import diagonal_scan
 from kernels.gpu.selective import selective_sums
-from kernels.linear_exact import _by_pytorch
+from kernels.linear.exact import _by_pytorch
 from tests.kernels.gpu.interpreted.comparing import assert_close
 from tests.kernels.test_scans import decay_of, decayed_by_loop, dynamics, normal, recurrence, selective_by_loop
 from tests.tolerances import FP32_SCAN

@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 from kernels.cpu.call import multiplies
 from kernels.cpu.linear import DecayedSums
 from kernels.implementations import attempt, triton_form
-from kernels.precision import full_precision
+from kernels.numerics.precision import full_precision
 
 CHUNK = 64
 BLOCK = 8

@@ -1,6 +1,6 @@
 """What an H100 would need at the least for each Triton kernel here: an ESTIMATE from counted work, not a measurement.
 
-    python -m kernels.gpu.roofline [--write docs/kernels.md]
+    python -m kernels.tools.roofline [--write docs/kernels.md]
 
 A kernel's bound is the largest of its times for matrix products, exponentials, other arithmetic, the L2 cache and memory, each at the peak
 rate. Launches, latency, barriers and tails are left out: a kernel that goes through the tokens one after another is bound by latency when
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-BEGIN, END = "<!-- roofline: python -m kernels.gpu.roofline --write docs/kernels.md -->", "<!-- end of roofline -->"
+BEGIN, END = "<!-- roofline: python -m kernels.tools.roofline --write docs/kernels.md -->", "<!-- end of roofline -->"
 CLOCK, MULTIPROCESSORS = 1.755e9, 132
 #: Work a second of an H100 SXM at its boost clock. tf32x3: three tf32 products for one of fp32.
 RATES = {
@@ -137,7 +137,7 @@ def _time(seconds: float) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m kernels.gpu.roofline", description="estimated bounds of the Triton kernels on an H100")
+    parser = argparse.ArgumentParser(prog="python -m kernels.tools.roofline", description="estimated bounds of the kernels on an H100")
     parser.add_argument("--write", type=Path, help="a file whose table of bounds is replaced")
     asked = parser.parse_args()
     if asked.write:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kernels.exponentials import first_row, in_range, one_pass, out_of_range, replaced
-from kernels.linear import decayed_sums
-from kernels.linear_exact import exact_read
-from kernels.opaque import opaque
-from kernels.precision import full_precision
+from kernels.linear.exact import exact_read
+from kernels.linear.sums import decayed_sums
+from kernels.numerics.exponentials import first_row, in_range, one_pass, out_of_range, replaced
+from kernels.numerics.opaque import opaque
+from kernels.numerics.precision import full_precision
 
 FAINT = -20.0  # log φ(k) below which products of features may underflow beside exp(−RANGE)
 HIDDEN = -1e9  # log φ(k) of padding

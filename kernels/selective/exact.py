@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kernels.linear_exact import NOTHING
-from kernels.log_mean_exp import log_mean_exp, log_mix
-from kernels.precision import full_precision
+from kernels.linear.exact import NOTHING
+from kernels.numerics.log_mean_exp import log_mean_exp, log_mix
+from kernels.numerics.precision import full_precision
 
 CHUNK = 16
 

@@ -23,7 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from kernels.cpu import hyper as compiled
 from kernels.cpu.call import multiplies
-from kernels.hyper_block import (
+from kernels.hyper.block import (
     Scores,
     Tables,
     activate,
@@ -38,7 +38,7 @@ from kernels.hyper_block import (
 )
 from kernels.implementations import attempt, triton_form
 from kernels.lag_layout import Block, Layout
-from kernels.precision import full_precision
+from kernels.numerics.precision import full_precision
 
 ROWS = 64  # of a block in PyTorch's form: its scores stay in cache, and the triangles it wastes stay small
 

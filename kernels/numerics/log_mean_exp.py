@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.precision import full_precision
+from kernels.numerics.precision import full_precision
 
 ELEMENTS = 1 << 20  # of a block's temporary
 EXPM1_LIMIT = 80.0

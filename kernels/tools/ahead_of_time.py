@@ -1,6 +1,6 @@
 """Compiles every Triton kernel for GPUs that aren't here, and tells what each one takes of them.
 
-    python -m kernels.gpu.aot [--target sm_90 …] [--kernel linear …] [--write docs/kernels.md]
+    python -m kernels.tools.ahead_of_time [--target sm_90 …] [--kernel linear …] [--write docs/kernels.md]
 
 The calls are real ones on meta tensors, forward and backward, recorded instead of started. Registers and stack come from the target's own
 assembler, shared memory from Triton. A stack other than 0 means spilled registers.
@@ -28,7 +28,7 @@ from kernels.gpu.launch import Launch, Target, recording
 TARGETS: tuple[Target, ...] = get_args(Target)
 SHARED_LIMIT = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, "gfx942": 64 * 1024}
 TENSOR_CORES = re.compile(r"mma\.sync|wgmma\.mma|tcgen05\.mma|v_mfma")
-BEGIN, END = "<!-- resources: python -m kernels.gpu.aot --write docs/kernels.md -->", "<!-- end of resources -->"
+BEGIN, END = "<!-- resources: python -m kernels.tools.ahead_of_time --write docs/kernels.md -->", "<!-- end of resources -->"
 _TYPES = {torch.float32: "fp32", torch.float64: "fp64", torch.bfloat16: "bf16", torch.int32: "i32", torch.int8: "i8"}
 
 
@@ -190,7 +190,7 @@ def _cell(r: Resources) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m kernels.gpu.aot", description="compile the Triton kernels ahead of time")
+    parser = argparse.ArgumentParser(prog="python -m kernels.tools.ahead_of_time", description="compile the Triton kernels ahead of time")
     parser.add_argument("--target", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--kernel", nargs="+", default=[""], help="the beginning of a call's name")
     parser.add_argument("--write", type=Path, help="a file whose table of resources is replaced")

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from kernels.implementations import attempt, triton_form
-from kernels.log_mean_exp import log_mean_exp
-from kernels.precision import full_precision
+from kernels.numerics.log_mean_exp import log_mean_exp
+from kernels.numerics.precision import full_precision
 
 CHUNK = 16
 NOTHING = -1e30  # log of the weight of an empty state: finite, and below anything real

@@ -17,7 +17,7 @@ from torch import Tensor
 from kernels.cpu import scans as cpu
 from kernels.cpu.call import takes
 from kernels.implementations import attempt, triton_form
-from kernels.precision import full_precision
+from kernels.numerics.precision import full_precision
 
 CHUNK = 32
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.exponentials import first_row, in_range, one_pass, out_of_range, replaced
-from kernels.opaque import opaque
-from kernels.precision import full_precision
-from kernels.selective import selective_sums
-from kernels.selective_exact import exact_read
+from kernels.numerics.exponentials import first_row, in_range, one_pass, out_of_range, replaced
+from kernels.numerics.opaque import opaque
+from kernels.numerics.precision import full_precision
+from kernels.selective.exact import exact_read
+from kernels.selective.sums import selective_sums
 
 Dynamics = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # log Δ, A, log B, log C, log δ
 

@@ -1,4 +1,4 @@
-"""What lag mixing does to one block of rows, and its adjoints. `kernels.hyper` puts the blocks together.
+"""What lag mixing does to one block of rows, and its adjoints. `kernels.hyper.lag_mixing` puts the blocks together.
 
 Buffers are `[H, B, R, P]` in the layout of `kernels.lag_layout`; M = B·R rows, C columns, r the rank.
 """

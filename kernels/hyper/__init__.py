@@ -1,0 +1,1 @@
+"""Lag mixing: the attention of HyperMLP and HyperGLU."""
