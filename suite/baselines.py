@@ -15,9 +15,9 @@ from pydantic import Field, field_validator
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from backbones import gluonts_models
+from backbones.baselines import gluonts
+from backbones.baselines.series import ClosedForm, Ridge, SeasonalNaive
 from backbones.mixers.base import MixerConfig
-from backbones.series_baselines import ClosedForm, Ridge, SeasonalNaive
 from suite.config import ModelConfig
 from suite.errors import UserError
 from tasks.base import Domain, InputSpec, SeriesInput
@@ -40,7 +40,7 @@ class RidgeOptions(BaselineOptions):
 
 
 class GluonTSOptions(BaselineOptions):
-    scaling: gluonts_models.Scaling = Field(
+    scaling: gluonts.Scaling = Field(
         default="std",
         description="of each window: by mean and deviation (std), mean absolute value (mean, GluonTS's default), or none",
     )
@@ -85,14 +85,14 @@ def _dlinear(spec: SeriesInput, options: BaselineOptions, model: ModelConfig) ->
     assert isinstance(options, DLinearOptions)
     o = options
     with _lightning("dlinear"):
-        return gluonts_models.dlinear(spec.look_back, spec.horizon, spec.head, hidden=o.hidden, kernel=o.kernel, scaling=o.scaling)
+        return gluonts.dlinear(spec.look_back, spec.horizon, spec.head, hidden=o.hidden, kernel=o.kernel, scaling=o.scaling)
 
 
 def _patchtst(spec: SeriesInput, options: BaselineOptions, model: ModelConfig) -> nn.Module:
     """Of the width, depth, heads, feed-forward width and dropout of the softmax reference."""
     assert isinstance(options, GluonTSOptions)
     with _lightning("patchtst"):
-        return gluonts_models.patchtst(
+        return gluonts.patchtst(
             spec.look_back, spec.horizon, spec.head, patch=spec.patch, stride=spec.stride, dim=model.dim, heads=model.heads,
             depth=model.depth, ffn_width=model.ffn_width, dropout=model.dropout, scaling=options.scaling,
         )  # fmt: skip

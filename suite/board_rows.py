@@ -8,7 +8,7 @@ from typing import Any
 import tasks
 from backbones.mixers import registry
 from backbones.mixers.base import Mixer
-from backbones.mixers.registry import MixerError
+from backbones.mixers.errors import MixerError
 from suite.budget import solve, widths_of, with_free_widths
 from suite.config import TUNED, digest
 from suite.errors import UserError

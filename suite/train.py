@@ -17,7 +17,7 @@ from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from backbones.series_baselines import ClosedForm
+from backbones.baselines.series import ClosedForm
 from suite import checkpoint
 from suite.build import Backbone
 from suite.config import RunConfig, TrainConfig

@@ -14,6 +14,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from backbones.mixers.errors import MixerError
+
 
 class MixerConfig(BaseModel):
     """Options of a mixer. Frozen; unknown keys are refused. Widths that are None are solved for the budget."""
@@ -109,8 +111,6 @@ class Mixer(nn.Module, ABC):
     def require_causal(self) -> None:
         """For `init_state`: what sees the whole sequence can't be read token by token."""
         if not self.config.causal:
-            from backbones.mixers.registry import MixerError  # which imports this module
-
             raise MixerError(f"{type(self).__name__}: only a causal mixer decodes; build it with causal=true")
 
     def init_state(self, batch: int, max_len: int) -> State:

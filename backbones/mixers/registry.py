@@ -16,27 +16,22 @@ from types import ModuleType
 from typing import TypeVar
 
 from backbones.mixers.base import Mixer, MixerConfig
+from backbones.mixers.errors import MixerError
 
 ENTRY_POINT_GROUP = "suite.mixers"
 BUILTIN_MODULES = (
-    "backbones.mixers.priors",
-    "backbones.mixers.priors_linear",
-    "backbones.mixers.priors_channel",
-    "backbones.mixers.priors_ssm",
-    "backbones.mixers.fem",
-    "backbones.mixers.fem_hosts",
-    "backbones.mixers.deconstructed",
-    "backbones.mixers.deconstructed_qk",
-    "backbones.mixers.hypermlp",
-    "backbones.mixers.queries",
-    "backbones.mixers.fla_layers",
+    "backbones.mixers.priors.softmax",
+    "backbones.mixers.priors.linear",
+    "backbones.mixers.priors.aft",
+    "backbones.mixers.priors.ssm",
+    "backbones.mixers.fem.fem",
+    "backbones.mixers.fem.host_priors",
+    "backbones.mixers.deconstructed.variants",
+    "backbones.mixers.deconstructed.split_qk",
+    "backbones.mixers.hyper.hypermlp",
+    "backbones.mixers.attention.queries",
+    "backbones.mixers.fla.layers",
 )
-
-
-class MixerError(Exception):
-    """A mixer that cannot be found, loaded or configured. The message is one line for the user."""
-
-    exit_code = 2
 
 
 M = TypeVar("M", bound=type[Mixer])

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from backbones.mixers.registry import MixerError
+from backbones.mixers.errors import MixerError
 from suite.bench.timing import Timing, Work, interleaved, peak_bytes
 
 Kind = Literal["price", "speed", "memory", "mfu"]

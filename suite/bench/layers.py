@@ -76,7 +76,7 @@ def by_squares(work: Work) -> Work:
         return plain.lag_mix_by_squares(q, k, v, before, behind)
 
     def dense() -> object:
-        with patch("backbones.mixers.hypermlp.lag_mix", mixed):
+        with patch("backbones.mixers.hyper.hypermlp.lag_mix", mixed):
             return work()
 
     return dense

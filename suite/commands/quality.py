@@ -20,7 +20,7 @@ def check(
 
     `suite check examples/moving_average.py:MovingAverage`
     """
-    from suite import check as contract
+    from backbones.contract import run as contract
     from suite.report.tables import out
 
     results = contract.run_checks(mixer, slow=slow)

@@ -12,6 +12,7 @@ from rich.progress import Progress
 import tasks
 from backbones.mixers import registry
 from backbones.mixers.base import Mixer
+from backbones.mixers.errors import MixerError
 from suite.console import err, say
 from suite.report.tables import out, show_rows
 from suite.resolve import SCALES, resolve_data
@@ -41,7 +42,7 @@ def describe_mixers() -> list[dict[str, Any]]:
         try:
             cls = registry.get(name)
             row, reason = _describe_mixer(cls), cls.obstacle()
-        except registry.MixerError as error:
+        except MixerError as error:
             row, reason = dict.fromkeys(MIXER_ROW), " ".join(str(error).split())
         found.append({**row, "name": name, "origin": registry.origin(name), "available": not reason, "reason": reason})
     return found

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn.functional import linear, logsigmoid, softplus
 
 from backbones.mixers.base import Context
-from backbones.mixers.prior import Prior, Widths
-from backbones.mixers.priors import SoftmaxPrior
-from backbones.mixers.priors_channel import AftPrior
-from backbones.mixers.priors_linear import GlaPrior, LinearPrior, RetentionPrior, SimpleGlaPrior
-from backbones.mixers.priors_ssm import SsmPrior
+from backbones.mixers.priors.aft import AftPrior
+from backbones.mixers.priors.base import Prior, Widths
+from backbones.mixers.priors.linear import GlaPrior, LinearPrior, RetentionPrior, SimpleGlaPrior
+from backbones.mixers.priors.softmax import SoftmaxPrior
+from backbones.mixers.priors.ssm import SsmPrior
 
 D, H, K, V = 8, 2, 4, 4
 HOSTS: dict[str, type[Prior]] = {

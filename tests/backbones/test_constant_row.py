@@ -7,7 +7,7 @@ import torch
 
 import tasks
 from backbones.mixers import registry
-from backbones.mixers.registry import MixerError
+from backbones.mixers.errors import MixerError
 from suite.budget import check
 from suite.build import build_backbone
 from suite.constant_row import give_constant

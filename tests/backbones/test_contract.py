@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import pytest
 
+from backbones.contract.gradients import compare_compiled
+from backbones.contract.probe import Probe
+from backbones.contract.run import CHECKS, Check, run_check
 from backbones.mixers import registry
-from suite.check import CHECKS, Check, run_check
-from suite.contract.gradients import compare_compiled
-from suite.contract.probe import Probe
 from tests.backbones.plain import load_plain_forms
 
 FAST = [c for c in CHECKS if not c.slow]

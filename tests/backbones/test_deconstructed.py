@@ -9,9 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.mixers import registry
 from backbones.mixers.base import Context, Mixer
-from backbones.mixers.deconstructed import QueryFree, QueryFreeConfig, Taylor
-from backbones.mixers.deconstructed_qk import FixedQK, RandomQK, StaticQK
-from backbones.mixers.registry import MixerError
+from backbones.mixers.deconstructed.split_qk import FixedQK, RandomQK, StaticQK
+from backbones.mixers.deconstructed.variants import QueryFree, QueryFreeConfig, Taylor
+from backbones.mixers.errors import MixerError
 from tests.backbones.plain.deconstructed import taylor
 
 D = 32

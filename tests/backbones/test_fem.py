@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from backbones.mixers import registry
 from backbones.mixers.base import Context, Mixer
-from backbones.mixers.convolution import LowRankConvolution
-from backbones.mixers.fem import BETA_START, Fem
+from backbones.mixers.fem.convolution import LowRankConvolution
+from backbones.mixers.fem.fem import BETA_START, Fem
 from tests.backbones.plain.fem import low_rank_convolution
 from tests.tolerances import FP32_SCAN, FP64, PREFIX
 

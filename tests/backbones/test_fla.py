@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from backbones.mixers import fla_mixer, registry
-from backbones.mixers.fla_mixer import FlaMixer, Memory
+from backbones.mixers import registry
+from backbones.mixers.errors import MixerError
+from backbones.mixers.fla import mixer
+from backbones.mixers.fla.mixer import FlaMixer, Memory
 from suite.budget import LAYER_TOLERANCE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +36,7 @@ def without_fla(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(fla_mixer, "version", missing)
+    monkeypatch.setattr(mixer, "version", missing)
     monkeypatch.setattr(registry, "version", missing)
 
 
@@ -58,7 +60,7 @@ def test_without_fla_a_layer_is_known_and_says_what_to_install(name: str) -> Non
     assert issubclass(cls, FlaMixer)
     assert cls.obstacle() == "flash-linear-attention is not installed: pip install 'mixer-suite[fla]'"
     assert registry.origin(name) == "flash-linear-attention (not installed)"
-    with pytest.raises(registry.MixerError, match=r"cannot be built: .*pip install 'mixer-suite\[fla\]'"):
+    with pytest.raises(MixerError, match=r"cannot be built: .*pip install 'mixer-suite\[fla\]'"):
         cls(cls.size(cls.Config(), 128, 64, 4 * 128 * 128), 128, 64)
 
 
@@ -73,13 +75,13 @@ def test_every_layer_is_sized_within_the_layers_tolerance(name: str, dim: int) -
 
 def test_a_width_that_the_layer_cannot_have_is_refused_with_its_grid() -> None:
     cls = registry.get("fla/retnet")
-    with pytest.raises(registry.MixerError, match="width 100 must be a multiple of 16 with 4 heads"):
+    with pytest.raises(MixerError, match="width 100 must be a multiple of 16 with 4 heads"):
         cls.size(cls.Config.model_validate({"width": 100}), 128, 64, 1)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_kernels_ask_for_a_gpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fla_mixer, "version", lambda name: "0.6.0")
+    monkeypatch.setattr(mixer, "version", lambda name: "0.6.0")
     cls = registry.get(name)
     assert "need a GPU, 'cpu' was given" in cls.obstacle(torch.device("cpu"))
     for kind in ("cuda", "meta"):
@@ -137,9 +139,9 @@ def test_parameters_are_drawn_anew_from_the_global_generator(name: str) -> None:
 def test_a_cpu_is_refused_by_name_before_a_kernel_fails() -> None:
     cls = registry.get("fla/gla")
     mixer = cls(cls.size(cls.Config(), 64, 16, 4 * 64 * 64), 64, 16)
-    with pytest.raises(registry.MixerError, match=r"GatedLinearAttention cannot run: .* need a GPU"):
+    with pytest.raises(MixerError, match=r"GatedLinearAttention cannot run: .* need a GPU"):
         mixer(torch.zeros(1, 4, 64))
-    with pytest.raises(registry.MixerError, match="causal only"):
+    with pytest.raises(MixerError, match="causal only"):
         cls(cls.Config.model_validate({"causal": False, "width": 64}), 64, 16)
 
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from backbones.contract.costs import LENGTHS, WIDTHS
+from backbones.contract.probe import Probe
 from backbones.mixers import registry
 from backbones.mixers.base import Mixer
-from backbones.mixers.fem import Fem
-from suite.contract.costs import LENGTHS, WIDTHS
-from suite.contract.probe import Probe
+from backbones.mixers.fem.fem import Fem
 from tests.backbones.plain import load_plain_forms
 
 PLAIN = load_plain_forms()

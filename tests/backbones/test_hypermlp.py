@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from backbones.mixers.base import Context
-from backbones.mixers.hypermlp import HyperConfig, HyperGLU, HyperMixer, HyperMLP
-from backbones.mixers.registry import MixerError
+from backbones.mixers.errors import MixerError
+from backbones.mixers.hyper.hypermlp import HyperConfig, HyperGLU, HyperMixer, HyperMLP
 from tests.backbones.plain.hyper import hyper
 from tests.tolerances import FP64, PREFIX
 

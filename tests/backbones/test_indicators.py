@@ -57,7 +57,7 @@ def test_figures_stay_in_their_ranges(tokens: int, heads: int, seed: int) -> Non
 @pytest.mark.parametrize("name", [n for n in registry.names() if registry.origin(n) == "built-in" and n not in WITHOUT_A_MAP])
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_mixers_map_is_a_distribution_over_what_it_sees(name: str, causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backbones.mixers.prior.MAP_COLUMNS", 4)  # two parts, the second a shorter one
+    monkeypatch.setattr("backbones.mixers.priors.base.MAP_COLUMNS", 4)  # two parts, the second a shorter one
     cls = registry.get(name)
     torch.manual_seed(0)
     mixer = cls(cls.size(cls.Config(causal=causal), 32, 16, 4 * 32**2), 32, 16).double()

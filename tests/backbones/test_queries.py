@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from backbones.mixers import registry
+from backbones.mixers.attention.queries import IdentityQuery, LinearResidualQuery, NonlinearQuery, QKNorm
 from backbones.mixers.base import Context, Mixer, MixerConfig
-from backbones.mixers.queries import IdentityQuery, LinearResidualQuery, NonlinearQuery, QKNorm
-from backbones.mixers.registry import MixerError
+from backbones.mixers.errors import MixerError
 
 D = 32
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from backbones.mixers.rope import rotate
+from backbones.mixers.rotary import rotate
 from kernels.attention import softmax_read
 from kernels.channelwise import channelwise_read
 from kernels.cpu import library as built

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backbones.mixers.rope import rotate
+from backbones.mixers.rotary import rotate
 from kernels.attention import softmax_read
 from kernels.channelwise import channelwise_read
 from kernels.free_energy import free_energy_read

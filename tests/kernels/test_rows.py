@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from backbones.mixers.rope import rotate
+from backbones.mixers.rotary import rotate
 from kernels.rows import rms_norm, swiglu
 from tests.tolerances import FP32, FP64, fp32_sum
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import tasks
-from backbones.series_baselines import Ridge, SeasonalNaive
+from backbones.baselines.series import Ridge, SeasonalNaive
 from suite import baselines, board, board_view
 from suite.budget import certify, solve
 from suite.errors import UserError

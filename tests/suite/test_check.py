@@ -8,8 +8,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from backbones.mixers.registry import MixerError
-from suite.check import CHECKS, as_json, render, run_checks
+from backbones.contract.run import CHECKS, as_json, render, run_checks
+from backbones.mixers.errors import MixerError
 from tests.suite.pool_mixer import BROKEN, LeaksFuture, NeedsEvenLength, Pool
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from backbones.mixers import fla_mixer, registry
+from backbones.mixers import registry
+from backbones.mixers.errors import MixerError
+from backbones.mixers.fla import mixer
 from suite import record
 from tests.suite.tiny import tiny_arguments
 
@@ -119,7 +121,7 @@ def test_a_mistake_in_a_users_file_is_one_line_and_exit_code_2(suite, runs, tmp_
 def test_a_file_that_was_mended_is_read_anew_after_a_failure(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text("class Mine(:\n")
-    with pytest.raises(registry.MixerError, match="SyntaxError"):
+    with pytest.raises(MixerError, match="SyntaxError"):
         registry.get(f"{path}:MovingAverage")
     path.write_text(EXAMPLE.read_text("utf-8"))
     assert registry.get(f"{path}:MovingAverage").__name__ == "MovingAverage"
@@ -238,7 +240,7 @@ def test_a_name_that_two_packages_claim_is_refused(installed, tmp_path, monkeypa
     other = write_installed(tmp_path / "other", "rival", "0.3", "averaging = averaging_mixers:MovingAverage")
     monkeypatch.syspath_prepend(str(other))
     registry._entries.cache_clear()
-    with pytest.raises(registry.MixerError, match=r"'averaging' is claimed by .*(rival 0.3 and by averaging-mixers 1.2|averaging-mixers)"):
+    with pytest.raises(MixerError, match=r"'averaging' is claimed by .*(rival 0.3 and by averaging-mixers 1.2|averaging-mixers)"):
         registry.get("averaging")
 
 
@@ -263,7 +265,7 @@ def test_layers_whose_library_is_missing_say_what_to_install(suite, runs, monkey
     def missing(name: str) -> str:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(fla_mixer, "version", missing)
+    monkeypatch.setattr(mixer, "version", missing)
     ended = suite(*arguments)
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
     assert ended.err.endswith("flash-linear-attention is not installed: pip install 'mixer-suite[fla]'\n")
@@ -275,7 +277,7 @@ def test_layers_whose_library_is_missing_say_what_to_install(suite, runs, monkey
 
 @pytest.mark.parametrize("arguments", [("check", "fla/gla"), ("run", *TASK, "--device", "cpu")], ids=lambda a: a[0])
 def test_layers_that_need_a_gpu_say_so_before_anything_starts(suite, runs, monkeypatch, arguments):
-    monkeypatch.setattr(fla_mixer, "version", lambda name: "0.6.0")
+    monkeypatch.setattr(mixer, "version", lambda name: "0.6.0")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     ended = suite(*arguments)
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)

@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 
-from suite.contract.probe import PlainForm
+from backbones.contract.probe import PlainForm
 
 PLAIN_FORMS: dict[str, PlainForm] = {}
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import conv1d, pad, softplus
 
 from backbones.mixers.base import Context
-from backbones.mixers.hypermlp import HyperMixer
+from backbones.mixers.hyper.hypermlp import HyperMixer
 from tests.backbones.plain import plain
 
 

@@ -6,17 +6,29 @@ and keys. The largest rank that leaves d_qk ≥ D/8 is taken, then the d_qk near
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Protocol
 
-from backbones.mixers.registry import MixerError
-
-if TYPE_CHECKING:
-    from backbones.mixers.hypermlp import HyperConfig, HyperMixer
+from backbones.mixers.base import Cost
+from backbones.mixers.errors import MixerError
+from backbones.mixers.hyper.config import HyperConfig
 
 WIDTHS_TRIED = range(32, 16_385, 32)  # D, for the advice in a refusal
 
 
-def solve(cls: type[HyperMixer], config: HyperConfig, dim: int, length: int, budget: int) -> HyperConfig:
+
+class Sizable(Protocol):
+    """What the solver asks of a class of these mixers."""
+
+    name: str
+
+    def qk_widths(self, config: HyperConfig, dim: int) -> Sequence[int]: ...
+    def least_width(self, config: HyperConfig, dim: int, part: int) -> int: ...
+    def ranks(self, config: HyperConfig) -> Sequence[int]: ...
+    def cost(self, config: HyperConfig, dim: int, length: int) -> Cost: ...
+
+
+def solve(cls: Sizable, config: HyperConfig, dim: int, length: int, budget: int) -> HyperConfig:
     """Raises MixerError where the smallest rank and d_qk = D/16 (or what the user fixed) are over the budget."""
     if config.rank is not None and config.d_qk is not None:
         return config
@@ -38,7 +50,7 @@ def solve(cls: type[HyperMixer], config: HyperConfig, dim: int, length: int, bud
     return sized(rank, min((d for d in widths if d >= wide), key=lambda d: abs(over(rank, d))))
 
 
-def _refusal(cls: type[HyperMixer], config: HyperConfig, dim: int, length: int, budget: int) -> str:
+def _refusal(cls: Sizable, config: HyperConfig, dim: int, length: int, budget: int) -> str:
     share = budget / dim**2
 
     def least(dim: int, length: int) -> float:

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from backbones.mixers.base import Context, Cost, Mixer, MixerConfig, State
-from backbones.mixers.convolution import LowRankConvolution, rank_of
-from backbones.mixers.prior import Prior, Widths, normal_, prior_map
-from backbones.mixers.priors import SoftmaxPrior
-from backbones.mixers.registry import MixerError, register
+from backbones.mixers.errors import MixerError
+from backbones.mixers.fem.convolution import LowRankConvolution, rank_of
+from backbones.mixers.priors.base import Prior, Widths, normal_, prior_map
+from backbones.mixers.priors.softmax import SoftmaxPrior
+from backbones.mixers.registry import register
 from kernels.gates import gated_mix, rms
 from kernels.projection import modulated_projection
 

@@ -9,9 +9,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from backbones.mixers.base import Context, Cost, Mixer, MixerConfig, State
-from backbones.mixers.prior import Prior, Widths, head_width, normal_, prior_map
+from backbones.mixers.priors.base import Prior, Widths, head_width, normal_, prior_map
 from backbones.mixers.registry import register
-from backbones.mixers.rope import rotate_all
+from backbones.mixers.rotary import rotate_all
 from kernels.attention import softmax_read
 from kernels.free_energy import free_energy_read
 from kernels.projection import modulated_projection

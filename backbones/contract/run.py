@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from backbones.contract import costs, flow, form, gradients
+from backbones.contract.probe import CPU, REGISTERED, Check, Figure, NotApplicableError, PlainForm, Probe, ViolationError
 from backbones.mixers.base import Context, Mixer
-from backbones.mixers.registry import MixerError, get
-from suite.contract import costs, flow, form, gradients
-from suite.contract.probe import CPU, REGISTERED, Check, Figure, NotApplicableError, PlainForm, Probe, ViolationError
+from backbones.mixers.errors import MixerError
+from backbones.mixers.registry import get
 
 if TYPE_CHECKING:
     from rich.table import Table

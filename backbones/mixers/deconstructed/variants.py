@@ -16,9 +16,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm, silu
 
-from backbones.mixers.attention import ProjectedAttention, masked_softmax
+from backbones.mixers.attention.base import ProjectedAttention, masked_softmax
 from backbones.mixers.base import Capabilities, Context, Cost, Mixer, MixerConfig, State
-from backbones.mixers.prior import head_width, normal_
+from backbones.mixers.priors.base import head_width, normal_
 from backbones.mixers.registry import register
 from kernels.prefix_softmax import HIDDEN, prefix_softmax_read, prefix_softmax_step
 from kernels.rows import swiglu

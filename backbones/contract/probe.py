@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from backbones.mixers.base import Context, Mixer, MixerConfig
-from backbones.mixers.registry import MixerError
+from backbones.mixers.errors import MixerError
 
 PlainForm = Callable[[Mixer, Tensor, Context], Tensor]  # a slow, obvious form of `forward`: matrix products and loops
 Figure = int | float | str | bool

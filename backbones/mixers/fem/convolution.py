@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, softplus
 
-from backbones.mixers.prior import normal_
+from backbones.mixers.priors.base import normal_
 from kernels.gates import rms
 from kernels.projection import normed_projection
 from kernels.scan import diagonal_scan

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from backbones.mixers.base import Context, Cost, Mixer, MixerConfig, State
-from backbones.mixers.prior import head_width, normal_
-from backbones.mixers.rope import rotate
+from backbones.mixers.priors.base import head_width, normal_
+from backbones.mixers.rotary import rotate
 from kernels.attention import softmax_read
 
 

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from backbones.mixers.base import Capabilities, Context, Cost, Mixer, MixerConfig, State
-from backbones.mixers.registry import MixerError
+from backbones.mixers.errors import MixerError
 
 PACKAGE = "flash-linear-attention"
 INSTALL = "pip install 'mixer-suite[fla]'"

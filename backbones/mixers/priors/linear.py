@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, logsigmoid
 
 from backbones.mixers.base import Capabilities, Context, MixerConfig
-from backbones.mixers.prior import Prior, Widths, head_width, normal_
-from backbones.mixers.priors import HostMixer
-from backbones.mixers.registry import MixerError, register
+from backbones.mixers.errors import MixerError
+from backbones.mixers.priors.base import Prior, Widths, head_width, normal_
+from backbones.mixers.priors.softmax import HostMixer
+from backbones.mixers.registry import register
 from kernels.linear.exact import empty_state, exact_chunk
 from kernels.linear.free_energy import LinearWeights, linear_free_energy, linear_read
 

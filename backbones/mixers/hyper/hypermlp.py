@@ -13,34 +13,22 @@ they cost depends on it, and is paid for by narrower queries and keys.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from backbones.mixers.base import Capabilities, Context, Cost, Mixer, MixerConfig, State
-from backbones.mixers.hyper_size import solve
-from backbones.mixers.prior import head_width, normal_
-from backbones.mixers.registry import MixerError, register
+from backbones.mixers.base import Capabilities, Context, Cost, Mixer, State
+from backbones.mixers.errors import MixerError
+from backbones.mixers.hyper.config import MAX_RANK, HyperConfig
+from backbones.mixers.hyper.size import solve
+from backbones.mixers.priors.base import head_width, normal_
+from backbones.mixers.registry import register
 from kernels.hyper.lag_mixing import LagMixing, lag_mix
 from kernels.lag_layout import Layout
 from kernels.short_conv import short_conv
 
-MAX_RANK = 16
 TAPS = 4  # of the convolution, mirrored where it is symmetric
-
-
-class HyperConfig(MixerConfig):
-    """Switches and widths of HyperMLP and HyperGLU. What is off has no parameters."""
-
-    heads: int = Field(default=2, ge=1, description="number of heads")
-    rank: int | None = Field(default=None, ge=1, le=MAX_RANK, description="rank r of the temporal mixing; solved when not given")
-    d_qk: int | None = Field(default=None, ge=1, description="query/key width of all heads; solved when not given")
-    lag_layout: bool = Field(default=True, description="tables indexed by lag or offset (off: by position from the start)")
-    mixing: Literal["both", "R1", "R2"] = Field(default="both", description="mixing before the activation (R1), behind it (R2), or both")
-    convolution: bool = Field(default=True, description="short depthwise convolution before keys and values")
-    gates: bool = Field(default=True, description="diagonals that depend on x: of the scores, the output and the mixing (off: 1)")
 
 
 class HyperMixer(Mixer):

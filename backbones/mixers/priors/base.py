@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.mixers.base import Context
-from backbones.mixers.registry import MixerError
+from backbones.mixers.errors import MixerError
 
 MAP_COLUMNS = 32  # of an attention map, read at a time
 

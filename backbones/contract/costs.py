@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from backbones.contract.probe import Probe, check, peak, run
 from backbones.mixers.base import Mixer, MixerConfig
-from backbones.mixers.registry import MixerError
-from suite.contract.probe import Probe, check, peak, run
+from backbones.mixers.errors import MixerError
 
 WIDTHS = (64, 128, 192, 384, 768)
 LENGTHS = (64, 196, 1024)

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, linear, rms_norm
 
-from backbones.mixers.attention import Attention, ProjectedAttention
+from backbones.mixers.attention.base import Attention, ProjectedAttention
 from backbones.mixers.base import Capabilities, Context, MixerConfig
-from backbones.mixers.prior import head_width
-from backbones.mixers.registry import MixerError, register
+from backbones.mixers.errors import MixerError
+from backbones.mixers.priors.base import head_width
+from backbones.mixers.registry import register
 
 EPS = 1e-5
 

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, softplus
 
 from backbones.mixers.base import Capabilities, Context, MixerConfig
-from backbones.mixers.prior import Widths, normal_
-from backbones.mixers.priors import HostMixer
-from backbones.mixers.priors_channel import HIDDEN, ChannelPrior, masked
-from backbones.mixers.priors_linear import wide
-from backbones.mixers.registry import MixerError, register
+from backbones.mixers.errors import MixerError
+from backbones.mixers.priors.aft import HIDDEN, ChannelPrior, masked
+from backbones.mixers.priors.base import Widths, normal_
+from backbones.mixers.priors.linear import wide
+from backbones.mixers.priors.softmax import HostMixer
+from backbones.mixers.registry import register
 from kernels.selective import exact
 from kernels.selective.free_energy import selective_free_energy, selective_read
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from suite.contract.probe import Case, Probe, check, run
+from backbones.contract.probe import Case, Probe, check, run
 
 LENGTHS = (1, 2, 7, 13, 64)
 SCALES = (1e-4, 1.0, 1e4)
@@ -87,7 +87,7 @@ def _require_finite(probe: Probe, mixer: torch.nn.Module, case: Case, autocast: 
 
 @check("too-long", "a sequence longer than its length is either mixed as usual or refused by name, never mangled")
 def refuses_longer(probe: Probe) -> None:
-    from backbones.mixers.registry import MixerError
+    from backbones.mixers.errors import MixerError
 
     probe.at(B=1, T=11, D=D, length=8)
     mixer, case = probe.build(D, 8), probe.case(1, 11, D)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from backbones.mixers.base import Capabilities
-from backbones.mixers.fem import Fem, FemConfig, KeyedFemConfig
-from backbones.mixers.priors_channel import AftPrior
-from backbones.mixers.priors_linear import GlaPrior, LinearPrior, RetentionPrior, SimpleGlaPrior
-from backbones.mixers.priors_ssm import SsmPrior
+from backbones.mixers.fem.fem import Fem, FemConfig, KeyedFemConfig
+from backbones.mixers.priors.aft import AftPrior
+from backbones.mixers.priors.linear import GlaPrior, LinearPrior, RetentionPrior, SimpleGlaPrior
+from backbones.mixers.priors.ssm import SsmPrior
 from backbones.mixers.registry import register
 
 LINEAR_TIME = Capabilities(constant_state=True)

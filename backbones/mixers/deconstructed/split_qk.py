@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from backbones.mixers.attention import ProjectedAttention, remember, softmax_map
+from backbones.mixers.attention.base import ProjectedAttention, remember, softmax_map
 from backbones.mixers.base import Capabilities, Context, MixerConfig, State
-from backbones.mixers.registry import MixerError, register
-from backbones.mixers.rope import rotate
+from backbones.mixers.errors import MixerError
+from backbones.mixers.registry import register
+from backbones.mixers.rotary import rotate
 from kernels.attention import softmax_read
 
 

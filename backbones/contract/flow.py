@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from backbones.contract.probe import Case, Probe, check, name_of, peak, run
 from backbones.mixers.base import Mixer, State
-from suite.contract.probe import Case, Probe, check, name_of, peak, run
 
 D = 32
 PREFIX_TOLERANCE = 1e-6  # of max |y|, in fp32

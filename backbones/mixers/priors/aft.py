@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from backbones.mixers.base import Capabilities, Context
-from backbones.mixers.prior import Prior, Widths
-from backbones.mixers.priors import HostMixer
-from backbones.mixers.priors_linear import wide
+from backbones.mixers.priors.base import Prior, Widths
+from backbones.mixers.priors.linear import wide
+from backbones.mixers.priors.softmax import HostMixer
 from backbones.mixers.registry import register
 from kernels.channelwise import channelwise_free_energy, channelwise_read, channelwise_step
 from kernels.gates import rms

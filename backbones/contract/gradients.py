@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.autograd.gradcheck import GradcheckError, gradcheck
 from torch.func import functional_call
 
+from backbones.contract.probe import Case, Probe, check, name_of, peak, run
 from backbones.mixers.base import Context, Mixer
-from suite.contract.probe import Case, Probe, check, name_of, peak, run
 
 D = 32
 T = 8

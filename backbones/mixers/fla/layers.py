@@ -12,8 +12,9 @@ from typing import Any
 from pydantic import Field
 
 from backbones.mixers.base import Cost, MixerConfig
-from backbones.mixers.fla_mixer import TAPS, Count, FlaConfig, FlaMixer, convolved, solved
-from backbones.mixers.registry import MixerError, register
+from backbones.mixers.errors import MixerError
+from backbones.mixers.fla.mixer import TAPS, Count, FlaConfig, FlaMixer, convolved, solved
+from backbones.mixers.registry import register
 
 
 @register("fla/gla")

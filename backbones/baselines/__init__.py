@@ -1,0 +1,1 @@
+"""Baselines: models that are not backbones of mixers."""

@@ -1,0 +1,1 @@
+"""Softmax attention with other queries: nonlinear, linear residual, identity, normalised."""

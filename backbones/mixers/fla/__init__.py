@@ -1,0 +1,1 @@
+"""Layers of flash-linear-attention, an optional package."""

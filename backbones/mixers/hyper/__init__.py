@@ -1,0 +1,1 @@
+"""HyperMLP and HyperGLU (arXiv 2602.12601)."""
