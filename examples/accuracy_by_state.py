@@ -24,7 +24,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from suite.resolve import resolve
+from suite.models.resolve import resolve
 
 SIZES = ("dim", "depth", "heads", "ffn_width")  # of the model: they move a point along its mixer's curve
 OF_A_POINT = re.compile(r"(, )?\b(d_[kv]|lr|weight_decay)=[^,)]+")  # in a row's name: a mixer's width, its tuned rates

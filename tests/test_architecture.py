@@ -52,13 +52,14 @@ def test_no_package_imports_the_tests_or_the_examples():
 
 def test_only_the_tracking_module_imports_mlflow():
     users = {file for file, name in all_imports() if name.split(".")[0] == "mlflow"}
-    assert users == {"suite/tracking.py"}
+    assert users == {"suite/tracking/store.py"}
 
 
 def test_only_the_tracking_process_imports_the_tracking_module():
     """The training process must not import the module that loads MLflow, except in commands that talk to the store themselves."""
-    users = {file for file, name in all_imports() if name == "suite.tracking"}
-    assert users <= {"suite/tracking_worker.py", "suite/tracking_delivery.py", "suite/ui.py", "suite/doctor.py", "suite/report/results.py"}
+    users = {file for file, name in all_imports() if name == "suite.tracking.store"}
+    allowed = {"suite/tracking/worker.py", "suite/tracking/delivery.py", "suite/tracking/ui_server.py", "suite/cli/doctor.py"}
+    assert users <= allowed
 
 
 def run_python(code: str, *, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -68,8 +69,8 @@ def run_python(code: str, *, cwd: Path, **environment: str) -> subprocess.Comple
 
 def test_help_loads_no_heavy_library(tmp_path):
     code = (
-        "import sys\nfrom suite import cli\nsys.argv = ['suite', '--help']\n"
-        "try:\n    cli.main()\nexcept SystemExit as end:\n    assert end.code == 0, end.code\n"
+        "import sys\nfrom suite.cli import app\nsys.argv = ['suite', '--help']\n"
+        "try:\n    app.main()\nexcept SystemExit as end:\n    assert end.code == 0, end.code\n"
         "heavy = {'torch', 'mlflow', 'timm', 'gluonts', 'pandas', 'numpy', 'pydantic', 'torchvision', 'datasets'} & sys.modules.keys()\n"
         "print('heavy:', sorted(heavy))"
     )

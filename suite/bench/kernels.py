@@ -17,8 +17,8 @@ from kernels.lag_layout import Layout
 from kernels.linear.sums import decayed_sums
 from kernels.scan import diagonal_scan
 from kernels.selective.sums import selective_sums
-from suite.bench import peers, plain
-from suite.bench.contest import Contest, Demand, both_ways
+from suite.bench import competitors, naive
+from suite.bench.comparison import Contest, Demand, both_ways
 from suite.bench.timing import Work
 
 BATCH, HEADS, KEY = 1, 4, 64
@@ -31,8 +31,8 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _compiled(T: int, function: peers.Function, *inputs: Tensor) -> dict[str, Work]:
-    return {"compiled cumulative sum": both_ways(peers.compiled(function), *inputs)} if T == COMPILED_AT else {}
+def _compiled(T: int, function: competitors.Function, *inputs: Tensor) -> dict[str, Work]:
+    return {"compiled cumulative sum": both_ways(competitors.compiled(function), *inputs)} if T == COMPILED_AT else {}
 
 
 def free_energy(T: int, value: int) -> Mapping[str, Work]:
@@ -40,13 +40,13 @@ def free_energy(T: int, value: int) -> Mapping[str, Work]:
     beta, wide = torch.full((HEADS, value), 1.9), normal(BATCH, T, HEADS, KEY, seed=2)
     works = {
         "ours": both_ways(partial(free_energy_read, causal=True), q, k, v, beta),
-        "sdpa": both_ways(plain.attention, q, k, wide),
-        "two sdpa calls": both_ways(plain.free_energy_by_two_calls, q, k, v, beta),
+        "sdpa": both_ways(naive.attention, q, k, wide),
+        "two sdpa calls": both_ways(naive.free_energy_by_two_calls, q, k, v, beta),
         "our softmax_read": both_ways(partial(softmax_read, causal=True), q, k, wide),
     }
     if T == COMPILED_AT:
-        works["compiled squares"] = both_ways(peers.compiled(plain.free_energy_by_squares), q, k, v, beta)
-        works["flex attention"] = both_ways(peers.flex_attention, q, k, wide)
+        works["compiled squares"] = both_ways(competitors.compiled(naive.free_energy_by_squares), q, k, v, beta)
+        works["flex attention"] = both_ways(competitors.flex_attention, q, k, wide)
     return works
 
 
@@ -56,8 +56,8 @@ def linear(T: int, decay: bool, cumulative: bool) -> Mapping[str, Work]:
     logs = [torch.nn.functional.logsigmoid(normal(BATCH, T, HEADS, seed=3)) / 16] if decay else []
     works = {"ours": both_ways(lambda q, k, v, *a: decayed_sums(q, k, v, *(g[..., None] for g in a)), q, k, v, *logs)}
     if cumulative:
-        works["cumulative sum"] = both_ways(plain.linear_by_cumulative_sum, q, k, v, *logs)
-    for name, function in (peers.of_scalar_decay() if decay else peers.of_linear()).items():
+        works["cumulative sum"] = both_ways(naive.linear_by_cumulative_sum, q, k, v, *logs)
+    for name, function in (competitors.of_scalar_decay() if decay else competitors.of_linear()).items():
         works[name] = both_ways(function, q, k, v, *logs)
     return works
 
@@ -73,8 +73,8 @@ def selective(T: int) -> Mapping[str, Work]:
     a = -torch.arange(1.0, N + 1)[:, None].expand(N, E).contiguous()
     return {
         "ours": both_ways(selective_of_one, delta, a, b, c, v),
-        "step by step": both_ways(plain.selective_by_steps, delta, a, b, c, v),
-        **{name: both_ways(function, delta, a, b, c, v) for name, function in peers.of_selective().items()},
+        "step by step": both_ways(naive.selective_by_steps, delta, a, b, c, v),
+        **{name: both_ways(function, delta, a, b, c, v) for name, function in competitors.of_selective().items()},
     }
 
 
@@ -82,15 +82,15 @@ def channelwise(T: int) -> Mapping[str, Work]:
     k, v = normal(BATCH, T, 256, seed=0), normal(BATCH, T, 256, seed=1)
     works = {
         "ours": both_ways(lambda k, v: channelwise_read(k, v[:, :, None])[:, :, 0], k, v),
-        "cumulative sum": both_ways(plain.channelwise_by_cumulative_sum, k, v),
+        "cumulative sum": both_ways(naive.channelwise_by_cumulative_sum, k, v),
     }
-    return works | _compiled(T, plain.channelwise_by_cumulative_sum, k, v)
+    return works | _compiled(T, naive.channelwise_by_cumulative_sum, k, v)
 
 
 def diagonal(T: int) -> Mapping[str, Work]:
     a, x = torch.sigmoid(normal(8, T, 16, seed=0) + 3), normal(8, T, 16, seed=1)
-    works = {"ours": both_ways(diagonal_scan, a, x), "cumulative sum": both_ways(plain.diagonal_by_cumulative_sum, a, x)}
-    return works | _compiled(T, plain.diagonal_by_cumulative_sum, a, x)
+    works = {"ours": both_ways(diagonal_scan, a, x), "cumulative sum": both_ways(naive.diagonal_by_cumulative_sum, a, x)}
+    return works | _compiled(T, naive.diagonal_by_cumulative_sum, a, x)
 
 
 def lag_mixing(T: int) -> Mapping[str, Work]:
@@ -110,11 +110,11 @@ def lag_mixing(T: int) -> Mapping[str, Work]:
 
     def dense(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> Tensor:
         *before, behind = mixings(rest)
-        return plain.lag_mix_by_squares(q, k, v, before, behind)
+        return naive.lag_mix_by_squares(q, k, v, before, behind)
 
     inputs = (q, k, v, *tables, *diagonals, *controls)
     attention = [normal(BATCH, T, heads, width, seed=i) for i in range(3)]
-    return {"ours": both_ways(ours, *inputs), "dense": both_ways(dense, *inputs), "sdpa": both_ways(plain.attention, *attention)}
+    return {"ours": both_ways(ours, *inputs), "dense": both_ways(dense, *inputs), "sdpa": both_ways(naive.attention, *attention)}
 
 
 def contests(lengths: Sequence[int]) -> Iterator[Contest]:

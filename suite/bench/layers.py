@@ -12,8 +12,8 @@ from torch import Tensor
 
 from backbones.mixers import registry
 from backbones.mixers.base import Context, Mixer, State
-from suite.bench import plain
-from suite.bench.contest import Contest, Demand, both_ways
+from suite.bench import naive
+from suite.bench.comparison import Contest, Demand, both_ways
 from suite.bench.timing import Work
 from suite.errors import UserError
 
@@ -73,7 +73,7 @@ def by_squares(work: Work) -> Work:
     """The same layer with its lag mixing in the dense masked form."""
 
     def mixed(q: Tensor, k: Tensor, v: Tensor, before: Any, behind: Any, *_: object) -> Tensor:
-        return plain.lag_mix_by_squares(q, k, v, before, behind)
+        return naive.lag_mix_by_squares(q, k, v, before, behind)
 
     def dense() -> object:
         with patch("backbones.mixers.hyper.hypermlp.lag_mix", mixed):

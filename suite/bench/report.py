@@ -12,11 +12,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from backbones.base import implementations
-from suite import provenance
-from suite.bench.contest import Contest, Outcome, run_contest
+from suite.bench.comparison import Contest, Outcome, run_contest
 from suite.bench.timing import exponent
 from suite.console import err
 from suite.errors import UserError
+from suite.records import provenance
 
 EXPONENT_MUST = 1.10  # of time over length, for scans
 KINDS = ("kernels", "mixers", "train", "decode")

@@ -8,13 +8,13 @@ import torch
 from timm.optim import create_optimizer_v2
 
 import tasks
-from suite import budget
-from suite.bench.contest import Contest, Demand
+from suite.bench.comparison import Contest, Demand
 from suite.bench.timing import Work
-from suite.build import build_backbone, flops_positions, sequence_length
-from suite.config import RunConfig
-from suite.constant_row import give_constant
-from suite.resolve import resolve
+from suite.config.run_config import RunConfig
+from suite.models import budget
+from suite.models.build import build_backbone, flops_positions, sequence_length
+from suite.models.constant_row import give_constant
+from suite.models.resolve import resolve
 from tasks.base import Batch, Task
 
 TASKS: Mapping[str, float] = {"sotu": 0.40, "fashion-mnist": 0.45, "household-power": 0.40}  # and the least share of the peak

@@ -8,11 +8,11 @@ import torch
 import tasks
 from backbones.mixers import registry
 from backbones.mixers.errors import MixerError
-from suite.budget import check
-from suite.build import build_backbone
-from suite.constant_row import give_constant
-from suite.diagnosis import attention_maps
-from suite.resolve import resolve
+from suite.models.budget import check
+from suite.models.build import build_backbone
+from suite.models.constant_row import give_constant
+from suite.models.resolve import resolve
+from suite.training.attention_maps import attention_maps
 from tests.backbones.test_backbones import BACKBONES, assert_steps_give_what_forward_gives, decoder
 
 MIXERS = ("random-qk", "fixed-qk")

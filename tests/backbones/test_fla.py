@@ -18,7 +18,7 @@ from backbones.mixers import registry
 from backbones.mixers.errors import MixerError
 from backbones.mixers.fla import mixer
 from backbones.mixers.fla.mixer import FlaMixer, Memory
-from suite.budget import LAYER_TOLERANCE
+from suite.models.budget import LAYER_TOLERANCE
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [name for name in registry.names() if name.startswith("fla/")]

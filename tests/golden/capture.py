@@ -73,12 +73,12 @@ def machine() -> dict[str, str]:
 
 def _suite(*arguments: str) -> dict[str, Any]:
     """The JSON document of a command, run in this process."""
-    from suite import cli
+    from suite.cli import app
 
     out = io.StringIO()
     with unittest.mock.patch("sys.argv", ["suite", *arguments]), contextlib.redirect_stdout(out):
         try:
-            cli.main()
+            app.main()
         except SystemExit as end:
             if end.code:
                 raise RuntimeError(f"{' '.join(arguments)} ended with {end.code}") from end

@@ -17,7 +17,7 @@ def call(tmp_path, monkeypatch, capsys):
     """Runs a command in this process and returns its JSON document."""
     import torch
 
-    from suite import cli
+    from suite.cli import app
 
     monkeypatch.setenv("SUITE_HOME", str(tmp_path))
     monkeypatch.setenv("SUITE_TRACKING", "off")
@@ -27,7 +27,7 @@ def call(tmp_path, monkeypatch, capsys):
     def run(*arguments: str):
         monkeypatch.setattr(sys, "argv", ["suite", *arguments])
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            app.main()
         out, err = capsys.readouterr()
         assert end.value.code == 0, err
         return json.loads(out)

@@ -36,7 +36,7 @@ def runs(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def suite(monkeypatch, capsys) -> Command:
     """Calls the command line in this process, without tracking."""
-    from suite import cli
+    from suite.cli import app
 
     monkeypatch.setenv("SUITE_TRACKING", "off")
 
@@ -44,7 +44,7 @@ def suite(monkeypatch, capsys) -> Command:
         monkeypatch.setattr(sys, "argv", ["suite", *arguments])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
-            cli.main()
+            app.main()
         out, err = capsys.readouterr()
         assert isinstance(end.value.code, int)
         return Ended(end.value.code, out, err)

@@ -9,11 +9,12 @@ import torch
 
 import tasks
 from backbones.baselines.series import Ridge, SeasonalNaive
-from suite import baselines, board, board_view
-from suite.budget import certify, solve
+from suite.boards import board, view
 from suite.errors import UserError
-from suite.resolve import from_canonical, resolve
-from suite.run import start
+from suite.models import baselines
+from suite.models.budget import certify, solve
+from suite.models.resolve import from_canonical, resolve
+from suite.training.run import start
 from tests.suite.tiny import tiny_sets
 
 
@@ -57,7 +58,7 @@ def test_a_baseline_leaves_a_record_on_the_mixers_board_without_a_place(runs):
     assert len({one.group for one in made.values()}) == 1
     [shown] = board.boards(made.values())
     assert {row.mixer: row.place for row in shown.rows} == {"softmax": 1, "baseline/ridge": None, "baseline/seasonal-naive": None}
-    assert "| baseline | baseline/ridge |" in board_view.markdown(shown)
+    assert "| baseline | baseline/ridge |" in view.markdown(shown)
     ridge = made["baseline/ridge"]
     assert ridge.certificate["matched"] is False
     assert ridge.certificate["parameters"] == 337 * 8

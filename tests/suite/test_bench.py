@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from suite.bench import kernels, layers, plain, report, shelf
-from suite.bench.contest import Contest, Demand, both_ways, run_contest
+from suite.bench import kernels, layers, naive, report, results_folder
+from suite.bench.comparison import Contest, Demand, both_ways, run_contest
 from suite.bench.timing import exponent, interleaved, peak_bytes
 from suite.errors import UserError
 
@@ -47,7 +47,7 @@ def test_peers_of_a_kernel_compute_what_ours_computes(compared, length):
 def test_the_squares_that_are_compiled_compute_the_free_energy():
     q, k, v = (torch.randn(2, 30, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(i)) for i in range(3))
     beta = torch.full((3, 8), 1.3, dtype=torch.float64)
-    both = zip(plain.free_energy_by_squares(q, k, v, beta), plain.free_energy_by_two_calls(q, k, v, beta), strict=True)
+    both = zip(naive.free_energy_by_squares(q, k, v, beta), naive.free_energy_by_two_calls(q, k, v, beta), strict=True)
     assert all(torch.allclose(one, two, rtol=0, atol=1e-10) for one, two in both)
 
 
@@ -88,7 +88,7 @@ def fixed(seconds):
     ("kind", "must", "met"), [("price", 2.0, True), ("price", 1.9, False), ("speed", 0.5, True), ("speed", 0.6, False)]
 )
 def test_a_demand_is_met_or_missed_by_its_ratio(monkeypatch, kind, must, met):
-    monkeypatch.setattr("suite.bench.contest.interleaved", fixed({"ours": 2.0, "peer": 1.0}))
+    monkeypatch.setattr("suite.bench.comparison.interleaved", fixed({"ours": 2.0, "peer": 1.0}))
     contest = Contest("x", 8, lambda: {"ours": lambda: None, "peer": lambda: None}, (Demand(kind, "peer", must),))
     [figure] = run_contest(contest, rounds=2).figures()
     assert figure["met"] is met
@@ -96,7 +96,7 @@ def test_a_demand_is_met_or_missed_by_its_ratio(monkeypatch, kind, must, met):
 
 
 def test_utilisation_compares_flops_a_second(monkeypatch):
-    monkeypatch.setattr("suite.bench.contest.interleaved", fixed({"ours": 2.0, "product": 1.0}))
+    monkeypatch.setattr("suite.bench.comparison.interleaved", fixed({"ours": 2.0, "product": 1.0}))
     contest = Contest("x", 8, lambda: {"ours": lambda: None, "product": lambda: None}, (Demand("mfu", "product", 0.4, work=0.9),))
     [figure] = run_contest(contest, rounds=2).figures()
     assert figure["value"] == pytest.approx(0.45)
@@ -214,7 +214,7 @@ def test_the_speed_pages_are_what_their_documents_make():
     folders = [folder for folder in (Path(__file__).parents[2] / "leaderboards" / "speed").iterdir() if folder.is_dir()]
     assert folders
     for folder in folders:
-        assert (folder / "README.md").read_text("utf-8") == shelf.page(shelf.documents(folder)), folder.name
+        assert (folder / "README.md").read_text("utf-8") == results_folder.page(results_folder.documents(folder)), folder.name
 
 
 def test_a_folder_keeps_documents_and_a_page_made_from_them(suite, tmp_path):
@@ -222,7 +222,7 @@ def test_a_folder_keeps_documents_and_a_page_made_from_them(suite, tmp_path):
     ended = suite("bench", "kernels", "--lengths", "8", "--rounds", "2", "--out", str(folder))
     assert sorted(file.name for file in folder.iterdir()) == ["README.md", "kernels.json", "kernels.png"], ended.err
     page = (folder / "README.md").read_text("utf-8")
-    assert page == shelf.page([json.loads((folder / "kernels.json").read_text("utf-8"))])
+    assert page == results_folder.page([json.loads((folder / "kernels.json").read_text("utf-8"))])
     assert "| AFT read | 8 | " in page
     assert "speed over cumulative sum" in page
     (tmp_path / "file").write_text("")

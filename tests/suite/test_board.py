@@ -8,8 +8,9 @@ import statistics
 import pytest
 from rich.console import Console
 
-from suite import board, board_view, record
-from suite.board import boards
+from suite.boards import board, view
+from suite.boards.board import boards
+from suite.records import record
 from tasks.text.tokenizers import train_bpe
 from tests.suite.tiny import made_record
 
@@ -37,9 +38,9 @@ def test_a_row_names_what_its_verdict_is_about():
     hyper = made_record("hypermlp", 0.5).model_copy(update={"certificate": solved})
     found = only([hyper, made_record("gla", 0.6), made_record("softmax", 0.4)])
     assert [row.mixer for row in found.rows] == ["gla (host form)", "hypermlp (rank=1, d_qk=16)", "softmax"]
-    assert "host form: positive, normalised weights" in board_view.markdown(found)
-    assert board_view.plain(found)["rows"][1]["mixer_options"]["d_qk"] == 16
-    assert "host form" not in board_view.markdown(only([made_record("softmax", 0.4)]))
+    assert "host form: positive, normalised weights" in view.markdown(found)
+    assert view.plain(found)["rows"][1]["mixer_options"]["d_qk"] == 16
+    assert "host form" not in view.markdown(only([made_record("softmax", 0.4)]))
 
 
 def test_an_error_is_ordered_from_low_to_high():
@@ -100,7 +101,7 @@ def test_switches_stand_as_rows_of_their_own_and_of_tuned_rates_the_one_that_val
     ]
     made = only([*tried, made_record("fem", 0.7, sets=("lse=false",)), made_record("fem", 0.3, sets=("mixer.heads=1",))])
     assert [row.mixer for row in made.rows] == ["fem (lse=off)", "fem (lr=0.125)", "fem (heads=1)"]
-    assert "2 row(s) of other learning rates" in board_view.markdown(made)
+    assert "2 row(s) of other learning rates" in view.markdown(made)
 
 
 def test_a_tokenizers_file_counts_by_its_content_wherever_it_stands(tmp_path):
@@ -126,7 +127,7 @@ def test_failed_diverged_and_interrupted_runs_are_counted_and_not_shown():
     made = only(records)
     assert [row.mixer for row in made.rows] == ["softmax"]
     assert made.unfinished == 3
-    assert "3 unfinished" in board_view.markdown(made)
+    assert "3 unfinished" in view.markdown(made)
 
 
 def test_only_what_is_asked_for_is_shown():
@@ -147,7 +148,7 @@ def test_a_record_of_an_unknown_task_or_scale_spoils_no_board():
 
 def terminal_text(made) -> str:
     stream = io.StringIO()
-    Console(file=stream, width=200).print(board_view.table(made))
+    Console(file=stream, width=200).print(view.table(made))
     return stream.getvalue()
 
 
@@ -155,7 +156,7 @@ def test_table_markdown_and_json_tell_the_same():
     seeds = [made_record("fem", 0.6 + s / 100, seed=s) for s in range(3)]
     records = [made_record("softmax", 0.5), *seeds, made_record("no-mixing", 0.9, matched=False)]
     made = only(records)
-    plain, text, table = board_view.plain(made), board_view.markdown(made), terminal_text(made)
+    plain, text, table = view.plain(made), view.markdown(made), terminal_text(made)
     lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
     rows = [line for line in table.splitlines() if line.startswith("│")]
     assert len(plain["rows"]) == len(lines) == len(rows) == 3

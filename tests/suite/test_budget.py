@@ -8,10 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import tasks
 from backbones.mixers import registry
-from suite import budget
-from suite.build import build_backbone, sequence_length
 from suite.errors import UserError
-from suite.resolve import resolve
+from suite.models import budget
+from suite.models.build import build_backbone, sequence_length
+from suite.models.resolve import resolve
 from tasks.base import ImageInput, InputSpec, SeriesInput, TextInput
 
 TASKS = ("sotu", "fashion-mnist", "household-power", "imagenet100")

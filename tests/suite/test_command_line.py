@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from suite import cli, home, record
-from suite.commands import runs
-from suite.run import start
+from suite.cli import app
+from suite.cli.commands import runs
+from suite.records import record, runs_folder
+from suite.training.run import start
 from tests.suite.tiny import made_record, tiny_arguments, tiny_config
 
 CONFIG = {"--task", "--mixer", "--scale", "--horizon", "--track", "--hybrid", "--set", "--recipe"}
@@ -54,11 +55,11 @@ def walk(command, path: str = "") -> dict[str, set[str]]:
 
 
 def test_the_commands_and_their_options_are_these():
-    assert walk(typer.main.get_command(cli.app)) == COMMANDS
+    assert walk(typer.main.get_command(app.app)) == COMMANDS
 
 
 def test_run_defaults_to_the_quick_scale_and_seed_zero():
-    from suite.resolve import resolve
+    from suite.models.resolve import resolve
 
     made = resolve(task="sotu", mixer="fem")
     assert (made.scale, made.seed) == ("quick", 0)
@@ -252,14 +253,14 @@ def test_a_runs_folder_that_cannot_be_written_is_one_line(suite, tmp_path, monke
 
 def test_a_finished_run_cannot_be_resumed(suite):
     outcome = start(tiny_config("fashion-mnist", "softmax", "steps=1"), data_dir=None, device="cpu")
-    for name in (outcome.record.id, str(home.find_run(outcome.record.id)), outcome.record.id[-6:]):
+    for name in (outcome.record.id, str(runs_folder.find_run(outcome.record.id)), outcome.record.id[-6:]):
         ended = suite("run", "--resume", name)
         assert (ended.code, ended.err.count("\n")) == (2, 1)
         assert "is finished" in ended.err
 
 
 def test_a_run_that_never_saved_a_checkpoint_cannot_be_resumed(suite):
-    folder = home.new_run(tiny_config("fashion-mnist"), None)
+    folder = runs_folder.new_run(tiny_config("fashion-mnist"), None)
     ended = suite("run", "--resume", folder.name)
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert "stopped before its first one" in ended.err
@@ -267,15 +268,15 @@ def test_a_run_that_never_saved_a_checkpoint_cannot_be_resumed(suite):
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"config": {}, "data_dir": null, "created": ""}'])
 def test_a_run_whose_config_is_damaged_is_one_line(suite, content):
-    folder = home.new_run(tiny_config("fashion-mnist"), None)
-    (folder / home.CONFIG).write_text(content)
+    folder = runs_folder.new_run(tiny_config("fashion-mnist"), None)
+    (folder / runs_folder.CONFIG).write_text(content)
     ended = suite("run", "--resume", folder.name)
     assert (ended.code, ended.err.count("\n")) == (2, 1)
 
 
 def test_a_name_that_stands_for_several_runs_is_one_line(suite):
     for seed in (0, 1):
-        home.new_run(tiny_config("fashion-mnist", seed=seed), None)
+        runs_folder.new_run(tiny_config("fashion-mnist", seed=seed), None)
     ended = suite("show", "2")
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert "stands for 2 runs" in ended.err
@@ -291,10 +292,10 @@ def test_a_budget_that_is_not_kept_exits_with_1_and_names_what_fits(suite):
 
 
 def test_a_fault_of_the_suite_itself_is_not_hidden(suite, monkeypatch):
-    monkeypatch.setattr("suite.report.listings.describe_tasks", lambda: 1 / 0)
+    monkeypatch.setattr("suite.cli.report.listings.describe_tasks", lambda: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["suite", "list", "tasks"])
     with pytest.raises(ZeroDivisionError):
-        cli.main()
+        app.main()
 
 
 @pytest.mark.parametrize(("kind", "said"), [(errno.EACCES, "permission denied"), (errno.ENOSPC, "no space left on device")])
@@ -302,7 +303,7 @@ def test_a_place_that_cannot_be_used_is_told_in_one_line(suite, monkeypatch, kin
     def refused(*_):
         raise OSError(kind, os.strerror(kind), "/some/where.csv")
 
-    monkeypatch.setattr("suite.report.listings.describe_data", refused)
+    monkeypatch.setattr("suite.cli.report.listings.describe_data", refused)
     ended = suite("data", "info", "csv")
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert f"/some/where.csv: {said}" in ended.err
@@ -337,7 +338,7 @@ def test_the_installed_command_behaves_the_same(runs, tmp_path, arguments, said)
 @pytest.mark.slow
 def test_doctor_opens_a_store_without_a_word_of_its_library(tmp_path):
     environment = {**os.environ, "SUITE_HOME": str(tmp_path / "runs")}
-    command = [sys.executable, "-m", "suite.cli", "doctor", "--json"]
+    command = [sys.executable, "-m", "suite", "doctor", "--json"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert next(check["message"] for check in json.loads(ended.stdout) if check["name"] == "tracking store").startswith("answers")

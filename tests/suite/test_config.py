@@ -10,12 +10,13 @@ from pydantic import BaseModel, ValidationError
 
 import tasks
 from backbones.mixers import registry
-from suite.budget import check
-from suite.build import sequence_length
-from suite.config import TUNED, ModelConfig, RunConfig, TrainConfig, canonical_json
+from suite.config.hybrids import LAYOUTS, resolve_hybrid
+from suite.config.recipe import SCALES
+from suite.config.run_config import TUNED, ModelConfig, RunConfig, TrainConfig, canonical_json
 from suite.errors import UserError
-from suite.hybrids import LAYOUTS, resolve_hybrid
-from suite.resolve import SCALES, from_canonical, resolve
+from suite.models.budget import check
+from suite.models.build import sequence_length
+from suite.models.resolve import from_canonical, resolve
 
 #: A legal value other than the one a small run has, for every option of model and training.
 OTHER = {

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 
 import tasks
-from suite import board
-from suite.budget import certify, solve
-from suite.build import build_backbone
-from suite.evaluate import IncompleteEvaluation, evaluate
-from suite.report.runs import report_run
-from suite.resolve import resolve
-from suite.run import start
+from suite.boards import board
+from suite.cli.report.runs import report_run
+from suite.models.budget import certify, solve
+from suite.models.build import build_backbone
+from suite.models.resolve import resolve
+from suite.training.evaluate import IncompleteEvaluation, evaluate
+from suite.training.run import start
 from tasks.series.options import SearchedOptions
 from tasks.series.published import Etth1, Exchange
 from tests.suite.tiny import made_record, tiny_config
@@ -166,7 +166,7 @@ def test_a_gluonts_data_set_is_trained_on_and_recorded(mixer, tmp_path, runs):
 
 @pytest.mark.slow
 def test_a_picture_that_cannot_be_drawn_costs_no_record(runs, monkeypatch, capsys):
-    monkeypatch.setattr("suite.forecast_plot.draw_forecasts", lambda *_: 1 / 0)
+    monkeypatch.setattr("suite.training.forecast_plot.draw_forecasts", lambda *_: 1 / 0)
     made = start(tiny_config("household-power"), data_dir=None, device="cpu").record
     assert made.status == "finished"
     assert "the forecasts could not be shown: ZeroDivisionError" in " ".join(capsys.readouterr().err.split())

@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from suite.generate import generate, load_language_model
-from suite.run import start
+from suite.language.generate import generate, load_language_model
+from suite.training.run import start
 from tests.suite.tiny import tiny_config
 
 CONTEXT = 16

@@ -12,11 +12,12 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from suite import board, record
-from suite.generate import load_language_model
-from suite.resolve import from_canonical, resolve
-from suite.run import start
-from suite.scoring import Scorer, windows
+from suite.boards import board
+from suite.language.generate import load_language_model
+from suite.language.scoring import Scorer, windows
+from suite.models.resolve import from_canonical, resolve
+from suite.records import record
+from suite.training.run import start
 from tasks.base import DataError
 from tasks.text.tokenizers import train_bpe
 from tests.suite.tiny import SHAPE
@@ -208,10 +209,10 @@ def harness(monkeypatch):
         modules["lm_eval.tasks"].TaskManager = SimpleNamespace
         for name, module in modules.items():
             monkeypatch.setitem(sys.modules, name, module)
-    from suite import lm_eval_adapter
+    from suite.language import lm_eval as adapter
 
-    yield lm_eval_adapter
-    sys.modules.pop("suite.lm_eval_adapter")
+    yield adapter
+    sys.modules.pop("suite.language.lm_eval")
 
 
 def test_the_harness_is_answered_what_the_scorer_says(harness, scorer):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from suite import record
+from suite.records import record
 from tasks.images.imagenet import class_list
 from tests.suite.tracking_help import points, rows, statuses
 from tests.tasks.conftest import save_image
@@ -23,7 +23,7 @@ def suite(runs, *arguments, **environment):
     variables = {**os.environ, "SUITE_HOME": str(runs), "OMP_NUM_THREADS": "1", **environment}
     variables.pop("SUITE_TRACKING", None)
     return subprocess.run(
-        [sys.executable, "-m", "suite.cli", *arguments], env=variables, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-m", "suite", *arguments], env=variables, capture_output=True, text=True, timeout=300, check=False
     )
 
 

@@ -6,8 +6,9 @@ import pytest
 
 import tasks
 from backbones.mixers import registry
-from suite import budget
-from suite.resolve import SCALES, resolve
+from suite.config.recipe import SCALES
+from suite.models import budget
+from suite.models.resolve import resolve
 
 MIXERS = [name for name in registry.names() if registry.origin(name) == "built-in"]
 #: Tasks whose shapes differ from each other; the other recall tasks have the shapes of mad-in-context.

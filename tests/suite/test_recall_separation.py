@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from suite.resolve import resolve
-from suite.run import start
+from suite.models.resolve import resolve
+from suite.training.run import start
 
 pytestmark = pytest.mark.slow
 

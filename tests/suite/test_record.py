@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from suite import record
-from suite.record import RecordError
+from suite.records import record
+from suite.records.record import RecordError
 from tests.suite.tiny import made_record
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import suite.run
+import suite.training.run
 import tasks
-from suite import checkpoint, home, record
 from suite.errors import UserError
-from suite.record import Record
-from suite.run import Outcome, resume, start
+from suite.records import record, runs_folder
+from suite.records.record import Record
+from suite.training import checkpoint
+from suite.training.run import Outcome, resume, start
 from tests.suite.test_runs import at_step
 from tests.suite.tiny import TASKS, tiny_arguments, tiny_config
 
@@ -29,7 +30,7 @@ RANDOM = ("dropout=0.2", "drop_path=0.3", "ema=0.9")
 def _bare(monkeypatch):
     """Neither tracking nor pictures: they take longer than these runs."""
     monkeypatch.setenv("SUITE_TRACKING", "off")
-    monkeypatch.setattr("suite.run.attention_maps", lambda *_: {})
+    monkeypatch.setattr("suite.training.run.attention_maps", lambda *_: {})
 
 
 def equal_runs(one: Record, two: Record) -> bool:
@@ -79,7 +80,7 @@ def test_a_run_that_is_under_way_cannot_be_resumed(monkeypatch, suite, runs):
     outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
     assert outcome.exit_code == 0
     assert said
-    assert not (said[0] / home.LOCK).exists()
+    assert not (said[0] / runs_folder.LOCK).exists()
 
 
 def test_a_run_may_be_interrupted_twice(monkeypatch):
@@ -100,7 +101,7 @@ def test_a_run_stopped_after_its_last_step_only_tests(monkeypatch):
         raise RuntimeError("the power went off")
 
     with monkeypatch.context() as patch:
-        patch.setattr("suite.run.evaluate", fail)
+        patch.setattr("suite.training.run.evaluate", fail)
         stopped = start(tiny_config("fashion-mnist", "fem"), data_dir=None, device="cpu").record
     assert stopped.status == "failed"
     assert equal_runs(resume(stopped.id, data_dir=None, device="cpu").record, whole)
@@ -122,14 +123,14 @@ def test_a_second_signal_while_tracking_is_closed_loses_neither_record_nor_exit_
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("suite.run.close_tracker", close)
+    monkeypatch.setattr("suite.training.run.close_tracker", close)
     outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
     assert (outcome.exit_code, record.read(outcome.path).status) == (0, "finished")
     assert "tracking: cut short by a second signal" in capsys.readouterr().err
 
 
 def test_trouble_in_tracking_loses_neither_record_nor_exit_code(monkeypatch, capsys):
-    monkeypatch.setattr("suite.run.close_tracker", lambda *_: 1 / 0)
+    monkeypatch.setattr("suite.training.run.close_tracker", lambda *_: 1 / 0)
     outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
     assert (outcome.exit_code, record.read(outcome.path).status) == (0, "finished")
     assert f"suite upload {outcome.record.id}" in capsys.readouterr().err
@@ -190,7 +191,7 @@ def test_checkpoints_come_by_the_clock_too_where_validations_are_far_apart(monke
     start(tiny_config("fashion-mnist", "softmax", "evals=1"), data_dir=None, device="cpu")
     assert saved == [6]
     saved.clear()
-    monkeypatch.setattr("suite.train.CHECKPOINT_S", -1.0)
+    monkeypatch.setattr("suite.training.trainer.CHECKPOINT_S", -1.0)
     start(tiny_config("fashion-mnist", "softmax", "evals=1"), data_dir=None, device="cpu")
     assert saved == [1, 2, 3, 4, 5, 6]
 
@@ -271,7 +272,7 @@ LONG = ("steps=120", "evals=40")
 
 def process(runs: Path, *arguments: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "SUITE_HOME": str(runs), "SUITE_TRACKING": "off", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "suite.cli", *arguments]
+    command = [sys.executable, "-m", "suite", *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 import torch
 
-import suite.run
-import suite.train
+import suite.training.run
+import suite.training.trainer
 import tasks
 from kernels.cpu.library import library
-from suite import board, home, record
-from suite.record import Record
-from suite.run import Outcome, resume, start
-from suite.train import Trainer
+from suite.boards import board
+from suite.records import record, runs_folder
+from suite.records.record import Record
+from suite.training.run import Outcome, resume, start
+from suite.training.trainer import Trainer
 from tasks.base import DataError
 from tests.suite.tiny import TASKS, tiny_arguments, tiny_config
 
@@ -28,7 +29,7 @@ from tests.suite.tiny import TASKS, tiny_arguments, tiny_config
 def _bare(monkeypatch):
     """Neither tracking nor pictures: they take longer than these runs."""
     monkeypatch.setenv("SUITE_TRACKING", "off")
-    monkeypatch.setattr("suite.run.attention_maps", lambda *_: {})
+    monkeypatch.setattr("suite.training.run.attention_maps", lambda *_: {})
 
 
 def run(task: str = "fashion-mnist", mixer: str = "softmax", *sets: str, seed: int = 0) -> Outcome:
@@ -265,7 +266,7 @@ def test_a_progress_line_a_validation_goes_to_stderr_and_the_result_to_stdout(su
     ended = suite(*tiny_arguments("fashion-mnist"))
     assert [line.split("  ")[0] for line in ended.err.splitlines()] == [f"fashion-mnist · softmax: step {s}/6" for s in (2, 4, 6)]
     assert "test top1" in ended.out
-    assert f"record: {home.home()}" in ended.out
+    assert f"record: {runs_folder.home()}" in ended.out
 
 
 @contextlib.contextmanager
@@ -294,7 +295,7 @@ def test_a_folder_that_refuses_the_record_has_it_written_elsewhere_and_says_wher
     real = record.write
 
     def write(folder, made):
-        if folder.is_relative_to(home.home()):
+        if folder.is_relative_to(runs_folder.home()):
             raise OSError(28, "No space left on device")
         return real(folder, made)
 

@@ -15,7 +15,7 @@ import pytest
 from backbones.mixers import registry
 from backbones.mixers.errors import MixerError
 from backbones.mixers.fla import mixer
-from suite import record
+from suite.records import record
 from tests.suite.tiny import tiny_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ def suite_process(folder: Path, *arguments: str, **environment: str) -> subproce
     variables = {**os.environ, "SUITE_HOME": str(folder / "runs"), "SUITE_TRACKING": "off", "OMP_NUM_THREADS": "1", **environment}
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH", ""), str(ROOT)]))
     return subprocess.run(
-        [sys.executable, "-m", "suite.cli", *arguments], cwd=folder, env=variables, capture_output=True, text=True, timeout=500
+        [sys.executable, "-m", "suite", *arguments], cwd=folder, env=variables, capture_output=True, text=True, timeout=500
     )
 
 

@@ -10,12 +10,12 @@ import time
 import psutil
 import pytest
 
-import suite.tracker
+import suite.tracking.client
 from suite.errors import UserError
-from suite.tracking import Store, board_urls, close_dead_runs, public_uri, tracking_uri, update_board, upload
-from suite.tracking_delivery import Delivery
-from suite.tracking_journal import STATE
-from suite.tracking_trouble import explain
+from suite.tracking.delivery import Delivery, upload
+from suite.tracking.error_messages import explain
+from suite.tracking.journal import STATE
+from suite.tracking.store import Store, board_urls, close_dead_runs, public_uri, tracking_uri, update_board
 from tests.suite.tracking_help import SilentWorker, free_port, points, rows, statuses, tracker
 
 
@@ -105,7 +105,7 @@ def test_delivering_again_doubles_nothing(home):
 
 def test_a_lost_answer_doubles_nothing(home, monkeypatch):
     _log_some(home, range(510))  # 1,020 values: two requests
-    monkeypatch.setattr("suite.tracking_delivery.Store", _FailingStore)
+    monkeypatch.setattr("suite.tracking.delivery.Store", _FailingStore)
     monkeypatch.setattr(_FailingStore, "failures", (1, 3))
     monkeypatch.setattr(_FailingStore, "calls", 0)
     delivery = Delivery(home, home / "run-a", tracking_uri(home))

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-import suite.tracker
-from suite.tracking_journal import JOURNAL, Delivered, JournalWriter, load_state, read_events, save_state
+import suite.tracking.client
+from suite.tracking.journal import JOURNAL, Delivered, JournalWriter, load_state, read_events, save_state
 from tests.suite.tracking_help import SilentWorker, tracker
 
 

@@ -15,8 +15,9 @@ import time
 import psutil
 import pytest
 
-from suite.tracking import Store, close_dead_runs, tracking_uri, upload
-from suite.tracking_journal import JOURNAL
+from suite.tracking.delivery import upload
+from suite.tracking.journal import JOURNAL
+from suite.tracking.store import Store, close_dead_runs, tracking_uri
 from tests.suite.tracking_help import free_port, mlflow_server, points, rows, statuses, tracker, wait_for
 
 # A stand-in for a training process: logs a step every few milliseconds until it is killed, or up to a step.

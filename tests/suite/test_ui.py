@@ -12,9 +12,9 @@ import sys
 import psutil
 import pytest
 
-from suite import ui
 from suite.errors import UserError
-from suite.tracking_views import BoardView, board_tags, column_id, ui_url, view_state
+from suite.tracking import ui_server
+from suite.tracking.ui_state import BoardView, board_tags, column_id, ui_url, view_state
 from tests.suite.tracking_help import answers, free_port, mlflow_server, tracker, wait_for
 
 _SERVE = "import sys; from pathlib import Path; from suite.ui import serve; sys.exit(serve(Path(sys.argv[1]), {port}, task={task!r}))"
@@ -54,39 +54,39 @@ def test_addresses_join_whatever_the_server_is_called():
 
 def test_a_port_in_use_is_one_clear_line(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match=r"port \d+ is in use; choose another") as raised:
-        ui.serve(tmp_path, taken.getsockname()[1])
+        ui_server.serve(tmp_path, taken.getsockname()[1])
     assert "\n" not in str(raised.value)
 
 
 def test_without_a_wish_a_taken_port_is_passed_over(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        monkeypatch.setattr(ui, "_FIRST_PORT", port)
-        assert port < ui._free_port() < port + 100
-        monkeypatch.setattr(ui, "_PORTS", 1)
+        monkeypatch.setattr(ui_server, "_FIRST_PORT", port)
+        assert port < ui_server._free_port() < port + 100
+        monkeypatch.setattr(ui_server, "_PORTS", 1)
         with pytest.raises(UserError, match="no free port"):
-            ui._free_port()
+            ui_server._free_port()
 
 
 def test_a_damaged_store_is_one_clear_line(tmp_path):
     (tmp_path / "mlflow.db").write_text("this is not a database" * 100)
     with pytest.raises(UserError, match=r"^suite ui: sqlite:///mlflow.db is damaged: not a database$"):
-        ui.serve(tmp_path, None)
+        ui_server.serve(tmp_path, None)
 
 
 def test_a_server_that_cannot_be_reached_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:secret@127.0.0.1:{free_port()}")
     with pytest.raises(UserError, match="nothing answers there") as raised:
-        ui.serve(tmp_path, None)
+        ui_server.serve(tmp_path, None)
     assert "secret" not in str(raised.value)
 
 
 def test_a_task_without_a_board_and_no_boards_at_all_are_told(capsys, monkeypatch):
     opened: list[str] = []
-    monkeypatch.setattr(ui.webbrowser, "open", opened.append)
-    ui._show({"sotu": "http://h/1"}, "http://h", "household-power", open_browser=True)
-    ui._show({}, "http://h", None, open_browser=False)
-    ui._show({"sotu": "http://h/1", "fashion-mnist": "http://h/2"}, "http://h", "fashion-mnist", open_browser=True)
+    monkeypatch.setattr(ui_server.webbrowser, "open", opened.append)
+    ui_server._show({"sotu": "http://h/1"}, "http://h", "household-power", open_browser=True)
+    ui_server._show({}, "http://h", None, open_browser=False)
+    ui_server._show({"sotu": "http://h/1", "fashion-mnist": "http://h/2"}, "http://h", "fashion-mnist", open_browser=True)
     assert capsys.readouterr().out.splitlines() == [
         "no board of household-power yet (it comes with the first run): http://h",
         "no board of any task yet (it comes with the first run): http://h",

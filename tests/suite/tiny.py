@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import tasks
-from suite.budget import solve
-from suite.config import RunConfig
-from suite.record import Code, Data, Hardware, Record, Timing
-from suite.resolve import resolve
+from suite.config.run_config import RunConfig
+from suite.models.budget import solve
+from suite.models.resolve import resolve
+from suite.records.record import Code, Data, Hardware, Record, Timing
 
 SHAPE = ("dim=32", "model.heads=2", "depth=2", "ffn_width=88", "batch_size=8")
 SHORT = {

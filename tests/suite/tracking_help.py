@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from suite.tracker import Tracker
-from suite.tracking_process import WorkerStatus
+from suite.tracking.client import Tracker
+from suite.tracking.worker_handle import WorkerStatus
 
 
 class SilentWorker:

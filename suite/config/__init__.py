@@ -1,0 +1,1 @@
+"""What decides a run's result: RunConfig, recipes, hybrid layouts."""

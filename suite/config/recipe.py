@@ -1,0 +1,66 @@
+"""Recipes: the options of a run as TOML, shipped with the suite for each task and scale, or a file of the user's.
+
+`task`, `mixer`, `scale`, `seed` at the top, and the sections `[data]`, `[model]`, `[mixer]` (with `name`), `[train]`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from suite.errors import UserError, did_you_mean
+
+SCALES = ("board", "quick", "small", "paper")
+SECTIONS = ("data", "model", "mixer", "train")
+Sections = dict[str, dict[str, Any]]
+
+
+@cache
+def _recipe_file(task: str) -> dict[str, Any]:
+    """`suite/config/recipes/<task>.toml`, or the file there whose `tasks` names the task: tasks of one family share theirs."""
+    folder = resources.files("suite.config").joinpath("recipes")
+    own = folder.joinpath(f"{task}.toml")
+    if own.is_file():
+        return tomllib.loads(own.read_text("utf-8"))
+    shared = (tomllib.loads(file.read_text("utf-8")) for file in folder.iterdir() if file.name.endswith(".toml"))
+    return next(content for content in shared if task in content.get("tasks", ()))
+
+
+def shipped_recipe(task: str, scale: str, mixer: str = "") -> Sections:
+    """The sections of a task's shipped recipe at a scale: the file's common part, overridden by the scale's.
+
+    `[SCALE.mixers.NAME]` gives the widths of a mixer that the solver finds none for at that scale's shape.
+    """
+    content = _recipe_file(task)
+    if scale not in SCALES:
+        raise UserError(f"unknown scale {scale!r}{did_you_mean(scale, SCALES)} (allowed: {', '.join(SCALES)})")
+    merged: Sections = {name: {} for name in SECTIONS}
+    for part in (content.get("common", {}), content[scale]):
+        for name in SECTIONS:
+            merged[name].update(part.get(name, {}))
+        merged["mixer"].update(part.get("mixers", {}).get(mixer, {}))
+    return merged
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A user's recipe file, its top-level names checked."""
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"recipe {str(path)!r} does not exist") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"recipe {str(path)!r} cannot be read: {error}") from None
+    allowed = ("task", "scale", "seed", "hybrid", *SECTIONS)
+    for name, value in content.items():
+        if name not in allowed:
+            raise UserError(f"recipe {str(path)!r}: unknown name {name!r}{did_you_mean(name, allowed)} (allowed: {', '.join(allowed)})")
+        if name in SECTIONS and not isinstance(value, dict) and not (name == "mixer" and isinstance(value, str)):
+            raise UserError(f"recipe {str(path)!r}: {name!r} is a section: write [{name}]")
+        if name in ("task", "scale", "hybrid") and not isinstance(value, str):
+            raise UserError(f"recipe {str(path)!r}: {name} is a text in quotes, {value!r} was given")
+    if isinstance(content.get("mixer"), str):
+        content["mixer"] = {"name": content["mixer"]}
+    return content

@@ -1,0 +1,1 @@
+"""From a config to a model: resolving options, sizing to the budget, building."""

@@ -1,0 +1,1 @@
+"""Tracking in MLflow: a journal per run, a worker process that delivers it, the store, the UI."""

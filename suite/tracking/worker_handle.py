@@ -1,0 +1,142 @@
+"""The training process's end of the tracking worker: starts it, asks it to deliver, hears how far it got, ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from suite.tracking.journal import LOG
+
+_END_S = 3.0  # between closing the worker's input and ending it by force
+
+
+@dataclass(frozen=True)
+class WorkerStatus:
+    """The worker's last word: the run in the store, the request it answers, and its trouble in a few words."""
+
+    run_id: str = ""
+    uri: str = ""
+    request: int = 0
+    delivered: bool = False
+    trouble: str = ""
+
+
+class NoWorker:
+    """In the worker's place where `SUITE_TRACKING=off`: the journal is kept, nothing is delivered, and that is no trouble."""
+
+    status = WorkerStatus()
+
+    def nudge(self) -> None: ...
+
+    def wait_delivered(self, timeout_s: float) -> bool:
+        return True
+
+    def close(self) -> bool:
+        return True
+
+
+class WorkerProcess:
+    """The worker of one run. Nothing here raises because of it: trouble stands in `status`."""
+
+    def __init__(self, home: Path, run_dir: Path) -> None:
+        self.status = WorkerStatus()
+        self._changed = threading.Condition()
+        self._requests = 0
+        self._closing = False
+        self._log_path = run_dir / LOG
+        self._process: subprocess.Popen[str] | None = None
+        try:
+            self._process = self._start(home, run_dir)
+        except OSError as error:
+            self.status = WorkerStatus(trouble=f"the tracking process did not start ({error.strerror})")
+            return
+        threading.Thread(target=self._listen, name="tracking", daemon=True).start()
+
+    def nudge(self) -> None:
+        """Asks for a delivery now and does not wait for it."""
+        self._requests += 1
+        if self._process is None or self._process.stdin is None:
+            return
+        try:
+            self._process.stdin.write(f"{self._requests}\n")
+            self._process.stdin.flush()
+        except (OSError, ValueError):
+            pass  # it ended: `_listen` tells
+
+    def wait_delivered(self, timeout_s: float) -> bool:
+        """Asks for a delivery, waits for the answer, and says whether everything arrived."""
+        self.nudge()
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while self._alive() and self.status.request < self._requests:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return False
+                self._changed.wait(left)
+        return self.status.delivered and self.status.request == self._requests
+
+    def close(self) -> bool:
+        """Ends the worker; says whether everything was delivered when it was last asked."""
+        delivered = self.status.delivered and self.status.request == self._requests
+        if self._process is None:
+            return False
+        self._closing = True
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+        try:
+            self._process.wait(_END_S if delivered else 0.2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if delivered:
+            self._log_path.unlink(missing_ok=True)
+        return delivered
+
+    def _alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _start(self, home: Path, run_dir: Path) -> subprocess.Popen[str]:
+        root = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
+        environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        with self._open_log() as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "suite.tracking.worker", str(home.resolve()), str(run_dir.resolve())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                text=True,
+                start_new_session=True,  # Ctrl-C reaches the run only; the worker sees the run end and delivers the rest
+            )
+
+    def _open_log(self) -> IO[str]:
+        try:
+            return self._log_path.open("w")
+        except OSError:
+            return Path(os.devnull).open("w")
+
+    def _listen(self) -> None:
+        process = self._process
+        assert process is not None
+        assert process.stdout is not None
+        for line in process.stdout:
+            with self._changed:
+                self.status = WorkerStatus(**json.loads(line))
+                self._changed.notify_all()
+        process.stdout.close()
+        code = process.wait()
+        with self._changed:
+            if code != 0 and not self._closing:
+                last = self.status
+                self.status = WorkerStatus(last.run_id, last.uri, last.request, False, f"the tracking process ended early ({code})")
+            self._changed.notify_all()

@@ -1,0 +1,251 @@
+"""The one training loop of all domains: clip, cosine with warm-up, validate, keep the best, checkpoint, resume bit for bit."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
+from timm.scheduler import CosineLRScheduler
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from backbones.baselines.series import ClosedForm
+from suite.config.run_config import RunConfig, TrainConfig
+from suite.errors import first_line
+from suite.models.build import Backbone
+from suite.training import checkpoint
+from suite.training.evaluate import autocast, evaluate
+from suite.training.signals import Interrupted, StopSignal
+from tasks.base import Batch, Task
+
+CHECKPOINT_S = 300.0  # the most work that a kill -9 can cost, where validations are further apart
+MAX_WORKERS = 16
+TRACE_POINTS = 200  # losses kept for the record
+
+
+class Diverged(RuntimeError):
+    """The loss is not finite any more."""
+
+
+class Observer(Protocol):
+    """What the loop tells as it goes. Calls cost little; `before_checkpoint` may block until everything is written."""
+
+    def started(self, step: int, total: int) -> None: ...
+    def stepped(self, step: int, loss: float, lr: float, grad_norm: float) -> None: ...
+    def validated(self, step: int, metrics: dict[str, float]) -> None: ...
+    def before_checkpoint(self, step: int) -> None: ...
+    def warn(self, message: str) -> None: ...
+
+
+@dataclass
+class Clock:
+    """Seconds by what they went to, over all parts of a resumed run."""
+
+    step: float = 0.0
+    data: float = 0.0
+    evaluation: float = 0.0
+    bookkeeping: float = 0.0
+    earlier: float = 0.0  # wall time of the parts before a resume
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, name, getattr(self, name) + time.perf_counter() - start)
+
+
+@dataclass
+class Best:
+    """The selected checkpoint so far: by the primary metric on validation, the earlier one on a tie."""
+
+    step: int = -1
+    value: float = math.nan
+    metrics: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def offer(self, step: int, metrics: dict[str, float], task: Task, model: nn.Module) -> None:
+        value = metrics[task.primary.name]
+        better = value > self.value if task.primary.higher_is_better else value < self.value
+        if self.step < 0 or better:
+            self.step, self.value, self.metrics = step, value, metrics
+            self.weights = {name: t.detach().clone() for name, t in model.state_dict().items()}
+
+
+@dataclass
+class FitResult:
+    best: Best
+    final_valid: dict[str, float]
+    trace: list[tuple[int, float]]
+    clock: Clock
+    examples: int  # that the model was trained on, repeats counted
+
+
+class Trainer:
+    """One fit. All that must survive an interruption is in `state()`."""
+
+    def __init__(
+        self, model: nn.Module, task: Task, config: RunConfig, *, device: torch.device, run_dir: Path, observer: Observer, stop: StopSignal
+    ) -> None:
+        self.model, self.task, self.config, self.device = model, task, config, device
+        self.run_dir, self.observer, self.stop = run_dir, observer, stop
+        train = config.train
+        self.optimizer = _optimizer(model, train)
+        self.schedule = _schedule(self.optimizer, train)
+        self.ema = ModelEmaV3(model, decay=train.ema, use_warmup=True) if train.ema else None
+        self.best, self.clock, self.step = Best(), Clock(), 0
+        self.origin: dict[str, str] = {}  # kept in the checkpoint for whoever resumes
+        self.resumed_at: list[int] = []
+        self._began = self._saved = time.monotonic()
+        self.trace: list[tuple[int, float]] = []
+        self.valid: dict[str, float] = {}
+        self.validation_steps = {round(k * train.steps / train.evals) for k in range(1, train.evals + 1)} - {0}
+        self.trace_every = max(1, train.steps // TRACE_POINTS)
+        self._disk_warned = False
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The weights that are validated, selected and tested: the averaged ones where there are any."""
+        return cast(nn.Module, self.ema.module) if self.ema else self.model
+
+    def fit(self) -> FitResult:
+        """Runs to the last step. Raises Diverged, and Interrupted after a checkpoint when a signal asks to stop."""
+        if isinstance(self.model, ClosedForm):
+            return self._solve(self.model)
+        steps = self.config.train.steps
+        batches = self.task.train_batches(self.config.seed, self.config.train.batch_size, self.step, loader_workers(self.task))
+        self.observer.started(self.step, steps)
+        self.model.train()
+        while self.step < steps:
+            if self.stop.received:
+                self._save()
+                raise Interrupted(self.stop.received)
+            with self.clock.timed("data"):
+                batch = next(batches)
+            with self.clock.timed("step"):
+                loss, norm = self._update(batch)
+            with self.clock.timed("bookkeeping"):
+                self._after_update(loss, norm)
+            if self.step in self.validation_steps:
+                self._validate()
+            elif time.monotonic() - self._saved > CHECKPOINT_S:
+                with self.clock.timed("bookkeeping"):
+                    self._save()
+        return FitResult(self.best, self.valid, self.trace, self.clock, steps * self.config.train.batch_size)
+
+    def _solve(self, model: ClosedForm) -> FitResult:
+        """One pass over the training examples instead of steps; the only checkpoint is the one that is tested."""
+        self.observer.started(0, 1)
+        with self.clock.timed("step"):
+            batches = self.task.eval_batches("train", self.config.train.eval_batch_size, loader_workers(self.task))
+            seen = model.solve((batch.inputs, batch.targets) for batch in (b.to(self.device) for b in batches))
+        self.step = 1
+        self._validate()
+        return FitResult(self.best, self.valid, self.trace, self.clock, seen)
+
+    def _update(self, batch: Batch) -> tuple[float, float]:
+        batch = batch.to(self.device)
+        self.schedule.step_update(self.step)
+        with autocast(self.device, self.config.train.precision):
+            outputs = self.model(batch.inputs)
+        loss = self.task.loss(outputs.float(), batch)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip)
+        value = loss.item()
+        if not (math.isfinite(value) and math.isfinite(norm.item())):
+            what = "loss" if not math.isfinite(value) else "gradient"
+            raise Diverged(f"the {what} is not finite at step {self.step + 1} of {self.config.train.steps} (try a lower rate: --set lr=…)")
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        if self.ema:
+            self.ema.update(self.model, step=self.step)
+        return value, norm.item()
+
+    def _after_update(self, loss: float, norm: float) -> None:
+        if self.step % self.trace_every == 0 or self.step == 1:
+            self.trace.append((self.step, loss))
+        self.observer.stepped(self.step, loss, self.optimizer.param_groups[0]["lr"], norm)
+
+    def _validate(self) -> None:
+        train = self.config.train
+        with self.clock.timed("evaluation"):
+            self.valid, _ = evaluate(
+                self.evaluated,
+                self.task,
+                "valid",
+                batch_size=train.eval_batch_size,
+                device=self.device,
+                precision=train.precision,
+                workers=loader_workers(self.task),
+            )
+        off = [name for name, value in self.valid.items() if not math.isfinite(value)]  # top-1 is finite even where the logits are not
+        if off:
+            raise Diverged(f"validation {off[0]} is not finite at step {self.step} (try a lower rate: --set lr=…)")
+        with self.clock.timed("bookkeeping"):
+            self.best.offer(self.step, self.valid, self.task, self.evaluated)
+            self.observer.validated(self.step, self.valid)
+            self._save()
+
+    def _save(self) -> None:
+        self._saved = time.monotonic()
+        self.observer.before_checkpoint(self.step)
+        try:
+            checkpoint.save(self.run_dir, self.state())
+        except (OSError, RuntimeError) as error:
+            if not self._disk_warned:
+                self.observer.warn(f"no checkpoint could be written to {self.run_dir} ({first_line(error)}); the run goes on without")
+            self._disk_warned = True
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "identity": self.config.identity, "step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema else None, "best": asdict(self.best), "valid": self.valid,
+            "trace": self.trace, "clock": {**asdict(self.clock), "earlier": self.clock.earlier + time.monotonic() - self._began},
+            "origin": self.origin, "resumed_at": self.resumed_at, "random": checkpoint.random_state(),
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema:
+            self.ema.module.load_state_dict(state["ema"])
+        self.step, self.valid = state["step"], state["valid"]
+        self.best, self.clock = Best(**state["best"]), Clock(**state["clock"])
+        self.trace = [(int(step), float(loss)) for step, loss in state["trace"]]
+        checkpoint.restore_random_state(state["random"])
+
+
+def _optimizer(model: nn.Module, train: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW; for a model that is solved at once, one without parameters, so that its checkpoints have the usual form."""
+    if isinstance(model, ClosedForm):
+        return torch.optim.SGD([{"params": []}], lr=train.lr)
+    groups = param_groups_weight_decay(model, train.weight_decay, no_weight_decay_list=_spared(model))
+    return create_optimizer_v2(groups, opt="adamw", lr=train.lr, weight_decay=0.0, betas=(train.beta1, train.beta2))
+
+
+def _spared(model: nn.Module) -> set[str]:
+    """Names of the matrices that weight decay leaves alone."""
+    return {f"trunk.{name}" for name in model.trunk.no_weight_decay()} if isinstance(model, Backbone) else set()
+
+
+def _schedule(optimizer: torch.optim.Optimizer, train: TrainConfig) -> CosineLRScheduler:
+    warmup = round(train.warmup * train.steps)
+    return CosineLRScheduler(
+        optimizer, t_initial=max(train.steps - warmup, 1), lr_min=train.min_lr * train.lr, t_in_epochs=False,
+        warmup_t=warmup, warmup_lr_init=train.lr / max(warmup, 1), warmup_prefix=True,
+    )  # fmt: skip
+
+
+def loader_workers(task: Task) -> int:
+    """Loader processes: only for data read from files, which must be decoded beside the training step. Batches do not depend on it."""
+    return min(MAX_WORKERS, os.cpu_count() or 1) if task.needs_data_dir else 0
