@@ -26,5 +26,5 @@ def _own_cache(tmp_path_factory):
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Several processes share the tests: what trains or reads once for a whole file stays together, the rest goes where there is room."""
     for item in items:
-        if item.path.parent.name in ("suite", "tasks"):
+        if item.path.relative_to(item.config.rootpath).parts[1] in ("suite", "tasks"):
             item.add_marker(pytest.mark.xdist_group(str(item.path)))

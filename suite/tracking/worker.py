@@ -1,4 +1,4 @@
-"""The tracking worker, `python -m suite.tracking_worker HOME RUN_DIR`: delivers a run's journal while the run goes on.
+"""The tracking worker, `python -m suite.tracking.worker HOME RUN_DIR`: delivers a run's journal while the run goes on.
 
 It reads requests (a number a line) from its input and answers each with a line of JSON, a `WorkerStatus`. Between them it
 delivers every two seconds. When its input ends, the run is over or its process is gone: the worker delivers the rest, ends the

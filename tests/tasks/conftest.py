@@ -13,10 +13,10 @@ from PIL import Image
 
 import tasks
 from tasks.images.imagenet import class_list
-from tests.tasks.corpus_files import addresses, write_text, write_wikitext
-from tests.tasks.hub_server import HubServer
-from tests.tasks.image_files import write_cifar10, write_folder
-from tests.tasks.series_files import power, write_csv, write_exchange, write_gluonts
+from tests.tasks.images.image_files import write_cifar10, write_folder
+from tests.tasks.series.series_files import power, write_csv, write_exchange, write_gluonts
+from tests.tasks.storage.hub_server import HubServer
+from tests.tasks.text.corpus_files import addresses, write_text, write_wikitext
 
 EMBEDDED = ("sotu", "fashion-mnist", "household-power")
 

@@ -1,0 +1,123 @@
+"""What a person sees: the task's board in a real browser, from runs tracked as the runner tracks them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from tests.suite.tracking.tracked_runs import answers, free_port, tracker, wait_for
+
+_BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+_FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--window-size=1600,1000", "--virtual-time-budget=30000",
+]  # fmt: skip
+_COLUMNS = ["tags.mixer", "tags.seed", "tags.matched", "metrics.test/top1", "metrics.valid/top1", "params.train.lr"]
+# Neither in the order of the metric, nor against it, nor by name.
+_RUNS = {"softmax": 0.8081234, "fem": 0.8212345, "no-mixing": 0.6104444, "gla": 0.7952222, "hypermlp": 0.8030001}
+
+
+class _Table(HTMLParser):
+    """Collects a grid's rows, as {row index: texts}, and the columns that are in sight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: dict[int, list[str]] = {}
+        self.text: list[str] = []
+        self._columns: dict[str, int] = {}
+        self._row: int | None = None
+        self._depth = 0
+
+    @property
+    def columns(self) -> list[str]:
+        """From left to right; the document's order is another."""
+        return sorted(self._columns, key=self._columns.__getitem__)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        if tag == "div":
+            if self._row is not None:
+                self._depth += 1
+            elif "row-index" in given and given["row-index"].isdigit():
+                self._row, self._depth = int(given["row-index"]), 1
+        if given.get("role") == "columnheader" and given.get("col-id"):
+            self._columns[given["col-id"]] = int(given["aria-colindex"])
+
+    def handle_endtag(self, tag):
+        if tag == "div" and self._row is not None:
+            self._depth -= 1
+            if self._depth == 0:
+                self._row = None
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if self._row is not None and data.strip():
+            self.rows.setdefault(self._row, []).append(data.strip())
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory):
+    """Home of five finished runs of one task, and its board."""
+    home = tmp_path_factory.mktemp("runs")
+    trackers = []
+    for mixer, top1 in _RUNS.items():
+        tracked = tracker(
+            home, f"run-{mixer}", experiment="fashion-mnist", run_name=f"{mixer} · quick · seed 0", params={"train.lr": 1e-3},
+            tags={"mixer": mixer, "seed": "0", "matched": str(mixer != "no-mixing").lower()},
+        )  # fmt: skip
+        for step in range(0, 600, 50):
+            tracked.log(step, {"train/loss": 2.3 - step / 400})
+        tracked.summary({"test/top1": top1, "valid/top1": top1 + 0.004, "budget/parameters": 798_720})
+        trackers.append(tracked)
+    trackers[-1].board(
+        "**fem leads fashion-mnist**: 82.1 % top-1\n\n| mixer | top-1 |\n|---|---|\n| fem | 82.1 % |\n",
+        primary_metric="test/top1", ascending=False, columns=_COLUMNS,
+    )  # fmt: skip
+    for tracked in trackers:
+        tracked.finish("FINISHED")
+        assert tracked.run is not None
+    return home
+
+
+def _page(url, profile):
+    """The page's document once it is drawn."""
+    done = subprocess.run([_BROWSER, *_FLAGS, f"--user-data-dir={profile}", "--dump-dom", url], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    table = _Table()
+    table.feed(done.stdout)
+    return table
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(_BROWSER is None and os.environ.get("SUITE_REQUIRE_BROWSER") != "1", reason="no chromium here")
+def test_the_board_shows_readable_runs_the_best_first_with_the_columns_that_matter(board, tmp_path, monkeypatch):
+    assert _BROWSER is not None, "SUITE_REQUIRE_BROWSER=1, and no chromium on the PATH"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    port = free_port()
+    code = f"import sys; from pathlib import Path; from suite.tracking.ui_server import serve; sys.exit(serve(Path(sys.argv[1]), {port}))"
+    with subprocess.Popen([sys.executable, "-c", code, str(board)], stdout=subprocess.PIPE, text=True) as server:
+        try:
+            wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"), "the UI answers")
+            url = server.stdout.readline().split(": ", 1)[1].strip()
+            for attempt in range(3):  # a busy machine may not have drawn the rows within the browser's time budget
+                table = _page(url, tmp_path / f"profile-{attempt}")
+                if len(table.rows) >= len(_RUNS):
+                    break
+        finally:
+            server.send_signal(signal.SIGINT)
+    seen = [" ".join(table.rows[index]) for index in sorted(table.rows)]
+    expected = sorted(_RUNS, key=_RUNS.__getitem__, reverse=True)
+    names = [re.search(r"\S+ · quick · seed 0", row).group() for row in seen]
+    assert names == [f"{mixer} · quick · seed 0" for mixer in expected]
+    figures = [float(re.search(r"\b0\.\d+", row).group()) for row in seen]
+    assert figures == pytest.approx([_RUNS[mixer] for mixer in expected], abs=1e-3)
+    shown = [column for column in table.columns if "`" in column and column != "attributes.`Run Name`"]
+    assert shown[:4] == ["metrics.`test/top1`", "tags.`mixer`", "tags.`seed`", "tags.`matched`"]
+    assert "fem leads fashion-mnist" in " ".join(table.text)

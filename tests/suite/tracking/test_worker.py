@@ -1,0 +1,280 @@
+"""The worker process: real processes, real stores, real kills, a real server on loopback."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from suite.tracking.delivery import upload
+from suite.tracking.journal import JOURNAL
+from suite.tracking.store import Store, close_dead_runs, tracking_uri
+from tests.suite.tracking.tracked_runs import free_port, mlflow_server, points, rows, statuses, tracker, wait_for
+
+# A stand-in for a training process: logs a step every few milliseconds until it is killed, or up to a step.
+_TRAIN = """
+import sys, time
+from pathlib import Path
+from tests.suite.tracking.tracked_runs import tracker
+home, run, first, last, resume = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5] == "resume"
+with tracker(home, run, resume=resume, run_name=run) as tracked:
+    for step in range(first, last):
+        tracked.log(step, {"train/loss": 1 / (step + 1)})
+        time.sleep(0.002)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _local(monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory):
+    """A store to copy: making one takes seconds, and only one test is about that."""
+    folder = tmp_path_factory.mktemp("store")
+    Store(folder, tracking_uri(folder))
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path, empty_store):
+    return shutil.copytree(empty_store, tmp_path / "runs")
+
+
+@pytest.fixture
+def train():
+    """Starts the stand-in; whatever still runs at the end of the test is killed."""
+    started = []
+
+    def start(home, run="run-a", first=0, last=10**9, resume=False, code=_TRAIN):
+        arguments = [str(home), run, str(first), str(last), "resume" if resume else "anew"]
+        started.append(subprocess.Popen([sys.executable, "-c", code, *arguments], start_new_session=True, stderr=subprocess.DEVNULL))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            _kill(process)
+
+
+def _kill(process):
+    process.send_signal(signal.SIGKILL)
+    process.wait(30)
+
+
+def _journal_length(home, run="run-a"):
+    journal = home / run / JOURNAL
+    return journal.read_bytes().count(b"\n") if journal.exists() else 0
+
+
+def _store_points(home):
+    try:
+        return points(home, "train/loss")
+    except sqlite3.OperationalError:  # not made yet
+        return []
+
+
+def test_a_run_arrives_and_ends_as_it_said(home):
+    said: list[str] = []
+    with tracker(home, warnings=said) as tracked:
+        for step in range(20):
+            tracked.log(step, {"train/loss": float(step)})
+        tracked.flush()
+        run = tracked.wait()
+        assert run is not None
+        assert points(home, "train/loss") == [(step, float(step)) for step in range(20)]
+        tracked.log(20, {"train/loss": 20.0})
+        worker = tracked._worker._process
+    assert worker.poll() == 0
+    assert (run.run_id, run.uri) == (rows(home, "select run_uuid from runs")[0][0], "sqlite:///mlflow.db")
+    assert len(points(home, "train/loss")) == 21
+    assert statuses(home) == [("fem · quick · seed 0", "FINISHED")]
+    assert said == []
+    assert sorted(path.name for path in (home / "run-a").iterdir()) == [JOURNAL, "tracking.lock", "tracking.state.json"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_ended_by_its_worker_and_goes_on_when_resumed(home, train):
+    process = train(home)
+    wait_for(lambda: len(_store_points(home)) > 100, "points arrive")
+    _kill(process)
+    wait_for(lambda: statuses(home)[0][1] == "KILLED", "the worker ends the run")
+    logged = len(_store_points(home))
+    assert logged >= _journal_length(home) - 3  # start, finish, and perhaps a torn line: nothing written was left behind
+    resumed = train(home, first=logged // 2, last=logged + 50, resume=True)
+    assert resumed.wait(180) == 0
+    assert _store_points(home) == [(step, 1 / (step + 1)) for step in range(logged + 50)]
+    assert statuses(home) == [("run-a", "FINISHED")]
+
+
+@pytest.mark.slow
+def test_a_run_resumed_at_once_after_a_kill_ends_as_running_then_finished(home, train):
+    process = train(home)
+    wait_for(lambda: len(_store_points(home)) > 100, "points arrive")
+    _kill(process)
+    logged = _journal_length(home)
+    assert train(home, first=0, last=logged + 500, resume=True).wait(180) == 0
+    assert _store_points(home) == [(step, 1 / (step + 1)) for step in range(logged + 500)]
+    assert statuses(home) == [("run-a", "FINISHED")]
+
+
+@pytest.mark.slow
+def test_when_run_and_worker_are_killed_the_doctor_ends_the_run(home, train):
+    dead, alive = train(home, "dead"), train(home, "alive")
+    wait_for(lambda: len(_store_points(home)) > 100 and len(statuses(home)) == 2, "both runs are in the store")
+    workers = psutil.Process(dead.pid).children()
+    assert len(workers) == 1
+    workers[0].kill()
+    _kill(dead)
+    assert dict(statuses(home)) == {"dead": "RUNNING", "alive": "RUNNING"}
+    closed = close_dead_runs(home)
+    assert [line.split(" (")[0] for line in closed] == ["dead"]
+    assert dict(statuses(home)) == {"dead": "KILLED", "alive": "RUNNING"}
+    _kill(alive)
+    wait_for(lambda: dict(statuses(home))["alive"] == "KILLED", "the other worker ends its run")
+
+
+@pytest.mark.slow
+def test_ctrl_c_and_sigterm_for_the_whole_group_lose_nothing(home, train):
+    code = _TRAIN.replace("import sys, time", "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(143))")
+    for run, number, returned in (("int", signal.SIGINT, None), ("term", signal.SIGTERM, 143)):
+        process = train(home, run, code=code)
+        wait_for(lambda name=run: name in dict(statuses(home)) if _store_points(home) else False, "the run is in the store")
+        os.killpg(process.pid, number)
+        ended = process.wait(120)
+        assert returned is None or ended == returned
+        assert dict(statuses(home))[run] == "KILLED"
+        logged = _journal_length(home, run) - 2
+        assert len(points(home, "train/loss", rows(home, "select run_uuid from runs where name = ?", run)[0][0])) == logged
+
+
+@pytest.mark.slow
+def test_processes_that_make_the_same_store_at_once_all_arrive(tmp_path, train):
+    processes = [train(tmp_path, f"run-{n}", last=200) for n in range(4)]
+    assert [process.wait(180) for process in processes] == [0, 0, 0, 0]
+    assert sorted(statuses(tmp_path)) == [(f"run-{n}", "FINISHED") for n in range(4)]
+    assert len(_store_points(tmp_path)) == 800
+    assert rows(tmp_path, "select count(*) from experiments where name = 'fashion-mnist'") == [(1,)]
+    assert not list(tmp_path.glob("run-*/tracking.log"))
+
+
+@pytest.mark.slow
+def test_without_a_server_the_run_goes_on_and_is_uploaded_later(tmp_path, empty_store, monkeypatch):
+    shutil.copytree(empty_store, tmp_path / "server")
+    port, said = free_port(), []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    with tracker(tmp_path, warnings=said) as tracked:
+        for step in range(1500):
+            tracked.log(step, {"train/loss": float(step)})
+        tracked.artifact_text("notes/certificate.json", "{}")
+        tracked.flush()
+        assert tracked.wait() is None
+    assert said == [
+        f"tracking: cannot reach http://127.0.0.1:{port}: nothing answers there; the run goes on and keeps its metrics in "
+        f"{tmp_path / 'run-a' / JOURNAL}. Upload them later: suite upload run-a"
+    ]
+    with mlflow_server(tmp_path / "server", port) as base:
+        for _ in range(2):
+            run = upload(tmp_path / "run-a", tmp_path)
+            assert run.uri == base
+        store = Store(tmp_path, base)
+        assert store.last_steps(run.run_id) == {"train/loss": 1499}
+    served = tmp_path / "server"
+    assert points(served, "train/loss") == [(step, float(step)) for step in range(1500)]
+    assert statuses(served) == [("fem · quick · seed 0", "FINISHED")]
+    assert [path.read_text() for path in (served / "artifacts").rglob("certificate.json")] == ["{}"]
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.slow
+def test_a_server_that_comes_back_gets_what_it_missed(tmp_path, empty_store, monkeypatch):
+    shutil.copytree(empty_store, tmp_path / "server")
+    port, said = free_port(), []
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    with tracker(tmp_path, warnings=said) as tracked:
+        tracked.log(0, {"train/loss": 0.0})
+        wait_for(lambda: tracked._worker.status.trouble, "the worker finds nobody")
+        with mlflow_server(tmp_path / "server", port):
+            tracked.log(1, {"train/loss": 1.0})
+            wait_for(lambda: tracked.wait(30) is not None and not tracked._worker.status.trouble, "what was missed arrives")
+        tracked.log(2, {"train/loss": 2.0})
+        tracked.flush()
+        wait_for(lambda: tracked._worker.status.trouble, "the worker finds nobody again")
+        with mlflow_server(tmp_path / "server", port):
+            tracked.finish("FINISHED")
+    assert points(tmp_path / "server", "train/loss") == [(0, 0.0), (1, 1.0), (2, 2.0)]
+    assert statuses(tmp_path / "server") == [("fem · quick · seed 0", "FINISHED")]
+    assert len(said) == 2
+    assert said[1] == "tracking: everything was delivered after all"
+
+
+@pytest.mark.slow
+def test_a_server_that_never_answers_slows_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with tracker(tmp_path, warnings=said) as tracked:
+            slowest, step = 0.0, 0
+            while not (tracked._worker.status.trouble and said):
+                begin = time.perf_counter()
+                tracked.log(step, {"train/loss": 1.0})
+                tracked.flush()
+                slowest, step = max(slowest, time.perf_counter() - begin), step + 1
+                time.sleep(0.01)
+                assert step < 10_000, "the worker found no trouble"
+            worker = tracked._worker._process
+            begin = time.monotonic()
+        assert time.monotonic() - begin < 10  # what the end of the run waits: five seconds, once the trouble is known
+    assert slowest < 1.0  # a flush waits for the disk of a busy machine, never for the server (3 s a request)
+    assert len(said) == 1
+    assert "does not answer in time" in said[0]
+    assert worker.poll() is not None
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_costs_a_warning_not_the_run(home):
+    said: list[str] = []
+    with tracker(home, warnings=said) as tracked:
+        tracked.log(0, {"train/loss": 0.0})
+        tracked.wait()
+        tracked._worker._process.kill()
+        wait_for(lambda: bool(tracked._worker.status.trouble), "the death is noticed")
+        tracked.log(1, {"train/loss": 1.0})
+        begin = time.monotonic()
+    assert time.monotonic() - begin < 2
+    assert len(said) == 1
+    assert "ended early" in said[0]
+    assert upload(home / "run-a", home).run_id
+    assert points(home, "train/loss") == [(0, 0.0), (1, 1.0)]
+    assert statuses(home)[0][1] == "FINISHED"
+
+
+@pytest.mark.slow
+def test_a_journal_that_is_still_being_delivered_is_not_uploaded_beside(home):
+    with tracker(home) as tracked:
+        tracked.wait()
+        with pytest.raises(Exception, match="still being tracked"):
+            upload(home / "run-a", home)
+
+
+@pytest.mark.slow
+def test_the_training_process_keeps_its_interpreter_while_the_worker_connects(home):
+    """No import of MLflow in this process, and one thread more, that sleeps."""
+    threads = threading.active_count()
+    with tracker(home) as tracked:
+        assert threading.active_count() == threads + 1
+        begin = time.thread_time()
+        tracked.wait()
+        assert time.thread_time() - begin < 0.1
+    assert tracking_uri(home).startswith("sqlite:///")

@@ -1,0 +1,209 @@
+"""Forecasting runs: what validation may see, the searched track's board, and the pictures of forecasts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tasks
+from suite.boards import board
+from suite.cli.report.runs import report_run
+from suite.models.budget import certify, solve
+from suite.models.build import build_backbone
+from suite.models.resolve import resolve
+from suite.training.evaluate import IncompleteEvaluation, evaluate
+from suite.training.run import start
+from tasks.series.options import SearchedOptions
+from tasks.series.published import Etth1, Exchange
+from tests.suite.tiny import made_record, tiny_config
+from tests.tasks.series.series_files import write_ett, write_exchange, write_gluonts
+from tests.tolerances import FP32
+
+SMALL = ("dim=32", "model.heads=2", "depth=1", "ffn_width=88", "batch_size=8", "steps=6", "evals=3", "valid_limit=8", "test_limit=8")
+
+
+@pytest.fixture(autouse=True)
+def _untracked(monkeypatch):
+    monkeypatch.setenv("SUITE_TRACKING", "off")
+
+
+@pytest.mark.slow
+def test_no_test_window_has_a_part_in_training_or_selection(tmp_path, runs):
+    """Other values in the test part change the test figures and nothing else of the run."""
+    plain = write_exchange(tmp_path)
+    lines = plain.read_text().splitlines()
+    valid_end = Exchange()._ends(Exchange.rows)[1]
+    changed = [line if i <= valid_end else line + "1" for i, line in enumerate(lines)]
+    other = tmp_path / "other.csv"
+    other.write_text("\n".join(changed))
+    config = resolve(task="exchange", mixer="softmax", scale="board", horizon=8, sets=SMALL)
+    a, b = (start(config, data_dir=path, device="cpu").record for path in (plain, other))
+    assert a.status == b.status == "finished"
+    assert a.data != b.data
+    assert a.loss_trace == b.loss_trace
+    assert a.selection == b.selection
+    assert a.metrics["valid"] == b.metrics["valid"]
+    assert a.metrics["test"] != b.metrics["test"]
+    assert a.n_evaluated == {"valid": 8, "test": 8}
+
+
+def test_a_few_test_windows_are_drawn_against_what_came_and_tracked(runs):
+    made = start(tiny_config("household-power"), data_dir=None, device="cpu")
+    picture = runs / made.record.id / "forecasts.png"
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
+        assert len(np.unique(np.asarray(image.convert("L")))) > 10
+    assert '"path":"forecasts.png"' in (runs / made.record.id / "tracking.jsonl").read_text().replace('": "', '":"')
+    task = tasks.get("household-power")(tiny_config("household-power").data)
+    scored = next(task.eval_batches("test", 16))
+    some = task.windows("test", np.array([0, 15]))
+    assert torch.equal(some.targets, scored.targets[[0, 15]])
+    assert torch.equal(some.inputs, scored.inputs[[0, 15]])
+
+
+class LastValue(torch.nn.Module):
+    """Half of the last value again: no learning, but another forecast for every window."""
+
+    def __init__(self, horizon):
+        super().__init__()
+        self.horizon = horizon
+
+    def forward(self, x_BNC):
+        return 0.5 * x_BNC[:, -1:].expand(-1, self.horizon, -1)
+
+
+@pytest.fixture(scope="module")
+def ett_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ett")
+    write_ett(folder)
+    return folder
+
+
+@pytest.mark.parametrize("horizon", [96, *(pytest.param(h, marks=pytest.mark.slow) for h in (192, 336, 720))])
+def test_every_ett_window_of_every_split_is_evaluated_whatever_the_batch_size(horizon, ett_folder, monkeypatch):
+    monkeypatch.setattr(Etth1, "known", "")  # other values than the published ones, and as many
+    task = Etth1(SearchedOptions(track="fixed-96", horizon=horizon, valid_limit=0), ett_folder)
+    task.load()
+    windows = {"train": 8_640 - 96 - horizon + 1, "valid": 2_880 - horizon + 1, "test": 2_880 - horizon + 1}
+    for split, expected in windows.items():
+        figures = []
+        for size in (32, 1000) if split == "train" else (1, 7, 32):
+            found, seen = evaluate(LastValue(horizon), task, split, batch_size=size, device=torch.device("cpu"), precision="fp32")
+            assert seen == task.n_examples(split) == expected
+            figures.append(found)
+        assert all(other == pytest.approx(figures[0], rel=1e-11) for other in figures[1:])
+
+
+@pytest.mark.parametrize("mixer", ["softmax", pytest.param("fem", marks=pytest.mark.slow)])
+def test_a_trained_forecasters_figures_are_the_same_whatever_the_evaluations_batches(mixer):
+    """Its norm over the batch must tell what training kept, not the batch that is evaluated."""
+    config = tiny_config("household-power", mixer, "valid_limit=45", "test_limit=45", "head=quantile")
+    task = tasks.get("household-power")(config.data)
+    torch.manual_seed(0)
+    model = build_backbone(task.spec, config.model, solve(config, task.spec).layers)
+    model.reset_parameters()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _, batch in zip(range(4), task.train_batches(0, 8), strict=False):
+        optimizer.zero_grad()
+        task.loss(model(batch.inputs), batch).backward()
+        optimizer.step()
+    assert model.training
+    for split in ("valid", "test"):
+        figures = []
+        for size in (1, 7, 32):
+            found, seen = evaluate(model, task, split, batch_size=size, device=torch.device("cpu"), precision="fp32")
+            assert seen == task.n_examples(split) == 45
+            figures.append(found)
+        assert set(figures[0]) == {"crps", "mase", "mse", "mae", "loss"}
+        assert all(other == pytest.approx(figures[0], rel=FP32) for other in figures[1:])
+
+
+def test_an_evaluation_that_drops_the_last_batch_is_refused(ett_folder, monkeypatch):
+    monkeypatch.setattr(Etth1, "known", "")
+    task = Etth1(SearchedOptions(track="fixed-96"), ett_folder)
+    task.load()
+    whole = task.eval_batches
+    monkeypatch.setattr(task, "eval_batches", lambda split, size, workers=0: (b for b in whole(split, size) if b.size == size))
+    with pytest.raises(IncompleteEvaluation, match="etth1: 2784 examples of test were evaluated, it has 2785"):
+        evaluate(LastValue(96), task, "test", batch_size=32, device=torch.device("cpu"), precision="fp32")
+
+
+@pytest.mark.parametrize("head", ["student-t", pytest.param("quantile", marks=pytest.mark.slow)])
+def test_a_run_with_a_distribution_is_selected_by_crps_and_draws_its_spread(head, runs, capsys):
+    outcome = start(tiny_config("household-power", "fem", f"head={head}"), data_dir=None, device="cpu")
+    made = outcome.record
+    report_run(outcome, quiet=False)
+    assert f"test crps {made.metrics['test']['crps']:.4f} of the mean absolute value" in capsys.readouterr().out
+    point = tiny_config("household-power", "fem")
+    assert made.status == "finished"
+    assert made.primary_metric == "crps"
+    assert set(made.metrics["test"]) == {"crps", "mase", "mse", "mae", "loss"}
+    assert made.selection.value == made.metrics["valid"]["crps"]
+    assert made.group != point.group
+    plain = certify(point, tasks.get("household-power")(point.data).spec, solve(point, tasks.get("household-power")(point.data).spec))
+    assert (made.certificate["parameters"], made.certificate["matched"]) == (plain.parameters, True)
+    assert made.certificate["total_parameters"] > plain.total_parameters
+    assert (runs / made.id / "forecasts.png").is_file()
+
+
+@pytest.mark.filterwarnings("ignore:Using `json`-module for json-handling:UserWarning")
+@pytest.mark.parametrize(
+    "mixer", ["fem", *(pytest.param(f"baseline/{name}", marks=pytest.mark.slow) for name in ("seasonal-naive", "ridge"))]
+)
+def test_a_gluonts_data_set_is_trained_on_and_recorded(mixer, tmp_path, runs):
+    write_gluonts(tmp_path)
+    sets = ("dataset=power_hourly", "look_back=48", "head=quantile", "steps=4", "evals=2", "batch_size=16")
+    made = start(resolve(task="gluonts", mixer=mixer, scale="board", sets=sets), data_dir=tmp_path, device="cpu").record
+    assert (made.status, made.error) == ("finished", None)
+    assert made.certificate["matched"] == (mixer == "fem")
+    assert made.n_evaluated == {"valid": 12, "test": 12}
+    assert set(made.metrics["test"]) == {"crps", "mase", "mse", "mae", "loss"}
+    assert made.config["data"]["dataset"] == "power_hourly"
+    assert (runs / made.id / "forecasts.png").is_file()
+
+
+@pytest.mark.slow
+def test_a_picture_that_cannot_be_drawn_costs_no_record(runs, monkeypatch, capsys):
+    monkeypatch.setattr("suite.training.forecast_plot.draw_forecasts", lambda *_: 1 / 0)
+    made = start(tiny_config("household-power"), data_dir=None, device="cpu").record
+    assert made.status == "finished"
+    assert "the forecasts could not be shown: ZeroDivisionError" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("mixer", ["softmax", "hypermlp", "fem"])
+def test_of_the_searched_look_backs_the_board_keeps_the_one_that_validation_chose(mixer):
+    """Whatever widths the solver takes at each look-back: HyperMLP's follow from the length."""
+
+    def trial(look_back, valid, test, *more):
+        sets = ("track=searched", f"look_back={look_back}", *more)
+        return made_record(
+            mixer, test, task="weather", metric="mse", higher=False, domain="forecasting", sets=sets, valid=valid, name=f"l{look_back}"
+        )
+
+    records = [trial(96, 0.5, 0.1), trial(336, 0.3, 0.4), trial(720, 0.4, 0.2)]
+    assert mixer != "hypermlp" or len({str(made.config["mixer_options"]) for made in records}) > 1
+    [shown] = board.boards(records)
+    assert [(row.mixer, row.mean) for row in shown.rows] == [(f"{mixer} (look_back=336)", 0.4)]
+    assert shown.other_rates == 2
+    [pinned] = board.boards([trial(336, 0.3, 0.4), trial(336, 0.2, 0.5, "mixer.heads=1")])
+    assert len(pinned.rows) == 2  # another option is another row
+    fixed = made_record(task="weather", metric="mse", higher=False, domain="forecasting", name="fixed")
+    assert len(board.boards([*records, fixed])) == 2
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_options_of_code_that_no_board_runs_are_never_taken_for_trials(known):
+    """A baseline's, a third party's, or another version's: rows stay apart where nobody knows what the solver chose."""
+
+    def trial(penalty, valid, test):
+        sets = ("track=searched", "look_back=336", f"mixer.penalty={penalty}")
+        made = made_record(
+            "baseline/ridge", test, task="weather", metric="mse", higher=False, domain="forecasting", sets=sets, valid=valid,
+            matched=False, name=f"p{penalty}",
+        )  # fmt: skip
+        return made if known else made.model_copy(update={"config": {**made.config, "mixer_origin": "built-in", "mixer": "of-later"}})
+
+    [shown] = board.boards([trial(1, 0.5, 0.1), trial(1000, 0.3, 0.4)])
+    assert (len(shown.rows), shown.other_rates) == (2, 0)

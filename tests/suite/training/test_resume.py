@@ -1,0 +1,320 @@
+"""Stopping and going on: signals, kill -9, damaged checkpoints. A resumed run equals the uninterrupted one bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import suite.training.run
+import tasks
+from suite.errors import UserError
+from suite.records import record, runs_folder
+from suite.records.record import Record
+from suite.training import checkpoint
+from suite.training.run import Outcome, resume, start
+from tests.suite.tiny import TASKS, tiny_arguments, tiny_config
+from tests.suite.training.test_runs import at_step
+
+#: Everything that draws random numbers while training, and averaged weights.
+RANDOM = ("dropout=0.2", "drop_path=0.3", "ema=0.9")
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch):
+    """Neither tracking nor pictures: they take longer than these runs."""
+    monkeypatch.setenv("SUITE_TRACKING", "off")
+    monkeypatch.setattr("suite.training.run.attention_maps", lambda *_: {})
+
+
+def equal_runs(one: Record, two: Record) -> bool:
+    return record.same_figures(one, two) and one.loss_trace == two.loss_trace and one.selection == two.selection
+
+
+def interrupted_at(monkeypatch, step: int, number: int, *sets: str, task: str = "fashion-mnist", mixer: str = "fem") -> Outcome:
+    with monkeypatch.context() as patch:
+        at_step(patch, step, lambda: os.kill(os.getpid(), number))
+        return start(tiny_config(task, mixer, *sets), data_dir=None, device="cpu")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_between_two_steps_and_the_run_can_be_resumed(monkeypatch, suite, runs, number, code):
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, lambda: os.kill(os.getpid(), number))
+        ended = suite(*tiny_arguments("fashion-mnist"))
+    [folder] = runs.iterdir()
+    made = record.read(folder / record.NAME)
+    assert ended.code == code
+    assert (made.status, made.error) == ("interrupted", f"stopped by {signal.Signals(number).name}")
+    assert f"go on with: suite run --resume {folder.name}" in ended.err
+    assert [step for step, _ in made.loss_trace] == [1, 2, 3]
+    outcome = resume(folder.name, data_dir=None, device="cpu")
+    assert (outcome.exit_code, outcome.record.status, outcome.record.resumed_at) == (0, "finished", [3])
+    assert outcome.record.created == made.created
+
+
+@pytest.mark.parametrize(("task", "sets"), [("fashion-mnist", ()), *((task, RANDOM) for task in TASKS)])
+def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(monkeypatch, task, sets):
+    whole = start(tiny_config(task, "fem", *sets), data_dir=None, device="cpu").record
+    stopped = interrupted_at(monkeypatch, 3, signal.SIGTERM, *sets, task=task).record
+    torch.manual_seed(123)  # the process that resumes has drawn other numbers before
+    assert equal_runs(resume(stopped.id, data_dir=None, device="cpu").record, whole)
+
+
+def test_a_run_that_is_under_way_cannot_be_resumed(monkeypatch, suite, runs):
+    said = []
+
+    def try_it():
+        [folder] = runs.iterdir()
+        with pytest.raises(UserError, match="is under way in another process"):
+            resume(folder.name, data_dir=None, device="cpu")
+        said.append(folder)
+
+    at_step(monkeypatch, 3, try_it)
+    outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
+    assert outcome.exit_code == 0
+    assert said
+    assert not (said[0] / runs_folder.LOCK).exists()
+
+
+def test_a_run_may_be_interrupted_twice(monkeypatch):
+    whole = start(tiny_config("fashion-mnist", "fem", *RANDOM), data_dir=None, device="cpu").record
+    stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, *RANDOM).record
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        resume(stopped.id, data_dir=None, device="cpu")
+    last = resume(stopped.id, data_dir=None, device="cpu").record
+    assert last.resumed_at == [1, 5]
+    assert equal_runs(last, whole)
+
+
+def test_a_run_stopped_after_its_last_step_only_tests(monkeypatch):
+    whole = start(tiny_config("fashion-mnist", "fem"), data_dir=None, device="cpu").record
+
+    def fail(*arguments, **more):
+        raise RuntimeError("the power went off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("suite.training.run.evaluate", fail)
+        stopped = start(tiny_config("fashion-mnist", "fem"), data_dir=None, device="cpu").record
+    assert stopped.status == "failed"
+    assert equal_runs(resume(stopped.id, data_dir=None, device="cpu").record, whole)
+
+
+def test_a_second_signal_ends_the_run_at_once(monkeypatch):
+    def twice():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, twice)
+        outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
+    assert (outcome.exit_code, outcome.record.status) == (130, "interrupted")
+
+
+def test_a_second_signal_while_tracking_is_closed_loses_neither_record_nor_exit_code(monkeypatch, capsys):
+    def close(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("suite.training.run.close_tracker", close)
+    outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
+    assert (outcome.exit_code, record.read(outcome.path).status) == (0, "finished")
+    assert "tracking: cut short by a second signal" in capsys.readouterr().err
+
+
+def test_trouble_in_tracking_loses_neither_record_nor_exit_code(monkeypatch, capsys):
+    monkeypatch.setattr("suite.training.run.close_tracker", lambda *_: 1 / 0)
+    outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
+    assert (outcome.exit_code, record.read(outcome.path).status) == (0, "finished")
+    assert f"suite upload {outcome.record.id}" in capsys.readouterr().err
+
+
+def test_signals_while_the_record_is_written_do_not_cost_it(monkeypatch):
+    real = suite.training.run.assemble
+
+    def assemble(*arguments):
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(suite.training.run, "assemble", assemble)
+    outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
+    assert (outcome.exit_code, record.read(outcome.path).status) == (0, "finished")
+
+
+def test_a_run_whose_mixer_has_changed_since_cannot_be_resumed(monkeypatch, suite, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text("from backbones.mixers.deconstructed.variants import NoMixing\nclass Mine(NoMixing):\n    pass\n")
+    stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer=f"{mine}:Mine").record
+    mine.write_text(mine.read_text() + "# changed\n")
+    ended = suite("run", "--resume", stopped.id)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "its mixer was mine.py@" in ended.err
+
+
+def test_a_run_whose_data_have_changed_since_cannot_be_resumed(monkeypatch, suite):
+    stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax").record
+    monkeypatch.setattr(tasks.get("fashion-mnist"), "fingerprint", "f" * 64)
+    ended = suite("run", "--resume", stopped.id)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "its data was" in ended.err
+
+
+def test_a_run_begun_under_another_protocol_cannot_be_resumed_into_this_one(monkeypatch, suite):
+    stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax").record
+    monkeypatch.setattr(tasks.get("fashion-mnist"), "protocol", "fashion-mnist/99")
+    ended = suite("run", "--resume", stopped.id)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "its protocol was fashion-mnist/1, now it is fashion-mnist/99" in ended.err
+
+
+def test_a_checkpoint_from_before_protocols_were_kept_goes_on(monkeypatch, suite, runs):
+    stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax").record
+    path = runs / stopped.id / checkpoint.NAME
+    state = torch.load(path, weights_only=True)
+    del state["origin"]["protocol"]
+    torch.save(state, path)
+    assert suite("run", "--resume", stopped.id).code == 0
+
+
+def test_checkpoints_come_by_the_clock_too_where_validations_are_far_apart(monkeypatch):
+    saved = []
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda folder, content: saved.append(content["step"]) or save(folder, content))
+    start(tiny_config("fashion-mnist", "softmax", "evals=1"), data_dir=None, device="cpu")
+    assert saved == [6]
+    saved.clear()
+    monkeypatch.setattr("suite.training.trainer.CHECKPOINT_S", -1.0)
+    start(tiny_config("fashion-mnist", "softmax", "evals=1"), data_dir=None, device="cpu")
+    assert saved == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_a_killed_process_left_half_written_is_swept_away(tmp_path):
+    leftover = tmp_path / f".{checkpoint.NAME}.4711"
+    leftover.write_text("half")
+    checkpoint.save(tmp_path, {"step": 1})
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
+
+
+def test_handlers_are_put_back_after_a_run():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    start(tiny_config("fashion-mnist", "softmax", "steps=1"), data_dir=None, device="cpu")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+DAMAGES = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:1000]),
+    "empty": lambda path: path.write_bytes(b""),
+    "not a checkpoint": lambda path: path.write_text("hello"),
+    "a list": lambda path: torch.save([1, 2], path),
+    "of another format": lambda path: torch.save({"format": 0}, path),
+    "of another config": lambda path: torch.save({**torch.load(path), "identity": "0"}, path),
+    "of another version's model": lambda path: torch.save({**torch.load(path), "model": {"weight": torch.zeros(1)}}, path),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_one_line(monkeypatch, suite, damage):
+    stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax")
+    DAMAGES[damage](stopped.path.with_name(checkpoint.NAME))
+    ended = suite("run", "--resume", stopped.record.id)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert "start" in ended.err
+    assert "anew" in ended.err
+
+
+def test_a_checkpoint_that_executes_something_is_not_read(monkeypatch, suite, tmp_path):
+    stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax")
+    path = stopped.path.with_name(checkpoint.NAME)
+    torch.save({**torch.load(path), "surplus": Trap(tmp_path / "sprung")}, path)
+    ended = suite("run", "--resume", stopped.record.id)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert not (tmp_path / "sprung").exists()
+
+
+class Trap:
+    """An object whose unpickling makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_damaged_record_of_a_stopped_run_is_one_line(monkeypatch, suite):
+    stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax")
+    stopped.path.write_text("{}")
+    ended = suite("run", "--resume", stopped.record.id)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+
+
+def test_a_checkpoint_is_whole_or_the_old_one(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, {"step": 1})
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(tmp_path, {"step": 2})
+    assert checkpoint.load(tmp_path, torch.device("cpu"))["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
+
+
+# --- real processes -----------------------------------------------------------------------------------------------------------------
+
+LONG = ("steps=120", "evals=40")
+
+
+def process(runs: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "SUITE_HOME": str(runs), "SUITE_TRACKING": "off", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "suite", *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_checkpoint(runs: Path, running: subprocess.Popen[str]) -> Path:
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline:
+        if found := list(runs.glob(f"*/{checkpoint.NAME}")):
+            return found[0].parent
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.002)
+    raise AssertionError("no checkpoint came")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "sets"), [("sotu", ()), ("fashion-mnist", ()), ("household-power", RANDOM)])
+def test_a_run_killed_in_the_middle_and_resumed_equals_the_uninterrupted_one(runs, task, sets):
+    whole = start(tiny_config(task, "fem", *LONG, *sets), data_dir=None, device="cpu").record
+    killed_runs = runs / "killed"
+    running = process(killed_runs, *tiny_arguments(task, "fem", *LONG, *sets))
+    folder = wait_for_checkpoint(killed_runs, running)
+    running.kill()
+    assert running.wait() == -signal.SIGKILL
+    running.communicate()
+    assert not (folder / record.NAME).exists()
+    at = torch.load(folder / checkpoint.NAME)["step"]
+    assert 0 < at < 120
+    resumed = process(killed_runs, "run", "--resume", folder.name, "--device", "cpu")
+    _, err = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, err
+    made = record.read(folder / record.NAME)
+    assert made.resumed_at == [at]
+    assert made.identity == whole.identity
+    assert equal_runs(made, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_real_process_ends_with_the_signals_exit_code(runs, number, code):
+    running = process(runs, *tiny_arguments("fashion-mnist", "fem", "steps=5000", "evals=500"))
+    folder = wait_for_checkpoint(runs, running)
+    running.send_signal(number)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == code
+    assert "Traceback" not in err
+    assert record.read(folder / record.NAME).status == "interrupted"

@@ -1,0 +1,318 @@
+"""Runs from config to record on real data: what is trained, selected, tested and written, and what a bad end leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import suite.training.run
+import suite.training.trainer
+import tasks
+from kernels.cpu.library import library
+from suite.boards import board
+from suite.records import record, runs_folder
+from suite.records.record import Record
+from suite.training.run import Outcome, resume, start
+from suite.training.trainer import Trainer
+from tasks.base import DataError
+from tests.suite.tiny import TASKS, tiny_arguments, tiny_config
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch):
+    """Neither tracking nor pictures: they take longer than these runs."""
+    monkeypatch.setenv("SUITE_TRACKING", "off")
+    monkeypatch.setattr("suite.training.run.attention_maps", lambda *_: {})
+
+
+def run(task: str = "fashion-mnist", mixer: str = "softmax", *sets: str, seed: int = 0) -> Outcome:
+    return start(tiny_config(task, mixer, *sets, seed=seed), data_dir=None, device="cpu")
+
+
+def at_step(monkeypatch, step: int, action: Callable[[], object]) -> None:
+    """Does something right after an update."""
+    after = Trainer._after_update
+
+    def wrapped(self, loss, norm):
+        after(self, loss, norm)
+        if self.step == step:
+            action()
+
+    monkeypatch.setattr(Trainer, "_after_update", wrapped)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_writes_a_whole_record(task, runs):
+    outcome = run(task, "fem")
+    made = record.read(outcome.path)
+    assert outcome.exit_code == 0
+    assert outcome.path == runs / made.id / record.NAME
+    assert (made.status, made.error, made.task, made.mixer) == ("finished", None, task, "fem")
+    its_task = tasks.get(task)(tiny_config(task).data)
+    names = {metric.name for metric in its_task.metrics}
+    assert {split: set(values) for split, values in made.metrics.items()} == dict.fromkeys(("valid", "valid_last", "test"), names)
+    assert made.n_evaluated == {split: its_task.n_examples(split) for split in ("valid", "test")}
+    assert [step for step, _ in made.loss_trace] == [1, 2, 3, 4, 5, 6]
+    assert made.certificate["matched"] is True
+    assert made.data.fingerprint == its_task.fingerprint
+    assert made.selection.step in (2, 4, 6)
+    assert made.selection.value == made.metrics["valid"][its_task.primary.name]
+    assert made.timing.data_share + made.timing.bookkeeping_share < 1
+    assert made.identity == tiny_config(task, "fem", *solved(made)).identity
+    assert made.implementations == {"cpu": "c++" if library() else "pytorch"}
+    assert Path(outcome.path).stat().st_size < record.MAX_BYTES
+    assert not list(outcome.path.parent.glob(".*"))  # no half-written files
+
+
+def solved(made: Record) -> list[str]:
+    """The widths that the solver chose, as `--set` values."""
+    return [f"mixer.{name}={made.config['mixer_options'][name]}" for name in ("d_v", "d_k")]
+
+
+def test_the_longest_trace_fits_a_record(tmp_path):
+    made = run().record
+    trace = [(step, math.pi * 10 / step) for step in range(1, 2 * suite.training.trainer.TRACE_POINTS)]
+    record.write(tmp_path, made.model_copy(update={"loss_trace": trace}))
+    for steps in (1, 2, 199, 200, 399, 400, 5000):
+        every = max(1, steps // suite.training.trainer.TRACE_POINTS)
+        assert steps // every < 2 * suite.training.trainer.TRACE_POINTS
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_same_config_gives_the_same_losses_and_figures_bit_for_bit(task):
+    one, two, other = run(task).record, run(task).record, run(task, seed=1).record
+    assert one.loss_trace == two.loss_trace
+    assert record.same_figures(one, two)
+    assert one.identity == two.identity
+    assert one.id != two.id
+    assert one.loss_trace != other.loss_trace
+
+
+def test_weight_decay_spares_vectors_positions_and_what_a_mixer_asks_for(monkeypatch):
+    groups = []
+    fit = Trainer.fit
+    monkeypatch.setattr(Trainer, "fit", lambda self: groups.append((dict(self.model.named_parameters()), self.optimizer)) or fit(self))
+    run("fashion-mnist", "fem", "steps=1", "weight_decay=0.25")
+    parameters, optimizer = groups[0]
+    decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0.25 for p in group["params"]}
+    spared = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0.0 for p in group["params"]}
+    assert decayed | spared == {id(p) for p in parameters.values()}
+    matrices = {name for name, p in parameters.items() if id(p) in decayed}
+    assert all(parameters[name].ndim > 1 for name in matrices)
+    assert "trunk.positions" not in matrices
+    assert "trunk.blocks.0.mixer.w_beta" not in matrices
+    assert {"head.weight", "trunk.blocks.0.ffn.down.weight", "trunk.blocks.0.mixer.out_proj.weight"} <= matrices
+
+
+def test_training_lowers_the_loss():
+    made = run("fashion-mnist", "fem", "steps=40", "lr=1e-2").record
+    losses = [loss for _, loss in made.loss_trace]
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_test_split_is_read_once_and_after_everything_else(task, monkeypatch):
+    read: list[str] = []
+    steps: list[int] = []
+    cls = tasks.get(task)
+    evaluate, train = cls.eval_batches, Trainer._update
+    monkeypatch.setattr(cls, "eval_batches", lambda self, split, *more: read.append(split) or evaluate(self, split, *more))
+    monkeypatch.setattr(Trainer, "_update", lambda self, batch: steps.append(len(read)) or train(self, batch))
+    assert run(task).exit_code == 0
+    assert read[:4] == ["valid", "valid", "valid", "test"]
+    assert set(read[4:]) <= {"valid"}  # the attention maps, when everything is chosen and written
+    assert max(steps) == 2  # the last update came before the third validation
+
+
+def scripted(monkeypatch, metric: str, values: list[float]) -> list[tuple[str, dict[str, torch.Tensor]]]:
+    """Lets validation give these figures; returns, as they come, the weights of every evaluation."""
+    seen: list[tuple[str, dict[str, torch.Tensor]]] = []
+    real = suite.training.trainer.evaluate
+
+    def evaluate(model, task, split, **more):
+        metrics, count = real(model, task, split, **more)
+        if split == "valid":
+            metrics[metric] = values[len(seen)]
+        seen.append((split, {name: tensor.clone() for name, tensor in model.state_dict().items()}))
+        return metrics, count
+
+    monkeypatch.setattr(suite.training.trainer, "evaluate", evaluate)
+    monkeypatch.setattr(suite.training.run, "evaluate", evaluate)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("task", "metric", "values", "best"),
+    [
+        ("fashion-mnist", "top1", [0.3, 0.9, 0.5], 1),
+        ("fashion-mnist", "top1", [0.9, 0.9, 0.5], 0),
+        ("household-power", "mse", [0.9, 0.3, 0.5], 1),
+        ("sotu", "bits_per_byte", [3.0, 2.0, 1.0], 2),
+    ],
+)
+@pytest.mark.parametrize("ema", ["ema=0", "ema=0.5"])
+def test_the_checkpoint_that_validation_chose_is_the_one_tested(monkeypatch, task, metric, values, best, ema):
+    seen = scripted(monkeypatch, metric, values)
+    made = run(task, "softmax", ema).record
+    assert [split for split, _ in seen] == ["valid", "valid", "valid", "test"]
+    assert made.selection.step == 2 * (best + 1)
+    assert made.selection.value == made.metrics["valid"][metric] == values[best]
+    assert made.metrics["valid_last"][metric] == values[-1]
+    tested = seen[-1][1]
+    assert all(torch.equal(tested[name], tensor) for name, tensor in seen[best][1].items())
+    assert any(not torch.equal(tested[name], tensor) for name, tensor in seen[(best + 1) % 3][1].items())
+
+
+def test_averaged_weights_change_what_is_evaluated_and_not_what_is_trained():
+    plain, averaged = run().record, run("fashion-mnist", "softmax", "ema=0.9").record
+    assert averaged.loss_trace == plain.loss_trace
+    for split in ("valid", "valid_last", "test"):
+        assert averaged.metrics[split]["loss"] != plain.metrics[split]["loss"]
+
+
+def test_an_example_that_is_not_evaluated_fails_the_run(monkeypatch):
+    cls = tasks.get("household-power")
+    whole = cls.eval_batches
+    monkeypatch.setattr(cls, "eval_batches", lambda self, split, size, workers=0: list(whole(self, split, 10, workers))[:-1])
+    made = run("household-power").record
+    assert made.status == "failed"
+    assert "10 examples of valid were evaluated, it has 16" in made.error
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_that_diverges_says_so_and_leaves_a_record(suite, runs, task):
+    ended = suite(*tiny_arguments(task, "softmax", "lr=1e30", "clip=1e30"), "--json")
+    made = Record.model_validate_json(ended.out)
+    assert ended.code == 1
+    assert (made.status, made.metrics, made.selection) == ("diverged", {}, None)
+    assert "not finite at step" in made.error
+    assert "--set lr=" in made.error
+    assert f"diverged: {made.error}" in ended.err
+    assert [step for step, _ in made.loss_trace][:1] == [1]
+    assert record.read(runs / made.id / record.NAME) == made
+    assert [row for b in board.boards(board.local_records()) for row in b.rows] == []
+
+
+def test_weights_that_the_last_step_ruins_are_never_selected():
+    """Top-1 of logits that are all NaN is a finite figure."""
+    made = run("fashion-mnist", "softmax", "steps=1", "evals=1", "warmup=0", "lr=1e37").record
+    assert made.status == "diverged"
+    assert "validation loss is not finite" in made.error
+
+
+def test_a_fault_inside_the_loop_leaves_a_record_and_the_whole_story(suite, monkeypatch, runs):
+    def fail():
+        raise RuntimeError("shape '[/7, 3]' is wrong\nand more of it")
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, fail)
+        ended = suite(*tiny_arguments("fashion-mnist"))
+    [folder] = runs.iterdir()
+    made = record.read(folder / record.NAME)
+    assert ended.code == 1
+    assert made.status == "failed"
+    assert made.error == "RuntimeError: shape '[/7, 3]' is wrong (the whole story: traceback.txt in the run's folder)"
+    assert f"go on with: suite run --resume {folder.name}" in ended.err
+    assert "shape '[/7, 3]' is wrong" in ended.err
+    assert "Traceback" not in ended.err
+    assert "in fail" in (folder / "traceback.txt").read_text()
+    assert [step for step, _ in made.loss_trace] == [1, 2, 3]
+    resumed = resume(folder.name, data_dir=None, device="cpu")
+    assert (resumed.record.status, resumed.record.resumed_at) == ("finished", [2])
+
+
+def test_data_that_break_in_the_middle_fail_the_run_in_one_line(suite, monkeypatch, runs):
+    def fail():
+        raise DataError("image 7 is damaged")
+
+    at_step(monkeypatch, 3, fail)
+    ended = suite(*tiny_arguments("fashion-mnist"))
+    [folder] = runs.iterdir()
+    assert ended.code == 1
+    assert record.read(folder / record.NAME).error == "image 7 is damaged"
+    assert not (folder / "traceback.txt").exists()
+
+
+def test_an_unmatched_run_is_run_when_asked_for_and_never_ranks(suite):
+    wide = [*tiny_arguments("fashion-mnist", "fem", "d_v=64", "d_k=128", "steps=1")]
+    refused = suite(*wide)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "not matched" in refused.err
+    assert suite(*wide, "--unmatched").code == 0
+    [one] = json.loads(suite("leaderboard", "--json").out)
+    assert [(row["place"], row["matched"]) for row in one["rows"]] == [(None, False)]
+
+
+def test_a_hybrid_may_be_tested_once_more_without_its_other_layers(monkeypatch):
+    config = tiny_config("fashion-mnist", "fem")
+    config = config.model_copy(update={"hybrid": (1,), "skip_variant_layers": True})
+    skipped: list[frozenset[int]] = []
+    real = suite.training.run.evaluate
+    monkeypatch.setattr(suite.training.run, "evaluate", lambda model, *a, **k: skipped.append(model.trunk.skipped) or real(model, *a, **k))
+    made = start(config, data_dir=None, device="cpu").record
+    assert skipped == [frozenset(), frozenset({1})]  # counted from 0
+    assert set(made.metrics["test_skip"]) == set(made.metrics["test"])
+    assert made.metrics["test_skip"]["loss"] != made.metrics["test"]["loss"]
+
+
+def test_a_progress_line_a_validation_goes_to_stderr_and_the_result_to_stdout(suite):
+    ended = suite(*tiny_arguments("fashion-mnist"))
+    assert [line.split("  ")[0] for line in ended.err.splitlines()] == [f"fashion-mnist · softmax: step {s}/6" for s in (2, 4, 6)]
+    assert "test top1" in ended.out
+    assert f"record: {runs_folder.home()}" in ended.out
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """No file grows beyond `size` bytes, as on a full disk. Only around a command: the tests' own report may be a longer file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_too_full_for_checkpoints_warns_once_and_the_run_finishes(suite, runs):
+    with largest_file(60_000):
+        ended = suite(*tiny_arguments("fashion-mnist"))
+    [folder] = runs.iterdir()
+    assert ended.code == 0, ended.err
+    assert ended.err.count("warning:") == 1
+    assert f"no checkpoint could be written to {folder}" in ended.err
+    assert record.read(folder / record.NAME).status == "finished"
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".") or "checkpoint" in path.name]
+
+
+def test_a_folder_that_refuses_the_record_has_it_written_elsewhere_and_says_where(suite, monkeypatch, tmp_path):
+    real = record.write
+
+    def write(folder, made):
+        if folder.is_relative_to(runs_folder.home()):
+            raise OSError(28, "No space left on device")
+        return real(folder, made)
+
+    monkeypatch.setattr(record, "write", write)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    ended = suite(*tiny_arguments("fashion-mnist", "softmax", "steps=1"), "--json")
+    [spare] = tmp_path.glob("mixer-suite-*/record.json")
+    assert ended.code == 0
+    assert f"No space left on device); it is in {spare.parent}" in ended.err
+    assert record.read(spare) == Record.model_validate_json(ended.out)
+
+
+def test_a_record_that_no_disk_takes_is_told_whole_on_stderr(suite, runs):
+    with largest_file(5_000):
+        ended = suite(*tiny_arguments("fashion-mnist", "softmax", "steps=40", "evals=1"))  # the trace makes the record long enough
+    assert ended.code == 0, ended.err
+    [line] = [line for line in ended.err.splitlines() if "written nowhere" in line]
+    told = Record.model_validate_json(line.split("here it is: ")[1])
+    assert told.status == "finished"
+    assert told.hash == told.sealed().hash

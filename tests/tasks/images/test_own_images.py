@@ -1,0 +1,162 @@
+"""`folder`: a user's own pictures, one folder a class, and what is left out of it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from hashlib import sha256
+
+import pytest
+
+from tasks.images.class_folders import FolderSet
+from tasks.images.own_images import OwnImages
+from tests.tasks.images.image_files import files_of, write_folder, write_parquet
+from tests.tasks.images.image_reading import SMALL, error_of, labelled_pixels
+
+NAMES = ("boots", "coats", "shirts")
+
+
+@pytest.mark.parametrize(
+    ("counts", "sizes"),
+    [
+        ({"all": 20}, (48, 6, 6)),
+        ({"train": 20}, (48, 6, 6)),
+        ({"train": 10, "val": 4}, (27, 3, 12)),
+        ({"train": 10, "test": 4}, (27, 3, 12)),
+        ({"train": 10, "valid": 2, "test": 4}, (30, 6, 12)),
+    ],
+)
+def test_a_folders_parts_are_used_as_they_are_and_the_missing_ones_held_out(tmp_path, counts, sizes):
+    write_folder(tmp_path, NAMES, **counts)
+    task = OwnImages(SMALL, tmp_path)
+    assert tuple(task.n_examples(split) for split in ("train", "valid", "test")) == sizes
+    assert task.set.classes == NAMES
+    held = [image.path for images in task.images.values() for image in images]
+    assert len(held) == len(set(held)) == sum(counts.values()) * 3
+    test_part = "test" if "test" in counts else "val" if "val" in counts else ""
+    assert all(image.path.startswith(test_part) for image in task.images["test"])
+
+
+def test_a_folders_classes_are_known_before_its_images_are_read_and_five_or_fewer_have_no_top5(tmp_path):
+    write_folder(tmp_path / "few", NAMES, all=4)
+    write_folder(tmp_path / "more", [f"c{i}" for i in range(6)], all=4)
+    few, more = OwnImages(SMALL, tmp_path / "few"), OwnImages(SMALL, tmp_path / "more")
+    assert (few.spec.classes, more.spec.classes) == (3, 6)
+    assert not few.index
+    assert [metric.name for metric in few.metrics] == ["top1", "loss"]
+    assert [metric.name for metric in more.metrics] == ["top1", "top5", "loss"]
+
+
+def test_any_parquet_set_with_names_is_a_folder_of_ones_own(tmp_path):
+    for part, count in (("train", 10), ("test", 3)):
+        write_parquet(tmp_path / "data", part, list(files_of(3, count)), NAMES, image="photo", label="kind")
+    task = OwnImages(SMALL, tmp_path)
+    assert task.spec.classes == 3
+    assert [task.n_examples(split) for split in ("train", "valid", "test")] == [27, 3, 9]
+    assert task.info().splits == {"train": 27, "valid": 3, "test": 9}
+
+
+def test_folders_that_cannot_be_split_or_have_no_classes_are_one_line(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "has 0 class folder(s); needed are two or more" in error_of(OwnImages(SMALL, tmp_path / "empty").load)
+    write_folder(tmp_path / "lone", NAMES, all=1)
+    assert "nothing can be held out" in error_of(OwnImages(SMALL, tmp_path / "lone").load)
+    write_folder(tmp_path / "twice", NAMES, train=2, val=1, valid=1)
+    assert "has val/ and valid/; which one is the valid part?" in error_of(OwnImages(SMALL, tmp_path / "twice").load)
+    write_folder(tmp_path / "other", NAMES, train=2, test=1)
+    shutil.rmtree(tmp_path / "other" / "test" / "coats")
+    assert "1 missing (coats)" in error_of(OwnImages(SMALL, tmp_path / "other").load)
+    assert "is not a folder" in error_of(lambda: OwnImages(SMALL, tmp_path / "none").spec)
+    assert "no folder given. Pass --data-dir DIR" in error_of(OwnImages().load)
+
+
+def put(root, sizes):
+    """Files of so many bytes."""
+    for name, size in sizes.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(size))
+    return root
+
+
+def test_pictures_in_folders_below_a_class_are_its_images_whatever_their_names(tmp_path):
+    put(tmp_path, {"a/1.png": 5, "a/sub/1.png": 6, "a/sub/deep/1.PNG": 7, "b/sub/1.jpg": 8, "a/sub.png/2.png": 9})
+    found = FolderSet(tmp_path, None)
+    assert [(image.path, image.label, image.size) for image in found.listing] == [
+        ("a/1.png", 0, 5), ("a/sub.png/2.png", 0, 9), ("a/sub/1.png", 0, 6), ("a/sub/deep/1.PNG", 0, 7), ("b/sub/1.jpg", 1, 8),
+    ]  # fmt: skip
+    assert [len(file) for chunk in range(len(found.chunks)) for file in found.encoded(chunk)] == [5, 9, 6, 7, 8]
+
+
+def test_deep_folders_train_as_flat_ones_do(tmp_path):
+    write_folder(tmp_path / "flat", NAMES, train=8, test=2)
+    write_folder(tmp_path / "deep", NAMES, train=8, test=2)
+    for name in NAMES:
+        (tmp_path / "deep" / "train" / name / "more" / "of it").mkdir(parents=True)
+        for file in sorted((tmp_path / "deep" / "train" / name).glob("*.*"))[::2]:
+            file.rename(file.parent / "more" / "of it" / file.name)
+    flat, deep = (OwnImages(SMALL, tmp_path / layout) for layout in ("flat", "deep"))
+    assert labelled_pixels(flat) == labelled_pixels(deep)
+    assert [deep.n_examples(split) for split in ("train", "valid", "test")] == [21, 3, 6]
+    assert flat.fingerprint != deep.fingerprint
+
+
+def test_a_flat_folders_fingerprint_is_that_of_its_classes_names_and_sizes(tmp_path):
+    put(tmp_path, {"train/b/B.png": 3, "train/b/a.jpg": 4, "train/a/z.tif": 5, "train/a/y.tif": 6})
+    found = FolderSet(tmp_path, None)
+    named = [["train/a/y.tif", 6], ["train/a/z.tif", 5], ["train/b/B.png", 3], ["train/b/a.jpg", 4]]
+    assert [image.path for image in found.listing] == [path for path, _ in named]
+    assert found.fingerprint == sha256(json.dumps([["a", "b"], named]).encode()).hexdigest()
+
+
+def test_what_is_left_out_of_a_folder_is_counted_by_its_suffix_where_it_is_described_and_prepared(tmp_path):
+    write_folder(tmp_path, NAMES, all=4)
+    assert OwnImages(SMALL, tmp_path).prepare_note() == ""
+    more = {f"boots/{i}.gif": 1 for i in range(25)} | {f"coats/sub/{i}.JFIF": 1 for i in range(5)}
+    put(tmp_path, {**more, "coats/readme": 1, "beside.png": 1, "shirts/.hidden.gif": 1, "shirts/.cache/a.png": 1, ".git/a.png": 1})
+    task = OwnImages(SMALL, tmp_path)
+    told = "left out: 31 files of other kinds (25 .gif, 5 .jfif, 1 without a suffix; read are .bmp, .jpeg, .jpg, "
+    assert task.prepare_note().startswith(told)
+    assert task.prepare_note().endswith(" and 1 image beside the class folders")
+    assert task.prepare_note() in task.info().notes
+    assert len(task.set.listing) == 12
+
+
+def test_links_that_lead_in_a_circle_end_and_no_picture_is_taken_twice(tmp_path):
+    put(tmp_path / "set", {"a/1.png": 1, "a/sub/2.png": 1, "b/1.png": 1})
+    put(tmp_path / "elsewhere", {"x.png": 1})
+    links = {"a/0": "a/sub", "a/sub/up": "a", "a/sub/root": ".", "a/sub/out": "../elsewhere", "b/out": "../elsewhere", "b/again": "b/out"}
+    for link, target in links.items():
+        (tmp_path / "set" / link).symlink_to(tmp_path / "set" / target, target_is_directory=True)
+    (tmp_path / "set" / "b" / "itself").symlink_to("itself")
+    found = FolderSet(tmp_path / "set", None)
+    assert [image.path for image in found.listing] == ["a/1.png", "a/sub/2.png", "a/sub/out/x.png", "b/1.png", "b/again/x.png"]
+    assert found.left_out.startswith("left out: 1 file of other kinds (1 without a suffix;")
+
+
+@pytest.mark.parametrize("victim", [".", "a", "a/sub"])
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, victim):
+    put(tmp_path, {"a/1.png": 1, "a/sub/1.png": 1, "b/1.png": 1})
+    plain = os.scandir
+
+    def scandir(path):
+        if os.path.normpath(path) == os.path.normpath(tmp_path / victim):
+            raise PermissionError(errno.EACCES, "Permission denied", os.path.normpath(path))  # a test that runs as root may read all
+        return plain(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for action in (OwnImages(SMALL, tmp_path).load, *([lambda: OwnImages(SMALL, tmp_path).spec] if victim == "." else [])):
+        assert error_of(action) == f"{tmp_path / victim} cannot be read: Permission denied; make it readable, or remove it"
+
+
+def test_folders_that_file_servers_put_among_the_pictures_are_neither_images_nor_classes(tmp_path):
+    write_folder(tmp_path, NAMES, all=4)
+    plain = OwnImages(SMALL, tmp_path)
+    plain.load()
+    put(tmp_path, {"@eaDir/a.png": 1, "boots/@eaDir/a.png": 1, "coats/deep/__MACOSX/a.png": 1})
+    task = OwnImages(SMALL, tmp_path)
+    task.load()
+    assert task.set.classes == NAMES
+    assert (task.fingerprint, task.prepare_note()) == (plain.fingerprint, plain.prepare_note())

@@ -1,0 +1,67 @@
+"""Fetching from the hub: its real client against a small server that answers as the hub does, on this machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tasks.series.series_files import write_exchange
+
+REPO = "thuml/Time-Series-Library"
+FETCH = """
+import sys
+from tasks.series.published import Exchange
+from tasks.base import DataError
+try:
+    task = Exchange()
+    task.load()
+    print(task.fingerprint, task.info().fingerprint)
+except DataError as error:
+    print("refused:", error)
+"""
+
+
+@pytest.fixture
+def exchange(tmp_path):
+    return write_exchange(tmp_path / "made").read_bytes()
+
+
+def fetch(tmp_path: Path, endpoint: str, **variables: str) -> str:
+    """Loads the task `exchange` in a process of its own: the client reads its settings when it is imported."""
+    environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path), **variables}
+    done = subprocess.run([sys.executable, "-c", FETCH], env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_a_file_is_downloaded_once_and_then_read_from_the_cache_without_a_network(tmp_path, serve, exchange):
+    hub = serve({REPO: {"exchange_rate/exchange_rate.csv": exchange, "weather/weather.csv": b"date,a"}})
+    first = fetch(tmp_path, hub.endpoint)
+    assert hub.downloads == ["exchange_rate/exchange_rate.csv"]
+    assert len(set(first.split())) == 1
+    assert len(first.split()[0]) == 64
+    assert fetch(tmp_path, hub.endpoint) == first
+    assert len(hub.downloads) == 1
+    assert fetch(tmp_path, hub.endpoint, HF_HUB_OFFLINE="1") == first
+
+
+@pytest.mark.slow
+def test_a_file_that_moved_inside_the_repository_is_found_by_its_name(tmp_path, serve, exchange):
+    hub = serve({REPO: {"README.md": b"", "dataset/exchange_rate.csv": exchange}})
+    assert len(set(fetch(tmp_path, hub.endpoint).split())) == 1
+    assert hub.downloads == ["dataset/exchange_rate.csv"]
+
+
+@pytest.mark.slow
+def test_what_the_hub_does_not_have_or_no_network_reaches_is_one_line(tmp_path, serve):
+    hub = serve({REPO: {"README.md": b""}})
+    said = fetch(tmp_path, hub.endpoint)
+    assert said.startswith("refused: exchange_rate/exchange_rate.csv could not be had from the hub's")
+    assert "it holds 0 files of the name exchange_rate.csv; download it yourself and pass --data-dir DIR" in said
+    offline = fetch(tmp_path, "http://127.0.0.1:1", HF_HUB_OFFLINE="1")
+    assert offline.startswith("refused: exchange_rate/exchange_rate.csv could not be had")
+    assert offline.count("\n") == 1

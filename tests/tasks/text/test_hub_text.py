@@ -1,0 +1,122 @@
+"""Text from the hub: the real clients against a small server that answers as the hub does, on this machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import huggingface_hub.constants
+import pytest
+
+import tasks
+from tasks.text import fineweb
+from tests.tasks.storage.hub_server import COMMIT, files_below
+from tests.tasks.text.corpus_files import pages, write_fineweb, write_wikitext
+
+CARD = b"""---
+configs:
+- config_name: default
+  data_files: [{split: train, path: data/*/*}]
+- config_name: sample-10BT
+  data_files: [{split: train, path: sample/10BT/*}]
+---
+"""
+NOWHERE = "http://127.0.0.1:1"
+PREPARE = """
+import json, sys
+import tasks
+from tasks.base import DataError
+cls = tasks.get(sys.argv[1])
+for options in json.loads(sys.argv[2]):
+    task = cls(cls.Options(tokenizer="bytes", length=32, **options))
+    try:
+        task.prepare()
+    except DataError as error:
+        print(json.dumps(["refused", str(error)]))
+    else:
+        print(json.dumps([task.fingerprint, cls(task.options).info().splits]))
+"""
+
+
+def prepare(tmp_path, name: str, options: list[dict[str, int]], endpoint: str, **variables: str) -> list[list[object]]:
+    """Prepares a task in a process of its own: the clients read their settings when they are imported."""
+    environment = {
+        "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "SUITE_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path),
+        "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **variables,
+    }  # fmt: skip
+    command = [sys.executable, "-c", PREPARE, name, json.dumps(options)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.slow
+def test_fineweb_is_streamed_from_the_hub_goes_on_with_more_tokens_and_is_read_without_a_network_after(tmp_path, serve):
+    folder = write_fineweb(tmp_path / "web", pages(6200, 150))
+    files = {"README.md": CARD, **files_below(folder), "data/CC-1/train-0.parquet": b"of the whole set, never read"}
+    server = serve({"HuggingFaceFW/fineweb-edu": files})
+    options = [{"tokens": 2_000}, {"tokens": 200_000}]
+    told = prepare(tmp_path, "fineweb-edu", options, server.endpoint)
+    assert [splits["train"] for _, splits in told] == [2_000, 200_000]
+    cls = tasks.get("fineweb-edu")
+    for (fingerprint, _), chosen in zip(told, options, strict=True):
+        assert cls(cls.Options(tokenizer="bytes", **chosen), folder).fingerprint == fingerprint  # the files in a folder are the same
+    assert not [path for _, path in server.asked if path.endswith("train-0.parquet")]
+    server.push({"HuggingFaceFW/fineweb-edu": {**files, **files_below(write_fineweb(tmp_path / "new", pages(6200, 150)[::-1]))}})
+    [[fingerprint, _]] = prepare(tmp_path, "fineweb-edu", [{"tokens": 500_000}], server.endpoint)
+    assert cls(cls.Options(tokenizer="bytes", tokens=500_000), folder).fingerprint == fingerprint  # goes on at the commit it began with
+    *again, (refused, reason) = prepare(tmp_path, "fineweb-edu", [*options, {"tokens": 640_000}], NOWHERE, HF_HUB_OFFLINE="1")
+    assert again == told
+    assert refused == "refused"
+    assert "pass --data-dir DIR" in reason
+    assert "\n" not in reason
+
+
+def test_fineweb_asks_once_for_the_newest_commit_and_tells_the_one_that_was_read(tmp_path, monkeypatch, serve):
+    """The hub's answers are real, the files are read from this machine: of each commit from another folder."""
+    monkeypatch.setenv("SUITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(fineweb, "VALID", 10)
+    monkeypatch.setattr(fineweb, "TEST", 10)
+    name = "HuggingFaceFW/fineweb-edu"
+    server = serve({name: {}})
+    monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    folders = {COMMIT: write_fineweb(tmp_path / "old", pages(400, 150))}
+    cls, opened, plain = tasks.get("fineweb-edu"), [], fineweb.WebPages._open
+
+    def open_commit(corpus, commit):
+        if corpus.files:
+            return plain(corpus, commit)
+        opened.append(commit)
+        return plain(cls(None, folders[commit])._open_corpus(), None)
+
+    monkeypatch.setattr(fineweb.WebPages, "_open", open_commit)
+    task = cls(cls.Options(vocab=300, tokens=2000, length=32))
+    assert "hub_commit" not in task.info().extra  # nothing has been read
+    assert task.tokenizer.vocab == 300
+    server.push({name: {}})
+    folders[server.newest] = write_fineweb(tmp_path / "new", pages(400, 150)[::-1])
+    task.prepare()
+    assert (task.info().extra["hub_commit"], set(opened)) == (COMMIT, {COMMIT})
+    later = cls(cls.Options(vocab=300, tokens=3000, length=32))  # another object goes on with the same commit, and tells it
+    later.prepare()
+    assert (later.info().extra["hub_commit"], set(opened)) == (COMMIT, {COMMIT})
+    assert cls(later.options).info().extra["hub_commit"] == COMMIT
+    anew = cls(cls.Options(tokenizer="bytes", tokens=2000, length=32))
+    anew.prepare()
+    assert anew.info().extra["hub_commit"] == server.newest
+    local = cls(anew.options, folders[COMMIT])
+    local.prepare()
+    assert "hub_commit" not in local.info().extra
+
+
+@pytest.mark.slow
+def test_wikitext_is_downloaded_once(tmp_path, serve):
+    folder = write_wikitext(tmp_path / "wiki")
+    server = serve({"Salesforce/wikitext": files_below(folder)})
+    [[fingerprint, _]] = told = prepare(tmp_path, "wikitext2", [{}], server.endpoint)
+    cls = tasks.get("wikitext2")
+    assert cls(cls.Options(tokenizer="bytes"), folder).fingerprint == fingerprint
+    assert len(server.downloads) == 3
+    assert prepare(tmp_path, "wikitext2", [{}], NOWHERE, HF_DATASETS_OFFLINE="1") == told

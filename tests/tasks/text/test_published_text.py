@@ -1,0 +1,110 @@
+"""WikiText's articles and FineWeb's stream."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tasks
+from tasks.base import DataError
+from tasks.text.fineweb import WebPages
+from tasks.text.wikitext import WikiFiles, WikiText103
+from tests.tasks.text.corpus_files import pages, wiki_rows, write_fineweb, write_rows, write_wikitext
+from tests.tasks.text.corpus_reading import check_resumes, documents
+
+# --- WikiText -----------------------------------------------------------------------------------------------------------------------
+
+
+def test_articles_begin_at_headings_of_the_first_level_and_keep_every_line(tmp_path):
+    rows = ["", " = One = \n", "", " Some text . \n", "", " = = Part = = \n", "", " More = of it = \n"]
+    rows += [" = no heading : no empty row before = \n", "", " = Two = \n", "", " x = y \n"]
+    path = write_rows(tmp_path / "a.parquet", {"text": rows})
+    made = documents(WikiFiles({"train": (path,), "valid": (path,), "test": (path,)}))
+    text = "".join(row or "\n" for row in rows)
+    assert "".join(made["train"]) == text
+    assert made["train"] == [text[: text.index(" = Two")], text[text.index(" = Two") :]]
+    assert made["train"] == made["valid"] == made["test"]
+
+
+def test_articles_that_reach_over_blocks_and_files_are_whole_and_reading_goes_on_behind_any_block(tmp_path):
+    rows = wiki_rows(3300)
+    rows[999:1003] = ["", " = Article whose empty row ends a block = \n", "", " Some text . \n"]
+    paths = tuple(write_rows(tmp_path / f"{n}.parquet", {"text": rows[n * 1650 : (n + 1) * 1650]}, 700) for n in range(2))
+    corpus = WikiFiles({"train": paths, "valid": paths[:1], "test": paths[1:]})
+    made = documents(corpus)["train"]
+    assert "".join(made) == "".join(row or "\n" for row in rows)
+    assert len(made) == sum(row.startswith(" = Article") for row in rows)
+    check_resumes(corpus)
+
+
+def test_wikitext103_is_found_in_the_hubs_layout_or_without_its_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(WikiText103, "rows", {"train": 900, "valid": 200, "test": 200})
+    write_wikitext(tmp_path, WikiText103)
+    names = {path.name for path in (tmp_path / "wikitext-103-raw-v1").iterdir()}
+    assert "train-00000-of-00002.parquet" in names
+    assert len(names) == 4
+    cls = tasks.get("wikitext103")
+    for folder in (tmp_path, tmp_path / "wikitext-103-raw-v1"):
+        task = cls(cls.Options(tokenizer="bytes", length=32), folder)
+        task.prepare()
+        assert task.info().splits["train"] > 40_000
+    monkeypatch.setattr(WikiText103, "rows", {"train": 901, "valid": 200, "test": 200})
+    with pytest.raises(DataError, match="train has 900 rows, the published one 901; your own text: --task text"):
+        cls(None, tmp_path).load()
+
+
+# --- FineWeb-Edu --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def web(tmp_path_factory):
+    """4,200 documents of which one of training equals one held out."""
+    some = list(pages(4200, 150))
+    some[2500] = some[3]
+    return write_fineweb(tmp_path_factory.mktemp("web"), some), some
+
+
+def test_the_first_thousand_documents_validate_the_next_test_and_training_has_none_of_them(web):
+    folder, some = web
+    corpus = tasks.get("fineweb-edu")(None, folder)._open_corpus()
+    made = documents(corpus)
+    assert made["valid"] == some[:1000]
+    assert made["test"] == some[1000:2000]
+    assert made["train"] == some[2000:2500] + some[2501:]
+    check_resumes(corpus)
+
+
+def test_more_tokens_go_on_with_the_stream_and_leave_the_held_out_parts_as_they_are(web, tmp_path, monkeypatch):
+    monkeypatch.setenv("SUITE_CACHE", str(tmp_path))
+    cls, read = tasks.get("fineweb-edu"), []
+    blocks = WebPages.blocks
+    monkeypatch.setattr(WebPages, "blocks", lambda self, state=None: (read.append(state), blocks(self, state))[1])
+    prepared = []
+    for tokens in (2000, 200_000):
+        task = cls(cls.Options(tokenizer="bytes", tokens=tokens, length=32), web[0])
+        task.prepare()
+        prepared.append(task)
+        assert task.info().splits["train"] == tokens
+    assert read[0] is None  # the second time it went on, behind the held-out parts
+    assert read[1]["seen"] > 2000
+    assert len(list(tmp_path.glob("tokens/*"))) == 1
+    small, large = prepared
+    assert small.info().extra["documents"] == {"valid": 1000, "test": 1000}
+    assert small.fingerprint != large.fingerprint
+    with pytest.raises(DataError, match=r"there are 33\d,\d+ training tokens, 400,000 were asked for; --set tokens=33\d+"):
+        cls(cls.Options(tokenizer="bytes", tokens=400_000, length=32), web[0]).load()
+    first = np.array([0])
+    assert small._cache.files["train"].windows(first, 2001).tolist() == large._cache.files["train"].windows(first, 2001).tolist()
+
+
+@pytest.mark.parametrize("name", ["wikitext2", "fineweb-edu"])
+def test_with_neither_files_nor_network_it_is_one_line_and_info_tells_what_to_do(name, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    task = tasks.get(name)()
+    with pytest.raises(DataError, match=r"the hub's .*--data-dir DIR") as caught:
+        task.load()
+    assert "\n" not in str(caught.value)
+    assert " MB " in tasks.get(name)().prepare_note()  # told before anything is asked for
+    info = tasks.get(name)().info()
+    assert info.fingerprint == ""
+    assert any("--data-dir DIR" in note for note in info.notes)
