@@ -1,6 +1,7 @@
 """The shared trunk: pre-norm blocks of a mixer and a SwiGLU, for text, images and series alike.
 
-The mixer of every layer comes from the registry. Positions are learned and absolute, for every mixer; rotary ones belong to the mixers.
+The mixer of every layer comes from the registry. Positions are learned and absolute, for every mixer; rotary ones
+belong to the mixers.
 
 Shape letters: B batch, T tokens, D model width, F feed-forward width.
 """
@@ -66,7 +67,9 @@ class SwiGLU(nn.Module):
 
 
 def implementations(device: torch.device) -> dict[str, str]:
-    """Which forms of the kernels run: on a GPU by kernel, of what ran so far; on a CPU whether the compiled ones are there."""
+    """Which forms of the kernels run: on a GPU by kernel, of what ran so far; on a CPU whether the compiled ones are
+    there.
+    """
     if device.type == "cuda":
         return ran()
     compiled = "c++" if products() else "c++ without matrix products"
@@ -113,14 +116,17 @@ class Trunk(nn.Module):
         self.positions = nn.Parameter(torch.empty(config.length, config.dim))
         last = max(len(config.layers) - 1, 1)
         self.blocks = nn.ModuleList(
-            Block(layer, config.dim, config.length, config.drop_path * i / last, config.dropout) for i, layer in enumerate(config.layers)
+            Block(layer, config.dim, config.length, config.drop_path * i / last, config.dropout)
+            for i, layer in enumerate(config.layers)
         )
         self.norm = norm or RMSNorm(config.dim)
         self.skipped: frozenset[int] = frozenset()
         self.needs: frozenset[str] = frozenset().union(*(block.mixer.capabilities.needs for block in self._blocks()))
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the matrices that weight decay leaves alone: the positions, and what a mixer says of itself. Vectors are anyway."""
+        """Names of the matrices that weight decay leaves alone: the positions, and what a mixer says of itself. Vectors
+        are anyway.
+        """
         kept = {
             f"blocks.{i}.mixer.{name}"
             for i, block in enumerate(self._blocks())
@@ -131,7 +137,9 @@ class Trunk(nn.Module):
 
     @contextmanager
     def without(self, layers: Iterable[int]) -> Iterator[None]:
-        """Leaves whole layers, counted from 0, out of `forward` for a while (the `skip` evaluation of arXiv 2510.11602)."""
+        """Leaves whole layers, counted from 0, out of `forward` for a while (the `skip` evaluation of arXiv
+        2510.11602).
+        """
         self.skipped = frozenset(layers)
         try:
             yield
@@ -142,7 +150,9 @@ class Trunk(nn.Module):
         return [block for block in self.blocks if isinstance(block, Block)]
 
     def reset_parameters(self) -> None:
-        """Draws all parameters anew; each mixer draws its own. Residual outputs of the FFN shrink with depth (GPT-2)."""
+        """Draws all parameters anew; each mixer draws its own. Residual outputs of the FFN shrink with depth
+        (GPT-2).
+        """
         nn.init.trunc_normal_(self.positions, std=0.02)
         for block in self._blocks():
             nn.init.normal_(block.ffn.gate_up.weight, std=1 / math.sqrt(self.config.dim))
@@ -159,7 +169,9 @@ class Trunk(nn.Module):
         return "constant row" in self.needs
 
     def forward(self, x_BTD: Tensor, constant_TD: Tensor | None = None, mask_BT: Tensor | None = None) -> Tensor:
-        """Embedded tokens to hidden states, `[B, T, D]` both; T ≤ length. `constant_TD` is the embedded constant sequence."""
+        """Embedded tokens to hidden states, `[B, T, D]` both; T ≤ length. `constant_TD` is the embedded constant
+        sequence.
+        """
         tokens = x_BTD.shape[1]
         self._fits(tokens)
         x_BTD = self._with_constant(x_BTD, constant_TD, tokens) + self.positions[:tokens]

@@ -12,7 +12,9 @@ from backbones.mixers.base import State
 
 
 class Decoder(nn.Module):
-    """Token ids `[B, T]` to logits `[B, T, vocab]`. The embedding and the head are separate matrices, outside the budget."""
+    """Token ids `[B, T]` to logits `[B, T, vocab]`. The embedding and the head are separate matrices, outside the
+    budget.
+    """
 
     constant: Tensor
 

@@ -1,4 +1,6 @@
-"""The series backbone: channel-independent patches, reversible instance norm, horizon head (PatchTST, arXiv 2211.14730)."""
+"""The series backbone: channel-independent patches, reversible instance norm, horizon head (PatchTST, arXiv
+2211.14730).
+"""
 
 from __future__ import annotations
 
@@ -28,11 +30,12 @@ class TokenBatchNorm(nn.BatchNorm1d):
 
 
 class Forecaster(nn.Module):
-    """Windows `[B, N, C]` to forecasts `[B, horizon, C]`. Every channel is a sequence of its own; all share the weights.
+    """Windows `[B, N, C]` to forecasts `[B, horizon, C]`. Every channel is a sequence of its own; all share the
+    weights.
 
-    `head_scale` sizes the fresh head: at 1 the first forecasts scatter about the window's mean as the window does, at 0 they are the mean.
-    Noise of that many weights takes long to unlearn at long horizons. Other kinds of heads give several values a step,
-    `[B, horizon, C, K]`: see `series_outputs`.
+    `head_scale` sizes the fresh head: at 1 the first forecasts scatter about the window's mean as the window does, at 0
+    they are the mean. Noise of that many weights takes long to unlearn at long horizons. Other kinds of heads give
+    several values a step, `[B, horizon, C, K]`: see `series_outputs`.
     """
 
     constant: Tensor
@@ -58,7 +61,10 @@ class Forecaster(nn.Module):
         self.patch, self.stride = patch, stride
         self.embedding = nn.Linear(patch, trunk.dim)
         # the affine part of reversible instance norm (Kim et al., ICLR 2022): one gain and one bias a channel
-        self.embedding_gain, self.embedding_bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.embedding_gain, self.embedding_bias = (
+            nn.Parameter(torch.ones(channels)),
+            nn.Parameter(torch.zeros(channels)),
+        )
         self.trunk = Trunk(trunk, TokenBatchNorm(trunk.dim))
         self.head = nn.Linear(tokens * trunk.dim, horizon * OUTPUTS[kind])
         if self.trunk.takes_constant_row:

@@ -1,6 +1,7 @@
 """What an attention map looks like, in five figures a head (arXiv 2510.11602), and which mixers can show one.
 
-A map `[B, H, T, T]` has a row a position: non-negative weights on the positions it sees. All figures are means over the batch.
+A map `[B, H, T, T]` has a row a position: non-negative weights on the positions it sees. All figures are means over the
+batch.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Indicators:
     concentration: Tensor  # ‖A‖_F of the map; 1 when uniform and not causal, √T when every row has one weight
     diversity: Tensor  # 1 − mean cosine between this head's map and the others'; 0 with one head
     first_token_sink: Tensor  # weight on the first position, in rows behind it
-    local_focus: Tensor  # weight on the position 0, 1, 2, 3 before one's own, in the rows that have it; 0 where T is too short
+    local_focus: (
+        Tensor  # weight on the position 0, 1, 2, 3 before one's own, in the rows that have it; 0 where T is too short
+    )
 
     def figures(self) -> Iterator[tuple[str, float]]:
         """(name, value) pairs: `entropy/head0`, …, `local_focus2/head3`."""
@@ -47,7 +50,9 @@ def indicators(map_BHTT: Tensor) -> Indicators:
     """The figures of a map, in fp64."""
     a_BHTT = map_BHTT.detach().double()
     T = a_BHTT.shape[-1]
-    diagonals = [a_BHTT.diagonal(-o, 2, 3).mean((0, 2)) if o < T else torch.zeros_like(a_BHTT[0, :, 0, 0]) for o in OFFSETS]
+    diagonals = [
+        a_BHTT.diagonal(-o, 2, 3).mean((0, 2)) if o < T else torch.zeros_like(a_BHTT[0, :, 0, 0]) for o in OFFSETS
+    ]
     behind = a_BHTT[:, :, 1:, 0] if T > 1 else a_BHTT[:, :, :, 0]
     return Indicators(
         entropy=torch.special.entr(a_BHTT).sum(-1).mean((0, 2)),

@@ -1,7 +1,7 @@
 """What the head of a series model says of each step to come, and how that is put back into the series' own units.
 
-point: a value. quantile: nine values, from level 0.1 to 0.9. student-t: location, scale and degrees of freedom (above 2, so that there is
-a variance).
+point: a value. quantile: nine values, from level 0.1 to 0.9. student-t: location, scale and degrees of freedom (above
+2, so that there is a variance).
 
 Shape letters: B batch, C channels, H horizon, K values a step.
 """

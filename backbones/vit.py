@@ -12,7 +12,9 @@ from backbones.base import Trunk, TrunkConfig
 
 
 def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
-    """Rows and columns of patches; an image whose side is no multiple of the patch is padded at the bottom and the right."""
+    """Rows and columns of patches; an image whose side is no multiple of the patch is padded at the bottom and the
+    right.
+    """
     return math.ceil(height / patch), math.ceil(width / patch)
 
 
@@ -25,7 +27,9 @@ class VisionTransformer(nn.Module):
         super().__init__()
         rows, columns = patch_grid(height, width, patch)
         if trunk.length != rows * columns:
-            raise ValueError(f"{height}x{width} at patch {patch} gives {rows * columns} tokens, the trunk expects {trunk.length}")
+            raise ValueError(
+                f"{height}x{width} at patch {patch} gives {rows * columns} tokens, the trunk expects {trunk.length}"
+            )
         self.padding = (0, columns * patch - width, 0, rows * patch - height)
         self.embedding = nn.Conv2d(channels, trunk.dim, patch, stride=patch)
         self.trunk = Trunk(trunk)

@@ -5,9 +5,9 @@
     done; done; done
     suite leaderboard --task mqar --json | python examples/accuracy_by_state.py recall.svg
 
-Each point is a mixer's mean test accuracy over its seeds, the bar from the worst to the best, at its certificate's decoding state at
-the task's length. Boards that differ in the model's size alone share a panel; hollow points are runs that are not matched, such as
-`--unmatched --set mixer.d_k=4`, which changes the state of `gla` and little else.
+Each point is a mixer's mean test accuracy over its seeds, the bar from the worst to the best, at its certificate's
+decoding state at the task's length. Boards that differ in the model's size alone share a panel; hollow points are runs
+that are not matched, such as `--unmatched --set mixer.d_k=4`, which changes the state of `gla` and little else.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ Point = tuple[int, float, float, float, bool]  # state bytes; accuracy: mean, wo
 
 
 def draw(boards: Sequence[Board]) -> Figure:
-    """The boards whose metric is accuracy, as `suite leaderboard --json` prints them. Raises ValueError where there is none."""
+    """The boards whose metric is accuracy, as `suite leaderboard --json` prints them. Raises ValueError where there is
+    none.
+    """
     panels = _panels(boards)
     if not panels:
         raise ValueError("no board of a recall task was given; run some first: suite run --task mqar --mixer softmax")
@@ -52,7 +54,9 @@ def draw(boards: Sequence[Board]) -> Figure:
 
 
 def _panels(boards: Sequence[Board]) -> dict[tuple[str, ...], dict[str, list[Point]]]:
-    """For each difficulty, easy ones first where a number tells, the points of each mixer from small states to large ones."""
+    """For each difficulty, easy ones first where a number tells, the points of each mixer from small states to large
+    ones.
+    """
     panels: dict[tuple[str, ...], dict[str, list[Point]]] = defaultdict(lambda: defaultdict(list))
     shown = [board for board in boards if board["metric"] == "accuracy"]
     names = {part.partition("=")[0] for board in shown for part in board["deviations"]} - {*SIZES}
@@ -83,7 +87,9 @@ def _draw_panel(panel: Axes, curves: Mapping[str, Sequence[Point]], mixers: Sequ
     for mixer, points in curves.items():
         state, mean, worst, best, matched = zip(*points, strict=True)
         spread = [[m - w for m, w in zip(mean, worst, strict=True)], [b - m for m, b in zip(mean, best, strict=True)]]
-        panel.errorbar(state, mean, yerr=spread, fmt="o-", label=mixer, color=f"C{mixers.index(mixer)}", alpha=0.85, capsize=2)
+        panel.errorbar(
+            state, mean, yerr=spread, fmt="o-", label=mixer, color=f"C{mixers.index(mixer)}", alpha=0.85, capsize=2
+        )
         hollow = [(s, m) for s, m, ranks in zip(state, mean, matched, strict=True) if not ranks]
         panel.plot([s for s, _ in hollow], [m for _, m in hollow], "o", color="white", markersize=3, zorder=3)
     panel.set_xscale("symlog", linthresh=64)  # a mixer without memory has 0 bytes
@@ -92,12 +98,16 @@ def _draw_panel(panel: Axes, curves: Mapping[str, Sequence[Point]], mixers: Sequ
 
 def _legend(panels: Sequence[Axes]) -> tuple[list[Any], list[str]]:
     """One entry a mixer, over all panels."""
-    found = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    found = {
+        label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
     return list(found.values()), list(found)
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("one argument is needed, the picture's path; the boards come from: suite leaderboard --task mqar --json")
+        sys.exit(
+            "one argument is needed, the picture's path; the boards come from: suite leaderboard --task mqar --json"
+        )
     plt.rcParams["svg.fonttype"] = "none"  # letters, not their outlines: a quarter of the size
     draw(json.load(sys.stdin)).savefig(Path(sys.argv[1]), dpi=150)

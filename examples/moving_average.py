@@ -20,7 +20,9 @@ from kernels.scan import diagonal_scan
 
 
 class MovingAverageConfig(MixerConfig):
-    width: int | None = Field(default=None, ge=2, multiple_of=2, description="channels E; solved for the budget when not given")
+    width: int | None = Field(
+        default=None, ge=2, multiple_of=2, description="channels E; solved for the budget when not given"
+    )
 
 
 class MovingAverage(Mixer):

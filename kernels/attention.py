@@ -1,11 +1,11 @@
 """Softmax attention read: `out_t = Σ_i softmax_i(scale·q_t·k_i) v_i` over the visible i.
 
-Contract: q `[B, S, H, k]`, k `[B, T, H, k]`, v `[B, T, H, w]`, one floating dtype; out `[B, S, H, w]`. Causal needs S = T.
-`mask_BT` is True at keys that count. Rows that see no such key (padding itself) are finite and mean nothing.
+Contract: q `[B, S, H, k]`, k `[B, T, H, k]`, v `[B, T, H, w]`, one floating dtype; out `[B, S, H, w]`. Causal needs S =
+T. `mask_BT` is True at keys that count. Rows that see no such key (padding itself) are finite and mean nothing.
 
-On a CPU the compiled form does it (`kernels.cpu.attention`), elsewhere PyTorch's SDPA. SDPA's CPU kernel is a flash pass only when values
-are as wide as queries, so the narrower side is padded with zeros for it (the scale stays). A mask costs one more channel, a bias of −10⁹
-on the scores of padded keys, never a T×T operand.
+On a CPU the compiled form does it (`kernels.cpu.attention`), elsewhere PyTorch's SDPA. SDPA's CPU kernel is a flash
+pass only when values are as wide as queries, so the narrower side is padded with zeros for it (the scale stays). A mask
+costs one more channel, a bias of −10⁹ on the scores of padded keys, never a T×T operand.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ MASK_BIAS = -1e9  # exp(MASK_BIAS − anything real) is exactly 0, and the sum w
 
 
 def softmax_read(
-    q_BSHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, causal: bool, mask_BT: Tensor | None = None, scale: float | None = None
+    q_BSHk: Tensor,
+    k_BTHk: Tensor,
+    v_BTHw: Tensor,
+    causal: bool,
+    mask_BT: Tensor | None = None,
+    scale: float | None = None,
 ) -> Tensor:
     """`[B, S, H, w]`; scale 1/√k unless given."""
     scale, width = scale or q_BSHk.shape[-1] ** -0.5, v_BTHw.shape[-1]

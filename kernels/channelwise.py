@@ -1,11 +1,13 @@
-"""Reads whose weights differ by channel and come from keys alone (AFT): `p_t(i)_j ∝ exp(k_ij)`, i ≤ t, in time and memory linear in T.
+"""Reads whose weights differ by channel and come from keys alone (AFT): `p_t(i)_j ∝ exp(k_ij)`, i ≤ t, in time and
+memory linear in T.
 
 With the running maximum `top_t = max_{i≤t} k_i` of the past only, every exponent is ≤ 0 and every decay is in [0, 1]:
 
     n_t = e^{top_{t−1} − top_t} n_{t−1} + e^{k_t − top_t}          (sum of weights; log n_t + top_t = logcumsumexp(k)_t)
     N_t = the same with e^{k_t − top_t} v_t                          E_p[v] = N_t / n_t
 
-`log E_p[exp(u)] = logcumsumexp(k + u) − logcumsumexp(k)`, exact for any finite u. Contract: all `[B, T, E]`, fp32 or fp64.
+`log E_p[exp(u)] = logcumsumexp(k + u) − logcumsumexp(k)`, exact for any finite u. Contract: all `[B, T, E]`, fp32 or
+fp64.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ def _by_pytorch(k_BTE: Tensor, v_BTcE: Tensor) -> Tensor:
     ones = torch.ones_like(v_BTcE[:, :, :1])
     added = torch.cat((v_BTcE, ones), dim=2) * weight[:, :, None]
     copies = added.shape[2]
-    sums = diagonal_scan(decay[:, :, None].expand(-1, -1, copies, -1).flatten(2), added.flatten(2)).unflatten(2, (copies, -1))
+    sums = diagonal_scan(decay[:, :, None].expand(-1, -1, copies, -1).flatten(2), added.flatten(2)).unflatten(
+        2, (copies, -1)
+    )
     return sums[:, :, :-1] / sums[:, :, -1:]
 
 
@@ -69,7 +73,9 @@ def log_cumulative(k_BTE: Tensor) -> Tensor:
 
 
 def _decays(k_BTE: Tensor) -> tuple[Tensor, Tensor]:
-    """The running maximum, a constant to autograd since the result doesn't depend on it, and `e^{top_{t−1} − top_t}`."""
+    """The running maximum, a constant to autograd since the result doesn't depend on it, and `e^{top_{t−1} −
+    top_t}`.
+    """
     top = running_max(k_BTE)
     decay = torch.cat((torch.zeros_like(top[:, :1]), (top[:, :-1] - top[:, 1:]).exp()), dim=1)
     return top, decay
@@ -83,14 +89,18 @@ def channelwise_log_read(k_BTE: Tensor, u_BTE: Tensor) -> Tensor:
 
 
 def channelwise_free_energy(k_BTE: Tensor, v_BTE: Tensor, beta_E: Tensor) -> tuple[Tensor, Tensor]:
-    """(E_p[v], F(β)): one pass over `[v, w]`, and the exact form for rows and channels that see a value out of range."""
+    """(E_p[v], F(β)): one pass over `[v, w]`, and the exact form for rows and channels that see a value out of
+    range.
+    """
     mu, F = _free_energy_opaquely([k_BTE, v_BTE, beta_E], [])
     return mu, F
 
 
 def _free_energy(k_BTE: Tensor, v_BTE: Tensor, beta_E: Tensor) -> tuple[Tensor, Tensor]:
     ordinary = in_range(v_BTE, beta_E)
-    mu, F = one_pass(lambda x: channelwise_read(k_BTE, x.unflatten(-1, (2, -1))).flatten(2), v_BTE, beta_E, clamped=not ordinary)
+    mu, F = one_pass(
+        lambda x: channelwise_read(k_BTE, x.unflatten(-1, (2, -1))).flatten(2), v_BTE, beta_E, clamped=not ordinary
+    )
     if ordinary:
         return mu, F
     exact = channelwise_log_read(k_BTE, v_BTE * beta_E) / beta_E
@@ -110,7 +120,9 @@ _free_energy_opaquely = opaque(
 
 
 def channelwise_step(state: dict[str, Tensor], k_BE: Tensor, v_BE: Tensor, u_BE: Tensor | None) -> None:
-    """One token more. State: n (log of the summed weights), m (mean of v), f (log of the mean of exp(u)), `[B, E]` each."""
+    """One token more. State: n (log of the summed weights), m (mean of v), f (log of the mean of exp(u)), `[B, E]`
+    each.
+    """
     n = torch.logaddexp(state["n_BE"], k_BE)
     log_keep, log_add = state["n_BE"] - n, k_BE - n
     state["m_BE"] = torch.lerp(state["m_BE"], v_BE, log_add.exp())

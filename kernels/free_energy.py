@@ -2,15 +2,17 @@
 
     μ_tj = Σ_i p_t(i) v_ij        F_tj = (1/β_j) log Σ_i p_t(i) exp(β_j v_ij)        p_t(i) = softmax_i(q_t·k_i/√k)
 
-(arXiv 2602.07160.) Contract: q `[B, S, H, k]`, k `[B, T, H, k]`, v `[B, T, H, d]`, β `[H, d]` positive; μ and F `[B, S, H, d]`.
-Causal needs S = T. `mask_BT` is True at keys that count; rows that see none are finite and mean nothing.
+(arXiv 2602.07160.) Contract: q `[B, S, H, k]`, k `[B, T, H, k]`, v `[B, T, H, d]`, β `[H, d]` positive; μ and F `[B, S,
+H, d]`. Causal needs S = T. `mask_BT` is True at keys that count; rows that see none are finite and mean nothing.
 
 Two implementations; `implementation` says which one runs, at the price of one reduction over v:
 
-- "one pass": `[v, exp(βv)]` are the values of ONE flash attention pass. Taken by every row whose visible keys have |βv| ≤ 30
+- "one pass": `[v, exp(βv)]` are the values of ONE flash attention pass. Taken by every row whose visible keys have |βv|
+≤ 30
   (|βv| ≤ 4 in channels with β < ½): no shift is needed there, so nothing depends on tokens that a row doesn't see.
   Channels with β < ½ carry `expm1(βv)` and end in log1p, exact down to β → 0 where the plain form cancels.
-- "exact rows": log-sum-exp over scores and values together, any finite v, many times dearer. Taken by the remaining rows of the
+- "exact rows": log-sum-exp over scores and values together, any finite v, many times dearer. Taken by the remaining
+rows of the
   remaining heads: by rows, not by tensors, so that a huge value late in a sequence changes nothing before it.
 
 On a GPU the same two are variants of one Triton kernel (`kernels.gpu.free_energy`), where there is a driver.
@@ -27,7 +29,17 @@ from torch.nn.functional import pad
 from kernels.attention import compiled, mask_scores, softmax_read
 from kernels.cpu.free_energy import FreeEnergy
 from kernels.implementations import attempt, triton_form
-from kernels.numerics.exponentials import RANGE, SMALL_BETA, SMALL_RANGE, first_row, in_range, log_of, one_pass, out_of_range, replaced
+from kernels.numerics.exponentials import (
+    RANGE,
+    SMALL_BETA,
+    SMALL_RANGE,
+    first_row,
+    in_range,
+    log_of,
+    one_pass,
+    out_of_range,
+    replaced,
+)
 from kernels.numerics.log_mean_exp import log_mean_exp
 from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
@@ -76,7 +88,9 @@ def _by_pytorch(
     if _compiled(q_BSHk, k_BTHk, v_BTHd, beta_Hd):
         mu, fast = _one_pass(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, scale)
     else:
-        mu, fast = one_pass(lambda x: softmax_read(q_BSHk, k_BTHk, x, causal, scale=scale), v_BTHd, beta_Hd, clamped=True)
+        mu, fast = one_pass(
+            lambda x: softmax_read(q_BSHk, k_BTHk, x, causal, scale=scale), v_BTHd, beta_Hd, clamped=True
+        )
     return mu, replaced(fast, _exact_rows(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, scale, first_BH), first_BH)
 
 
@@ -111,7 +125,9 @@ def _compiled(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor) -> bool:
 
 
 class _OnePass(torch.autograd.Function):
-    """PyTorch's CPU form. Exponentials and logarithms run on contiguous memory: on strided rows they are 10 to 40 times slower."""
+    """PyTorch's CPU form. Exponentials and logarithms run on contiguous memory: on strided rows they are 10 to 40 times
+    slower.
+    """
 
     @staticmethod
     def forward(ctx, q, k, v, beta_Hd, causal, scale):  # type: ignore[no-untyped-def]
@@ -153,7 +169,9 @@ def _side_by_side(a: Tensor, b: Tensor, width: int) -> Tensor:
 
 
 @full_precision
-def _exact_rows(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, causal: bool, scale: float, first_BH: Tensor) -> Tensor:
+def _exact_rows(
+    q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, causal: bool, scale: float, first_BH: Tensor
+) -> Tensor:
     """F `[B, S, H, d]` at the rows from `first_BH` on; zeros elsewhere. Work S·T·d, memory of one block."""
     T = v.shape[1]
     b, h = (first_BH < T).nonzero(as_tuple=True)

@@ -1,7 +1,8 @@
-"""FEM's two gates:  `y = RMS(softplus(b)) ⊙ [ (1−λ) ⊙ μ + λ ⊙ F ]`,  `λ = sigmoid(a)`,  RMS over the last dimension (a head).
+"""FEM's two gates:  `y = RMS(softplus(b)) ⊙ [ (1−λ) ⊙ μ + λ ⊙ F ]`,  `λ = sigmoid(a)`,  RMS over the last dimension (a
+head).
 
-Contract: μ, F, a, b `[…, d]` of one shape. `RMS(s) = s / sqrt(mean(s²) + eps)`. On a CPU a compiled form runs, or one that
-works through blocks of rows that stay in the cache, forward and backward.
+Contract: μ, F, a, b `[…, d]` of one shape. `RMS(s) = s / sqrt(mean(s²) + eps)`. On a CPU a compiled form runs, or one
+that works through blocks of rows that stay in the cache, forward and backward.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Which implementation of a kernel runs on a GPU. Never without a word.
 
-`triton_form` decides a call; `ran` tells what ran on GPUs in this process, for a record. Triton's kernels are chosen only when the variable
-`SUITE_TRITON_KERNELS` is "on": they have not been run on a GPU yet. One that is asked for and can't run (no driver, a width or dtype that
-it doesn't take, a failure to compile) is announced once with its reason, and PyTorch runs in its place. Inside a graph of torch.compile
-the PyTorch form is traced (`kernels.numerics.opaque` keeps most kernels out of such graphs, and they choose when they run).
+`triton_form` decides a call; `ran` tells what ran on GPUs in this process, for a record. Triton's kernels are chosen
+only when the variable `SUITE_TRITON_KERNELS` is "on": they have not been run on a GPU yet. One that is asked for and
+can't run (no driver, a width or dtype that it doesn't take, a failure to compile) is announced once with its reason,
+and PyTorch runs in its place. Inside a graph of torch.compile the PyTorch form is traced (`kernels.numerics.opaque`
+keeps most kernels out of such graphs, and they choose when they run).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-ASKED = "SUITE_TRITON_KERNELS"  # "on" asks for them: compiled and interpreted they were looked at, but they have not run on a GPU yet
+# "on" asks for them: compiled and interpreted they were looked at, but they have not run on a GPU yet
+ASKED = "SUITE_TRITON_KERNELS"
 R = TypeVar("R")
 _ran: dict[str, set[str]] = {}
 _broken: set[str] = set()
@@ -37,7 +39,8 @@ def forget() -> None:
 
 
 def triton_form(name: str, tensor: Tensor, *asked: Any) -> Any | None:
-    """The module `kernels.gpu.<name>` where it is to compute a call whose `asked` its `refusal` doesn't refuse. (ROCm's devices are called
+    """The module `kernels.gpu.<name>` where it is to compute a call whose `asked` its `refusal` doesn't refuse. (ROCm's
+    devices are called
     cuda too.)"""
     if tensor.device.type != "cuda" or torch.compiler.is_compiling():
         return None
@@ -80,4 +83,6 @@ def _no_driver() -> str | None:
 
 @cache
 def _say_once(name: str, reason: str) -> None:
-    warnings.warn(f"kernel {name!r} can't run as Triton: {reason}; PyTorch runs in its place", RuntimeWarning, stacklevel=4)
+    warnings.warn(
+        f"kernel {name!r} can't run as Triton: {reason}; PyTorch runs in its place", RuntimeWarning, stacklevel=4
+    )

@@ -1,9 +1,10 @@
 """Where the scores of a block of rows lie in memory, so that a table indexed by lag reads them without any shuffling.
 
-A block holds R query rows from t0 on and the keys they see. Its scores live in one buffer of row pitch P. Seen with pitch P, column c of
-every row stands for the same lag (or signed offset) `t − i = t0 + R − 1 − c`; seen with pitch P − 1 from R − 1 on, column i of every row is
-key i. So a product over keys writes through the second view what elementwise and low-rank work over lags reads through the first: the
-skew costs nothing. Lags fall along a row, so tables are used back to front (`reversed_table`).
+A block holds R query rows from t0 on and the keys they see. Its scores live in one buffer of row pitch P. Seen with
+pitch P, column c of every row stands for the same lag (or signed offset) `t − i = t0 + R − 1 − c`; seen with pitch P −
+1 from R − 1 on, column i of every row is key i. So a product over keys writes through the second view what elementwise
+and low-rank work over lags reads through the first: the skew costs nothing. Lags fall along a row, so tables are used
+back to front (`reversed_table`).
 
 What the skew leaves in a block beside visible scores (a small triangle of columns, or two) is hidden: set to zero.
 Without the lag layout (`by_lag` False) column c is key c in both views.
@@ -21,7 +22,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Layout:
-    """causal: rows see the past. by_lag: tables are indexed by lag, otherwise by position. length: L, the longest sequence."""
+    """causal: rows see the past. by_lag: tables are indexed by lag, otherwise by position. length: L, the longest
+    sequence.
+    """
 
     causal: bool
     by_lag: bool
@@ -65,7 +68,9 @@ class Block:
 
     @property
     def columns(self) -> int:
-        """Columns of the view by lag; a causal block lets what is in a row's future lie in the next row's hidden columns."""
+        """Columns of the view by lag; a causal block lets what is in a row's future lie in the next row's hidden
+        columns.
+        """
         return self.keys if self.layout.causal or not self.layout.by_lag else self.keys + self.rows - 1
 
     @property
@@ -78,7 +83,9 @@ class Block:
         return slice(first, first + self.columns)
 
     def buffer(self, like_HB: Tensor) -> Tensor:
-        """`[H, B, R, P]` for as many heads and sequences as `like` leads with; finite where a product by key won't write."""
+        """`[H, B, R, P]` for as many heads and sequences as `like` leads with; finite where a product by key won't
+        write.
+        """
         buffer_HBRP = empty((*like_HB.shape[:2], self.rows, self.pitch), like_HB)
         if self.layout.by_lag:
             unwritten = buffer_HBRP[..., 0, : self.rows] if self.layout.causal else buffer_HBRP
@@ -98,18 +105,25 @@ class Block:
 
     @cached_property
     def visible(self) -> list[tuple[int, Tensor]]:
-        """(first column, 1 where a visible key's score stands and 0 elsewhere) of each part of the block that has both."""
+        """(first column, 1 where a visible key's score stands and 0 elsewhere) of each part of the block that has
+        both.
+        """
         if self.rows == 1:
             return []
         step_R = torch.arange(self.rows, device=self.device)
-        inside_RC = (step_R[None, :-1] >= self.rows - 1 - step_R[:, None]).float()  # 0: the key would stand before the first one
+        inside_RC = (
+            step_R[None, :-1] >= self.rows - 1 - step_R[:, None]
+        ).float()  # 0: the key would stand before the first one
         if self.layout.by_lag:
             return [(0, inside_RC)] if self.layout.causal else [(0, inside_RC), (self.tokens, 1.0 - inside_RC)]
         return [(self.start + 1, 1.0 - inside_RC.flip(0))] if self.layout.causal else []
 
     def hide(self, buffer_HBRP: Tensor) -> None:
         """Sets what is no score of a visible key to zero."""
-        for first, visible_RC in self.visible:  # what is hidden is finite; a product is many times faster than masked_fill_ here
+        for (
+            first,
+            visible_RC,
+        ) in self.visible:  # what is hidden is finite; a product is many times faster than masked_fill_ here
             buffer_HBRP[..., first : first + visible_RC.shape[1]].mul_(visible_RC)
         if self.layout.by_lag and self.layout.causal:
             buffer_HBRP[..., self.columns :].zero_()

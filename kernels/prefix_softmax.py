@@ -2,11 +2,11 @@
 
     out_t = Σ_{i≤t} e^{l_i} v_i / Σ_{i≤t} e^{l_i}          not causal: over all i, the same for every t
 
-Contract: logits `[B, T, H]` of any finite size, v `[B, T, H, w]`; out `[B, T, H, w]` in v's dtype, computed in fp32 at least. O(T):
-with L_t = log Σ_{i≤t} e^{l_i} it is the scan `y_t = (1 − s_t) y_{t−1} + s_t v_t`, `s_t = sigmoid(l_t − L_{t−1})`: a mean of means, so
-weights sum to 1 however large the logits. L and s, one number a head and token, are taken in fp64: at logits of 10⁴ fp32 leaves three
-digits of them.
-Masked tokens have the logit HIDDEN and the value 0; rows that see only those are 0.
+Contract: logits `[B, T, H]` of any finite size, v `[B, T, H, w]`; out `[B, T, H, w]` in v's dtype, computed in fp32 at
+least. O(T): with L_t = log Σ_{i≤t} e^{l_i} it is the scan `y_t = (1 − s_t) y_{t−1} + s_t v_t`, `s_t = sigmoid(l_t −
+L_{t−1})`: a mean of means, so weights sum to 1 however large the logits. L and s, one number a head and token, are
+taken in fp64: at logits of 10⁴ fp32 leaves three digits of them. Masked tokens have the logit HIDDEN and the value 0;
+rows that see only those are 0.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def prefix_softmax_read(logits_BTH: Tensor, v_BTHw: Tensor, causal: bool, mask_B
 
 
 def prefix_softmax_step(logit_BH: Tensor, v_BHw: Tensor, mass_BH: Tensor, y_BHw: Tensor) -> tuple[Tensor, Tensor]:
-    """One token: (L, y) from the ones before, which begin as (HIDDEN, 0). L in fp64: at logits of 10³ fp32 keeps four decimals of it."""
+    """One token: (L, y) from the ones before, which begin as (HIDDEN, 0). L in fp64: at logits of 10³ fp32 keeps four
+    decimals of it.
+    """
     wide_BH = logit_BH.double()
     new_BH1 = (wide_BH - mass_BH).sigmoid()[..., None].to(v_BHw.dtype)
     return torch.logaddexp(mass_BH, wide_BH), torch.lerp(y_BHw, v_BHw, new_BH1)

@@ -1,10 +1,13 @@
-"""Projections: several of one input, each scaled by a low-rank factor, `y = x Wᵀ ⊙ (1 + s P)`; and a few of the normalised input.
+"""Projections: several of one input, each scaled by a low-rank factor, `y = x Wᵀ ⊙ (1 + s P)`; and a few of the
+normalised input.
 
-`modulated_projection`: x `[B, T, D]`, W `[C, D]`, s `[B, T, R]` and P `[R, C]` (both or neither), `splits` that sum to C; gives one
-`[B, T, split]` tensor a projection (an empty one where a split is 0). `normed_projection`: `LayerNorm(x) Wᵀ`.
+`modulated_projection`: x `[B, T, D]`, W `[C, D]`, s `[B, T, R]` and P `[R, C]` (both or neither), `splits` that sum to
+C; gives one `[B, T, split]` tensor a projection (an empty one where a split is 0). `normed_projection`: `LayerNorm(x)
+Wᵀ`.
 
-The CPU forms work through blocks of rows that stay in the cache: `s P`, the normalised x and the gradients of z never exist as a whole, and
-nothing is concatenated. They are for fp32 and fp64; under autocast and elsewhere the formulas run.
+The CPU forms work through blocks of rows that stay in the cache: `s P`, the normalised x and the gradients of z never
+exist as a whole, and nothing is concatenated. They are for fp32 and fp64; under autocast and elsewhere the formulas
+run.
 """
 
 from __future__ import annotations
@@ -26,7 +29,11 @@ def modulated_projection(
 ) -> tuple[Tensor, ...]:
     if s_BTR is None or p_RC is None:
         return linear(x_BTD, weight_CD).split(list(splits), dim=-1)
-    if _fused(x_BTD, weight_CD, s_BTR) and sum(splits) == len(weight_CD) and multiplies("BTD CD BTR RC", x_BTD, weight_CD, s_BTR, p_RC):
+    if (
+        _fused(x_BTD, weight_CD, s_BTR)
+        and sum(splits) == len(weight_CD)
+        and multiplies("BTD CD BTR RC", x_BTD, weight_CD, s_BTR, p_RC)
+    ):
         made: tuple[Tensor, ...] = Projection.apply(x_BTD, weight_CD, s_BTR, p_RC, tuple(splits))
         return made
     if _fused(x_BTD, weight_CD, s_BTR):
@@ -86,7 +93,9 @@ def _slices(splits: Sequence[int]) -> list[slice]:
 
 
 def normed_projection(x_BTD: Tensor, weight_RD: Tensor, eps: float = 1e-5) -> Tensor:
-    """`LayerNorm(x) Wᵀ` for few rows R of W, LayerNorm without gains: `[B, T, R]`. The normalised input never exists as a whole."""
+    """`LayerNorm(x) Wᵀ` for few rows R of W, LayerNorm without gains: `[B, T, R]`. The normalised input never exists as
+    a whole.
+    """
     if _fused(x_BTD, weight_RD):
         out: Tensor = _NormedProjection.apply(x_BTD, weight_RD, eps)
         return out
@@ -97,7 +106,11 @@ class _NormedProjection(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, eps):  # type: ignore[no-untyped-def]
         rows_x = x.reshape(-1, x.shape[-1])
-        out, mean, inverse = x.new_empty(len(rows_x), len(weight)), x.new_empty(len(rows_x), 1), x.new_empty(len(rows_x), 1)
+        out, mean, inverse = (
+            x.new_empty(len(rows_x), len(weight)),
+            x.new_empty(len(rows_x), 1),
+            x.new_empty(len(rows_x), 1),
+        )
         average = x.new_full((x.shape[-1], 1), 1.0 / x.shape[-1])
         for rows, (centred, scratch) in _rooms(rows_x, 2):
             torch.mm(rows_x[rows], average, out=mean[rows])

@@ -1,6 +1,7 @@
 """Row-wise pieces of every block: the root-mean-square norm and the SwiGLU. Compiled on CPUs where there is a compiler.
 
-rms_norm(x, gain) = x / sqrt(mean(x²) + eps) · gain          swiglu(x, [G; U], D) = (silu(x Gᵀ) · x Uᵀ) Dᵀ   (arXiv 2002.05202)
+rms_norm(x, gain) = x / sqrt(mean(x²) + eps) · gain          swiglu(x, [G; U], D) = (silu(x Gᵀ) · x Uᵀ) Dᵀ   (arXiv
+2002.05202)
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ def rms_norm(x: Tensor, gain_D: Tensor, eps: float) -> Tensor:
 
 def swiglu(x: Tensor, up_2FD: Tensor, down_DF: Tensor) -> Tensor:
     """`[…, D]` → `[…, D]`."""
-    if len(up_2FD) == 2 * down_DF.shape[-1] and multiplies("*D UD DF", x, up_2FD, down_DF) and not torch.is_autocast_enabled("cpu"):
+    if (
+        len(up_2FD) == 2 * down_DF.shape[-1]
+        and multiplies("*D UD DF", x, up_2FD, down_DF)
+        and not torch.is_autocast_enabled("cpu")
+    ):
         out: Tensor = cpu.SwiGlu.apply(x, up_2FD, down_DF)
         return out
     gate, up = F.linear(x, up_2FD).chunk(2, dim=-1)

@@ -1,10 +1,11 @@
 """The diagonal scan `h_t = a_t h_{t−1} + x_t`, `h_{−1} = 0`, along the tokens.
 
-Contract: a, x `[B, T, R]` of one dtype (fp32 or fp64), T ≥ 1; h `[B, T, R]`. Stable for any decay with |a| ≤ 1, zero included: only
-products of decays are formed, never a quotient or a logarithm. h_t is computed from tokens ≤ t alone (≥ t when `reverse`).
+Contract: a, x `[B, T, R]` of one dtype (fp32 or fp64), T ≥ 1; h `[B, T, R]`. Stable for any decay with |a| ≤ 1, zero
+included: only products of decays are formed, never a quotient or a logarithm. h_t is computed from tokens ≤ t alone (≥
+t when `reverse`).
 
-Even/odd recursion: neighbouring steps are merged into one, the half as long scan is solved, and the steps between are filled in; short
-scans are a loop. Tokens come first in memory while it runs, so each operation streams whole rows.
+Even/odd recursion: neighbouring steps are merged into one, the half as long scan is solved, and the steps between are
+filled in; short scans are a loop. Tokens come first in memory while it runs, so each operation streams whole rows.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ def diagonal_scan(a_BTR: Tensor, x_BTR: Tensor, reverse: bool = False) -> Tensor
     """h `[B, T, R]`; from the last token to the first when `reverse`."""
     on_gpu = triton_form("scan", x_BTR, x_BTR)
     if on_gpu is not None:
-        return attempt("scan", lambda: on_gpu.diagonal_scan(a_BTR, x_BTR, reverse), lambda: _by_pytorch(a_BTR, x_BTR, reverse))
+        return attempt(
+            "scan", lambda: on_gpu.diagonal_scan(a_BTR, x_BTR, reverse), lambda: _by_pytorch(a_BTR, x_BTR, reverse)
+        )
     if takes("BTR BTR", a_BTR, x_BTR):
         out: Tensor = cpu.DiagonalScan.apply(a_BTR, x_BTR, reverse)
         return out

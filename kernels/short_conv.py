@@ -1,4 +1,5 @@
-"""Short depthwise convolution along the sequence, by shift and add: on a CPU several times faster than `conv1d`, above all backwards.
+"""Short depthwise convolution along the sequence, by shift and add: on a CPU several times faster than `conv1d`, above
+all backwards.
 
     causal      y_t = Σ_{j=0}^{J−1} w_j ⊙ x_{t−j}
     symmetric   y_t = w_0 ⊙ x_t + Σ_{j=1}^{J−1} w_j ⊙ (x_{t−j} + x_{t+j})

@@ -1,10 +1,12 @@
 """Attention with the second Taylor polynomial of the exponential in its place (arXiv 2510.11602):
 
-    w_t(i) = 1 + s + s²/2 = ((s + 1)² + 1)/2 ≥ ½,   s = q_t·k_i/√d,      out_t = Σ_i w_t(i) v_i / Σ_i w_t(i)     over the visible i
+    w_t(i) = 1 + s + s²/2 = ((s + 1)² + 1)/2 ≥ ½,   s = q_t·k_i/√d,      out_t = Σ_i w_t(i) v_i / Σ_i w_t(i)     over
+    the visible i
 
-The weights are an inner product φ(q)·φ(k) of F = 1 + d + d(d+1)/2 features, φ(x) = [1, x/d^¼, x_a x_b/√d (a < b), x_a²/√(2d)], so a
-running sum of φ(k) ⊗ [v, 1] does it in time linear in T; up to T = F the T×T form is cheaper. One ratio: a denominator is never zero.
-Contract: q, k `[B, T, H, d]`, v `[B, T, H, w]`; out `[B, T, H, w]` in v's dtype, computed in fp32 at least. A row that sees nothing is 0.
+The weights are an inner product φ(q)·φ(k) of F = 1 + d + d(d+1)/2 features, φ(x) = [1, x/d^¼, x_a x_b/√d (a < b),
+x_a²/√(2d)], so a running sum of φ(k) ⊗ [v, 1] does it in time linear in T; up to T = F the T×T form is cheaper. One
+ratio: a denominator is never zero. Contract: q, k `[B, T, H, d]`, v `[B, T, H, w]`; out `[B, T, H, w]` in v's dtype,
+computed in fp32 at least. A row that sees nothing is 0.
 """
 
 from __future__ import annotations
@@ -53,7 +55,12 @@ def taylor_weights(q_BHTd: Tensor, k_BHTd: Tensor, causal: bool, mask_BT: Tensor
 
 @full_precision
 def taylor_read(
-    q_BTHd: Tensor, k_BTHd: Tensor, v_BTHw: Tensor, causal: bool, mask_BT: Tensor | None = None, linear: bool | None = None
+    q_BTHd: Tensor,
+    k_BTHd: Tensor,
+    v_BTHw: Tensor,
+    causal: bool,
+    mask_BT: Tensor | None = None,
+    linear: bool | None = None,
 ) -> Tensor:
     """`linear` chooses the form; by default by length."""
     dtype = torch.promote_types(v_BTHw.dtype, torch.float32)
@@ -76,7 +83,10 @@ def _linear(q: Tensor, k: Tensor, v: Tensor, causal: bool, mask_BT: Tensor | Non
         return torch.cat([checkpoint(_look_up, q_c, state, use_reentrant=False) for q_c in parts[0]], dim=2)
     out = []
     for q_c, k_c, v_c in zip(*parts, strict=True):
-        out.append(checkpoint(_look_up, q_c, state, use_reentrant=False) + torch.matmul(taylor_weights(q_c, k_c, True, None), v_c))
+        out.append(
+            checkpoint(_look_up, q_c, state, use_reentrant=False)
+            + torch.matmul(taylor_weights(q_c, k_c, True, None), v_c)
+        )
         state = checkpoint(_add, state, k_c, v_c, use_reentrant=False)
     return torch.cat(out, dim=2)
 

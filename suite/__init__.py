@@ -9,7 +9,9 @@ __version__ = "0.1.0"
 
 
 def _check_neighbours(names: tuple[str, ...] = ("tasks", "backbones", "kernels")) -> None:
-    """Raises ImportError when a package that must stand beside this one is another project's (`kernels` is a name others use too)."""
+    """Raises ImportError when a package that must stand beside this one is another project's (`kernels` is a name
+    others use too).
+    """
     beside = Path(__file__).resolve().parents[1]
     for name in names:
         spec = find_spec(name)

@@ -1,4 +1,6 @@
-"""What a person sees while a run goes on: a progress bar on a terminal, a line a validation elsewhere. All of it on stderr."""
+"""What a person sees while a run goes on: a progress bar on a terminal, a line a validation elsewhere. All of it on
+stderr.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,15 @@ from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from tasks.base import Metric
 
@@ -35,9 +45,16 @@ class TrainingProgress:
     def __init__(self, name: str, metric: Metric, examples_a_step: int, unit: str) -> None:
         self.name, self.metric, self.examples, self.unit = name, metric, examples_a_step, unit
         self.bar = Progress(
-            TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=err, disable=not err.is_terminal,
-        )  # fmt: skip
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=err,
+            disable=not err.is_terminal,
+        )
         self.task: TaskID = self.bar.add_task(escape(name), total=None, figures="")
         self.valid, self.figures, self.shown, self.began, self.first = "", "", 0.0, time.perf_counter(), 0
 
@@ -45,7 +62,9 @@ class TrainingProgress:
         self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.bar.stop()
 
     def started(self, step: int, total: int) -> None:

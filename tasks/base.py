@@ -1,6 +1,7 @@
 """What a task is: data, batches, a loss, metrics, and what it asks of a backbone.
 
-A task knows nothing of backbones or mixers. It describes its inputs (`InputSpec`) and the runner builds a backbone for them.
+A task knows nothing of backbones or mixers. It describes its inputs (`InputSpec`) and the runner builds a backbone for
+them.
 
 Shape letters: B batch, T tokens, C channels, S image side, N look-back, H horizon, V vocabulary or classes.
 """
@@ -41,7 +42,9 @@ class TextInput:
 
 @dataclass(frozen=True)
 class ImageInput:
-    """Images `[B, channels, height, width]`, float, normalised; logits `[B, classes]`. `patch` is the patch side in pixels."""
+    """Images `[B, channels, height, width]`, float, normalised; logits `[B, classes]`. `patch` is the patch side in
+    pixels.
+    """
 
     channels: int
     height: int
@@ -54,7 +57,8 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class SeriesInput:
-    """Windows `[B, look_back, channels]`, standardised; forecasts `[B, horizon, channels]`, or with a last dimension of `outputs` values.
+    """Windows `[B, look_back, channels]`, standardised; forecasts `[B, horizon, channels]`, or with a last dimension of
+    `outputs` values.
 
     head: a point; nine quantiles, 0.1 to 0.9; or a Student-t's location, scale > 0 and degrees of freedom > 2.
     """
@@ -80,7 +84,9 @@ InputSpec = TextInput | ImageInput | SeriesInput
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch: what the backbone reads and what the loss compares with. `size` counts examples (sequences, images, windows)."""
+    """One batch: what the backbone reads and what the loss compares with. `size` counts examples (sequences, images,
+    windows).
+    """
 
     inputs: Tensor
     targets: Tensor
@@ -109,7 +115,9 @@ class TaskOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     def tuned(self) -> frozenset[str]:
-        """Names of options that validation may choose for each mixer, like its learning rate: runs that differ in them share a board."""
+        """Names of options that validation may choose for each mixer, like its learning rate: runs that differ in them
+        share a board.
+        """
         return frozenset()
 
     def portable(self) -> dict[str, Any]:
@@ -132,9 +140,11 @@ class DataInfo:
 
 
 class Task(ABC):
-    """One task. Building it reads no data (`suite budget` needs none); `load` does, and checks them against the fingerprint.
+    """One task. Building it reads no data (`suite budget` needs none); `load` does, and checks them against the
+    fingerprint.
 
-    Batches are a pure function of (split, seed, step): resuming at a step needs no replay, and every mixer sees the same ones.
+    Batches are a pure function of (split, seed, step): resuming at a step needs no replay, and every mixer sees the
+    same ones.
     """
 
     name: ClassVar[str]
@@ -167,11 +177,15 @@ class Task(ABC):
         """Reads the data, checks them, keeps them in memory or opens them. Idempotent. Raises `DataError`."""
 
     def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Checks the data once and thoroughly, before long runs; `progress(done, total)` is called on the way. Raises `DataError`."""
+        """Checks the data once and thoroughly, before long runs; `progress(done, total)` is called on the way. Raises
+        `DataError`.
+        """
         self.load()
 
     def prepare_note(self) -> str:
-        """What `load` and `prepare` will write, how much and where, in words; empty where nothing. Raises `DataError`."""
+        """What `load` and `prepare` will write, how much and where, in words; empty where nothing. Raises
+        `DataError`.
+        """
         return ""
 
     @abstractmethod
@@ -185,7 +199,9 @@ class Task(ABC):
 
     @abstractmethod
     def train_batches(self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0) -> Iterator[Batch]:
-        """Endless shuffled, augmented batches from step `start_step` on; the batch at a step depends on (seed, step) only."""
+        """Endless shuffled, augmented batches from step `start_step` on; the batch at a step depends on (seed, step)
+        only.
+        """
 
     @abstractmethod
     def eval_batches(self, split: Split, batch_size: int, workers: int = 0) -> Iterator[Batch]:
@@ -201,7 +217,8 @@ class Task(ABC):
 
     @abstractmethod
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
-        """Sums and counts of a batch, by name, for `summarise`: never means, so the result does not depend on the batch size.
+        """Sums and counts of a batch, by name, for `summarise`: never means, so the result does not depend on the batch
+        size.
 
         Sums are accumulated in float64.
         """
@@ -223,7 +240,9 @@ class TextTask(Task):
         """The bytes of token ids (a single id may be a part of a character)."""
 
     def keep_tokenizer(self, folder: Path) -> None:
-        """Writes what `encode` and `decode` need beside options into a run's folder, so that its model is of use without the data."""
+        """Writes what `encode` and `decode` need beside options into a run's folder, so that its model is of use
+        without the data.
+        """
         return
 
     def use_tokenizer(self, folder: Path) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-# The first word of every key, so that streams of one seed are independent. Keys have a fixed length (numpy pads with zeros).
+# The first word of every key, so that streams of one seed are independent. Keys have a fixed length (numpy pads with
+# zeros).
 ORDER, AUGMENT, WINDOWS, SAMPLE, MIX, EXAMPLES = 1, 2, 3, 4, 5, 6
 
 
@@ -31,7 +32,9 @@ def seeded(stream: int, seed: int, step: int, position: int = 0) -> Iterator[Non
 
 
 def seed_all(stream: int, seed: int, step: int, position: int = 0) -> None:
-    """Seeds the global generators of python, numpy and torch (CPU). For use inside `kept`: many times cheaper than `seeded`."""
+    """Seeds the global generators of python, numpy and torch (CPU). For use inside `kept`: many times cheaper than
+    `seeded`.
+    """
     words = [int(word) for word in np.random.SeedSequence([stream, seed, step, position]).generate_state(2, np.uint32)]
     random.seed(words[0] << 32 | words[1])
     np.random.seed(words)
@@ -51,7 +54,8 @@ def kept() -> Iterator[None]:
 
 
 def shuffled_batches(n: int, batch_size: int, seed: int, start_step: int = 0) -> Iterator[NDArray[np.int64]]:
-    """Endless batches of indices in [0, n): the batches at steps `start_step`, `start_step` + 1, … of one endless stream.
+    """Endless batches of indices in [0, n): the batches at steps `start_step`, `start_step` + 1, … of one endless
+    stream.
 
     The stream is one permutation of all n after the other, each drawn from (seed, epoch); a batch may span two of them.
     """
@@ -60,7 +64,10 @@ def shuffled_batches(n: int, batch_size: int, seed: int, start_step: int = 0) ->
     while True:
         stream = np.arange(step * batch_size, (step + 1) * batch_size)
         wanted = {int(epoch): None for epoch in np.unique(stream // n)}
-        epochs = {epoch: epochs[epoch] if epoch in epochs else generator(ORDER, seed, epoch).permutation(n) for epoch in wanted}
+        epochs = {
+            epoch: epochs[epoch] if epoch in epochs else generator(ORDER, seed, epoch).permutation(n)
+            for epoch in wanted
+        }
         yield np.array([epochs[position // n][position % n] for position in stream.tolist()], dtype=np.int64)
         step += 1
 
@@ -75,8 +82,8 @@ def evenly_spread(n: int, limit: int) -> NDArray[np.int64]:
 def permuted(places: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """What stands at `places` of a random order of range(n), drawn from (seed, epoch), which is never held as a whole.
 
-    A Feistel network of six rounds over an even number of bits, walked on from whatever falls at n or above (cycle walking: Black and
-    Rogaway, CT-RSA 2002). Memory and time depend on `places` alone.
+    A Feistel network of six rounds over an even number of bits, walked on from whatever falls at n or above (cycle
+    walking: Black and Rogaway, CT-RSA 2002). Memory and time depend on `places` alone.
     """
     half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)

@@ -1,4 +1,5 @@
-"""Property-based tests try the same examples in every run; `--hypothesis-profile=explore` tries others, and more of what was never seen.
+"""Property-based tests try the same examples in every run; `--hypothesis-profile=explore` tries others, and more of
+what was never seen.
 
 Nothing is fetched from the hub, and what tests prepare goes to a cache of their own.
 """
@@ -24,7 +25,9 @@ def _own_cache(tmp_path_factory):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Several processes share the tests: what trains or reads once for a whole file stays together, the rest goes where there is room."""
+    """Several processes share the tests: what trains or reads once for a whole file stays together, the rest goes where
+    there is room.
+    """
     for item in items:
         if item.path.relative_to(item.config.rootpath).parts[1] in ("suite", "tasks"):
             item.add_marker(pytest.mark.xdist_group(str(item.path)))

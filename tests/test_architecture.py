@@ -56,22 +56,32 @@ def test_only_the_tracking_module_imports_mlflow():
 
 
 def test_only_the_tracking_process_imports_the_tracking_module():
-    """The training process must not import the module that loads MLflow, except in commands that talk to the store themselves."""
+    """The training process must not import the module that loads MLflow, except in commands that talk to the store
+    themselves.
+    """
     users = {file for file, name in all_imports() if name == "suite.tracking.store"}
-    allowed = {"suite/tracking/worker.py", "suite/tracking/delivery.py", "suite/tracking/ui_server.py", "suite/cli/doctor.py"}
+    allowed = {
+        "suite/tracking/worker.py",
+        "suite/tracking/delivery.py",
+        "suite/tracking/ui_server.py",
+        "suite/cli/doctor.py",
+    }
     assert users <= allowed
 
 
 def run_python(code: str, *, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | environment
-    return subprocess.run([sys.executable, "-c", code], cwd=cwd, env=variables, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=variables, capture_output=True, text=True, timeout=120
+    )
 
 
 def test_help_loads_no_heavy_library(tmp_path):
     code = (
         "import sys\nfrom suite.cli import app\nsys.argv = ['suite', '--help']\n"
         "try:\n    app.main()\nexcept SystemExit as end:\n    assert end.code == 0, end.code\n"
-        "heavy = {'torch', 'mlflow', 'timm', 'gluonts', 'pandas', 'numpy', 'pydantic', 'torchvision', 'datasets'} & sys.modules.keys()\n"
+        "heavy = {'torch', 'mlflow', 'timm', 'gluonts', 'pandas', 'numpy', 'pydantic', 'torchvision', "
+        "'datasets'} & sys.modules.keys()\n"
         "print('heavy:', sorted(heavy))"
     )
     done = run_python(code, cwd=tmp_path, PYTHONPATH=str(ROOT))
@@ -95,5 +105,7 @@ def test_another_projects_package_of_the_same_name_is_refused_in_one_line(tmp_pa
 
 
 def test_the_suites_own_packages_are_accepted_from_any_folder(tmp_path):
-    done = run_python("import suite, kernels, tasks, backbones; print(suite.__version__)", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    done = run_python(
+        "import suite, kernels, tasks, backbones; print(suite.__version__)", cwd=tmp_path, PYTHONPATH=str(ROOT)
+    )
     assert done.returncode == 0, done.stderr

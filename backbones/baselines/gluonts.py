@@ -1,7 +1,9 @@
-"""GluonTS's DLinear and PatchTST (arXiv 2205.13504, 2211.14730) as series models: its own modules, without its Lightning training.
+"""GluonTS's DLinear and PatchTST (arXiv 2205.13504, 2211.14730) as series models: its own modules, without its
+Lightning training.
 
-Each channel is a series of its own, as everywhere here. Their inputs are scaled by the window's own location and deviation, or as GluonTS
-does by default by its mean absolute value. Importing them takes seconds and needs Lightning, which all of `gluonts.torch` imports.
+Each channel is a series of its own, as everywhere here. Their inputs are scaled by the window's own location and
+deviation, or as GluonTS does by default by its mean absolute value. Importing them takes seconds and needs Lightning,
+which all of `gluonts.torch` imports.
 
 Shape letters: B batch, C channels, N look-back, H horizon, K values a step, R = B·C series.
 """
@@ -38,37 +40,73 @@ class GluonTSModel(nn.Module):
     def _in_units(self, arguments: tuple[Tensor, ...], loc_R11: Tensor, scale_R11: Tensor) -> Tensor:
         if self.kind != "student-t":
             return arguments[0] * scale_R11 + loc_R11
-        degrees, location, scale = (argument.unsqueeze(-1) for argument in arguments)  # GluonTS keeps degrees above 2 and scales above 0
-        return torch.cat([location * scale_R11 + loc_R11, (scale * scale_R11).clamp_min(SMALLEST_SCALE), degrees], dim=-1)
+        degrees, location, scale = (
+            argument.unsqueeze(-1) for argument in arguments
+        )  # GluonTS keeps degrees above 2 and scales above 0
+        return torch.cat(
+            [location * scale_R11 + loc_R11, (scale * scale_R11).clamp_min(SMALLEST_SCALE), degrees], dim=-1
+        )
 
 
-def dlinear(look_back: int, horizon: int, kind: HeadKind, *, hidden: int, kernel: int, scaling: Scaling) -> GluonTSModel:
-    """A moving average and what is left of the window, a linear map of each, and their sum. Raises ImportError without Lightning."""
+def dlinear(
+    look_back: int, horizon: int, kind: HeadKind, *, hidden: int, kernel: int, scaling: Scaling
+) -> GluonTSModel:
+    """A moving average and what is left of the window, a linear map of each, and their sum. Raises ImportError without
+    Lightning.
+    """
     with _quiet():
         import gluonts.torch  # noqa: F401  # its submodules cannot be imported first
         from gluonts.torch.model.d_linear.module import DLinearModel
 
     network = DLinearModel(
-        prediction_length=horizon, context_length=look_back, hidden_dimension=hidden, distr_output=_output(kind), kernel_size=kernel,
+        prediction_length=horizon,
+        context_length=look_back,
+        hidden_dimension=hidden,
+        distr_output=_output(kind),
+        kernel_size=kernel,
         scaling=_named(scaling),
-    )  # fmt: skip
+    )
     return GluonTSModel(network, kind)
 
 
 def patchtst(
-    look_back: int, horizon: int, kind: HeadKind, *, patch: int, stride: int, dim: int, heads: int, depth: int, ffn_width: int,
-    dropout: float, scaling: Scaling,
-) -> GluonTSModel:  # fmt: skip
-    """A post-norm encoder over patches, fixed positions, a map to `dim` values for each step. Raises ImportError without Lightning."""
+    look_back: int,
+    horizon: int,
+    kind: HeadKind,
+    *,
+    patch: int,
+    stride: int,
+    dim: int,
+    heads: int,
+    depth: int,
+    ffn_width: int,
+    dropout: float,
+    scaling: Scaling,
+) -> GluonTSModel:
+    """A post-norm encoder over patches, fixed positions, a map to `dim` values for each step. Raises ImportError
+    without Lightning.
+    """
     with _quiet():
         import gluonts.torch  # noqa: F401
         from gluonts.torch.model.patch_tst.module import PatchTSTModel
 
         network = PatchTSTModel(
-            prediction_length=horizon, context_length=look_back, patch_len=patch, stride=stride, padding_patch="end", d_model=dim,
-            nhead=heads, dim_feedforward=ffn_width, num_feat_dynamic_real=0, dropout=dropout, activation="relu", norm_first=False,
-            num_encoder_layers=depth, scaling=_named(scaling), distr_output=_output(kind),
-        )  # fmt: skip
+            prediction_length=horizon,
+            context_length=look_back,
+            patch_len=patch,
+            stride=stride,
+            padding_patch="end",
+            d_model=dim,
+            nhead=heads,
+            dim_feedforward=ffn_width,
+            num_feat_dynamic_real=0,
+            dropout=dropout,
+            activation="relu",
+            norm_first=False,
+            num_encoder_layers=depth,
+            scaling=_named(scaling),
+            distr_output=_output(kind),
+        )
     return GluonTSModel(network, kind)
 
 
@@ -88,7 +126,9 @@ def _output(kind: HeadKind) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the advice that GluonTS gives on JSON libraries, and torch's on nested tensors where the heads are odd in number."""
+    """Without the advice that GluonTS gives on JSON libraries, and torch's on nested tensors where the heads are odd in
+    number.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Using `json`-module", category=UserWarning)
         warnings.filterwarnings("ignore", message="enable_nested_tensor is True", category=UserWarning)

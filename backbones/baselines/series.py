@@ -1,4 +1,5 @@
-"""What every forecaster must beat: the last season again, and a ridge regression. Both are solved at once, without gradients.
+"""What every forecaster must beat: the last season again, and a ridge regression. Both are solved at once, without
+gradients.
 
 Shape letters: B batch, C channels, N look-back, H horizon, R = B·C sequences.
 """
@@ -40,7 +41,8 @@ class SeasonalNaive(nn.Module):
 
 
 class Ridge(nn.Module):
-    """`y − x_N = W (x − x_N) + b`, one W for all channels, from the normal equations `(ZᵀZ + α I) W = ZᵀY` in double precision.
+    """`y − x_N = W (x − x_N) + b`, one W for all channels, from the normal equations `(ZᵀZ + α I) W = ZᵀY` in double
+    precision.
 
     x_N is a window's last value; the intercept b is the coefficient of a constant 1 and is penalised like the others.
     """

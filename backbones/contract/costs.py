@@ -16,7 +16,9 @@ LENGTHS = (64, 196, 1024)
 FLOPS_TOLERANCE = 0.02
 
 
-@check("parameters", "cost().parameters is what the module holds, at D of 64, 128, 192, 384, 768 and T of 64, 196, 1024")
+@check(
+    "parameters", "cost().parameters is what the module holds, at D of 64, 128, 192, 384, 768 and T of 64, 196, 1024"
+)
 def counts_parameters(probe: Probe) -> None:
     for dim in WIDTHS:
         for length in LENGTHS:
@@ -31,7 +33,9 @@ def counts_parameters(probe: Probe) -> None:
 @check("flops", "cost().flops, a token, is within 2 % of what PyTorch's counter sees in the plain form")
 def counts_flops(probe: Probe) -> None:
     if probe.plain is None:
-        probe.not_applicable("no plain form is offered (define plain_forward(x_BTD, context) on the mixer, from matrix products)")
+        probe.not_applicable(
+            "no plain form is offered (define plain_forward(x_BTD, context) on the mixer, from matrix products)"
+        )
     assert probe.plain is not None
     for dim, length in ((128, 32), (64, 64)):
         probe.at(B=1, D=dim, T=length)
@@ -80,7 +84,9 @@ def sizes_to_the_nearest(probe: Probe) -> None:
             _require_nearest(probe, chosen, list(probe.cls.candidates(wanted, dim, length)), dim, length, budget)
             probe.at(D=dim, T=length, budget=budget)
             kept = probe.cls.size(chosen, dim, length, budget + dim * dim)
-            probe.require(kept == chosen, "widths that were given are solved again", given=str(chosen), changed=str(kept))
+            probe.require(
+                kept == chosen, "widths that were given are solved again", given=str(chosen), changed=str(kept)
+            )
 
 
 def _require_nearest(probe: Probe, chosen: MixerConfig, others: list[Any], dim: int, length: int, budget: int) -> None:
@@ -90,4 +96,11 @@ def _require_nearest(probe: Probe, chosen: MixerConfig, others: list[Any], dim: 
     for other in others:
         if default_size or _differences(chosen.model_dump(), other.model_dump()) == 1:
             miss = abs(probe.cls.cost(other, dim, length).parameters - budget)
-            probe.require(miss >= missed, "another candidate is nearer", chosen=str(chosen), nearer=str(other), off=missed, nearer_off=miss)
+            probe.require(
+                miss >= missed,
+                "another candidate is nearer",
+                chosen=str(chosen),
+                nearer=str(other),
+                off=missed,
+                nearer_off=miss,
+            )

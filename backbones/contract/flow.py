@@ -28,7 +28,11 @@ def _futures(case: Case, seen: int) -> dict[str, Case]:
     }
 
 
-@check("prefix", "what comes after a position changes nothing up to it: max|Δ| ≤ 1e-6 max|y|, whether changed, scaled by 1e4 or removed")
+@check(
+    "prefix",
+    "what comes after a position changes nothing up to it: max|Δ| ≤ 1e-6 max|y|, whether changed, scaled by "
+    "1e4 or removed",
+)
 def sees_no_future(probe: Probe) -> None:
     if not probe.causal:
         probe.not_applicable("not causal")
@@ -61,7 +65,9 @@ def sees_everything(probe: Probe) -> None:
                 other_BTD = run(mixer, case.map(lambda z, bump=bump: z + bump * z.flip(2)))  # type: ignore[misc]
                 moved_T = (other_BTD - y_BTD)[: case.rows].abs().amax((0, 2))
                 for target in range(tokens):
-                    probe.at(B=4, T=tokens, D=D, dtype=name_of(probe.precise), input_position=source, output_position=target)
+                    probe.at(
+                        B=4, T=tokens, D=D, dtype=name_of(probe.precise), input_position=source, output_position=target
+                    )
                     probe.require(float(moved_T[target]) > 1e-12 * peak(y_BTD), "the output ignores that input")
 
 
@@ -88,7 +94,11 @@ def keeps_rows_apart(probe: Probe) -> None:
     probe.require(change <= probe.exact * peak(y_BTD[0]), "the first row changes with the others", change=change)
 
 
-@check("padding", "masked tokens on the left carry no weight: real positions give what they give without them, and nothing is ever NaN")
+@check(
+    "padding",
+    "masked tokens on the left carry no weight: real positions give what they give without them, and nothing "
+    "is ever NaN",
+)
 def ignores_padding(probe: Probe) -> None:
     for tokens, pad in ((1, 1), (2, 1), (7, 5), (13, 3)):
         mixer, case = probe.build(D, 32, probe.precise), probe.case(2, tokens, D, probe.precise)
@@ -112,7 +122,9 @@ def survives_empty_rows(probe: Probe) -> None:
     x_BTD = case.x_BTD.clone().requires_grad_()
     y_BTD = run(mixer, Case(x_BTD, case.embedding_BTD, mask_BT, case.constant_row))
     probe.require(bool(y_BTD.isfinite().all()), "an output is not finite")
-    gradients = torch.autograd.grad(y_BTD.square().mean(), [x_BTD, *mixer.parameters()], allow_unused=True, materialize_grads=True)
+    gradients = torch.autograd.grad(
+        y_BTD.square().mean(), [x_BTD, *mixer.parameters()], allow_unused=True, materialize_grads=True
+    )
     for name, gradient in zip(["x", *(n for n, _ in mixer.named_parameters())], gradients, strict=True):
         probe.require(bool(gradient.isfinite().all()), "a gradient is not finite", of=name)
 
@@ -120,8 +132,8 @@ def survives_empty_rows(probe: Probe) -> None:
 def _rounding(probe: Probe, mixer: Mixer, case: Case, y_BTD: Tensor) -> float:
     """How far `forward` in fp32 is from itself in fp64, of max|y|; 0 where the mixer has no fp64.
 
-    This is the conditioning of the layer at these inputs: where a row's norm is small beside its terms (HyperMLP), every order of
-    summation gives other digits, and processors differ in that order.
+    This is the conditioning of the layer at these inputs: where a row's norm is small beside its terms (HyperMLP),
+    every order of summation gives other digits, and processors differ in that order.
     """
     if not probe.cls.capabilities.fp64:
         return 0.0
@@ -129,11 +141,19 @@ def _rounding(probe: Probe, mixer: Mixer, case: Case, y_BTD: Tensor) -> float:
     return peak(y_BTD.double() - exact_BTD) / max(peak(exact_BTD), 1e-30)
 
 
-@check("step", "step(), one token at a time, gives what forward gives (fp64 to 1e-9; fp32 to 2e-5 of max|y| and 10 times its rounding)")
+@check(
+    "step",
+    "step(), one token at a time, gives what forward gives (fp64 to 1e-9; fp32 to 2e-5 of max|y| and 10 times "
+    "its rounding)",
+)
 def decodes(probe: Probe) -> None:
     if not probe.causal:
         probe.not_applicable("not causal")
-    for tokens, dtype, allowed in ((1, probe.precise, probe.exact), (13, probe.precise, probe.exact), (64, torch.float32, 2e-5)):
+    for tokens, dtype, allowed in (
+        (1, probe.precise, probe.exact),
+        (13, probe.precise, probe.exact),
+        (64, torch.float32, 2e-5),
+    ):
         mixer, case = probe.build(D, tokens, dtype).eval(), probe.case(2, tokens, D, dtype)
         with torch.no_grad():
             y_BTD = run(mixer, case)
@@ -149,7 +169,11 @@ def decodes(probe: Probe) -> None:
         probe.require(state.position == tokens, "the state counts other tokens than it saw", counted=state.position)
 
 
-@check("state-size", "after T tokens of one sequence the fp32 state holds exactly cost().state_bytes, constant in T exactly where declared")
+@check(
+    "state-size",
+    "after T tokens of one sequence the fp32 state holds exactly cost().state_bytes, constant in T exactly "
+    "where declared",
+)
 def tells_state_size(probe: Probe) -> None:
     sizes: dict[int, int] = {}
     for tokens in (8, 16, 32):
@@ -165,8 +189,16 @@ def tells_state_size(probe: Probe) -> None:
                 x_BD, context = case.token(position)
                 _, state = mixer.step(x_BD, state, context)
         sizes[tokens] = state.bytes()
-        probe.require(state.bytes() == stated, "the state holds another number of bytes", held=state.bytes(), stated=stated)
+        probe.require(
+            state.bytes() == stated, "the state holds another number of bytes", held=state.bytes(), stated=stated
+        )
     declared = probe.cls.capabilities.constant_state
     if probe.causal:
         constant = sizes[16] == sizes[32]
-        probe.require(constant == declared, "constant_state is declared wrongly", declared=declared, at_16=sizes[16], at_32=sizes[32])
+        probe.require(
+            constant == declared,
+            "constant_state is declared wrongly",
+            declared=declared,
+            at_16=sizes[16],
+            at_32=sizes[32],
+        )

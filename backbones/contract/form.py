@@ -15,15 +15,22 @@ SCALES = (1e-4, 1.0, 1e4)
 D = 32
 
 
-@check("config", "builds from its config alone, which survives JSON and refuses unknown options and attempts to change it")
+@check(
+    "config", "builds from its config alone, which survives JSON and refuses unknown options and attempts to change it"
+)
 def builds_from_config(probe: Probe) -> None:
     probe.at(D=D, T=16)
     config = probe.config(D, 16)
     again = type(config).model_validate_json(config.model_dump_json())
     probe.require(again == config, "the config read back from JSON differs")
-    probe.require(isinstance(config, probe.cls.Config), f"size() gives a {type(config).__name__}, not the mixer's Config")
+    probe.require(
+        isinstance(config, probe.cls.Config), f"size() gives a {type(config).__name__}, not the mixer's Config"
+    )
     first, second = (dict(probe.cls(c, D, 16).named_parameters()) for c in (config, again))
-    probe.require({n: p.shape for n, p in first.items()} == {n: p.shape for n, p in second.items()}, "same config, other parameters")
+    probe.require(
+        {n: p.shape for n, p in first.items()} == {n: p.shape for n, p in second.items()},
+        "same config, other parameters",
+    )
     for name in probe.cls.Config.model_fields:
         wrong = name + "x"
         probe.at(option=wrong)
@@ -42,7 +49,10 @@ def builds_from_config(probe: Probe) -> None:
         probe.fail("the config can be changed after it was made")
 
 
-@check("shape", "gives [B, T, D] for any T from 1 to its length and any B, in fp32 and under bf16 autocast, which is near fp32")
+@check(
+    "shape",
+    "gives [B, T, D] for any T from 1 to its length and any B, in fp32 and under bf16 autocast, which is near fp32",
+)
 def keeps_shape(probe: Probe) -> None:
     mixer = probe.build(D, 64)
     for tokens in LENGTHS:
@@ -57,11 +67,17 @@ def keeps_shape(probe: Probe) -> None:
                 probe.require(shape == tuple(case.x_BTD.shape), "the output has another shape", given=str(shape))
             full, half = outputs["float32"], outputs["bfloat16 autocast"].float()
             error = float((full - half).norm() / full.norm().clamp_min(1e-30))
-            near = tokens == 1 or error <= 0.1  # a rectified score alone in its row may jump with its sign: not compared at T = 1
+            near = (
+                tokens == 1 or error <= 0.1
+            )  # a rectified score alone in its row may jump with its sign: not compared at T = 1
             probe.require(near, "bf16 autocast gives another result than fp32", relative_error=error, allowed=0.1)
 
 
-@check("range", "values and gradients are finite for inputs of scale 1e-4, 1 and 1e4, constant inputs and zeros, in fp32 and bf16 autocast")
+@check(
+    "range",
+    "values and gradients are finite for inputs of scale 1e-4, 1 and 1e4, constant inputs and zeros, in fp32 "
+    "and bf16 autocast",
+)
 def stays_finite(probe: Probe) -> None:
     mixer = probe.build(D, 64)
     for tokens in (1, 33):
@@ -109,7 +125,9 @@ def runs_on_meta(probe: Probe) -> None:
         probe.require(tensor.shape == real.get_parameter(name).shape, "a parameter has another shape", parameter=name)
     case = probe.case(2, 13, D).map(lambda z: z.to("meta"))
     y_BTD = run(mixer, case)
-    probe.require(y_BTD.is_meta and y_BTD.shape == case.x_BTD.shape, "the output is not on the meta device, or has another shape")
+    probe.require(
+        y_BTD.is_meta and y_BTD.shape == case.x_BTD.shape, "the output is not on the meta device, or has another shape"
+    )
 
 
 @check("state-dict", "a module that loads another's state_dict gives the same outputs, bit for bit")
@@ -121,7 +139,10 @@ def state_dict_round_trips(probe: Probe) -> None:
     probe.require(torch.equal(run(first, case), run(second, case)), "the loaded module gives other outputs")
 
 
-@check("deterministic", "the same module and input give the same outputs and gradients, bit for bit, in training and in evaluation")
+@check(
+    "deterministic",
+    "the same module and input give the same outputs and gradients, bit for bit, in training and in evaluation",
+)
 def repeats(probe: Probe) -> None:
     probe.at(B=2, T=13, D=D)
     mixer, case = probe.build(D, 16), probe.case(2, 13, D)
@@ -131,7 +152,9 @@ def repeats(probe: Probe) -> None:
         x_BTD = case.x_BTD.clone().requires_grad_()
         y_BTD = mixer(x_BTD, case.context)
         wanted = [x_BTD, *mixer.parameters()]
-        seen.append([y_BTD, *torch.autograd.grad(y_BTD.square().mean(), wanted, allow_unused=True, materialize_grads=True)])
+        seen.append(
+            [y_BTD, *torch.autograd.grad(y_BTD.square().mean(), wanted, allow_unused=True, materialize_grads=True)]
+        )
     for when, other in (("a second time", seen[1]), ("in evaluation", seen[2])):
         probe.require(torch.equal(seen[0][0], other[0]), f"another output {when}")
         probe.require(all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True)), f"other gradients {when}")

@@ -19,7 +19,9 @@ D = 32
 T = 8
 
 
-@check("live-parameters", "every parameter gets a finite gradient that is not all zero, once all were moved by N(0, .02)")
+@check(
+    "live-parameters", "every parameter gets a finite gradient that is not all zero, once all were moved by N(0, .02)"
+)
 def no_dead_parameters(probe: Probe) -> None:
     probe.at(B=2, T=T, D=D, dtype=name_of(probe.precise))
     mixer, case = probe.build(D, T, probe.precise), probe.case(2, T, D, probe.precise)
@@ -27,7 +29,9 @@ def no_dead_parameters(probe: Probe) -> None:
     draw = torch.Generator("cpu").manual_seed(2)
     weight_BTD = torch.randn(y_BTD.shape, generator=draw, dtype=torch.float64, device="cpu").to(y_BTD)
     named = {n: p for n, p in mixer.named_parameters() if p.requires_grad}
-    gradients = torch.autograd.grad((y_BTD * weight_BTD).sum(), list(named.values()), allow_unused=True, materialize_grads=True)
+    gradients = torch.autograd.grad(
+        (y_BTD * weight_BTD).sum(), list(named.values()), allow_unused=True, materialize_grads=True
+    )
     # a parameter that cancels (a bias on every logit, say) is left with rounding, not with exact zeros
     largest = max(peak(g) for g in gradients)
     for name, gradient in zip(named, gradients, strict=True):
@@ -46,7 +50,10 @@ def _as_function(mixer: Mixer, context: Context) -> tuple[Callable[..., Tensor],
     return function, [p.detach().clone().requires_grad_() for p in mixer.parameters()]
 
 
-@check("gradcheck", "its gradients are the numerical ones, for the input and every parameter (fp64, along random directions)")
+@check(
+    "gradcheck",
+    "its gradients are the numerical ones, for the input and every parameter (fp64, along random directions)",
+)
 def gradients_are_right(probe: Probe) -> None:
     dim = D // 2
     for tokens in (1, 7):
@@ -84,10 +91,11 @@ def compiles(probe: Probe) -> None:
 
 
 def compare_compiled(probe: Probe, backend: str) -> None:
-    """Eager against compiled. "aot_eager" traces forward and backward and generates no code: seconds instead of minutes.
+    """Eager against compiled. "aot_eager" traces forward and backward and generates no code: seconds instead of
+    minutes.
 
-    In fp64 to 1e-9: a compiler that changes the mathematics shows there. In fp32 to 1e-5 beyond eager's own distance from fp64:
-    compiled code rounds in another order, and may be as far from the truth as eager code is.
+    In fp64 to 1e-9: a compiler that changes the mathematics shows there. In fp32 to 1e-5 beyond eager's own distance
+    from fp64: compiled code rounds in another order, and may be as far from the truth as eager code is.
     """
     probe.at(B=2, T=16, D=D, backend=backend)
     mixer, case = probe.build(D, 16), probe.case(2, 16, D)
@@ -109,7 +117,13 @@ def compare_compiled(probe: Probe, backend: str) -> None:
         probe.require(error <= 1e-9, "compilation changes a result in fp64", of=name, relative_error=error)
         rounding = peak(eager[name].double() - truth) / largest
         error = peak(compiled["fp32"][name] - eager[name]) / largest
-        probe.require(error <= 1e-5 + rounding, "compilation changes a result in fp32", of=name, relative_error=error, eagers_own=rounding)
+        probe.require(
+            error <= 1e-5 + rounding,
+            "compilation changes a result in fp32",
+            of=name,
+            relative_error=error,
+            eagers_own=rounding,
+        )
 
 
 def _values_and_gradients(function: Callable[..., Tensor], mixer: Mixer, case: Case) -> dict[str, Tensor]:
@@ -117,8 +131,12 @@ def _values_and_gradients(function: Callable[..., Tensor], mixer: Mixer, case: C
     x_BTD = case.x_BTD.clone().requires_grad_()
     with warnings.catch_warnings():
         # torch looks at .grad of what it hands over a graph break and warns of it: nothing a mixer does
-        warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf", category=UserWarning)
+        warnings.filterwarnings(
+            "ignore", message="The .grad attribute of a Tensor that is not a leaf", category=UserWarning
+        )
         y_BTD = function(x_BTD, case.context)
         wanted = {"x": x_BTD, **dict(mixer.named_parameters())}
-        gradients = torch.autograd.grad(y_BTD.square().mean(), list(wanted.values()), allow_unused=True, materialize_grads=True)
+        gradients = torch.autograd.grad(
+            y_BTD.square().mean(), list(wanted.values()), allow_unused=True, materialize_grads=True
+        )
     return {"the output": y_BTD.detach(), **dict(zip(wanted, gradients, strict=True))}

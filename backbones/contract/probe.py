@@ -1,7 +1,8 @@
 """What a check works with: the mixer under test, inputs to put through it, and the words for what it found.
 
-A check is a function of a `Probe`. It walks from small settings to large ones, tells the probe with `at` where it stands, and raises
-`Violation` at the first setting that breaks the promise: what the probe last heard is the smallest input tried that shows the failure.
+A check is a function of a `Probe`. It walks from small settings to large ones, tells the probe with `at` where it
+stands, and raises `Violation` at the first setting that breaks the promise: what the probe last heard is the smallest
+input tried that shows the failure.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def check(id: str, sentence: str, slow: bool = False) -> Callable[[Callable[[Pro
 
 @dataclass(frozen=True)
 class Case:
-    """An input of a mixer with what its context needs: rows of tokens, their embeddings, a constant row at the end of the batch."""
+    """An input of a mixer with what its context needs: rows of tokens, their embeddings, a constant row at the end of
+    the batch.
+    """
 
     x_BTD: Tensor
     embedding_BTD: Tensor | None = None
@@ -81,7 +84,9 @@ class Case:
         return self.x_BTD[:, position], Context(embedding_BTD=embedding_BTD, constant_row=self.constant_row)
 
     def padded(self, pad: int, real_rows: slice, fill: Callable[[Tensor], Tensor]) -> Case:
-        """The rows of `real_rows` shifted right behind `pad` masked tokens; other rows keep their place and grow at the end."""
+        """The rows of `real_rows` shifted right behind `pad` masked tokens; other rows keep their place and grow at the
+        end.
+        """
         B, T, _ = self.x_BTD.shape
         keep = torch.ones(B, dtype=torch.bool)
         keep[real_rows] = False
@@ -131,18 +136,26 @@ class Probe:
             self.fail(reason, **figures)
 
     def config(self, dim: int, length: int) -> MixerConfig:
-        """A config sized for softmax attention's 4 D² parameters; the smallest one where the mixer refuses that budget."""
+        """A config sized for softmax attention's 4 D² parameters; the smallest one where the mixer refuses that
+        budget.
+        """
         if (dim, length) not in self._configs:
             wanted = self.cls.Config(causal=self.causal)
             try:
                 found = self.cls.size(wanted, dim, length, 4 * dim * dim)
             except MixerError:
-                found = min(self.cls.candidates(wanted, dim, length), key=lambda c: self.cls.cost(c, dim, length).parameters)
+                found = min(
+                    self.cls.candidates(wanted, dim, length), key=lambda c: self.cls.cost(c, dim, length).parameters
+                )
             self._configs[dim, length] = found
         return self._configs[dim, length]
 
-    def build(self, dim: int, length: int, dtype: torch.dtype = torch.float32, moved: bool = True, seed: int = 0) -> Mixer:
-        """A module; `moved` adds N(0, .02) to every parameter, since those that start at zero hide what hangs on them."""
+    def build(
+        self, dim: int, length: int, dtype: torch.dtype = torch.float32, moved: bool = True, seed: int = 0
+    ) -> Mixer:
+        """A module; `moved` adds N(0, .02) to every parameter, since those that start at zero hide what hangs on
+        them.
+        """
         if dtype == torch.float64 and not self.cls.capabilities.fp64:
             self.not_applicable("declares that it does not compute in fp64")
         torch.manual_seed(seed)
@@ -153,7 +166,9 @@ class Probe:
                     parameter.add_(torch.randn_like(parameter), alpha=0.02)
         return mixer
 
-    def case(self, batch: int, tokens: int, dim: int, dtype: torch.dtype = torch.float32, scale: float = 1.0, seed: int = 1) -> Case:
+    def case(
+        self, batch: int, tokens: int, dim: int, dtype: torch.dtype = torch.float32, scale: float = 1.0, seed: int = 1
+    ) -> Case:
         """`batch` rows of N(0, scale²) tokens, and one row more where the mixer needs a constant one."""
         needs = self.cls.capabilities.needs
         constant_row = "constant row" in needs

@@ -3,9 +3,10 @@
     results = run_checks("fem")                       # a registered name, path/file.py:Class, or a class
     print(render(results)); failed = [r for r in results if r.status == "failed"]
 
-A mixer may offer its plain form, a slow and obvious one made of matrix products and loops, as a method `plain_forward(x_BTD, context)`:
-the contract then counts its FLOPs with PyTorch's counter and compares `forward` with it. The suite's own tests hand theirs over as
-`plain`, since the obvious forms of the built-ins live there. Without one those two checks are reported as not applicable.
+A mixer may offer its plain form, a slow and obvious one made of matrix products and loops, as a method
+`plain_forward(x_BTD, context)`: the contract then counts its FLOPs with PyTorch's counter and compares `forward` with
+it. The suite's own tests hand theirs over as `plain`, since the obvious forms of the built-ins live there. Without one
+those two checks are reported as not applicable.
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ import torch
 from torch import Tensor
 
 from backbones.contract import costs, flow, form, gradients
-from backbones.contract.probe import CPU, REGISTERED, Check, Figure, NotApplicableError, PlainForm, Probe, ViolationError
+from backbones.contract.probe import (
+    CPU,
+    REGISTERED,
+    Check,
+    Figure,
+    NotApplicableError,
+    PlainForm,
+    Probe,
+    ViolationError,
+)
 from backbones.mixers.base import Context, Mixer
 from backbones.mixers.errors import MixerError
 from backbones.mixers.registry import get
@@ -36,7 +46,9 @@ CHECKS: tuple[Check, ...] = tuple(sorted(REGISTERED, key=lambda c: _ORDER.index(
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check found, in one direction. `setting` is the smallest input tried that shows the failure, and its figures."""
+    """What one check found, in one direction. `setting` is the smallest input tried that shows the failure, and its
+    figures.
+    """
 
     check: str
     sentence: str
@@ -66,8 +78,12 @@ def pick_device(cls: type[Mixer], name: str) -> torch.device:
     raise MixerError(f"mixer {name!r} cannot run here: {cls.obstacle(CPU)}")
 
 
-def run_check(check: Check, cls: type[Mixer], causal: bool, plain: PlainForm | None = None, device: torch.device = CPU) -> CheckResult:
-    """One check in one direction. Whatever the mixer raises is a failure of the check; torch's global generator is left as it was."""
+def run_check(
+    check: Check, cls: type[Mixer], causal: bool, plain: PlainForm | None = None, device: torch.device = CPU
+) -> CheckResult:
+    """One check in one direction. Whatever the mixer raises is a failure of the check; torch's global generator is left
+    as it was.
+    """
     probe = Probe(cls, causal, plain or plain_form(cls), device)
     status: Status = "ok"
     reason = ""
@@ -82,7 +98,10 @@ def run_check(check: Check, cls: type[Mixer], causal: bool, plain: PlainForm | N
         except ViolationError as outcome:
             status, reason = "failed", str(outcome)
         except Exception as error:  # a user's file may raise anything: it is reported, with the setting that raised it
-            status, reason = "failed", f"{type(error).__name__}: {(str(error).strip() or '(no message)').splitlines()[0]}"
+            status, reason = (
+                "failed",
+                f"{type(error).__name__}: {(str(error).strip() or '(no message)').splitlines()[0]}",
+            )
     setting = tuple(probe.setting.items()) if status == "failed" else ()
     return CheckResult(check.id, check.sentence, causal, status, reason, setting)
 
@@ -90,7 +109,9 @@ def run_check(check: Check, cls: type[Mixer], causal: bool, plain: PlainForm | N
 def run_checks(
     mixer: str | type[Mixer], *, slow: bool = False, only: Collection[str] | None = None, plain: PlainForm | None = None
 ) -> list[CheckResult]:
-    """The contract on a mixer, causal and not. `only` names checks. Raises MixerError where the mixer or a check is unknown."""
+    """The contract on a mixer, causal and not. `only` names checks. Raises MixerError where the mixer or a check is
+    unknown.
+    """
     cls = get(mixer) if isinstance(mixer, str) else mixer
     known = {c.id for c in CHECKS}
     if only is not None and not set(only) <= known:
@@ -108,7 +129,9 @@ def as_json(mixer: str, results: Sequence[CheckResult]) -> dict[str, Any]:
 
 
 def render(mixer: str, results: Sequence[CheckResult]) -> Table:
-    """A table for the terminal: a row a check, a column a direction, and each failure with the smallest input that shows it."""
+    """A table for the terminal: a row a check, a column a direction, and each failure with the smallest input that
+    shows it.
+    """
     from rich.markup import escape
     from rich.table import Table
 
@@ -130,5 +153,8 @@ def _remarks(pair: Sequence[CheckResult], escape: Callable[[str], str]) -> str:
         idle = all(r.status == "not applicable" for r in pair)
         return f"[dim]{escape('; '.join(sorted(reasons)))}[/]" if idle else escape(pair[0].sentence)
     lines = [pair[0].sentence]
-    lines += [f"{'causal' if r.causal else 'not causal'}: {r.reason}; shown by {r.shown_by or 'building it'}" for r in failures]
+    lines += [
+        f"{'causal' if r.causal else 'not causal'}: {r.reason}; shown by {r.shown_by or 'building it'}"
+        for r in failures
+    ]
     return "\n".join(escape(line) for line in lines)

@@ -1,4 +1,5 @@
-"""What a mixer is: a module from `x [B, T, D]` to `[B, T, D]` that tells its parameters, its FLOPs and its decoding state.
+"""What a mixer is: a module from `x [B, T, D]` to `[B, T, D]` that tells its parameters, its FLOPs and its decoding
+state.
 
 Shape letters: B batch, T tokens, D model width, H heads, E value width (all heads), K query/key width a head.
 """
@@ -43,9 +44,9 @@ class Capabilities:
 class Cost:
     """What one layer of a mixer costs at width D and length T.
 
-    parameters: trainable ones. flops: forward FLOPs a token (2 a multiply-add) of the matrix products, reads and scans of the
-    plain form over all T positions (a causal mask is not discounted). state_bytes: fp32 decoding state of one sequence after T tokens
-    (0 where a mixer is not causal).
+    parameters: trainable ones. flops: forward FLOPs a token (2 a multiply-add) of the matrix products, reads and scans
+    of the plain form over all T positions (a causal mask is not discounted). state_bytes: fp32 decoding state of one
+    sequence after T tokens (0 where a mixer is not causal).
     """
 
     parameters: int
@@ -85,13 +86,19 @@ class Mixer(nn.Module, ABC):
     capabilities: ClassVar[Capabilities] = Capabilities()
     paper: ClassVar[str] = ""  # "arXiv 2602.07160"
     summary: ClassVar[str] = ""  # one line for `suite list mixers`
-    board_options: ClassVar[tuple[str, ...]] = ()  # options that a board names even when the solver chose them: a verdict is about them
+    board_options: ClassVar[
+        tuple[str, ...]
+    ] = ()  # options that a board names even when the solver chose them: a verdict is about them
     board_note: ClassVar[str] = ""  # what a board says of every row of this mixer
     package: ClassVar[str] = ""  # the distribution whose code it wraps, where that is not the suite's own
-    no_weight_decay: ClassVar[frozenset[str]] = frozenset({"a_log", "w_beta"})  # last parts of names: rates, not weights
+    no_weight_decay: ClassVar[frozenset[str]] = frozenset(
+        {"a_log", "w_beta"}
+    )  # last parts of names: rates, not weights
 
     def __init__(self, config: MixerConfig, dim: int, length: int) -> None:
-        """config: with widths solved (`size`). dim: D. length: the longest T that `forward` and `step` accept where it matters."""
+        """config: with widths solved (`size`). dim: D. length: the longest T that `forward` and `step` accept where it
+        matters.
+        """
         super().__init__()
         self.config, self.dim, self.length = config, dim, length
 
@@ -118,13 +125,17 @@ class Mixer(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} does not decode")
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
-        """One token, `[B, D]` to `[B, D]`; equals `forward` at that position. `context.embedding_BTD` has T = 1 here."""
+        """One token, `[B, D]` to `[B, D]`; equals `forward` at that position. `context.embedding_BTD` has T = 1
+        here.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not decode")
 
     @classmethod
     @abstractmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[Self.Config]:  # type: ignore[name-defined]
-        """The configs with all widths given that the budget solver may choose from; the preferred one of a tie first."""
+        """The configs with all widths given that the budget solver may choose from; the preferred one of a tie
+        first.
+        """
 
     @classmethod
     def size(cls, config: MixerConfig, dim: int, length: int, budget: int) -> MixerConfig:

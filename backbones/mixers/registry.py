@@ -1,4 +1,6 @@
-"""The one registry of mixers: built-ins, packages with the entry-point group `suite.mixers`, and `path/file.py:Class`."""
+"""The one registry of mixers: built-ins, packages with the entry-point group `suite.mixers`, and
+`path/file.py:Class`.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +106,10 @@ def get(name: str) -> type[Mixer]:
     own, entries = _own().get(name), _entries().get(name, ())
     claims = [*(["mixer-suite itself"] if own else []), *(_distribution(entry) for entry in entries)]
     if len(claims) > 1:
-        raise MixerError(f"mixer name {name!r} is claimed by {' and by '.join(claims)}: uninstall a package, or rename its entry point")
+        raise MixerError(
+            f"mixer name {name!r} is claimed by {' and by '.join(claims)}: uninstall a package, or rename its "
+            "entry point"
+        )
     if entries:
         return _checked(_load_entry(entries[0]), f"mixer {name!r} of {_distribution(entries[0])} ({entries[0].value})")
     if own or name in _registered:
@@ -132,7 +137,11 @@ def _from_file(file: str, class_name: str) -> type[Mixer]:
     module = _load_file(path, file)
     found = getattr(module, class_name, None)
     if found is None:
-        there = tuple(n for n, c in vars(module).items() if inspect.isclass(c) and issubclass(c, Mixer) and c.__module__ == module.__name__)
+        there = tuple(
+            n
+            for n, c in vars(module).items()
+            if inspect.isclass(c) and issubclass(c, Mixer) and c.__module__ == module.__name__
+        )
         hint = _near(class_name, there) or (f" (mixers there: {', '.join(there)})" if there else " and no other mixer")
         raise MixerError(f"mixer file {file!r} has no class {class_name!r}{hint}")
     return _checked(found, f"{file}:{class_name}")
@@ -163,5 +172,7 @@ def _checked(candidate: object, where: str) -> type[Mixer]:
     if not (isinstance(config, type) and issubclass(config, MixerConfig)):
         missing.append("Config (a subclass of MixerConfig)")
     if missing:
-        raise MixerError(f"{where} lacks {', '.join(missing)}: every mixer defines them (backbones/mixers/base.py, examples/)")
+        raise MixerError(
+            f"{where} lacks {', '.join(missing)}: every mixer defines them (backbones/mixers/base.py, examples/)"
+        )
     return candidate

@@ -1,8 +1,8 @@
 """Rotary positions (arXiv 2104.09864): pairs of channels of q and k turn by an angle proportional to the position.
 
 A true rotation: `‖Rq‖ = ‖q‖`, and `(R_t q)·(R_i k)` depends on `t − i` only. Channels 2c and 2c+1 are a pair.
-On a CPU a compiled form turns all pairs in one pass; without one a pair is a complex number and the rotation one product, 7 times faster
-than its four real products, which run elsewhere.
+On a CPU a compiled form turns all pairs in one pass; without one a pair is a complex number and the rotation one
+product, 7 times faster than its four real products, which run elsewhere.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def rotate_all(xs_BTHw: tuple[Tensor, ...], offset: int = 0) -> tuple[Tensor, ..
 
 
 def _rows(offset: int, length: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin `[T, 1, w/2]` of positions offset … offset + T − 1; the table grows by doubling and is shared by all layers."""
+    """cos and sin `[T, 1, w/2]` of positions offset … offset + T − 1; the table grows by doubling and is shared by all
+    layers.
+    """
     end = offset + length
     if torch.compiler.is_compiling():  # a traced graph must hold no cached tensor
         cos, sin = _table(end, width, like)

@@ -1,1 +1,3 @@
-"""Compiled forms of scans for CPUs, in C++: built at first use, kept, and announced; without a compiler PyTorch's forms run, visibly."""
+"""Compiled forms of scans for CPUs, in C++: built at first use, kept, and announced; without a compiler PyTorch's forms
+run, visibly.
+"""

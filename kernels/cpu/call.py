@@ -18,13 +18,20 @@ NAMES = {torch.float32: "float", torch.float64: "double"}
 
 
 def takes(shapes: str, *tensors: Tensor) -> bool:
-    """Whether the compiled form computes this call: plain tensors of one dtype on a CPU, none empty, of the shapes it reads without asking
-    ("*D D": a letter is one size wherever it stands, 1 is 1, * any number of dimensions), while nobody traces or counts operations."""
+    """Whether the compiled form computes this call: plain tensors of one dtype on a CPU, none empty, of the shapes it
+    reads without asking
+    ("*D D": a letter is one size wherever it stands, 1 is 1, * any number of dimensions), while nobody traces or counts
+    operations.
+    """
     if torch.compiler.is_compiling() or type(_get_current_dispatch_mode()).__name__ in WATCHERS:
         return False
     first = tensors[0]
     plain = all(
-        type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.dtype == first.dtype and x.numel() and not x.is_neg()
+        type(x) in (Tensor, torch.nn.Parameter)
+        and x.device.type == "cpu"
+        and x.dtype == first.dtype
+        and x.numel()
+        and not x.is_neg()
         for x in tensors
     )
     return plain and first.dtype in NAMES and _agree(shapes, tensors) and library() is not None
@@ -48,7 +55,9 @@ def _agree(shapes: str, tensors: Sequence[Tensor]) -> bool:
 
 
 def in_rows(x_BTHw: Tensor) -> tuple[Tensor, int]:
-    """x and how far its tokens lie apart, where they lie evenly with `[H, w]` of each in one piece; else a contiguous copy."""
+    """x and how far its tokens lie apart, where they lie evenly with `[H, w]` of each in one piece; else a contiguous
+    copy.
+    """
     B, T, H, w = x_BTHw.shape
     batch, token, head, one = x_BTHw.stride()
     even = (one == 1 or w == 1) and (head == w or H == 1) and (batch == T * token or B == 1) and token >= H * w
@@ -65,8 +74,11 @@ def lengths(numbers: Sequence[int]) -> ctypes.Array[ctypes.c_long]:
     return (ctypes.c_long * len(numbers))(*numbers)
 
 
-def call(name: str, tensors: Sequence[Tensor | ctypes.Array[Any] | None], sizes: list[int], work: int, *numbers: float) -> None:
-    """The function `name` of the first tensor's dtype, on tensors laid out as it expects them (None: a null pointer; or `pointers` and
+def call(
+    name: str, tensors: Sequence[Tensor | ctypes.Array[Any] | None], sizes: list[int], work: int, *numbers: float
+) -> None:
+    """The function `name` of the first tensor's dtype, on tensors laid out as it expects them (None: a null pointer; or
+    `pointers` and
     `lengths`), then `numbers`, then `sizes`, then the threads for so much work."""
     first = tensors[0]
     assert isinstance(first, Tensor)

@@ -1,4 +1,5 @@
-"""The one-pass free-energy read over `attention.cpp` and `free_energy.cpp`, forward and backward. fp32 or fp64, on a CPU.
+"""The one-pass free-energy read over `attention.cpp` and `free_energy.cpp`, forward and backward. fp32 or fp64, on a
+CPU.
 
 Contract and range as the one pass of `kernels.free_energy`, but values `[v, exp(βv)]` may be wider than queries.
 """
@@ -20,12 +21,20 @@ PIECE = 64  # rows of one part of a sum over rows, as in free_energy.cpp
 class FreeEnergy(torch.autograd.Function):
     """(q, k, v, β `[H, d]`, causal, scale, limits) → (μ, F).
 
-    limits: channels with β below the first carry expm1(βv) and end in log1p; |βv| is cut off at the second, in those channels at the third.
+    limits: channels with β below the first carry expm1(βv) and end in log1p; |βv| is cut off at the second, in those
+    channels at the third.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, causal: bool, scale: float, limits: tuple[float, float, float]
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        beta: Tensor,
+        causal: bool,
+        scale: float,
+        limits: tuple[float, float, float],
     ) -> tuple[Tensor, Tensor]:
         q, k, v, beta = (x.contiguous() for x in (q, k, v, beta))
         values = v.new_empty(*v.shape[:3], 2 * v.shape[-1])

@@ -1,4 +1,5 @@
-"""FEM's gates and its scaled projections over `gates.cpp` and `projection.cpp`, forward and backward. fp32 or fp64, on a CPU.
+"""FEM's gates and its scaled projections over `gates.cpp` and `projection.cpp`, forward and backward. fp32 or fp64, on
+a CPU.
 
 Contracts as in `kernels.gates` and `kernels.projection`.
 """
@@ -40,7 +41,9 @@ class GatedMix(torch.autograd.Function):
 
 
 class Projection(torch.autograd.Function):
-    """(x `[…, D]`, W `[C, D]`, s `[…, R]`, P `[R, C]`, widths that sum to C) → `x Wᵀ ⊙ (1 + s P)`, a tensor `[…, width]` each."""
+    """(x `[…, D]`, W `[C, D]`, s `[…, R]`, P `[R, C]`, widths that sum to C) → `x Wᵀ ⊙ (1 + s P)`, a tensor `[…,
+    width]` each.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, s: Tensor, p: Tensor, widths: Sequence[int]) -> tuple[Tensor, ...]:
@@ -48,7 +51,12 @@ class Projection(torch.autograd.Function):
         rows, C = x.numel() // x.shape[-1], len(w)
         z, outs = x.new_empty(rows, C), [x.new_empty(*x.shape[:-1], width) for width in widths]
         ctx.sizes, ctx.widths = [rows, x.shape[-1], C, s.shape[-1]], widths
-        call("projection", [x, w, s, p, z, pointers(outs), lengths(widths)], [len(widths), *ctx.sizes], z.numel() * x.shape[-1])
+        call(
+            "projection",
+            [x, w, s, p, z, pointers(outs), lengths(widths)],
+            [len(widths), *ctx.sizes],
+            z.numel() * x.shape[-1],
+        )
         ctx.save_for_backward(x, w, s, p, z)
         return tuple(outs)
 

@@ -1,4 +1,6 @@
-"""Lag mixing over `hyper_forward.cpp` and `hyper_backward.cpp`. Contract as in `kernels.hyper.lag_mixing`; fp32 or fp64, on a CPU."""
+"""Lag mixing over `hyper_forward.cpp` and `hyper_backward.cpp`. Contract as in `kernels.hyper.lag_mixing`; fp32 or
+fp64, on a CPU.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def computes(mixings: Sequence[Sequence[Tensor]]) -> bool:
 
 
 class LagMix(torch.autograd.Function):
-    """(options, q `[sets, H, B, S, d]`, k `[sets, H, B, T, d]`, v `[H, B, T, w]`, four tensors of each mixing) → out `[H, B, S, w]`."""
+    """(options, q `[sets, H, B, S, d]`, k `[sets, H, B, T, d]`, v `[H, B, T, w]`, four tensors of each mixing) → out
+    `[H, B, S, w]`.
+    """
 
     @staticmethod
     def forward(ctx: Any, options: Options, q: Tensor, k: Tensor, v: Tensor, *flat: Tensor) -> Tensor:
@@ -77,7 +81,9 @@ def _shared(options: Options, q: Tensor, k: Tensor, v: Tensor, flat: Sequence[Te
 
 
 def _packed(mixings: Sequence[Sequence[Tensor]], layout: Layout, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Tables `[mixings, H, 2r + 1, L']` in the order of columns, a row for each of first, second and 1 + p; controls `[mixings, …]`."""
+    """Tables `[mixings, H, 2r + 1, L']` in the order of columns, a row for each of first, second and 1 + p; controls
+    `[mixings, …]`.
+    """
     if not mixings:
         return like.new_empty(0, like.shape[0], 1, 0), like.new_empty(0)
     tables = [torch.cat([first, second, diagonal[..., None] + 1.0], -1) for first, second, diagonal, _ in mixings]
@@ -102,7 +108,23 @@ def _sizes(options: Options, q: Tensor, v: Tensor, tables_JHKL: Tensor, parts: i
     rank, table = tables_JHKL.shape[2] // 2, tables_JHKL.shape[3]
     layout = options.layout
     rows = min(options.rows, S)
-    return [sets, H, B, S, T, d, w, rank, table, layout.length, rows, int(layout.causal), int(layout.by_lag), mixed, parts]
+    return [
+        sets,
+        H,
+        B,
+        S,
+        T,
+        d,
+        w,
+        rank,
+        table,
+        layout.length,
+        rows,
+        int(layout.causal),
+        int(layout.by_lag),
+        mixed,
+        parts,
+    ]
 
 
 def _work(q: Tensor, v: Tensor) -> int:

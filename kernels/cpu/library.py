@@ -1,8 +1,8 @@
 """Builds the C++ sources once a machine and loads them.
 
-They need no headers of PyTorch and go through raw pointers, so nothing but a C++ compiler is needed. The library is named by a hash of
-source, flags, compiler and processor, and put in place by a rename: any number of processes may build it at once.
-`SUITE_COMPILED_KERNELS=off` leaves it out.
+They need no headers of PyTorch and go through raw pointers, so nothing but a C++ compiler is needed. The library is
+named by a hash of source, flags, compiler and processor, and put in place by a rename: any number of processes may
+build it at once. `SUITE_COMPILED_KERNELS=off` leaves it out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import torch
 SOURCES = tuple(sorted(Path(__file__).parent.glob("*.cpp")))
 HEADERS = tuple(sorted(Path(__file__).parent.glob("*.h")))
 # -ffast-math only where code is compiled: at the link it would change the rounding of the whole process
-# and without its leave to forget what is not a number, which a run that diverges has to show; the macro still asks for vector functions
+# and without its leave to forget what is not a number, which a run that diverges has to show; the macro still asks for
+# vector functions
 FLOATS = ("-ffast-math", "-fno-finite-math-only", "-D__FAST_MATH__")
 COMPILE = ("-O3", "-march=native", "-mprefer-vector-width=512", *FLOATS, "-std=c++17", "-fPIC", "-c")
 TIMEOUT_S = 300
@@ -50,9 +51,11 @@ def library() -> ctypes.CDLL | None:
 
 @cache
 def products() -> tuple[ctypes.c_void_p, ...] | None:
-    """The single and double products of the library that PyTorch computes with, and what sets their threads; None where they aren't found.
+    """The single and double products of the library that PyTorch computes with, and what sets their threads; None where
+    they aren't found.
 
-    PyTorch's builds for x86 hold Intel's MKL and export them; others don't, and kernels that multiply run in PyTorch's form there.
+    PyTorch's builds for x86 hold Intel's MKL and export them; others don't, and kernels that multiply run in PyTorch's
+    form there.
     """
     folder = Path(torch.__file__).with_name("lib")
     try:
@@ -60,7 +63,9 @@ def products() -> tuple[ctypes.c_void_p, ...] | None:
         names = ("sgemm_", "dgemm_", "MKL_Set_Num_Threads_Local")
         return tuple(ctypes.cast(getattr(library, name), ctypes.c_void_p) for name in names)
     except (StopIteration, OSError, AttributeError) as error:
-        log.warning("CPU kernels: no way to call PyTorch's matrix products (%s); kernels that need them run in its form", error)
+        log.warning(
+            "CPU kernels: no way to call PyTorch's matrix products (%s); kernels that need them run in its form", error
+        )
         return None
 
 
@@ -99,12 +104,16 @@ def _folder() -> Path:
 
 def _key(compiler: str) -> str:
     """-march=native: the processor is a part of what comes out."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=TIMEOUT_S, check=True).stdout
+    version = subprocess.run(
+        [compiler, "--version"], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+    ).stdout
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
         lines = [platform.processor()]
-    processor = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))} or {platform.processor()})
+    processor = sorted(
+        {line for line in lines if line.startswith(("model name", "flags", "Features"))} or {platform.processor()}
+    )
     source = [path.read_text("utf-8") for path in (*SOURCES, *HEADERS)]
     return hashlib.sha256("\n".join([*source, *COMPILE, version, *processor]).encode()).hexdigest()[:16]
 

@@ -1,4 +1,5 @@
-"""Decayed linear attention sums, forward and backward: over `linear.cpp` with no decay or one a head, over `linear_channels.cpp` with one a
+"""Decayed linear attention sums, forward and backward: over `linear.cpp` with no decay or one a head, over
+`linear_channels.cpp` with one a
 key channel. fp32 or fp64, on a CPU.
 
 Contract as in `kernels.linear.sums`.

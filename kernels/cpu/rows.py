@@ -1,4 +1,5 @@
-"""Autograd functions over `rows.cpp` and `swiglu.cpp`: the root-mean-square norm, the rotation by positions, the SwiGLU. fp32 or fp64, on
+"""Autograd functions over `rows.cpp` and `swiglu.cpp`: the root-mean-square norm, the rotation by positions, the
+SwiGLU. fp32 or fp64, on
 a CPU."""
 
 from __future__ import annotations
@@ -32,7 +33,12 @@ class RmsNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, gain, scale = ctx.saved_tensors
         to_x, to_gain = torch.empty_like(x), x.new_empty(-(-len(scale) // PIECE), x.shape[-1])
-        call("rms_norm_backward", [x, gain, scale, grad.contiguous(), to_x, to_gain], [len(scale), x.shape[-1]], x.numel())
+        call(
+            "rms_norm_backward",
+            [x, gain, scale, grad.contiguous(), to_x, to_gain],
+            [len(scale), x.shape[-1]],
+            x.numel(),
+        )
         return to_x, to_gain.sum(0), None
 
 

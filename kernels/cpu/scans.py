@@ -1,4 +1,5 @@
-"""Autograd functions over `scans.cpp`: the diagonal scan, the channelwise read and the selective scan, forward and backward.
+"""Autograd functions over `scans.cpp`: the diagonal scan, the channelwise read and the selective scan, forward and
+backward.
 
 Contracts as in `kernels.scan`, `kernels.channelwise` and `kernels.selective.sums`; fp32 or fp64, on a CPU.
 """
@@ -81,5 +82,7 @@ class SelectiveSums(torch.autograd.Function):
         to_a = v.new_empty(B, *a.shape)
         to_b, to_c = (v.new_empty(-(-E // WIDTH), *b.shape) for _ in range(2))
         outputs = [to_delta, to_a, to_b, to_c, to_v]
-        call("selective_backward", [*inputs, starts, grad.contiguous(), *outputs], [*v.shape, len(a)], v.numel() * len(a))
+        call(
+            "selective_backward", [*inputs, starts, grad.contiguous(), *outputs], [*v.shape, len(a)], v.numel() * len(a)
+        )
         return to_delta, to_a.sum(0), to_b.sum(0), to_c.sum(0), to_v

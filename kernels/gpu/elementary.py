@@ -1,4 +1,6 @@
-"""expm1, log1p and what rests on them: exact where exp(x) − 1 and log(1 + x) cancel. Polynomials, the same on every target."""
+"""expm1, log1p and what rests on them: exact where exp(x) − 1 and log(1 + x) cancel. Polynomials, the same on every
+target.
+"""
 
 from __future__ import annotations
 

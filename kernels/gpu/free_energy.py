@@ -1,15 +1,20 @@
-"""Free-energy flash attention: mean and free energy of a softmax prior in one pass over the keys (contract: `kernels.free_energy`).
+"""Free-energy flash attention: mean and free energy of a softmax prior in one pass over the keys (contract:
+`kernels.free_energy`).
 
-Two variants of each kernel, one launch each; a block of rows is computed by exactly one of them, chosen by `first`, the first row of a
-head that sees a value out of range. No value is read back to the host for that.
+Two variants of each kernel, one launch each; a block of rows is computed by exactly one of them, chosen by `first`, the
+first row of a head that sees a value out of range. No value is read back to the host for that.
 
-- bounded (|βv| ≤ 30, 4 where β < ½): the values are `[v, exp(βv)]` (expm1 where β is small), both on tensor cores, no maximum a channel.
-- exact: any finite value. Beside the online maximum m of the logits there is one for each row and channel, of logit + βv − m. A tile of
-  keys is shifted by its largest value a channel and goes through tensor cores while its values span ≤ FAR (nothing underflows then, since
-  the tile has its own maximum of the logits too); otherwise key by key. In tiles that hold a row's future the span is ≤ NEAR, so that the
-  future doesn't show in the past's last digits. Where β < ½ the mean of expm1(βv) is carried besides.
+- bounded (|βv| ≤ 30, 4 where β < ½): the values are `[v, exp(βv)]` (expm1 where β is small), both on tensor cores, no
+maximum a channel.
+- exact: any finite value. Beside the online maximum m of the logits there is one for each row and channel, of logit +
+βv − m. A tile of
+  keys is shifted by its largest value a channel and goes through tensor cores while its values span ≤ FAR (nothing
+  underflows then, since the tile has its own maximum of the logits too); otherwise key by key. In tiles that hold a
+  row's future the span is ≤ NEAR, so that the future doesn't show in the past's last digits. Where β < ½ the mean of
+  expm1(βv) is carried besides.
 
-Nothing seen: HIDDEN, finite, in place of −∞, so that no difference of two is NaN; a key that is seen wipes out what it left.
+Nothing seen: HIDDEN, finite, in place of −∞, so that no difference of two is NaN; a key that is seen wipes out what it
+left.
 """
 
 from __future__ import annotations
@@ -28,8 +33,14 @@ from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch
 from kernels.gpu.tiles import carried, column, row, tile
 from kernels.numerics.exponentials import first_row, out_of_range
 
-WIDEST = {torch.bfloat16: 128, torch.float32: 64}  # of a head's keys: a tile of queries is held in registers, fp32 as several parts
-PIECE = {torch.bfloat16: 64, torch.float32: 32}  # of a head's values: wider ones are read as several heads with the same weights
+WIDEST = {
+    torch.bfloat16: 128,
+    torch.float32: 64,
+}  # of a head's keys: a tile of queries is held in registers, fp32 as several parts
+PIECE = {
+    torch.bfloat16: 64,
+    torch.float32: 32,
+}  # of a head's values: wider ones are read as several heads with the same weights
 EXACT_RANGE = tl.constexpr(60.0)  # of βv where the mean of expm1 is carried: exp of it times many tokens is finite
 FAR = tl.constexpr(40.0)
 NEAR = tl.constexpr(16.0)
@@ -38,10 +49,31 @@ HIDDEN = tl.constexpr(-1e30)
 
 @triton.jit
 def forward_kernel(
-    q, k, v, beta, mask, first, mu, free, rho, lse, rows, tokens, heads, scale,
-    KEY: tl.constexpr, VALUE: tl.constexpr, K: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-    CAUSAL: tl.constexpr, MASKED: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    beta,
+    mask,
+    first,
+    mu,
+    free,
+    rho,
+    lse,
+    rows,
+    tokens,
+    heads,
+    scale,
+    KEY: tl.constexpr,
+    VALUE: tl.constexpr,
+    K: tl.constexpr,
+    D: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    MASKED: tl.constexpr,
+    EXACT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """μ, F in the dtype of v; ρ = βF and the log-sum-exp of the logits in fp32."""
     start = (tl.num_programs(0) - 1 - tl.program_id(0)) * M  # the longest rows first
     b, h = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
@@ -59,15 +91,23 @@ def forward_kernel(
     query = tile(q + (b * rows * heads + h) * KEY, here, heads * KEY, rows, KEY, K)
     top = tl.full([M], HIDDEN, tl.float32)  # of the logits so far
     mass = tl.zeros([M], tl.float32)
-    mean, carry = tl.zeros([M, D], tl.float32), tl.zeros([M, D], tl.float32)  # sums of v; of w, or of expm1 where β is small
-    peak, total = tl.full([M, D], HIDDEN, tl.float32), tl.zeros([M, D], tl.float32)  # exact: Σ exp(logit − top + βv) = total·exp(peak)
+    mean, carry = (
+        tl.zeros([M, D], tl.float32),
+        tl.zeros([M, D], tl.float32),
+    )  # sums of v; of w, or of expm1 where β is small
+    peak, total = (
+        tl.full([M, D], HIDDEN, tl.float32),
+        tl.zeros([M, D], tl.float32),
+    )  # exact: Σ exp(logit − top + βv) = total·exp(peak)
     for begin in tl.range(0, stop if CAUSAL else tokens, N, disable_licm=True):
         keys = begin + tl.arange(0, N)
         there = keys < tokens
         if MASKED:
             there = there & (tl.load(mask + b * tokens + keys, mask=there, other=0) != 0)
         key = tile(k + (b * tokens * heads + h) * KEY, keys, heads * KEY, tokens, KEY, K)
-        value = tl.where(there[:, None], tile(v + (b * tokens * heads + h) * VALUE, keys, heads * VALUE, tokens, VALUE, D), 0.0)
+        value = tl.where(
+            there[:, None], tile(v + (b * tokens * heads + h) * VALUE, keys, heads * VALUE, tokens, VALUE, D), 0.0
+        )
         s = tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale
         seen = there[None, :]
         if CAUSAL:
@@ -118,7 +158,11 @@ def forward_kernel(
         rho_MD = peak + tl.log(total) - tl.log(mass)[:, None]
         rho_MD = tl.where(small_D[None, :] & (tl.abs(carry) <= 0.5), log1p(carry), rho_MD)
     else:
-        rho_MD = tl.where(small_D[None, :], log1p(tl.where(small_D[None, :], carry, 0.0)), tl.log(tl.where(small_D[None, :], 1.0, carry)))
+        rho_MD = tl.where(
+            small_D[None, :],
+            log1p(tl.where(small_D[None, :], carry, 0.0)),
+            tl.log(tl.where(small_D[None, :], 1.0, carry)),
+        )
     inside = (here < rows)[:, None] & (channels < VALUE)[None, :]
     to = (b * rows * heads + h) * VALUE + here[:, None] * (heads * VALUE) + channels[None, :]
     tl.store(mu + to, (mean / mass[:, None]).to(mu.dtype.element_ty), mask=inside)
@@ -162,7 +206,9 @@ def first_exact_row(v_BTHd: Tensor, beta_Hd: Tensor, causal: bool, mask_BT: Tens
 
 class _FreeEnergy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, causal: bool, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, causal: bool, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         first = first_exact_row(v, beta, causal, mask)
         q, k, v, beta = contiguous(q, k, v, beta)
         mask = None if mask is None else mask.to(torch.int8).contiguous()
@@ -190,14 +236,29 @@ class _FreeEnergy(torch.autograd.Function):
         return (*backward_kernels.gradients(shared, grad_mu, grad_free, mu, rho, lse), None, None)
 
 
-def common(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, mask: Tensor | None, first: Tensor, causal: bool) -> dict[str, Any]:
+def common(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, mask: Tensor | None, first: Tensor, causal: bool
+) -> dict[str, Any]:
     """What all kernels of this read are given."""
     return {
-        "q": q, "k": k, "v": v, "beta": beta, "mask": mask, "first": first,
-        "rows": q.shape[1], "tokens": k.shape[1], "heads": k.shape[2], "scale": float(q.shape[-1] ** -0.5),
-        "KEY": k.shape[-1], "VALUE": v.shape[-1], "K": padded(k.shape[-1]), "D": padded(v.shape[-1]),
-        "CAUSAL": causal, "MASKED": mask is not None, "PRECISION": dot_precision(v.dtype),
-    }  # fmt: skip
+        "q": q,
+        "k": k,
+        "v": v,
+        "beta": beta,
+        "mask": mask,
+        "first": first,
+        "rows": q.shape[1],
+        "tokens": k.shape[1],
+        "heads": k.shape[2],
+        "scale": float(q.shape[-1] ** -0.5),
+        "KEY": k.shape[-1],
+        "VALUE": v.shape[-1],
+        "K": padded(k.shape[-1]),
+        "D": padded(v.shape[-1]),
+        "CAUSAL": causal,
+        "MASKED": mask is not None,
+        "PRECISION": dot_precision(v.dtype),
+    }
 
 
 def forward_configs(dtype: torch.dtype, K: int, exact: bool) -> list[Config]:

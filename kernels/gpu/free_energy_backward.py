@@ -1,10 +1,13 @@
 """Gradients of the free-energy flash attention. With p the prior's weights, ρ = βF and z the gradient of ρ:
 
-    ∂logit_ti = p_ti [ (∂μ_t·v_i − D^μ_t) + (Σ_j z_tj e^{−ρ_tj} w_ij − D^F_t) ]        D^μ = ∂μ·μ,   D^F = Σ_j z_tj e^{−ρ_tj} w(ρ_tj)
-    ∂v_ij     = Σ_t p_ti ∂μ_tj + β_j x_ij,   x_ij = Σ_t z_tj p_ti e^{u_ij − ρ_tj}       ∂β_j = Σ_i v_ij x_ij − Σ_t z_tj F_tj
+    ∂logit_ti = p_ti [ (∂μ_t·v_i − D^μ_t) + (Σ_j z_tj e^{−ρ_tj} w_ij − D^F_t) ]        D^μ = ∂μ·μ,   D^F = Σ_j z_tj
+    e^{−ρ_tj} w(ρ_tj)
+    ∂v_ij     = Σ_t p_ti ∂μ_tj + β_j x_ij,   x_ij = Σ_t z_tj p_ti e^{u_ij − ρ_tj}       ∂β_j = Σ_i v_ij x_ij − Σ_t z_tj
+    F_tj
 
-with w(u) = expm1(u) where β < ½ and exp(u) elsewhere: the constant cancels, so the small one keeps the digits. In the exact variant a tile
-is shifted as in forward while no factor leaves e^{±FAR}; otherwise each key's posterior p e^{u−ρ} ≤ 1 is taken as one exponential.
+with w(u) = expm1(u) where β < ½ and exp(u) elsewhere: the constant cancels, so the small one keeps the digits. In the
+exact variant a tile is shifted as in forward while no factor leaves e^{±FAR}; otherwise each key's posterior p e^{u−ρ}
+≤ 1 is taken as one exponential.
 """
 
 from __future__ import annotations
@@ -42,9 +45,25 @@ def factors(u, rho, there, inside, small_D):
 
 @triton.jit
 def score_gradient(
-    s, seen, key_there, inside, value, u, g_mu, z, rho, lse, d_mu, d_free, small_D,
-    N: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr, D: tl.constexpr, WITH_VALUES: tl.constexpr,
-):  # fmt: skip
+    s,
+    seen,
+    key_there,
+    inside,
+    value,
+    u,
+    g_mu,
+    z,
+    rho,
+    lse,
+    d_mu,
+    d_free,
+    small_D,
+    N: tl.constexpr,
+    EXACT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    D: tl.constexpr,
+    WITH_VALUES: tl.constexpr,
+):
     """(p, ∂logit, x `[N, D]`) of a tile. `z` is z e^{−ρ} in the bounded variant. x only WITH_VALUES."""
     p = tl.where(seen, tl.exp(s - lse[:, None]), 0.0)
     centred = tl.dot(g_mu, tl.trans(value), input_precision=PRECISION) - d_mu[:, None]
@@ -76,10 +95,34 @@ def score_gradient(
 
 @triton.jit
 def queries_kernel(
-    q, k, v, beta, mask, first, g_mu, z, rho, lse, d_mu, d_free, g_q, rows, tokens, heads, scale,
-    KEY: tl.constexpr, VALUE: tl.constexpr, K: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-    CAUSAL: tl.constexpr, MASKED: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    beta,
+    mask,
+    first,
+    g_mu,
+    z,
+    rho,
+    lse,
+    d_mu,
+    d_free,
+    g_q,
+    rows,
+    tokens,
+    heads,
+    scale,
+    KEY: tl.constexpr,
+    VALUE: tl.constexpr,
+    K: tl.constexpr,
+    D: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    MASKED: tl.constexpr,
+    EXACT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     start = (tl.num_programs(0) - 1 - tl.program_id(0)) * M
     b, h = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
     exact_from = tl.load(first + tl.program_id(1))
@@ -98,8 +141,11 @@ def queries_kernel(
     z_MD = tile(z + of_rows * VALUE, here, heads * VALUE, rows, VALUE, D)
     rho_MD = tile(rho + of_rows * VALUE, here, heads * VALUE, rows, VALUE, D)
     at = of_rows + here * heads
-    lse_M, d_mu_M, d_free_M = (tl.load(lse + at, mask=inside, other=0.0), tl.load(d_mu + at, mask=inside, other=0.0),
-                               tl.load(d_free + at, mask=inside, other=0.0))  # fmt: skip
+    lse_M, d_mu_M, d_free_M = (
+        tl.load(lse + at, mask=inside, other=0.0),
+        tl.load(d_mu + at, mask=inside, other=0.0),
+        tl.load(d_free + at, mask=inside, other=0.0),
+    )
     total = tl.zeros([M, K], tl.float32)
     for begin in tl.range(0, stop if CAUSAL else tokens, N, disable_licm=True):
         keys = begin + tl.arange(0, N)
@@ -113,18 +159,62 @@ def queries_kernel(
         if CAUSAL:
             seen = seen & (keys[None, :] <= here[:, None])
         s = tl.where(seen, tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale, HIDDEN)
-        _, g, _ = score_gradient(s, seen, there, inside, value, u, g_mu_MD, z_MD, rho_MD, lse_M, d_mu_M, d_free_M, beta_D < 0.5,
-                                 N, EXACT, PRECISION, D, False)  # fmt: skip
+        _, g, _ = score_gradient(
+            s,
+            seen,
+            there,
+            inside,
+            value,
+            u,
+            g_mu_MD,
+            z_MD,
+            rho_MD,
+            lse_M,
+            d_mu_M,
+            d_free_M,
+            beta_D < 0.5,
+            N,
+            EXACT,
+            PRECISION,
+            D,
+            False,
+        )
         total = tl.dot(g.to(key.dtype), key, total, input_precision=PRECISION)
     store_tile(g_q + of_rows * KEY, here, heads * KEY, rows, total * scale, KEY, K)
 
 
 @triton.jit
 def keys_kernel(
-    q, k, v, beta, mask, first, g_mu, z, rho, lse, d_mu, d_free, g_k, g_v, g_beta, rows, tokens, heads, scale,
-    KEY: tl.constexpr, VALUE: tl.constexpr, K: tl.constexpr, D: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-    CAUSAL: tl.constexpr, MASKED: tl.constexpr, EXACT: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    beta,
+    mask,
+    first,
+    g_mu,
+    z,
+    rho,
+    lse,
+    d_mu,
+    d_free,
+    g_k,
+    g_v,
+    g_beta,
+    rows,
+    tokens,
+    heads,
+    scale,
+    KEY: tl.constexpr,
+    VALUE: tl.constexpr,
+    K: tl.constexpr,
+    D: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    MASKED: tl.constexpr,
+    EXACT: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Adds to g_k, g_v, and to g_beta `[B, blocks of keys, H, d]`: both variants may have rows that see these keys."""
     begin = tl.program_id(0) * N
     b, h = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
@@ -155,14 +245,35 @@ def keys_kernel(
         g_mu_MD = tile(g_mu + of_rows * VALUE, here, heads * VALUE, rows, VALUE, D)
         z_MD = tile(z + of_rows * VALUE, here, heads * VALUE, rows, VALUE, D)
         rho_MD = tile(rho + of_rows * VALUE, here, heads * VALUE, rows, VALUE, D)
-        lse_M, d_mu_M, d_free_M = (tl.load(lse + at, mask=inside, other=0.0), tl.load(d_mu + at, mask=inside, other=0.0),
-                                   tl.load(d_free + at, mask=inside, other=0.0))  # fmt: skip
+        lse_M, d_mu_M, d_free_M = (
+            tl.load(lse + at, mask=inside, other=0.0),
+            tl.load(d_mu + at, mask=inside, other=0.0),
+            tl.load(d_free + at, mask=inside, other=0.0),
+        )
         seen = there[None, :] & inside[:, None]
         if CAUSAL:
             seen = seen & (keys[None, :] <= here[:, None])
         s = tl.where(seen, tl.dot(query, tl.trans(key), input_precision=PRECISION) * scale, HIDDEN)
-        p, g, x = score_gradient(s, seen, there, inside, value, u, g_mu_MD, z_MD, rho_MD, lse_M, d_mu_M, d_free_M, beta_D < 0.5,
-                                 N, EXACT, PRECISION, D, True)  # fmt: skip
+        p, g, x = score_gradient(
+            s,
+            seen,
+            there,
+            inside,
+            value,
+            u,
+            g_mu_MD,
+            z_MD,
+            rho_MD,
+            lse_M,
+            d_mu_M,
+            d_free_M,
+            beta_D < 0.5,
+            N,
+            EXACT,
+            PRECISION,
+            D,
+            True,
+        )
         to_mean = tl.dot(tl.trans(p.to(value.dtype)), g_mu_MD, to_mean, input_precision=PRECISION)
         to_key = tl.dot(tl.trans(g.to(key.dtype)), query, to_key, input_precision=PRECISION)
         to_u += x
@@ -195,10 +306,20 @@ def gradients(
     batch_heads = q.shape[0] * q.shape[2]
     g_beta = beta.new_empty(q.shape[0], blocks(k.shape[1], keys_config(v.dtype, False)["N"]), *beta.shape)
     for exact in (False, True):
-        given = dict(shared, g_mu=grad_mu, z=z if exact else bounded_z, rho=rho, lse=lse, d_mu=d_mu, d_free=d_free, EXACT=exact)
+        given = dict(
+            shared, g_mu=grad_mu, z=z if exact else bounded_z, rho=rho, lse=lse, d_mu=d_mu, d_free=d_free, EXACT=exact
+        )
         config = queries_config(v.dtype, exact)
         launch(queries_kernel, (blocks(q.shape[1], config["M"]), batch_heads), config, **given, g_q=g_q)
-        launch(keys_kernel, (g_beta.shape[1], batch_heads), keys_config(v.dtype, exact), **given, g_k=g_k, g_v=g_v, g_beta=g_beta)
+        launch(
+            keys_kernel,
+            (g_beta.shape[1], batch_heads),
+            keys_config(v.dtype, exact),
+            **given,
+            g_k=g_k,
+            g_v=g_v,
+            g_beta=g_beta,
+        )
     to_beta = g_beta.sum((0, 1)) - (z * (rho / beta)).sum((0, 1))
     return g_q, g_k, g_v, to_beta
 

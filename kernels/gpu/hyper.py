@@ -1,11 +1,13 @@
-"""Lag mixing in blocks of rows (formulas: `kernels.hyper.lag_mixing`), causal, tables by lag, no mask; other calls are PyTorch's.
+"""Lag mixing in blocks of rows (formulas: `kernels.hyper.lag_mixing`), causal, tables by lag, no mask; other calls are
+PyTorch's.
 
-A program goes through blocks of R rows of one head. The scores of a block lie in a scratch of its own, `[R, T]` by lag, small enough for
-the L2 cache and used again for every block: products with keys write and read it at address (row, t − i), low-rank work with the tables at
-(row, lag). So every product is one of two plain matrices, and nothing of size T×T exists.
+A program goes through blocks of R rows of one head. The scores of a block lie in a scratch of its own, `[R, T]` by lag,
+small enough for the L2 cache and used again for every block: products with keys write and read it at address (row, t −
+i), low-rank work with the tables at (row, lag). So every product is one of two plain matrices, and nothing of size T×T
+exists.
 
-Backward computes the scores again. What many rows add to (keys, values, tables) is summed by each program in memory of its own, and then
-over programs: in a fixed order, so results don't change from run to run.
+Backward computes the scores again. What many rows add to (keys, values, tables) is summed by each program in memory of
+its own, and then over programs: in a fixed order, so results don't change from run to run.
 """
 
 from __future__ import annotations
@@ -34,10 +36,34 @@ BACKWARD_ON_AMD = Config.of(warps=4, stages=1, R=ROWS, N=16)
 
 @triton.jit
 def forward_kernel(
-    q, k, v, first, second, diagonal, control, out, inverse, scratch, B, H, T, L, eps,
-    KEY: tl.constexpr, VALUE: tl.constexpr, RANK: tl.constexpr, K: tl.constexpr, D: tl.constexpr, P: tl.constexpr,
-    SETS: tl.constexpr, BEFORE: tl.constexpr, BEHIND: tl.constexpr, R: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    first,
+    second,
+    diagonal,
+    control,
+    out,
+    inverse,
+    scratch,
+    B,
+    H,
+    T,
+    L,
+    eps,
+    KEY: tl.constexpr,
+    VALUE: tl.constexpr,
+    RANK: tl.constexpr,
+    K: tl.constexpr,
+    D: tl.constexpr,
+    P: tl.constexpr,
+    SETS: tl.constexpr,
+    BEFORE: tl.constexpr,
+    BEHIND: tl.constexpr,
+    R: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     hb = tl.program_id(1).to(tl.int64)
     h, all_hb = hb // B, tl.num_programs(1)
     room = scratch + (hb * tl.num_programs(0) + tl.program_id(0)) * SETS * R * T
@@ -53,7 +79,11 @@ def forward_kernel(
             query = tile(q + of_set, here, KEY, T, KEY, K)
             write_products(room + s * R * T, query, k + of_set, here, 0, stop, T, KEY, K, R, N, PRECISION)
         tl.debug_barrier()
-        narrow0, narrow1, behind = tl.zeros([R, P], tl.float32), tl.zeros([R, P], tl.float32), tl.zeros([R, P], tl.float32)
+        narrow0, narrow1, behind = (
+            tl.zeros([R, P], tl.float32),
+            tl.zeros([R, P], tl.float32),
+            tl.zeros([R, P], tl.float32),
+        )
         if BEFORE:
             narrow0 = narrow_scores(room, 0, first, here, stop, T, L, H, RANK, P, R, N, PRECISION)
             narrow0 *= tile(control, here, RANK, T, RANK, P)
@@ -65,15 +95,21 @@ def forward_kernel(
         for begin in tl.range(0, stop, N, disable_licm=True):
             lags = begin + tl.arange(0, N)
             at, seen = by_lag(room, lags, here, T, R)
-            _, gate = mixed_scores(room, 0, narrow0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION)
+            _, gate = mixed_scores(
+                room, 0, narrow0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION
+            )
             squares += tl.sum(gate * gate, 1)
             active = tl.maximum(gate, 0.0)
             if SETS == 2:
-                _, scale = mixed_scores(room + R * T, 1, narrow1, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION)
+                _, scale = mixed_scores(
+                    room + R * T, 1, narrow1, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION
+                )
                 active *= softplus(scale)
             tl.store(at, active, mask=seen)
             if BEHIND:
-                behind = tl.dot(active, tile(first + last * H * L * RANK, lags, RANK, L, RANK, P), behind, input_precision=PRECISION)
+                behind = tl.dot(
+                    active, tile(first + last * H * L * RANK, lags, RANK, L, RANK, P), behind, input_precision=PRECISION
+                )
         tl.debug_barrier()
         if BEHIND:
             behind *= tile(control + last * all_hb * T * RANK, here, RANK, T, RANK, P)
@@ -81,14 +117,27 @@ def forward_kernel(
                 lags = begin + tl.arange(0, N)
                 at, seen = by_lag(room, lags, here, T, R)
                 active = tl.load(at, mask=seen, other=0.0)
-                weights = mixed(active, behind, second + last * H * L * RANK, diagonal + last * H * L, lags, seen, L, RANK, P, PRECISION)
+                weights = mixed(
+                    active,
+                    behind,
+                    second + last * H * L * RANK,
+                    diagonal + last * H * L,
+                    lags,
+                    seen,
+                    L,
+                    RANK,
+                    P,
+                    PRECISION,
+                )
                 tl.store(at, weights, mask=seen)
             tl.debug_barrier()
         read = tl.zeros([R, D], tl.float32)
         for begin in tl.range(0, stop, N, disable_licm=True):
             keys = begin + tl.arange(0, N)
             at, seen = by_key(room, keys, here, T, R)
-            read = tl.dot(tl.load(at, mask=seen, other=0.0), tile(v, keys, VALUE, T, VALUE, D), read, input_precision=PRECISION)
+            read = tl.dot(
+                tl.load(at, mask=seen, other=0.0), tile(v, keys, VALUE, T, VALUE, D), read, input_precision=PRECISION
+            )
         norm = 1.0 / tl.sqrt(squares + eps)
         store_tile(out + hb * T * VALUE, here, VALUE, T, read * norm[:, None], VALUE, D)
         tl.store(inverse + hb * T + here, norm, mask=here < T)
@@ -108,7 +157,9 @@ def refusal(q_SHBTd: Tensor, v_HBTw: Tensor, before: Sequence[Any], causal_by_la
     return None
 
 
-def lag_mix(q_SHBTd: Tensor, k_SHBTd: Tensor, v_HBTw: Tensor, before: Sequence[Any], behind: Any | None, eps: float) -> Tensor:
+def lag_mix(
+    q_SHBTd: Tensor, k_SHBTd: Tensor, v_HBTw: Tensor, before: Sequence[Any], behind: Any | None, eps: float
+) -> Tensor:
     """`[H, B, T, w]`, as `kernels.hyper.lag_mixing.lag_mix`."""
     mixings = [m for m in (*before, behind) if m is not None]
     if mixings:
@@ -151,7 +202,18 @@ class _LagMix(torch.autograd.Function):
         g_q, g_control = torch.empty_like(q), torch.zeros_like(control)
         made = {"g_q": g_q, "g_k": g_k, "g_v": g_v, "g_first": g_first, "g_second": g_second, "g_diagonal": g_diagonal}
         config = BACKWARD_ON_AMD if target() == "gfx942" else BACKWARD
-        launch(backward_kernel, grid, config, **shared, **made, g_control=g_control, raw=raw, pull=pull, scratch=scratch, MIXINGS=mixings)
+        launch(
+            backward_kernel,
+            grid,
+            config,
+            **shared,
+            **made,
+            g_control=g_control,
+            raw=raw,
+            pull=pull,
+            scratch=scratch,
+            MIXINGS=mixings,
+        )
         of_tables = [g.sum((1, 2)).transpose(0, 1) for g in (g_first, g_second, g_diagonal)]
         return g_q, g_k.sum(2).permute(2, 0, 1, 3, 4), g_v.sum(2), *of_tables, g_control, None, None, None
 
@@ -161,9 +223,26 @@ def _common(tensors: Sequence[Tensor], before: bool, behind: bool) -> tuple[dict
     q, k, v, first, second, diagonal, control = tensors
     H, B, T, value = v.shape
     shared = {
-        "q": q, "k": k, "v": v, "first": first, "second": second, "diagonal": diagonal, "control": control,
-        "B": B, "H": H, "T": T, "L": first.shape[2], "KEY": q.shape[-1], "VALUE": value, "RANK": first.shape[-1],
-        "K": padded(q.shape[-1]), "D": padded(value), "P": padded(first.shape[-1]),
-        "SETS": q.shape[0], "BEFORE": before, "BEHIND": behind, "PRECISION": dot_precision(v.dtype),
-    }  # fmt: skip
+        "q": q,
+        "k": k,
+        "v": v,
+        "first": first,
+        "second": second,
+        "diagonal": diagonal,
+        "control": control,
+        "B": B,
+        "H": H,
+        "T": T,
+        "L": first.shape[2],
+        "KEY": q.shape[-1],
+        "VALUE": value,
+        "RANK": first.shape[-1],
+        "K": padded(q.shape[-1]),
+        "D": padded(value),
+        "P": padded(first.shape[-1]),
+        "SETS": q.shape[0],
+        "BEFORE": before,
+        "BEHIND": behind,
+        "PRECISION": dot_precision(v.dtype),
+    }
     return shared, (max(1, min(blocks(T, ROWS), PROGRAMS // (H * B))), H * B)

@@ -5,15 +5,39 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.gpu.hyper_block import add_tile, by_key, by_lag, mixed, mixed_scores, narrow_scores, softplus, write_products
+from kernels.gpu.hyper_block import (
+    add_tile,
+    by_key,
+    by_lag,
+    mixed,
+    mixed_scores,
+    narrow_scores,
+    softplus,
+    write_products,
+)
 from kernels.gpu.tiles import store_tile, tile
 
 
 @triton.jit
 def mixing_adjoint(
-    g, y, up, low_control, first, second, diagonal, g_first, g_second, g_diagonal, lags, seen, control, L,
-    RANK: tl.constexpr, P: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    g,
+    y,
+    up,
+    low_control,
+    first,
+    second,
+    diagonal,
+    g_first,
+    g_second,
+    g_diagonal,
+    lags,
+    seen,
+    control,
+    L,
+    RANK: tl.constexpr,
+    P: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """From the gradient g of a mixing's output at these lags to that of its input y; adds to those of its tables."""
     down = up * control
     add_tile(g_second, lags, RANK, L, tl.dot(tl.trans(g), low_control, input_precision=PRECISION), RANK, P)
@@ -27,13 +51,46 @@ def mixing_adjoint(
 
 @triton.jit
 def backward_kernel(
-    q, k, v, first, second, diagonal, control, raw, pull, scratch,
-    g_q, g_k, g_v, g_first, g_second, g_diagonal, g_control, B, H, T, L,
-    KEY: tl.constexpr, VALUE: tl.constexpr, RANK: tl.constexpr, K: tl.constexpr, D: tl.constexpr, P: tl.constexpr, MIXINGS: tl.constexpr,
-    SETS: tl.constexpr, BEFORE: tl.constexpr, BEHIND: tl.constexpr, R: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """raw: gradient of the read without its norm; pull: what the norm pulls a row's gate by. The scratch holds, by set, plain scores and
-    gradients, and the weights where the second set's gradient comes later. g_k, g_v and g_* of tables have a part a program."""
+    q,
+    k,
+    v,
+    first,
+    second,
+    diagonal,
+    control,
+    raw,
+    pull,
+    scratch,
+    g_q,
+    g_k,
+    g_v,
+    g_first,
+    g_second,
+    g_diagonal,
+    g_control,
+    B,
+    H,
+    T,
+    L,
+    KEY: tl.constexpr,
+    VALUE: tl.constexpr,
+    RANK: tl.constexpr,
+    K: tl.constexpr,
+    D: tl.constexpr,
+    P: tl.constexpr,
+    MIXINGS: tl.constexpr,
+    SETS: tl.constexpr,
+    BEFORE: tl.constexpr,
+    BEHIND: tl.constexpr,
+    R: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """raw: gradient of the read without its norm; pull: what the norm pulls a row's gate by. The scratch holds, by set,
+    plain scores and
+    gradients, and the weights where the second set's gradient comes later. g_k, g_v and g_* of tables have a part a
+    program.
+    """
     hb = tl.program_id(1).to(tl.int64)
     h, all_hb = hb // B, tl.num_programs(1)
     program = hb * tl.num_programs(0) + tl.program_id(0)
@@ -53,7 +110,20 @@ def backward_kernel(
         stop = tl.minimum(start + R, T)
         for s in tl.static_range(SETS):
             of_set = (s * all_hb + hb) * T * KEY
-            write_products(room + s * R * T, tile(q + of_set, here, KEY, T, KEY, K), k + of_set, here, 0, stop, T, KEY, K, R, N, PRECISION)
+            write_products(
+                room + s * R * T,
+                tile(q + of_set, here, KEY, T, KEY, K),
+                k + of_set,
+                here,
+                0,
+                stop,
+                T,
+                KEY,
+                K,
+                R,
+                N,
+                PRECISION,
+            )
         raw_RD = tile(raw, here, VALUE, T, VALUE, D)
         write_products(grads, raw_RD, v, here, 0, stop, T, VALUE, D, R, N, PRECISION)
         pull_R = tl.load(pull + hb * T + here, mask=here < T, other=0.0)
@@ -72,11 +142,27 @@ def backward_kernel(
             for begin in tl.range(0, stop, N, disable_licm=True):
                 lags = begin + tl.arange(0, N)
                 at, seen = by_lag(grads, lags, here, T, R)
-                _, gate = mixed_scores(room, 0, low0 * control0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION)
+                _, gate = mixed_scores(
+                    room, 0, low0 * control0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION
+                )
                 active = tl.maximum(gate, 0.0)
                 if SETS == 2:
                     _, scale = mixed_scores(
-                        room + R * T, 1, low1 * control1, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION
+                        room + R * T,
+                        1,
+                        low1 * control1,
+                        second,
+                        diagonal,
+                        lags,
+                        here,
+                        T,
+                        L,
+                        H,
+                        RANK,
+                        P,
+                        R,
+                        BEFORE,
+                        PRECISION,
                     )
                     active *= softplus(scale)
                 low2 = tl.dot(active, tile(first + of_last, lags, RANK, L, RANK, P), low2, input_precision=PRECISION)
@@ -87,15 +173,42 @@ def backward_kernel(
             lags = begin + tl.arange(0, N)
             at, seen = by_lag(grads, lags, here, T, R)
             to_weights, _ = by_lag(weights, lags, here, T, R)
-            _, gate = mixed_scores(room, 0, low0 * control0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION)
+            _, gate = mixed_scores(
+                room, 0, low0 * control0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION
+            )
             active = tl.maximum(gate, 0.0)
             if SETS == 2:
                 _, scale = mixed_scores(
-                    room + R * T, 1, low1 * control1, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION
+                    room + R * T,
+                    1,
+                    low1 * control1,
+                    second,
+                    diagonal,
+                    lags,
+                    here,
+                    T,
+                    L,
+                    H,
+                    RANK,
+                    P,
+                    R,
+                    BEFORE,
+                    PRECISION,
                 )
                 active *= softplus(scale)
             if BEHIND:
-                active = mixed(active, low2 * control2, second + of_last, diagonal + last * H * L, lags, seen, L, RANK, P, PRECISION)
+                active = mixed(
+                    active,
+                    low2 * control2,
+                    second + of_last,
+                    diagonal + last * H * L,
+                    lags,
+                    seen,
+                    L,
+                    RANK,
+                    P,
+                    PRECISION,
+                )
             tl.store(to_weights, active, mask=seen)
         tl.debug_barrier()
         for begin in tl.range(0, stop, N, disable_licm=True):
@@ -109,24 +222,58 @@ def backward_kernel(
             at, seen = by_lag(grads, lags, here, T, R)
             to_scale, _ = by_lag(weights, lags, here, T, R)
             g = tl.load(at, mask=seen, other=0.0)
-            _, gate = mixed_scores(room, 0, low0 * control0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION)
+            _, gate = mixed_scores(
+                room, 0, low0 * control0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION
+            )
             active, soft, scale = tl.maximum(gate, 0.0), 1.0, gate
             if SETS == 2:
                 _, scale = mixed_scores(
-                    room + R * T, 1, low1 * control1, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION
+                    room + R * T,
+                    1,
+                    low1 * control1,
+                    second,
+                    diagonal,
+                    lags,
+                    here,
+                    T,
+                    L,
+                    H,
+                    RANK,
+                    P,
+                    R,
+                    BEFORE,
+                    PRECISION,
                 )
                 soft = softplus(scale)
                 active *= soft
             if BEHIND:
                 part = last * one_table
-                g = mixing_adjoint(g, active, up2, low2 * control2, first + of_last, second + of_last, diagonal + last * H * L,
-                                   g_first + part, g_second + part, g_diagonal + last * L,
-                                   lags, seen, control2, L, RANK, P, PRECISION)  # fmt: skip
+                g = mixing_adjoint(
+                    g,
+                    active,
+                    up2,
+                    low2 * control2,
+                    first + of_last,
+                    second + of_last,
+                    diagonal + last * H * L,
+                    g_first + part,
+                    g_second + part,
+                    g_diagonal + last * L,
+                    lags,
+                    seen,
+                    control2,
+                    L,
+                    RANK,
+                    P,
+                    PRECISION,
+                )
             if SETS == 2:
                 g_scale = g * tl.maximum(gate, 0.0) / (1.0 + tl.exp(-tl.maximum(scale, -80.0)))
                 tl.store(to_scale, g_scale, mask=seen)
                 if BEFORE:
-                    up1 = tl.dot(g_scale, tile(second + H * one_table, lags, RANK, L, RANK, P), up1, input_precision=PRECISION)
+                    up1 = tl.dot(
+                        g_scale, tile(second + H * one_table, lags, RANK, L, RANK, P), up1, input_precision=PRECISION
+                    )
             g = tl.where(gate > 0.0, g * soft, 0.0) - pull_R[:, None] * gate
             tl.store(at, g, mask=seen)
             if BEFORE:
@@ -141,15 +288,48 @@ def backward_kernel(
                 from0, seen = by_lag(room, lags, here, T, R)
                 at, _ = by_lag(grads, lags, here, T, R)
                 g, y = tl.load(at, mask=seen, other=0.0), tl.load(from0, mask=seen, other=0.0)
-                g = mixing_adjoint(g, y, up0, low0 * control0, first, second, diagonal, g_first, g_second, g_diagonal,
-                                   lags, seen, control0, L, RANK, P, PRECISION)  # fmt: skip
+                g = mixing_adjoint(
+                    g,
+                    y,
+                    up0,
+                    low0 * control0,
+                    first,
+                    second,
+                    diagonal,
+                    g_first,
+                    g_second,
+                    g_diagonal,
+                    lags,
+                    seen,
+                    control0,
+                    L,
+                    RANK,
+                    P,
+                    PRECISION,
+                )
                 tl.store(at, g, mask=seen)
                 if SETS == 2:
                     at = at + R * T
                     g, y = tl.load(at, mask=seen, other=0.0), tl.load(from0 + R * T, mask=seen, other=0.0)
-                    g = mixing_adjoint(g, y, up1, low1 * control1, first + H * one_table, second + H * one_table, diagonal + H * L,
-                                       g_first + one_table, g_second + one_table, g_diagonal + L,
-                                       lags, seen, control1, L, RANK, P, PRECISION)  # fmt: skip
+                    g = mixing_adjoint(
+                        g,
+                        y,
+                        up1,
+                        low1 * control1,
+                        first + H * one_table,
+                        second + H * one_table,
+                        diagonal + H * L,
+                        g_first + one_table,
+                        g_second + one_table,
+                        g_diagonal + L,
+                        lags,
+                        seen,
+                        control1,
+                        L,
+                        RANK,
+                        P,
+                        PRECISION,
+                    )
                     tl.store(at, g, mask=seen)
             tl.debug_barrier()
         for s in tl.static_range(SETS):

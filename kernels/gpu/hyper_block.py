@@ -36,9 +36,19 @@ def by_key(room, keys, here, T, R: tl.constexpr):
 
 @triton.jit
 def write_products(
-    room, left, right, here, begin, stop, T,
-    WIDTH: tl.constexpr, PADDED: tl.constexpr, R: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    room,
+    left,
+    right,
+    here,
+    begin,
+    stop,
+    T,
+    WIDTH: tl.constexpr,
+    PADDED: tl.constexpr,
+    R: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """`left · right_i` of the visible keys; right is `[T, WIDTH]`."""
     for i in tl.range(begin, stop, N, disable_licm=True):
         keys = i + tl.arange(0, N)
@@ -57,22 +67,48 @@ def mixed(y, narrow, second, diagonal, lags, seen, L, RANK: tl.constexpr, P: tl.
 
 @triton.jit
 def mixed_scores(
-    room, which, narrow, second, diagonal, lags, here, T, L, H,
-    RANK: tl.constexpr, P: tl.constexpr, R: tl.constexpr, BEFORE: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    room,
+    which,
+    narrow,
+    second,
+    diagonal,
+    lags,
+    here,
+    T,
+    L,
+    H,
+    RANK: tl.constexpr,
+    P: tl.constexpr,
+    R: tl.constexpr,
+    BEFORE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """(plain, mixed) scores of a set at these lags."""
     at, seen = by_lag(room, lags, here, T, R)
     y = tl.load(at, mask=seen, other=0.0)
     if BEFORE:
-        return y, mixed(y, narrow, second + which * H * L * RANK, diagonal + which * H * L, lags, seen, L, RANK, P, PRECISION)
+        return y, mixed(
+            y, narrow, second + which * H * L * RANK, diagonal + which * H * L, lags, seen, L, RANK, P, PRECISION
+        )
     return y, y
 
 
 @triton.jit
 def narrow_scores(
-    room, which, first, here, stop, T, L, H,
-    RANK: tl.constexpr, P: tl.constexpr, R: tl.constexpr, N: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    room,
+    which,
+    first,
+    here,
+    stop,
+    T,
+    L,
+    H,
+    RANK: tl.constexpr,
+    P: tl.constexpr,
+    R: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """y·first `[R, P]`."""
     low = tl.zeros([R, P], tl.float32)
     for begin in tl.range(0, stop, N, disable_licm=True):

@@ -1,7 +1,8 @@
 """How every Triton kernel here is started, on a GPU, under the interpreter, or only compiled.
 
-Kernels take contiguous tensors. `launch` runs one; inside `recording()` it runs nothing and keeps what would have been started, so that the
-ahead-of-time compiler (`kernels.tools.ahead_of_time`) sees the signatures, constants and configurations of real calls on meta tensors.
+Kernels take contiguous tensors. `launch` runs one; inside `recording()` it runs nothing and keeps what would have been
+started, so that the ahead-of-time compiler (`kernels.tools.ahead_of_time`) sees the signatures, constants and
+configurations of real calls on meta tensors.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ def target() -> Target:
 
 
 def dot_precision(dtype: torch.dtype) -> str:
-    """Of products of fp32 operands: three tf32 products, about as exact; one where PyTorch's setting allows. AMD has fp32 units."""
+    """Of products of fp32 operands: three tf32 products, about as exact; one where PyTorch's setting allows. AMD has
+    fp32 units.
+    """
     if dtype != torch.float32 or target() == "gfx942":
         return "ieee"
     return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
@@ -93,7 +96,9 @@ def launch(kernel: Any, grid: tuple[int, ...], config: Config, **arguments: Any)
 
 
 def tuned(key: tuple[Any, ...], candidates: Sequence[Config], run: Callable[[Config], None]) -> Config:
-    """The fastest of the listed candidates for `key`, timed once on the call's own tensors, which `run` may do any number of times."""
+    """The fastest of the listed candidates for `key`, timed once on the call's own tensors, which `run` may do any
+    number of times.
+    """
     if len(candidates) == 1 or _recorded is not None or interpreted():
         return candidates[0]
     if key not in _chosen:

@@ -1,10 +1,13 @@
-"""Decayed linear attention sums, causal (contract: `kernels.linear.sums`): chunks with a running state, products on tensor cores.
+"""Decayed linear attention sums, causal (contract: `kernels.linear.sums`): chunks with a running state, products on
+tensor cores.
 
-A program holds the `[k, W]` state of W value channels of one head and goes through the chunks; queries' and keys' gradients come in parts,
-one a program. Chunks of 64 tokens without decays or with one a head, of 16 with decays a channel, where the scores within a chunk are
-taken key by key: every exponent is ≤ 0, none is clipped. The decays are summed within a chunk, in fp64.
+A program holds the `[k, W]` state of W value channels of one head and goes through the chunks; queries' and keys'
+gradients come in parts, one a program. Chunks of 64 tokens without decays or with one a head, of 16 with decays a
+channel, where the scores within a chunk are taken key by key: every exponent is ≤ 0, none is clipped. The decays are
+summed within a chunk, in fp64.
 
-Backward is two sweeps: forward with the state again (for ∂q), and from the end with the state's gradient (for ∂k and ∂v).
+Backward is two sweeps: forward with the state again (for ∂q), and from the end with the state's gradient (for ∂k and
+∂v).
 """
 
 from __future__ import annotations
@@ -29,8 +32,10 @@ PIECE = 32  # of a head's keys on NVIDIA: wider ones are computed as several hea
 @triton.jit
 def chunk_decays(
     log_decay, begin, of_tokens, heads, tokens, KEY: tl.constexpr, K: tl.constexpr, C: tl.constexpr, KIND: tl.constexpr
-):  # fmt: skip
-    """The summed log-decays from the chunk's start on `[C, K]` (or `[C, 1]`) in fp64; factors since the start, until the end, whole."""
+):
+    """The summed log-decays from the chunk's start on `[C, K]` (or `[C, 1]`) in fp64; factors since the start, until
+    the end, whole.
+    """
     if KIND == A_CHANNEL:
         steps = tile(log_decay + of_tokens * KEY, begin + tl.arange(0, C), heads * KEY, tokens, KEY, K)
     else:
@@ -71,9 +76,21 @@ def scores_of(query, key, total, C: tl.constexpr, KIND: tl.constexpr, PRECISION:
 
 @triton.jit
 def forward_kernel(
-    q, k, v, log_decay, out, tokens, heads, width,
-    KEY: tl.constexpr, K: tl.constexpr, W: tl.constexpr, C: tl.constexpr, KIND: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    log_decay,
+    out,
+    tokens,
+    heads,
+    width,
+    KEY: tl.constexpr,
+    K: tl.constexpr,
+    W: tl.constexpr,
+    C: tl.constexpr,
+    KIND: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     b, h = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
     of_tokens = b * tokens * heads + h
     mine = tl.program_id(0) * W + tl.arange(0, W)
@@ -100,9 +117,22 @@ def forward_kernel(
 
 @triton.jit
 def queries_kernel(
-    q, k, v, log_decay, g, g_q, tokens, heads, width,
-    KEY: tl.constexpr, K: tl.constexpr, W: tl.constexpr, C: tl.constexpr, KIND: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    log_decay,
+    g,
+    g_q,
+    tokens,
+    heads,
+    width,
+    KEY: tl.constexpr,
+    K: tl.constexpr,
+    W: tl.constexpr,
+    C: tl.constexpr,
+    KIND: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """g_q `[blocks of channels, B, T, H, k]`."""
     b, h = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
     of_tokens = b * tokens * heads + h
@@ -134,9 +164,23 @@ def queries_kernel(
 
 @triton.jit
 def keys_kernel(
-    q, k, v, log_decay, g, g_k, g_v, tokens, heads, width,
-    KEY: tl.constexpr, K: tl.constexpr, W: tl.constexpr, C: tl.constexpr, KIND: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    q,
+    k,
+    v,
+    log_decay,
+    g,
+    g_k,
+    g_v,
+    tokens,
+    heads,
+    width,
+    KEY: tl.constexpr,
+    K: tl.constexpr,
+    W: tl.constexpr,
+    C: tl.constexpr,
+    KIND: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """From the end. `state` is the gradient of the state behind the chunk; g_k `[blocks of channels, B, T, H, k]`."""
     b, h = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
     of_tokens = b * tokens * heads + h
@@ -230,15 +274,26 @@ def decay_gradient(by_token_BTHk: Tensor, log_decay: Tensor) -> Tensor:
     return by_token_BTHk.flip(1).cumsum(1).flip(1).to(log_decay.dtype)
 
 
-def _common(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None) -> tuple[dict[str, Any], tuple[int, int], Config]:
+def _common(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None
+) -> tuple[dict[str, Any], tuple[int, int], Config]:
     """What all kernels here are given, their grid and tiles."""
     kind = NONE if log_decay is None else HEAD if log_decay.shape[-1] == 1 else CHANNEL
     K = padded(q.shape[-1])
     config = _config(kind, K)
     shared = {
-        "q": q, "k": k, "v": v, "log_decay": log_decay, "tokens": v.shape[1], "heads": v.shape[2], "width": v.shape[3],
-        "KEY": q.shape[-1], "K": K, "KIND": kind, "PRECISION": dot_precision(v.dtype),
-    }  # fmt: skip
+        "q": q,
+        "k": k,
+        "v": v,
+        "log_decay": log_decay,
+        "tokens": v.shape[1],
+        "heads": v.shape[2],
+        "width": v.shape[3],
+        "KEY": q.shape[-1],
+        "K": K,
+        "KIND": kind,
+        "PRECISION": dot_precision(v.dtype),
+    }
     return shared, (blocks(v.shape[3], config["W"]), v.shape[0] * v.shape[2]), config
 
 

@@ -1,8 +1,10 @@
-"""Decayed linear attention in the log domain, causal (contract: `kernels.linear.exact`): any finite values and weights, token by token.
+"""Decayed linear attention in the log domain, causal (contract: `kernels.linear.exact`): any finite values and weights,
+token by token.
 
-A program holds D value channels of one head. Forward: the state of a key channel is a mean over the past, n, m, f as there; a row is a mean
-and a log-mean-exp over the key channels. Backward keeps nothing but the rows' log-masses N and results; it takes the forward states again
-for the queries, and from the end, for keys and values, the signed sums over later rows
+A program holds D value channels of one head. Forward: the state of a key channel is a mean over the past, n, m, f as
+there; a row is a mean and a log-mean-exp over the key channels. Backward keeps nothing but the rows' log-masses N and
+results; it takes the forward states again for the queries, and from the end, for keys and values, the signed sums over
+later rows
 
     M_cj = Σ_t e^{lq_tc − N_t + G_t − G_i} ∂μ_tj          X_cj = Σ_t e^{lq_tc − N_t − L_tj + G_t − G_i} ∂L_tj
 
@@ -68,9 +70,22 @@ def decay_at(log_decay, token, KEY: tl.constexpr, K: tl.constexpr, KIND: tl.cons
 
 @triton.jit
 def forward_kernel(
-    log_q, log_k, log_decay, v, u, mu, log_mean, mass, tokens, heads,
-    KEY: tl.constexpr, VALUE: tl.constexpr, K: tl.constexpr, D: tl.constexpr, KIND: tl.constexpr,
-):  # fmt: skip
+    log_q,
+    log_k,
+    log_decay,
+    v,
+    u,
+    mu,
+    log_mean,
+    mass,
+    tokens,
+    heads,
+    KEY: tl.constexpr,
+    VALUE: tl.constexpr,
+    K: tl.constexpr,
+    D: tl.constexpr,
+    KIND: tl.constexpr,
+):
     b, h = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
     c, j = tl.arange(0, K), tl.program_id(0) * D + tl.arange(0, D)
     n, m, f = tl.full([K], NOTHING, tl.float32), tl.zeros([K, D], tl.float32), tl.zeros([K, D], tl.float32)
@@ -96,9 +111,24 @@ def forward_kernel(
 
 @triton.jit
 def queries_kernel(
-    log_q, log_k, log_decay, v, u, mu, log_mean, g_mu, g_log, g_q, tokens, heads,
-    KEY: tl.constexpr, VALUE: tl.constexpr, K: tl.constexpr, D: tl.constexpr, KIND: tl.constexpr,
-):  # fmt: skip
+    log_q,
+    log_k,
+    log_decay,
+    v,
+    u,
+    mu,
+    log_mean,
+    g_mu,
+    g_log,
+    g_q,
+    tokens,
+    heads,
+    KEY: tl.constexpr,
+    VALUE: tl.constexpr,
+    K: tl.constexpr,
+    D: tl.constexpr,
+    KIND: tl.constexpr,
+):
     """g_q `[blocks of channels, B, T, H, k]`."""
     b, h = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
     part = tl.program_id(0) * (tl.num_programs(1) // heads).to(tl.int64) * tokens * heads
@@ -122,9 +152,27 @@ def queries_kernel(
 
 @triton.jit
 def keys_kernel(
-    log_q, log_k, log_decay, v, u, mu, log_mean, mass, g_mu, g_log, g_k, g_v, g_u, tokens, heads,
-    KEY: tl.constexpr, VALUE: tl.constexpr, K: tl.constexpr, D: tl.constexpr, KIND: tl.constexpr,
-):  # fmt: skip
+    log_q,
+    log_k,
+    log_decay,
+    v,
+    u,
+    mu,
+    log_mean,
+    mass,
+    g_mu,
+    g_log,
+    g_k,
+    g_v,
+    g_u,
+    tokens,
+    heads,
+    KEY: tl.constexpr,
+    VALUE: tl.constexpr,
+    K: tl.constexpr,
+    D: tl.constexpr,
+    KIND: tl.constexpr,
+):
     """From the end. g_k `[blocks of channels, B, T, H, k]`."""
     b, h = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
     part = tl.program_id(0) * (tl.num_programs(1) // heads).to(tl.int64) * tokens * heads
@@ -177,7 +225,9 @@ def exact_read(log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor
 
 class _ExactRead(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor
+    ) -> tuple[Tensor, Tensor]:
         log_q, log_k, v, u = contiguous(log_q, log_k, v, u)
         log_decay = None if log_decay is None else log_decay.contiguous()
         shared, grid, config = _common(log_q, log_k, log_decay, v, u)
@@ -200,12 +250,23 @@ class _ExactRead(torch.autograd.Function):
         return to_q, to_k, None if log_decay is None else decay_gradient(to_q.double() - to_k, log_decay), g_v, g_u
 
 
-def _common(log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor) -> tuple[dict[str, Any], tuple[int, int], Config]:
+def _common(
+    log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor
+) -> tuple[dict[str, Any], tuple[int, int], Config]:
     """What all kernels here are given, their grid and tiles."""
     kind = 0 if log_decay is None else 1 if log_decay.shape[-1] == 1 else 2
     config = Config.of(warps=4, stages=1, D=16)
     shared = {
-        "log_q": log_q, "log_k": log_k, "log_decay": log_decay, "v": v, "u": u, "tokens": v.shape[1], "heads": v.shape[2],
-        "KEY": log_q.shape[-1], "VALUE": v.shape[-1], "K": padded(log_q.shape[-1]), "KIND": kind,
-    }  # fmt: skip
+        "log_q": log_q,
+        "log_k": log_k,
+        "log_decay": log_decay,
+        "v": v,
+        "u": u,
+        "tokens": v.shape[1],
+        "heads": v.shape[2],
+        "KEY": log_q.shape[-1],
+        "VALUE": v.shape[-1],
+        "K": padded(log_q.shape[-1]),
+        "KIND": kind,
+    }
     return shared, (blocks(v.shape[-1], config["D"]), v.shape[0] * v.shape[2]), config

@@ -1,4 +1,5 @@
-"""The diagonal scan `h_t = a_t h_{t−1} + x_t` (contract: `kernels.scan`): chunks of tokens by an associative scan, one after another.
+"""The diagonal scan `h_t = a_t h_{t−1} + x_t` (contract: `kernels.scan`): chunks of tokens by an associative scan, one
+after another.
 
 A program holds some channels of one sequence. Backward is the same scan from the other end: with λ the gradient of h,
 `λ_t = g_t + a_{t+1} λ_{t+1}`, `∂x = λ`, `∂a_t = λ_t h_{t−1}`.

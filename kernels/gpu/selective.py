@@ -1,7 +1,8 @@
 """The selective scan of a diagonal state space, several inputs in one pass (contract: `kernels.selective.sums`).
 
-A program holds the `[c, N, E]` state of some channels in registers and goes through the tokens. Forward keeps the state at each chunk's
-start; backward writes a chunk's states to a scratch that it uses again for every chunk, and goes through them from the end.
+A program holds the `[c, N, E]` state of some channels in registers and goes through the tokens. Forward keeps the state
+at each chunk's start; backward writes a chunk's states to a scratch that it uses again for every chunk, and goes
+through them from the end.
 """
 
 from __future__ import annotations
@@ -23,9 +24,23 @@ WIDEST = 64  # states times inputs of a channel
 
 @triton.jit
 def forward_kernel(
-    delta, a, b, c, v, y, starts, tokens, channels, chunks,
-    STATES: tl.constexpr, COPIES: tl.constexpr, N: tl.constexpr, S: tl.constexpr, R: tl.constexpr, CHUNK: tl.constexpr,
-):  # fmt: skip
+    delta,
+    a,
+    b,
+    c,
+    v,
+    y,
+    starts,
+    tokens,
+    channels,
+    chunks,
+    STATES: tl.constexpr,
+    COPIES: tl.constexpr,
+    N: tl.constexpr,
+    S: tl.constexpr,
+    R: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
     """STATES and COPIES are padded to N and S."""
     mine, batch = tl.program_id(0) * R + tl.arange(0, R), tl.program_id(1).to(tl.int64)
     n, s = tl.arange(0, N), tl.arange(0, S)
@@ -51,9 +66,29 @@ def forward_kernel(
 
 @triton.jit
 def backward_kernel(
-    delta, a, b, c, v, g, starts, scratch, g_delta, g_a, g_b, g_c, g_v, tokens, channels, chunks,
-    STATES: tl.constexpr, COPIES: tl.constexpr, N: tl.constexpr, S: tl.constexpr, R: tl.constexpr, CHUNK: tl.constexpr,
-):  # fmt: skip
+    delta,
+    a,
+    b,
+    c,
+    v,
+    g,
+    starts,
+    scratch,
+    g_delta,
+    g_a,
+    g_b,
+    g_c,
+    g_v,
+    tokens,
+    channels,
+    chunks,
+    STATES: tl.constexpr,
+    COPIES: tl.constexpr,
+    N: tl.constexpr,
+    S: tl.constexpr,
+    R: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
     """g_a `[B, N, E]`; g_b and g_c `[blocks of channels, B, T, N]`; scratch `[B, CHUNK + 1, c, N, E]`."""
     mine, batch = tl.program_id(0) * R + tl.arange(0, R), tl.program_id(1).to(tl.int64)
     n, s = tl.arange(0, N), tl.arange(0, S)
@@ -90,11 +125,18 @@ def backward_kernel(
             out_of = tl.load(c + at * STATES + n, mask=n < STATES, other=0.0)
             at_inputs = at * COPIES * channels + s[:, None] * channels + mine[None, :]
             value, grad = tl.load(v + at_inputs, mask=inputs, other=0.0), tl.load(g + at_inputs, mask=inputs, other=0.0)
-            before, after = tl.load(room + j * size, mask=whole, other=0.0), tl.load(room + (j + 1) * size, mask=whole, other=0.0)
+            before, after = (
+                tl.load(room + j * size, mask=whole, other=0.0),
+                tl.load(room + (j + 1) * size, mask=whole, other=0.0),
+            )
             decay = tl.exp(step[None, :] * rates)
             adjoint = carry + out_of[None, :, None] * grad[:, None, :]
             carry = adjoint * decay[None, :, :]
-            tl.store(g_c + (partial + chunk * CHUNK + j) * STATES + n, tl.sum(tl.sum(after * grad[:, None, :], 2), 0), mask=n < STATES)
+            tl.store(
+                g_c + (partial + chunk * CHUNK + j) * STATES + n,
+                tl.sum(tl.sum(after * grad[:, None, :], 2), 0),
+                mask=n < STATES,
+            )
             entered = step[None, :] * value
             to_b = tl.sum(tl.sum(adjoint * entered[:, None, :], 2), 0)
             tl.store(g_b + (partial + chunk * CHUNK + j) * STATES + n, to_b, mask=n < STATES)
@@ -138,10 +180,23 @@ class _SelectiveSums(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         delta, a, b, c, v, starts = ctx.saved_tensors
-        g_delta, g_v, scratch = torch.empty_like(delta), torch.empty_like(v), v.new_empty(v.shape[0], CHUNK + 1, v.shape[2], *a.shape)
+        g_delta, g_v, scratch = (
+            torch.empty_like(delta),
+            torch.empty_like(v),
+            v.new_empty(v.shape[0], CHUNK + 1, v.shape[2], *a.shape),
+        )
         g_a, partial = v.new_empty(v.shape[0], *a.shape), (_grid(v)[0], *b.shape)
         g_b, g_c = v.new_empty(partial), v.new_empty(partial)
-        given = {"delta": delta, "a": a, "b": b, "c": c, "v": v, "g": grad.contiguous(), "starts": starts, "scratch": scratch}
+        given = {
+            "delta": delta,
+            "a": a,
+            "b": b,
+            "c": c,
+            "v": v,
+            "g": grad.contiguous(),
+            "starts": starts,
+            "scratch": scratch,
+        }
         made = {"g_delta": g_delta, "g_a": g_a, "g_b": g_b, "g_c": g_c, "g_v": g_v}
         launch(backward_kernel, _grid(v), CONFIG, **given, **made, **_sizes(a, v))
         return g_delta, g_a.sum(0), g_b.sum(0), g_c.sum(0), g_v
@@ -149,9 +204,14 @@ class _SelectiveSums(torch.autograd.Function):
 
 def _sizes(a: Tensor, v: Tensor) -> dict[str, int]:
     return {
-        "tokens": v.shape[1], "channels": v.shape[3], "chunks": blocks(v.shape[1], CHUNK),
-        "STATES": a.shape[0], "COPIES": v.shape[2], "N": _power(a.shape[0]), "S": _power(v.shape[2]),
-    }  # fmt: skip
+        "tokens": v.shape[1],
+        "channels": v.shape[3],
+        "chunks": blocks(v.shape[1], CHUNK),
+        "STATES": a.shape[0],
+        "COPIES": v.shape[2],
+        "N": _power(a.shape[0]),
+        "S": _power(v.shape[2]),
+    }
 
 
 def _grid(v: Tensor) -> tuple[int, int]:

@@ -43,7 +43,9 @@ def row(x, n, SIZE: tl.constexpr):
 
 @triton.jit
 def carried(u, small_D):
-    """w of values in range, as `kernels.numerics.exponentials.carried`; values that no row of the block sees are cut off, not overflown."""
+    """w of values in range, as `kernels.numerics.exponentials.carried`; values that no row of the block sees are cut
+    off, not overflown.
+    """
     cut = tl.where(small_D, SMALL_RANGE, RANGE)[None, :]
     u = tl.minimum(tl.maximum(u, -cut), cut)
     return tl.where(small_D[None, :], expm1(u), tl.exp(u))

@@ -31,11 +31,16 @@ class Tables:
 
     def zeros(self) -> Tables:
         """Where the gradients of these tables are gathered."""
-        return Tables(*(torch.zeros_like(t) for t in (self.first_HCr, self.second_HCr, self.scale_HC, self.control_HBTr)))
+        return Tables(
+            *(torch.zeros_like(t) for t in (self.first_HCr, self.second_HCr, self.scale_HC, self.control_HBTr))
+        )
 
     def write(self, layout: Layout) -> list[Tensor]:
         """The inverse of `read`, for gradients (that of 1 + p is p's)."""
-        return [*(reversed_table(t, layout) for t in (self.first_HCr, self.second_HCr, self.scale_HC)), self.control_HBTr]
+        return [
+            *(reversed_table(t, layout) for t in (self.first_HCr, self.second_HCr, self.scale_HC)),
+            self.control_HBTr,
+        ]
 
     def control(self, block: Block) -> Tensor:
         """`[H, M, r]`."""
@@ -52,7 +57,9 @@ def mix(tables: Tables, block: Block, y_HBRP: Tensor, out_HBRP: Tensor) -> Tenso
 
 
 def mix_adjoint(tables: Tables, sums: Tables, block: Block, g_HBRP: Tensor, y_HBRP: Tensor, low_HMr: Tensor) -> None:
-    """From the gradient of `mix`'s output (at hidden columns zero) to that of its input, in place; adds to the tables' `sums`."""
+    """From the gradient of `mix`'s output (at hidden columns zero) to that of its input, in place; adds to the tables'
+    `sums`.
+    """
     lags, g_HMC, y_HMC = block.lags(), block.by_lag(g_HBRP), block.by_lag(y_HBRP)
     control_HMr = tables.control(block)
     up_HMr = torch.bmm(g_HMC, tables.second_HCr[:, lags])
@@ -74,7 +81,9 @@ class Scores:
     low_HMr: Tensor | None
 
 
-def scores(block: Block, q_HBTd: Tensor, k_HBTd: Tensor, tables: Tables | None, mask_BT: Tensor | None, keep: bool) -> Scores:
+def scores(
+    block: Block, q_HBTd: Tensor, k_HBTd: Tensor, tables: Tables | None, mask_BT: Tensor | None, keep: bool
+) -> Scores:
     """Mixed in place, unless the plain scores are to be kept beside. Masked keys are zero in k already."""
     plain = block.buffer(q_HBTd)
     torch.bmm(rows_of(q_HBTd, block), keys_of(k_HBTd, block).transpose(1, 2), out=block.by_key(plain))
@@ -101,7 +110,9 @@ def keys_of(x_HBTw: Tensor, block: Block) -> Tensor:
 
 
 def softplus(x: Tensor) -> Tensor:
-    """log(1 + eˣ). Several times faster on a CPU than torch's; exponents stop at −80, where denormals would begin to cost."""
+    """log(1 + eˣ). Several times faster on a CPU than torch's; exponents stop at −80, where denormals would begin to
+    cost.
+    """
     return x.abs().clamp_max_(80.0).neg_().exp_().log1p_().add_(x.clamp_min(0.0))
 
 
@@ -112,14 +123,19 @@ def inverse_norm(block: Block, gate_HBRP: Tensor, eps: float) -> Tensor:
 
 
 def activate(block: Block, gate_HBRP: Tensor, soft_HMC: Tensor | None, out_HBRP: Tensor) -> None:
-    """ReLU of the gate's scores, times `soft`, the softplus of the scale's: what the norm is still missing from. `out` may be the gate."""
+    """ReLU of the gate's scores, times `soft`, the softplus of the scale's: what the norm is still missing from. `out`
+    may be the gate.
+    """
     torch.clamp_min(block.by_lag(gate_HBRP), 0.0, out=block.by_lag(out_HBRP))
     if soft_HMC is not None:
         block.by_lag(out_HBRP).mul_(soft_HMC)
 
 
-def activate_adjoint(block: Block, g_HBRP: Tensor, pull_HM1: Tensor, gate_HBRP: Tensor, soft_HMC: Tensor | None) -> Tensor | None:
-    """Turns the gradient of `activate`'s output into that of the gate's scores, in place, and gives that of the scale's.
+def activate_adjoint(
+    block: Block, g_HBRP: Tensor, pull_HM1: Tensor, gate_HBRP: Tensor, soft_HMC: Tensor | None
+) -> Tensor | None:
+    """Turns the gradient of `activate`'s output into that of the gate's scores, in place, and gives that of the
+    scale's.
 
     `pull` is what the norm pulls a row by: its gradient is −pull·h. `soft` is used up.
     """

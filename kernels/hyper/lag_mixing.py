@@ -1,15 +1,18 @@
-"""Lag mixing: the attention of HyperMLP and HyperGLU (arXiv 2602.12601), a row's scores mixed among its lags before and behind a ReLU.
+"""Lag mixing: the attention of HyperMLP and HyperGLU (arXiv 2602.12601), a row's scores mixed among its lags before and
+behind a ReLU.
 
 For a head and position t, over the visible keys i, indexed by lag (or signed offset) t − i:
 
-    s = q_t·k_i                              h = s (1 + p) + ((s A) ⊙ c_t) Bᵀ         a mixing: tables A, B [L, r], p [L], control c_t [r]
+    s = q_t·k_i                              h = s (1 + p) + ((s A) ⊙ c_t) Bᵀ         a mixing: tables A, B [L, r], p
+    [L], control c_t [r]
     one score set  (HyperMLP)                a = ReLU(h) / sqrt(Σ h² + eps)
     two score sets (HyperGLU: gate, scale)   a = softplus(h_scale) ⊙ ReLU(h_gate) / sqrt(Σ h_gate² + eps)
     w = a (1 + p') + ((a A') ⊙ c'_t) B'ᵀ     out_t = Σ_i w_i v_i
 
-R1 of the paper mixes with first = A, second = B; R2ᵀ with first = B, second = A. Lags that a row does not see are zero before and after
-each mixing. Rows go in blocks whose scores are computed, used and forgotten, in backward once more: what is kept is O(T·(d + r)) numbers.
-The norm of a row multiplies its output, since everything behind it is linear. All-zero rows give 0.
+R1 of the paper mixes with first = A, second = B; R2ᵀ with first = B, second = A. Lags that a row does not see are zero
+before and after each mixing. Rows go in blocks whose scores are computed, used and forgotten, in backward once more:
+what is kept is O(T·(d + r)) numbers. The norm of a row multiplies its output, since everything behind it is linear.
+All-zero rows give 0.
 """
 
 from __future__ import annotations
@@ -44,7 +47,9 @@ ROWS = 64  # of a block in PyTorch's form: its scores stay in cache, and the tri
 
 
 class LagMixing(NamedTuple):
-    """One temporal mixing. Tables are indexed by lag (newest first), by signed offset from −(L−1) on, or by position: see `Layout`."""
+    """One temporal mixing. Tables are indexed by lag (newest first), by signed offset from −(L−1) on, or by position:
+    see `Layout`.
+    """
 
     first_HLr: Tensor
     second_HLr: Tensor
@@ -76,7 +81,8 @@ def lag_mix(
     eps: float = 1e-6,
     rows: int | None = None,
 ) -> Tensor:
-    """`[H, B, T, w]`, computed in fp32, or fp64 where v is. The leading 1 or 2 of q and k are score sets (gate, scale), each with a mixing
+    """`[H, B, T, w]`, computed in fp32, or fp64 where v is. The leading 1 or 2 of q and k are score sets (gate, scale),
+    each with a mixing
     `before` or None. Queries and controls may be those of the last positions only: as many rows come back.
 
     mask_BT: True at keys that count. Raises ValueError for sequences longer than `layout.length`.
@@ -114,10 +120,18 @@ def _blockwise(
     if v.shape[2] > layout.length:
         raise ValueError(f"{v.shape[2]} tokens, the tables are for at most {layout.length}")
     shapes = "HBTw sHBSd sHBTd" + " HLr HLr HL HBSr" * len(there)
-    if (mask_BT is None or mask_BT.shape == v.shape[1:3]) and multiplies(shapes, v, q, k, *flat) and compiled.computes(there):
-        out: Tensor = compiled.LagMix.apply(compiled.Options(layout, mixed, mask_BT, eps, rows or compiled.ROWS), q, k, v, *flat)
+    if (
+        (mask_BT is None or mask_BT.shape == v.shape[1:3])
+        and multiplies(shapes, v, q, k, *flat)
+        and compiled.computes(there)
+    ):
+        out: Tensor = compiled.LagMix.apply(
+            compiled.Options(layout, mixed, mask_BT, eps, rows or compiled.ROWS), q, k, v, *flat
+        )
     else:
-        out = _LagMix.apply(_Options(layout, mixed, mask_BT, eps, rows or ROWS), *(t.contiguous() for t in (q, k, v, *flat)))
+        out = _LagMix.apply(
+            _Options(layout, mixed, mask_BT, eps, rows or ROWS), *(t.contiguous() for t in (q, k, v, *flat))
+        )
     return out
 
 
@@ -129,7 +143,9 @@ class _LagMix(torch.autograd.Function):
         rows = q.shape[1:4]  # [H, B, S]
         out, inverse = v.new_empty(*rows, v.shape[3]), v.new_empty(*rows, 1)
         for block in options.blocks(q, v):
-            gate, *scale = (scores(block, q[s], k[s], t, options.mask_BT, keep=False).mixed_HBRP for s, t in enumerate(before))
+            gate, *scale = (
+                scores(block, q[s], k[s], t, options.mask_BT, keep=False).mixed_HBRP for s, t in enumerate(before)
+            )
             inverse[:, :, block.here] = inverse_norm(block, gate, options.eps)
             activate(block, gate, softplus(block.by_lag(scale[0])) if scale else None, out_HBRP=gate)
             if behind is not None:

@@ -4,9 +4,10 @@ The state of a head is, for each key channel c, a mean over the past under the w
 
     n_c = log of the summed weights        m_cj = mean of v_j        f_cj = log of the mean of exp(u_j)
 
-A row weighs the tokens of its chunk and the k channels of the state together and takes one mean and one log-mean-exp over them. With
-chunks of one token this is decoding. Contract: log_q, log_k `[B, T, H, k]` (log of the features), log-decays None, `[B, T, H, 1]` or
-`[B, T, H, k]`, v and u `[B, T, H, d]` (u None: means only); fp32 or fp64. Many times dearer than `linear.py`, memory linear in T.
+A row weighs the tokens of its chunk and the k channels of the state together and takes one mean and one log-mean-exp
+over them. With chunks of one token this is decoding. Contract: log_q, log_k `[B, T, H, k]` (log of the features),
+log-decays None, `[B, T, H, 1]` or `[B, T, H, k]`, v and u `[B, T, H, d]` (u None: means only); fp32 or fp64. Many times
+dearer than `linear.py`, memory linear in T.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ def _by_pytorch(
     mus: list[Tensor] = []
     logs: list[Tensor] = []
     for part in (slice(start, min(start + CHUNK, T)) for start in range(0, T, CHUNK)):
-        inputs = [None if x is None else x[:, part].transpose(1, 2) for x in (log_q if causal else None, log_k, log_decay, v, u)]
+        inputs = [
+            None if x is None else x[:, part].transpose(1, 2)
+            for x in (log_q if causal else None, log_k, log_decay, v, u)
+        ]
         # recomputed in backward: a chunk's `[C, k, d]` never add up to `[T, k, d]`
         mu, log_mean, state = checkpoint(exact_chunk, state, *inputs, use_reentrant=False)
         if mu is not None:

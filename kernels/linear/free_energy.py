@@ -1,7 +1,7 @@
 """Reads and free-energy reads over a linear prior: `p_t(i) ∝ Σ_c φ(q_t)_c φ(k_i)_c e^{G_tc − G_ic}`.
 
-Two implementations, as for softmax. One pass of the chunked sums over `[v, w, 1]`, where features and values have an ordinary range
-(`log φ(k) ≥ −20`, |βv| as in `exponentials.py`); the log domain for rows that see anything else.
+Two implementations, as for softmax. One pass of the chunked sums over `[v, w, 1]`, where features and values have an
+ordinary range (`log φ(k) ≥ −20`, |βv| as in `exponentials.py`); the log domain for rows that see anything else.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ HIDDEN = -1e9  # log φ(k) of padding
 
 @dataclass(frozen=True)
 class LinearWeights:
-    """log φ(q) and log φ(k) `[B, T, H, k]`, log-decays None, `[B, T, H, 1]` or `[B, T, H, k]`, mask `[B, T]` (True at real tokens)."""
+    """log φ(q) and log φ(k) `[B, T, H, k]`, log-decays None, `[B, T, H, 1]` or `[B, T, H, k]`, mask `[B, T]` (True at
+    real tokens).
+    """
 
     log_q: Tensor
     log_k: Tensor
@@ -108,7 +110,9 @@ _read_opaquely = opaque(
 )
 _free_energy_opaquely = opaque(
     "linear_free_energy",
-    lambda ts, options: _linear_free_energy(LinearWeights.from_tensors(ts[:-2], options), ts[-2], ts[-1], bool(options[2])),
+    lambda ts, options: _linear_free_energy(
+        LinearWeights.from_tensors(ts[:-2], options), ts[-2], ts[-1], bool(options[2])
+    ),
     lambda ts: [torch.empty(ts[-2].shape, dtype=ts[-2].dtype, device=ts[-2].device) for _ in range(2)],
 )
 

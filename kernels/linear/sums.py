@@ -2,14 +2,14 @@
 
     out_t = Σ_{i≤t} ( Σ_c q_tc k_ic e^{G_tc − G_ic} ) v_i,          G = cumulative sum of the log-decays ≤ 0
 
-Contract: q, k `[B, T, H, k]`, v `[B, T, H, w]`, log-decays None, `[B, T, H, 1]` or `[B, T, H, k]`; fp32 or fp64; out `[B, T, H, w]`.
-Exact for any finite decay: every exponent is ≤ 0 and none is clipped; differences of G are taken in fp64, so a strong decay leaves no
-rounding behind. Nothing of shape `[T, k, w]` exists.
+Contract: q, k `[B, T, H, k]`, v `[B, T, H, w]`, log-decays None, `[B, T, H, 1]` or `[B, T, H, k]`; fp32 or fp64; out
+`[B, T, H, w]`. Exact for any finite decay: every exponent is ≤ 0 and none is clipped; differences of G are taken in
+fp64, so a strong decay leaves no rounding behind. Nothing of shape `[T, k, w]` exists.
 
-Chunks of 64 tokens: inside a chunk scores as in attention, between chunks a running state `[k, w]`. Decay a channel: blocks of 8 tokens
-within the chunk, each with its own reference point, and the 8×8 on the diagonal by offsets. Backward sweeps the state forward again and
-its gradient backward; only the inputs are kept. The decays' gradient is `q·∂q − k·∂k`, summed from the end. On a CPU compiled forms
-(`kernels.cpu.linear`) take it.
+Chunks of 64 tokens: inside a chunk scores as in attention, between chunks a running state `[k, w]`. Decay a channel:
+blocks of 8 tokens within the chunk, each with its own reference point, and the 8×8 on the diagonal by offsets. Backward
+sweeps the state forward again and its gradient backward; only the inputs are kept. The decays' gradient is `q·∂q −
+k·∂k`, summed from the end. On a CPU compiled forms (`kernels.cpu.linear`) take it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ class _DecayedSums(torch.autograd.Function):
 
 
 class _Decay:
-    """The decays of every chunk: `total` is the cumulative log-decay from the chunk's start, its own token included, in fp64."""
+    """The decays of every chunk: `total` is the cumulative log-decay from the chunk's start, its own token included, in
+    fp64.
+    """
 
     def __init__(self, log_decay_BTHc: Tensor | None) -> None:
         self.total: Tensor | None = None

@@ -1,9 +1,9 @@
 """What the one-pass free-energy reads share: which values go without a shift, and how their exponentials are carried.
 
-A read is one pass over `[v, w]` with `w = exp(βv)`, and `F = log(E_p[w])/β`. Without a shift that is exact while |βv| ≤ RANGE. Where
-β < SMALL_BETA it cancels as β → 0, so there `w = expm1(βv)` and F ends in log1p, exact while |βv| ≤ SMALL_RANGE. The choice hangs on
-the parameter β, never on the data: no token changes how another is computed. Rows that see a value out of range are for a host's exact
-form.
+A read is one pass over `[v, w]` with `w = exp(βv)`, and `F = log(E_p[w])/β`. Without a shift that is exact while |βv| ≤
+RANGE. Where β < SMALL_BETA it cancels as β → 0, so there `w = expm1(βv)` and F ends in log1p, exact while |βv| ≤
+SMALL_RANGE. The choice hangs on the parameter β, never on the data: no token changes how another is computed. Rows that
+see a value out of range are for a host's exact form.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def out_of_range(v_BTHd: Tensor, beta_Hd: Tensor) -> Tensor:
 
 
 def first_row(bad_BT___: Tensor, causal: bool) -> Tensor:
-    """The first row that sees a bad token, for every sequence `[B, …]` (T where none does; not causal: the first row sees all)."""
+    """The first row that sees a bad token, for every sequence `[B, …]` (T where none does; not causal: the first row
+    sees all).
+    """
     T = bad_BT___.shape[1]
     found = bad_BT___.any(1)
     return torch.where(found, bad_BT___.int().argmax(1) if causal else 0, T)
@@ -60,14 +62,18 @@ def log_of(mean_BTHd: Tensor, beta_Hd: Tensor) -> Tensor:
     return torch.where(small, torch.where(small, mean_BTHd, 0.0).log1p(), torch.where(small, 1.0, mean_BTHd).log())
 
 
-def one_pass(read: Callable[[Tensor], Tensor], v_BTHd: Tensor, beta_Hd: Tensor, clamped: bool = False) -> tuple[Tensor, Tensor]:
+def one_pass(
+    read: Callable[[Tensor], Tensor], v_BTHd: Tensor, beta_Hd: Tensor, clamped: bool = False
+) -> tuple[Tensor, Tensor]:
     """(E_p[v], F) by one `read`, a mean over the last dimension's channels, each by itself."""
     mu, mean = read(torch.cat((v_BTHd, carried(v_BTHd, beta_Hd, clamped)), dim=-1)).chunk(2, dim=-1)
     return mu, (log_of(mean, beta_Hd) / beta_Hd).to(v_BTHd.dtype)
 
 
 def replaced(fast: Tensor, exact: Tensor, first: Tensor) -> Tensor:
-    """`fast` before the row `first` of each sequence, `exact` from there on. first: a row for each head `[B, H]`, or for each channel."""
+    """`fast` before the row `first` of each sequence, `exact` from there on. first: a row for each head `[B, H]`, or
+    for each channel.
+    """
     row = torch.arange(fast.shape[1], device=fast.device).view(-1, *[1] * (first.dim() - 1))
     chosen = row >= first[:, None]
     return torch.where(chosen if chosen.dim() == fast.dim() else chosen[..., None], exact.to(fast.dtype), fast)

@@ -1,8 +1,9 @@
-"""`L_tj = log Σ_n exp(ℓ_tn) exp(u_nj)` with `Σ_n exp(ℓ_tn) = 1`: exact for any finite u, without a `[t, n, j]` tensor in memory.
+"""`L_tj = log Σ_n exp(ℓ_tn) exp(u_nj)` with `Σ_n exp(ℓ_tn) = 1`: exact for any finite u, without a `[t, n, j]` tensor
+in memory.
 
-Contract: ℓ `[..., t, n]` log-weights, normalised over n, −inf where a key isn't seen; u `[..., n, j]` finite; L `[..., t, j]`.
-Absolute error a few ulp of max(1, |u|) at worst, and relative where u is small: the mean of `expm1(u)` and log1p replace the plain form,
-which cancels, wherever the visible u are so small that this is the better of the two.
+Contract: ℓ `[..., t, n]` log-weights, normalised over n, −inf where a key isn't seen; u `[..., n, j]` finite; L `[...,
+t, j]`. Absolute error a few ulp of max(1, |u|) at worst, and relative where u is small: the mean of `expm1(u)` and
+log1p replace the plain form, which cancels, wherever the visible u are so small that this is the better of the two.
 Gradients are the posterior weights `exp(ℓ + u − L) ≤ 1`: never inf, never NaN. fp32 or fp64.
 """
 
@@ -25,7 +26,9 @@ def log_mean_exp(log_weights: Tensor, u: Tensor) -> Tensor:
 
 
 def log_mix(f: Tensor, u: Tensor, log_keep: Tensor, log_add: Tensor) -> Tensor:
-    """`log( e^{log_keep} e^f + e^{log_add} e^u )` elementwise, where the two weights sum to 1: the mean of two, as exact as above."""
+    """`log( e^{log_keep} e^f + e^{log_add} e^u )` elementwise, where the two weights sum to 1: the mean of two, as
+    exact as above.
+    """
     small = (f.abs() <= SMALL) & (u.abs() <= SMALL)
     zero = f.new_zeros(())
     mean = log_keep.exp() * torch.where(small, f, zero).expm1() + log_add.exp() * torch.where(small, u, zero).expm1()

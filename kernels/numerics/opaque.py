@@ -1,7 +1,7 @@
 """Kernels that look at their values to choose an implementation, under torch.compile.
 
-Eagerly such a kernel is called as it is. A compiled graph must not branch on data, so there the kernel is one opaque operation, and its
-backward another, which computes the kernel again and differentiates it. Whole graphs stay whole.
+Eagerly such a kernel is called as it is. A compiled graph must not branch on data, so there the kernel is one opaque
+operation, and its backward another, which computes the kernel again and differentiates it. Whole graphs stay whole.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ _outputs: dict[str, Callable[[list[Tensor]], Sequence[Tensor]]] = {}
 
 
 def opaque(name: str, kernel: Kernel, outputs: Callable[[list[Tensor]], Sequence[Tensor]]) -> Kernel:
-    """`kernel(tensors, options)` as a function of the same kind. `outputs(tensors)` gives empty contiguous results of the right form."""
+    """`kernel(tensors, options)` as a function of the same kind. `outputs(tensors)` gives empty contiguous results of
+    the right form.
+    """
     _kernels[name], _outputs[name] = kernel, outputs
 
     def run(tensors: list[Tensor], options: list[int]) -> Sequence[Tensor]:

@@ -1,8 +1,9 @@
 """The normalised selective scan in the log domain, token by token: any finite values, and decoding.
 
-Per channel e the rows weigh the past by `Σ_n C_tn exp(Σ_{i<s≤t} Δ_s A_n) Δ_i B_in` and the own token by a skip δ besides. The state of a
-component n is a mean over the past under its own weights, as in `linear_exact.py`: n (log of the summed weights), m (mean of v), f (log of
-the mean of exp(u)), `[B, N, E]` each. Contract: logarithms of Δ `[B, T, E]`, B and C `[B, T, N]`, δ `[E]`; A `[N, E]`; v, u `[B, T, E]`.
+Per channel e the rows weigh the past by `Σ_n C_tn exp(Σ_{i<s≤t} Δ_s A_n) Δ_i B_in` and the own token by a skip δ
+besides. The state of a component n is a mean over the past under its own weights, as in `linear_exact.py`: n (log of
+the summed weights), m (mean of v), f (log of the mean of exp(u)), `[B, N, E]` each. Contract: logarithms of Δ `[B, T,
+E]`, B and C `[B, T, N]`, δ `[E]`; A `[N, E]`; v, u `[B, T, E]`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,13 @@ def empty_state(batch: int, states: int, channels: int, like: Tensor, free_energ
 
 @full_precision
 def exact_read(
-    log_delta: Tensor, a_NE: Tensor, log_b: Tensor, log_c: Tensor, log_skip_E: Tensor, v_BTE: Tensor, u_BTE: Tensor | None
+    log_delta: Tensor,
+    a_NE: Tensor,
+    log_b: Tensor,
+    log_c: Tensor,
+    log_skip_E: Tensor,
+    v_BTE: Tensor,
+    u_BTE: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     """(E_p[v], log E_p[exp(u)])."""
     B, T, E = v_BTE.shape
@@ -45,13 +52,22 @@ def exact_read(
 
 
 def _chunk(
-    state: State, a_NE: Tensor, log_skip_E: Tensor, log_delta: Tensor, log_b: Tensor, log_c: Tensor, v: Tensor, u: Tensor | None
+    state: State,
+    a_NE: Tensor,
+    log_skip_E: Tensor,
+    log_delta: Tensor,
+    log_b: Tensor,
+    log_c: Tensor,
+    v: Tensor,
+    u: Tensor | None,
 ) -> tuple[Tensor, Tensor | None, State]:
     mus: list[Tensor] = []
     logs: list[Tensor] = []
     for t in range(v.shape[1]):
         u_BE = None if u is None else u[:, t]
-        mu, log_mean, state = exact_step(state, log_delta[:, t], a_NE, log_b[:, t], log_c[:, t], log_skip_E, v[:, t], u_BE)
+        mu, log_mean, state = exact_step(
+            state, log_delta[:, t], a_NE, log_b[:, t], log_c[:, t], log_skip_E, v[:, t], u_BE
+        )
         mus.append(mu)
         if log_mean is not None:
             logs.append(log_mean)
@@ -60,7 +76,14 @@ def _chunk(
 
 @full_precision
 def exact_step(
-    state: State, log_delta: Tensor, a_NE: Tensor, log_b: Tensor, log_c: Tensor, log_skip_E: Tensor, v_BE: Tensor, u_BE: Tensor | None
+    state: State,
+    log_delta: Tensor,
+    a_NE: Tensor,
+    log_b: Tensor,
+    log_c: Tensor,
+    log_skip_E: Tensor,
+    v_BE: Tensor,
+    u_BE: Tensor | None,
 ) -> tuple[Tensor, Tensor | None, State]:
     """One token: its row, and the state after it. `log_delta` `[B, E]`, `log_b` and `log_c` `[B, N]`."""
     old = state["n_BNE"] + log_delta.exp()[:, None] * a_NE

@@ -2,8 +2,8 @@
 
     p_t(i)_j ∝ Σ_n C_tn exp(Σ_{i<s≤t} Δ_sj A_nj) Δ_ij B_in + δ_j [i = t]
 
-Contract: logarithms of Δ `[B, T, E]`, B and C `[B, T, N]`, δ `[E]`; A `[N, E]` ≤ 0; fp32 or fp64. One pass of the scan over `[v, w, 1]`;
-the log domain for rows and channels that see a value out of range (`exponentials.py`).
+Contract: logarithms of Δ `[B, T, E]`, B and C `[B, T, N]`, δ `[E]`; A `[N, E]` ≤ 0; fp32 or fp64. One pass of the scan
+over `[v, w, 1]`; the log domain for rows and channels that see a value out of range (`exponentials.py`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def selective_free_energy(dynamics: Dynamics, v_BTE: Tensor, beta_E: Tensor) -> 
 
 def _free_energy(dynamics: Dynamics, v_BTE: Tensor, beta_E: Tensor) -> tuple[Tensor, Tensor]:
     ordinary = in_range(v_BTE, beta_E)
-    mu, F = one_pass(lambda x: selective_read(dynamics, x.unflatten(-1, (2, -1))).flatten(2), v_BTE, beta_E, clamped=not ordinary)
+    mu, F = one_pass(
+        lambda x: selective_read(dynamics, x.unflatten(-1, (2, -1))).flatten(2), v_BTE, beta_E, clamped=not ordinary
+    )
     if ordinary:
         return mu, F
     _, log_mean = exact_read(*dynamics, v_BTE, v_BTE * beta_E)

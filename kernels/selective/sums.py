@@ -2,9 +2,9 @@
 
     h_t = exp(Δ_t A) h_{t−1} + Δ_t B_t v_t          y_t = C_t·h_t
 
-Contract: Δ `[B, T, E]` ≥ 0, A `[N, E]` ≤ 0, B and C `[B, T, N]`, v `[B, T, c, E]` (c inputs under the same dynamics); y `[B, T, c, E]`;
-fp32 or fp64. The state is `[c, N, E]` a sequence and exists for one chunk of tokens at a time; backward keeps the state at each chunk's
-start and sweeps the chunk again. One operation a token, on rows that stay in the cache.
+Contract: Δ `[B, T, E]` ≥ 0, A `[N, E]` ≤ 0, B and C `[B, T, N]`, v `[B, T, c, E]` (c inputs under the same dynamics); y
+`[B, T, c, E]`; fp32 or fp64. The state is `[c, N, E]` a sequence and exists for one chunk of tokens at a time; backward
+keeps the state at each chunk's start and sweeps the chunk again. One operation a token, on rows that stay in the cache.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ class _SelectiveSums(torch.autograd.Function):
         delta, a, b, c, v, starts = ctx.saved_tensors
         delta_, b_, c_ = (x.transpose(0, 1) for x in (delta, b, c))
         v_, g_ = v.permute(1, 2, 0, 3), grad.permute(1, 2, 0, 3)
-        to_delta, to_b, to_c, to_v = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (delta_, b_, c_, v_))
+        to_delta, to_b, to_c, to_v = (
+            torch.empty_like(x, memory_format=torch.contiguous_format) for x in (delta_, b_, c_, v_)
+        )
         to_a, carry, room, later = torch.zeros_like(a), torch.zeros_like(starts[0]), _Room(v, a), _Room(v, a)
         for i, rows in reversed(list(enumerate(_chunks(v.shape[1])))):
             decay, states = room.fill(delta_[rows], a, b_[rows], v_[rows], starts[i])

@@ -2,8 +2,8 @@
 
     python -m kernels.tools.ahead_of_time [--target sm_90 …] [--kernel linear …] [--write docs/kernels.md]
 
-The calls are real ones on meta tensors, forward and backward, recorded instead of started. Registers and stack come from the target's own
-assembler, shared memory from Triton. A stack other than 0 means spilled registers.
+The calls are real ones on meta tensors, forward and backward, recorded instead of started. Registers and stack come
+from the target's own assembler, shared memory from Triton. A stack other than 0 means spilled registers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from kernels.gpu.launch import Launch, Target, recording
 TARGETS: tuple[Target, ...] = get_args(Target)
 SHARED_LIMIT = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, "gfx942": 64 * 1024}
 TENSOR_CORES = re.compile(r"mma\.sync|wgmma\.mma|tcgen05\.mma|v_mfma")
-BEGIN, END = "<!-- resources: python -m kernels.tools.ahead_of_time --write docs/kernels.md -->", "<!-- end of resources -->"
+BEGIN, END = (
+    "<!-- resources: python -m kernels.tools.ahead_of_time --write docs/kernels.md -->",
+    "<!-- end of resources -->",
+)
 _TYPES = {torch.float32: "fp32", torch.float64: "fp64", torch.bfloat16: "bf16", torch.int32: "i32", torch.int8: "i8"}
 
 
@@ -82,7 +85,11 @@ def _linear_exact(kind: int) -> None:
 
 def _selective() -> None:
     tokens = 2, 1024
-    _backward(selective.selective_sums(_meta(*tokens, 512), _meta(16, 512), _meta(*tokens, 16), _meta(*tokens, 16), _meta(*tokens, 3, 512)))
+    _backward(
+        selective.selective_sums(
+            _meta(*tokens, 512), _meta(16, 512), _meta(*tokens, 16), _meta(*tokens, 16), _meta(*tokens, 3, 512)
+        )
+    )
 
 
 def _scan() -> None:
@@ -139,7 +146,15 @@ def _compiled(call: str, launch: Launch, target: Target) -> Resources:
     products = "tt.dot" in made.asm["ttir"]
     cores = bool(TENSOR_CORES.search(assembly))
     return Resources(
-        f"{call}: {part}{variant}", target, tiles, launch.config.warps, registers, stack, made.metadata.shared, products, cores
+        f"{call}: {part}{variant}",
+        target,
+        tiles,
+        launch.config.warps,
+        registers,
+        stack,
+        made.metadata.shared,
+        products,
+        cores,
     )
 
 
@@ -156,7 +171,9 @@ def _of_nvidia(cubin: bytes) -> tuple[int, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        said = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True).stdout
+        said = subprocess.run(
+            [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
     registers, stack = (re.search(rf"{name}:(\d+)", said) for name in ("REG", "STACK"))
     assert registers is not None, said
     assert stack is not None, said
@@ -165,7 +182,10 @@ def _of_nvidia(cubin: bytes) -> tuple[int, int]:
 
 def _of_amd(assembly: str) -> tuple[int, int]:
     """Vector registers (accumulation registers included), and bytes of scratch or spilled vector registers."""
-    found = {name: re.search(rf"\.{name}:\s+(\d+)", assembly) for name in ("vgpr_count", "vgpr_spill_count", "private_segment_fixed_size")}
+    found = {
+        name: re.search(rf"\.{name}:\s+(\d+)", assembly)
+        for name in ("vgpr_count", "vgpr_spill_count", "private_segment_fixed_size")
+    }
     counts = {name: int(match[1]) for name, match in found.items() if match is not None}
     assert len(counts) == len(found), counts
     return counts["vgpr_count"], counts["private_segment_fixed_size"] + 4 * counts["vgpr_spill_count"]
@@ -178,7 +198,13 @@ def table(rows: Iterable[Resources]) -> str:
         by_kernel.setdefault(r.kernel, {})[r.target] = r
     lines = ["| kernel | tensor cores | " + " | ".join(TARGETS) + " |", "|---|---|" + "---|" * len(TARGETS)]
     for kernel, found in by_kernel.items():
-        cores = "yes" if all(r.tensor_cores for r in found.values()) else "some" if any(r.tensor_cores for r in found.values()) else "no"
+        cores = (
+            "yes"
+            if all(r.tensor_cores for r in found.values())
+            else "some"
+            if any(r.tensor_cores for r in found.values())
+            else "no"
+        )
         cells = [_cell(found[target]) if target in found else "" for target in TARGETS]
         lines.append(f"| {kernel} | {cores} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -190,7 +216,9 @@ def _cell(r: Resources) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m kernels.tools.ahead_of_time", description="compile the Triton kernels ahead of time")
+    parser = argparse.ArgumentParser(
+        prog="python -m kernels.tools.ahead_of_time", description="compile the Triton kernels ahead of time"
+    )
     parser.add_argument("--target", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--kernel", nargs="+", default=[""], help="the beginning of a call's name")
     parser.add_argument("--write", type=Path, help="a file whose table of resources is replaced")

@@ -2,9 +2,9 @@
 
     python -m kernels.tools.roofline [--write docs/kernels.md]
 
-A kernel's bound is the largest of its times for matrix products, exponentials, other arithmetic, the L2 cache and memory, each at the peak
-rate. Launches, latency, barriers and tails are left out: a kernel that goes through the tokens one after another is bound by latency when
-its programs are few, which this doesn't see.
+A kernel's bound is the largest of its times for matrix products, exponentials, other arithmetic, the L2 cache and
+memory, each at the peak rate. Launches, latency, barriers and tails are left out: a kernel that goes through the tokens
+one after another is bound by latency when its programs are few, which this doesn't see.
 """
 
 from __future__ import annotations
@@ -62,11 +62,15 @@ def _free_energy() -> list[Work]:
         "arithmetic": pairs * 2 * 14,
         "memory": 2 * (2 * (2 * keys + 2 * values) + 2 * keys + values) + 4 * 4 * values,
     }
-    return [Work("free_energy, bf16, keys 64, values 32", part, work) for part, work in (("forward", forward), ("backward", backward))]
+    return [
+        Work("free_energy, bf16, keys 64, values 32", part, work)
+        for part, work in (("forward", forward), ("backward", backward))
+    ]
 
 
 def _linear() -> list[Work]:
-    """fp32, no decay, chunks of 16, over `[v, w, 1]` in blocks of 32 channels, for 32 key channels at a time: each forms the scores again,
+    """fp32, no decay, chunks of 16, over `[v, w, 1]` in blocks of 32 channels, for 32 key channels at a time: each
+    forms the scores again,
     and values and results exist once for every piece of the keys."""
     width, chunk, piece = 2 * D + 1, 16, 32
     parts, pieces, heads = -(-width // 32), K // piece, B * T * H
@@ -76,17 +80,35 @@ def _linear() -> list[Work]:
         "memory": 4 * heads * (2 * K + 2 * pieces * width + copies),
     }
     products = heads * pieces * (parts * 6 * chunk * piece + 6 * chunk * width + 10 * piece * width)
-    backward = {"tf32x3 products": products, "memory": 4 * heads * (3 * K + 5 * pieces * width + 4 * parts * K + copies)}
-    return [Work("linear, fp32, keys 64, reads of 65", part, work) for part, work in (("forward", forward), ("backward", backward))]
+    backward = {
+        "tf32x3 products": products,
+        "memory": 4 * heads * (3 * K + 5 * pieces * width + 4 * parts * K + copies),
+    }
+    return [
+        Work("linear, fp32, keys 64, reads of 65", part, work)
+        for part, work in (("forward", forward), ("backward", backward))
+    ]
 
 
 def _selective() -> list[Work]:
     inputs, channels = 3, B * T * WIDTH
     state = channels * STATES
-    forward = {"exponentials": state, "arithmetic": state * inputs * 5, "memory": 4 * channels * (1 + 2 * inputs + inputs * STATES / 32)}
+    forward = {
+        "exponentials": state,
+        "arithmetic": state * inputs * 5,
+        "memory": 4 * channels * (1 + 2 * inputs + inputs * STATES / 32),
+    }
     l2 = 4 * state * inputs * 3  # a chunk's states, written once and read twice
-    work = {"exponentials": 2 * state, "arithmetic": state * inputs * 18, "L2": l2, "memory": 4 * channels * (2 + 4 * inputs)}
-    return [Work("selective, 512 channels, 16 states, 3 inputs", part, w) for part, w in (("forward", forward), ("backward", work))]
+    work = {
+        "exponentials": 2 * state,
+        "arithmetic": state * inputs * 18,
+        "L2": l2,
+        "memory": 4 * channels * (2 + 4 * inputs),
+    }
+    return [
+        Work("selective, 512 channels, 16 states, 3 inputs", part, w)
+        for part, w in (("forward", forward), ("backward", work))
+    ]
 
 
 def _scan() -> list[Work]:
@@ -98,7 +120,8 @@ def _scan() -> list[Work]:
 
 
 def _hyper() -> list[Work]:
-    """HyperGLU, fp32: scores through the L2 cache, and keys, values and tables for each block of 16 rows. A mixing is two products of
+    """HyperGLU, fp32: scores through the L2 cache, and keys, values and tables for each block of 16 rows. A mixing is
+    two products of
     rank r; backward forms it three times and adds four."""
     rows = 16
     pairs, kept = B * H * T * T / 2, 4 * B * T * H * (2 * 2 * K + 2 * D)
@@ -115,7 +138,9 @@ def _hyper() -> list[Work]:
         "L2": 4 * pairs * (26 + (8 * K + 3 * D + 29 * RANK) / rows),
         "memory": 3 * kept,
     }
-    return [Work("hyper, HyperGLU, rank 16", part, work) for part, work in (("forward", forward), ("backward", backward))]
+    return [
+        Work("hyper, HyperGLU, rank 16", part, work) for part, work in (("forward", forward), ("backward", backward))
+    ]
 
 
 def table() -> str:
@@ -137,7 +162,9 @@ def _time(seconds: float) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m kernels.tools.roofline", description="estimated bounds of the kernels on an H100")
+    parser = argparse.ArgumentParser(
+        prog="python -m kernels.tools.roofline", description="estimated bounds of the kernels on an H100"
+    )
     parser.add_argument("--write", type=Path, help="a file whose table of bounds is replaced")
     asked = parser.parse_args()
     if asked.write:

@@ -17,8 +17,11 @@ Kind = Literal["price", "speed", "memory", "mfu"]
 
 @dataclass(frozen=True)
 class Demand:
-    """A bound on ours against `peer`: its price (our time over theirs), our speed (their time over ours), memory (our peak over theirs), or
-    model FLOPs utilisation: our FLOPs a second over those of a matrix product, `work` being our FLOPs over the product's."""
+    """A bound on ours against `peer`: its price (our time over theirs), our speed (their time over ours), memory (our
+    peak over theirs), or
+    model FLOPs utilisation: our FLOPs a second over those of a matrix product, `work` being our FLOPs over the
+    product's.
+    """
 
     kind: Kind
     peer: str
@@ -39,7 +42,9 @@ class Demand:
 
 @dataclass(frozen=True)
 class Contest:
-    """`works["ours"]` against the rest. `build` makes them when their turn comes, so that not all inputs are held at once."""
+    """`works["ours"]` against the rest. `build` makes them when their turn comes, so that not all inputs are held at
+    once.
+    """
 
     name: str
     length: int
@@ -69,7 +74,15 @@ class Outcome:
         for demand in self.contest.demands:
             if {"ours", demand.peer} <= set(self.measured):
                 value = demand.value(self.measured["ours"], self.measured[demand.peer])
-                made.append({"figure": demand.kind, "against": demand.peer, "value": value, "must": demand.must, "met": demand.met(value)})
+                made.append(
+                    {
+                        "figure": demand.kind,
+                        "against": demand.peer,
+                        "value": value,
+                        "must": demand.must,
+                        "met": demand.met(value),
+                    }
+                )
         return made
 
     def unjudged(self) -> list[str]:
@@ -80,19 +93,29 @@ class Outcome:
     def plain(self) -> dict[str, Any]:
         rows = [
             {
-                "implementation": name, "median_s": m.timing.median_s, "quartiles_s": [m.timing.low_s, m.timing.high_s],
-                "samples": m.timing.samples, "peak_bytes": m.peak_bytes,
+                "implementation": name,
+                "median_s": m.timing.median_s,
+                "quartiles_s": [m.timing.low_s, m.timing.high_s],
+                "samples": m.timing.samples,
+                "peak_bytes": m.peak_bytes,
             }
             for name, m in self.measured.items()
-        ]  # fmt: skip
+        ]
         return {
-            "name": self.contest.name, "length": self.contest.length, "about": self.contest.about, "rows": rows,
-            "figures": self.figures(), "could_not_run": dict(self.failed), "unjudged": self.unjudged(),
-        }  # fmt: skip
+            "name": self.contest.name,
+            "length": self.contest.length,
+            "about": self.contest.about,
+            "rows": rows,
+            "figures": self.figures(),
+            "could_not_run": dict(self.failed),
+            "unjudged": self.unjudged(),
+        }
 
 
 def run_contest(contest: Contest, rounds: int, only: Iterable[str] = ()) -> Outcome:
-    """Times all, or ours and the named peers. A peer that cannot run is told, ours has to, unless its size cannot meet the budget."""
+    """Times all, or ours and the named peers. A peer that cannot run is told, ours has to, unless its size cannot meet
+    the budget.
+    """
     failed: dict[str, str] = {}
     try:
         works = dict(contest.build())
@@ -111,7 +134,9 @@ def run_contest(contest: Contest, rounds: int, only: Iterable[str] = ()) -> Outc
             failed[name] = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
             del works[name]
     timings = interleaved(works, rounds)
-    return Outcome(contest, {name: Measured(name, timings[name], peak_bytes(work)) for name, work in works.items()}, failed, peers)
+    return Outcome(
+        contest, {name: Measured(name, timings[name], peak_bytes(work)) for name, work in works.items()}, failed, peers
+    )
 
 
 def both_ways(function: Callable[..., Tensor | tuple[Tensor, ...]], *inputs: Tensor) -> Work:

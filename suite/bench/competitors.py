@@ -1,5 +1,7 @@
-"""Others' implementations of what we compute, where they are installed: PyTorch's compiler and FlexAttention always, mambapy and
-flash-linear-attention as extras (`pip install mambapy flash-linear-attention`). Each takes our tensors and gives our result.
+"""Others' implementations of what we compute, where they are installed: PyTorch's compiler and FlexAttention always,
+mambapy and
+flash-linear-attention as extras (`pip install mambapy flash-linear-attention`). Each takes our tensors and gives our
+result.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Contests of kernels: each beside the form one writes down first and beside others' code that can be installed here."""
+"""Contests of kernels: each beside the form one writes down first and beside others' code that can be installed
+here.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,10 @@ def channelwise(T: int) -> Mapping[str, Work]:
 
 def diagonal(T: int) -> Mapping[str, Work]:
     a, x = torch.sigmoid(normal(8, T, 16, seed=0) + 3), normal(8, T, 16, seed=1)
-    works = {"ours": both_ways(diagonal_scan, a, x), "cumulative sum": both_ways(naive.diagonal_by_cumulative_sum, a, x)}
+    works = {
+        "ours": both_ways(diagonal_scan, a, x),
+        "cumulative sum": both_ways(naive.diagonal_by_cumulative_sum, a, x),
+    }
     return works | _compiled(T, naive.diagonal_by_cumulative_sum, a, x)
 
 
@@ -114,20 +119,32 @@ def lag_mixing(T: int) -> Mapping[str, Work]:
 
     inputs = (q, k, v, *tables, *diagonals, *controls)
     attention = [normal(BATCH, T, heads, width, seed=i) for i in range(3)]
-    return {"ours": both_ways(ours, *inputs), "dense": both_ways(dense, *inputs), "sdpa": both_ways(naive.attention, *attention)}
+    return {
+        "ours": both_ways(ours, *inputs),
+        "dense": both_ways(dense, *inputs),
+        "sdpa": both_ways(naive.attention, *attention),
+    }
 
 
 def contests(lengths: Sequence[int]) -> Iterator[Contest]:
     """All kernels at the given lengths, or each at those its demands are about."""
     half, full = "free-energy softmax read, d_k = 2 d_v", "free-energy softmax read, d_v = d_k"
     for T in lengths or PRICES:
-        yield Contest(half, T, partial(free_energy, T, KEY // 2), (Demand("price", "sdpa", PRICES.get(T)),), f"{HEADS} heads, d_k {KEY}")
+        yield Contest(
+            half,
+            T,
+            partial(free_energy, T, KEY // 2),
+            (Demand("price", "sdpa", PRICES.get(T)),),
+            f"{HEADS} heads, d_k {KEY}",
+        )
     for T in lengths or (1024, 2048):
         price = Demand("price", "sdpa", 2.0 if T >= 1024 else None)
         yield Contest(full, T, partial(free_energy, T, KEY), (price,), f"{HEADS} heads, d_k {KEY}")
     for decay, kind in ((False, "linear scan"), (True, "scalar-decay scan")):
         for T in lengths or SCAN_LENGTHS:
-            demands = (Demand("speed", "cumulative sum", 20.0), Demand("memory", "cumulative sum", 0.1)) if T == 1024 else ()
+            demands = (
+                (Demand("speed", "cumulative sum", 20.0), Demand("memory", "cumulative sum", 0.1)) if T == 1024 else ()
+            )
             yield Contest(kind, T, partial(linear, T, decay, T <= 1024), demands, f"{HEADS} heads, d_k = d_v = 32")
     for T in lengths or (256, 1024):
         speed = Demand("speed", "step by step", 8.0 if T == 256 else None)
@@ -137,4 +154,6 @@ def contests(lengths: Sequence[int]) -> Iterator[Contest]:
     for T in lengths or (1024, 2048):
         demands = (Demand("speed", "dense"), Demand("memory", "dense"))
         price = Demand("price", "sdpa")
-        yield Contest("lag mixing of HyperGLU", T, partial(lag_mixing, T), (*demands, price), "2 heads, r 4, two score sets")
+        yield Contest(
+            "lag mixing of HyperGLU", T, partial(lag_mixing, T), (*demands, price), "2 heads, r 4, two score sets"
+        )

@@ -20,8 +20,11 @@ from suite.errors import UserError
 DIM, HEADS = 256, 4
 EARLY, LATE, STEPS = 64, 4096, 16
 PRICES: Mapping[tuple[str, int], float] = {
-    ("fem", 1024): 1.40, ("fem, no convolution", 1024): 1.25, ("hyperglu", 1024): 3.5, ("hyperglu", 2048): 3.5,
-}  # fmt: skip
+    ("fem", 1024): 1.40,
+    ("fem, no convolution", 1024): 1.25,
+    ("hyperglu", 1024): 3.5,
+    ("hyperglu", 2048): 3.5,
+}
 OVER_DENSE: Mapping[int, float] = {1024: 3.0, 2048: 6.0}  # speed of HyperGLU's layer over its dense masked form
 
 
@@ -39,12 +42,17 @@ def built(name: str, length: int, **options: object) -> Mixer:
 def candidates(mixers: Sequence[str]) -> list[str]:
     """The mixers asked for, or every causal one that needs nothing beside its input."""
     plain = [
-        name for name in registry.names()
-        if registry.origin(name) == "built-in" and registry.get(name).capabilities.causal and not registry.get(name).capabilities.needs
-    ]  # fmt: skip
+        name
+        for name in registry.names()
+        if registry.origin(name) == "built-in"
+        and registry.get(name).capabilities.causal
+        and not registry.get(name).capabilities.needs
+    ]
     for name in mixers:
         if name not in plain and ":" not in name:
-            raise UserError(f"bench: {name!r} is not a causal mixer that needs only its input; those are {', '.join(plain)}")
+            raise UserError(
+                f"bench: {name!r} is not a causal mixer that needs only its input; those are {', '.join(plain)}"
+            )
     return list(mixers) or plain
 
 
@@ -123,5 +131,8 @@ def decodings(mixers: Sequence[str]) -> Iterator[Contest]:
     for name in candidates(mixers):
         constant = registry.get(name).capabilities.constant_state
         price = Demand("price", "early", 1.1 if constant else None)
-        about = f"{STEPS} tokens from position {LATE:,} on against position {EARLY}; {'constant' if constant else 'growing'} state"
+        about = (
+            f"{STEPS} tokens from position {LATE:,} on against position {EARLY}; "
+            f"{'constant' if constant else 'growing'} state"
+        )
         yield Contest(name, LATE, partial(decoding, name), (price,), about)

@@ -31,8 +31,12 @@ def free_energy_by_squares(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor) -> 
     return mu, mean.log() / beta_Hd
 
 
-def linear_by_cumulative_sum(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_decay_BTH: Tensor | None = None) -> Tensor:
-    """A state `k ⊗ v` for every token, summed along the sequence; decays as factors e^{G_t} e^{−G_s}, which overflow in the end."""
+def linear_by_cumulative_sum(
+    q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_decay_BTH: Tensor | None = None
+) -> Tensor:
+    """A state `k ⊗ v` for every token, summed along the sequence; decays as factors e^{G_t} e^{−G_s}, which overflow in
+    the end.
+    """
     if log_decay_BTH is not None:
         total = log_decay_BTH.cumsum(1)[..., None]
         q_BTHk, k_BTHk = q_BTHk * total.exp(), k_BTHk * (-total).exp()
@@ -73,10 +77,17 @@ def lag_mix_by_squares(
     index = back_TT.expand(*v_HBTw.shape[:2], T, T)
 
     def mix(y: Tensor, mixing: LagMixing) -> Tensor:
-        first, second, diagonal = mixing.first_HLr[:, None, :T], mixing.second_HLr[:, None, :T], mixing.diagonal_HL[:, None, None, :T]
+        first, second, diagonal = (
+            mixing.first_HLr[:, None, :T],
+            mixing.second_HLr[:, None, :T],
+            mixing.diagonal_HL[:, None, None, :T],
+        )
         return (y * (1 + diagonal) + ((y @ first) * mixing.control_HBTr) @ second.transpose(-1, -2)) * seen_TT
 
-    scores = [mix((q @ k.transpose(-1, -2)).gather(-1, index) * seen_TT, m) for q, k, m in zip(q_SHBTd, k_SHBTd, before, strict=True)]
+    scores = [
+        mix((q @ k.transpose(-1, -2)).gather(-1, index) * seen_TT, m)
+        for q, k, m in zip(q_SHBTd, k_SHBTd, before, strict=True)
+    ]
     active = scores[0].relu() / (scores[0].square().sum(-1, keepdim=True) + eps).sqrt()
     if len(scores) == 2:
         active = softplus(scores[1]) * active

@@ -23,7 +23,13 @@ KINDS = ("kernels", "mixers", "train", "decode")
 
 
 def run(
-    kind: str, mixers: Sequence[str], lengths: str | None, against: Sequence[str], rounds: int, threads: int, file: Path | None
+    kind: str,
+    mixers: Sequence[str],
+    lengths: str | None,
+    against: Sequence[str],
+    rounds: int,
+    threads: int,
+    file: Path | None,
 ) -> dict[str, Any]:
     """The whole command: choose, measure, draw. Raises UserError before anything is timed."""
     if kind not in KINDS:
@@ -83,26 +89,42 @@ def measure(kind: str, contests: Sequence[Contest], rounds: int, against: Iterab
         known = sorted({name for o in outcomes for name in o.peers} - {"ours"})
         raise UserError(f"--against: no peer is called {min(unknown)!r} here; there are {', '.join(known)}")
     return {
-        "kind": "speed", "bench": kind, "rounds": rounds, "threads": torch.get_num_threads(), "dtype": "float32",
+        "kind": "speed",
+        "bench": kind,
+        "rounds": rounds,
+        "threads": torch.get_num_threads(),
+        "dtype": "float32",
         "clock": "process time" if torch.get_num_threads() == 1 else "wall time",
         "pass": "decoding" if kind == "decode" else "forward and backward",
         "implementations": implementations(torch.device("cpu")),
-        "hardware": provenance.hardware(torch.device("cpu")).model_dump(mode="json"), "versions": provenance.versions(),
-        "contests": [outcome.plain() for outcome in outcomes], "exponents": exponents(outcomes),
-    }  # fmt: skip
+        "hardware": provenance.hardware(torch.device("cpu")).model_dump(mode="json"),
+        "versions": provenance.versions(),
+        "contests": [outcome.plain() for outcome in outcomes],
+        "exponents": exponents(outcomes),
+    }
 
 
 def exponents(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """How time grows with the length, of everything that ran at four lengths or more."""
     found = []
     for name in dict.fromkeys(o.contest.name for o in outcomes):
-        series = [(o.contest.length, o.measured["ours"].timing.median_s) for o in outcomes if o.contest.name == name and o.measured]
+        series = [
+            (o.contest.length, o.measured["ours"].timing.median_s)
+            for o in outcomes
+            if o.contest.name == name and o.measured
+        ]
         if len(series) >= 4:
             lengths, seconds = ([pair[i] for pair in series] for i in (0, 1))
             value = exponent([int(T) for T in lengths], [float(s) for s in seconds])
             must = EXPONENT_MUST if "scan" in name else None
             found.append(
-                {"name": name, "lengths": lengths, "exponent": value, "must": must, "met": None if must is None else value <= must}
+                {
+                    "name": name,
+                    "lengths": lengths,
+                    "exponent": value,
+                    "must": must,
+                    "met": None if must is None else value <= must,
+                }
             )
     return found
 
@@ -111,25 +133,46 @@ def missed(document: dict[str, Any]) -> list[str]:
     """The demands that were not met, in words."""
     words = [
         f"{c['name']} at {c['length']:,}: {f['figure']} {f['value']:.2f} against {f['against']}, must be {f['must']}"
-        for c in document["contests"] for f in c["figures"] if f["met"] is False
-    ]  # fmt: skip
-    words += [
-        f"{c['name']} at {c['length']:,}: {what} could not be judged" for c in document["contests"] for what in c.get("unjudged", ())
+        for c in document["contests"]
+        for f in c["figures"]
+        if f["met"] is False
     ]
-    return words + [f"{e['name']}: exponent {e['exponent']:.2f}, must be {e['must']}" for e in document["exponents"] if e["met"] is False]
+    words += [
+        f"{c['name']} at {c['length']:,}: {what} could not be judged"
+        for c in document["contests"]
+        for what in c.get("unjudged", ())
+    ]
+    return words + [
+        f"{e['name']}: exponent {e['exponent']:.2f}, must be {e['must']}"
+        for e in document["exponents"]
+        if e["met"] is False
+    ]
 
 
 def table(document: dict[str, Any]) -> Table:
-    shown = Table("what", "length", "implementation", "ms", "quartiles", "peak MB", "figures", title=f"suite bench {document['bench']}")
+    shown = Table(
+        "what",
+        "length",
+        "implementation",
+        "ms",
+        "quartiles",
+        "peak MB",
+        "figures",
+        title=f"suite bench {document['bench']}",
+    )
     for contest in document["contests"]:
         for index, row in enumerate(contest["rows"]):
             low, high = (1e3 * s for s in row["quartiles_s"])
             first = index == 0
             shown.add_row(
-                contest["name"] if first else "", f"{contest['length']:,}" if first else "", row["implementation"],
-                f"{1e3 * row['median_s']:.2f}", f"{low:.2f} … {high:.2f}", f"{row['peak_bytes'] / 2**20:.1f}",
+                contest["name"] if first else "",
+                f"{contest['length']:,}" if first else "",
+                row["implementation"],
+                f"{1e3 * row['median_s']:.2f}",
+                f"{low:.2f} … {high:.2f}",
+                f"{row['peak_bytes'] / 2**20:.1f}",
                 "\n".join(map(_figure, contest["figures"])) if first else "",
-            )  # fmt: skip
+            )
         for name, reason in contest["could_not_run"].items():
             head = ("", "") if contest["rows"] else (contest["name"], f"{contest['length']:,}")
             shown.add_row(*head, name, "—", reason, "", "")
@@ -148,7 +191,8 @@ def show(document: dict[str, Any], console: Console) -> None:
         console.print(f"{found['name']}: time grows as length to the {found['exponent']:.2f}")
     hardware = document["hardware"]
     console.print(
-        f"{hardware['processor']}, {document['threads']} thread(s), {document['clock']}, {document['rounds']} rounds, {document['pass']}"
+        f"{hardware['processor']}, {document['threads']} thread(s), {document['clock']}, {document['rounds']} "
+        f"rounds, {document['pass']}"
     )
     for line in missed(document):
         console.print(f"not met: {line}")

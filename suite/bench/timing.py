@@ -1,7 +1,9 @@
-"""Timing that a comparison can rest on: interleaved rounds, process time on one thread, medians and quartiles, peak of the allocator.
+"""Timing that a comparison can rest on: interleaved rounds, process time on one thread, medians and quartiles, peak of
+the allocator.
 
-Process time counts this process's work only, so another busy process costs cache and turbo but not time; on more than one thread wall time
-is taken and the machine has to be quiet. Everything runs on the CPU: nothing here has been timed on a GPU.
+Process time counts this process's work only, so another busy process costs cache and turbo but not time; on more than
+one thread wall time is taken and the machine has to be quiet. Everything runs on the CPU: nothing here has been timed
+on a GPU.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from dataclasses import dataclass
 import torch
 
 Work = Callable[[], object]
-MIN_SAMPLE_S = 0.01  # a sample repeats the work until it lasts this long: the clock's steps and the call itself vanish in it
+MIN_SAMPLE_S = (
+    0.01  # a sample repeats the work until it lasts this long: the clock's steps and the call itself vanish in it
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ def _once(work: Work, repeats: int, clock: Callable[[], float]) -> float:
 
 
 def interleaved(works: Mapping[str, Work], rounds: int) -> dict[str, Timing]:
-    """Each round runs every piece of work once, in an order that turns, so that drifts of the machine meet all of them alike."""
+    """Each round runs every piece of work once, in an order that turns, so that drifts of the machine meet all of them
+    alike.
+    """
     clock, names = _clock(), list(works)
     repeats = {}
     for name, work in works.items():
@@ -59,7 +65,9 @@ def summary(samples: list[float]) -> Timing:
 
 
 def peak_bytes(work: Work) -> int:
-    """How far the memory of PyTorch's allocator rises above its level before the work (buffers inside libraries are not seen)."""
+    """How far the memory of PyTorch's allocator rises above its level before the work (buffers inside libraries are not
+    seen).
+    """
     work()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         work()

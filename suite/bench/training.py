@@ -1,4 +1,6 @@
-"""Contests of training steps at `quick` scale: forward, loss, backward, clipping and AdamW on real batches, and their share of the peak."""
+"""Contests of training steps at `quick` scale: forward, loss, backward, clipping and AdamW on real batches, and their
+share of the peak.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ from suite.models.constant_row import give_constant
 from suite.models.resolve import resolve
 from tasks.base import Batch, Task
 
-TASKS: Mapping[str, float] = {"sotu": 0.40, "fashion-mnist": 0.45, "household-power": 0.40}  # and the least share of the peak
+TASKS: Mapping[str, float] = {
+    "sotu": 0.40,
+    "fashion-mnist": 0.45,
+    "household-power": 0.40,
+}  # and the least share of the peak
 PRODUCT = 1024  # side of the matrix product that stands for the machine's peak
 
 
@@ -55,10 +61,17 @@ def training(name: str, mixer: str) -> Contest:
         task.load()
         batch = next(task.train_batches(0, batch_size))
         reference = resolve(task=name, mixer="softmax", scale="quick")
-        return {"ours": one_step(config, task, batch), "softmax": one_step(reference, task, batch), "matrix product": product()}
+        return {
+            "ours": one_step(config, task, batch),
+            "softmax": one_step(reference, task, batch),
+            "matrix product": product(),
+        }
 
     share = Demand("mfu", "matrix product", TASKS[name] if mixer == "softmax" else None, work=flops / (2 * PRODUCT**3))
-    about = f"{units:,} {certificate.flops_unit}s a step, {flops / 1e9:.1f} GFLOP counted; positions: {flops_positions(task.spec)[0]}"
+    about = (
+        f"{units:,} {certificate.flops_unit}s a step, {flops / 1e9:.1f} GFLOP counted; positions: "
+        f"{flops_positions(task.spec)[0]}"
+    )
     return Contest(f"{mixer} on {name}", length, build, (share, Demand("price", "softmax")), about)
 
 

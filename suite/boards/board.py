@@ -34,7 +34,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Board:
-    """Rows that may be compared: equal task, scale, data options, shape and training, so only the mixer and its tuned rates differ."""
+    """Rows that may be compared: equal task, scale, data options, shape and training, so only the mixer and its tuned
+    rates differ.
+    """
 
     task: str
     domain: str
@@ -68,7 +70,9 @@ def count_records() -> int:
 
 
 def is_known(made: Record) -> bool:
-    """Whether this version knows the record's task, its options, its metric and its scale, and so can place it on a board."""
+    """Whether this version knows the record's task, its options, its metric and its scale, and so can place it on a
+    board.
+    """
     if not {"data", "model", "mixer_options", "hybrid", "train"} <= made.config.keys():
         return False
     try:
@@ -83,11 +87,18 @@ def primary_metric(made: Record) -> Metric:
     return next(m for m in tasks.get(made.task)(task_options(made)).metrics if m.name == made.primary_metric)
 
 
-def boards(records: Iterable[Record], *, task: str | None = None, domain: str | None = None, scale: str | None = None) -> list[Board]:
+def boards(
+    records: Iterable[Record], *, task: str | None = None, domain: str | None = None, scale: str | None = None
+) -> list[Board]:
     """One board for each group of comparable records, shipped recipes first."""
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for made in records:
-        if task in (None, made.task) and domain in (None, made.domain) and scale in (None, made.scale) and is_known(made):
+        if (
+            task in (None, made.task)
+            and domain in (None, made.domain)
+            and scale in (None, made.scale)
+            and is_known(made)
+        ):
             content = (made.data.protocol, made.data.fingerprint) if made.data else ()
             groups[made.task, made.scale, made.group, made.precision, *content].append(made)
     made_boards = [_board(group) for group in groups.values()]
@@ -104,8 +115,19 @@ def _board(records: Sequence[Record]) -> Board:
     every = [_row(list(seeds.values())) for seeds in by_configuration.values()]
     rows = _best_rates(every, metric)
     rows.sort(key=lambda row: (not _ranks(row), -row.mean if metric.higher_is_better else row.mean))
-    placed = tuple(Row(row.mixer, row.records, row.mean, row.spread, i if _ranks(row) else None) for i, row in enumerate(rows, 1))
-    return Board(one.task, one.domain, one.scale, deviations(one), metric, placed, len(records) - len(finished), len(every) - len(rows))
+    placed = tuple(
+        Row(row.mixer, row.records, row.mean, row.spread, i if _ranks(row) else None) for i, row in enumerate(rows, 1)
+    )
+    return Board(
+        one.task,
+        one.domain,
+        one.scale,
+        deviations(one),
+        metric,
+        placed,
+        len(records) - len(finished),
+        len(every) - len(rows),
+    )
 
 
 def _ranks(row: Row) -> bool:
@@ -113,7 +135,9 @@ def _ranks(row: Row) -> bool:
 
 
 def _best_rates(rows: Sequence[Row], metric: Metric) -> list[Row]:
-    """Of each mixer's tuned rates, the one that is best on validation: choosing among them by the test metric would be peeking."""
+    """Of each mixer's tuned rates, the one that is best on validation: choosing among them by the test metric would be
+    peeking.
+    """
     chosen: dict[str, Row] = {}
     sign = 1.0 if metric.higher_is_better else -1.0
     for row in rows:

@@ -17,7 +17,9 @@ from suite.records.record import Record
 
 
 def task_options(made: Record) -> Any:
-    """The record's options of its task. Raises DataError or ValidationError where this version has no such task or option."""
+    """The record's options of its task. Raises DataError or ValidationError where this version has no such task or
+    option.
+    """
     return tasks.get(made.task).Options.model_validate(made.config["data"])
 
 
@@ -80,7 +82,9 @@ def _options_off_default(made: Record) -> str:
     named = {name: solved[name] for name in cls.board_options if name in solved} if cls else {}
     given = {**named, **{name: value for name, value in (_given_options(made) or {}).items() if name not in named}}
     switches = [cls.board_note] if cls and cls.board_note else []
-    switches += [f"{name}={'on' if value is True else 'off' if value is False else value}" for name, value in given.items()]
+    switches += [
+        f"{name}={'on' if value is True else 'off' if value is False else value}" for name, value in given.items()
+    ]
     shipped, train = _shipped(made)["train"], made.config["train"]
     switches += [f"{name}={train[name]:g}" for name in TUNED if train[name] != shipped[name]]
     switches += [f"{name}={made.config['data'][name]}" for name in sorted(task_options(made).tuned())]
@@ -88,7 +92,9 @@ def _options_off_default(made: Record) -> str:
 
 
 def _given_options(made: Record) -> dict[str, Any] | None:
-    """The mixer's options that the user chose; None where nobody knows: of code that is not the suite's, or of another version's."""
+    """The mixer's options that the user chose; None where nobody knows: of code that is not the suite's, or of another
+    version's.
+    """
     if made.config.get("mixer_origin") != "built-in":
         return None
     try:
@@ -96,13 +102,19 @@ def _given_options(made: Record) -> dict[str, Any] | None:
         solved = solve(with_free_widths(config), tasks.get(made.task)(config.data).spec).mixer_options
     except (MixerError, UserError):
         return None
-    usual = default_options(config).model_dump(mode="json") | {name: getattr(solved, name) for name in widths_of(config)}
+    usual = default_options(config).model_dump(mode="json") | {
+        name: getattr(solved, name) for name in widths_of(config)
+    }
     return {name: value for name, value in made.config["mixer_options"].items() if value not in (None, usual[name])}
 
 
 def _class(made: Record) -> type[Mixer] | None:
     """The mixer's class, where it is the suite's own: no board runs other code."""
-    return registry.get(made.mixer) if made.config.get("mixer_origin") == "built-in" and made.mixer in registry.names() else None
+    return (
+        registry.get(made.mixer)
+        if made.config.get("mixer_origin") == "built-in" and made.mixer in registry.names()
+        else None
+    )
 
 
 def _shipped(made: Record) -> dict[str, Any]:

@@ -25,7 +25,9 @@ def table(board: Board) -> Table:
 def markdown(board: Board) -> str:
     """The board as a Markdown section; its first line is the news."""
     leader = next((row for row in board.rows if row.place == 1), None)
-    news = f": {leader.mixer} leads with {format_metric(board.metric, leader.mean)}" if leader else ": no matched run yet"
+    news = (
+        f": {leader.mixer} leads with {format_metric(board.metric, leader.mean)}" if leader else ": no matched run yet"
+    )
     head = _headers(board)
     lines = [f"**{board.title}**{news}", "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(row, board)) + " |" for row in board.rows]
@@ -35,22 +37,35 @@ def markdown(board: Board) -> str:
 def plain(board: Board) -> dict[str, Any]:
     """The board as JSON values."""
     return {
-        "task": board.task, "domain": board.domain, "scale": board.scale, "deviations": list(board.deviations),
-        "metric": board.metric.name, "higher_is_better": board.metric.higher_is_better, "unfinished": board.unfinished,
+        "task": board.task,
+        "domain": board.domain,
+        "scale": board.scale,
+        "deviations": list(board.deviations),
+        "metric": board.metric.name,
+        "higher_is_better": board.metric.higher_is_better,
+        "unfinished": board.unfinished,
         "rows": [
             {
-                "place": row.place, "mixer": row.mixer, "matched": row.first.certificate["matched"], "mean": row.mean, "sd": row.spread,
-                "seeds": [made.seed for made in row.records], "runs": [made.id for made in row.records],
+                "place": row.place,
+                "mixer": row.mixer,
+                "matched": row.first.certificate["matched"],
+                "mean": row.mean,
+                "sd": row.spread,
+                "seeds": [made.seed for made in row.records],
+                "runs": [made.id for made in row.records],
                 "mixer_options": row.first.certificate.get("mixer_options", {}),
                 "values": [made.metrics["test"][made.primary_metric] for made in row.records],
-                "parameters": row.first.certificate["parameters"], "ratio": row.first.certificate["ratio"],
-                "flops": row.first.certificate["flops"], "reference_flops": row.first.certificate["reference_flops"],
-                "state_bytes": row.first.certificate["state_bytes"], "peak_memory_bytes": row.first.peak_memory_bytes,
+                "parameters": row.first.certificate["parameters"],
+                "ratio": row.first.certificate["ratio"],
+                "flops": row.first.certificate["flops"],
+                "reference_flops": row.first.certificate["reference_flops"],
+                "state_bytes": row.first.certificate["state_bytes"],
+                "peak_memory_bytes": row.first.peak_memory_bytes,
                 "examples_per_s": row.first.timing.examples_per_s if row.first.timing else None,
             }
             for row in board.rows
         ],
-    }  # fmt: skip
+    }
 
 
 def _cells(row: Row, board: Board) -> list[str]:
@@ -59,16 +74,30 @@ def _cells(row: Row, board: Board) -> list[str]:
     if row.spread is not None:
         figure += f" ± {format_metric(board.metric, row.spread)}"
     return [
-        str(row.place) if row.place else "baseline" if is_baseline(one.mixer) else "unmatched", row.mixer, figure, str(len(row.records)),
-        f"{certificate['parameters']:,} ({certificate['ratio']:.3f}×)", f"{certificate['flops'] / certificate['reference_flops']:.2f}×",
-        f"{one.timing.examples_per_s:,.0f}" if one.timing else "–", f"{one.peak_memory_bytes / 2**20:,.0f}",
-    ]  # fmt: skip
+        str(row.place) if row.place else "baseline" if is_baseline(one.mixer) else "unmatched",
+        row.mixer,
+        figure,
+        str(len(row.records)),
+        f"{certificate['parameters']:,} ({certificate['ratio']:.3f}×)",
+        f"{certificate['flops'] / certificate['reference_flops']:.2f}×",
+        f"{one.timing.examples_per_s:,.0f}" if one.timing else "–",
+        f"{one.peak_memory_bytes / 2**20:,.0f}",
+    ]
 
 
 def _headers(board: Board) -> list[str]:
     arrow = "↑" if board.metric.higher_is_better else "↓"
     unit = "" if board.metric.unit == "%" else (f", {board.metric.unit}" if board.metric.unit else "")
-    return ["#", "mixer", f"test {board.metric.name}{unit} {arrow}", "seeds", "parameters (of softmax's)", "FLOPs", "examples/s", "peak MB"]
+    return [
+        "#",
+        "mixer",
+        f"test {board.metric.name}{unit} {arrow}",
+        "seeds",
+        "parameters (of softmax's)",
+        "FLOPs",
+        "examples/s",
+        "peak MB",
+    ]
 
 
 def _notes(board: Board) -> str:

@@ -22,12 +22,23 @@ EXAMPLES = """
 `suite leaderboard --task fashion-mnist`
 """
 
-NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)  # a file's place, which is the user's to choose
+NO_PLACE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+)  # a file's place, which is the user's to choose
 
 app = typer.Typer(
-    name="suite", no_args_is_help=True, rich_markup_mode="markdown", pretty_exceptions_enable=False, epilog=EXAMPLES,
-    help="Which sequence mixer is really better, at equal cost? Budget-matched attention and its rivals in text, images and time series.",
-)  # fmt: skip
+    name="suite",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    epilog=EXAMPLES,
+    help="Which sequence mixer is really better, at equal cost? Budget-matched attention and its rivals in "
+    "text, images and time series.",
+)
 listing = typer.Typer(no_args_is_help=True, help="What there is: tasks and mixers.")
 data = typer.Typer(no_args_is_help=True, help="A task's data: what they are, and getting them ready.")
 app.add_typer(listing, name="list")
@@ -38,9 +49,17 @@ data.command("info")(listings.data_info)
 data.command("prepare")(listings.data_prepare)
 app.command(epilog=EXAMPLES)(runs.run)
 for command in (
-    runs.show, runs.budget, results.leaderboard, results.ui, models.generate, models.lm_eval, quality.check, quality.bench,
-    results.upload, results.doctor,
-):  # fmt: skip
+    runs.show,
+    runs.budget,
+    results.leaderboard,
+    results.ui,
+    models.generate,
+    models.lm_eval,
+    quality.check,
+    quality.bench,
+    results.upload,
+    results.doctor,
+):
     app.command()(command)
 
 
@@ -61,7 +80,9 @@ def main() -> None:
 
 def _user_message(error: Exception) -> str | None:
     """The one line of an error that is the user's to mend; None for one that is ours."""
-    if hasattr(error, "format_message"):  # typer's and click's usage errors; without a command they have shown the help instead
+    if hasattr(
+        error, "format_message"
+    ):  # typer's and click's usage errors; without a command they have shown the help instead
         return " ".join(str(error.format_message()).split()) or "no command given"
     # the user's: UserError, DataError, MixerError, RecordError; the other: a second signal outside the training loop
     if getattr(error, "exit_code", None) == 2 or type(error).__name__ == "Interrupted":

@@ -67,7 +67,9 @@ def _store() -> Check:
         closed = close_dead_runs(runs_folder.home())
     except Exception as error:  # whatever the store's client raises, the doctor reports it
         return Check("tracking store", False, f"{type(error).__name__}: {str(error).splitlines()[0]}")
-    message = f"closed {len(closed)} run(s) of dead processes: {', '.join(closed)}" if closed else "answers; no dead runs"
+    message = (
+        f"closed {len(closed)} run(s) of dead processes: {', '.join(closed)}" if closed else "answers; no dead runs"
+    )
     return Check("tracking store", True, message)
 
 

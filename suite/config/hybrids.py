@@ -1,4 +1,6 @@
-"""Hybrid layouts: which layers of a backbone keep softmax (arXiv 2510.11602, table of hybrids). Layers are counted from 1."""
+"""Hybrid layouts: which layers of a backbone keep softmax (arXiv 2510.11602, table of hybrids). Layers are counted from
+1.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def resolve_hybrid(layout: str, depth: int) -> tuple[int, ...]:
         return _useful(layout, LAYOUTS[layout](depth), depth)
     if not layout.replace(",", "").isdecimal():
         near = did_you_mean(layout, LAYOUTS)
-        raise UserError(f"unknown hybrid layout {layout!r}{near} (allowed: {', '.join(LAYOUTS)}, or layers such as 2,4)")
+        raise UserError(
+            f"unknown hybrid layout {layout!r}{near} (allowed: {', '.join(LAYOUTS)}, or layers such as 2,4)"
+        )
     layers = {int(part) for part in layout.split(",") if part}
     if not layers <= set(range(1, depth + 1)):
         raise UserError(f"hybrid layers {layout!r}: this backbone has layers 1 to {depth}")
@@ -37,5 +41,7 @@ def _useful(layout: str, layers: set[int], depth: int) -> tuple[int, ...]:
     kept = sorted(layers & set(range(1, depth + 1)))
     if not kept or len(kept) == depth:
         what = "no layer" if not kept else "every layer"
-        raise UserError(f"hybrid {layout!r} keeps softmax in {what} of {depth}; choose another layout, or --set model.depth=…")
+        raise UserError(
+            f"hybrid {layout!r} keeps softmax in {what} of {depth}; choose another layout, or --set model.depth=…"
+        )
     return tuple(kept)

@@ -20,7 +20,9 @@ Sections = dict[str, dict[str, Any]]
 
 @cache
 def _recipe_file(task: str) -> dict[str, Any]:
-    """`suite/config/recipes/<task>.toml`, or the file there whose `tasks` names the task: tasks of one family share theirs."""
+    """`suite/config/recipes/<task>.toml`, or the file there whose `tasks` names the task: tasks of one family share
+    theirs.
+    """
     folder = resources.files("suite.config").joinpath("recipes")
     own = folder.joinpath(f"{task}.toml")
     if own.is_file():
@@ -56,7 +58,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
     allowed = ("task", "scale", "seed", "hybrid", *SECTIONS)
     for name, value in content.items():
         if name not in allowed:
-            raise UserError(f"recipe {str(path)!r}: unknown name {name!r}{did_you_mean(name, allowed)} (allowed: {', '.join(allowed)})")
+            raise UserError(
+                f"recipe {str(path)!r}: unknown name {name!r}{did_you_mean(name, allowed)} (allowed: "
+                f"{', '.join(allowed)})"
+            )
         if name in SECTIONS and not isinstance(value, dict) and not (name == "mixer" and isinstance(value, str)):
             raise UserError(f"recipe {str(path)!r}: {name!r} is a section: write [{name}]")
         if name in ("task", "scale", "hybrid") and not isinstance(value, str):

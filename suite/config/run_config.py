@@ -29,8 +29,12 @@ class ModelConfig(Strict):
     ffn_width: int = Field(default=344, ge=8, description="feed-forward width F of the softmax reference (about 8D/3)")
     drop_path: float = Field(default=0.0, ge=0, lt=1, description="stochastic depth at the last layer")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on what each sublayer adds")
-    embedding_std: float = Field(default=0.02, gt=0, description="standard deviation of fresh token embeddings (text and recall)")
-    head_scale: float = Field(default=1.0, ge=0, description="size of a forecaster's fresh head; 0: it begins with the window's mean")
+    embedding_std: float = Field(
+        default=0.02, gt=0, description="standard deviation of fresh token embeddings (text and recall)"
+    )
+    head_scale: float = Field(
+        default=1.0, ge=0, description="size of a forecaster's fresh head; 0: it begins with the window's mean"
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelConfig:
@@ -51,10 +55,14 @@ class TrainConfig(Strict):
     warmup: float = Field(default=0.05, ge=0, le=1, description="share of the steps with a rising rate")
     min_lr: float = Field(default=0.02, ge=0, le=1, description="last rate as a share of the peak")
     clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
-    ema: float = Field(default=0.0, ge=0, lt=1, description="decay of averaged weights, which are then evaluated; 0: none")
+    ema: float = Field(
+        default=0.0, ge=0, lt=1, description="decay of averaged weights, which are then evaluated; 0: none"
+    )
     evals: int = Field(default=8, ge=1, description="validations (and checkpoints) a run; the best one is tested")
     eval_batch_size: int = Field(default=64, ge=1, description="examples a batch in evaluation")
-    precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="auto: bf16 autocast where the hardware is fast at it")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto: bf16 autocast where the hardware is fast at it"
+    )
 
 
 #: Fields that tuning may choose for each mixer; all the others must be equal for two runs to stand on one board.
@@ -93,7 +101,9 @@ class RunConfig(Strict):
 
     @property
     def group(self) -> str:
-        """The identity of the comparison: the same for all mixers, seeds and tuned rates that may stand on one board."""
+        """The identity of the comparison: the same for all mixers, seeds and tuned rates that may stand on one
+        board.
+        """
         kept = {**self.canonical(), "data": self.data.portable()}
         for name in ("mixer", "mixer_origin", "mixer_options", "hybrid", "seed", "unmatched", "skip_variant_layers"):
             del kept[name]

@@ -19,7 +19,9 @@ from tasks.base import TextInput, TextTask
 
 
 def load_language_model(run: str, device: torch.device) -> tuple[Decoder, TextTask]:
-    """The selected model of a run and its task. Raises UserError where the run is none of a language model or has no weights."""
+    """The selected model of a run and its task. Raises UserError where the run is none of a language model or has no
+    weights.
+    """
     folder = runs_folder.find_run(run)
     written = runs_folder.read_run(folder)
     config = from_canonical(written["config"])
@@ -40,7 +42,8 @@ def generate(
 ) -> Iterator[int]:
     """Token ids after the prompt `[P]`, P ≥ 1. temperature 0 takes the likeliest; top_k 0 keeps all.
 
-    When the context is full, the newest half of it is read again into a fresh state: positions are learned and end there.
+    When the context is full, the newest half of it is read again into a fresh state: positions are learned and end
+    there.
     """
     length = model.trunk.config.length
     seen = prompt_P[-length:].tolist()

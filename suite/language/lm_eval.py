@@ -1,4 +1,6 @@
-"""A finished run as a model of lm-evaluation-harness (the extra `eval`): zero-shot tasks on any text model of the suite."""
+"""A finished run as a model of lm-evaluation-harness (the extra `eval`): zero-shot tasks on any text model of the
+suite.
+"""
 
 from __future__ import annotations
 
@@ -40,26 +42,38 @@ class SuiteLM(LM):
         until = asked.get("until") or []
         drawn = asked.get("do_sample", asked.get("temperature", 0) > 0)
         return self.scorer.write(
-            context, [until] if isinstance(until, str) else until, int(asked.get("max_gen_toks", MAX_TOKENS)),
+            context,
+            [until] if isinstance(until, str) else until,
+            int(asked.get("max_gen_toks", MAX_TOKENS)),
             float(asked.get("temperature", 1.0)) if drawn else 0.0,
-        )  # fmt: skip
+        )
 
 
 def evaluate(
     run: str, names: Sequence[str], *, device: torch.device, limit: int | None, batch_size: int, include: Path | None
 ) -> dict[str, dict[str, float]]:
-    """The harness's figures of a run, by task and metric. Raises UserError for an unknown run or task, or data that are not to be had."""
+    """The harness's figures of a run, by task and metric. Raises UserError for an unknown run or task, or data that are
+    not to be had.
+    """
     model, task = load_language_model(run, device)
     manager = TaskManager(include_path=None if include is None else str(include))
     for name in names:
         if not manager.match_tasks([name]):
-            raise UserError(f"lm-evaluation-harness has no task {name!r}{did_you_mean(name, manager.all_tasks)}; see lm-eval ls tasks")
+            raise UserError(
+                f"lm-evaluation-harness has no task {name!r}{did_you_mean(name, manager.all_tasks)}; see "
+                "lm-eval ls tasks"
+            )
     scorer = Scorer(model, task, device, batch_size)
     try:
         found = lm_eval.simple_evaluate(
-            model=SuiteLM(scorer), tasks=list(names), num_fewshot=0, limit=limit, task_manager=manager, bootstrap_iters=BOOTSTRAPS,
+            model=SuiteLM(scorer),
+            tasks=list(names),
+            num_fewshot=0,
+            limit=limit,
+            task_manager=manager,
+            bootstrap_iters=BOOTSTRAPS,
             log_samples=False,
-        )  # fmt: skip
+        )
     except (OSError, ValueError) as error:  # the library's own data: no network, no such file
         raise UserError(f"lm-evaluation-harness: {first_line(error)}") from error
     results = found["results"] if found else {}

@@ -1,4 +1,6 @@
-"""What a finished language model says of text: log-likelihoods of continuations and of whole texts, and writing until a stop."""
+"""What a finished language model says of text: log-likelihoods of continuations and of whole texts, and writing until a
+stop.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from tasks.base import TextTask
 
 @dataclass(frozen=True)
 class Window:
-    """Token ids a model reads, of which the last `len(targets)` outputs are scored. `owner` is the text they belong to."""
+    """Token ids a model reads, of which the last `len(targets)` outputs are scored. `owner` is the text they belong
+    to.
+    """
 
     owner: int
     inputs: tuple[int, ...]
@@ -24,24 +28,29 @@ class Window:
 
 
 def windows(owner: int, ids: Sequence[int], first: int, length: int) -> Iterator[Window]:
-    """Windows that score ids[first:], each once, every one with as much before it as a context of `length` tokens holds; first ≥ 1."""
+    """Windows that score ids[first:], each once, every one with as much before it as a context of `length` tokens
+    holds; first ≥ 1.
+    """
     for at in range(first, len(ids), length):
         end = min(at + length, len(ids))
         yield Window(owner, tuple(ids[max(0, end - 1 - length) : end - 1]), tuple(ids[at:end]))
 
 
 class Scorer:
-    """A model and the task whose tokens it reads. Windows of like length share a batch, padded at their end, which nothing before sees."""
+    """A model and the task whose tokens it reads. Windows of like length share a batch, padded at their end, which
+    nothing before sees.
+    """
 
     def __init__(self, model: Decoder, task: TextTask, device: torch.device, batch_size: int = 16) -> None:
         self.model, self.task, self.device, self.batch_size = model, task, device, batch_size
         self.length = model.trunk.config.length
 
     def continuations(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, bool]]:
-        """Of each (context, continuation): the continuation's log-likelihood in nats, and whether every token of it is the likeliest.
+        """Of each (context, continuation): the continuation's log-likelihood in nats, and whether every token of it is
+        the likeliest.
 
-        Spaces at a context's end count to its continuation, as tokenizers join them to the word that follows; so does a context's last
-        token where it merges with what follows.
+        Spaces at a context's end count to its continuation, as tokenizers join them to the word that follows; so does a
+        context's last token where it merges with what follows.
         """
         found: list[Window] = []
         for owner, (context, continuation) in enumerate(pairs):

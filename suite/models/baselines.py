@@ -1,6 +1,8 @@
-"""Baselines: models of other makes, `--mixer baseline/NAME`. The same runner, data and record; never matched, so never ranked.
+"""Baselines: models of other makes, `--mixer baseline/NAME`. The same runner, data and record; never matched, so never
+ranked.
 
-They stand on the boards of their task because everything but the model is the same: data, steps, batches, selection, metrics.
+They stand on the boards of their task because everything but the model is the same: data, steps, batches, selection,
+metrics.
 """
 
 from __future__ import annotations
@@ -36,13 +38,16 @@ class NaiveOptions(BaselineOptions):
 
 
 class RidgeOptions(BaselineOptions):
-    penalty: float = Field(default=1.0, gt=0, description="α of the penalty on the squared coefficients, over sums of all training windows")
+    penalty: float = Field(
+        default=1.0, gt=0, description="α of the penalty on the squared coefficients, over sums of all training windows"
+    )
 
 
 class GluonTSOptions(BaselineOptions):
     scaling: gluonts.Scaling = Field(
         default="std",
-        description="of each window: by mean and deviation (std), mean absolute value (mean, GluonTS's default), or none",
+        description="of each window: by mean and deviation (std), mean absolute value (mean, GluonTS's "
+        "default), or none",
     )
 
 
@@ -71,7 +76,11 @@ def _naive(spec: SeriesInput, options: BaselineOptions, model: ModelConfig) -> n
     assert isinstance(options, NaiveOptions)
     season = options.season or spec.season
     if not 1 <= season <= spec.look_back:
-        known = f"a season of {season} steps does not fit into a look-back of {spec.look_back}" if season else "this task knows no season"
+        known = (
+            f"a season of {season} steps does not fit into a look-back of {spec.look_back}"
+            if season
+            else "this task knows no season"
+        )
         raise UserError(f"{PREFIX}seasonal-naive: {known}; name one of 1 to {spec.look_back}: --set mixer.season=…")
     return SeasonalNaive(spec.look_back, spec.horizon, season)
 
@@ -85,7 +94,9 @@ def _dlinear(spec: SeriesInput, options: BaselineOptions, model: ModelConfig) ->
     assert isinstance(options, DLinearOptions)
     o = options
     with _lightning("dlinear"):
-        return gluonts.dlinear(spec.look_back, spec.horizon, spec.head, hidden=o.hidden, kernel=o.kernel, scaling=o.scaling)
+        return gluonts.dlinear(
+            spec.look_back, spec.horizon, spec.head, hidden=o.hidden, kernel=o.kernel, scaling=o.scaling
+        )
 
 
 def _patchtst(spec: SeriesInput, options: BaselineOptions, model: ModelConfig) -> nn.Module:
@@ -93,9 +104,18 @@ def _patchtst(spec: SeriesInput, options: BaselineOptions, model: ModelConfig) -
     assert isinstance(options, GluonTSOptions)
     with _lightning("patchtst"):
         return gluonts.patchtst(
-            spec.look_back, spec.horizon, spec.head, patch=spec.patch, stride=spec.stride, dim=model.dim, heads=model.heads,
-            depth=model.depth, ffn_width=model.ffn_width, dropout=model.dropout, scaling=options.scaling,
-        )  # fmt: skip
+            spec.look_back,
+            spec.horizon,
+            spec.head,
+            patch=spec.patch,
+            stride=spec.stride,
+            dim=model.dim,
+            heads=model.heads,
+            depth=model.depth,
+            ffn_width=model.ffn_width,
+            dropout=model.dropout,
+            scaling=options.scaling,
+        )
 
 
 @contextmanager
@@ -104,7 +124,9 @@ def _lightning(name: str) -> Iterator[None]:
         yield
     except ImportError as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{PREFIX}{name} is GluonTS's and needs Lightning ({reason}): pip install 'mixer-suite[baselines]'") from None
+        raise UserError(
+            f"{PREFIX}{name} is GluonTS's and needs Lightning ({reason}): pip install 'mixer-suite[baselines]'"
+        ) from None
 
 
 _BASELINES = {
@@ -116,7 +138,9 @@ _BASELINES = {
 
 
 def is_baseline(name: str) -> bool:
-    """Whether a name is in the baselines' room, known or not. Mixers' names have no slash, and files of mixers end in `.py:Class`."""
+    """Whether a name is in the baselines' room, known or not. Mixers' names have no slash, and files of mixers end in
+    `.py:Class`.
+    """
     return name.startswith(PREFIX) and ".py:" not in name
 
 

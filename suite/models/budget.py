@@ -1,8 +1,8 @@
 """The budget: size a mixer for a task, certify the model that comes of it, or refuse with both counts.
 
-The reference is the softmax backbone of the same shape. A run is matched when its parameters without embeddings and head are within
-1 % of the reference's and every mixer layer is within 5 % of the reference's mixer layer. A control that pays in the FFN is matched on
-the total only.
+The reference is the softmax backbone of the same shape. A run is matched when its parameters without embeddings and
+head are within 1 % of the reference's and every mixer layer is within 5 % of the reference's mixer layer. A control
+that pays in the FFN is matched on the total only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,15 @@ from backbones.mixers.base import Mixer, MixerConfig
 from suite.config.run_config import ModelConfig, RunConfig
 from suite.errors import UserError
 from suite.models import baselines
-from suite.models.build import Backbone, all_parameters, budget_parameters, flops_positions, on_meta, outside_flops, sequence_length
+from suite.models.build import (
+    Backbone,
+    all_parameters,
+    budget_parameters,
+    flops_positions,
+    on_meta,
+    outside_flops,
+    sequence_length,
+)
 from tasks.base import InputSpec, SeriesInput
 
 TOTAL_TOLERANCE = 0.01
@@ -26,7 +34,9 @@ REFERENCE = "softmax"
 
 
 class Certificate(BaseModel):
-    """What a model costs beside its softmax reference, counted on the real module. FLOPs are forward ones, a `flops_unit`."""
+    """What a model costs beside its softmax reference, counted on the real module. FLOPs are forward ones, a
+    `flops_unit`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -95,7 +105,9 @@ def solve(config: RunConfig, spec: InputSpec) -> Plan:
     mixer_class = registry.get(config.mixer)
     if next(iter(mixer_class.candidates(config.mixer_options, model.dim, length)), None) is None:
         heads = config.mixer_options.heads
-        raise UserError(f"budget: {config.mixer} has no size at dim={model.dim} with {heads} heads; take fewer: --set mixer.heads=…")
+        raise UserError(
+            f"budget: {config.mixer} has no size at dim={model.dim} with {heads} heads; take fewer: --set mixer.heads=…"
+        )
     options = mixer_class.size(config.mixer_options, model.dim, length, budget)
     parameters = mixer_class.cost(options, model.dim, length).parameters
     layer = Layer(config.mixer, options, _ffn_width(mixer_class, parameters, budget, model))
@@ -129,21 +141,39 @@ def certify(config: RunConfig, spec: InputSpec, plan: Plan) -> Certificate:
     pays_in_ffn = registry.get(config.mixer).capabilities.pays_in_ffn
     reasons = []
     if abs(ratio - 1) > TOTAL_TOLERANCE:
-        reasons.append(f"{parameters:,} parameters, the reference has {reference_parameters:,} ({ratio - 1:+.1%}; ±1 % is allowed)")
+        reasons.append(
+            f"{parameters:,} parameters, the reference has {reference_parameters:,} ({ratio - 1:+.1%}; ±1 % is allowed)"
+        )
     if abs(mixer_ratio - 1) > LAYER_TOLERANCE and not pays_in_ffn:
         counts = f"{mixer_parameters:,} parameters a mixer layer, the reference has {reference_mixer:,}"
         reasons.append(f"{counts} ({mixer_ratio - 1:+.1%}; ±5 % is allowed)")
     return Certificate(
-        task=config.task, scale=config.scale, mixer=config.mixer, matched=not reasons, reasons=tuple(reasons),
-        parameters=parameters, reference_parameters=reference_parameters, ratio=ratio,
-        mixer_parameters=mixer_parameters, reference_mixer_parameters=reference_mixer, mixer_ratio=mixer_ratio,
-        pays_in_ffn=pays_in_ffn, total_parameters=all_parameters(backbone),
-        flops=_flops(plan.layers, spec, model.dim), reference_flops=_flops(plan.reference, spec, model.dim),
+        task=config.task,
+        scale=config.scale,
+        mixer=config.mixer,
+        matched=not reasons,
+        reasons=tuple(reasons),
+        parameters=parameters,
+        reference_parameters=reference_parameters,
+        ratio=ratio,
+        mixer_parameters=mixer_parameters,
+        reference_mixer_parameters=reference_mixer,
+        mixer_ratio=mixer_ratio,
+        pays_in_ffn=pays_in_ffn,
+        total_parameters=all_parameters(backbone),
+        flops=_flops(plan.layers, spec, model.dim),
+        reference_flops=_flops(plan.reference, spec, model.dim),
         flops_unit=flops_positions(spec)[1],
-        state_bytes=_state_bytes(plan.layers, spec, model.dim), reference_state_bytes=_state_bytes(plan.reference, spec, model.dim),
-        length=length, dim=model.dim, depth=model.depth, ffn_width=changed[0].ffn_width, reference_ffn_width=model.ffn_width,
-        hybrid=config.hybrid, mixer_options=plan.mixer_options,
-    )  # fmt: skip
+        state_bytes=_state_bytes(plan.layers, spec, model.dim),
+        reference_state_bytes=_state_bytes(plan.reference, spec, model.dim),
+        length=length,
+        dim=model.dim,
+        depth=model.depth,
+        ffn_width=changed[0].ffn_width,
+        reference_ffn_width=model.ffn_width,
+        hybrid=config.hybrid,
+        mixer_options=plan.mixer_options,
+    )
 
 
 def _certify_baseline(config: RunConfig, spec: InputSpec, plan: Plan) -> Certificate:
@@ -155,14 +185,32 @@ def _certify_baseline(config: RunConfig, spec: InputSpec, plan: Plan) -> Certifi
         parameters, flops = baselines.parameters_of(baseline), baselines.flops_of(baseline, spec)
     reference_parameters = budget_parameters(reference)
     return Certificate(
-        task=config.task, scale=config.scale, mixer=config.mixer, matched=False, reasons=(baselines.REASON,),
-        parameters=parameters, reference_parameters=reference_parameters, ratio=parameters / reference_parameters,
-        mixer_parameters=0, reference_mixer_parameters=_mixer_parameters(reference, 0), mixer_ratio=0.0, pays_in_ffn=False,
-        total_parameters=parameters, flops=flops,
-        reference_flops=_flops(plan.reference, spec, model.dim), flops_unit=flops_positions(spec)[1], state_bytes=0,
-        reference_state_bytes=0, length=spec.look_back, dim=model.dim, depth=0, ffn_width=0, reference_ffn_width=model.ffn_width,
-        hybrid=(), mixer_options=config.mixer_options,
-    )  # fmt: skip
+        task=config.task,
+        scale=config.scale,
+        mixer=config.mixer,
+        matched=False,
+        reasons=(baselines.REASON,),
+        parameters=parameters,
+        reference_parameters=reference_parameters,
+        ratio=parameters / reference_parameters,
+        mixer_parameters=0,
+        reference_mixer_parameters=_mixer_parameters(reference, 0),
+        mixer_ratio=0.0,
+        pays_in_ffn=False,
+        total_parameters=parameters,
+        flops=flops,
+        reference_flops=_flops(plan.reference, spec, model.dim),
+        flops_unit=flops_positions(spec)[1],
+        state_bytes=0,
+        reference_state_bytes=0,
+        length=spec.look_back,
+        dim=model.dim,
+        depth=0,
+        ffn_width=0,
+        reference_ffn_width=model.ffn_width,
+        hybrid=(),
+        mixer_options=config.mixer_options,
+    )
 
 
 def _mixer_parameters(backbone: Backbone, layer: int) -> int:
@@ -173,7 +221,9 @@ def _mixer_parameters(backbone: Backbone, layer: int) -> int:
 
 
 def nearest_fit(config: RunConfig, spec: InputSpec) -> str:
-    """The solver's own choice of widths, for the message of a refusal, or an empty string where it does not fit either."""
+    """The solver's own choice of widths, for the message of a refusal, or an empty string where it does not fit
+    either.
+    """
     if baselines.is_baseline(config.mixer):
         return ""
     free = with_free_widths(config)
@@ -195,7 +245,9 @@ def with_free_widths(config: RunConfig) -> RunConfig:
 
 
 def check(config: RunConfig, spec: InputSpec) -> tuple[Plan, Certificate]:
-    """Solves and certifies. Raises UserError with both counts and the nearest fit, unless the run is declared unmatched."""
+    """Solves and certifies. Raises UserError with both counts and the nearest fit, unless the run is declared
+    unmatched.
+    """
     plan = solve(config, spec)
     certificate = certify(config, spec, plan)
     if certificate.matched or config.unmatched or baselines.is_baseline(config.mixer):

@@ -34,7 +34,9 @@ def sequence_length(spec: InputSpec) -> int:
 
 def build_backbone(spec: InputSpec, model: ModelConfig, layers: Sequence[Layer]) -> Backbone:
     """The backbone on torch's current default device, parameters not drawn yet (call `reset_parameters`)."""
-    trunk = TrunkConfig(model.dim, sequence_length(spec), tuple(layers), drop_path=model.drop_path, dropout=model.dropout)
+    trunk = TrunkConfig(
+        model.dim, sequence_length(spec), tuple(layers), drop_path=model.drop_path, dropout=model.dropout
+    )
     match spec:
         case TextInput():
             return Decoder(trunk, spec.vocab, model.embedding_std)
@@ -47,7 +49,9 @@ def build_backbone(spec: InputSpec, model: ModelConfig, layers: Sequence[Layer])
 
 def budget_parameters(backbone: nn.Module) -> int:
     """Trainable parameters without embeddings (positions among them) and head."""
-    return sum(p.numel() for name, p in backbone.named_parameters() if p.requires_grad and not name.startswith(OUTSIDE_BUDGET))
+    return sum(
+        p.numel() for name, p in backbone.named_parameters() if p.requires_grad and not name.startswith(OUTSIDE_BUDGET)
+    )
 
 
 def all_parameters(backbone: nn.Module) -> int:

@@ -24,7 +24,9 @@ def give_constant(model: Backbone, task: Task, mixer: str, seed: int) -> None:
         constant = next(task.train_batches(EXAMPLE_SEED, 1)).inputs[0]
         constant = constant[:, 0] if isinstance(task.spec, SeriesInput) else constant
     else:
-        raise UserError(f"mixer {mixer!r} needs a constant row; its class attribute `constant` must say 'random' or 'example'")
+        raise UserError(
+            f"mixer {mixer!r} needs a constant row; its class attribute `constant` must say 'random' or 'example'"
+        )
     model.set_constant(constant)
 
 

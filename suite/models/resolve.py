@@ -1,4 +1,6 @@
-"""From what a user types to a RunConfig: shipped recipe, then recipe file, then the command line's own options, then `--set`."""
+"""From what a user types to a RunConfig: shipped recipe, then recipe file, then the command line's own options, then
+`--set`.
+"""
 
 from __future__ import annotations
 
@@ -103,17 +105,24 @@ def resolve(
     for name in SECTIONS:
         sections[name].update({k: v for k, v in given.get(name, {}).items() if (name, k) != ("mixer", "name")})
     for option, section, field, value in (
-        ("--steps", "train", "steps", steps), ("--horizon", "data", "horizon", horizon), ("--track", "data", "track", track),
-    ):  # fmt: skip
+        ("--steps", "train", "steps", steps),
+        ("--horizon", "data", "horizon", horizon),
+        ("--track", "data", "track", track),
+    ):
         if value is not None:
             if field not in models[section].model_fields:
                 raise UserError(f"{option} is an option of forecasting tasks; {task!r} has none")
             sections[section][field] = value
     for section, field, value in (_parse_set(text, models) for text in sets):
         sections[section][field] = value
-    config = _assemble(task, mixer, scale, _seed(seed, given), hybrid or given.get("hybrid"), task_class, models, sections)
+    config = _assemble(
+        task, mixer, scale, _seed(seed, given), hybrid or given.get("hybrid"), task_class, models, sections
+    )
     if skip_variant_layers and not config.hybrid:
-        raise UserError("--skip-variant-layers needs a hybrid: without softmax layers none would be left (for example --hybrid even)")
+        raise UserError(
+            "--skip-variant-layers needs a hybrid: without softmax layers none would be left (for example "
+            "--hybrid even)"
+        )
     return config.model_copy(update={"unmatched": unmatched, "skip_variant_layers": skip_variant_layers})
 
 
@@ -147,30 +156,58 @@ def _assemble(
     data = _validated("data", models["data"], sections["data"])
     model = _validated("model", ModelConfig, sections["model"])
     causal = task_class(data).spec.causal
-    options = _validated("mixer", models["mixer"], {"causal": causal, **_heads(models["mixer"], model), **sections["mixer"]})
+    options = _validated(
+        "mixer", models["mixer"], {"causal": causal, **_heads(models["mixer"], model), **sections["mixer"]}
+    )
     if baselines.is_baseline(mixer):
-        return _with_baseline(task_class, mixer, hybrid, RunConfig(
-            task=task, scale=scale, seed=seed, mixer=mixer, mixer_origin=baselines.ORIGIN, data=data, mixer_options=options, model=model,
-            train=_validated("train", TrainConfig, sections["train"]),
-        ))  # fmt: skip
+        return _with_baseline(
+            task_class,
+            mixer,
+            hybrid,
+            RunConfig(
+                task=task,
+                scale=scale,
+                seed=seed,
+                mixer=mixer,
+                mixer_origin=baselines.ORIGIN,
+                data=data,
+                mixer_options=options,
+                model=model,
+                train=_validated("train", TrainConfig, sections["train"]),
+            ),
+        )
     able = registry.get(mixer).capabilities
     if not (able.causal if causal else able.bidirectional):
         needed, has = ("a causal", "bidirectional") if causal else ("a bidirectional", "causal")
         raise UserError(f"task {task!r} needs {needed} mixer; {mixer!r} is {has} only (suite list mixers)")
     if options.causal != causal:
-        raise UserError(f"mixer.causal: task {task!r} decides it ({str(causal).lower()}), {str(options.causal).lower()} was given")
+        raise UserError(
+            f"mixer.causal: task {task!r} decides it ({str(causal).lower()}), {str(options.causal).lower()} was given"
+        )
     train = _validated("train", TrainConfig, sections["train"])
     return RunConfig(
-        task=task, scale=scale, seed=seed, mixer=mixer, mixer_origin=registry.origin(mixer), data=data, mixer_options=options,
-        hybrid=resolve_hybrid(hybrid, model.depth) if hybrid else (), model=model, train=train,
-    )  # fmt: skip
+        task=task,
+        scale=scale,
+        seed=seed,
+        mixer=mixer,
+        mixer_origin=registry.origin(mixer),
+        data=data,
+        mixer_options=options,
+        hybrid=resolve_hybrid(hybrid, model.depth) if hybrid else (),
+        model=model,
+        train=train,
+    )
 
 
 def _with_baseline(task_class: type[Task], name: str, hybrid: str | None, config: RunConfig) -> RunConfig:
-    """The config of a baseline's run. Raises UserError where the baseline is not for the task's domain, or has no layers to keep."""
+    """The config of a baseline's run. Raises UserError where the baseline is not for the task's domain, or has no
+    layers to keep.
+    """
     domain = baselines.get(name).domain
     if task_class.domain != domain:
-        raise UserError(f"{name} is for {domain} tasks; {config.task!r} is a {task_class.domain} task (suite list tasks)")
+        raise UserError(
+            f"{name} is for {domain} tasks; {config.task!r} is a {task_class.domain} task (suite list tasks)"
+        )
     if hybrid:
         raise UserError(f"{name} has no layers to keep softmax in; drop --hybrid")
     return config
@@ -195,5 +232,7 @@ def from_canonical(content: Mapping[str, Any]) -> RunConfig:
         options = _options_of(content["mixer"]).model_validate(content["mixer_options"])
         return RunConfig.model_validate({**content, "data": data, "mixer_options": options})
     except (KeyError, ValidationError) as error:
-        reason = error.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(error, ValidationError) else str(error)
+        reason = (
+            error.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(error, ValidationError) else str(error)
+        )
         raise UserError(f"this config was written by another version, or a file of it has changed: {reason}") from None

@@ -23,10 +23,14 @@ PACKAGES = ("torch", "torchvision", "timm", "triton", "gluonts", "datasets", "ml
 
 def _git(*arguments: str) -> str | None:
     root = Path(suite.__file__).resolve().parents[1]
-    if not (root / ".git").exists():  # an installed package stands in no checkout; a repository further up is somebody else's
+    if not (
+        root / ".git"
+    ).exists():  # an installed package stands in no checkout; a repository further up is somebody else's
         return None
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
@@ -60,9 +64,13 @@ def _processor() -> str:
 def hardware(device: torch.device) -> Hardware:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return Hardware(
-        platform=f"{platform.system()} {platform.machine()}", processor=_processor(), cores=os.cpu_count() or 1,
-        memory_bytes=psutil.virtual_memory().total, device=name, threads=torch.get_num_threads(),
-    )  # fmt: skip
+        platform=f"{platform.system()} {platform.machine()}",
+        processor=_processor(),
+        cores=os.cpu_count() or 1,
+        memory_bytes=psutil.virtual_memory().total,
+        device=name,
+        threads=torch.get_num_threads(),
+    )
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -76,7 +76,9 @@ class Timing(Strict):
 
 
 class Record(Strict):
-    """One run, whatever became of it. `metrics` maps split to name to value; `test` is there only when the run finished."""
+    """One run, whatever became of it. `metrics` maps split to name to value; `test` is there only when the run
+    finished.
+    """
 
     schema_: Literal["mixer-suite/run/1"] = Field(default="mixer-suite/run/1", alias="schema")
     kind: Literal["run"] = "run"

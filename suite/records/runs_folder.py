@@ -1,4 +1,6 @@
-"""Where runs live: `$SUITE_HOME`, or `runs/` in the current folder. One folder a run; the tracking store stands beside them."""
+"""Where runs live: `$SUITE_HOME`, or `runs/` in the current folder. One folder a run; the tracking store stands beside
+them.
+"""
 
 from __future__ import annotations
 
@@ -39,24 +41,33 @@ def writable_home() -> Path:
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"runs cannot be written to {folder} ({error.strerror}); set SUITE_HOME to a folder that can be") from None
+        raise UserError(
+            f"runs cannot be written to {folder} ({error.strerror}); set SUITE_HOME to a folder that can be"
+        ) from None
     return folder
 
 
 def new_run(config: RunConfig, data_dir: Path | None) -> Path:
-    """Makes a run's folder and writes its config there. The folder's name is for people; the identity hash is the run's identity."""
+    """Makes a run's folder and writes its config there. The folder's name is for people; the identity hash is the run's
+    identity.
+    """
     words = "-".join((config.task, config.mixer.rpartition(":")[2], config.scale, f"s{config.seed}"))
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{re.sub(r'[^A-Za-z0-9.-]+', '-', words)}-{secrets.token_hex(2)}"
     folder = writable_home() / name
     folder.mkdir()
-    content = {"config": config.canonical(), "data_dir": str(data_dir.absolute()) if data_dir else None, "created": now()}
+    content = {
+        "config": config.canonical(),
+        "data_dir": str(data_dir.absolute()) if data_dir else None,
+        "created": now(),
+    }
     write_atomically(folder / CONFIG, lambda path: path.write_text(json.dumps(content, indent=1), "utf-8"))
     return folder
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Holds a run's folder: two processes on one run would mix their checkpoints. Raises UserError when another one holds it.
+    """Holds a run's folder: two processes on one run would mix their checkpoints. Raises UserError when another one
+    holds it.
 
     The lock ends with its process, however that ends.
     """
@@ -86,7 +97,9 @@ def find_run(run: str) -> Path:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise UserError(f"{run!r} stands for {len(matches)} runs: {', '.join(p.name for p in matches[:4])}; give more of the name")
+        raise UserError(
+            f"{run!r} stands for {len(matches)} runs: {', '.join(p.name for p in matches[:4])}; give more of the name"
+        )
     raise UserError(f"no run {run!r} in {home()} ({len(known)} runs there; suite leaderboard lists them)")
 
 

@@ -1,10 +1,12 @@
 """The tracker of a run: what the training process sees of tracking.
 
-The training process only appends lines to the run's journal (about ten microseconds each). A worker process of its own imports
-MLflow, connects and delivers the journal, so neither the import, nor the making of a store, nor a slow server ever holds up a
-step. A thread would not do: while one imports MLflow here, the training thread gets next to none of the interpreter.
+The training process only appends lines to the run's journal (about ten microseconds each). A worker process of its own
+imports MLflow, connects and delivers the journal, so neither the import, nor the making of a store, nor a slow server
+ever holds up a step. A thread would not do: while one imports MLflow here, the training thread gets next to none of the
+interpreter.
 
-The environment variable `SUITE_TRACKING=off` leaves the worker out: a run keeps its journal, and `suite upload RUN` sends it later.
+The environment variable `SUITE_TRACKING=off` leaves the worker out: a run keeps its journal, and `suite upload RUN`
+sends it later.
 """
 
 from __future__ import annotations
@@ -45,12 +47,12 @@ class TrackedRun:
 class Tracker:
     """Tracks one run. Building it returns at once; nothing here raises or blocks because of the store.
 
-    `home` holds the embedded store, `run_dir` the journal. `resume_run_id` or `resume=True` goes on with the journal of `run_dir`
-    (and the run in the store); otherwise an old journal there is set aside. `warn` is called once, with one line, when tracking
-    is in trouble; the run goes on. `params` are flat: dotted names of the resolved config.
+    `home` holds the embedded store, `run_dir` the journal. `resume_run_id` or `resume=True` goes on with the journal of
+    `run_dir` (and the run in the store); otherwise an old journal there is set aside. `warn` is called once, with one
+    line, when tracking is in trouble; the run goes on. `params` are flat: dotted names of the resolved config.
 
-    As a context manager it ends the run as FINISHED, FAILED (an exception) or KILLED (KeyboardInterrupt, or SystemExit with the
-    code 143 of SIGTERM) where `finish` was not called before.
+    As a context manager it ends the run as FINISHED, FAILED (an exception) or KILLED (KeyboardInterrupt, or SystemExit
+    with the code 143 of SIGTERM) where `finish` was not called before.
     """
 
     def __init__(
@@ -76,7 +78,11 @@ class Tracker:
         if not resume:
             _set_aside(run_dir / JOURNAL)
         self._journal = JournalWriter(run_dir)
-        opening: Event = {"kind": "resume" if continued else "start", "time": now_ms(), "tags": _clean_tags({**tags, **_process_tags()})}
+        opening: Event = {
+            "kind": "resume" if continued else "start",
+            "time": now_ms(),
+            "tags": _clean_tags({**tags, **_process_tags()}),
+        }
         if not continued:
             opening |= {
                 "experiment": experiment,
@@ -102,9 +108,13 @@ class Tracker:
         self._tell()
 
     def summary(self, metrics: Mapping[str, float]) -> None:
-        """Logs results that belong to the whole run (test metrics, throughput), at its last step, so that tables show them."""
+        """Logs results that belong to the whole run (test metrics, throughput), at its last step, so that tables show
+        them.
+        """
         cleaned = {_clean_name(name): value for name, value in metrics.items()}
-        self._log(self._top_step, {name: value for name, value in cleaned.items() if name not in self._summarised}, "summary")
+        self._log(
+            self._top_step, {name: value for name, value in cleaned.items() if name not in self._summarised}, "summary"
+        )
         self._tell()
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
@@ -115,18 +125,23 @@ class Tracker:
         self._journal.append({"kind": "text", "time": now_ms(), "name": name, "text": text})
 
     def artifact_file(self, path: Path, folder: str = "") -> None:
-        """Keeps a file as an artifact. It is read when it is delivered; files inside the run's folder may move with it."""
+        """Keeps a file as an artifact. It is read when it is delivered; files inside the run's folder may move with
+        it.
+        """
         resolved, root = path.resolve(), self._run_dir.resolve()
         kept = resolved.relative_to(root) if resolved.is_relative_to(root) else resolved
         self._journal.append({"kind": "file", "time": now_ms(), "path": str(kept), "folder": folder})
 
-    def board(self, note_markdown: str, *, primary_metric: str, ascending: bool, columns: tuple[str, ...] | list[str]) -> None:
+    def board(
+        self, note_markdown: str, *, primary_metric: str, ascending: bool, columns: tuple[str, ...] | list[str]
+    ) -> None:
         """Puts the task's board into MLflow, as `suite.tracking.store.update_board` does, but from the worker."""
         view = {"primary_metric": primary_metric, "ascending": ascending, "columns": list(columns)}
         self._journal.append({"kind": "board", "time": now_ms(), "note_markdown": note_markdown, **view})
 
     def flush(self) -> None:
-        """Makes everything logged so far safe on this machine and asks the worker to deliver it; waits for the disk only.
+        """Makes everything logged so far safe on this machine and asks the worker to deliver it; waits for the disk
+        only.
 
         Called before a checkpoint is saved: a run resumed there then neither loses a point nor logs one twice.
         """
@@ -135,7 +150,9 @@ class Tracker:
         self._tell()
 
     def wait(self, timeout_s: float = _FINISH_S) -> TrackedRun | None:
-        """Waits until the store has everything logged so far; returns the run, or None where the store is not to be reached."""
+        """Waits until the store has everything logged so far; returns the run, or None where the store is not to be
+        reached.
+        """
         self._journal.sync()
         troubled = bool(self._worker.status.trouble)
         self._worker.wait_delivered(min(timeout_s, _TROUBLED_S) if troubled else timeout_s)
@@ -158,7 +175,9 @@ class Tracker:
     def __enter__(self) -> Tracker:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         killed = isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and error.code == 143)
         if killed:
             self.finish("KILLED")
@@ -169,13 +188,23 @@ class Tracker:
     def _log(self, step: int, metrics: Mapping[str, float], kind: str) -> None:
         values = {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
         if len(values) < len(metrics):
-            self.set_tags({f"suite.not_finite.{name}": f"{metrics[name]} at step {step}" for name in metrics if name not in values})
+            self.set_tags(
+                {
+                    f"suite.not_finite.{name}": f"{metrics[name]} at step {step}"
+                    for name in metrics
+                    if name not in values
+                }
+            )
         if values:
             self._journal.append({"kind": kind, "time": now_ms(), "step": int(step), "values": values})
         self._top_step = max(step, self._top_step)
 
     def _tell(self, undelivered: bool = False) -> None:
-        trouble = self._journal.error or self._worker.status.trouble or ("not everything was delivered in time" if undelivered else "")
+        trouble = (
+            self._journal.error
+            or self._worker.status.trouble
+            or ("not everything was delivered in time" if undelivered else "")
+        )
         if trouble and not self._warned:
             self._warned = True
             self._warn(

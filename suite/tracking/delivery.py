@@ -22,8 +22,9 @@ _ID_TAG = "suite.tracking_id"
 class Delivery:
     """The way from one journal to one store. Every step may be repeated: the store knows a point it has already.
 
-    `pump` raises whatever keeps the store from taking the next event; what was taken before stays taken. An event the store
-    refuses is left out and noted, so that the rest goes on; `pump(again=True)` offers it once more. `refusal` is the last reason.
+    `pump` raises whatever keeps the store from taking the next event; what was taken before stays taken. An event the
+    store refuses is left out and noted, so that the rest goes on; `pump(again=True)` offers it once more. `refusal` is
+    the last reason.
     """
 
     def __init__(self, home: Path, run_dir: Path, uri: str, boards: bool = True) -> None:
@@ -151,7 +152,8 @@ def _groups(events: Iterable[tuple[Event, int]], start: int) -> Iterator[tuple[G
 
 
 def upload(run_dir: Path, home: Path) -> TrackedRun:
-    """Delivers what a run kept in its journal to the store of today (`MLFLOW_TRACKING_URI`, or the embedded one under `home`).
+    """Delivers what a run kept in its journal to the store of today (`MLFLOW_TRACKING_URI`, or the embedded one under
+    `home`).
 
     May be repeated: nothing arrives twice. A store that does not know the run gets all of it. Raises `UserError`.
     """
@@ -170,6 +172,7 @@ def upload(run_dir: Path, home: Path) -> TrackedRun:
         raise UserError(f"{run_dir / JOURNAL} does not hold the start of a run; it is damaged")
     if delivery.refused:
         raise UserError(
-            f"upload of {run_dir.name}: all arrived but {delivery.refused} entries, which {public_uri(uri)} refused ({delivery.refusal})"
+            f"upload of {run_dir.name}: all arrived but {delivery.refused} entries, which {public_uri(uri)} "
+            f"refused ({delivery.refusal})"
         )
     return TrackedRun(delivery.run_id, public_uri(uri))

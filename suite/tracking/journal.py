@@ -1,10 +1,12 @@
-"""A run's journal: everything the run wants MLflow to know, one JSON document a line, written before anything is delivered.
+"""A run's journal: everything the run wants MLflow to know, one JSON document a line, written before anything is
+delivered.
 
-The journal makes tracking a matter of replay: the worker delivers it while the run goes on, a resumed run goes on writing to it,
-and `suite upload` replays it into another store. Every value carries the time at which it was logged, so a second delivery of the
-same line is recognised by the store as the same point and leaves no duplicate.
+The journal makes tracking a matter of replay: the worker delivers it while the run goes on, a resumed run goes on
+writing to it, and `suite upload` replays it into another store. Every value carries the time at which it was logged, so
+a second delivery of the same line is recognised by the store as the same point and leaves no duplicate.
 
-Beside it stands `tracking.state.json`: for every store, which run there belongs to this journal and how many bytes it was given.
+Beside it stands `tracking.state.json`: for every store, which run there belongs to this journal and how many bytes it
+was given.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ class JournalWriter:
         self._write()
 
     def sync(self) -> None:
-        """Asks the disk to keep what was written, so that the journal survives a power cut as well as a killed process."""
+        """Asks the disk to keep what was written, so that the journal survives a power cut as well as a killed
+        process.
+        """
         self._write()
         if self._fd >= 0:
             try:
@@ -82,7 +86,9 @@ class JournalWriter:
 
 
 def read_events(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
-    """Gives each complete event from byte `offset` on, with the offset behind it. A torn last line is left for later."""
+    """Gives each complete event from byte `offset` on, with the offset behind it. A torn last line is left for
+    later.
+    """
     rest = b""
     with path.open("rb") as file:
         file.seek(offset)
@@ -119,7 +125,9 @@ class Delivered:
 
 
 def load_state(run_dir: Path, store: str) -> Delivered:
-    """The state kept for a store (named by its public address); a fresh one where none is kept or the file is damaged."""
+    """The state kept for a store (named by its public address); a fresh one where none is kept or the file is
+    damaged.
+    """
     try:
         return Delivered(**_read_states(run_dir)[store])
     except (KeyError, TypeError):

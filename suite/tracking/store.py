@@ -1,6 +1,7 @@
 """MLflow: the store of runs. The only file that imports mlflow, inside functions, by its explicit client.
 
-A run uses `suite.tracking.client.Tracker`; `Store` is what its worker delivers to. The functions at the end are for the commands.
+A run uses `suite.tracking.client.Tracker`; `Store` is what its worker delivers to. The functions at the end are for the
+commands.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def public_uri(uri: str) -> str:
 class Store:
     """A connection to the store at `uri`, which is made where it is missing.
 
-    Methods raise `RefusedError` for what the store will never take, and whatever MLflow, the database or the system raise where
-    the store can't be reached.
+    Methods raise `RefusedError` for what the store will never take, and whatever MLflow, the database or the system
+    raise where the store can't be reached.
     """
 
     def __init__(self, home: Path, uri: str) -> None:
@@ -72,15 +73,21 @@ class Store:
             os.environ.setdefault(name, value)
         self._home, self._uri = home, uri
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # MLflow's first import and use warn of its own dependencies, which is not for our users
+            warnings.simplefilter(
+                "ignore"
+            )  # MLflow's first import and use warn of its own dependencies, which is not for our users
             from mlflow.tracking.client import MlflowClient
 
             if uri.startswith("sqlite"):
-                importlib.import_module("mlflow.store.tracking.sqlalchemy_store")  # here, for imports must not wait for each other
+                importlib.import_module(
+                    "mlflow.store.tracking.sqlalchemy_store"
+                )  # here, for imports must not wait for each other
             with _turns(home, uri):
                 self._client: Any = MlflowClient(tracking_uri=uri)
                 if uri.startswith("sqlite"):
-                    self._client.search_experiments(max_results=1)  # the database is opened, and migrated, by its first use
+                    self._client.search_experiments(
+                        max_results=1
+                    )  # the database is opened, and migrated, by its first use
                     _write_ahead(uri)
 
     def experiment(self, name: str) -> str:
@@ -181,7 +188,9 @@ class Store:
 
     @contextmanager
     def _artifact(self, run_id: str) -> Iterator[None]:
-        """Artifacts live elsewhere than runs (a folder, a bucket): when that fails and the store itself answers, it is a refusal."""
+        """Artifacts live elsewhere than runs (a folder, a bucket): when that fails and the store itself answers, it is
+        a refusal.
+        """
         try:
             yield
         except Exception as error:  # whatever the many kinds of artifact stores raise
@@ -244,7 +253,9 @@ def _refusals() -> Iterator[None]:
 def update_board(
     home: Path, experiment: str, *, note_markdown: str, primary_metric: str, ascending: bool, columns: Sequence[str]
 ) -> str:
-    """Writes the task's board into MLflow (note, kind, saved view) and returns the experiment's id. See `BoardView` for `columns`."""
+    """Writes the task's board into MLflow (note, kind, saved view) and returns the experiment's id. See `BoardView` for
+    `columns`.
+    """
     store = Store(home, tracking_uri(home))
     experiment_id = store.experiment(experiment)
     store.write_board(experiment_id, note_markdown, BoardView(primary_metric, ascending, columns))
@@ -253,11 +264,16 @@ def update_board(
 
 def board_urls(home: Path, base: str) -> dict[str, str]:
     """By task, the address of its board on the server `base`; the board that changed last comes first."""
-    return {name: ui_url(base, experiment_id, BOARD_VIEW) for name, experiment_id in Store(home, tracking_uri(home)).boards()}
+    return {
+        name: ui_url(base, experiment_id, BOARD_VIEW)
+        for name, experiment_id in Store(home, tracking_uri(home)).boards()
+    }
 
 
 def close_dead_runs(home: Path) -> list[str]:
-    """Ends as KILLED the runs that say RUNNING though their process on this machine is gone. Returns their names and ids."""
+    """Ends as KILLED the runs that say RUNNING though their process on this machine is gone. Returns their names and
+    ids.
+    """
     store, closed = Store(home, tracking_uri(home)), []
     for run_id, name, tags in list(store.running("suite.host", socket.gethostname())):
         if not _process_lives(tags):

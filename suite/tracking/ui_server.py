@@ -37,8 +37,8 @@ class _Stopped(Exception):
 def serve(home: Path, port: int | None, task: str | None = None, open_browser: bool = False) -> int:
     """Serves the UI until Ctrl-C (returns 0) or SIGTERM (returns 143); returns 1 when the server ends by itself.
 
-    `port` None takes the first free one from 5000 on. Where `MLFLOW_TRACKING_URI` is a server, its address is told and nothing
-    is started. Raises `UserError`.
+    `port` None takes the first free one from 5000 on. Where `MLFLOW_TRACKING_URI` is a server, its address is told and
+    nothing is started. Raises `UserError`.
     """
     uri = tracking_uri(home)
     if is_server(uri):
@@ -83,12 +83,16 @@ def _free_port() -> int:
     for port in range(_FIRST_PORT, _FIRST_PORT + _PORTS):
         if _is_free(port):
             return port
-    raise UserError(f"suite ui: no free port between {_FIRST_PORT} and {_FIRST_PORT + _PORTS - 1}; choose one with --port")
+    raise UserError(
+        f"suite ui: no free port between {_FIRST_PORT} and {_FIRST_PORT + _PORTS - 1}; choose one with --port"
+    )
 
 
 def _checked_port(port: int) -> int:
     if not _is_free(port):
-        raise UserError(f"suite ui: port {port} is in use; choose another with --port, or leave --port out to take a free one")
+        raise UserError(
+            f"suite ui: port {port} is in use; choose another with --port, or leave --port out to take a free one"
+        )
     return port
 
 
@@ -105,7 +109,17 @@ def _is_free(port: int) -> bool:
 @contextlib.contextmanager
 def _server(home: Path, uri: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """The server as a process group of its own, ended as a whole on the way out."""
-    arguments = ["server", "--host", HOST, "--port", str(port), "--workers", "1", "--artifacts-destination", str(home / "artifacts")]
+    arguments = [
+        "server",
+        "--host",
+        HOST,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--artifacts-destination",
+        str(home / "artifacts"),
+    ]
     environment = {
         **os.environ,
         "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: it may hold a password, and arguments are for all to see
@@ -116,8 +130,13 @@ def _server(home: Path, uri: str, port: int) -> Iterator[subprocess.Popen[bytes]
     with (home / _LOG).open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", *arguments],
-            cwd=home, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+            cwd=home,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         yield process
     finally:

@@ -1,7 +1,7 @@
 """The task's board inside MLflow's UI: the experiment's note, and a saved view of its runs.
 
-A saved view is an experiment tag whose value is JSON and holds the table's state as a JSON string. The format belongs to the UI of
-MLflow 3.17 (the project pins that minor version). Nothing here imports MLflow.
+A saved view is an experiment tag whose value is JSON and holds the table's state as a JSON string. The format belongs
+to the UI of MLflow 3.17 (the project pins that minor version). Nothing here imports MLflow.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class BoardView:
 
 def board_tags(note_markdown: str, view: BoardView, now_ms: int) -> dict[str, str]:
     """The experiment tags of a board, by name."""
-    note = note_markdown if len(note_markdown) <= _NOTE_LIMIT else note_markdown[:_NOTE_LIMIT].rsplit("\n", 1)[0] + "\n\n…"
+    note = (
+        note_markdown if len(note_markdown) <= _NOTE_LIMIT else note_markdown[:_NOTE_LIMIT].rsplit("\n", 1)[0] + "\n\n…"
+    )
     value = {"name": "Board", "createdAt": now_ms, "updatedAt": now_ms, "state": json.dumps(view_state(view))}
     return {
         "mlflow.experimentKind": "custom_model_development",
@@ -74,4 +76,7 @@ def column_id(column: str) -> str:
 
 def ui_url(base: str, experiment_id: str, view_id: str = BOARD_VIEW) -> str:
     """The address of an experiment's saved view; `base` is the server's address."""
-    return f"{base.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs?workflowType=machine_learning&viewStateShareKey={quote(view_id)}"
+    return (
+        f"{base.rstrip('/')}/#/experiments/{quote(experiment_id)}/runs?"
+        f"workflowType=machine_learning&viewStateShareKey={quote(view_id)}"
+    )

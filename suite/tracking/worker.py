@@ -1,8 +1,8 @@
 """The tracking worker, `python -m suite.tracking.worker HOME RUN_DIR`: delivers a run's journal while the run goes on.
 
-It reads requests (a number a line) from its input and answers each with a line of JSON, a `WorkerStatus`. Between them it
-delivers every two seconds. When its input ends, the run is over or its process is gone: the worker delivers the rest, ends the
-run as KILLED if the run itself did not say how it ended, and leaves.
+It reads requests (a number a line) from its input and answers each with a line of JSON, a `WorkerStatus`. Between them
+it delivers every two seconds. When its input ends, the run is over or its process is gone: the worker delivers the
+rest, ends the run as KILLED if the run itself did not say how it ended, and leaves.
 """
 
 from __future__ import annotations
@@ -87,13 +87,19 @@ class Worker:
             self._pause = min(2 * self._pause, _LONGEST_PAUSE_S)
             return False
         refused = self._delivery.refused
-        self._trouble = f"{public_uri(self._uri)} refused {refused} entries ({self._delivery.refusal})" if refused else ""
+        self._trouble = (
+            f"{public_uri(self._uri)} refused {refused} entries ({self._delivery.refusal})" if refused else ""
+        )
         self._pause, self._next_try = _PAUSE_S, 0.0
         return True
 
     def _answer(self) -> None:
         status = WorkerStatus(
-            self._delivery.run_id, public_uri(self._uri), self._request, delivered=not self._trouble, trouble=self._trouble
+            self._delivery.run_id,
+            public_uri(self._uri),
+            self._request,
+            delivered=not self._trouble,
+            trouble=self._trouble,
         )
         _say(self._answers, status)
 

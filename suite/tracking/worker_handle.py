@@ -30,7 +30,9 @@ class WorkerStatus:
 
 
 class NoWorker:
-    """In the worker's place where `SUITE_TRACKING=off`: the journal is kept, nothing is delivered, and that is no trouble."""
+    """In the worker's place where `SUITE_TRACKING=off`: the journal is kept, nothing is delivered, and that is no
+    trouble.
+    """
 
     status = WorkerStatus()
 
@@ -116,7 +118,8 @@ class WorkerProcess:
                 stderr=log,
                 env=environment,
                 text=True,
-                start_new_session=True,  # Ctrl-C reaches the run only; the worker sees the run end and delivers the rest
+                # Ctrl-C reaches the run only; the worker sees the run end and delivers the rest
+                start_new_session=True,
             )
 
     def _open_log(self) -> IO[str]:
@@ -138,5 +141,7 @@ class WorkerProcess:
         with self._changed:
             if code != 0 and not self._closing:
                 last = self.status
-                self.status = WorkerStatus(last.run_id, last.uri, last.request, False, f"the tracking process ended early ({code})")
+                self.status = WorkerStatus(
+                    last.run_id, last.uri, last.request, False, f"the tracking process ended early ({code})"
+                )
             self._changed.notify_all()

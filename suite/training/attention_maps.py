@@ -21,7 +21,9 @@ PICTURE = "attention.png"
 
 @torch.no_grad()
 def attention_maps(model: Backbone, task: Task, device: torch.device) -> dict[int, Tensor]:
-    """Maps `[B, H, T, T]` by layer, counted from 1, of a few validation examples; layers whose mixer shows none are left out."""
+    """Maps `[B, H, T, T]` by layer, counted from 1, of a few validation examples; layers whose mixer shows none are
+    left out.
+    """
     seen: dict[int, Tensor] = {}
     handles = []
     for number, block in enumerate(model.trunk.blocks, 1):
@@ -50,7 +52,11 @@ def _keep_map(seen: dict[int, Tensor], number: int) -> Any:
 
 def figures(maps: dict[int, Tensor]) -> dict[str, float]:
     """Indicators as metrics: `attention/layer1/entropy/head0` and so on."""
-    return {f"attention/layer{n}/{name}": value for n, map_BHTT in maps.items() for name, value in indicators(map_BHTT).figures()}
+    return {
+        f"attention/layer{n}/{name}": value
+        for n, map_BHTT in maps.items()
+        for name, value in indicators(map_BHTT).figures()
+    }
 
 
 def draw(maps: dict[int, Tensor], path: Path) -> Path:
@@ -66,7 +72,9 @@ def draw(maps: dict[int, Tensor], path: Path) -> Path:
             axis.set_axis_off()
             if head < len(mean_HTT):
                 # the square root shows small weights beside large ones
-                axis.imshow(mean_HTT[head].clamp_min(0).sqrt().numpy(), cmap="magma_r", vmin=0.0, interpolation="nearest")
+                axis.imshow(
+                    mean_HTT[head].clamp_min(0).sqrt().numpy(), cmap="magma_r", vmin=0.0, interpolation="nearest"
+                )
                 axis.set_title(f"layer {number}, head {head}", fontsize=8)
     figure.suptitle("attention (square root of the mean weight): rows are queries, columns keys", fontsize=9)
     figure.savefig(path, dpi=110)

@@ -32,7 +32,9 @@ def load(run_dir: Path, device: torch.device) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        raise UserError(f"{path} cannot be read: {type(error).__name__}: {first_line(error)}; start the run anew") from None
+        raise UserError(
+            f"{path} cannot be read: {type(error).__name__}: {first_line(error)}; start the run anew"
+        ) from None
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
         raise UserError(f"{path} has checkpoint format {found}, this version reads {FORMAT}; start the run anew")

@@ -16,7 +16,9 @@ class IncompleteEvaluation(RuntimeError):
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """bf16 autocast where asked for or, under "auto", where the hardware is fast at it (a CUDA GPU that supports it)."""
+    """bf16 autocast where asked for or, under "auto", where the hardware is fast at it (a CUDA GPU that supports
+    it).
+    """
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
     if precision == "bf16" or (precision == "auto" and fast):
         return torch.autocast(device.type, dtype=torch.bfloat16)
@@ -35,9 +37,18 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module, task: Task, split: Split, *, batch_size: int, device: torch.device, precision: str, workers: int = 0
+    model: nn.Module,
+    task: Task,
+    split: Split,
+    *,
+    batch_size: int,
+    device: torch.device,
+    precision: str,
+    workers: int = 0,
 ) -> tuple[dict[str, float], int]:
-    """The metrics of a split and how many examples were seen. Raises IncompleteEvaluation when that is not all of them."""
+    """The metrics of a split and how many examples were seen. Raises IncompleteEvaluation when that is not all of
+    them.
+    """
     totals: dict[str, tuple[float, float]] = {}
     seen = 0
     with eval_mode(model):
@@ -50,5 +61,7 @@ def evaluate(
                 totals[name] = (old_total + total, old_count + count)
             seen += batch.size
     if seen != task.n_examples(split):
-        raise IncompleteEvaluation(f"{task.name}: {seen} examples of {split} were evaluated, it has {task.n_examples(split)}")
+        raise IncompleteEvaluation(
+            f"{task.name}: {seen} examples of {split} were evaluated, it has {task.n_examples(split)}"
+        )
     return task.summarise(totals), seen

@@ -47,11 +47,16 @@ class Job:
     selected: nn.Module | None = None  # the model that was tested
 
     def origin(self) -> dict[str, str]:
-        """What must be the same when the run is resumed: its data and their protocol, its mixer's code, and what it computes with."""
+        """What must be the same when the run is resumed: its data and their protocol, its mixer's code, and what it
+        computes with.
+        """
         return {
-            "data": self.data.fingerprint, "protocol": self.data.protocol, "mixer": self.code.mixer_origin,
-            "device": self.device.type, "precision": self.precision,
-        }  # fmt: skip
+            "data": self.data.fingerprint,
+            "protocol": self.data.protocol,
+            "mixer": self.code.mixer_origin,
+            "device": self.device.type,
+            "precision": self.precision,
+        }
 
     @property
     def precision(self) -> str:
@@ -72,33 +77,61 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
     """The record of a run, whatever became of it."""
     config, task = job.config, job.task
     return Record(
-        id=job.folder.name, status=ending.status, error=ending.error, created=job.created,
-        task=config.task, domain=task.domain, mixer=config.mixer, scale=config.scale, seed=config.seed,
-        identity=config.identity, group=config.group, config=config.canonical(), certificate=job.certificate.model_dump(mode="json"),
-        primary_metric=task.primary.name, higher_is_better=task.primary.higher_is_better,
-        metrics=job.metrics, n_evaluated=job.n_evaluated, data=job.data,
-        selection=Selection(step=result.best.step, metric=task.primary.name, value=result.best.value) if result else None,
+        id=job.folder.name,
+        status=ending.status,
+        error=ending.error,
+        created=job.created,
+        task=config.task,
+        domain=task.domain,
+        mixer=config.mixer,
+        scale=config.scale,
+        seed=config.seed,
+        identity=config.identity,
+        group=config.group,
+        config=config.canonical(),
+        certificate=job.certificate.model_dump(mode="json"),
+        primary_metric=task.primary.name,
+        higher_is_better=task.primary.higher_is_better,
+        metrics=job.metrics,
+        n_evaluated=job.n_evaluated,
+        data=job.data,
+        selection=Selection(step=result.best.step, metric=task.primary.name, value=result.best.value)
+        if result
+        else None,
         loss_trace=job.trace,
-        code=job.code, versions=provenance.versions(), hardware=job.hardware,
-        precision=job.precision, implementations=implementations(job.device), timing=_timing(job, result) if result else None,
-        peak_memory_bytes=provenance.peak_memory_bytes(job.device), resumed_at=job.resumed_at,
+        code=job.code,
+        versions=provenance.versions(),
+        hardware=job.hardware,
+        precision=job.precision,
+        implementations=implementations(job.device),
+        timing=_timing(job, result) if result else None,
+        peak_memory_bytes=provenance.peak_memory_bytes(job.device),
+        resumed_at=job.resumed_at,
         mlflow={"run_id": tracked.run_id, "uri": tracked.uri} if tracked else None,
-    )  # fmt: skip
+    )
 
 
 def describe_data(task: Task) -> Data:
     """What a record says of the loaded data."""
     info = task.info()
     splits, details = dict(info.splits), dict(info.extra)
-    return Data(fingerprint=task.fingerprint, protocol=task.protocol, source=info.source, splits=splits, details=details)
+    return Data(
+        fingerprint=task.fingerprint, protocol=task.protocol, source=info.source, splits=splits, details=details
+    )
 
 
 def _timing(job: Job, result: FitResult) -> Timing:
     clock, train = result.clock, job.config.train
     loop = clock.step + clock.data + clock.bookkeeping
     return Timing(
-        wall_s=clock.earlier + time.time() - job.began, start_s=job.start_s, step_s=clock.step, data_s=clock.data,
-        evaluation_s=clock.evaluation, bookkeeping_s=clock.bookkeeping,
-        data_share=clock.data / loop, bookkeeping_share=clock.bookkeeping / loop,
-        examples_per_s=result.examples / loop, steps_per_s=result.examples / train.batch_size / loop,
-    )  # fmt: skip
+        wall_s=clock.earlier + time.time() - job.began,
+        start_s=job.start_s,
+        step_s=clock.step,
+        data_s=clock.data,
+        evaluation_s=clock.evaluation,
+        bookkeeping_s=clock.bookkeeping,
+        data_share=clock.data / loop,
+        bookkeeping_share=clock.bookkeeping / loop,
+        examples_per_s=result.examples / loop,
+        steps_per_s=result.examples / train.batch_size / loop,
+    )

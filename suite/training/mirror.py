@@ -1,4 +1,6 @@
-"""What a run's tracking holds: parameters, tags, results, its record, and the board of its task. A mirror of the record, not the truth."""
+"""What a run's tracking holds: parameters, tags, results, its record, and the board of its task. A mirror of the
+record, not the truth.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,12 @@ from suite.records.record import NAME, Record
 from suite.tracking.client import Status, Tracker
 from suite.training.job import Job
 
-STATUS: Mapping[str, Status] = {"finished": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "interrupted": "KILLED"}
+STATUS: Mapping[str, Status] = {
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "diverged": "FAILED",
+    "interrupted": "KILLED",
+}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
@@ -31,26 +38,43 @@ def open_tracker(job: Job, warn: Callable[[str], None]) -> Tracker:
     hybrid = f" (hybrid {','.join(map(str, config.hybrid))})" if config.hybrid else ""
     budget = certificate.model_dump(mode="json", exclude={"task", "scale", "mixer", "hybrid", "mixer_options"})
     return Tracker(
-        home=runs_folder.home(), run_dir=job.folder, experiment=config.task,
+        home=runs_folder.home(),
+        run_dir=job.folder,
+        experiment=config.task,
         run_name=f"{config.mixer}{hybrid} · {config.scale} · seed {config.seed}",
         params=flatten({**config.canonical(), "budget": budget}),
         tags={
-            "mixer": config.mixer, "scale": config.scale, "seed": str(config.seed), "task": config.task, "domain": job.task.domain,
-            "matched": str(certificate.matched).lower(), "identity": config.identity, "group": config.group, "run": job.folder.name,
-            "data.fingerprint": job.task.fingerprint, "data.protocol": job.task.protocol,
+            "mixer": config.mixer,
+            "scale": config.scale,
+            "seed": str(config.seed),
+            "task": config.task,
+            "domain": job.task.domain,
+            "matched": str(certificate.matched).lower(),
+            "identity": config.identity,
+            "group": config.group,
+            "run": job.folder.name,
+            "data.fingerprint": job.task.fingerprint,
+            "data.protocol": job.task.protocol,
         },
-        warn=warn, resume=job.resume is not None,
-    )  # fmt: skip
+        warn=warn,
+        resume=job.resume is not None,
+    )
 
 
 def close_tracker(job: Job, made: Record, tracker: Tracker) -> None:
     """Sends results and environment, puts the task's board beside them, and ends the run with its right status."""
-    metrics = {f"{split}/{name}": value for split in ("test", "test_skip") for name, value in made.metrics.get(split, {}).items()}
+    metrics = {
+        f"{split}/{name}": value
+        for split in ("test", "test_skip")
+        for name, value in made.metrics.get(split, {}).items()
+    }
     if made.timing:
         metrics |= {f"time/{name}": value for name, value in made.timing.model_dump().items()}
     metrics |= {"budget/parameters": made.certificate["parameters"], "budget/flops": made.certificate["flops"]}
     tracker.summary({**metrics, "peak_memory_bytes": made.peak_memory_bytes})
-    environment = {f"version.{name}": value for name, value in made.versions.items()} | {"git_sha": made.code.git_sha or "none"}
+    environment = {f"version.{name}": value for name, value in made.versions.items()} | {
+        "git_sha": made.code.git_sha or "none"
+    }
     hardware = {f"hardware.{name}": str(value) for name, value in made.hardware.model_dump().items()}
     tracker.set_tags({**environment, **hardware, "result": made.status, "error": made.error or ""})
     tracker.artifact_text(NAME, made.sealed().model_dump_json(by_alias=True, indent=1))
@@ -58,10 +82,20 @@ def close_tracker(job: Job, made: Record, tracker: Tracker) -> None:
     boards = board.boards([*others, made], task=made.task)
     primary = job.task.primary
     tracker.board(
-        "\n".join(view.markdown(b) for b in boards), primary_metric=f"test/{primary.name}", ascending=not primary.higher_is_better,
+        "\n".join(view.markdown(b) for b in boards),
+        primary_metric=f"test/{primary.name}",
+        ascending=not primary.higher_is_better,
         columns=[
-            "tags.mixer", "tags.scale", "tags.seed", "tags.matched", f"metrics.test/{primary.name}", f"metrics.valid/{primary.name}",
-            "metrics.budget/parameters", "metrics.budget/flops", "metrics.time/examples_per_s", "tags.result",
+            "tags.mixer",
+            "tags.scale",
+            "tags.seed",
+            "tags.matched",
+            f"metrics.test/{primary.name}",
+            f"metrics.valid/{primary.name}",
+            "metrics.budget/parameters",
+            "metrics.budget/flops",
+            "metrics.time/examples_per_s",
+            "tags.result",
         ],
-    )  # fmt: skip
+    )
     tracker.finish(STATUS[made.status])

@@ -40,7 +40,9 @@ UNITS = {"language": "sequences", "vision": "images", "forecasting": "windows", 
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` takes a CUDA GPU where there is one, otherwise the CPU. Raises UserError for a device that is not there."""
+    """`auto` takes a CUDA GPU where there is one, otherwise the CPU. Raises UserError for a device that is not
+    there.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -112,7 +114,9 @@ def start(config: RunConfig, *, data_dir: Path | None, device: str) -> Outcome:
     if isinstance(task, TextTask):
         task.keep_tokenizer(folder)
     with runs_folder.alone(folder):
-        return _carry_out(Job(config, folder, task, chosen, plan, certificate, runs_folder.now(), *_origin(config, task, chosen)))
+        return _carry_out(
+            Job(config, folder, task, chosen, plan, certificate, runs_folder.now(), *_origin(config, task, chosen))
+        )
 
 
 def _origin(config: RunConfig, task: Task, device: torch.device) -> tuple[record.Code, record.Hardware, record.Data]:
@@ -120,7 +124,9 @@ def _origin(config: RunConfig, task: Task, device: torch.device) -> tuple[record
 
 
 def resume(run: str, *, data_dir: Path | None, device: str) -> Outcome:
-    """Takes up a run at its last checkpoint. Raises UserError when it is finished, unknown, under way, or has no checkpoint."""
+    """Takes up a run at its last checkpoint. Raises UserError when it is finished, unknown, under way, or has no
+    checkpoint.
+    """
     folder = runs_folder.find_run(run)
     with runs_folder.alone(folder):
         return _resume(folder, data_dir, device)
@@ -143,20 +149,36 @@ def _resume(folder: Path, data_dir: Path | None, device: str) -> Outcome:
     plan, certificate = check(config, task.spec)
     task.load()
     job = Job(
-        config, folder, task, chosen, plan, certificate, written["created"], *_origin(config, task, chosen),
-        resume=state, resumed_at=[*state["resumed_at"], int(state["step"])],
-    )  # fmt: skip
+        config,
+        folder,
+        task,
+        chosen,
+        plan,
+        certificate,
+        written["created"],
+        *_origin(config, task, chosen),
+        resume=state,
+        resumed_at=[*state["resumed_at"], int(state["step"])],
+    )
     for what, before in state["origin"].items():
         if job.origin()[what] != before:
-            raise UserError(f"run {folder.name} cannot go on: its {what} was {before}, now it is {job.origin()[what]}; start it anew")
+            raise UserError(
+                f"run {folder.name} cannot go on: its {what} was {before}, now it is {job.origin()[what]}; "
+                "start it anew"
+            )
     if _build(job).state_dict().keys() != state["model"].keys():
-        raise UserError(f"run {folder.name} cannot go on: it was begun by another version, whose model has other parts; start it anew")
+        raise UserError(
+            f"run {folder.name} cannot go on: it was begun by another version, whose model has other parts; "
+            "start it anew"
+        )
     return _carry_out(job)
 
 
 def _carry_out(job: Job) -> Outcome:
     metric = job.task.primary
-    progress = TrainingProgress(f"{job.config.task} · {job.config.mixer}", metric, job.config.train.batch_size, UNITS[job.task.domain])
+    progress = TrainingProgress(
+        f"{job.config.task} · {job.config.mixer}", metric, job.config.train.batch_size, UNITS[job.task.domain]
+    )
     ending = Ending("failed", None, 1)
     result: FitResult | None = None
     with StopSignal() as stop, progress, open_tracker(job, progress.warn) as tracker:
@@ -235,7 +257,9 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: StopSignal) -> FitResul
 
 
 def _show_attention(job: Job, selected: Backbone, tracker: Tracker, progress: TrainingProgress) -> None:
-    """Tracks what the selected model attends to, where its mixers can show it. The record is written: nothing here may cost it."""
+    """Tracks what the selected model attends to, where its mixers can show it. The record is written: nothing here may
+    cost it.
+    """
     try:
         maps = attention_maps(selected, job.task, job.device)
         if maps:
@@ -245,11 +269,15 @@ def _show_attention(job: Job, selected: Backbone, tracker: Tracker, progress: Tr
         progress.warn(f"the attention maps could not be shown: {type(problem).__name__}: {first_line(problem)}")
 
 
-def _show_forecasts(job: Job, selected: nn.Module, task: ForecastTask, tracker: Tracker, progress: TrainingProgress) -> None:
+def _show_forecasts(
+    job: Job, selected: nn.Module, task: ForecastTask, tracker: Tracker, progress: TrainingProgress
+) -> None:
     """Tracks a picture of a few forecasts against what came. The record is written: nothing here may cost it."""
     try:
         path = job.folder / forecast_plot.PICTURE
-        tracker.artifact_file(forecast_plot.draw_forecasts(selected, task, job.device, job.config.train.precision, path))
+        tracker.artifact_file(
+            forecast_plot.draw_forecasts(selected, task, job.device, job.config.train.precision, path)
+        )
     except Exception as problem:
         progress.warn(f"the forecasts could not be shown: {type(problem).__name__}: {first_line(problem)}")
 
@@ -257,7 +285,13 @@ def _show_forecasts(job: Job, selected: nn.Module, task: ForecastTask, tracker: 
 def _test(job: Job, model: nn.Module) -> tuple[dict[str, float], int]:
     train, workers = job.config.train, loader_workers(job.task)
     return evaluate(
-        model, job.task, "test", batch_size=train.eval_batch_size, device=job.device, precision=train.precision, workers=workers
+        model,
+        job.task,
+        "test",
+        batch_size=train.eval_batch_size,
+        device=job.device,
+        precision=train.precision,
+        workers=workers,
     )
 
 
@@ -280,5 +314,8 @@ def _write(job: Job, made: record.Record, progress: TrainingProgress) -> Path | 
         progress.warn(f"the record could not be written to {job.folder} ({refused}); it is in {spare.parent}")
         return spare
     except OSError:
-        progress.warn(f"the record could be written nowhere ({refused}); here it is: {made.sealed().model_dump_json(by_alias=True)}")
+        progress.warn(
+            f"the record could be written nowhere ({refused}); here it is: "
+            f"{made.sealed().model_dump_json(by_alias=True)}"
+        )
         return None

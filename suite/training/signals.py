@@ -16,7 +16,9 @@ class Interrupted(Exception):
 
 
 class StopSignal:
-    """Context manager: remembers the first SIGINT or SIGTERM in `received`; the second one raises Interrupted where the code stands."""
+    """Context manager: remembers the first SIGINT or SIGTERM in `received`; the second one raises Interrupted where the
+    code stands.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -28,7 +30,9 @@ class StopSignal:
             self._old[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._old.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 

@@ -1,4 +1,6 @@
-"""The one training loop of all domains: clip, cosine with warm-up, validate, keep the best, checkpoint, resume bit for bit."""
+"""The one training loop of all domains: clip, cosine with warm-up, validate, keep the best, checkpoint, resume bit for
+bit.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,15 @@ class Trainer:
     """One fit. All that must survive an interruption is in `state()`."""
 
     def __init__(
-        self, model: nn.Module, task: Task, config: RunConfig, *, device: torch.device, run_dir: Path, observer: Observer, stop: StopSignal
+        self,
+        model: nn.Module,
+        task: Task,
+        config: RunConfig,
+        *,
+        device: torch.device,
+        run_dir: Path,
+        observer: Observer,
+        stop: StopSignal,
     ) -> None:
         self.model, self.task, self.config, self.device = model, task, config, device
         self.run_dir, self.observer, self.stop = run_dir, observer, stop
@@ -122,7 +132,9 @@ class Trainer:
         if isinstance(self.model, ClosedForm):
             return self._solve(self.model)
         steps = self.config.train.steps
-        batches = self.task.train_batches(self.config.seed, self.config.train.batch_size, self.step, loader_workers(self.task))
+        batches = self.task.train_batches(
+            self.config.seed, self.config.train.batch_size, self.step, loader_workers(self.task)
+        )
         self.observer.started(self.step, steps)
         self.model.train()
         while self.step < steps:
@@ -163,7 +175,10 @@ class Trainer:
         value = loss.item()
         if not (math.isfinite(value) and math.isfinite(norm.item())):
             what = "loss" if not math.isfinite(value) else "gradient"
-            raise Diverged(f"the {what} is not finite at step {self.step + 1} of {self.config.train.steps} (try a lower rate: --set lr=…)")
+            raise Diverged(
+                f"the {what} is not finite at step {self.step + 1} of {self.config.train.steps} (try a lower "
+                "rate: --set lr=…)"
+            )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -188,7 +203,9 @@ class Trainer:
                 precision=train.precision,
                 workers=loader_workers(self.task),
             )
-        off = [name for name, value in self.valid.items() if not math.isfinite(value)]  # top-1 is finite even where the logits are not
+        off = [
+            name for name, value in self.valid.items() if not math.isfinite(value)
+        ]  # top-1 is finite even where the logits are not
         if off:
             raise Diverged(f"validation {off[0]} is not finite at step {self.step} (try a lower rate: --set lr=…)")
         with self.clock.timed("bookkeeping"):
@@ -203,16 +220,26 @@ class Trainer:
             checkpoint.save(self.run_dir, self.state())
         except (OSError, RuntimeError) as error:
             if not self._disk_warned:
-                self.observer.warn(f"no checkpoint could be written to {self.run_dir} ({first_line(error)}); the run goes on without")
+                self.observer.warn(
+                    f"no checkpoint could be written to {self.run_dir} ({first_line(error)}); the run goes on without"
+                )
             self._disk_warned = True
 
     def state(self) -> dict[str, Any]:
         return {
-            "identity": self.config.identity, "step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-            "ema": self.ema.module.state_dict() if self.ema else None, "best": asdict(self.best), "valid": self.valid,
-            "trace": self.trace, "clock": {**asdict(self.clock), "earlier": self.clock.earlier + time.monotonic() - self._began},
-            "origin": self.origin, "resumed_at": self.resumed_at, "random": checkpoint.random_state(),
-        }  # fmt: skip
+            "identity": self.config.identity,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema else None,
+            "best": asdict(self.best),
+            "valid": self.valid,
+            "trace": self.trace,
+            "clock": {**asdict(self.clock), "earlier": self.clock.earlier + time.monotonic() - self._began},
+            "origin": self.origin,
+            "resumed_at": self.resumed_at,
+            "random": checkpoint.random_state(),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
@@ -226,7 +253,9 @@ class Trainer:
 
 
 def _optimizer(model: nn.Module, train: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; for a model that is solved at once, one without parameters, so that its checkpoints have the usual form."""
+    """AdamW; for a model that is solved at once, one without parameters, so that its checkpoints have the usual
+    form.
+    """
     if isinstance(model, ClosedForm):
         return torch.optim.SGD([{"params": []}], lr=train.lr)
     groups = param_groups_weight_decay(model, train.weight_decay, no_weight_decay_list=_spared(model))
@@ -241,11 +270,18 @@ def _spared(model: nn.Module) -> set[str]:
 def _schedule(optimizer: torch.optim.Optimizer, train: TrainConfig) -> CosineLRScheduler:
     warmup = round(train.warmup * train.steps)
     return CosineLRScheduler(
-        optimizer, t_initial=max(train.steps - warmup, 1), lr_min=train.min_lr * train.lr, t_in_epochs=False,
-        warmup_t=warmup, warmup_lr_init=train.lr / max(warmup, 1), warmup_prefix=True,
-    )  # fmt: skip
+        optimizer,
+        t_initial=max(train.steps - warmup, 1),
+        lr_min=train.min_lr * train.lr,
+        t_in_epochs=False,
+        warmup_t=warmup,
+        warmup_lr_init=train.lr / max(warmup, 1),
+        warmup_prefix=True,
+    )
 
 
 def loader_workers(task: Task) -> int:
-    """Loader processes: only for data read from files, which must be decoded beside the training step. Batches do not depend on it."""
+    """Loader processes: only for data read from files, which must be decoded beside the training step. Batches do not
+    depend on it.
+    """
     return min(MAX_WORKERS, os.cpu_count() or 1) if task.needs_data_dir else 0

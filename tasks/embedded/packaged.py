@@ -10,7 +10,9 @@ from tasks.base import DataError, Task, TaskOptions
 
 
 class PackagedTask(Task):
-    """A task over an embedded data set. `load` reads and checks it; workers are not used, for a batch takes microseconds."""
+    """A task over an embedded data set. `load` reads and checks it; workers are not used, for a batch takes
+    microseconds.
+    """
 
     def __init__(self, options: TaskOptions | None = None, data_dir: Path | None = None) -> None:
         if data_dir is not None:

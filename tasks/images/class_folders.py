@@ -16,7 +16,11 @@ from tasks.images.image_set import ImageFile, ImageSet, Listing, fingerprint
 from tasks.storage.user_files import entries_below, is_shown, of_other_kinds, reading, suffix_of
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
-PART_NAMES: Mapping[str, tuple[str, ...]] = {"train": ("train",), "valid": ("val", "valid", "validation"), "test": ("test",)}
+PART_NAMES: Mapping[str, tuple[str, ...]] = {
+    "train": ("train",),
+    "valid": ("val", "valid", "validation"),
+    "test": ("test",),
+}
 NO_PICTURES = frozenset({"@eaDir", "__MACOSX"})  # folders that file servers and archives put among others
 CHUNK = 1024
 SAMPLE = 64
@@ -24,7 +28,9 @@ SAMPLE = 64
 
 @dataclass
 class Found:
-    """The images of some class folders, when each was written (ns), and what was left out: files by their suffix, images by where."""
+    """The images of some class folders, when each was written (ns), and what was left out: files by their suffix,
+    images by where.
+    """
 
     images: list[ImageFile] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
@@ -42,8 +48,8 @@ class Found:
 class FolderSet(ImageSet):
     """The images of `root/PART/CLASS/` and the folders below it, or of `root/CLASS/` where there is no train/.
 
-    `classes`: the list that the folders must match, None to take them as they are. `needed`: the parts that are read; those of a folder
-    that has more are left alone. Raises DataError.
+    `classes`: the list that the folders must match, None to take them as they are. `needed`: the parts that are read;
+    those of a folder that has more are left alone. Raises DataError.
     """
 
     def __init__(self, root: Path, classes: Sequence[str] | None, needed: Sequence[str] = ()) -> None:
@@ -74,7 +80,9 @@ class FolderSet(ImageSet):
         try:
             return (self.root / self.listing[index].path).read_bytes()
         except OSError as error:
-            raise DataError(f"{self.where(index)} cannot be read as an image: {error.strerror}; replace or remove it") from error
+            raise DataError(
+                f"{self.where(index)} cannot be read as an image: {error.strerror}; replace or remove it"
+            ) from error
 
     def where(self, index: int) -> str:
         return str(self.root / self.listing[index].path)
@@ -89,7 +97,9 @@ def part_folders(root: Path, needed: Sequence[str]) -> dict[str, str]:
     found = {part: [name for name in names if name in there] for part, names in PART_NAMES.items()}
     for part, names in found.items():
         if len(names) > 1:
-            raise DataError(f"{root} has {' and '.join(f'{n}/' for n in names)}; which one is the {part} part? keep one of them")
+            raise DataError(
+                f"{root} has {' and '.join(f'{n}/' for n in names)}; which one is the {part} part? keep one of them"
+            )
     for part in needed:
         if not found[part]:
             listed = ", ".join(f"{name}/" for name in sorted(there)[:5]) or "no folder at all"
@@ -102,16 +112,21 @@ def part_folders(root: Path, needed: Sequence[str]) -> dict[str, str]:
 
 
 def find_classes(root: Path, folders: Mapping[str, str]) -> tuple[str, ...]:
-    """The class folders of a set that follows no list, sorted by name. Raises DataError where there are fewer than two."""
+    """The class folders of a set that follows no list, sorted by name. Raises DataError where there are fewer than
+    two.
+    """
     folder = root / folders.get("train", ".")
     found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and _counts(entry))
     if len(found) < 2:
-        raise DataError(f"{folder} has {len(found)} class folder(s); needed are two or more, in train/ or by themselves")
+        raise DataError(
+            f"{folder} has {len(found)} class folder(s); needed are two or more, in train/ or by themselves"
+        )
     return tuple(found)
 
 
 def list_images(root: Path, part: str, classes: Sequence[str], found: Found) -> None:
-    """Adds the images below `root/part/CLASS/`, however deep, sorted by class and path; a label is a class's place in `classes`.
+    """Adds the images below `root/part/CLASS/`, however deep, sorted by class and path; a label is a class's place in
+    `classes`.
 
     Raises DataError where the part's folders are not exactly `classes`, or a class has no image.
     """
@@ -122,10 +137,14 @@ def list_images(root: Path, part: str, classes: Sequence[str], found: Found) -> 
         raise DataError(f"{folder}: {difference(names, classes, 'class folders')}")
     found.beside += sum(suffix_of(entry.name) in EXTENSIONS and entry.name not in names for entry in entries)
     for label, name in enumerate(classes):
-        files = sorted(entries_below(folder / name, above=(root, folder), skipped=NO_PICTURES), key=lambda file: file[0])
+        files = sorted(
+            entries_below(folder / name, above=(root, folder), skipped=NO_PICTURES), key=lambda file: file[0]
+        )
         taken = [file for file in files if suffix_of(file[0]) in EXTENSIONS]
         if not taken:
-            raise DataError(f"{folder / name} holds no image; allowed are files ending in {', '.join(sorted(EXTENSIONS))}")
+            raise DataError(
+                f"{folder / name} holds no image; allowed are files ending in {', '.join(sorted(EXTENSIONS))}"
+            )
         found.other_kinds.update(suffix for path, _ in files if (suffix := suffix_of(path)) not in EXTENSIONS)
         prefix = name if part == "." else f"{part}/{name}"
         for path, entry in taken:
@@ -140,7 +159,9 @@ def _counts(entry: os.DirEntry[str]) -> bool:
 
 
 def difference(found: set[str], expected: Sequence[str], what: str) -> str:
-    """What is missing of the expected classes and what is too much, the first few by name; `what` names where they were looked for."""
+    """What is missing of the expected classes and what is too much, the first few by name; `what` names where they were
+    looked for.
+    """
     if not found:
         return f"no {what} in it; needed are {len(expected)}, such as {_some(set(expected))}"
     parts = [(set(expected) - found, "missing"), (found - set(expected), "not in the list")]

@@ -17,15 +17,23 @@ if TYPE_CHECKING:
 
 
 class ImageOptions(TaskOptions):
-    """Options every image task has. Mixed batches have soft targets `[B, classes]`; evaluation never mixes or smooths."""
+    """Options every image task has. Mixed batches have soft targets `[B, classes]`; evaluation never mixes or
+    smooths.
+    """
 
-    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0, description="weight of the uniform target in the training loss")
+    label_smoothing: float = Field(
+        default=0.0, ge=0.0, lt=1.0, description="weight of the uniform target in the training loss"
+    )
     mixup: float = Field(default=0.0, ge=0.0, le=10.0, description="α of Mixup's Beta(α, α); 0: off")
-    cutmix: float = Field(default=0.0, ge=0.0, le=10.0, description="α of CutMix's Beta(α, α); 0: off; with mixup, one of the two a batch")
+    cutmix: float = Field(
+        default=0.0, ge=0.0, le=10.0, description="α of CutMix's Beta(α, α); 0: off; with mixup, one of the two a batch"
+    )
 
 
 class ImageTask(Task):
-    """Metrics of image classification. `top1` and `top5` are fractions in [0, 1]; among five classes or fewer there is no `top5`."""
+    """Metrics of image classification. `top1` and `top5` are fractions in [0, 1]; among five classes or fewer there is
+    no `top5`.
+    """
 
     domain = "vision"
     Options: ClassVar[type[TaskOptions]] = ImageOptions
@@ -42,7 +50,9 @@ class ImageTask(Task):
         return isinstance(self.spec, ImageInput) and self.spec.classes > 5
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy with the label smoothing of the options; targets are classes `[B]` or mixtures `[B, classes]`."""
+        """Cross-entropy with the label smoothing of the options; targets are classes `[B]` or mixtures `[B,
+        classes]`.
+        """
         return F.cross_entropy(outputs.float(), batch.targets, label_smoothing=self.options.label_smoothing)
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
@@ -57,7 +67,9 @@ class ImageTask(Task):
 
 
 def mixer_of_images(options: ImageOptions, classes: int) -> Callable[[Tensor, Tensor], Any] | None:
-    """torchvision's MixUp or CutMix (one of the two at random where both are on), or None. Draws from torch's global generator."""
+    """torchvision's MixUp or CutMix (one of the two at random where both are on), or None. Draws from torch's global
+    generator.
+    """
     if not (options.mixup or options.cutmix):
         return None
     from torchvision.transforms import v2
@@ -69,7 +81,9 @@ def mixer_of_images(options: ImageOptions, classes: int) -> Callable[[Tensor, Te
 
 
 def mix(mixer: Callable[[Tensor, Tensor], Any] | None, batch: Batch, seed: int, step: int) -> Batch:
-    """The batch, its images mixed with each other as (seed, step) say. A batch of one image has nothing to be mixed with."""
+    """The batch, its images mixed with each other as (seed, step) say. A batch of one image has nothing to be mixed
+    with.
+    """
     if mixer is None or batch.size < 2:
         return batch
     with seeded(MIX, seed, step):

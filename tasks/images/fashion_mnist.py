@@ -27,20 +27,25 @@ class FashionMnistOptions(ImageOptions):
 
     patch: int = Field(default=4, ge=1, le=SIDE, description="side of a patch in pixels; divides 28")
     flip: float = Field(default=0.5, ge=0.0, le=1.0, description="probability of a horizontal flip")
-    shift: int = Field(default=2, ge=0, le=14, description="largest shift in pixels, in each direction, black coming in")
+    shift: int = Field(
+        default=2, ge=0, le=14, description="largest shift in pixels, in each direction, black coming in"
+    )
     erase: float = Field(default=0.0, ge=0.0, le=1.0, description="probability of a random rectangle set to the mean")
 
     @model_validator(mode="after")
     def _patch_divides(self) -> Self:
         if SIDE % self.patch:
-            raise ValueError(f"patch {self.patch} does not divide the side of {SIDE} pixels; allowed are 1, 2, 4, 7, 14, 28")
+            raise ValueError(
+                f"patch {self.patch} does not divide the side of {SIDE} pixels; allowed are 1, 2, 4, 7, 14, 28"
+            )
         return self
 
 
 class FashionMnist(PackagedTask, ImageTask):
     """4,500 training, 500 validation and 2,000 test images of 28 × 28 grey pixels, ten balanced classes.
 
-    Pixels are standardised with the mean and the deviation of the training images. Order and augmentation depend on (seed, step).
+    Pixels are standardised with the mean and the deviation of the training images. Order and augmentation depend on
+    (seed, step).
     """
 
     name = "fashion-mnist"
@@ -74,7 +79,10 @@ class FashionMnist(PackagedTask, ImageTask):
             unit="images",
             fingerprint=self.fingerprint,
             embedded=True,
-            notes=("train and valid from the official training set, test from the official test set", "balanced classes"),
+            notes=(
+                "train and valid from the official training set, test from the official test set",
+                "balanced classes",
+            ),
         )
 
     def train_batches(self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0) -> Iterator[Batch]:
@@ -85,12 +93,16 @@ class FashionMnist(PackagedTask, ImageTask):
             yield mix(mixer, Batch(images, self.labels["train"][index]), seed, step)
 
     def _augmented(self, index: NDArray[np.int64], random: np.random.Generator) -> Tensor:
-        """Shift and flip in one gather, then erase. Library transforms draw once a batch or cost milliseconds an image batch."""
+        """Shift and flip in one gather, then erase. Library transforms draw once a batch or cost milliseconds an image
+        batch.
+        """
         B, o, side = len(index), self.options, torch.arange(SIDE)
         dy, dx = torch.from_numpy(random.integers(0, 2 * o.shift + 1, size=(2, B, 1)))
         flipped = torch.from_numpy(random.random((B, 1)) < o.flip)
         rows, columns = dy + side, dx + torch.where(flipped, SIDE - 1 - side, side)
-        images = self._standardised(self._padded[torch.from_numpy(index)[:, None, None], rows[:, :, None], columns[:, None, :]])
+        images = self._standardised(
+            self._padded[torch.from_numpy(index)[:, None, None], rows[:, :, None], columns[:, None, :]]
+        )
         return images if o.erase == 0 else images.masked_fill(erased(B, o.erase, random), 0.0)
 
     def _standardised(self, images: Tensor) -> Tensor:
@@ -98,7 +110,9 @@ class FashionMnist(PackagedTask, ImageTask):
 
     def eval_batches(self, split: Split, batch_size: int, workers: int = 0) -> Iterator[Batch]:
         self.load()
-        for images, labels in zip(self.images[split].split(batch_size), self.labels[split].split(batch_size), strict=True):
+        for images, labels in zip(
+            self.images[split].split(batch_size), self.labels[split].split(batch_size), strict=True
+        ):
             yield Batch(self._standardised(images), labels)
 
     def n_examples(self, split: Split) -> int:
@@ -106,9 +120,11 @@ class FashionMnist(PackagedTask, ImageTask):
 
 
 def erased(n: int, probability: float, random: np.random.Generator) -> Tensor:
-    """Masks `[n, 1, 28, 28]`, True in a random rectangle of an image with this probability (Zhong et al. 2017, arXiv 1708.04896).
+    """Masks `[n, 1, 28, 28]`, True in a random rectangle of an image with this probability (Zhong et al. 2017, arXiv
+    1708.04896).
 
-    Area 2 to 25 % of the image, sides in a ratio of 0.3 to 3.3 (log-uniform), at a uniform place, cut off at the border.
+    Area 2 to 25 % of the image, sides in a ratio of 0.3 to 3.3 (log-uniform), at a uniform place, cut off at the
+    border.
     """
     area = random.uniform(0.02, 0.25, (n, 1)) * SIDE * SIDE
     ratio = np.exp(random.uniform(np.log(0.3), np.log(3.3), (n, 1)))

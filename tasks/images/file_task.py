@@ -1,4 +1,6 @@
-"""Image tasks over the user's own files: a folder of images or the hub's Parquet files, split, read, augmented, batched."""
+"""Image tasks over the user's own files: a folder of images or the hub's Parquet files, split, read, augmented,
+batched.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ PARTS: tuple[Split, ...] = ("train", "valid", "test")
 
 
 class FileImageOptions(ImageOptions):
-    """Options of image tasks over files; the augmentation's defaults follow DeiT (arXiv 2012.12877). All are part of a run's identity."""
+    """Options of image tasks over files; the augmentation's defaults follow DeiT (arXiv 2012.12877). All are part of a
+    run's identity.
+    """
 
     patch: int = Field(default=16, ge=1, le=256, description="side of a patch in pixels; divides the image's side")
     augmentation: Literal["none", "crop-flip", "randaugment"] = Field(
@@ -35,11 +39,19 @@ class FileImageOptions(ImageOptions):
         description="none: as in evaluation; crop-flip: random crop and flip; randaugment: these and RandAugment",
     )
     magnitude: int = Field(default=9, ge=0, le=10, description="strength of RandAugment")
-    erase: float = Field(default=0.25, ge=0.0, le=1.0, description="probability of random erasing (not with augmentation none)")
-    label_smoothing: float = Field(default=0.1, ge=0.0, lt=1.0, description="weight of the uniform target in the training loss")
+    erase: float = Field(
+        default=0.25, ge=0.0, le=1.0, description="probability of random erasing (not with augmentation none)"
+    )
+    label_smoothing: float = Field(
+        default=0.1, ge=0.0, lt=1.0, description="weight of the uniform target in the training loss"
+    )
     mixup: float = Field(default=0.8, ge=0.0, le=10.0, description="α of Mixup's Beta(α, α); 0: off")
-    cutmix: float = Field(default=1.0, ge=0.0, le=10.0, description="α of CutMix's Beta(α, α); 0: off; with mixup, one of the two a batch")
-    valid_limit: int = Field(default=0, ge=0, description="validation images scored, evenly spread over the classes; 0: all")
+    cutmix: float = Field(
+        default=1.0, ge=0.0, le=10.0, description="α of CutMix's Beta(α, α); 0: off; with mixup, one of the two a batch"
+    )
+    valid_limit: int = Field(
+        default=0, ge=0, description="validation images scored, evenly spread over the classes; 0: all"
+    )
     test_limit: int = Field(default=0, ge=0, description="test images scored, evenly spread over the classes; 0: all")
 
     @property
@@ -50,16 +62,23 @@ class FileImageOptions(ImageOptions):
     @model_validator(mode="after")
     def _patch_divides(self) -> Self:
         if self.side % self.patch:
-            raise ValueError(f"patch {self.patch} does not divide the image's side of {self.side} pixels; choose a divisor of it")
+            raise ValueError(
+                f"patch {self.patch} does not divide the image's side of {self.side} pixels; choose a divisor of it"
+            )
         return self
 
 
 class SizedImageOptions(FileImageOptions):
     """Options of tasks whose images have all sizes."""
 
-    image_size: int = Field(default=224, ge=16, le=1024, description="side of the square the images are brought to, in pixels")
+    image_size: int = Field(
+        default=224, ge=16, le=1024, description="side of the square the images are brought to, in pixels"
+    )
     stored_side: int = Field(
-        default=0, ge=0, le=2048, description="larger images are first brought to this shorter side, once where they are cached; 0: off"
+        default=0,
+        ge=0,
+        le=2048,
+        description="larger images are first brought to this shorter side, once where they are cached; 0: off",
     )
 
     @property
@@ -68,12 +87,13 @@ class SizedImageOptions(FileImageOptions):
 
 
 class FileImageTask(ImageTask):
-    """A task over image files. `--data-dir` holds train/, val/ and test/ with one folder a class, or the hub's Parquet files.
+    """A task over image files. `--data-dir` holds train/, val/ and test/ with one folder a class, or the hub's Parquet
+    files.
 
-    Where a set has only one part beside train/ that is the TEST split, whatever its name: no choice ever sees it. What is missing then,
-    validation, is held out of train/: of every class the `held_out` share, by the hash of the images' names, at least one image where
-    there are two. All images of a split are evaluated, none twice, unless `valid_limit` or `test_limit` keep a part, spread evenly over
-    the classes.
+    Where a set has only one part beside train/ that is the TEST split, whatever its name: no choice ever sees it. What
+    is missing then, validation, is held out of train/: of every class the `held_out` share, by the hash of the images'
+    names, at least one image where there are two. All images of a split are evaluated, none twice, unless `valid_limit`
+    or `test_limit` keep a part, spread evenly over the classes.
     """
 
     needs_data_dir = True
@@ -107,7 +127,9 @@ class FileImageTask(ImageTask):
         return None
 
     def choose(self, names: Sequence[str]) -> Choice:
-        """What is taken of Parquet files whose labels have these names: all, or the same classes as the task's, in any order."""
+        """What is taken of Parquet files whose labels have these names: all, or the same classes as the task's, in any
+        order.
+        """
         wanted = self.class_names() or tuple(names)
         if set(names) != set(wanted):
             raise DataError(f"{self.name}: {difference(set(names), wanted, 'class names')}")
@@ -117,10 +139,13 @@ class FileImageTask(ImageTask):
     def recipe(self) -> Recipe:
         return Recipe(self.options.side)
 
-    # --- Reading --------------------------------------------------------------------------------------------------------------------
+    # --- Reading
+    # ----------------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        """Lists the images, checks their classes and opens them. Decodes all where their pixels are cached, as `prepare` does."""
+        """Lists the images, checks their classes and opens them. Decodes all where their pixels are cached, as
+        `prepare` does.
+        """
         self._open(FOR_A_RUN)
 
     def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:
@@ -130,7 +155,9 @@ class FileImageTask(ImageTask):
 
     def prepare_note(self) -> str:
         if self.data_dir is None and self.hub is not None and not self.hub.here():
-            return self.hub.note() if self.hub.small else ""  # a run fetches nothing large; `prepare` tells it once the hub lets us in
+            return (
+                self.hub.note() if self.hub.small else ""
+            )  # a run fetches nothing large; `prepare` tells it once the hub lets us in
         self._list()
         return "; ".join(filter(None, (note(self.set, self._stored_side), self.set.left_out)))
 
@@ -160,9 +187,16 @@ class FileImageTask(ImageTask):
             files = self.hub.fetch()
             return ParquetSet(next(iter(files.values()))[0].parent, files, self.choose, self.label)
         if not root.is_dir():
-            raise DataError(f"{self.name} needs a folder of images: {root} is not a folder. Pass --data-dir DIR with {self._layout()}")
+            raise DataError(
+                f"{self.name} needs a folder of images: {root} is not a folder. Pass --data-dir DIR with "
+                f"{self._layout()}"
+            )
         shards = find_shards(root, self.needed)
-        return ParquetSet(root, shards, self.choose, self.label) if shards else FolderSet(root, self.class_names(), self.needed)
+        return (
+            ParquetSet(root, shards, self.choose, self.label)
+            if shards
+            else FolderSet(root, self.class_names(), self.needed)
+        )
 
     def _layout(self) -> str:
         return " and ".join(f"{PART_NAMES[part][0]}/" for part in self.needed)
@@ -170,7 +204,8 @@ class FileImageTask(ImageTask):
     def _nothing_given(self) -> str:
         fetched = f", or have them downloaded: suite data prepare {self.name}" if self.hub else ""
         return (
-            f"{self.name} needs images: no folder given. Pass --data-dir DIR with {self._layout()}, or with the hub's Parquet files"
+            f"{self.name} needs images: no folder given. Pass --data-dir DIR with {self._layout()}, or with "
+            "the hub's Parquet files"
             f"{fetched} (suite data info {self.name} tells more); to try the suite now: --task fashion-mnist"
         )
 
@@ -212,7 +247,8 @@ class FileImageTask(ImageTask):
         split = f"parts at hand: {', '.join(parts)}; the test split: {test}; the validation split: {valid}"
         return (split, self.set.left_out) if self.set.left_out else (split,)
 
-    # --- Batches --------------------------------------------------------------------------------------------------------------------
+    # --- Batches
+    # ----------------------------------------------------------------------------------------------
 
     def train_batches(self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0) -> Iterator[Batch]:
         reader, o = self._open(FOR_A_RUN), self.options
@@ -232,7 +268,9 @@ class FileImageTask(ImageTask):
 
 
 def split_parts(images: ImageSet, share: float) -> dict[Split, NDArray[np.int64]]:
-    """The splits of a set with its parts, what is evaluated in the order of the classes. Raises DataError where nothing can be held out."""
+    """The splits of a set with its parts, what is evaluated in the order of the classes. Raises DataError where nothing
+    can be held out.
+    """
     parts = dict(images.parts)
     train = parts.get("train", parts.get("all"))
     if train is None:
@@ -250,5 +288,7 @@ def split_parts(images: ImageSet, share: float) -> dict[Split, NDArray[np.int64]
 def _hold_out(images: ImageSet, index: NDArray[np.int64], share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     kept, out = hold_out([images.listing[i] for i in index.tolist()], share)
     if not len(out):
-        raise DataError(f"{images.where(int(index[0]))}: it is the only one of its class, as in the others; nothing can be held out")
+        raise DataError(
+            f"{images.where(int(index[0]))}: it is the only one of its class, as in the others; nothing can be held out"
+        )
     return index[kept], index[out]

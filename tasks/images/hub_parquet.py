@@ -19,8 +19,8 @@ T = TypeVar("T")
 class HubImages:
     """A data set of the hub.
 
-    `shards`: of each part, its name in the repository and the number of its files; `small`: a run fetches it; `kept`: the share of the
-    images that a task keeps again in our own cache, since Parquet files are not read in any order.
+    `shards`: of each part, its name in the repository and the number of its files; `small`: a run fetches it; `kept`:
+    the share of the images that a task keeps again in our own cache, since Parquet files are not read in any order.
     """
 
     repo: str
@@ -47,14 +47,15 @@ class HubImages:
         (theirs, download), (ours, kept) = self._needs()
         comes = f"about {download / 1e6:,.0f} MB come from the hub's {self.repo} to {theirs}"
         return (
-            f"{comes}; about {kept / 1e6:,.0f} MB are kept again in {ours}, or more, decoded, where half of the space then left holds that"
+            f"{comes}; about {kept / 1e6:,.0f} MB are kept again in {ours}, or more, decoded, where half of "
+            "the space then left holds that"
         )
 
     def fetch(self) -> dict[str, list[Path]]:
         """The local paths of each part's files, downloaded where they are missing.
 
-        Before the first of them the hub is asked to let us in, the disks for room, and what comes is told unless it is small. Raises
-        DataError.
+        Before the first of them the hub is asked to let us in, the disks for room, and what comes is told unless it is
+        small. Raises DataError.
         """
         missing = self._missing()
         if missing:
@@ -87,7 +88,8 @@ class HubImages:
             if free < cache.RESERVE * sum(needed for _, needed in places):
                 takes = " and ".join(f"about {needed / 1e6:,.0f} MB in {folder}" for folder, needed in places)
                 raise DataError(
-                    f"{self.repo} takes {takes}, {'one disk with' if len(places) > 1 else 'where there are'} {free / 1e6:,.0f} MB left; "
+                    f"{self.repo} takes {takes}, {'one disk with' if len(places) > 1 else 'where there are'} "
+                    f"{free / 1e6:,.0f} MB left; "
                     "make room, set HF_HUB_CACHE or SUITE_CACHE to a folder on another disk, or pass --data-dir DIR"
                 )
 
@@ -99,7 +101,11 @@ class HubImages:
         try:
             return function(self.repo, file)
         except DataError as error:
-            terms = f"; {self.repo} is gated: accept its terms on its page of the hub and log in (hf auth login)" if self.gated else ""
+            terms = (
+                f"; {self.repo} is gated: accept its terms on its page of the hub and log in (hf auth login)"
+                if self.gated
+                else ""
+            )
             raise DataError(f"{error}{terms}") from error
 
 

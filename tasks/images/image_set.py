@@ -23,7 +23,9 @@ UNRANGED = {"I": "signed or 32-bit integers", "F": "floating-point numbers"}  # 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One image: its name in the set ("train/n01440764/a.JPEG"), its class, its size in bytes (0 where that is not known)."""
+    """One image: its name in the set ("train/n01440764/a.JPEG"), its class, its size in bytes (0 where that is not
+    known).
+    """
 
     path: str
     label: int
@@ -31,7 +33,9 @@ class ImageFile:
 
 
 class Listing(Sequence[ImageFile]):
-    """Image files in a fixed order, held in a few arrays: a million of Python's objects would be copied into every loader process."""
+    """Image files in a fixed order, held in a few arrays: a million of Python's objects would be copied into every
+    loader process.
+    """
 
     def __init__(self, images: Iterable[ImageFile]) -> None:
         listed = list(images)
@@ -54,14 +58,17 @@ class Listing(Sequence[ImageFile]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         start = self._ends[index - 1] if index else 0
-        return ImageFile(os.fsdecode(self._names[start : self._ends[index]]), int(self.labels[index]), int(self.sizes[index]))
+        return ImageFile(
+            os.fsdecode(self._names[start : self._ends[index]]), int(self.labels[index]), int(self.sizes[index])
+        )
 
 
 class ImageSet(ABC):
     """The labelled images of a folder or of Parquet files.
 
-    `classes` are their names: the label of a class is its place there. `parts` says which images of `listing` each part of the set has
-    ("train", "valid", "test", or "all" where it is not parted). `chunks` are runs of images that are read one after the other.
+    `classes` are their names: the label of a class is its place there. `parts` says which images of `listing` each part
+    of the set has ("train", "valid", "test", or "all" where it is not parted). `chunks` are runs of images that are
+    read one after the other.
     """
 
     classes: tuple[str, ...]
@@ -94,7 +101,8 @@ def fingerprint(images: Iterable[ImageFile], classes: Sequence[str]) -> str:
 def hold_out(images: Sequence[ImageFile], share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Splits images into the indices (kept, held out): of every class the `share` whose name has the smallest sha256.
 
-    The number is rounded, at least 1 where a class has two images or more, and 0 where it has one. It depends on names only.
+    The number is rounded, at least 1 where a class has two images or more, and 0 where it has one. It depends on names
+    only.
     """
     by_class: dict[int, list[tuple[bytes, int]]] = {}
     for i, image in enumerate(images):
@@ -109,15 +117,20 @@ def hold_out(images: Sequence[ImageFile], share: float) -> tuple[NDArray[np.int6
 def read_rgb(encoded: bytes, where: str) -> Image.Image:
     """The whole image, decoded, as RGB: grey, palette, CMYK and 16-bit images are converted, transparency is dropped.
 
-    Raises DataError, with the image's place, where it cannot be decoded to its end or its pixels have no range that is known.
+    Raises DataError, with the image's place, where it cannot be decoded to its end or its pixels have no range that is
+    known.
     """
     try:
         with Image.open(BytesIO(encoded)) as image:
             image.load()
-            if image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BIT):  # Pillow would clip to 255
+            if image.mode.startswith("I;16") or (
+                image.mode == "I" and image.format in SIXTEEN_BIT
+            ):  # Pillow would clip to 255
                 return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
             if image.mode in UNRANGED:  # Pillow would clip these too, and no one says what is white
-                raise DataError(f"{where} cannot be read as an image: its pixels are {UNRANGED[image.mode]}; save it as 8 or 16 bit")
+                raise DataError(
+                    f"{where} cannot be read as an image: its pixels are {UNRANGED[image.mode]}; save it as 8 or 16 bit"
+                )
             # through RGBA, since Pillow warns of palettes with transparency
             return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
     except DataError:

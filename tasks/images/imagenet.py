@@ -19,8 +19,17 @@ from tasks.images.parquet import Choice
 
 CLASS_LIST = "imagenet100_cmc"
 SYNSETS_SHA256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
-HUB = HubImages("ILSVRC/imagenet-1k", "data", {"train": ("train", 294), "valid": ("validation", 14)}, 145_000, small=False, gated=True)
-KNOWN_NAMES = 0.95  # share of the thousand names that must be ImageNet's, at their places: a few are spelt in more than one way
+HUB = HubImages(
+    "ILSVRC/imagenet-1k",
+    "data",
+    {"train": ("train", 294), "valid": ("validation", 14)},
+    145_000,
+    small=False,
+    gated=True,
+)
+KNOWN_NAMES = (
+    0.95  # share of the thousand names that must be ImageNet's, at their places: a few are spelt in more than one way
+)
 
 
 @cache
@@ -30,7 +39,9 @@ def synsets() -> tuple[str, ...]:
 
     found = tuple(ImageNetInfo("imagenet-1k").label_names())
     if sha256("\n".join(found).encode()).hexdigest() != SYNSETS_SHA256:
-        raise DataError("the installed timm has another list of ImageNet's classes; install the version that constraints.txt names")
+        raise DataError(
+            "the installed timm has another list of ImageNet's classes; install the version that constraints.txt names"
+        )
     return found
 
 
@@ -41,7 +52,8 @@ def class_list() -> tuple[str, ...]:
 
 
 def ids_of(names: Sequence[str]) -> tuple[str, ...]:
-    """The class ids of Parquet files whose labels have these names: ids already, or ImageNet-1k's thousand words in its order.
+    """The class ids of Parquet files whose labels have these names: ids already, or ImageNet-1k's thousand words in its
+    order.
 
     Raises DataError for a thousand names in another order; other names are given back as they are.
     """
@@ -50,16 +62,23 @@ def ids_of(names: Sequence[str]) -> tuple[str, ...]:
     if len(names) != len(synsets()) or set(names) == set(synsets()):
         return tuple(names)
     words = ImageNetInfo("imagenet-1k").label_descriptions(detailed=False)
-    differing = [i for i, (name, word) in enumerate(zip(names, words, strict=True)) if name.casefold() != word.casefold()]
+    differing = [
+        i for i, (name, word) in enumerate(zip(names, words, strict=True)) if name.casefold() != word.casefold()
+    ]
     misplaced = [i for i in differing if names[i] in words]
     if misplaced or len(differing) > (1 - KNOWN_NAMES) * len(words):
         i = (misplaced or differing)[0]
-        raise DataError(f"the thousand class names are not ImageNet's in its order: label {i} is {names[i]!r}, there it is {words[i]!r}")
+        raise DataError(
+            f"the thousand class names are not ImageNet's in its order: label {i} is {names[i]!r}, there it is "
+            f"{words[i]!r}"
+        )
     return synsets()
 
 
 class ImageNetTask(FileImageTask):
-    """ImageNet (ILSVRC 2012), all or some of its classes. Its val/ is the test split: the labels of its test images are not public."""
+    """ImageNet (ILSVRC 2012), all or some of its classes. Its val/ is the test split: the labels of its test images are
+    not public.
+    """
 
     Options: ClassVar[type[TaskOptions]] = SizedImageOptions
     options: SizedImageOptions
@@ -86,9 +105,12 @@ class ImageNet1k(ImageNetTask):
     protocol = "imagenet1k/1"
     held_out = 0.01
     how_to = (
-        "ImageNet (ILSVRC 2012) comes from image-net.org, or as ILSVRC/imagenet-1k from the hub, after registration; it may not be shipped",
-        "--data-dir DIR: train/ and val/, in each the folders of the 1,000 classes (n01440764 …), or the hub's Parquet files",
-        "or accept the terms on the hub, hf auth login, and: suite data prepare imagenet1k (downloads 145 GB and keeps as much again)",
+        "ImageNet (ILSVRC 2012) comes from image-net.org, or as ILSVRC/imagenet-1k from the hub, after "
+        "registration; it may not be shipped",
+        "--data-dir DIR: train/ and val/, in each the folders of the 1,000 classes (n01440764 …), or the hub's "
+        "Parquet files",
+        "or accept the terms on the hub, hf auth login, and: suite data prepare imagenet1k (downloads 145 GB "
+        "and keeps as much again)",
     )
 
     @property
@@ -100,10 +122,11 @@ class ImageNet1k(ImageNetTask):
 
 
 class ImageNet100(ImageNetTask):
-    """100 classes of ImageNet, as listed by the authors of CMC (arXiv 1906.05849); 5 % of every class of train/ held out for validation.
+    """100 classes of ImageNet, as listed by the authors of CMC (arXiv 1906.05849); 5 % of every class of train/ held
+    out for validation.
 
-    From a folder with exactly these classes, Parquet files with exactly these, or all of ImageNet-1k's Parquet files, of which they are
-    taken.
+    From a folder with exactly these classes, Parquet files with exactly these, or all of ImageNet-1k's Parquet files,
+    of which they are taken.
     """
 
     name = "imagenet100"
@@ -112,10 +135,13 @@ class ImageNet100(ImageNetTask):
     held_out = 0.05
     hub = replace(HUB, kept=0.1)
     how_to = (
-        "ImageNet (ILSVRC 2012) comes from image-net.org, or as ILSVRC/imagenet-1k from the hub, after registration; it may not be shipped",
+        "ImageNet (ILSVRC 2012) comes from image-net.org, or as ILSVRC/imagenet-1k from the hub, after "
+        "registration; it may not be shipped",
         "make a folder with train/ and val/ and in each the folders (or links) of CMC's 100 classes "
-        "(imagenet100.txt of its authors' code, arXiv 1906.05849; class_list_sha256 is that of its sorted ids, one a line)",
-        "or take ImageNet-1k's Parquet files, of which these classes are read: --data-dir DIR, or accept the terms on the hub, "
+        "(imagenet100.txt of its authors' code, arXiv 1906.05849; class_list_sha256 is that of its sorted ids, "
+        "one a line)",
+        "or take ImageNet-1k's Parquet files, of which these classes are read: --data-dir DIR, or accept the "
+        "terms on the hub, "
         "hf auth login, and: suite data prepare imagenet100 (downloads 145 GB and keeps a tenth of it again)",
         "check either with: suite data prepare imagenet100 --data-dir DIR",
     )

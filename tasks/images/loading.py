@@ -45,7 +45,9 @@ class _Samples(Dataset[Any]):
         self.reader, self.labels, self.transform, self.mix = reader, labels, transform, mix
 
     def __getitems__(self, keys: list[Key]) -> tuple[Tensor, Tensor] | str:
-        """The batch of these keys, or what is wrong with one of its images: an exception would arrive as a worker's traceback."""
+        """The batch of these keys, or what is wrong with one of its images: an exception would arrive as a worker's
+        traceback.
+        """
         try:
             with kept():
                 pictures = [self._sample(key) for key in keys]
@@ -68,11 +70,17 @@ def _as_they_are(batch: Any) -> Any:
 
 
 def load_batches(
-    reader: Reader, labels: NDArray[Any], transform: Transform, keys: Iterable[list[Key]], workers: int, mix: Mix | None = None
+    reader: Reader,
+    labels: NDArray[Any],
+    transform: Transform,
+    keys: Iterable[list[Key]],
+    workers: int,
+    mix: Mix | None = None,
 ) -> Iterator[Batch]:
     """One batch for every list of keys, in order; `mix(batch, seed, step)` may mix its images.
 
-    Each sample is seeded by its own key and each mixture by the batch's first, so the number of workers changes nothing.
+    Each sample is seeded by its own key and each mixture by the batch's first, so the number of workers changes
+    nothing.
     """
     loader = DataLoader(
         _Samples(reader, labels, transform, mix),

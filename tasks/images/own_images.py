@@ -15,10 +15,11 @@ UNKNOWN = 2  # classes where no folder is given yet, so that a budget can be cou
 
 
 class OwnImages(FileImageTask):
-    """Any image folder, with train/, val/ and test/, some of them, or class folders only; or Parquet files as the hub names them.
+    """Any image folder, with train/, val/ and test/, some of them, or class folders only; or Parquet files as the hub
+    names them.
 
-    The classes are those of the training part, sorted by name. What there is of val/ and test/ is used as it is; what is missing is held
-    out: 10 % of every class, first for the test, then for validation.
+    The classes are those of the training part, sorted by name. What there is of val/ and test/ is used as it is; what
+    is missing is held out: 10 % of every class, first for the test, then for validation.
     """
 
     name = "folder"
@@ -31,15 +32,19 @@ class OwnImages(FileImageTask):
     source = "a local folder"
     licence = "yours"
     how_to = (
-        "--data-dir DIR: DIR/train/CLASS/, DIR/val/CLASS/, DIR/test/CLASS/, or DIR/CLASS/ with images in it or in folders below",
-        "or Parquet files with an image and a class column, as Hugging Face datasets writes them: train-00000-of-00001.parquet",
+        "--data-dir DIR: DIR/train/CLASS/, DIR/val/CLASS/, DIR/test/CLASS/, or DIR/CLASS/ with images in it or "
+        "in folders below",
+        "or Parquet files with an image and a class column, as Hugging Face datasets writes them: "
+        "train-00000-of-00001.parquet",
     )
 
     @cached_property
     def _classes(self) -> int:
         assert self.data_dir is not None
         if not self.data_dir.is_dir():
-            raise DataError(f"folder needs images: {self.data_dir} is not a folder. Pass --data-dir DIR with one folder a class")
+            raise DataError(
+                f"folder needs images: {self.data_dir} is not a folder. Pass --data-dir DIR with one folder a class"
+            )
         shards = find_shards(self.data_dir)
         if shards:
             return len(read_schema(next(iter(shards.values()))[0], self.label)[1])

@@ -1,4 +1,5 @@
-"""Images in Parquet files as the Hugging Face hub serves them: a column of files (`bytes`, `path`), a column of labels, and the classes'
+"""Images in Parquet files as the Hugging Face hub serves them: a column of files (`bytes`, `path`), a column of labels,
+and the classes'
 names in the schema's metadata."""
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Shard:
 class ParquetSet(ImageSet):
     """The images of a data set's Parquet shards, in the order of parts, shards and rows.
 
-    `choose` takes the names of the files' classes and says which are wanted. `needed`: the parts that are read, "" all there are.
-    `label`: the column of the labels where the files have several.
+    `choose` takes the names of the files' classes and says which are wanted. `needed`: the parts that are read, "" all
+    there are. `label`: the column of the labels where the files have several.
     """
 
     def __init__(self, root: Path, files: Mapping[str, Sequence[Path]], choose: Choose, label: str = "label") -> None:
@@ -63,7 +64,8 @@ class ParquetSet(ImageSet):
         """The wanted images of one shard."""
         if read_schema(path, self.columns.label) != (self.columns, list(names)):
             raise DataError(
-                f"{path}: its columns or class names are not those of the other files; download them again, all of one version"
+                f"{path}: its columns or class names are not those of the other files; download them again, "
+                "all of one version"
             )
         labels = read_labels(path, self.columns, names)
         kept = places[labels]
@@ -75,7 +77,9 @@ class ParquetSet(ImageSet):
     def _require_all_classes(self, part: str, found: set[int]) -> None:
         missing = [name for i, name in enumerate(self.classes) if i not in found]
         if missing:
-            raise DataError(f"{self.root}: the {part} part has no image of {len(missing)} classes ({', '.join(missing[:3])}, …)")
+            raise DataError(
+                f"{self.root}: the {part} part has no image of {len(missing)} classes ({', '.join(missing[:3])}, …)"
+            )
 
     def _identify(self, labels: Sequence[int]) -> None:
         digest, times = sha256("\n".join(self.classes).encode()), sha256()
@@ -119,7 +123,8 @@ class Columns:
 
 
 def find_shards(root: Path, needed: Sequence[str] = ()) -> dict[str, list[Path]]:
-    """The Parquet files of each part, in `root` or one folder below; {} where there are none. Raises DataError where shards are missing.
+    """The Parquet files of each part, in `root` or one folder below; {} where there are none. Raises DataError where
+    shards are missing.
 
     Read are `PART-NNNNN-of-NNNNN.parquet`, as the hub names them, of the parts in `needed` or of all that there are.
     """
@@ -131,7 +136,9 @@ def find_shards(root: Path, needed: Sequence[str] = ()) -> dict[str, list[Path]]
         if part and (part in needed or not needed):
             found.setdefault(part, []).append(path)
     if every and not found:
-        raise DataError(f"{root}: {every[0].name} is not named as the hub names its files: train-00000-of-00001.parquet")
+        raise DataError(
+            f"{root}: {every[0].name} is not named as the hub names its files: train-00000-of-00001.parquet"
+        )
     for part, paths in found.items():
         _require_whole(root, part, paths)
     missing = [part for part in needed if part not in found]
@@ -146,12 +153,16 @@ def _require_whole(root: Path, part: str, paths: Sequence[Path]) -> None:
     numbers = sorted(int(name["number"]) for name in names)
     if len(counts) > 1 or numbers != list(range(max(counts))):
         missing = sorted(set(range(max(counts))) - set(numbers))
-        what = f"shard {missing[0]:05} of {max(counts):05} is missing" if missing else "there are shards of two versions"
+        what = (
+            f"shard {missing[0]:05} of {max(counts):05} is missing" if missing else "there are shards of two versions"
+        )
         raise DataError(f"{root}: of the part {part}, {what}; download the files again, all of one version")
 
 
 def read_schema(path: Path, label: str) -> tuple[Columns, list[str]]:
-    """The columns of the images and of the labels, and the names of the classes, from the metadata that `datasets` writes."""
+    """The columns of the images and of the labels, and the names of the classes, from the metadata that `datasets`
+    writes.
+    """
     from datasets import ClassLabel, Features, Image
     from pyarrow import ArrowException, parquet
 
@@ -164,7 +175,8 @@ def read_schema(path: Path, label: str) -> tuple[Columns, list[str]]:
     chosen = label if label in labels else labels[0] if len(labels) == 1 else None
     if len(images) != 1 or chosen is None:
         raise DataError(
-            f"{path}: its metadata name {len(images)} image columns and {len(labels)} class columns of {', '.join(features)}; needed is "
+            f"{path}: its metadata name {len(images)} image columns and {len(labels)} class columns of "
+            f"{', '.join(features)}; needed is "
             f"one of each (of several class columns, {label!r}), as Hugging Face datasets writes them"
         )
     return Columns(images[0], chosen), list(features[chosen].names)

@@ -1,4 +1,6 @@
-"""How a set's images are read: from the cache where they are kept there, else from their files. What is read is the same."""
+"""How a set's images are read: from the cache where they are kept there, else from their files. What is read is the
+same.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +47,8 @@ class FileReader:
 def open_images(images: ImageSet, side: int, *, limit: float = FOR_A_RUN, progress: Progress | None = None) -> Reader:
     """The quickest reader that the disk has room for.
 
-    Pixels are kept (or taken from an earlier run) where those of the whole set need at most `limit` bytes. Parquet files can only be read
-    from front to back, so of a larger set of those the image files are kept. Raises DataError.
+    Pixels are kept (or taken from an earlier run) where those of the whole set need at most `limit` bytes. Parquet
+    files can only be read from front to back, so of a larger set of those the image files are kept. Raises DataError.
     """
     pixels = _pixels(images, side)
     if _wanted() and not pixels.whole and _fits(pixels, limit):
@@ -57,7 +59,11 @@ def open_images(images: ImageSet, side: int, *, limit: float = FOR_A_RUN, progre
         return FileReader(images, side)
     files = _files(images, side)
     if not files.whole:
-        cache.require_space(files.folder, bytes_of_files(images), f"reading {len(images.listing):,} images of Parquet files in any order")
+        cache.require_space(
+            files.folder,
+            bytes_of_files(images),
+            f"reading {len(images.listing):,} images of Parquet files in any order",
+        )
         files.build(progress)
     return files
 
@@ -71,14 +77,21 @@ def note(images: ImageSet, side: int) -> str:
         if kept and bytes_of_pixels(images, side) > WORTH_A_WORD:
             told.append(f"about {needed} of decoded pixels go to {pixels.folder}")
         elif not kept and _fits(pixels, FOR_PREPARING):
-            told.append(f"decoded pixels take about {needed} in {pixels.folder}: suite data prepare keeps them, a run does not")
+            told.append(
+                f"decoded pixels take about {needed} in {pixels.folder}: suite data prepare keeps them, a run does not"
+            )
     if not kept and not isinstance(images, FolderSet) and not (files := _files(images, side)).whole:
-        told.append(f"about {bytes_of_files(images) / 1e6:,.0f} MB of image files go to {files.folder} where their pixels are not kept")
+        told.append(
+            f"about {bytes_of_files(images) / 1e6:,.0f} MB of image files go to {files.folder} where their "
+            "pixels are not kept"
+        )
     return "; ".join(told)
 
 
 def check_all(images: ImageSet, reader: Reader, progress: Progress | None) -> None:
-    """Decodes every image, unless the reader has done so. Raises one DataError that counts the bad ones and names the first three."""
+    """Decodes every image, unless the reader has done so. Raises one DataError that counts the bad ones and names the
+    first three.
+    """
     total = len(images.listing)
     if isinstance(reader, Store) and reader.decoded:
         return
@@ -119,7 +132,9 @@ def _wanted() -> bool:
 
 
 def _fits(pixels: Store, limit: float) -> bool:
-    return bytes_of_pixels(pixels.images, pixels.side) <= min(limit, SHARE_OF_DISK * shutil.disk_usage(pixels.folder).free)
+    return bytes_of_pixels(pixels.images, pixels.side) <= min(
+        limit, SHARE_OF_DISK * shutil.disk_usage(pixels.folder).free
+    )
 
 
 def bytes_of_files(images: ImageSet) -> int:

@@ -1,8 +1,8 @@
 """A set's images kept in the cache for reading in any order: decoded once to pixels, or as the files they were.
 
-A store is a folder of chunks: `00012.bin` holds the images of a chunk one after the other, `00012.npy` their ends, heights and widths
-(`[n, 3]`; height 0: an encoded file). The second is written last and at once, so a chunk is whole where it is there: building goes on
-where it was broken off.
+A store is a folder of chunks: `00012.bin` holds the images of a chunk one after the other, `00012.npy` their ends,
+heights and widths (`[n, 3]`; height 0: an encoded file). The second is written last and at once, so a chunk is whole
+where it is there: building goes on where it was broken off.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ MAPPED = 256  # chunks mapped at a time: each holds a file open
 
 
 class Store:
-    """The store of a set in a folder of its own. `decoded`: pixels, at most `side` at the shorter side (0: as they are); else files."""
+    """The store of a set in a folder of its own. `decoded`: pixels, at most `side` at the shorter side (0: as they
+    are); else files.
+    """
 
     def __init__(self, folder: Path, images: ImageSet, *, decoded: bool, side: int = 0) -> None:
         self.folder, self.images, self.decoded, self.side = folder, images, decoded, side
@@ -44,7 +46,9 @@ class Store:
         return all(self._index(chunk).is_file() for chunk in range(len(self.images.chunks)))
 
     def build(self, progress: Progress | None = None) -> None:
-        """Writes the chunks that are missing. Raises one DataError that counts the damaged images and names the first three."""
+        """Writes the chunks that are missing. Raises one DataError that counts the damaged images and names the first
+        three.
+        """
         total, problems = len(self.images.listing), list[str]()
         with cache.lock(self.folder / "lock"), ThreadPoolExecutor(os.cpu_count()) as pool:
             for number, chunk in enumerate(self.images.chunks):
@@ -79,7 +83,9 @@ class Store:
                 if len(blob) != table[-1, 0]:
                     raise ValueError("it was cut off")
             except (OSError, ValueError) as error:
-                raise DataError(f"the cache {self.folder} is damaged ({error}); delete that folder, it is made anew") from error
+                raise DataError(
+                    f"the cache {self.folder} is damaged ({error}); delete that folder, it is made anew"
+                ) from error
             self._open[chunk] = table, blob
         return self._open[chunk]
 
@@ -108,7 +114,9 @@ class Store:
                 cache.write_atomically(index, lambda path: path.write_bytes(table.getvalue()))
         except OSError as error:
             reason = error.strerror or error
-            raise DataError(f"the cache {self.folder} cannot be written ({reason}); make room, or set SUITE_CACHE") from error
+            raise DataError(
+                f"the cache {self.folder} cannot be written ({reason}); make room, or set SUITE_CACHE"
+            ) from error
         return problems
 
     def _packed(self, chunk: int, pool: ThreadPoolExecutor) -> Iterator[tuple[bytes, int, int] | str]:

@@ -12,7 +12,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Recipe:
-    """How images are brought to the model. `padding`: small images keep their size and are cropped out of themselves padded by it; else
+    """How images are brought to the model. `padding`: small images keep their size and are cropped out of themselves
+    padded by it; else
     training takes random resized crops and evaluation the middle of the image at 1/0.875 of the side."""
 
     side: int
@@ -25,11 +26,15 @@ def evaluation_transform(recipe: Recipe) -> Any:
     from timm.data import create_transform
 
     share = 1.0 if recipe.padding else 0.875
-    return create_transform(recipe.side, is_training=False, interpolation="bicubic", crop_pct=share, mean=recipe.mean, std=recipe.std)
+    return create_transform(
+        recipe.side, is_training=False, interpolation="bicubic", crop_pct=share, mean=recipe.mean, std=recipe.std
+    )
 
 
 def training_transform(recipe: Recipe, augmentation: str, magnitude: int, erase: float) -> Any:
-    """`augmentation`: "none", "crop-flip" or "randaugment" (crop, flip and RandAugment as DeiT has it, arXiv 2012.12877)."""
+    """`augmentation`: "none", "crop-flip" or "randaugment" (crop, flip and RandAugment as DeiT has it, arXiv
+    2012.12877).
+    """
     from timm.data import create_transform
     from torchvision import transforms
 

@@ -1,4 +1,6 @@
-"""What the recall tasks share: sequences drawn by a rule, a loss on the scored tokens, accuracy over all of them and by class."""
+"""What the recall tasks share: sequences drawn by a rule, a loss on the scored tokens, accuracy over all of them and by
+class.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class RecallOptions(TaskOptions):
 
     length: int = Field(default=128, ge=2, le=65536, description="tokens T of a sequence")
     vocab: int = Field(default=16, ge=4, le=2**20, description="tokens of the task's own vocabulary")
-    train_examples: int = Field(default=12800, ge=1, description="training sequences; they are shuffled anew each epoch")
+    train_examples: int = Field(
+        default=12800, ge=1, description="training sequences; they are shuffled anew each epoch"
+    )
     valid_examples: int = Field(default=1280, ge=1, description="validation sequences")
     test_examples: int = Field(default=1280, ge=1, description="test sequences")
     data_seed: int = Field(default=0, ge=0, lt=2**31, description="seed of the data, whatever the run's seed is")
@@ -37,11 +41,12 @@ class RecallOptions(TaskOptions):
 class RecallTask(Task):
     """Sequences made by a rule: nothing is read. Each split has a random stream of its own.
 
-    The sequences of a split are a function of (options, data seed, split), made when they are first asked for and kept in memory.
-    Targets are -100 where a token is not scored; the loss is the mean over the scored tokens of a batch.
+    The sequences of a split are a function of (options, data seed, split), made when they are first asked for and kept
+    in memory. Targets are -100 where a token is not scored; the loss is the mean over the scored tokens of a batch.
 
-    `accuracy` is right tokens over scored tokens of the split. `class_accuracy` is the mean over target classes of the accuracy within
-    each, a macro average. A class that is predicted and never a target does not count; some libraries count it as 0.
+    `accuracy` is right tokens over scored tokens of the split. `class_accuracy` is the mean over target classes of the
+    accuracy within each, a macro average. A class that is predicted and never a target does not count; some libraries
+    count it as 0.
     """
 
     domain = "recall"
@@ -52,7 +57,9 @@ class RecallTask(Task):
 
     def __init__(self, options: TaskOptions | None = None, data_dir: Path | None = None) -> None:
         if data_dir is not None:
-            raise DataError(f"{self.name} draws its data by a rule, so --data-dir {data_dir} would have no effect; leave it out")
+            raise DataError(
+                f"{self.name} draws its data by a rule, so --data-dir {data_dir} would have no effect; leave it out"
+            )
         super().__init__(options, data_dir)
         self._data: dict[Split, tuple[Tensor, Tensor]] = {}
 
@@ -138,7 +145,10 @@ class RecallTask(Task):
         classes, place = targets.unique(return_inverse=True)
         right = torch.bincount(place, (logits.argmax(-1) == targets).double(), len(classes))
         asked = torch.bincount(place, minlength=len(classes))
-        found = {f"class/{c}": (r, float(a)) for c, r, a in zip(classes.tolist(), right.tolist(), asked.tolist(), strict=True)}
+        found = {
+            f"class/{c}": (r, float(a))
+            for c, r, a in zip(classes.tolist(), right.tolist(), asked.tolist(), strict=True)
+        }
         return {"nats": (nats, float(len(targets))), **found}
 
     def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:

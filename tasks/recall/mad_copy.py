@@ -15,14 +15,20 @@ from tasks.recall.sampling import Ints
 class CopyOptions(RecallOptions):
     """Options of `mad-copy`, with the published values."""
 
-    length: int = Field(default=256, ge=4, le=65536, description="tokens T of a sequence; over twice the tokens to copy")
-    vocab: int = Field(default=16, ge=4, le=2**20, description="tokens; the last is the sign to copy, the one before it the blank")
+    length: int = Field(
+        default=256, ge=4, le=65536, description="tokens T of a sequence; over twice the tokens to copy"
+    )
+    vocab: int = Field(
+        default=16, ge=4, le=2**20, description="tokens; the last is the sign to copy, the one before it the blank"
+    )
     tokens: int = Field(default=16, ge=1, description="tokens to copy")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.length < 2 * self.tokens + 1:
-            raise ValueError(f"length {self.length} must be at least {2 * self.tokens + 1}, for {self.tokens} tokens to copy")
+            raise ValueError(
+                f"length {self.length} must be at least {2 * self.tokens + 1}, for {self.tokens} tokens to copy"
+            )
         return self
 
 
@@ -31,7 +37,8 @@ class MadCopy(RecallTask):
 
         _ a _ _ b _ c _ > _ _ _       scored at the last n blanks: a, b, c
 
-    Tokens are drawn with replacement from the vocabulary without blank and sign; all sets of places before the sign are equally likely.
+    Tokens are drawn with replacement from the vocabulary without blank and sign; all sets of places before the sign are
+    equally likely.
 
     Published: 256 tokens, a vocabulary of 16, 16 tokens to copy, 12,800 training and 1,280 test sequences.
     """

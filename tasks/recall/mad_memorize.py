@@ -1,4 +1,6 @@
-"""MAD's memorisation (`mad-memorize`, arXiv 2403.17844): facts that stand in no sequence and must go into the weights."""
+"""MAD's memorisation (`mad-memorize`, arXiv 2403.17844): facts that stand in no sequence and must go into the
+weights.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ class MemorizeOptions(RecallOptions):
     """Options of `mad-memorize`, with the published values."""
 
     length: int = Field(default=32, ge=2, le=65536, description="tokens T of a sequence; even")
-    vocab: int = Field(default=256, ge=4, le=2**20, description="keys, values and, last, the token that stands in a value's place")
+    vocab: int = Field(
+        default=256, ge=4, le=2**20, description="keys, values and, last, the token that stands in a value's place"
+    )
     train_examples: int = Field(default=256, ge=1, description="training sequences; they are shuffled anew each epoch")
 
     @model_validator(mode="after")
@@ -34,8 +38,9 @@ class MadMemorize(RecallTask):
 
         k_a ? k_b ? k_a ? …       scored: the value of the key, at the ? after it
 
-    Keys are the first half of the vocabulary without its last token, values the rest; no two keys share a value. The facts depend on
-    the data seed. Keys are drawn with replacement. No context answers this: a model must have learned the facts.
+    Keys are the first half of the vocabulary without its last token, values the rest; no two keys share a value. The
+    facts depend on the data seed. Keys are drawn with replacement. No context answers this: a model must have learned
+    the facts.
 
     Published: 32 tokens, a vocabulary of 256, 256 training and 1,280 test sequences.
     """

@@ -1,4 +1,6 @@
-"""MAD's in-context recall, plain, noisy and fuzzy (arXiv 2403.17844): a key seen before is followed by the value it had before."""
+"""MAD's in-context recall, plain, noisy and fuzzy (arXiv 2403.17844): a key seen before is followed by the value it had
+before.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ class InContextOptions(RecallOptions):
 class NoisyOptions(InContextOptions):
     """Options of `mad-noisy`, with the published values."""
 
-    noise: float = Field(default=0.2, ge=0, le=1, description="share of the pairs that are noise instead (one pair never is)")
+    noise: float = Field(
+        default=0.2, ge=0, le=1, description="share of the pairs that are noise instead (one pair never is)"
+    )
     noise_vocab: int = Field(default=16, ge=1, le=2**20, description="noise tokens, beside the task's own vocabulary")
 
 
@@ -45,18 +49,22 @@ class FuzzyOptions(RecallOptions):
         if self.length < need:
             raise ValueError(f"length {self.length} must be at least {need}, twice the longest key and value")
         if longest > self.vocab // 2:
-            raise ValueError(f"vocab {self.vocab} must be at least {2 * longest}, for {longest} different tokens in a key or value")
+            raise ValueError(
+                f"vocab {self.vocab} must be at least {2 * longest}, for {longest} different tokens in a key or value"
+            )
         return self
 
 
 class MadInContext(RecallTask):
-    """Pairs of a key and a value, drawn with replacement; a key keeps the value it was first drawn with, for one sequence only.
+    """Pairs of a key and a value, drawn with replacement; a key keeps the value it was first drawn with, for one
+    sequence only.
 
         k_a v_a k_b v_b k_a v_a …
 
-    Keys are the first half of the vocabulary, values the rest. Scored: the value of every key that stands earlier in the sequence (the
-    published multi-query form), asked for at the token before it. The last pair repeats one of the keys at random, so at least one is
-    scored. The paper trains on every next token of these sequences and tests the values; here the values alone are trained on too.
+    Keys are the first half of the vocabulary, values the rest. Scored: the value of every key that stands earlier in
+    the sequence (the published multi-query form), asked for at the token before it. The last pair repeats one of the
+    keys at random, so at least one is scored. The paper trains on every next token of these sequences and tests the
+    values; here the values alone are trained on too.
 
     Published: 128 tokens, a vocabulary of 16, 12,800 training and 1,280 test sequences.
     """
@@ -102,7 +110,8 @@ class MadInContext(RecallTask):
 
 
 class MadNoisy(MadInContext):
-    """In-context recall with noise: each pair is, with probability `noise`, two random tokens of a vocabulary of their own instead.
+    """In-context recall with noise: each pair is, with probability `noise`, two random tokens of a vocabulary of their
+    own instead.
 
     Published: one place in five, 16 noise tokens; the rest as in `mad-in-context`.
     """
@@ -130,12 +139,14 @@ class MadNoisy(MadInContext):
 class MadFuzzy(MadInContext):
     """In-context recall whose keys and values are motifs of several tokens.
 
-    A key is 1 to `key_motif` tokens (all lengths alike), different ones in random order; a value likewise. All tokens of the value of
-    a key seen before are scored, each asked for at the token before it. A short key may begin a longer one: where it ends is told by
-    the value alone, so the first token of a value is asked for at the last token of its key. Motifs are drawn directly, with no list
-    of all permutations. What the last pair leaves free is filled with one more token, the vocabulary's last.
+    A key is 1 to `key_motif` tokens (all lengths alike), different ones in random order; a value likewise. All tokens
+    of the value of a key seen before are scored, each asked for at the token before it. A short key may begin a longer
+    one: where it ends is told by the value alone, so the first token of a value is asked for at the last token of its
+    key. Motifs are drawn directly, with no list of all permutations. What the last pair leaves free is filled with one
+    more token, the vocabulary's last.
 
-    Published: motifs of up to 3 tokens; the rest as in `mad-in-context`. That all lengths are alike is this suite's choice.
+    Published: motifs of up to 3 tokens; the rest as in `mad-in-context`. That all lengths are alike is this suite's
+    choice.
     """
 
     name = "mad-fuzzy"
@@ -155,14 +166,18 @@ class MadFuzzy(MadInContext):
 
 
 def motifs(random: np.random.Generator, n: int, slots: int, vocab: int, longest: int, start: int = 0) -> Ints:
-    """`[n, slots, longest]`: in each slot 1 to `longest` different tokens of [start, start + vocab) in random order, then ABSENT."""
+    """`[n, slots, longest]`: in each slot 1 to `longest` different tokens of [start, start + vocab) in random order,
+    then ABSENT.
+    """
     tokens = start + distinct(random, n * slots, vocab, longest)
     lengths = random.integers(1, longest + 1, size=(n * slots, 1))
     return np.where(np.arange(longest) < lengths, tokens, ABSENT).reshape(n, slots, longest)
 
 
 def first_alike(keys_NSK: Ints, apart_NS: Mask) -> Ints:
-    """`[N, S]`: for each slot the first slot of its row with the same key; slots set apart are alike to none but themselves."""
+    """`[N, S]`: for each slot the first slot of its row with the same key; slots set apart are alike to none but
+    themselves.
+    """
     n, slots, _ = keys_NSK.shape
     alike = np.repeat(np.arange(n)[:, None], slots, axis=1)
     for token_NS in (*np.moveaxis(keys_NSK, 2, 0), np.where(apart_NS, np.arange(slots), ABSENT)):
@@ -179,7 +194,9 @@ def one_of(random: np.random.Generator, allowed_NS: Mask) -> Ints:
 
 
 def laid_end_to_end(tokens_NP: Ints, scored_NP: Mask, length: int, fill: int) -> tuple[Ints, Ints]:
-    """Sequences `[N, length]` of the tokens that are not ABSENT, one after the other, then `fill`; a scored one is asked for one before."""
+    """Sequences `[N, length]` of the tokens that are not ABSENT, one after the other, then `fill`; a scored one is
+    asked for one before.
+    """
     rows, places = np.nonzero(tokens_NP != ABSENT)
     there = (np.cumsum(tokens_NP != ABSENT, axis=1) - 1)[rows, places]
     inputs = np.full((len(tokens_NP), length), fill, dtype=np.int64)

@@ -1,4 +1,6 @@
-"""Multi-query associative recall (`mqar`): after the key-value pairs, each key comes once more and its value is asked for."""
+"""Multi-query associative recall (`mqar`): after the key-value pairs, each key comes once more and its value is asked
+for.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +18,33 @@ class MqarOptions(RecallOptions):
     """Options of `mqar`, with the published values. All of them are part of a run's identity."""
 
     length: int = Field(default=64, ge=4, le=65536, description="tokens T of a sequence; even, at least 4 a pair")
-    vocab: int = Field(default=8192, ge=4, le=2**20, description="tokens: 0 fills, keys below vocab/2, values from there on")
+    vocab: int = Field(
+        default=8192, ge=4, le=2**20, description="tokens: 0 fills, keys below vocab/2, values from there on"
+    )
     pairs: int = Field(default=4, ge=1, description="key-value pairs of a sequence")
-    power_a: float = Field(default=0.01, gt=0, le=1, description="power law of the gaps before a query: near 0, most are short; 1: uniform")
-    noise: Literal["random", "zero"] = Field(default="random", description="what stands between the queries: random tokens, or token 0")
-    train_examples: int = Field(default=100_000, ge=1, description="training sequences; they are shuffled anew each epoch")
+    power_a: float = Field(
+        default=0.01, gt=0, le=1, description="power law of the gaps before a query: near 0, most are short; 1: uniform"
+    )
+    noise: Literal["random", "zero"] = Field(
+        default="random", description="what stands between the queries: random tokens, or token 0"
+    )
+    train_examples: int = Field(
+        default=100_000, ge=1, description="training sequences; they are shuffled anew each epoch"
+    )
     valid_examples: int = Field(default=3000, ge=1, description="validation sequences")
     test_examples: int = Field(default=3000, ge=1, description="test sequences")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.length % 2 or 4 * self.pairs > self.length:
-            raise ValueError(f"length {self.length} must be even and at least 4 tokens a pair, for {self.pairs} pairs {4 * self.pairs}")
+            raise ValueError(
+                f"length {self.length} must be even and at least 4 tokens a pair, for {self.pairs} pairs "
+                f"{4 * self.pairs}"
+            )
         if self.vocab % 2 or self.pairs > self.vocab // 2 - 1:
-            raise ValueError(f"vocab {self.vocab} must be even and at least {2 * self.pairs + 2}, for the keys of {self.pairs} pairs")
+            raise ValueError(
+                f"vocab {self.vocab} must be even and at least {2 * self.pairs + 2}, for the keys of {self.pairs} pairs"
+            )
         return self
 
 
@@ -38,11 +53,12 @@ class Mqar(RecallTask):
 
         k_1 v_1 … k_n v_n | then, at even places, each key once; n pairs, T tokens
 
-    Keys are n different ones of 1 … vocab/2 - 1, values n different ones of vocab/2 … vocab - 1, fixed for one sequence only. After the
-    pairs there are (T - 2n)/2 places of two tokens. The i-th key is asked for in the i-th of n places drawn without replacement with
-    probability ∝ a·x^(a-1), x = 1, 2, … the place and a = `power_a`; the key stands on the place's first token, and the value is its
-    target. Everything else is not scored and is filled with random tokens of the whole vocabulary or, `noise=zero`, with token 0; the
-    value does not follow its query. Random filling may by chance repeat a key; the pair at the beginning is what counts.
+    Keys are n different ones of 1 … vocab/2 - 1, values n different ones of vocab/2 … vocab - 1, fixed for one sequence
+    only. After the pairs there are (T - 2n)/2 places of two tokens. The i-th key is asked for in the i-th of n places
+    drawn without replacement with probability ∝ a·x^(a-1), x = 1, 2, … the place and a = `power_a`; the key stands on
+    the place's first token, and the value is its target. Everything else is not scored and is filled with random tokens
+    of the whole vocabulary or, `noise=zero`, with token 0; the value does not follow its query. Random filling may by
+    chance repeat a key; the pair at the beginning is what counts.
     """
 
     name = "mqar"

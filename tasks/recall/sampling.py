@@ -9,7 +9,9 @@ Ints = NDArray[np.int64]
 
 
 def distinct(random: np.random.Generator, rows: int, n: int, count: int) -> Ints:
-    """`[rows, count]`: in each row `count` different numbers of [0, n), in random order, all such rows equally likely; count ≤ n."""
+    """`[rows, count]`: in each row `count` different numbers of [0, n), in random order, all such rows equally likely;
+    count ≤ n.
+    """
     drawn = random.integers(n, size=(rows, count))
     for j in range(1, count):
         again = np.flatnonzero((drawn[:, :j] == drawn[:, j : j + 1]).any(1))
@@ -20,9 +22,11 @@ def distinct(random: np.random.Generator, rows: int, n: int, count: int) -> Ints
 
 
 def weighted_order(random: np.random.Generator, rows: int, weights: NDArray[np.float64], count: int) -> Ints:
-    """`[rows, count]`: indices drawn one after the other without replacement, each in proportion to the weights of those left.
+    """`[rows, count]`: indices drawn one after the other without replacement, each in proportion to the weights of
+    those left.
 
-    Weights are positive. The smallest of exponential times with these rates comes first in proportion to its weight, then the next.
+    Weights are positive. The smallest of exponential times with these rates comes first in proportion to its weight,
+    then the next.
     """
     times = random.standard_exponential((rows, len(weights))) / weights
     return np.argsort(times, axis=1)[:, :count]

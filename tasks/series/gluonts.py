@@ -1,7 +1,8 @@
-"""Any data set of GluonTS's repository, by GluonTS's protocol: many series, one forecast window at the end of each test series.
+"""Any data set of GluonTS's repository, by GluonTS's protocol: many series, one forecast window at the end of each test
+series.
 
-Cut by GluonTS's splitter: the last `horizon` steps of each training series validate, all before them train, and of each test series the
-last `horizon` steps are forecast. Every series is standardised by its own training steps.
+Cut by GluonTS's splitter: the last `horizon` steps of each training series validate, all before them train, and of each
+test series the last `horizon` steps are forecast. Every series is standardised by its own training steps.
 """
 
 from __future__ import annotations
@@ -69,7 +70,10 @@ class GluontsSeries(ForecastTask):
         self.frequency, own = self._facts
         self.season = gluonts_repository.season_of(self.frequency)
         if self.options.horizon not in (0, own):
-            raise DataError(f"{self.options.dataset} is published with a horizon of {own}, not {self.options.horizon}; leave --horizon out")
+            raise DataError(
+                f"{self.options.dataset} is published with a horizon of {own}, not {self.options.horizon}; "
+                "leave --horizon out"
+            )
 
     def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:
         if gluonts_repository.find(self.options.dataset, self.data_dir) is None:
@@ -96,7 +100,9 @@ class GluontsSeries(ForecastTask):
         H = self.horizon
         long = [i for i, entry in enumerate(data.train) if len(entry["target"]) > H]
         if not long:
-            raise DataError(f"{self.options.dataset}: no training series is longer than the horizon of {H}, so none can validate")
+            raise DataError(
+                f"{self.options.dataset}: no training series is longer than the horizon of {H}, so none can validate"
+            )
         fitted, held_out = cut([data.train[i] for i in long], offset=-H)
         parts = {i: entry["target"].astype(np.float64) for i, entry in zip(long, fitted, strict=True)}
         known = [parts.get(i, entry["target"].astype(np.float64)) for i, entry in enumerate(data.train)]
@@ -114,22 +120,29 @@ class GluontsSeries(ForecastTask):
         self._scored["train"] = np.arange(len(self._starts))
 
     def _hold_training(self, parts: dict[int, NDArray[np.float64]]) -> None:
-        """All windows of all series as views of one array, one series after the other; `_starts` are those within a series."""
+        """All windows of all series as views of one array, one series after the other; `_starts` are those within a
+        series.
+        """
         length = self.options.look_back + self.horizon
         whole = [_continued(part, length) for part in parts.values()]
         self.continued = sum(len(part) < length for part in parts.values())
         ends = np.cumsum([len(part) for part in whole])
-        self._starts = np.concatenate([np.arange(end - len(part), end - length + 1) for part, end in zip(whole, ends, strict=True)])
+        self._starts = np.concatenate(
+            [np.arange(end - len(part), end - length + 1) for part, end in zip(whole, ends, strict=True)]
+        )
         owners = np.array(list(parts))
         self._start_owners = owners[np.searchsorted(ends, self._starts, side="right")]
         self.series = torch.from_numpy(np.concatenate(whole).astype(np.float32))
         self._windows = {"train": self.series.unfold(0, length, 1).unsqueeze(-1)}
 
     def _hold_windows(self, split: Split, pairs: Iterable[tuple[Entry, Entry]]) -> None:
-        """What is read and what follows, of each pair that GluonTS's splitter gives; the history may be longer or shorter."""
+        """What is read and what follows, of each pair that GluonTS's splitter gives; the history may be longer or
+        shorter.
+        """
         L, owners = self.options.look_back, self.owners[split]
         rows = [
-            (np.concatenate([_continued(history["target"].astype(np.float64)[-L:], L), label["target"]]) - self.mean[i]) / self.std[i]
+            (np.concatenate([_continued(history["target"].astype(np.float64)[-L:], L), label["target"]]) - self.mean[i])
+            / self.std[i]
             for i, (history, label) in zip(owners, pairs, strict=True)
         ]
         self._windows[split] = torch.from_numpy(np.stack(rows).astype(np.float32)).unsqueeze(-1)
@@ -144,7 +157,9 @@ class GluontsSeries(ForecastTask):
     def units(self, batch: Batch) -> scores.Units:
         """Of the original values: as GluonTS weighs CRPS."""
         assert isinstance(batch, SeriesBatch)
-        scale, shift, season = (values[batch.series_B].view(-1, 1, 1).to(batch.targets.device) for values in self._units)
+        scale, shift, season = (
+            values[batch.series_B].view(-1, 1, 1).to(batch.targets.device) for values in self._units
+        )
         return scores.Units(season, scale, shift)
 
     @property
@@ -160,23 +175,42 @@ class GluontsSeries(ForecastTask):
             "each series standardised with the mean and deviation of its training steps",
         )
         if gluonts_repository.find(name, self.data_dir) is None:
-            return DataInfo(source, LICENCE, {}, "windows", "", embedded=False, notes=(f"not here yet: {_download(name)}", *notes))
+            return DataInfo(
+                source, LICENCE, {}, "windows", "", embedded=False, notes=(f"not here yet: {_download(name)}", *notes)
+            )
         self.load()
         if self.continued:
-            notes += (f"{self.continued:,} series, shorter than a training window, are continued backwards with their first value",)
+            notes += (
+                f"{self.continued:,} series, shorter than a training window, are continued backwards with "
+                "their first value",
+            )
         return DataInfo(
-            source=source, licence=LICENCE, unit="windows", fingerprint=self.fingerprint, embedded=False, notes=notes,
+            source=source,
+            licence=LICENCE,
+            unit="windows",
+            fingerprint=self.fingerprint,
+            embedded=False,
+            notes=notes,
             splits={"train": len(self._starts), **{split: len(owners) for split, owners in self.owners.items()}},
-            extra={"series": len(self.mean), "frequency": self.frequency, "season": self.season, "horizon": self.horizon},
-        )  # fmt: skip
+            extra={
+                "series": len(self.mean),
+                "frequency": self.frequency,
+                "season": self.season,
+                "horizon": self.horizon,
+            },
+        )
 
 
 def _download(name: str) -> str:
-    return f"suite data prepare gluonts --set dataset={name} has GluonTS download it; or pass --data-dir DIR with {name}/"
+    return (
+        f"suite data prepare gluonts --set dataset={name} has GluonTS download it; or pass --data-dir DIR with {name}/"
+    )
 
 
 def _seasonal_error(values: NDArray[np.float64], season: int) -> float:
-    """Mean |x_t − x_{t − season}| of a whole training series; a series shorter than a season counts from step to step, as in GluonTS."""
+    """Mean |x_t − x_{t − season}| of a whole training series; a series shorter than a season counts from step to step,
+    as in GluonTS.
+    """
     lag = season if season < len(values) else 1
     return float(np.abs(values[lag:] - values[:-lag]).mean()) if len(values) > 1 else 0.0
 
@@ -188,21 +222,28 @@ def _continued(values: NDArray[np.float64], length: int) -> NDArray[np.float64]:
 
 
 def _owners(data: Repository, name: str) -> NDArray[np.int64]:
-    """Which training series each test series goes on from: the one of its item_id, or of its place (rolling windows repeat the places)."""
+    """Which training series each test series goes on from: the one of its item_id, or of its place (rolling windows
+    repeat the places).
+    """
     places = {str(entry["item_id"]): i for i, entry in enumerate(data.train) if "item_id" in entry}
     found = []
     for place, entry in enumerate(data.test):
         if len(entry["target"]) <= data.horizon:
             raise DataError(
-                f"{name}: test series {place + 1} has {len(entry['target'])} steps; more than the horizon of {data.horizon} are needed"
+                f"{name}: test series {place + 1} has {len(entry['target'])} steps; more than the horizon of "
+                f"{data.horizon} are needed"
             )
         candidates = (places.get(str(entry.get("item_id"))), place % len(data.train))
         fitting = [i for i in candidates if i is not None and _goes_on(data.train[i], entry)]
         if not fitting:
-            raise DataError(f"{name}: test series {place + 1} goes on from no training series of its item_id or place; make it again")
+            raise DataError(
+                f"{name}: test series {place + 1} goes on from no training series of its item_id or place; "
+                "make it again"
+            )
         if len(entry["target"]) < len(data.train[fitting[0]]["target"]) + data.horizon:
             raise DataError(
-                f"{name}: test series {place + 1} ends less than a horizon behind its training series, so its labels would be trained on; "
+                f"{name}: test series {place + 1} ends less than a horizon behind its training series, so its "
+                "labels would be trained on; "
                 "give test series that go on from the training series"
             )
         found.append(fitting[0])

@@ -1,7 +1,8 @@
-"""One of GluonTS's data sets by its name in GluonTS's repository: found on disk in GluonTS's own layout, or made by its recipe.
+"""One of GluonTS's data sets by its name in GluonTS's repository: found on disk in GluonTS's own layout, or made by its
+recipe.
 
-A folder holds `NAME/metadata.json`, `NAME/train/` and `NAME/test/`, as GluonTS writes them. Without a folder it is GluonTS's own,
-`~/.gluonts/datasets`.
+A folder holds `NAME/metadata.json`, `NAME/train/` and `NAME/test/`, as GluonTS writes them. Without a folder it is
+GluonTS's own, `~/.gluonts/datasets`.
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ from tasks.base import DataError
 
 METADATA = "metadata.json"
 CALENDAR_STEP = re.compile(r"(\d*)B?([MQY])[SE](?:-[A-Z]{3})?")
-Entry = Mapping[str, Any]  # as GluonTS gives it: target `[N]` float32, start a pandas Period, item_id where there is one
+Entry = Mapping[
+    str, Any
+]  # as GluonTS gives it: target `[N]` float32, start a pandas Period, item_id where there is one
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A data set: its frequency as GluonTS writes it, its own horizon, and all its series. A test series ends in what is to be forecast."""
+    """A data set: its frequency as GluonTS writes it, its own horizon, and all its series. A test series ends in what
+    is to be forecast.
+    """
 
     frequency: str
     horizon: int
@@ -54,7 +59,9 @@ def home() -> Path:
 
 
 def find(name: str, data_dir: Path | None) -> Path | None:
-    """The data set's folder: `data_dir` itself, or of that name in it, or in GluonTS's own; None where it is not there yet."""
+    """The data set's folder: `data_dir` itself, or of that name in it, or in GluonTS's own; None where it is not there
+    yet.
+    """
     places = [home() / name] if data_dir is None else [data_dir / name, data_dir]
     return next((place for place in places if (place / METADATA).is_file()), None)
 
@@ -74,7 +81,9 @@ def facts(folder: Path) -> tuple[str, int]:
 
 
 def period_of(frequency: str) -> str:
-    """The period that a step of the calendar lies in, as GluonTS and pandas' periods name it: "M" for starts and ends of months."""
+    """The period that a step of the calendar lies in, as GluonTS and pandas' periods name it: "M" for starts and ends
+    of months.
+    """
     if frequency.startswith("WOM-"):  # a weekday of each month
         return "M"
     step = CALENDAR_STEP.fullmatch(frequency)
@@ -82,7 +91,9 @@ def period_of(frequency: str) -> str:
 
 
 def season_of(frequency: str) -> int:
-    """Steps of a season, as GluonTS counts them for MASE: 24 of an hourly series, 12 of a monthly one. Raises DataError."""
+    """Steps of a season, as GluonTS counts them for MASE: 24 of an hourly series, 12 of a monthly one. Raises
+    DataError.
+    """
     with quiet():
         from gluonts.time_feature import get_seasonality
 
@@ -138,13 +149,17 @@ def make(name: str, data_dir: Path | None) -> Path:
                     os.replace(materialize_dataset(name, path=Path(spare)), target)
     except Exception as error:  # a recipe may fail in any way: network, archive, a package it asks for, the disk
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"{name} could not be made by GluonTS's recipe: {reason}; or pass --data-dir DIR with {name}/") from error
+        raise DataError(
+            f"{name} could not be made by GluonTS's recipe: {reason}; or pass --data-dir DIR with {name}/"
+        ) from error
     return target
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without GluonTS's advice on JSON libraries, its log of spacings without a season, and pandas' warning of older frequency names."""
+    """Without GluonTS's advice on JSON libraries, its log of spacings without a season, and pandas' warning of older
+    frequency names.
+    """
     logger = logging.getLogger("gluonts.time_feature.seasonality")
     was_disabled = logger.disabled
     logger.disabled = True

@@ -1,4 +1,6 @@
-"""A forecasting task as GluonTS sees it: the same windows as `TestData`, for GluonTS's own models, evaluators and metrics."""
+"""A forecasting task as GluonTS sees it: the same windows as `TestData`, for GluonTS's own models, evaluators and
+metrics.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def as_gluonts(task: ForecastTask, split: Split) -> TestData:
-    """All windows of the validation or test split, in order, as multivariate instances `[C, look-back]` with labels `[C, horizon]`.
+    """All windows of the validation or test split, in order, as multivariate instances `[C, look-back]` with labels
+    `[C, horizon]`.
 
     Values are standardised as in the task. The limits `valid_limit` and `test_limit` do not apply.
     """

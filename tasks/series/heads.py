@@ -1,8 +1,8 @@
 """What a forecast is: a point, quantiles, or a Student-t; and what each is trained on and scored by.
 
-A model gives `[B, H, C]` for points, `[B, H, C, 9]` for the quantiles of `LEVELS`, and `[B, H, C, 3]` for (location, scale > 0, degrees
-of freedom > 2). A model that only knows points, like the seasonal-naive baseline, may stand beside the others: all its quantiles are its
-point.
+A model gives `[B, H, C]` for points, `[B, H, C, 9]` for the quantiles of `LEVELS`, and `[B, H, C, 3]` for (location,
+scale > 0, degrees of freedom > 2). A model that only knows points, like the seasonal-naive baseline, may stand beside
+the others: all its quantiles are its point.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ def loss_of(head: HeadName, outputs: Tensor, targets_BHC: Tensor) -> Tensor:
             return quantile_losses(quantiles_of(head, outputs), targets_BHC).mean()
         case "student-t":
             location, scale, degrees = outputs.unbind(-1)
-            return -torch.distributions.StudentT(degrees, location, scale, validate_args=False).log_prob(targets_BHC).mean()
+            return (
+                -torch.distributions.StudentT(degrees, location, scale, validate_args=False)
+                .log_prob(targets_BHC)
+                .mean()
+            )
 
 
 def is_points(outputs: Tensor) -> bool:
@@ -39,7 +43,9 @@ def is_points(outputs: Tensor) -> bool:
 
 
 def point_of(head: HeadName, outputs: Tensor) -> Tensor:
-    """The one value `[B, H, C]` that squared and absolute errors are taken of: the median (of a Student-t the mean too)."""
+    """The one value `[B, H, C]` that squared and absolute errors are taken of: the median (of a Student-t the mean
+    too).
+    """
     if is_points(outputs):
         return outputs
     return outputs[..., LEVELS.index(0.5)] if head == "quantile" else outputs[..., 0]
@@ -56,7 +62,9 @@ def quantiles_of(head: HeadName, outputs: Tensor) -> Tensor:
 
 
 def quantile_losses(quantiles_BHCQ: Tensor, targets_BHC: Tensor) -> Tensor:
-    """`2 |(y − ŷ_q) (1[y ≤ ŷ_q] − q)|`, `[B, H, C, 9]`: its mean over all levels is the continuous ranked probability score."""
+    """`2 |(y − ŷ_q) (1[y ≤ ŷ_q] − q)|`, `[B, H, C, 9]`: its mean over all levels is the continuous ranked probability
+    score.
+    """
     error = targets_BHC.unsqueeze(-1) - quantiles_BHCQ
     levels = torch.tensor(LEVELS, dtype=error.dtype, device=error.device)
     return 2 * (error * ((error <= 0).to(error.dtype) - levels)).abs()
@@ -65,7 +73,8 @@ def quantile_losses(quantiles_BHCQ: Tensor, targets_BHC: Tensor) -> Tensor:
 def student_quantiles(degrees: Tensor) -> Tensor:
     """Quantiles at `LEVELS` of the standard t distribution with more than 2 degrees of freedom, `[..., 9]`.
 
-    There is no closed form, and the exact inverse costs microseconds a value, so they are read from a table over 1/degrees.
+    There is no closed form, and the exact inverse costs microseconds a value, so they are read from a table over
+    1/degrees.
     """
     table = torch.from_numpy(_student_table()).to(degrees)
     place = (LEAST_DEGREES / degrees).clamp(0, 1) * (NODES - 1)

@@ -1,4 +1,6 @@
-"""What may be chosen of a forecasting task: its horizon, what it reads, and what is forecast. All of it is part of a run's identity."""
+"""What may be chosen of a forecasting task: its horizon, what it reads, and what is forecast. All of it is part of a
+run's identity.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,17 @@ SEARCHED = (96, 192, 336, 512, 720)  # the look-backs among which validation cho
 class WindowOptions(TaskOptions):
     """Options of every forecasting task but its look-back, which subclasses give as `look_back`."""
 
-    horizon: int = Field(default=96, ge=1, le=720, description="steps to forecast; the field reports 96, 192, 336 and 720")
+    horizon: int = Field(
+        default=96, ge=1, le=720, description="steps to forecast; the field reports 96, 192, 336 and 720"
+    )
     patch: int = Field(default=16, ge=1, le=336, description="steps in a patch")
     stride: int = Field(default=8, ge=1, le=336, description="steps from one patch to the next")
-    head: HeadName = Field(default="point", description="what is forecast: a point, a student-t, or quantiles 0.1 to 0.9 (quantile)")
-    valid_limit: int = Field(default=512, ge=0, description="validation windows scored, evenly spread over the split; 0: all")
+    head: HeadName = Field(
+        default="point", description="what is forecast: a point, a student-t, or quantiles 0.1 to 0.9 (quantile)"
+    )
+    valid_limit: int = Field(
+        default=512, ge=0, description="validation windows scored, evenly spread over the split; 0: all"
+    )
     test_limit: int = Field(default=0, ge=0, description="test windows scored, evenly spread over the split; 0: all")
 
 
@@ -41,20 +49,28 @@ class ForecastOptions(WindowOptions):
 class SearchedOptions(WindowOptions):
     """The fixed look-backs and the track `searched`, where each look-back of a stated list is a trial of its own.
 
-    All trials forecast the same validation and test steps; the board keeps, for each mixer, the one that is best on validation.
+    All trials forecast the same validation and test steps; the board keeps, for each mixer, the one that is best on
+    validation.
     """
 
     track: Literal["fixed-336", "fixed-96", "searched"] = Field(
-        default="fixed-336", description="the look-back: 336 or 96 steps; searched: validation chooses among 96, 192, 336, 512 and 720"
+        default="fixed-336",
+        description="the look-back: 336 or 96 steps; searched: validation chooses among 96, 192, 336, 512 and 720",
     )
-    look_back: int = Field(default=0, ge=0, description="steps that a forecast reads; 0: the track's. The track searched needs it")
+    look_back: int = Field(
+        default=0, ge=0, description="steps that a forecast reads; 0: the track's. The track searched needs it"
+    )
 
     @model_validator(mode="after")
     def _look_back_is_the_tracks(self) -> Self:
         allowed = SEARCHED if self.track == "searched" else (LOOK_BACKS[self.track],)
         if self.look_back not in allowed and (self.look_back or len(allowed) > 1):
             listed = ", ".join(map(str, allowed))
-            hint = "name a trial with --set look_back=…" if self.track == "searched" else "other look-backs are trials of --track searched"
+            hint = (
+                "name a trial with --set look_back=…"
+                if self.track == "searched"
+                else "other look-backs are trials of --track searched"
+            )
             raise ValueError(f"track {self.track} has a look-back of {listed}, not {self.look_back}; {hint}")
         self.__dict__["look_back"] = self.look_back or allowed[0]  # frozen, and so that a record always tells it
         check_patch(self.patch, self.look_back)
@@ -73,10 +89,18 @@ def check_patch(patch: int, look_back: int) -> None:
 class RepositoryOptions(WindowOptions):
     """Of GluonTS's data sets: which one, and what is read. The horizon is the data set's own."""
 
-    dataset: str = Field(default="m4_hourly", min_length=1, description="its name in GluonTS's repository, such as m4_hourly")
-    look_back: int = Field(default=96, ge=1, le=4096, description="steps that a forecast reads; shorter histories are continued backwards")
-    horizon: int = Field(default=0, ge=0, description="steps to forecast: 0, or the data set's own number, which is the same")
-    valid_limit: int = Field(default=512, ge=0, description="validation windows scored, one a series, evenly spread; 0: all")
+    dataset: str = Field(
+        default="m4_hourly", min_length=1, description="its name in GluonTS's repository, such as m4_hourly"
+    )
+    look_back: int = Field(
+        default=96, ge=1, le=4096, description="steps that a forecast reads; shorter histories are continued backwards"
+    )
+    horizon: int = Field(
+        default=0, ge=0, description="steps to forecast: 0, or the data set's own number, which is the same"
+    )
+    valid_limit: int = Field(
+        default=512, ge=0, description="validation windows scored, one a series, evenly spread; 0: all"
+    )
 
     @model_validator(mode="after")
     def _patch_fits(self) -> Self:

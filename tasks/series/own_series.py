@@ -16,7 +16,8 @@ from tasks.series.published import FileSeries
 from tasks.series.timestamps import STEPS
 
 FORM = (
-    "the file: a line of names, then one row a step; columns are separated by commas; the first holds times such as 2021-01-31 13:00:00, "
+    "the file: a line of names, then one row a step; columns are separated by commas; the first holds times "
+    "such as 2021-01-31 13:00:00, "
     f"without gaps, in {STEPS}; every other column holds the numbers of one series"
 )
 LEAST = "rows: at least (look-back + horizon) / 0.7, so 149 with --track fixed-96 --horizon 8"
@@ -26,13 +27,16 @@ WEEK = 7
 class OwnSeriesOptions(SearchedOptions):
     """Options of `csv`: a file tells its spacing, not what repeats in it."""
 
-    season: int = Field(default=0, ge=0, le=100_000, description="steps that repeat, 24 for hours of a day; 0: not known, so no MASE")
+    season: int = Field(
+        default=0, ge=0, le=100_000, description="steps that repeat, 24 for hours of a day; 0: not known, so no MASE"
+    )
 
 
 class OwnSeries(FileSeries):
     """A CSV file, or a folder with exactly one: a header, a column of times, then one column a series; 70 / 10 / 20 %.
 
-    The times follow each other by a fixed step or by one of the calendar's; windows count rows. Times with a zone are told in UTC.
+    The times follow each other by a fixed step or by one of the calendar's; windows count rows. Times with a zone are
+    told in UTC.
     """
 
     name = "csv"
@@ -47,26 +51,35 @@ class OwnSeries(FileSeries):
 
     @cached_property
     def channels(self) -> int:
-        """Of the file; 1 where none is given yet, so that a budget can be counted: it does not depend on the number of series."""
+        """Of the file; 1 where none is given yet, so that a budget can be counted: it does not depend on the number of
+        series.
+        """
         return 1 if self.data_dir is None else len(read_names(self.path)) - 1
 
     @property
     def path(self) -> Path:
         """The CSV file. Raises DataError where there is none or more than one."""
         if self.data_dir is None:
-            raise DataError("csv needs a series: pass --data-dir FILE.csv; to try the suite now: --task household-power")
+            raise DataError(
+                "csv needs a series: pass --data-dir FILE.csv; to try the suite now: --task household-power"
+            )
         if not self.data_dir.is_dir():
             return self.data_dir
         found = sorted(p for p in self.data_dir.iterdir() if p.suffix.lower() == ".csv")
         if len(found) != 1:
             names = f" ({', '.join(p.name for p in found[:3])})" if found else ""
-            raise DataError(f"{self.data_dir} holds {len(found)} CSV files{names}; name the one: --data-dir {self.data_dir}/FILE.csv")
+            raise DataError(
+                f"{self.data_dir} holds {len(found)} CSV files{names}; name the one: --data-dir "
+                f"{self.data_dir}/FILE.csv"
+            )
         return found[0]
 
     def _check(self, table: SeriesTable) -> None:
         fitted, _, _ = self._ends(len(table.values))
         if self.season >= fitted:
-            raise DataError(f"{self.path}: a season of {self.season:,} steps does not fit into the {fitted:,} of the training part")
+            raise DataError(
+                f"{self.path}: a season of {self.season:,} steps does not fit into the {fitted:,} of the training part"
+            )
 
     def _read(self) -> SeriesTable:
         table = read_series_csv(self.path)
@@ -76,9 +89,14 @@ class OwnSeries(FileSeries):
     def info(self) -> DataInfo:
         split = "split 70/10/20 % in order of time"
         if self.data_dir is None:
-            given = "seasons: --set data.season=N, of fewer steps than the training part, gives MASE to the heads student-t and quantile"
+            given = (
+                "seasons: --set data.season=N, of fewer steps than the training part, gives MASE to the "
+                "heads student-t and quantile"
+            )
             source, notes = "your own series: pass --data-dir FILE.csv", (FORM, LEAST, split, given)
-            return DataInfo(source=source, licence="yours", splits={}, unit="steps", fingerprint="", embedded=False, notes=notes)
+            return DataInfo(
+                source=source, licence="yours", splits={}, unit="steps", fingerprint="", embedded=False, notes=notes
+            )
         self.load()
         return self._describe(self.path.name, "yours", (split, *self._season_notes()))
 
@@ -90,13 +108,20 @@ class OwnSeries(FileSeries):
         known = "no season is given" + ("; daily series usually repeat by weeks" if self.frequency == "D" else "")
         fitted = self.borders[0]
         if usual >= fitted:
-            return (f"{known}; the usual one, {usual:,} steps, does not fit into the {fitted:,} of the training part: no MASE",)
-        mase = f"{known}: --set data.season={usual} gives MASE to the heads student-t and quantile, on boards of their own"
+            return (
+                f"{known}; the usual one, {usual:,} steps, does not fit into the {fitted:,} of the training "
+                "part: no MASE",
+            )
+        mase = (
+            f"{known}: --set data.season={usual} gives MASE to the heads student-t and quantile, on boards of their own"
+        )
         if usual > self.options.look_back:
             return (mase,)
         return (f"{mase}; baseline/seasonal-naive takes --set mixer.season={usual} too",)
 
 
 def usual_season(frequency: str) -> int:
-    """Steps that usually repeat at this spacing: a week of days, else what GluonTS counts; 1 where nothing is known to."""
+    """Steps that usually repeat at this spacing: a week of days, else what GluonTS counts; 1 where nothing is known
+    to.
+    """
     return WEEK if frequency == "D" else season_of(period_of(frequency))

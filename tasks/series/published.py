@@ -1,4 +1,5 @@
-"""The long-horizon data sets that the field reports, from a local folder or the hub: the splits, files and sizes of Informer, Autoformer
+"""The long-horizon data sets that the field reports, from a local folder or the hub: the splits, files and sizes of
+Informer, Autoformer
 and LSTNet (arXiv 2012.07436, 2106.13008, 1703.07015)."""
 
 from __future__ import annotations
@@ -73,14 +74,18 @@ class FileSeries(ForecastTask):
 
 
 def fingerprint_of(table: SeriesTable) -> str:
-    """sha256 over the columns' names and all values in single precision: neither line ends nor surplus digits nor the times count."""
+    """sha256 over the columns' names and all values in single precision: neither line ends nor surplus digits nor the
+    times count.
+    """
     digest = sha256("\n".join(table.columns).encode("utf-8"))
     digest.update(np.ascontiguousarray(table.values, dtype="<f4").tobytes())
     return digest.hexdigest()
 
 
 class PublishedSeries(FileSeries):
-    """One of the field's data sets: `--data-dir` with its file, where the field's archives put it or by itself; else the hub."""
+    """One of the field's data sets: `--data-dir` with its file, where the field's archives put it or by itself; else
+    the hub.
+    """
 
     file: ClassVar[str]  # its place in the field's archives and on the hub
     rows: ClassVar[int]
@@ -94,7 +99,9 @@ class PublishedSeries(FileSeries):
         path = self.find()
         if path is None:
             if not self.on_hub:
-                raise DataError(f"{self.name} needs its file: {self._wanted()} ({self.origin}); pass --data-dir DIR with it")
+                raise DataError(
+                    f"{self.name} needs its file: {self._wanted()} ({self.origin}); pass --data-dir DIR with it"
+                )
             path = hub.fetch(HUB, self.file)
         return self._parse(path)
 
@@ -103,7 +110,9 @@ class PublishedSeries(FileSeries):
         return read_series_csv(path, evenly=False)
 
     def find(self) -> Path | None:
-        """The file in the folder given, None where no folder was given. Raises DataError where the folder does not have it."""
+        """The file in the folder given, None where no folder was given. Raises DataError where the folder does not have
+        it.
+        """
         if self.data_dir is None:
             return None
         if self.data_dir.is_file():
@@ -122,10 +131,13 @@ class PublishedSeries(FileSeries):
         rows, columns = table.values.shape
         if (rows, columns) != (self.rows, self.channels):
             found, needed = f"{rows:,} rows of {columns} series", f"{self.rows:,} of {self.channels}"
-            raise DataError(f"{self.name}: the file has {found}, the published one {needed}; for a series of your own: --task csv")
+            raise DataError(
+                f"{self.name}: the file has {found}, the published one {needed}; for a series of your own: --task csv"
+            )
         if self.known and self._fingerprint != self.known:
             raise DataError(
-                f"{self.name}: the file has the published size but other values (fingerprint {self._fingerprint[:12]}, not "
+                f"{self.name}: the file has the published size but other values (fingerprint "
+                f"{self._fingerprint[:12]}, not "
                 f"{self.known[:12]}); fetch it again, or take --task csv"
             )
 
@@ -135,28 +147,47 @@ class PublishedSeries(FileSeries):
             progress(self.rows, self.rows)
 
     def prepare_note(self) -> str:
-        return "" if self._at_hand() or not self.on_hub else f"{self.name}: {self.megabytes:g} MB come from the hub's {HUB}"
+        return (
+            ""
+            if self._at_hand() or not self.on_hub
+            else f"{self.name}: {self.megabytes:g} MB come from the hub's {HUB}"
+        )
 
     def _at_hand(self) -> bool:
-        return self._table is not None or self.data_dir is not None or (self.on_hub and hub.cached(HUB, self.file) is not None)
+        return (
+            self._table is not None
+            or self.data_dir is not None
+            or (self.on_hub and hub.cached(HUB, self.file) is not None)
+        )
 
     def info(self) -> DataInfo:
         if self._at_hand():
             return self._describe(self.origin, self.licence, self._notes())
         wanted = f"not here yet: pass --data-dir DIR with {self._wanted()}"
-        fetched = f"; or suite data prepare {self.name} downloads {self.megabytes:g} MB from the hub's {HUB}" if self.on_hub else ""
+        fetched = (
+            f"; or suite data prepare {self.name} downloads {self.megabytes:g} MB from the hub's {HUB}"
+            if self.on_hub
+            else ""
+        )
         train, valid, test = self._ends(self.rows)
         return DataInfo(
-            source=self.origin, licence=self.licence, splits={"train": train, "valid": valid - train, "test": test - valid},
-            unit="steps", fingerprint="", embedded=False, notes=(wanted + fetched, *self._notes()),
-        )  # fmt: skip
+            source=self.origin,
+            licence=self.licence,
+            splits={"train": train, "valid": valid - train, "test": test - valid},
+            unit="steps",
+            fingerprint="",
+            embedded=False,
+            notes=(wanted + fetched, *self._notes()),
+        )
 
     def _notes(self) -> tuple[str, ...]:
         return ("split 70/10/20 % in order of time",)
 
 
 class Ett(PublishedSeries):
-    """Electricity transformers: 12 months of training, 4 of validation, 4 of test, a month being 30 days; the rest is not used."""
+    """Electricity transformers: 12 months of training, 4 of validation, 4 of test, a month being 30 days; the rest is
+    not used.
+    """
 
     channels = 7
     origin = "github.com/zhouhaoyi/ETDataset (Informer, arXiv 2012.07436)"
@@ -168,7 +199,9 @@ class Ett(PublishedSeries):
         return 12 * month, 16 * month, 20 * month
 
     def _notes(self) -> tuple[str, ...]:
-        return ("12 months train, 4 validate, 4 test, of 30 days each; the months after them are not used, as is standard",)
+        return (
+            "12 months train, 4 validate, 4 test, of 30 days each; the months after them are not used, as is standard",
+        )
 
 
 class EttHour(Ett):
@@ -235,7 +268,10 @@ class Solar(PublishedSeries):
     name, protocol, file = "solar", "solar/2", "Solar/solar_AL.txt"
     summary = "solar power of 137 plants in Alabama, every 10 minutes of 2006"
     channels, frequency, season, rows, megabytes = 137, "10min", 144, 52_560, 30.0
-    origin = "LSTNet's archive github.com/laiguokun/multivariate-time-series-data, solar-energy/solar_AL.txt.gz (arXiv 1703.07015)"
+    origin = (
+        "LSTNet's archive github.com/laiguokun/multivariate-time-series-data, "
+        "solar-energy/solar_AL.txt.gz (arXiv 1703.07015)"
+    )
     on_hub = False
 
     def _parse(self, path: Path) -> SeriesTable:

@@ -1,7 +1,9 @@
-"""The scores of forecasts, as sums and counts: squared and absolute errors, and of distributions CRPS and MASE as GluonTS defines them.
+"""The scores of forecasts, as sums and counts: squared and absolute errors, and of distributions CRPS and MASE as
+GluonTS defines them.
 
-CRPS is the mean weighted quantile loss: `Σ 2 |(y − ŷ_q) (1[y ≤ ŷ_q] − q)| / Σ |y|`, averaged over nine levels q. MASE divides each absolute
-error by the series' mean absolute seasonal difference over the training part, so that it does not depend on the look-back.
+CRPS is the mean weighted quantile loss: `Σ 2 |(y − ŷ_q) (1[y ≤ ŷ_q] − q)| / Σ |y|`, averaged over nine levels q. MASE
+divides each absolute error by the series' mean absolute seasonal difference over the training part, so that it does not
+depend on the look-back.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from tasks.series.heads import LEVELS, point_of, quantile_losses, quantiles_of
 class Units:
     """How standardised values are turned into the units of the scores; tensors that broadcast to `[B, H, C]`.
 
-    seasonal_error: mean |x_t − x_{t − season}|, standardised; ≤ 0 where there is none, and then MASE leaves the series out.
-    scale, shift: of the original values `scale · x + shift`, where CRPS is taken of those.
+    seasonal_error: mean |x_t − x_{t − season}|, standardised; ≤ 0 where there is none, and then MASE leaves the series
+    out. scale, shift: of the original values `scale · x + shift`, where CRPS is taken of those.
     """
 
     seasonal_error: Tensor | None = None
@@ -37,7 +39,9 @@ def seasonal_error(train_NC: Tensor, season: int) -> Tensor | None:
 
 
 def metrics(head: HeadName, *, scaled: bool, original: bool = False) -> tuple[Metric, ...]:
-    """The reported figures, the primary one first. scaled: whether MASE is among them; original: CRPS is taken of original values."""
+    """The reported figures, the primary one first. scaled: whether MASE is among them; original: CRPS is taken of
+    original values.
+    """
     errors = (
         Metric("mse", higher_is_better=False, unit="standardised²"),
         Metric("mae", higher_is_better=False, unit="standardised"),

@@ -21,11 +21,18 @@ ZONE = re.compile(r":\d\d(\.\d+)?\s*[+-]\d\d:?\d\d\s*$")
 SAFE = "days stand first in its dates and are taken for months: write YYYY-MM-DD hh:mm:ss"
 STEPS = "even steps, or the calendar's: business days, or starts or ends of months, quarters or years"
 FIRST_YEAR, LAST_YEAR = 1678, 2261  # of nanoseconds in 64 bits
-TELLING = (24, 12, 6, 3)  # rows that may tell a step of the calendar: fewer than the first where one of these is missing or wrong
+TELLING = (
+    24,
+    12,
+    6,
+    3,
+)  # rows that may tell a step of the calendar: fewer than the first where one of these is missing or wrong
 
 
 def read_times(path: Path, cells: pd.Series[str]) -> pd.DatetimeIndex:
-    """The time stamps, in UTC where they have a zone. Raises DataError with the line of the first that cannot be read."""
+    """The time stamps, in UTC where they have a zone. Raises DataError with the line of the first that cannot be
+    read.
+    """
     import pandas as pd
 
     with warnings.catch_warnings():
@@ -45,11 +52,15 @@ def uneven_rows(stamps: pd.DatetimeIndex) -> NDArray[np.int64]:
 
 
 def step_of(path: Path, cells: pd.Series[str], stamps: pd.DatetimeIndex) -> str:
-    """The step from row to row as pandas writes it: "h", "15min", "D", "MS". Raises DataError with the line that breaks it."""
+    """The step from row to row as pandas writes it: "h", "15min", "D", "MS". Raises DataError with the line that breaks
+    it.
+    """
     import pandas as pd
 
     if stamps[1] < stamps[0]:
-        raise DataError(f"{path}, line 3: the time {quoted(cells.iloc[1])} goes back; sort the rows by time, the oldest first")
+        raise DataError(
+            f"{path}, line 3: the time {quoted(cells.iloc[1])} goes back; sort the rows by time, the oldest first"
+        )
     uneven = uneven_rows(stamps)
     if not len(uneven):
         to_offset: Any = pd.tseries.frequencies.to_offset  # its stubs know no time differences
@@ -58,12 +69,15 @@ def step_of(path: Path, cells: pd.Series[str], stamps: pd.DatetimeIndex) -> str:
     if not found:
         row = int(uneven[0])
         raise DataError(
-            f"{path}, line {row + 2}: the time {quoted(cells.iloc[row])} breaks the spacing of the first two rows; {_advice(cells)}"
+            f"{path}, line {row + 2}: the time {quoted(cells.iloc[row])} breaks the spacing of the first two "
+            f"rows; {_advice(cells)}"
         )
     row, due, calendar = max(found, key=lambda one: one[0])
     if row < len(stamps):
         told = f"; {due:%Y-%m-%d} is due there: gaps have to be filled" if due is not None else ""
-        raise DataError(f"{path}, line {row + 2}: the time {quoted(cells.iloc[row])} breaks the calendar's steps ({calendar}){told}")
+        raise DataError(
+            f"{path}, line {row + 2}: the time {quoted(cells.iloc[row])} breaks the calendar's steps ({calendar}){told}"
+        )
     return calendar
 
 
@@ -76,7 +90,9 @@ def _advice(cells: pd.Series[str]) -> str:
 
 
 def _first_break(stamps: pd.DatetimeIndex, calendar: str) -> tuple[int, pd.Timestamp | None]:
-    """The first row that is not where the step leads, and what is due there; as many rows as there are where all are."""
+    """The first row that is not where the step leads, and what is due there; as many rows as there are where all
+    are.
+    """
     import pandas as pd
 
     due = pd.date_range(stamps[0], stamps.max(), freq=calendar)

@@ -1,4 +1,6 @@
-"""Where prepared data are kept: `$SUITE_CACHE`, else `mixer-suite` in the user's cache folder. All of it can be made again."""
+"""Where prepared data are kept: `$SUITE_CACHE`, else `mixer-suite` in the user's cache folder. All of it can be made
+again.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,16 @@ class UnwritableError(DataError):
 def folder(*parts: str) -> Path:
     """A folder of the cache, made where it is missing. Raises DataError where it cannot be."""
     base = os.environ.get("XDG_CACHE_HOME")
-    root = Path(os.environ.get("SUITE_CACHE") or (Path(base) if base else Path.home() / ".cache") / "mixer-suite").absolute()
+    root = Path(
+        os.environ.get("SUITE_CACHE") or (Path(base) if base else Path.home() / ".cache") / "mixer-suite"
+    ).absolute()
     made = root.joinpath(*parts)
     try:
         made.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(f"prepared data cannot be kept in {made} ({error.strerror}); set SUITE_CACHE to a folder that can be") from None
+        raise DataError(
+            f"prepared data cannot be kept in {made} ({error.strerror}); set SUITE_CACHE to a folder that can be"
+        ) from None
     return made
 
 
@@ -33,19 +39,24 @@ def require_space(where: Path, needed: int, what: str) -> None:
     """Raises DataError where the disk of `where` has too little left for `needed` bytes."""
     free = shutil.disk_usage(where).free
     if free < RESERVE * needed:
-        raise DataError(f"{what} takes about {needed / 1e6:,.0f} MB, {where} has {free / 1e6:,.0f} MB left; make room, or set SUITE_CACHE")
+        raise DataError(
+            f"{what} takes about {needed / 1e6:,.0f} MB, {where} has {free / 1e6:,.0f} MB left; make room, or "
+            "set SUITE_CACHE"
+        )
 
 
 def unwritable(where: Path, error: OSError) -> UnwritableError:
     """What a user is told where a folder of the cache cannot be written."""
     return UnwritableError(
-        f"the cache folder {where} cannot be written ({error.strerror or error}); set SUITE_CACHE to a folder that can be"
+        f"the cache folder {where} cannot be written ({error.strerror or error}); set SUITE_CACHE to a folder "
+        "that can be"
     )
 
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Holds the lock file `path`, having waited for whoever else does. Raises UnwritableError where its folder cannot be written.
+    """Holds the lock file `path`, having waited for whoever else does. Raises UnwritableError where its folder cannot
+    be written.
 
     Errors from within the `with` block pass through unchanged.
     """
@@ -71,7 +82,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_atomically(path: Path, save: Callable[[Path], object]) -> None:
-    """Calls `save(temporary)`, then moves the file into place: a reader sees the old file or the new one, never a part."""
+    """Calls `save(temporary)`, then moves the file into place: a reader sees the old file or the new one, never a
+    part.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save(temporary)

@@ -1,7 +1,7 @@
 """One file of a data set on the Hugging Face hub: found by its name, downloaded once into the hub's own cache.
 
-The hub's client locks (two processes download once), goes on with a download that broke off, shows its progress on stderr, and takes the
-cached file where there is no network.
+The hub's client locks (two processes download once), goes on with a download that broke off, shows its progress on
+stderr, and takes the cached file where there is no network.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ NAME_IT: dict[Kind, str] = {"dataset": "pass --data-dir DIR", "model": "give its
 
 
 def fetch(repo: str, file: str, kind: Kind = "dataset") -> Path:
-    """The local path of `file` (its usual path in the repository; only its name must match). Raises DataError in one line."""
+    """The local path of `file` (its usual path in the repository; only its name must match). Raises DataError in one
+    line.
+    """
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     with _one_line(repo, file, kind):
@@ -34,13 +36,22 @@ def fetch(repo: str, file: str, kind: Kind = "dataset") -> Path:
 
 
 def ask(repo: str, file: str, kind: Kind = "dataset") -> None:
-    """Asks for `file` without downloading it. Raises DataError, as `fetch` does, where the hub cannot be reached or lets nobody in."""
+    """Asks for `file` without downloading it. Raises DataError, as `fetch` does, where the hub cannot be reached or
+    lets nobody in.
+    """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     with _one_line(repo, file, kind):
         try:
-            hf_hub_download(repo, file, repo_type=kind, endpoint=os.environ.get("HF_ENDPOINT"), local_files_only=_offline(), dry_run=True)
+            hf_hub_download(
+                repo,
+                file,
+                repo_type=kind,
+                endpoint=os.environ.get("HF_ENDPOINT"),
+                local_files_only=_offline(),
+                dry_run=True,
+            )
         except LocalEntryNotFoundError:
             raise
         except EntryNotFoundError:  # `fetch` looks for it elsewhere in the repository
@@ -48,7 +59,9 @@ def ask(repo: str, file: str, kind: Kind = "dataset") -> None:
 
 
 def newest_commit(repo: str, what: str) -> str:
-    """The commit that a data set is at, so that all of it is read from that one. Raises DataError, which names `what`."""
+    """The commit that a data set is at, so that all of it is read from that one. Raises DataError, which names
+    `what`.
+    """
     from huggingface_hub import HfApi
 
     with _one_line(repo, what, "dataset"):
@@ -85,7 +98,12 @@ def _download(repo: str, file: str, kind: Kind) -> str:
 
 
 def _offline() -> bool:
-    return os.environ.get("HF_DATASETS_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")  # the client knows HF_HUB_OFFLINE only
+    return os.environ.get("HF_DATASETS_OFFLINE", "").upper() in (
+        "1",
+        "ON",
+        "YES",
+        "TRUE",
+    )  # the client knows HF_HUB_OFFLINE only
 
 
 @contextmanager
@@ -94,12 +112,18 @@ def _one_line(repo: str, file: str, kind: Kind) -> Iterator[None]:
     from huggingface_hub.errors import HfHubHTTPError
 
     # the base class of the hub's own errors is that of whichever HTTP library its client uses
-    expected: tuple[type[Exception], ...] = (OSError, ValueError, *(c for c in HfHubHTTPError.__bases__ if issubclass(c, Exception)))
+    expected: tuple[type[Exception], ...] = (
+        OSError,
+        ValueError,
+        *(c for c in HfHubHTTPError.__bases__ if issubclass(c, Exception)),
+    )
     try:
         yield
     except expected as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(f"{file} could not be had from the hub's {repo}: {reason}; download it yourself and {NAME_IT[kind]}") from error
+        raise DataError(
+            f"{file} could not be had from the hub's {repo}: {reason}; download it yourself and {NAME_IT[kind]}"
+        ) from error
 
 
 def _of_that_name(repo: str, file: str, kind: Kind) -> str:
@@ -110,5 +134,7 @@ def _of_that_name(repo: str, file: str, kind: Kind) -> str:
     every = HfApi(endpoint=os.environ.get("HF_ENDPOINT")).list_repo_files(repo, repo_type=kind)
     found = [path for path in every if PurePosixPath(path).name == name]
     if len(found) != 1:
-        raise ValueError(f"it holds {len(found)} files of the name {name}" + (f" ({', '.join(found[:3])})" if found else ""))
+        raise ValueError(
+            f"it holds {len(found)} files of the name {name}" + (f" ({', '.join(found[:3])})" if found else "")
+        )
     return found[0]

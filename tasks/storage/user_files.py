@@ -1,4 +1,6 @@
-"""A user's files: which there are, what is told where they cannot be read, and what tells their content from another one."""
+"""A user's files: which there are, what is told where they cannot be read, and what tells their content from another
+one.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def reading(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else (str(error) or type(error).__name__).splitlines()[0]
-        raise DataError(f"{error.filename or place} cannot be read: {reason}; make it readable, or remove it") from error
+        raise DataError(
+            f"{error.filename or place} cannot be read: {reason}; make it readable, or remove it"
+        ) from error
 
 
 def files_below(root: Path) -> list[Path]:
@@ -35,11 +39,13 @@ def files_below(root: Path) -> list[Path]:
         return sorted(path for _, entry in entries if (path := Path(entry.path)).is_file())
 
 
-def entries_below(folder: Path, above: Sequence[Path] = (), skipped: Container[str] = ()) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def entries_below(
+    folder: Path, above: Sequence[Path] = (), skipped: Container[str] = ()
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """The files in a folder and the folders below it, each with its path from there, but for what `is_shown` does not.
 
-    Links are followed. They may lead in a circle, so no folder is read twice, and none of `above`; one that is also there by itself is not
-    read through a link.
+    Links are followed. They may lead in a circle, so no folder is read twice, and none of `above`; one that is also
+    there by itself is not read through a link.
     """
     seen = {os.path.realpath(place) for place in above}
     folders, links = [("", str(folder))], list[tuple[str, str]]()
@@ -99,8 +105,9 @@ def bytes_of(files: Sequence[Path]) -> int:
 def describe_files(root: Path, files: Sequence[Path]) -> list[tuple[str, int, int, str]]:
     """Of each file its path below `root`, its bytes, its time of change (nanoseconds) and a hash over its content.
 
-    Paths, bytes and times alone do not tell two folders apart that came out of archives which set every time alike. All of the content
-    is hashed where the files are small in all; of larger ones, pieces of each: what is edited in place between them has another time.
+    Paths, bytes and times alone do not tell two folders apart that came out of archives which set every time alike. All
+    of the content is hashed where the files are small in all; of larger ones, pieces of each: what is edited in place
+    between them has another time.
     """
     found = []
     for file in files:

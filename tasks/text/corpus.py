@@ -33,21 +33,25 @@ class CorpusOptions(TokenizerOptions):
     """Options of every corpus. All of them are part of a run's identity."""
 
     length: int = Field(default=256, ge=1, le=65536, description="context T in tokens")
-    valid_limit: int = Field(default=256, ge=0, description="validation windows scored, evenly spread over the split; 0: all")
+    valid_limit: int = Field(
+        default=256, ge=0, description="validation windows scored, evenly spread over the split; 0: all"
+    )
     test_limit: int = Field(default=0, ge=0, description="test windows scored, evenly spread over the split; 0: all")
 
 
 class CorpusTask(TextTask):
     """Documents laid end to end, an end-of-text token before the first and behind each.
 
-    Training: an epoch is every window of T + 1 tokens that begins at a multiple of T, once, in an order drawn from (seed, epoch); the
-    first one begins at a place below T, drawn too, so that the borders move between epochs. Windows reach over the ends of documents.
+    Training: an epoch is every window of T + 1 tokens that begins at a multiple of T, once, in an order drawn from
+    (seed, epoch); the first one begins at a place below T, drawn too, so that the borders move between epochs. Windows
+    reach over the ends of documents.
 
-    Evaluation: every token of a split, the end-of-text tokens among them and without the very first, is predicted exactly once, in
-    windows of T, the last one shorter (padded, the padding not scored). A token sees the tokens of its own window before it.
+    Evaluation: every token of a split, the end-of-text tokens among them and without the very first, is predicted
+    exactly once, in windows of T, the last one shorter (padded, the padding not scored). A token sees the tokens of its
+    own window before it.
 
-    bits_per_byte: nats of all scored tokens, over ln 2 and the bytes of text that those tokens stand for. It compares between
-    tokenizers; perplexity, a token's, does not.
+    bits_per_byte: nats of all scored tokens, over ln 2 and the bytes of text that those tokens stand for. It compares
+    between tokenizers; perplexity, a token's, does not.
 
     Several processes may share a batch: `share(rank, world)`.
     """
@@ -90,7 +94,8 @@ class CorpusTask(TextTask):
             Metric("loss", higher_is_better=False, unit="nats/token"),
         )
 
-    # --- data -------------------------------------------------------------------------------------------------------------------------
+    # --- data
+    # ----------------------------------------------------------------------------------------------
 
     @cached_property
     def _corpus(self) -> Corpus:
@@ -106,12 +111,17 @@ class CorpusTask(TextTask):
             bytewise = self.options.tokenizer == "bytes"
             self._tokenizer = ByteTokenizer() if bytewise else open_tokenizer(self.options, self._corpus, progress)
             if self._tokenizer.vocab > self.options.vocab:
-                raise DataError(f"tokenizer {self.options.tokenizer!r} has {self._tokenizer.vocab} ids, expected were {self.options.vocab}")
+                raise DataError(
+                    f"tokenizer {self.options.tokenizer!r} has {self._tokenizer.vocab} ids, expected were "
+                    f"{self.options.vocab}"
+                )
         return self._tokenizer
 
     @cached_property
     def _cache(self) -> TokenCache:
-        key = sha256(json.dumps([FORMAT, self.protocol, self._corpus.key, self.tokenizer.fingerprint], sort_keys=True).encode()).hexdigest()
+        key = sha256(
+            json.dumps([FORMAT, self.protocol, self._corpus.key, self.tokenizer.fingerprint], sort_keys=True).encode()
+        ).hexdigest()
         return TokenCache(cache.folder("tokens", f"{self.name}-{key[:16]}"), self._corpus, self.tokenizer, self._limit)
 
     def load(self) -> None:
@@ -123,7 +133,10 @@ class CorpusTask(TextTask):
             state = self._cache.open(progress)
             if self._cache.length("train") <= self._limit:
                 there = self._cache.length("train") - 1
-                raise DataError(f"{self.name}: there are {there:,} training tokens, {self._limit:,} were asked for; --set tokens={there}")
+                raise DataError(
+                    f"{self.name}: there are {there:,} training tokens, {self._limit:,} were asked for; --set "
+                    f"tokens={there}"
+                )
             for split, least in (("train", 2 * self.options.length), ("valid", 1), ("test", 1)):
                 tokens = self._cache.length(split) - 1  # type: ignore[arg-type]
                 if tokens < least:
@@ -164,25 +177,32 @@ class CorpusTask(TextTask):
             return DataInfo(**common, splits={}, fingerprint="", notes=notes)
         if self._state is None and (needed := self._needed()):
             waits = f"not prepared yet (suite data prepare {self.name}, or a run, does it): {self._to_write(needed)}"
-            return DataInfo(**common, splits={}, fingerprint="", notes=(waits, *notes), extra={"bytes_at_most": self._corpus.size})
+            return DataInfo(
+                **common, splits={}, fingerprint="", notes=(waits, *notes), extra={"bytes_at_most": self._corpus.size}
+            )
         state = self._load(None)
         whole = [split for split in state.counts if split != "train" or not self._limit]
         return DataInfo(
-            **common, splits={split: self._cache.length(split) - 1 for split in state.counts}, fingerprint=self.fingerprint,
+            **common,
+            splits={split: self._cache.length(split) - 1 for split in state.counts},
+            fingerprint=self.fingerprint,
             notes=(*notes, f"token files: {self._cache.folder}"),
             extra={
-                "tokenizer": self.tokenizer.fingerprint[:16] if self.options.tokenizer_sha256 else self.options.tokenizer,
+                "tokenizer": self.tokenizer.fingerprint[:16]
+                if self.options.tokenizer_sha256
+                else self.options.tokenizer,
                 "vocabulary": self.options.vocab,
                 "bytes": {split: state.counts[split].bytes for split in whole},
                 "documents": {split: state.counts[split].documents for split in whole},
                 **self._corpus.origin(state.source),
             },
-        )  # fmt: skip
+        )
 
     def _at_hand(self) -> bool:
         return self.data_dir is not None
 
-    # --- batches ----------------------------------------------------------------------------------------------------------------------
+    # --- batches
+    # ----------------------------------------------------------------------------------------------
 
     def share(self, rank: int, world: int) -> None:
         """From now on training batches hold the rows rank, rank + world, … of those that a single process would see."""
@@ -196,7 +216,9 @@ class CorpusTask(TextTask):
         step = start_step
         while True:
             rows = np.arange(step * batch_size, (step + 1) * batch_size)[self._rank :: self._world]
-            window = torch.from_numpy(self._cache.files["train"].windows(self.train_starts(seed, rows), self.options.length + 1))
+            window = torch.from_numpy(
+                self._cache.files["train"].windows(self.train_starts(seed, rows), self.options.length + 1)
+            )
             yield Batch(window[:, :-1], window[:, 1:])
             step += 1
 
@@ -213,7 +235,9 @@ class CorpusTask(TextTask):
 
     def _eval_starts(self, split: Split) -> NDArray[np.int64]:
         limit = {"valid": self.options.valid_limit, "test": self.options.test_limit, "train": 0}[split]
-        return evenly_spread(math.ceil((self._cache.length(split) - 1) / self.options.length), limit) * self.options.length
+        return (
+            evenly_spread(math.ceil((self._cache.length(split) - 1) / self.options.length), limit) * self.options.length
+        )
 
     def eval_batches(self, split: Split, batch_size: int, workers: int = 0) -> Iterator[Batch]:
         self.load()
@@ -221,7 +245,9 @@ class CorpusTask(TextTask):
         for at in range(0, len(starts), batch_size):
             first = starts[at : at + batch_size]
             window = self._cache.files[split].windows(first, self.options.length + 1)
-            window[first[:, None] + np.arange(window.shape[1]) >= end] = -1  # where the tokens in use end before the file
+            window[
+                first[:, None] + np.arange(window.shape[1]) >= end
+            ] = -1  # where the tokens in use end before the file
             targets = np.where(window[:, 1:] < 0, IGNORED, window[:, 1:])
             yield Batch(torch.from_numpy(np.maximum(window[:, :-1], 0)), torch.from_numpy(targets))
 
@@ -229,7 +255,8 @@ class CorpusTask(TextTask):
         self.load()
         return len(self._eval_starts(split))
 
-    # --- text and figures -------------------------------------------------------------------------------------------------------------
+    # --- text and figures
+    # -------------------------------------------------------------------------------------------------------------
 
     def encode(self, text: str) -> list[int]:
         return [self.tokenizer.end, *self.tokenizer.encode([text])[0].tolist()]
@@ -249,11 +276,16 @@ class CorpusTask(TextTask):
         return F.cross_entropy(outputs.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
-        nats = F.cross_entropy(outputs.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="none")
+        nats = F.cross_entropy(
+            outputs.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="none"
+        )
         inputs, targets = batch.inputs.cpu().numpy(), batch.targets.cpu().numpy()
         scored = targets != IGNORED
         count = float(scored.sum())
-        sums = {"nats": (nats.double().sum().item(), count), "bytes": (float(self._token_sizes[targets[scored]].sum()), count)}
+        sums = {
+            "nats": (nats.double().sum().item(), count),
+            "bytes": (float(self._token_sizes[targets[scored]].sum()), count),
+        }
         if self.counts_words:
             sums["words"] = (float(self._word_counter.count(inputs[scored], targets[scored])), count)
         return sums

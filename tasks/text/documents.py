@@ -1,4 +1,6 @@
-"""What a corpus is: documents streamed in blocks, never held as a whole, resumable behind each; and tables of them through `datasets`."""
+"""What a corpus is: documents streamed in blocks, never held as a whole, resumable behind each; and tables of them
+through `datasets`.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ class Block:
 class Corpus(ABC):
     """Documents of all splits in one fixed order."""
 
-    held_out_first: bool = False  # validation and test stand before the training part, of which a beginning may then be used alone
+    held_out_first: bool = (
+        False  # validation and test stand before the training part, of which a beginning may then be used alone
+    )
 
     @property
     @abstractmethod
@@ -60,7 +64,8 @@ class Corpus(ABC):
 
 
 def stream_rows(source: Any, field: str, state: State | None, what: str) -> Iterator[tuple[list[str], State]]:
-    """The texts of a streamed `datasets` table, `ROWS` at a time, each with the state behind it. `source()` opens the table.
+    """The texts of a streamed `datasets` table, `ROWS` at a time, each with the state behind it. `source()` opens the
+    table.
 
     Raises DataError, with the library's reason, where the files or the network give out.
     """
@@ -70,7 +75,9 @@ def stream_rows(source: Any, field: str, state: State | None, what: str) -> Iter
         table = source()
         columns = table.column_names or list(next(iter(table), {}))  # it may know none before it has read some
         if columns and field not in columns:
-            raise DataError(f"{what} has no field {field!r} (there are: {', '.join(columns)}); name it: --set text_field=NAME")
+            raise DataError(
+                f"{what} has no field {field!r} (there are: {', '.join(columns)}); name it: --set text_field=NAME"
+            )
         table = table.select_columns([field]).with_format("arrow")
         if state is not None:
             table.load_state_dict(json.loads(json.dumps(state)))  # the library changes what it is given
@@ -88,7 +95,10 @@ def stream_rows(source: Any, field: str, state: State | None, what: str) -> Iter
 def _refuse(value: object, field: str, what: str) -> str:
     if value is None:
         return ""
-    raise DataError(f"{what}: the field {field!r} holds {type(value).__name__} values, text is needed; name another: --set text_field=NAME")
+    raise DataError(
+        f"{what}: the field {field!r} holds {type(value).__name__} values, text is needed; name another: --set "
+        "text_field=NAME"
+    )
 
 
 def _network_errors() -> tuple[type[Exception], ...]:

@@ -1,4 +1,6 @@
-"""A corpus out of a folder of text files: which files are of which split, and what is held out where their names do not say."""
+"""A corpus out of a folder of text files: which files are of which split, and what is held out where their names do not
+say.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,14 @@ from tasks.text.held_out_lines import HELD_OUT, Range, gaps_of, place_lines, ran
 Format = Literal["parquet", "json", "text"]
 SUFFIXES: Mapping[str, Format] = {".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
 NAMES: Mapping[str, Split] = {
-    "train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+}
 END = "end"  # of a file
 FORM = 3  # 3: a state counts lines of JSON or files, where it was rows of a table
 FILES, BLOCK = 100, 8 * 2**20  # files and characters that end a block, where each file is a document
@@ -31,7 +39,8 @@ MANY = 100  # text files from which on each is taken for a document among many
 class Part:
     """Files of one kind that are read in a row. `split` None: a pool that `missing` splits are held out of.
 
-    lines: each file is one document, read line by line, and held out by position; otherwise a row (or a file) is a document.
+    lines: each file is one document, read line by line, and held out by position; otherwise a row (or a file) is a
+    document.
     """
 
     files: tuple[Path, ...]
@@ -56,13 +65,17 @@ class TextFiles(Corpus):
 
     @property
     def key(self) -> Mapping[str, Any]:
-        listed = [[part.kind, part.split, part.missing, part.lines, describe_files(self.root, part.files)] for part in self.parts]
+        listed = [
+            [part.kind, part.split, part.missing, part.lines, describe_files(self.root, part.files)]
+            for part in self.parts
+        ]
         inside = {file.relative_to(self.root).as_posix(): sorted(splits) for file, splits in self.inside.items()}
         return {"form": FORM, "files": listed, "field": self.text_field, **({"inside lines": inside} if inside else {})}
 
     @cached_property
     def inside(self) -> Mapping[Path, frozenset[Split]]:
-        """The splits that begin inside a line of a file: no line begins in their range of it, and it is long or no file has such a line.
+        """The splits that begin inside a line of a file: no line begins in their range of it, and it is long or no file
+        has such a line.
 
         A small file of few lines may be all of training, as long as others have lines to hold out.
         """
@@ -70,14 +83,19 @@ class TextFiles(Corpus):
         found: dict[Path, frozenset[Split]] = {}
         for part in (part for part in pools if part.lines):
             gaps = {file: gaps_of(file, part.missing) for file in part.files}
-            nowhere = frozenset(part.missing).intersection(*(gap.splits for gap in gaps.values())) if len(pools) == 1 else frozenset()
+            nowhere = (
+                frozenset(part.missing).intersection(*(gap.splits for gap in gaps.values()))
+                if len(pools) == 1
+                else frozenset()
+            )
             found |= {file: gap.splits if gap.long else gap.splits & nowhere for file, gap in gaps.items()}
         return {file: splits for file, splits in found.items() if splits}
 
     @property
     def size(self) -> int:
         return sum(
-            parquet.text_bytes(part.files, self.text_field) if part.kind == "parquet" else bytes_of(part.files) for part in self.parts
+            parquet.text_bytes(part.files, self.text_field) if part.kind == "parquet" else bytes_of(part.files)
+            for part in self.parts
         )
 
     def blocks(self, state: State | None = None) -> Iterator[Block]:
@@ -95,7 +113,11 @@ class TextFiles(Corpus):
         return self._read_lines(part, state) if part.lines else self._read_whole(part, state)
 
     def _read_parquet(self, part: Part, state: State | None) -> Iterator[Block]:
-        what = str(part.files[0]) if len(part.files) == 1 else f"one of {part.files[0]} and {len(part.files) - 1} more files"
+        what = (
+            str(part.files[0])
+            if len(part.files) == 1
+            else f"one of {part.files[0]} and {len(part.files) - 1} more files"
+        )
         table = partial(parquet.open_column, part.files, self.text_field)
         for texts, behind in stream_rows(table, self.text_field, state, what):
             yield Block(_documents(texts, part), behind)
@@ -113,7 +135,9 @@ class TextFiles(Corpus):
     def _read_json(self, part: Part, state: State | None) -> Iterator[Block]:
         first = state["file"] if state else 0
         for number, file in enumerate(part.files[first:], first):
-            for texts, behind in json_lines.read_rows(file, self.text_field, state if state and number == first else None):
+            for texts, behind in json_lines.read_rows(
+                file, self.text_field, state if state and number == first else None
+            ):
                 yield Block(_documents(texts, part), {"file": number, **behind})
 
     def _read_lines(self, part: Part, state: State | None) -> Iterator[Block]:
@@ -132,7 +156,10 @@ class TextFiles(Corpus):
 
     def _ranges(self, file: Path, part: Part) -> list[Range]:
         if part.split is not None:
-            with reading(file), file.open("rb"):  # where it cannot be read, that is told with what to do, and not by the library
+            with (
+                reading(file),
+                file.open("rb"),
+            ):  # where it cannot be read, that is told with what to do, and not by the library
                 pass
             return [Range(0, float("inf"), part.split)]
         return ranges_of(size_read(file), part.missing, self.inside.get(file, ()))
@@ -172,7 +199,8 @@ def find_text(root: Path, text_field: str) -> TextFiles:
     named = [split for split in get_args(Split) if split in by_split]
     if named and None in by_split:
         raise DataError(
-            f"{root}: some files are named for a split, {by_split[None][0].name} is not; put train, valid or test into every name or none"
+            f"{root}: some files are named for a split, {by_split[None][0].name} is not; put train, valid or "
+            "test into every name or none"
         )
     if named and "train" not in named:
         raise DataError(f"{root}: no file is named train, only {' and '.join(named)}")
@@ -181,8 +209,12 @@ def find_text(root: Path, text_field: str) -> TextFiles:
     for split in (None, *get_args(Split)):
         pool = split is None or (split == "train" and bool(missing))
         parts += _parts(by_split.get(split, []), None if pool else split, missing if pool else ())
-    others = of_other_kinds(Counter(suffix for path in every if (suffix := suffix_of(path.name)) not in SUFFIXES), SUFFIXES)
-    return TextFiles(root if root.is_dir() else root.parent, tuple(parts), text_field, f"left out: {others}" if others else "")
+    others = of_other_kinds(
+        Counter(suffix for path in every if (suffix := suffix_of(path.name)) not in SUFFIXES), SUFFIXES
+    )
+    return TextFiles(
+        root if root.is_dir() else root.parent, tuple(parts), text_field, f"left out: {others}" if others else ""
+    )
 
 
 def _parts(files: Sequence[Path], split: Split | None, missing: tuple[Split, ...]) -> list[Part]:

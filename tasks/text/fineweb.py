@@ -1,4 +1,6 @@
-"""FineWeb-Edu, `sample-10BT` (Penedo et al., arXiv 2406.17557): streamed from the hub, or from its files in a folder."""
+"""FineWeb-Edu, `sample-10BT` (Penedo et al., arXiv 2406.17557): streamed from the hub, or from its files in a
+folder.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,8 @@ TEXT_BYTES = 48_000_000_000  # of the whole sample, about
 class WebPages(Corpus):
     """Documents in the order of the files, the held-out ones first. Training skips documents equal to one held out.
 
-    The hub's files are all read as they were at one commit, the newest when the first document was read: the state names it. What one
-    object reads from the beginning, for a tokenizer and for the tokens, is of one commit.
+    The hub's files are all read as they were at one commit, the newest when the first document was read: the state
+    names it. What one object reads from the beginning, for a tokenizer and for the tokens, is of one commit.
     """
 
     files: tuple[Path, ...]  # none: the hub
@@ -47,7 +49,11 @@ class WebPages(Corpus):
         seen, held_out = (state["seen"], list(state["held out"])) if state else (0, [])
         commit = state.get("commit") if state else self._newest_commit
         known = set(held_out)
-        what = str(self.files[0].parent) if self.files else f"the hub's {HUB} ({CONFIG}; or pass --data-dir DIR with its files)"
+        what = (
+            str(self.files[0].parent)
+            if self.files
+            else f"the hub's {HUB} ({CONFIG}; or pass --data-dir DIR with its files)"
+        )
         for texts, behind in stream_rows(lambda: self._open(commit), "text", state["rows"] if state else None, what):
             pieces = []
             for text in texts:
@@ -85,11 +91,13 @@ class FinewebOptions(CorpusOptions):
 
 
 class FinewebEdu(CorpusTask):
-    """The stream is tokenised up to `tokens` training tokens into the memory map, which training reads: it needs the network once.
+    """The stream is tokenised up to `tokens` training tokens into the memory map, which training reads: it needs the
+    network once.
 
-    Preparing goes on at the exact document where it stopped, however it ended, and where an earlier one had a smaller `tokens`: a run
-    with fewer reads the beginning. The first 1,000 documents validate and the next 1,000 test, whatever `tokens` is. Several machines
-    without a common disk each prepare the same files; ranks then share batches by rows (`share`).
+    Preparing goes on at the exact document where it stopped, however it ended, and where an earlier one had a smaller
+    `tokens`: a run with fewer reads the beginning. The first 1,000 documents validate and the next 1,000 test, whatever
+    `tokens` is. Several machines without a common disk each prepare the same files; ranks then share batches by rows
+    (`share`).
     """
 
     name = "fineweb-edu"
@@ -108,16 +116,28 @@ class FinewebEdu(CorpusTask):
             return WebPages(())
         for folder in (self.data_dir / FOLDER, self.data_dir):
             with reading(folder):
-                files = tuple(sorted(path for path in folder.iterdir() if path.suffix == ".parquet")) if folder.is_dir() else ()
+                files = (
+                    tuple(sorted(path for path in folder.iterdir() if path.suffix == ".parquet"))
+                    if folder.is_dir()
+                    else ()
+                )
             if files:
                 return WebPages(files)
-        raise DataError(f"{self.data_dir} holds no {FOLDER}/*.parquet and no *.parquet; {self.name} is {CONFIG} of the hub's {HUB}")
+        raise DataError(
+            f"{self.data_dir} holds no {FOLDER}/*.parquet and no *.parquet; {self.name} is {CONFIG} of the hub's {HUB}"
+        )
 
     def _at_hand(self) -> bool:
         return self.data_dir is not None or not self._needed()
 
     @property
     def _source(self) -> tuple[str, tuple[str, ...]]:
-        notes = (f"the first {VALID:,} documents validate, the next {TEST:,} test", "training skips documents equal to one of them")
-        streams = f"suite data prepare {self.name} streams {self.options.tokens:,} training tokens from the hub; or pass --data-dir DIR"
+        notes = (
+            f"the first {VALID:,} documents validate, the next {TEST:,} test",
+            "training skips documents equal to one of them",
+        )
+        streams = (
+            f"suite data prepare {self.name} streams {self.options.tokens:,} training tokens from the "
+            f"hub; or pass --data-dir DIR"
+        )
         return f"{CONFIG} of the hub's {HUB} (arXiv 2406.17557)", notes if self.data_dir else (*notes, streams)

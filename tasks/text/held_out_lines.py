@@ -1,4 +1,6 @@
-"""Which part of a text file is of which split: held out is its end, cut between lines, and inside a line only where it is too long."""
+"""Which part of a text file is of which split: held out is its end, cut between lines, and inside a line only where it
+is too long.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,20 @@ from tasks.text.documents import Piece
 
 HELD_OUT = 0.05  # of a pool for each of validation and test that no file is named for
 CHUNK = 2**20  # bytes
-SEARCHED_WHOLE = 16 * CHUNK  # bytes of a file in which a line's begin is looked for everywhere; in a larger one, first in few places
-LONG = 2**16  # bytes of a held-out range without the begin of a line from which on it is cut off, whatever other files have
+SEARCHED_WHOLE = (
+    16 * CHUNK
+)  # bytes of a file in which a line's begin is looked for everywhere; in a larger one, first in few places
+LONG = (
+    2**16
+)  # bytes of a held-out range without the begin of a line from which on it is cut off, whatever other files have
 BLANK = re.compile(rb"\s")  # of one byte: none of UTF-8's longer characters has such a byte
 
 
 @dataclass(frozen=True)
 class Range:
-    """Bytes of a file, as its lines are read, and the split of the lines that begin there; `inside`: a line that reaches there is cut."""
+    """Bytes of a file, as its lines are read, and the split of the lines that begin there; `inside`: a line that
+    reaches there is cut.
+    """
 
     start: float
     end: float
@@ -48,7 +56,9 @@ def ranges_of(size: int, missing: Sequence[Split], inside: Collection[Split] = (
 
 
 def place_lines(lines: Sequence[str], read: int, ranges: Sequence[Range]) -> tuple[list[Piece], int]:
-    """Lines joined to one piece a split, and the bytes read by then. A line belongs where it begins, unless a range begins inside it."""
+    """Lines joined to one piece a split, and the bytes read by then. A line belongs where it begins, unless a range
+    begins inside it.
+    """
     texts: dict[Split, list[str]] = {}
     inside = [found for found in ranges if found.inside]
     for line in lines:
@@ -67,7 +77,9 @@ def place_lines(lines: Sequence[str], read: int, ranges: Sequence[Range]) -> tup
 
 
 def _cut(data: bytes, read: int, within: Range) -> int:
-    """Where in a line that began at `read` the range begins: behind the first blank of its first half, else at the next character."""
+    """Where in a line that began at `read` the range begins: behind the first blank of its first half, else at the next
+    character.
+    """
     at = ceil(within.start - read)
     blank = BLANK.search(data, at, at + int(min(within.end - within.start, read + len(data) - within.start) / 2))
     if blank:
@@ -100,12 +112,16 @@ def _gaps_of(file: Path, missing: tuple[Split, ...], size: int, changed: int) ->
         return Gaps(frozenset(), long=False)
     whole = size_read(file)
     held_out = ranges_of(whole, missing)[1:]
-    gaps = frozenset(place.split for place in held_out if not _line_begins(file, ceil(place.start), ceil(min(place.end, whole))))
+    gaps = frozenset(
+        place.split for place in held_out if not _line_begins(file, ceil(place.start), ceil(min(place.end, whole)))
+    )
     return Gaps(gaps, long=whole * HELD_OUT >= LONG)
 
 
 def _has_short_lines(file: Path, ranges: int, size: int) -> bool:
-    """Whether a line ends in the middle of each held-out range: of a large file, which is not read to the end for it."""
+    """Whether a line ends in the middle of each held-out range: of a large file, which is not read to the end for
+    it.
+    """
     with reading(file), file.open("rb") as stream:
         for n in range(ranges):
             stream.seek(int(size * (1 - HELD_OUT * (n + 0.6))))

@@ -1,6 +1,7 @@
 """Texts out of JSON lines: an object a line, one field of which holds a document.
 
-Read line by line and not as a table, whose columns have one type each: files gain and lose keys on the way, and only one of them counts.
+Read line by line and not as a table, whose columns have one type each: files gain and lose keys on the way, and only
+one of them counts.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from tasks.text.documents import ROWS, State
 
 
 def read_rows(file: Path, field: str, state: State | None = None) -> Iterator[tuple[list[str], State]]:
-    """The texts of a file's rows, about `ROWS` at a time, each with the state behind it: where the next line begins, and its number.
+    """The texts of a file's rows, about `ROWS` at a time, each with the state behind it: where the next line begins,
+    and its number.
 
-    A row without the field, or with null in it, is an empty text; empty lines are none. Raises DataError that names the line.
+    A row without the field, or with null in it, is an empty text; empty lines are none. Raises DataError that names the
+    line.
     """
     at, before = (state["at"], state["line"]) if state else (0, 0)
     with reading(file), file.open("rb") as stream:
@@ -30,9 +33,14 @@ def read_rows(file: Path, field: str, state: State | None = None) -> Iterator[tu
             if rows and not any(field in row for row in rows.values()):
                 there = ", ".join(dict.fromkeys(key for row in rows.values() for key in row)) or "nothing"
                 where = f" from line {before + 1} on" if before else ""
-                raise DataError(f"{file} has no field {field!r}{where} (there are: {there}); name it: --set text_field=NAME")
+                raise DataError(
+                    f"{file} has no field {field!r}{where} (there are: {there}); name it: --set text_field=NAME"
+                )
             before += len(lines)
-            yield [_text(row.get(field), field, file, n) for n, row in rows.items()], {"at": stream.tell(), "line": before}
+            yield (
+                [_text(row.get(field), field, file, n) for n, row in rows.items()],
+                {"at": stream.tell(), "line": before},
+            )
 
 
 def _parse(line: bytes, file: Path, number: int) -> dict[str, Any]:
@@ -41,7 +49,9 @@ def _parse(line: bytes, file: Path, number: int) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file} cannot be read: line {number} is not JSON: {error}; write one object a line") from None
     if not isinstance(row, dict):
-        raise DataError(f"{file} cannot be read: line {number} is not an object but {type(row).__name__}; write one object a line")
+        raise DataError(
+            f"{file} cannot be read: line {number} is not an object but {type(row).__name__}; write one object a line"
+        )
     return row
 
 

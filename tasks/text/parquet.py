@@ -1,4 +1,6 @@
-"""One column of text in Parquet files: what the files tell of it without being read, and its rows through Hugging Face `datasets`."""
+"""One column of text in Parquet files: what the files tell of it without being read, and its rows through Hugging Face
+`datasets`.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from tasks.text.documents import open_files
 
 
 def open_column(files: Sequence[Path], field: str) -> Any:
-    """A streamed table of the column `field` alone: what else the files hold, and whether they agree on it, is no matter.
+    """A streamed table of the column `field` alone: what else the files hold, and whether they agree on it, is no
+    matter.
 
     Raises DataError that names the file where one of them has no such column or no text in it.
     """
@@ -25,7 +28,9 @@ def open_column(files: Sequence[Path], field: str) -> Any:
             raise DataError(f"{file} has no field {field!r} (there are: {there}); name it: --set text_field=NAME")
         if not _is_text(schema.field(field).type):
             kind = schema.field(field).type
-            raise DataError(f"{file}: the field {field!r} holds {kind}, text is needed; name another: --set text_field=NAME")
+            raise DataError(
+                f"{file}: the field {field!r} holds {kind}, text is needed; name another: --set text_field=NAME"
+            )
     return open_files(files, "parquet", columns=[field], features=Features({field: Value("large_string")}))
 
 

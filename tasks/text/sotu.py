@@ -29,22 +29,25 @@ class SotuOptions(TaskOptions):
     """Options of `sotu`. All of them are part of a run's identity."""
 
     length: int = Field(default=256, ge=1, le=65536, description="context T in bytes")
-    valid_limit: int = Field(default=256, ge=0, description="validation windows scored, evenly spread over the split; 0: all")
+    valid_limit: int = Field(
+        default=256, ge=0, description="validation windows scored, evenly spread over the split; 0: all"
+    )
     test_limit: int = Field(default=0, ge=0, description="test windows scored, evenly spread over the split; 0: all")
 
 
 class Sotu(PackagedTask, TextTask):
     """Bytes of 233 addresses, split by address: index mod 20 == 9 validates, == 19 tests, the others train.
 
-    Training: windows of T + 1 bytes at uniformly random positions of the training addresses laid end to end, each with a zero
-    byte before it. The positions depend on (seed, step) only.
+    Training: windows of T + 1 bytes at uniformly random positions of the training addresses laid end to end, each with
+    a zero byte before it. The positions depend on (seed, step) only.
 
-    Evaluation: every byte of an address is predicted exactly once. An address is cut into windows of T bytes, the last one shorter
-    (padded, the padding not scored). A byte sees the bytes of its own window before it and the one byte before the window; the first
-    byte of an address sees the zero byte. No window reaches into another address.
+    Evaluation: every byte of an address is predicted exactly once. An address is cut into windows of T bytes, the last
+    one shorter (padded, the padding not scored). A byte sees the bytes of its own window before it and the one byte
+    before the window; the first byte of an address sees the zero byte. No window reaches into another address.
 
-    Validation during training scores `valid_limit` evenly spread windows, the same for every mixer, seed and moment: a full pass
-    over half a megabyte would cost more than a short run. The test scores every byte unless `test_limit` says otherwise.
+    Validation during training scores `valid_limit` evenly spread windows, the same for every mixer, seed and moment: a
+    full pass over half a megabyte would cost more than a short run. The test scores every byte unless `test_limit` says
+    otherwise.
     """
 
     name = "sotu"
@@ -67,7 +70,9 @@ class Sotu(PackagedTask, TextTask):
         )
 
     def _read(self) -> None:
-        addresses = [np.frombuffer(text.encode("utf-8"), dtype=np.uint8) for _, text in json.loads(embedded.read(self.name))]
+        addresses = [
+            np.frombuffer(text.encode("utf-8"), dtype=np.uint8) for _, text in json.loads(embedded.read(self.name))
+        ]
         parts: dict[Split, list[NDArray[np.uint8]]] = {"train": [], "valid": [], "test": []}
         for index, address in enumerate(addresses):
             parts[split_of(index)].append(address)
@@ -76,7 +81,9 @@ class Sotu(PackagedTask, TextTask):
         self._windows = {split: self._cut(split) for split in ("valid", "test")}
 
     def _cut(self, split: Split) -> tuple[Tensor, Tensor]:
-        """Inputs and targets `[windows, T]` (uint8, int16) of a split, all windows of the first address, then the next."""
+        """Inputs and targets `[windows, T]` (uint8, int16) of a split, all windows of the first address, then the
+        next.
+        """
         T = self.options.length
         inputs, targets = [], []
         for address in self.addresses[split]:
@@ -131,13 +138,17 @@ class Sotu(PackagedTask, TextTask):
         return F.cross_entropy(outputs.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
-        nats = F.cross_entropy(outputs.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="none")
+        nats = F.cross_entropy(
+            outputs.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="none"
+        )
         return {"nats": (nats.double().sum().item(), float((batch.targets != IGNORED).sum().item()))}
 
     def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         nats, count = sums["nats"]
         loss = nats / count
-        perplexity = math.exp(loss) if not loss > 700 else math.inf  # math.exp raises beyond 709; a loss of nan stays nan
+        perplexity = (
+            math.exp(loss) if not loss > 700 else math.inf
+        )  # math.exp raises beyond 709; a loss of nan stays nan
         return {"bits_per_byte": loss / math.log(2), "perplexity": perplexity, "loss": loss}
 
 

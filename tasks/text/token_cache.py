@@ -1,8 +1,8 @@
 """Token files on disk: written once, under a lock, from where an earlier attempt stopped; read through a memory map.
 
-A folder holds `train.bin`, `valid.bin`, `test.bin` (little-endian uint16 or uint32) and `state.json`. Each file begins with the
-end-of-text token, and every document is followed by one. What the state counts is on disk; a killed process leaves more behind than
-that, which is cut off when the next one goes on, at the exact document.
+A folder holds `train.bin`, `valid.bin`, `test.bin` (little-endian uint16 or uint32) and `state.json`. Each file begins
+with the end-of-text token, and every document is followed by one. What the state counts is on disk; a killed process
+leaves more behind than that, which is cut off when the next one goes on, at the exact document.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ def estimate(vocab: int, text_bytes: int, limit: int = 0) -> int:
 
 
 class TokenFile:
-    """Tokens `[N]` in a memory map. What has been read is given back to the system, so that it does not fill the process's memory."""
+    """Tokens `[N]` in a memory map. What has been read is given back to the system, so that it does not fill the
+    process's memory.
+    """
 
     def __init__(self, path: Path, dtype: str, length: int) -> None:
         self.length = length
@@ -78,7 +80,9 @@ class TokenFile:
         self._touched = 0
 
     def windows(self, starts: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-        """`[len(starts), width]`: the tokens from each start on; a start may be so late that the end is padded with −1."""
+        """`[len(starts), width]`: the tokens from each start on; a start may be so late that the end is padded with
+        −1.
+        """
         made = np.full((len(starts), width), -1, dtype=np.int64)
         for row, start in enumerate(starts.tolist()):
             piece = self._map[start : start + width]
@@ -138,7 +142,9 @@ class TokenCache:
         return state
 
     def _keep_fingerprint(self, fingerprint: str) -> None:
-        """Writes it down, so that the next one need not read all tokens for it; where only reading is allowed, each one does."""
+        """Writes it down, so that the next one need not read all tokens for it; where only reading is allowed, each one
+        does.
+        """
         with suppress(cache.UnwritableError), cache.lock(self.folder / LOCK):
             state = self._read()  # by now another process may have made the files longer
             if state is not None:
@@ -167,7 +173,9 @@ class TokenCache:
         return dtype_of(self.tokenizer.vocab)
 
     def _enough(self, state: State) -> bool:
-        return state.complete or bool(self.limit and self.corpus.held_out_first and state.counts["train"].tokens > self.limit)
+        return state.complete or bool(
+            self.limit and self.corpus.held_out_first and state.counts["train"].tokens > self.limit
+        )
 
     def _path(self, split: Split) -> Path:
         return self.folder / f"{split}.bin"
@@ -193,12 +201,16 @@ class TokenCache:
         self.files = {split: TokenFile(self._path(split), state.dtype, state.counts[split].tokens) for split in SPLITS}
 
     def _require_whole(self, state: State) -> None:
-        """Raises DataError where a file has less than the state counts: more is what a killed process left, less is damage."""
+        """Raises DataError where a file has less than the state counts: more is what a killed process left, less is
+        damage.
+        """
         for split in SPLITS:
             path, tokens = self._path(split), state.counts[split].tokens
             there = path.stat().st_size if path.is_file() else 0
             if there < tokens * np.dtype(state.dtype).itemsize:
-                raise DataError(f"{path} is shorter than the {tokens:,} tokens it should have; delete {self.folder} and try again")
+                raise DataError(
+                    f"{path} is shorter than the {tokens:,} tokens it should have; delete {self.folder} and try again"
+                )
 
     def _build(self, state: State, progress: Progress | None) -> None:
         self._require_whole(state)
@@ -246,7 +258,10 @@ class TokenCache:
         encoded = self.tokenizer.encode([piece.text for piece in block.pieces])
         for piece, ids in zip(block.pieces, encoded, strict=True):
             if int(self._bytes_a_token[ids].sum()) != len(piece.text.encode("utf-8", "replace")):
-                raise DataError("the tokenizer loses text, and bits a byte would be wrong; take bytes, bpe or another tokenizer.json")
+                raise DataError(
+                    "the tokenizer loses text, and bits a byte would be wrong; take bytes, bpe or another "
+                    "tokenizer.json"
+                )
         for split in SPLITS:
             tokens: list[NDArray[Any]] = []
             count = state.counts[split]

@@ -1,4 +1,6 @@
-"""Which tokenizer a language task uses: its options, and opening what they name. A trained one is kept for its corpus and settings."""
+"""Which tokenizer a language task uses: its options, and opening what they name. A trained one is kept for its corpus
+and settings.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,14 @@ HELP = "bytes, bpe (trained on the training part), gpt2, or the path of a tokeni
 
 
 class TokenizerOptions(TaskOptions):
-    """`vocab` is filled in, so that a model can be built without data. A file counts by its content, not by where it stands."""
+    """`vocab` is filled in, so that a model can be built without data. A file counts by its content, not by where it
+    stands.
+    """
 
     tokenizer: str = Field(default="bytes", description=HELP)
-    vocab: int = Field(default=0, ge=0, le=2**20, description="token ids; bpe is trained to as many, the other tokenizers decide it")
+    vocab: int = Field(
+        default=0, ge=0, le=2**20, description="token ids; bpe is trained to as many, the other tokenizers decide it"
+    )
     tokenizer_sha256: str = Field(default="", pattern="^[0-9a-f]*$", description="of a tokenizer.json; filled in")
     usual_vocab: ClassVar[int] = 8192  # of bpe
 
@@ -47,7 +53,9 @@ class TokenizerOptions(TaskOptions):
         if name == "bpe":
             decided, digest_found = vocab if vocab != "0" else str(cls.usual_vocab), ""
             if decided.isdigit() and int(decided) < LEAST_BPE:
-                raise ValueError(f"vocab of bpe: at least {LEAST_BPE} is allowed (256 bytes, an end, one merge), {vocab} was given")
+                raise ValueError(
+                    f"vocab of bpe: at least {LEAST_BPE} is allowed (256 bytes, an end, one merge), {vocab} was given"
+                )
         else:
             decided, digest_found = _decided(name, vocab, digest)
             if digest not in ("", digest_found):
@@ -65,7 +73,9 @@ def _decided(name: str, vocab: str, digest: str) -> tuple[str, str]:
     """The vocabulary of a tokenizer that is not trained here, and of a file its sha256."""
     if name in NAMED:
         return str(BYTES_VOCAB if name == "bytes" else GPT2_VOCAB), ""
-    if digest and vocab != "0":  # of a record or a run: what was written there holds, wherever the file is; opening it compares
+    if (
+        digest and vocab != "0"
+    ):  # of a record or a run: what was written there holds, wherever the file is; opening it compares
         return vocab, digest
     path = Path(name)
     if not path.is_file():
@@ -90,7 +100,8 @@ def is_ready(options: TokenizerOptions, corpus: Corpus) -> bool:
 
 
 def open_tokenizer(options: TokenizerOptions, corpus: Corpus, progress: Progress | None = None) -> Tokenizer:
-    """The tokenizer that the options name; one to be trained is trained on the corpus unless that was done before. Raises DataError.
+    """The tokenizer that the options name; one to be trained is trained on the corpus unless that was done before.
+    Raises DataError.
 
     `progress(done, total)` is told the bytes of text that the training has read.
     """

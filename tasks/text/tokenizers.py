@@ -1,7 +1,9 @@
-"""Tokens of text and back, exactly: bytes, or byte-level BPE through the `tokenizers` library (trained here, a file, or GPT-2's).
+"""Tokens of text and back, exactly: bytes, or byte-level BPE through the `tokenizers` library (trained here, a file, or
+GPT-2's).
 
-Only byte-level tokenizers are taken: each token stands for certain bytes, so `decode(encode(text)) == text` for every text, and bits per
-byte of different tokenizers compare. The end-of-text token stands for no bytes and no text encodes to it.
+Only byte-level tokenizers are taken: each token stands for certain bytes, so `decode(encode(text)) == text` for every
+text, and bits per byte of different tokenizers compare. The end-of-text token stands for no bytes and no text encodes
+to it.
 """
 
 from __future__ import annotations
@@ -29,11 +31,20 @@ LEAST_BPE = BYTES_VOCAB + 1
 AT_ONCE = 2**17  # characters handed to the library at once: it takes some 90 bytes of memory for each
 IN_TRAINING = 2**12  # the same where it trains: it gathers some hundred texts
 WORD_BORDER = re.compile(r"(?<=\w)(?= \w)")
-END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "<|eos|>", "</s>", "<eos>", "[EOS]")  # what files call their end of a text
+END_NAMES = (
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|eos|>",
+    "</s>",
+    "<eos>",
+    "[EOS]",
+)  # what files call their end of a text
 
 
 class Tokenizer(ABC):
-    """Token ids in `[0, vocab)`; `end` is the end-of-text token. `token_bytes[id]` are the bytes of an id, none for `end`."""
+    """Token ids in `[0, vocab)`; `end` is the end-of-text token. `token_bytes[id]` are the bytes of an id, none for
+    `end`.
+    """
 
     vocab: int
     end: int
@@ -70,7 +81,8 @@ class ByteTokenizer(Tokenizer):
 class BpeTokenizer(Tokenizer):
     """A byte-level tokenizer of the `tokenizers` library, from its JSON.
 
-    `vocab` 0 takes the file's own size and end token (one more id where it has none); otherwise the last id of `vocab` ends a text.
+    `vocab` 0 takes the file's own size and end token (one more id where it has none); otherwise the last id of `vocab`
+    ends a text.
     """
 
     def __init__(self, definition: str, vocab: int = 0, name: str = "the tokenizer") -> None:
@@ -93,7 +105,9 @@ class BpeTokenizer(Tokenizer):
         return [np.concatenate([self._encode([part])[0] for part in parts_of(text, AT_ONCE)]) for text in clean]
 
     def _encode(self, texts: Sequence[str]) -> list[NDArray[Any]]:
-        return [np.asarray(e.ids, dtype=np.int64) for e in self._library.encode_batch_fast(texts, add_special_tokens=False)]
+        return [
+            np.asarray(e.ids, dtype=np.int64) for e in self._library.encode_batch_fast(texts, add_special_tokens=False)
+        ]
 
     def _bytes_of_tokens(self, name: str) -> tuple[bytes, ...]:
         added = self._library.get_added_tokens_decoder()
@@ -108,7 +122,9 @@ class BpeTokenizer(Tokenizer):
             try:
                 made[i] = bytes(letters[letter] for letter in token)
             except KeyError:
-                raise DataError(f"{name} is not byte-level: its token {token!r} stands for no certain bytes; take bytes or bpe") from None
+                raise DataError(
+                    f"{name} is not byte-level: its token {token!r} stands for no certain bytes; take bytes or bpe"
+                ) from None
         return tuple(made)
 
 
@@ -118,7 +134,9 @@ def to_bytes(text: str) -> bytes:
 
 
 def parts_of(text: str, size: int) -> Iterator[str]:
-    """The text in parts of about `size` characters, cut in front of a blank between two words, where a word of GPT-2's begins."""
+    """The text in parts of about `size` characters, cut in front of a blank between two words, where a word of GPT-2's
+    begins.
+    """
     at = 0
     while len(text) - at > size and (border := WORD_BORDER.search(text, at + size)):
         yield text[at : border.start()]
@@ -127,7 +145,9 @@ def parts_of(text: str, size: int) -> Iterator[str]:
 
 
 def byte_letters() -> dict[str, int]:
-    """The letter that byte-level vocabularies write for each byte: printable Latin-1 for itself, the others from U+0100 on (GPT-2)."""
+    """The letter that byte-level vocabularies write for each byte: printable Latin-1 for itself, the others from U+0100
+    on (GPT-2).
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in set(printable)]
     return {chr(b): b for b in printable} | {chr(0x100 + n): b for n, b in enumerate(others)}
@@ -139,7 +159,8 @@ def _parse(definition: str, name: str) -> tokenizers.Tokenizer:
 
     if not _is_exact(definition, name):  # asked before the library sees it, which panics at a prefix of subwords
         raise DataError(
-            f"{name} does not give back every text: allowed is byte-level BPE over all 256 bytes, without normalizer, prefix space, "
+            f"{name} does not give back every text: allowed is byte-level BPE over all 256 bytes, without "
+            "normalizer, prefix space, "
             "marks of subwords or of words' ends, dropout and truncation; take bytes or bpe"
         )
     try:
@@ -152,7 +173,9 @@ def _parse(definition: str, name: str) -> tokenizers.Tokenizer:
 
 
 def _is_exact(definition: str, name: str) -> bool:
-    """Whether the tokenizer of a tokenizer.json gives back every text exactly. Raises DataError where it describes none."""
+    """Whether the tokenizer of a tokenizer.json gives back every text exactly. Raises DataError where it describes
+    none.
+    """
     try:
         content = json.loads(definition)
         model = content["model"]
@@ -160,7 +183,9 @@ def _is_exact(definition: str, name: str) -> bool:
         steps = content.get("pre_tokenizer") or {}
         byte_level = [step for step in steps.get("pretokenizers") or [steps] if step.get("type") == "ByteLevel"]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise DataError(f"{name} is not a tokenizer.json: {type(error).__name__} {str(error).splitlines()[0]}") from None
+        raise DataError(
+            f"{name} is not a tokenizer.json: {type(error).__name__} {str(error).splitlines()[0]}"
+        ) from None
     if content.get("normalizer") or content.get("truncation"):
         return False
     if len(byte_level) != 1 or byte_level[0].get("add_prefix_space"):
@@ -178,7 +203,9 @@ def train_bpe(texts: Iterable[str], vocab: int) -> str:
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=vocab - 1, initial_alphabet=sorted(byte_letters()), show_progress=False)
-    library.train_from_iterator((part for text in texts for part in parts_of(to_bytes(text).decode("utf-8"), IN_TRAINING)), trainer)
+    library.train_from_iterator(
+        (part for text in texts for part in parts_of(to_bytes(text).decode("utf-8"), IN_TRAINING)), trainer
+    )
     return str(library.to_str())
 
 
@@ -187,4 +214,6 @@ def read_definition(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"tokenizer {str(path)!r} cannot be read: {error}; allowed are bytes, bpe, gpt2 or a tokenizer.json") from None
+        raise DataError(
+            f"tokenizer {str(path)!r} cannot be read: {error}; allowed are bytes, bpe, gpt2 or a tokenizer.json"
+        ) from None

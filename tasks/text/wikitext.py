@@ -1,4 +1,6 @@
-"""WikiText-2 and WikiText-103, raw (Merity et al., arXiv 1609.07843), as the hub serves them: Parquet, one line a row."""
+"""WikiText-2 and WikiText-103, raw (Merity et al., arXiv 1609.07843), as the hub serves them: Parquet, one line a
+row.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ FORM = 1
 
 @dataclass(frozen=True)
 class WikiFiles(Corpus):
-    """Articles out of rows of lines. A heading of the first level behind an empty row begins one; an empty row is an empty line."""
+    """Articles out of rows of lines. A heading of the first level behind an empty row begins one; an empty row is an
+    empty line.
+    """
 
     files: Mapping[Split, tuple[Path, ...]]
 
@@ -47,7 +51,9 @@ class WikiFiles(Corpus):
                 continue
             blank, is_open = here["blank"], here["open"]
             paths = self.files[split]
-            for rows, behind in stream_rows(partial(parquet.open_column, paths, "text"), "text", here["rows"], str(paths[0])):
+            for rows, behind in stream_rows(
+                partial(parquet.open_column, paths, "text"), "text", here["rows"], str(paths[0])
+            ):
                 pieces, blank, is_open = _articles(rows, split, blank, is_open)
                 yield Block(pieces, {"split": split, "rows": behind, "blank": blank, "open": is_open})
             yield Block([Piece(split, "", True)] if is_open else [], {"split": split, "rows": "end"})
@@ -76,11 +82,12 @@ class WikiTextOptions(CorpusOptions):
 
 
 class WikiText(CorpusTask):
-    """The published training, validation and test part. `--data-dir` with the hub's files, or with their folder in it; else the hub.
+    """The published training, validation and test part. `--data-dir` with the hub's files, or with their folder in it;
+    else the hub.
 
-    The text is what the rows hold, an empty row standing for an empty line. word_perplexity divides the same nats by the words between
-    white space; the field's figures for models of words score only what is in their vocabulary and count line ends as words, so they are
-    near to it but not the same.
+    The text is what the rows hold, an empty row standing for an empty line. word_perplexity divides the same nats by
+    the words between white space; the field's figures for models of words score only what is in their vocabulary and
+    count line ends as words, so they are near to it but not the same.
     """
 
     licence = "CC BY-SA 3.0"
@@ -102,7 +109,8 @@ class WikiText(CorpusTask):
             found = sum(map(parquet.count_rows, paths))
             if found != self.rows[split]:
                 raise DataError(
-                    f"{self.name}: {NAMES[split]} has {found:,} rows, the published one {self.rows[split]:,}; your own text: --task text"
+                    f"{self.name}: {NAMES[split]} has {found:,} rows, the published one {self.rows[split]:,}; "
+                    "your own text: --task text"
                 )
         return made
 
@@ -113,12 +121,17 @@ class WikiText(CorpusTask):
             with reading(place):
                 if place.is_file():
                     return place
-        raise DataError(f"{self.data_dir} holds no {path} and no {Path(path).name}; {self.name} is {self.config} of the hub's {HUB}")
+        raise DataError(
+            f"{self.data_dir} holds no {path} and no {Path(path).name}; {self.name} is {self.config} of the hub's {HUB}"
+        )
 
     def prepare_note(self) -> str:
         if self._at_hand():
             return super().prepare_note()
-        return f"{self.name}: {self.megabytes:g} MB come from the hub's {HUB}; what their tokens need is told once they are here"
+        return (
+            f"{self.name}: {self.megabytes:g} MB come from the hub's {HUB}; what their tokens need is told "
+            "once they are here"
+        )
 
     def _at_hand(self) -> bool:
         every = [path for split in get_args(Split) for path in self._paths(split)]
@@ -126,8 +139,13 @@ class WikiText(CorpusTask):
 
     @property
     def _source(self) -> tuple[str, tuple[str, ...]]:
-        fetched = f"suite data prepare {self.name} downloads {self.megabytes:g} MB; or pass --data-dir DIR with its files"
-        return f"{self.config} of the hub's {HUB} (arXiv 1609.07843)", ("published splits", *(() if self._at_hand() else (fetched,)))
+        fetched = (
+            f"suite data prepare {self.name} downloads {self.megabytes:g} MB; or pass --data-dir DIR with its files"
+        )
+        return f"{self.config} of the hub's {HUB} (arXiv 1609.07843)", (
+            "published splits",
+            *(() if self._at_hand() else (fetched,)),
+        )
 
 
 class WikiText2(WikiText):

@@ -14,7 +14,9 @@ class WordCounter:
 
     def __init__(self, token_bytes: Sequence[bytes]) -> None:
         solid = [[not piece[i : i + 1].isspace() for i in range(len(piece))] for piece in token_bytes]
-        self._inside = np.array([sum(now and not before for before, now in pairwise(marks)) for marks in solid], dtype=np.int64)
+        self._inside = np.array(
+            [sum(now and not before for before, now in pairwise(marks)) for marks in solid], dtype=np.int64
+        )
         self._begins = np.array([bool(marks) and marks[0] for marks in solid])
         self._leaves_open = np.array([bool(marks) and marks[-1] for marks in solid])
 

@@ -1,9 +1,11 @@
-"""Runs checks of the mixer contract on layers of `fla` without a GPU, in Triton's interpreter: slow, fp32, small inputs.
+"""Runs checks of the mixer contract on layers of `fla` without a GPU, in Triton's interpreter: slow, fp32, small
+inputs.
 
     TRITON_INTERPRET=1 python -m tests.backbones.fla_interpreted fla/gla rows,step
 
-The interpreter of Triton 3.8 needs help with fla 0.6 in two places: autotuning asks for a driver to time with, so the first configuration
-is taken; and Python's `range` over a kernel's number gives plain numbers, on which the kernels then call methods of tensors.
+The interpreter of Triton 3.8 needs help with fla 0.6 in two places: autotuning asks for a driver to time with, so the
+first configuration is taken; and Python's `range` over a kernel's number gives plain numbers, on which the kernels then
+call methods of tensors.
 """
 
 from __future__ import annotations

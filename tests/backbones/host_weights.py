@@ -1,4 +1,6 @@
-"""Every host's weights as plain numbers: fp64 loops over the formulas, for the tests of priors and of FEM to be held against."""
+"""Every host's weights as plain numbers: fp64 loops over the formulas, for the tests of priors and of FEM to be held
+against.
+"""
 
 from __future__ import annotations
 
@@ -70,9 +72,16 @@ class Case:
 
 
 def case(
-    name: str, causal: bool = True, tokens: int = 9, *, seed: int = 0, logits: float = 1.0, values: float = 1.0,
-    dtype: torch.dtype = torch.float64, batch: int = 2,
-) -> Case:  # fmt: skip
+    name: str,
+    causal: bool = True,
+    tokens: int = 9,
+    *,
+    seed: int = 0,
+    logits: float = 1.0,
+    values: float = 1.0,
+    dtype: torch.dtype = torch.float64,
+    batch: int = 2,
+) -> Case:
     draw = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     widths = Widths(D, H, K, V)
@@ -160,7 +169,8 @@ def ssm_logits(c: Case) -> Tensor:
     delta = softplus(z) if c.mask is None else softplus(z) * c.mask[..., None]
     # log softplus(z) is z to 1e-7 below −15 and never −inf
     log_delta, log_b, log_c = (
-        torch.where(y < -30, y, softplus(y.clamp(min=-30)).log()) for y in (z, *linear(c.x, prior.w_states).chunk(2, -1))
+        torch.where(y < -30, y, softplus(y.clamp(min=-30)).log())
+        for y in (z, *linear(c.x, prior.w_states).chunk(2, -1))
     )
     A, log_skip = -prior.a_log.exp(), softplus(prior.w_skip).log()
     out = torch.full((c.x.shape[0], T, T, H * V), -torch.inf, dtype=torch.float64)
@@ -168,7 +178,8 @@ def ssm_logits(c: Case) -> Tensor:
         for order in (range(t, -1, -1), range(t, T)):
             since = torch.zeros(c.x.shape[0], *A.shape, dtype=torch.float64)
             for step, i in enumerate(order):
-                # towards the past the decays are those of i+1 … t; towards the future those of t … i−1, seen from the end
+                # towards the past the decays are those of i+1 … t; towards the future those of t … i−1, seen from the
+                # end
                 entered = (log_c[:, t, :, None] + since + log_b[:, i, :, None]).logsumexp(1) + log_delta[:, i]
                 out[:, t, i] = torch.logaddexp(entered, log_skip) if step == 0 else entered
                 since = since + delta[:, i, None] * A

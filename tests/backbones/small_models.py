@@ -19,7 +19,9 @@ M = TypeVar("M", bound=nn.Module)
 
 def layer(mixer: str = "softmax", *, causal: bool = True, length: int = 12) -> Layer:
     cls = registry.get(mixer)
-    budget = registry.get("softmax").cost(registry.get("softmax").Config(causal=causal, heads=HEADS), DIM, length).parameters
+    budget = (
+        registry.get("softmax").cost(registry.get("softmax").Config(causal=causal, heads=HEADS), DIM, length).parameters
+    )
     return Layer(mixer, cls.size(cls.Config(causal=causal, heads=HEADS), DIM, length, budget), FFN)
 
 
@@ -54,5 +56,8 @@ def ready(model: M) -> M:
 BACKBONES = {
     "decoder": lambda *mixers, **more: (decoder(*mixers, **more), torch.randint(11, (3, 12))),
     "vit": lambda *mixers, **more: (vit(9, 12, 3, *mixers, **more), torch.randn(3, 2, 9, 12, dtype=torch.float64)),
-    "forecaster": lambda *mixers, **more: (forecaster(40, 8, 4, *mixers, **more), torch.randn(3, 40, 3, dtype=torch.float64)),
+    "forecaster": lambda *mixers, **more: (
+        forecaster(40, 8, 4, *mixers, **more),
+        torch.randn(3, 40, 3, dtype=torch.float64),
+    ),
 }

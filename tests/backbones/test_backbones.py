@@ -1,4 +1,6 @@
-"""The three backbones and their shared trunk: shapes, causality, normalisation, residual form, randomness, gradients."""
+"""The three backbones and their shared trunk: shapes, causality, normalisation, residual form, randomness,
+gradients.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ def _seeded():
     torch.manual_seed(0)
 
 
-# --- shapes -------------------------------------------------------------------------------------------------------------------------
+# --- shapes
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 11, 12])
@@ -37,13 +40,16 @@ def test_a_decoder_refuses_a_longer_text():
         decoder("softmax")(torch.randint(11, (2, 13)))
 
 
-@pytest.mark.parametrize("build", [lambda c: VisionTransformer(c, 1, 9, 9, 3, 5), lambda c: Forecaster(c, 40, 6, 1, 8, 4)])
+@pytest.mark.parametrize(
+    "build", [lambda c: VisionTransformer(c, 1, 9, 9, 3, 5), lambda c: Forecaster(c, 40, 6, 1, 8, 4)]
+)
 def test_a_trunk_of_another_length_is_refused(build):
     with pytest.raises(ValueError, match="the trunk expects 12"):
         build(trunk("softmax", length=12, causal=False))
 
 
-# --- who sees what ------------------------------------------------------------------------------------------------------------------
+# --- who sees what
+# ------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mixer", ["softmax", "fem", "no-mixing"])
@@ -95,10 +101,12 @@ def test_positions_tell_tokens_apart():
     assert not torch.allclose(logits[:, 0], logits[:, 1], rtol=0, atol=1e-9)
 
 
-# --- reversible instance norm -------------------------------------------------------------------------------------------------------
+# --- reversible instance norm
+# -------------------------------------------------------------------------------------------------------
 
 
-# --- the trunk ----------------------------------------------------------------------------------------------------------------------
+# --- the trunk
+# ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_block_is_what_its_formula_says():
@@ -122,7 +130,9 @@ def test_a_block_is_what_its_formula_says():
 def test_every_layer_may_have_a_mixer_and_a_width_of_its_own():
     layers = (layer("softmax"), Layer("fem", layer("fem").config, 32), layer("no-mixing"))
     model = ready(Trunk(TrunkConfig(DIM, 12, layers)))
-    assert [type(block.mixer) for block in model.blocks] == [registry.get(name) for name in ("softmax", "fem", "no-mixing")]
+    assert [type(block.mixer) for block in model.blocks] == [
+        registry.get(name) for name in ("softmax", "fem", "no-mixing")
+    ]
     assert [block.ffn.down.in_features for block in model.blocks] == [FFN, 32, FFN]
     assert model(torch.randn(2, 12, DIM, dtype=torch.float64)).shape == (2, 12, DIM)
 
@@ -130,9 +140,13 @@ def test_every_layer_may_have_a_mixer_and_a_width_of_its_own():
 def test_layers_left_out_are_as_if_they_were_not_there():
     model = ready(Trunk(trunk("softmax", "fem", "no-mixing")))
     short = ready(Trunk(trunk("softmax", "no-mixing")))
-    short.load_state_dict({
-        name.replace("blocks.2.", "blocks.1."): t for name, t in model.state_dict().items() if not name.startswith("blocks.1.")
-    })  # fmt: skip
+    short.load_state_dict(
+        {
+            name.replace("blocks.2.", "blocks.1."): t
+            for name, t in model.state_dict().items()
+            if not name.startswith("blocks.1.")
+        }
+    )
     x = torch.randn(2, 12, DIM, dtype=torch.float64)
     with model.without({1}):
         assert torch.equal(model(x), short(x))
@@ -166,7 +180,9 @@ def test_noise_is_drawn_in_training_only(name, noise):
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_the_same_input_gives_the_same_bits_wherever_memory_lies(name):
-    """Products may round by the addresses of their operands, and a run that goes on elsewhere has to go on with the same bits."""
+    """Products may round by the addresses of their operands, and a run that goes on elsewhere has to go on with the
+    same bits.
+    """
     model, x = BACKBONES[name]("softmax", "fem")
     first, held, draw = model(x), [], random.Random(0)
     for _ in range(60):
@@ -178,7 +194,10 @@ def test_the_same_input_gives_the_same_bits_wherever_memory_lies(name):
 
 def test_stochastic_depth_rises_from_nothing_at_the_first_layer_to_its_value_at_the_last():
     model = ready(Trunk(trunk("softmax", "softmax", "softmax", drop_path=0.6)))
-    rates = [getattr(block.drop[1], "drop_prob", 0.0) if isinstance(block.drop, nn.Sequential) else 0.0 for block in model.blocks]
+    rates = [
+        getattr(block.drop[1], "drop_prob", 0.0) if isinstance(block.drop, nn.Sequential) else 0.0
+        for block in model.blocks
+    ]
     assert rates == pytest.approx([0.0, 0.3, 0.6])
     model = ready(Trunk(trunk("softmax", "softmax", drop_path=1 - 1e-9)))
     x = torch.randn(2, 12, DIM, dtype=torch.float64)
@@ -188,7 +207,8 @@ def test_stochastic_depth_rises_from_nothing_at_the_first_layer_to_its_value_at_
     assert torch.equal(model(x), expected)
 
 
-# --- parameters ---------------------------------------------------------------------------------------------------------------------
+# --- parameters
+# ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -208,7 +228,9 @@ def test_every_parameter_is_drawn_anew_and_equal_for_equal_seeds(name):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-@pytest.mark.parametrize("mixers", [("softmax", "softmax"), ("fem", "fem"), ("no-mixing", "softmax", "fem")], ids="-".join)
+@pytest.mark.parametrize(
+    "mixers", [("softmax", "softmax"), ("fem", "fem"), ("no-mixing", "softmax", "fem")], ids="-".join
+)
 def test_every_parameter_gets_a_gradient(name, mixers):
     model, x = BACKBONES[name](*mixers)
     y = model(x)

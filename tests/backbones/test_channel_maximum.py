@@ -1,7 +1,9 @@
-"""A head that returns each channel's largest value over 16 tokens: within reach of a free energy, out of reach of one mean for all.
+"""A head that returns each channel's largest value over 16 tokens: within reach of a free energy, out of reach of one
+mean for all.
 
-T = 16, one head, 16 channels of values drawn from N(0, 1) in a layer of D = 64; right when |y − max| < .1 (motivation of arXiv 2602.07160).
-FEM has 16,192 parameters here, softmax attention 16,384. Same draws, steps, optimiser and schedule; softmax gets the best of three rates.
+T = 16, one head, 16 channels of values drawn from N(0, 1) in a layer of D = 64; right when |y − max| < .1 (motivation
+of arXiv 2602.07160). FEM has 16,192 parameters here, softmax attention 16,384. Same draws, steps, optimiser and
+schedule; softmax gets the best of three rates.
 """
 
 from __future__ import annotations

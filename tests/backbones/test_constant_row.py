@@ -1,4 +1,6 @@
-"""Mixers whose scores come from one constant sequence: it flows through every backbone as a row that nobody sees in the results."""
+"""Mixers whose scores come from one constant sequence: it flows through every backbone as a row that nobody sees in the
+results.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ SMALL = ["dim=16", "model.heads=2", "depth=2", "ffn_width=40"]
 
 
 def constant_for(model) -> torch.Tensor:
-    model.set_constant(torch.randint(11, (12,)) if model.constant.dtype == torch.int64 else torch.randn(model.constant.shape))
+    model.set_constant(
+        torch.randint(11, (12,)) if model.constant.dtype == torch.int64 else torch.randn(model.constant.shape)
+    )
     return model.constant
 
 

@@ -1,4 +1,6 @@
-"""Deconstructed attention: what each form takes away is really away, and nothing else; sizes, states, what is refused."""
+"""Deconstructed attention: what each form takes away is really away, and nothing else; sizes, states, what is
+refused.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,10 @@ def test_static_scores_come_from_the_embeddings_and_values_from_the_input() -> N
 
 @pytest.mark.parametrize(
     ("cls", "said"),
-    [(RandomQK, "random-qk and fixed-qk read a constant sequence"), (StaticQK, "static-qk reads the embeddings at layer 0")],
+    [
+        (RandomQK, "random-qk and fixed-qk read a constant sequence"),
+        (StaticQK, "static-qk reads the embeddings at layer 0"),
+    ],
 )
 def test_what_a_mixer_needs_and_does_not_get_is_named(cls: type[Mixer], said: str) -> None:
     with pytest.raises(MixerError, match=said):
@@ -73,7 +78,9 @@ def test_what_a_mixer_needs_and_does_not_get_is_named(cls: type[Mixer], said: st
 def test_without_queries_every_position_weighs_its_past_by_the_same_numbers() -> None:
     map_BHTT = build(QueryFree).attention_map(draw(2, 7, D)).detach()  # type: ignore[operator]
     for t in range(1, 7):
-        torch.testing.assert_close(map_BHTT[:, :, t, :t] / map_BHTT[:, :, t, :1], map_BHTT[:, :, 6, :t] / map_BHTT[:, :, 6, :1])
+        torch.testing.assert_close(
+            map_BHTT[:, :, t, :t] / map_BHTT[:, :, t, :1], map_BHTT[:, :, 6, :t] / map_BHTT[:, :, 6, :1]
+        )
 
 
 def test_without_queries_logits_in_the_thousands_are_finite_and_exact_in_fp32() -> None:

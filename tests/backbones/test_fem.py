@@ -1,4 +1,6 @@
-"""FEM as a layer: what its gates and switches reduce it to, what a switch saves, and what it never sees, over every host."""
+"""FEM as a layer: what its gates and switches reduce it to, what a switch saves, and what it never sees, over every
+host.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ from backbones.mixers.fem.fem import BETA_START, Fem
 from tests.backbones.plain.fem import low_rank_convolution
 from tests.tolerances import FP32_SCAN, FP64, PREFIX
 
-HOST_OF = {"fem": "softmax", **{f"fem-{host}": host for host in ("linear", "gla", "simple-gla", "retention", "aft", "ssm")}}
+HOST_OF = {
+    "fem": "softmax",
+    **{f"fem-{host}": host for host in ("linear", "gla", "simple-gla", "retention", "aft", "ssm")},
+}
 every_fem = pytest.mark.parametrize("name", HOST_OF)
 both_ways = pytest.mark.parametrize("causal", [True, False], ids=["causal", "both-ways"])
 D, HEADS, T = 16, 2, 19
@@ -92,7 +97,11 @@ def test_with_an_inner_gate_shut_an_outer_one_level_and_no_convolution_it_is_its
 @both_ways
 def test_without_temperature_it_is_the_layer_of_the_free_energy_alone(name: str, causal: bool) -> None:
     open_gate, without = built(name, causal), built(name, causal, temperature=False)
-    keep = {key: value for key, value in open_gate.state_dict().items() if key not in ("in_proj.weight", "convolution.out_proj")}
+    keep = {
+        key: value
+        for key, value in open_gate.state_dict().items()
+        if key not in ("in_proj.weight", "convolution.out_proj")
+    }
     *keys_and_v, _, outer = open_gate.in_proj.weight.split(open_gate.splits)
     without.load_state_dict({**without.state_dict(), **keep, "in_proj.weight": torch.cat([*keys_and_v, outer])})
     still(open_gate)
@@ -107,7 +116,9 @@ def test_without_temperature_it_is_the_layer_of_the_free_energy_alone(name: str,
 def test_what_is_off_has_no_parameters_and_the_widths_are_solved_again(name: str, causal: bool, off: str) -> None:
     cls, dim, length = registry.get(name), 128, 64
     budget = 4 * dim * dim
-    full, less = (cls.size(cls.Config(causal=causal, heads=4, **options), dim, length, budget) for options in ({}, {off: False}))
+    full, less = (
+        cls.size(cls.Config(causal=causal, heads=4, **options), dim, length, budget) for options in ({}, {off: False})
+    )
     assert less.d_v >= full.d_v  # type: ignore[attr-defined]
     for config in (full, less):
         assert abs(cls.cost(config, dim, length).parameters / budget - 1) <= 0.05

@@ -1,4 +1,6 @@
-"""Layers of flash-linear-attention as mixers: sized without the package, built and counted with it, run in Triton's interpreter."""
+"""Layers of flash-linear-attention as mixers: sized without the package, built and counted with it, run in Triton's
+interpreter.
+"""
 
 from __future__ import annotations
 
@@ -110,8 +112,9 @@ def test_formulas_count_what_the_layer_holds(name: str) -> None:
             assert mixer(torch.empty(2, 7, dim)).shape == (2, 7, dim)
         assert sum(p.numel() for p in mixer.parameters() if p.requires_grad) == cls.cost(config, dim, 64).parameters
         assert {name.rpartition(".")[2] for name, p in mixer.named_parameters() if p.dim() != 2 and p.dim() != 1} <= {
-            "weight", *cls.no_weight_decay  # convolutions, and the rates of RWKV-7
-        }  # fmt: skip
+            "weight",
+            *cls.no_weight_decay,  # convolutions, and the rates of RWKV-7
+        }
 
 
 @needs_fla
@@ -148,15 +151,30 @@ def test_a_cpu_is_refused_by_name_before_a_kernel_fails() -> None:
 @needs_fla
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["fla/gla", "fla/simple-gla", "fla/retnet", "fla/delta-net", "fla/gated-deltanet", "fla/kda", "fla/hgrn2", "fla/mamba2"]
+    "name",
+    [
+        "fla/gla",
+        "fla/simple-gla",
+        "fla/retnet",
+        "fla/delta-net",
+        "fla/gated-deltanet",
+        "fla/kda",
+        "fla/hgrn2",
+        "fla/mamba2",
+    ],
 )
 def test_rows_and_decoding_state_hold_in_tritons_interpreter(name: str) -> None:
     checks = "rows,state-size"
     variables = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-m", "tests.backbones.fla_interpreted", name, checks],
-        env=variables, capture_output=True, text=True, timeout=550, cwd=ROOT, check=False,
-    )  # fmt: skip
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=550,
+        cwd=ROOT,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout.splitlines()[-1])
     assert [r for r in shown["results"] if r["status"] == "failed"] == []

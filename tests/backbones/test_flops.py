@@ -1,4 +1,6 @@
-"""FLOPs as stated are those of the plain forms, to the last one, at every width and length; what PyTorch's counter cannot see is named."""
+"""FLOPs as stated are those of the plain forms, to the last one, at every width and length; what PyTorch's counter
+cannot see is named.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def counted(name: str, dim: int, length: int) -> tuple[Mixer, int]:
 
 
 def elementwise(mixer: Mixer, name: str) -> int:
-    """FLOPs a token of scans, which are no matrix products: two a step and channel, for FEM's convolution and for each read of AFT."""
+    """FLOPs a token of scans, which are no matrix products: two a step and channel, for FEM's convolution and for each
+    read of AFT.
+    """
     scans = 0
     if isinstance(mixer, Fem) and mixer.convolution is not None:
         scans += mixer.convolution.rank

@@ -18,7 +18,8 @@ def _seeded():
 
 
 @pytest.mark.parametrize(
-    ("look_back", "patch", "stride"), [(336, 16, 8), (96, 16, 8), (40, 8, 3), (40, 7, 9), (16, 16, 8), (17, 16, 16), (5, 1, 1)]
+    ("look_back", "patch", "stride"),
+    [(336, 16, 8), (96, 16, 8), (40, 8, 3), (40, 7, 9), (16, 16, 8), (17, 16, 16), (5, 1, 1)],
 )
 def test_a_forecaster_takes_any_patch_and_stride_and_reads_the_newest_values_last(look_back, patch, stride):
     model = forecaster(look_back, patch, stride, "no-mixing")
@@ -31,18 +32,25 @@ def test_a_forecaster_takes_any_patch_and_stride_and_reads_the_newest_values_las
     [patches] = seen
     assert patches.shape == (6, patch_count(look_back, patch, stride), patch)
     series = window[0, :, 0]
-    newest = (series[-1] - series.mean()) / (series.var(correction=0) + 1e-5).sqrt() * model.embedding_gain[0] + model.embedding_bias[0]
+    newest = (series[-1] - series.mean()) / (series.var(correction=0) + 1e-5).sqrt() * model.embedding_gain[
+        0
+    ] + model.embedding_bias[0]
     assert torch.allclose(patches[0, -1, -1], newest, rtol=0, atol=1e-12)
 
 
 def test_a_forecast_follows_an_affine_change_of_a_channel():
-    """`forecast(a·x + b) = a·forecast(x) + b`, up to the ε = 1e-5 in the variance, which is small beside variances of 10⁶."""
+    """`forecast(a·x + b) = a·forecast(x) + b`, up to the ε = 1e-5 in the variance, which is small beside variances of
+    10⁶.
+    """
     model = forecaster()
     with torch.no_grad():
         model.embedding_gain.copy_(torch.tensor([0.5, 1.5, 2.0]))
         model.embedding_bias.copy_(torch.tensor([-0.3, 0.0, 0.7]))
     window = 1e3 * torch.randn(2, 40, 3, dtype=torch.float64)
-    scale, shift = torch.tensor([3.0, 0.5, 10.0], dtype=torch.float64), torch.tensor([-100.0, 5e3, 0.0], dtype=torch.float64)
+    scale, shift = (
+        torch.tensor([3.0, 0.5, 10.0], dtype=torch.float64),
+        torch.tensor([-100.0, 5e3, 0.0], dtype=torch.float64),
+    )
     expected = model(window) * scale + shift
     assert torch.allclose(model(scale * window + shift), expected, rtol=1e-9, atol=1e-6)
 
@@ -76,7 +84,9 @@ def test_tokens_are_normalised_over_the_batch_so_that_each_keeps_its_size():
     norm = TokenBatchNorm(4).double()
     x = 3 + 5 * torch.randn(6, 7, 4, dtype=torch.float64)
     normal = norm(x)
-    assert torch.allclose(normal, (x - x.mean((0, 1))) / (x.var((0, 1), correction=0) + norm.eps).sqrt(), rtol=0, atol=1e-12)
+    assert torch.allclose(
+        normal, (x - x.mean((0, 1))) / (x.var((0, 1), correction=0) + norm.eps).sqrt(), rtol=0, atol=1e-12
+    )
     norm.eval()
     assert torch.allclose(norm(2 * x) - norm(x), norm(x) - norm(torch.zeros_like(x)), rtol=0, atol=1e-12)
     norm.reset_parameters()

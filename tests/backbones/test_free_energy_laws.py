@@ -1,4 +1,6 @@
-"""The laws of the free energy over every host: bounds, monotony, limits and the identity with the posterior (arXiv 2602.07160)."""
+"""The laws of the free energy over every host: bounds, monotony, limits and the identity with the posterior (arXiv
+2602.07160).
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def test_it_is_the_mean_and_the_divergence_from_the_posterior(
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @few
 @given(tokens=lengths, seed=seeds)
-def test_a_large_beta_selects_the_largest_value_it_sees(name: str, causal: bool, dtype: torch.dtype, tokens: int, seed: int) -> None:
+def test_a_large_beta_selects_the_largest_value_it_sees(
+    name: str, causal: bool, dtype: torch.dtype, tokens: int, seed: int
+) -> None:
     c = case(name, causal, tokens, seed=seed, dtype=dtype)
     c = replace(c, v=c.v.clamp(-5, 5))
     F = reads(c, 1e3)[1].double()

@@ -17,7 +17,9 @@ from tests.tolerances import FP64, PREFIX
 BOTH = [HyperMLP, HyperGLU]
 
 
-def build(cls: type[HyperMixer], length: int = 12, dim: int = 16, dtype: torch.dtype = torch.float64, **options: object) -> HyperMixer:
+def build(
+    cls: type[HyperMixer], length: int = 12, dim: int = 16, dtype: torch.dtype = torch.float64, **options: object
+) -> HyperMixer:
     torch.manual_seed(0)
     mixer = cls(HyperConfig.model_validate({"rank": 3, "d_qk": 8, **options}), dim, length).to(dtype)
     with torch.no_grad():
@@ -96,7 +98,9 @@ def test_without_mixing_gates_and_convolution_it_is_attention_with_relu_and_the_
 
 @pytest.mark.parametrize("cls", BOTH)
 @pytest.mark.parametrize("lag_layout", [True, False])
-def test_outputs_are_the_same_whether_the_sequence_ends_there_or_goes_on(cls: type[HyperMixer], lag_layout: bool) -> None:
+def test_outputs_are_the_same_whether_the_sequence_ends_there_or_goes_on(
+    cls: type[HyperMixer], lag_layout: bool
+) -> None:
     mixer, x_BTD = build(cls, 96, dtype=torch.float32, lag_layout=lag_layout), draw(1, 96, 16, dtype=torch.float32)
     long = mixer(x_BTD)
     for t in (1, 2, 63, 64, 65):
@@ -136,14 +140,19 @@ def test_the_published_defaults_cost_what_is_known_of_them() -> None:
 
 
 @pytest.mark.parametrize("cls", BOTH)
-@pytest.mark.parametrize("shape", [(128, 256, True), (128, 49, False), (96, 49, False), (64, 42, False), (384, 1024, True)])
+@pytest.mark.parametrize(
+    "shape", [(128, 256, True), (128, 49, False), (96, 49, False), (64, 42, False), (384, 1024, True)]
+)
 def test_the_size_is_the_largest_rank_with_an_eighth_of_the_width_then_the_nearest(
     cls: type[HyperMixer], shape: tuple[int, int, bool]
 ) -> None:
     dim, length, causal = shape
     budget = 4 * dim**2
     chosen = cls.size(HyperConfig(causal=causal), dim, length, budget)
-    count = {(c.rank, c.d_qk): cls.cost(c, dim, length).parameters for c in cls.candidates(HyperConfig(causal=causal), dim, length)}
+    count = {
+        (c.rank, c.d_qk): cls.cost(c, dim, length).parameters
+        for c in cls.candidates(HyperConfig(causal=causal), dim, length)
+    }
     rank = max(r for r, d_qk in count if 8 * d_qk >= dim and count[r, d_qk] <= budget)
     d_qk = min((d for r, d in count if r == rank and 8 * d >= dim), key=lambda d: abs(count[rank, d] - budget))
     assert (chosen.rank, chosen.d_qk) == (rank, d_qk)
@@ -159,7 +168,10 @@ def test_below_an_eighth_of_the_width_rank_one_is_left_and_exactly_at_the_budget
 def test_too_long_a_task_is_refused_with_the_numbers_and_with_what_fits() -> None:
     with pytest.raises(MixerError) as refusal:
         HyperGLU.size(HyperConfig(), 128, 1024, 4 * 128**2)
-    said = "budget: hyperglu at D=128, L=1024 needs at least 4.39 D² a layer, the reference has 4.00; fits from D=192, or L ≤ 668"
+    said = (
+        "budget: hyperglu at D=128, L=1024 needs at least 4.39 D² a layer, the reference has 4.00; "
+        "fits from D=192, or L ≤ 668"
+    )
     assert str(refusal.value) == said
     assert HyperGLU.size(HyperConfig(), 192, 1024, 4 * 192**2).rank == 1
     with pytest.raises(MixerError):

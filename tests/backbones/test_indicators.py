@@ -54,9 +54,13 @@ def test_figures_stay_in_their_ranges(tokens: int, heads: int, seed: int) -> Non
     assert all(math.isfinite(value) for _, value in found.figures())
 
 
-@pytest.mark.parametrize("name", [n for n in registry.names() if registry.origin(n) == "built-in" and n not in WITHOUT_A_MAP])
+@pytest.mark.parametrize(
+    "name", [n for n in registry.names() if registry.origin(n) == "built-in" and n not in WITHOUT_A_MAP]
+)
 @pytest.mark.parametrize("causal", [True, False])
-def test_a_mixers_map_is_a_distribution_over_what_it_sees(name: str, causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mixers_map_is_a_distribution_over_what_it_sees(
+    name: str, causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("backbones.mixers.priors.base.MAP_COLUMNS", 4)  # two parts, the second a shorter one
     cls = registry.get(name)
     torch.manual_seed(0)
@@ -73,7 +77,9 @@ def test_a_mixers_map_is_a_distribution_over_what_it_sees(name: str, causal: boo
         assert bool((map_BHTT >= 0).all())
         rows = map_BHTT.sum(-1).transpose(1, 2)[real]
         torch.testing.assert_close(rows, torch.ones_like(rows))
-        hidden = ~real[:, None, None] | (torch.ones(6, 6, dtype=torch.bool).triu(1) if causal else torch.zeros(6, 6, dtype=torch.bool))
+        hidden = ~real[:, None, None] | (
+            torch.ones(6, 6, dtype=torch.bool).triu(1) if causal else torch.zeros(6, 6, dtype=torch.bool)
+        )
         assert float((map_BHTT * hidden)[real[:, None].expand(-1, map_BHTT.shape[1], -1)].abs().max()) == 0.0
 
 

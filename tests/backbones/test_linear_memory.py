@@ -68,9 +68,13 @@ def test_memory_grows_with_the_length_and_no_faster(name: str, causal: bool) -> 
     assert twice_largest <= 2.05 * largest
 
 
-@pytest.mark.parametrize("name", [n for n in LINEAR if n not in ("aft", "fem-aft", "query-free")])  # those states are a few rows
+@pytest.mark.parametrize(
+    "name", [n for n in LINEAR if n not in ("aft", "fem-aft", "query-free")]
+)  # those states are a few rows
 def test_no_operation_holds_a_state_for_every_token(name: str) -> None:
-    """Not even one head's: d_k × d_v numbers, or 16 for every channel of a selective state space. Rows of projections are narrower."""
+    """Not even one head's: d_k × d_v numbers, or 16 for every channel of a selective state space. Rows of projections
+    are narrower.
+    """
     widths = getattr(built(name, True, 256, dim=128, heads=2), "widths", None)
     one_head = (widths.key or 16 * widths.heads) * widths.value if widths else 64 * 64
     for size in (1.0, 1e3):  # the second leaves the ordinary range of values

@@ -1,4 +1,6 @@
-"""What holds for every prior: its reads are those of its weights, whatever the values, and depend on nothing that a row doesn't see."""
+"""What holds for every prior: its reads are those of its weights, whatever the values, and depend on nothing that a row
+doesn't see.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def off_by(got: Tensor, wanted: Tensor, scale: float = 0.0) -> float:
 @both_ways
 @few
 @given(tokens=lengths, seed=seeds, logits=st.sampled_from([0.1, 1.0, 30.0]), copies=st.integers(1, 3))
-def test_read_is_the_weighted_mean_at_any_width(name: str, causal: bool, tokens: int, seed: int, logits: float, copies: int) -> None:
+def test_read_is_the_weighted_mean_at_any_width(
+    name: str, causal: bool, tokens: int, seed: int, logits: float, copies: int
+) -> None:
     c = case(name, causal, tokens, seed=seed, logits=logits)
     wide = torch.cat([(1 + i) * c.v.roll(i, 1) for i in range(copies)], dim=-1)
     wanted = torch.cat([mean(c.log_weights(), part) for part in wide.chunk(copies, -1)], dim=-1)
@@ -41,8 +45,15 @@ def test_read_is_the_weighted_mean_at_any_width(name: str, causal: bool, tokens:
 @every_host
 @both_ways
 @few
-@given(tokens=lengths, seed=seeds, logits=st.sampled_from([0.1, 1.0, 30.0]), size=st.sampled_from([1e-6, 1e-2, 1.0, 25.0, 200.0]))
-def test_log_read_is_exact_for_any_finite_values(name: str, causal: bool, tokens: int, seed: int, logits: float, size: float) -> None:
+@given(
+    tokens=lengths,
+    seed=seeds,
+    logits=st.sampled_from([0.1, 1.0, 30.0]),
+    size=st.sampled_from([1e-6, 1e-2, 1.0, 25.0, 200.0]),
+)
+def test_log_read_is_exact_for_any_finite_values(
+    name: str, causal: bool, tokens: int, seed: int, logits: float, size: float
+) -> None:
     c = case(name, causal, tokens, seed=seed, logits=logits, values=size)
     wanted = log_mean(c.log_weights(), c.v)
     # the plain form's own rounding: 1e-16 in log-weights, so values below 1e-2 are held to it absolutely
@@ -119,7 +130,9 @@ def test_padding_on_the_left_changes_nothing(name: str, causal: bool, size: floa
     padded = replace(padded, mask=mask)
     beta = torch.full((H, V), 1.9, dtype=torch.float64)
     for one, two in zip(
-        c.prior.free_energy(c.weights(), c.v, beta), padded.prior.free_energy(padded.weights(), padded.v, beta), strict=True
+        c.prior.free_energy(c.weights(), c.v, beta),
+        padded.prior.free_energy(padded.weights(), padded.v, beta),
+        strict=True,
     ):
         assert bool(two.isfinite().all())
         assert off_by(two[:, 4:], one) <= FP64

@@ -25,7 +25,10 @@ def draw(*shape: int) -> Tensor:
 
 @pytest.mark.parametrize("dim", [64, 128, 768])
 def test_the_query_costs_d_squared_and_two_gains_and_the_identity_nothing(dim: int) -> None:
-    count = {cls: cls.cost(MixerConfig(), dim, 64).parameters for cls in (NonlinearQuery, LinearResidualQuery, IdentityQuery, QKNorm)}
+    count = {
+        cls: cls.cost(MixerConfig(), dim, 64).parameters
+        for cls in (NonlinearQuery, LinearResidualQuery, IdentityQuery, QKNorm)
+    }
     assert count[NonlinearQuery] == count[LinearResidualQuery] == 4 * dim**2 + 2 * dim
     assert count[IdentityQuery] == 3 * dim**2
     assert count[QKNorm] == 4 * dim**2 + 2 * (dim // 4)
@@ -65,7 +68,9 @@ def test_normalised_scores_ignore_the_scale_of_the_input_and_values_do_not() -> 
     mixer, x = build(QKNorm), draw(2, 9, D)
     large = mixer(100 * x)
     assert (build(registry.get("softmax"))(1e4 * x) - 100 * build(registry.get("softmax"))(100 * x)).abs().max() > 1.0
-    torch.testing.assert_close(mixer(1e4 * x), 100 * large, rtol=1e-5, atol=1e-4)  # but for eps: some 1e-9 of the first scale
+    torch.testing.assert_close(
+        mixer(1e4 * x), 100 * large, rtol=1e-5, atol=1e-4
+    )  # but for eps: some 1e-9 of the first scale
 
 
 def test_normalised_scores_are_bounded_by_the_gains() -> None:

@@ -1,4 +1,6 @@
-"""The forecaster's heads: their parameters belong to the head, and a series in other units gets the same forecast in those units."""
+"""The forecaster's heads: their parameters belong to the head, and a series in other units gets the same forecast in
+those units.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,9 @@ def _seeded():
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize(("height", "width", "patch"), [(28, 28, 4), (28, 28, 5), (7, 13, 4), (13, 7, 4), (3, 3, 8), (1, 9, 2), (5, 5, 1)])
+@pytest.mark.parametrize(
+    ("height", "width", "patch"), [(28, 28, 4), (28, 28, 5), (7, 13, 4), (13, 7, 4), (3, 3, 8), (1, 9, 2), (5, 5, 1)]
+)
 def test_a_vit_takes_any_image_and_patch_size(height, width, patch):
     model = vit(height, width, patch)
     assert model(torch.randn(2, 2, height, width, dtype=torch.float64)).shape == (2, 5)

@@ -1,7 +1,8 @@
-"""Golden identities and loss traces: what 12 configs hash to, and the losses of six training steps for each family of tasks and mixers.
+"""Golden identities and loss traces: what 12 configs hash to, and the losses of six training steps for each family of
+tasks and mixers.
 
-`python -m tests.golden.capture` writes them again. Do that only for a change that is meant to move them, and say why in the commit.
-Losses are compared bit for bit on the machine kind that wrote them, and to rounding elsewhere.
+`python -m tests.golden.capture` writes them again. Do that only for a change that is meant to move them, and say why in
+the commit. Losses are compared bit for bit on the machine kind that wrote them, and to rounding elsewhere.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ FILE = Path(__file__).parent / "golden.json"
 CONFIGS = {
     "defaults-sotu": ["--task", "sotu", "--mixer", "softmax"],
     "fem-images": ["--task", "fashion-mnist", "--mixer", "fem", "--scale", "board"],
-    "fem-ablation": ["--task", "household-power", "--mixer", "fem", "--set", "mixer.temperature=false", "--set", "lr=5e-4"],
+    "fem-ablation": [
+        "--task",
+        "household-power",
+        "--mixer",
+        "fem",
+        "--set",
+        "mixer.temperature=false",
+        "--set",
+        "lr=5e-4",
+    ],
     "hyperglu-hybrid": ["--task", "sotu", "--mixer", "hyperglu", "--scale", "small", "--hybrid", "even"],
     "hypermlp-images": ["--task", "fashion-mnist", "--mixer", "hypermlp"],
     "identity-query": ["--task", "fashion-mnist", "--mixer", "identity-query", "--scale", "small"],
@@ -47,13 +57,28 @@ RUNS = [(t, m) for t in TASKS for m in (CAUSAL if t in ("sotu", "mqar") else BOT
 def run_arguments(task: str, mixer: str) -> list[str]:
     """The command line of one golden run, without `suite`."""
     sets = [part for value in (*SHAPE, *TASKS[task]) for part in ("--set", value)]
-    return ["run", "--task", task, "--mixer", mixer, "--scale", "board", "--device", "cpu", "--unmatched", "--json", *sets]
+    return [
+        "run",
+        "--task",
+        task,
+        "--mixer",
+        mixer,
+        "--scale",
+        "board",
+        "--device",
+        "cpu",
+        "--unmatched",
+        "--json",
+        *sets,
+    ]
 
 
 def trace(record: dict[str, Any]) -> list[str]:
     """Losses and test figures of a record, exactly."""
     metrics = record["metrics"]["test"]
-    return [float(loss).hex() for _, loss in record["loss_trace"]] + [float(metrics[name]).hex() for name in sorted(metrics)]
+    return [float(loss).hex() for _, loss in record["loss_trace"]] + [
+        float(metrics[name]).hex() for name in sorted(metrics)
+    ]
 
 
 def machine() -> dict[str, str]:
@@ -62,7 +87,9 @@ def machine() -> dict[str, str]:
 
     from backbones.base import implementations
 
-    processor = next((x for x in Path("/proc/cpuinfo").read_text("utf-8").splitlines() if x.startswith("model name")), "")
+    processor = next(
+        (x for x in Path("/proc/cpuinfo").read_text("utf-8").splitlines() if x.startswith("model name")), ""
+    )
     return {
         "processor": processor.partition(":")[2].strip(),
         "capability": torch.backends.cpu.get_cpu_capability(),
@@ -91,7 +118,10 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as home, unittest.mock.patch.dict("os.environ", SUITE_HOME=home, SUITE_TRACKING="off"):
+    with (
+        tempfile.TemporaryDirectory() as home,
+        unittest.mock.patch.dict("os.environ", SUITE_HOME=home, SUITE_TRACKING="off"),
+    ):
         shown = {name: _suite("show", *given, "--json") for name, given in CONFIGS.items()}
         traces = {f"{t} {m}": trace(_suite(*run_arguments(t, m))) for t, m in RUNS}
     content = {

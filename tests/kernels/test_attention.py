@@ -13,10 +13,14 @@ pytestmark = pytest.mark.usefixtures("form")
 LONG = 1100  # more keys than two blocks hold
 
 
-def problem(tokens: int, width: int, dtype: torch.dtype = torch.float64, rows: int | None = None, size: float = 1.0) -> list[Tensor]:
+def problem(
+    tokens: int, width: int, dtype: torch.dtype = torch.float64, rows: int | None = None, size: float = 1.0
+) -> list[Tensor]:
     draw = torch.Generator().manual_seed(5)
     shapes = (2, rows or tokens, 2, 8), (2, tokens, 2, 8), (2, tokens, 2, width)
-    return [(size * torch.randn(*shape, generator=draw, dtype=torch.float64)).to(dtype).requires_grad_() for shape in shapes]
+    return [
+        (size * torch.randn(*shape, generator=draw, dtype=torch.float64)).to(dtype).requires_grad_() for shape in shapes
+    ]
 
 
 def by_formula(q: Tensor, k: Tensor, v: Tensor, causal: bool, mask: Tensor | None = None) -> Tensor:
@@ -53,7 +57,9 @@ def test_gradients_are_those_of_the_formula_at_any_length(causal: bool, tokens: 
     tolerance = FP64 if dtype == torch.float64 else FP32
     assert apart(got, wanted) < tolerance
     upstream = torch.randn(got.shape, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
-    pairs = zip(torch.autograd.grad(got, inputs, upstream.to(dtype)), torch.autograd.grad(wanted, inputs, upstream), strict=True)
+    pairs = zip(
+        torch.autograd.grad(got, inputs, upstream.to(dtype)), torch.autograd.grad(wanted, inputs, upstream), strict=True
+    )
     for name, (mine, theirs) in zip("qkv", pairs, strict=True):
         if float(theirs.abs().max()) > 1e-12:  # one token: the weights can't change
             assert apart(mine, theirs) < 5 * tolerance, name

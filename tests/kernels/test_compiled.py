@@ -1,4 +1,6 @@
-"""The compiled kernels: what is built and when, and that a machine without a compiler runs PyTorch's forms and is told."""
+"""The compiled kernels: what is built and when, and that a machine without a compiler runs PyTorch's forms and is
+told.
+"""
 
 from __future__ import annotations
 
@@ -91,10 +93,16 @@ def test_a_source_that_does_not_compile_leaves_nothing_behind(
 def test_what_raw_pointers_would_read_wrongly_is_pytorchs() -> None:
     x = torch.ones(1, 3, 2)
     refused: list[tuple[str, tuple[Tensor, ...]]] = [
-        ("ABC ABC", (x.half(), x.half())), ("ABC ABC", (x, x.double())), ("ABC ABC", (x.to("meta"), x.to("meta"))),
-        ("ABC ABC", (x, x[:, :1])), ("AB", (x,)), ("*D D", (x, x[0, 0, :1])), ("ABC AB1", (x, x)), ("ABC", (x[:0],)),
+        ("ABC ABC", (x.half(), x.half())),
+        ("ABC ABC", (x, x.double())),
+        ("ABC ABC", (x.to("meta"), x.to("meta"))),
+        ("ABC ABC", (x, x[:, :1])),
+        ("AB", (x,)),
+        ("*D D", (x, x[0, 0, :1])),
+        ("ABC AB1", (x, x)),
+        ("ABC", (x[:0],)),
         ("ABC", (torch._neg_view(x),)),
-    ]  # fmt: skip
+    ]
     assert [case for case in refused if takes(*case[:1], *case[1])] == []
     if library_is_there():
         assert takes("ABC AB1 *C C", x, x[..., :1], x, x[0, 0])
@@ -111,7 +119,12 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def selective() -> list[Tensor]:
-    delta, a, b, c = normal(3, 70, 130).abs(), -normal(4, 130, seed=1).abs(), normal(3, 70, 4, seed=2), normal(3, 70, 4, seed=3)
+    delta, a, b, c = (
+        normal(3, 70, 130).abs(),
+        -normal(4, 130, seed=1).abs(),
+        normal(3, 70, 4, seed=2),
+        normal(3, 70, 4, seed=3),
+    )
     inputs = [x.requires_grad_() for x in (delta, a, b, c, normal(3, 70, 1, 130, seed=4))]
     return with_gradients(selective_sums(*inputs), inputs)
 

@@ -17,7 +17,12 @@ H, D = 2, 4
 
 
 def problem(
-    tokens: int, key: int = 8, size: float = 1.0, seed: int = 0, dtype: torch.dtype = torch.float64, rows: int | None = None
+    tokens: int,
+    key: int = 8,
+    size: float = 1.0,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
+    rows: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     draw = torch.Generator().manual_seed(seed)
     q = torch.randn(2, rows or tokens, H, key, generator=draw, dtype=torch.float64)
@@ -25,7 +30,9 @@ def problem(
     return q.to(dtype), k.to(dtype), (size * v).to(dtype)
 
 
-def by_loop(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, causal: bool, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def by_loop(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, causal: bool, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Row by row in fp64; with a tiny β by the mean of expm1, which the plain form would cancel."""
     q, k, v, beta = (x.double() for x in (q, k, v, beta))
     mu, F = torch.empty(*q.shape[:3], D, dtype=torch.float64), torch.empty(*q.shape[:3], D, dtype=torch.float64)
@@ -80,7 +87,9 @@ def test_the_choice_follows_the_range_of_the_values(value: float, beta: float, c
 )
 def test_it_is_the_formula(causal: bool, key: int, tokens: int, size: float, beta: float, seed: int) -> None:
     q, k, v = problem(tokens, key, size, seed)
-    for got, wanted in zip(free_energy_read(q, k, v, betas(beta), causal), by_loop(q, k, v, betas(beta), causal), strict=True):
+    for got, wanted in zip(
+        free_energy_read(q, k, v, betas(beta), causal), by_loop(q, k, v, betas(beta), causal), strict=True
+    ):
         assert close(got, wanted, FP64 if beta * size > 1e-2 else 1e-7)
 
 
@@ -144,7 +153,9 @@ def test_a_value_out_of_range_changes_no_bit_before_it() -> None:
     beta = betas(1.9, torch.float32)
     assert implementation(v, beta) == "one pass"
     assert implementation(late, beta) == "exact rows"
-    for before, after in zip(free_energy_read(q, k, v, beta, True), free_energy_read(q, k, late, beta, True), strict=True):
+    for before, after in zip(
+        free_energy_read(q, k, v, beta, True), free_energy_read(q, k, late, beta, True), strict=True
+    ):
         assert torch.equal(after[:, :40], before[:, :40])
 
 

@@ -1,4 +1,6 @@
-"""Blockwise lag mixing equals the loops, in value and gradient, for any length, block, layout, mask and choice of mixings."""
+"""Blockwise lag mixing equals the loops, in value and gradient, for any length, block, layout, mask and choice of
+mixings.
+"""
 
 from __future__ import annotations
 
@@ -70,9 +72,15 @@ def problem(
     def random(*shape: int, scale: float = 1.0) -> Tensor:
         return (scale * torch.randn(shape, generator=draw, dtype=torch.float64)).to(dtype).requires_grad_()
 
-    def mixing() -> LagMixing:  # small tables keep the problem well conditioned: what is left is the difference of two orders of summation
+    def mixing() -> (
+        LagMixing
+    ):  # small tables keep the problem well conditioned: what is left is the difference of two orders of summation
         L = layout.table
-        tables = random(heads, L, rank, scale=L**-0.5), random(heads, L, rank, scale=L**-0.5), random(heads, L, scale=0.3)
+        tables = (
+            random(heads, L, rank, scale=L**-0.5),
+            random(heads, L, rank, scale=L**-0.5),
+            random(heads, L, scale=0.3),
+        )
         return LagMixing(*tables, random(heads, batch, tokens, rank))
 
     q, k = (random(sets, heads, batch, tokens, width) for _ in range(2))
@@ -96,7 +104,9 @@ def assert_same(p: Problem, rows: int) -> None:
         weight = weight * p.mask[None, :, :, None]
         fast, slow = fast * p.mask[None, :, :, None], slow * p.mask[None, :, :, None]
     gradients = [torch.autograd.grad((y * weight).sum(), p.leaves()) for y in (fast, slow)]
-    for name, a, b in zip(["output", *(f"gradient {i}" for i in range(99))], [fast, *gradients[0]], [slow, *gradients[1]], strict=False):
+    for name, a, b in zip(
+        ["output", *(f"gradient {i}" for i in range(99))], [fast, *gradients[0]], [slow, *gradients[1]], strict=False
+    ):
         error, size = float((a - b).detach().abs().max()), float(b.detach().abs().max())
         assert error <= FP64 * max(size, 1.0), f"{name} is off by {error:.2g}, its largest entry is {size:.2g}"
 
@@ -114,7 +124,15 @@ def assert_same(p: Problem, rows: int) -> None:
     seed=st.integers(0, 99),
 )
 def test_blocks_equal_loops_in_value_and_every_gradient(
-    tokens: int, spare: int, rows: int, sets: int, causal: bool, by_lag: bool, mixed: tuple[bool, bool], padding: int, seed: int
+    tokens: int,
+    spare: int,
+    rows: int,
+    sets: int,
+    causal: bool,
+    by_lag: bool,
+    mixed: tuple[bool, bool],
+    padding: int,
+    seed: int,
 ) -> None:
     p = problem(tokens, sets=sets, causal=causal, by_lag=by_lag, mixed=mixed, length=tokens + spare, seed=seed)
     if padding:
@@ -197,7 +215,9 @@ def test_single_precision_is_right_and_finite_under_a_large_upstream_gradient(se
     out, wanted = blockwise(single, COMPILED_ROWS), blockwise(exact, COMPILED_ROWS)
     upstream = 65536.0 * torch.randn(out.shape, generator=torch.Generator().manual_seed(3))
     found = torch.autograd.grad((out * upstream).sum(), single.leaves())
-    for a, b in zip((out, *found), (wanted, *torch.autograd.grad((wanted * upstream).sum(), exact.leaves())), strict=True):
+    for a, b in zip(
+        (out, *found), (wanted, *torch.autograd.grad((wanted * upstream).sum(), exact.leaves())), strict=True
+    ):
         assert float((a - b).detach().abs().max()) <= FP32_SCAN * float(b.detach().abs().max())
 
 

@@ -36,11 +36,14 @@ def by_loop(log_weights: Tensor, u: Tensor) -> Tensor:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("dtype", "ulp"), [(torch.float64, 1e-15), (torch.float32, 5e-7)])
 @pytest.mark.parametrize("elements", [1, 1 << 20], ids=["row by row", "at once"])
-def test_it_is_exact_at_every_size(size: float, dtype: torch.dtype, ulp: float, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_exact_at_every_size(
+    size: float, dtype: torch.dtype, ulp: float, elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "ELEMENTS", elements)
     log_weights, u = problem(size, dtype)
     got, wanted = log_mean_exp(log_weights, u).double(), by_loop(log_weights, u)
-    # weights given as rounded logarithms sum to one within an ulp or two only, which a large u hides and a small one shows
+    # weights given as rounded logarithms sum to one within an ulp or two only, which a large u hides and a small one
+    # shows
     weights_off = (log_weights.double().exp().sum(-1, keepdim=True) - 1).abs() * min(size, 1.0)
     assert bool(((got - wanted).abs() <= 4 * ulp * size * 5 + weights_off).all())
 

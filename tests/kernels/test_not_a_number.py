@@ -1,4 +1,6 @@
-"""A run that diverges has to see it: what is not a number comes out of a compiled kernel where it comes out of PyTorch's form."""
+"""A run that diverges has to see it: what is not a number comes out of a compiled kernel where it comes out of
+PyTorch's form.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def normal(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(len(shape) + sum(shape)))
 
 
-def lag_mixed(q: Tensor, k: Tensor, v: Tensor, first: Tensor, second: Tensor, diagonal: Tensor, control: Tensor) -> Tensor:
+def lag_mixed(
+    q: Tensor, k: Tensor, v: Tensor, first: Tensor, second: Tensor, diagonal: Tensor, control: Tensor
+) -> Tensor:
     mixing = LagMixing(first, second, diagonal, control)
     return lag_mix(q, k, v, [mixing, mixing], mixing, Layout(True, True, T)).permute(1, 2, 0, 3)
 
@@ -42,7 +46,8 @@ def projected(x: Tensor, w: Tensor, s: Tensor, p: Tensor) -> Tensor:
     return torch.cat(modulated_projection(x, w, (4, 3), s, p), -1)
 
 
-# each with its inputs and what one of them touches: the row of its token, the tokens from there on, or those of all sequences
+# each with its inputs and what one of them touches: the row of its token, the tokens from there on, or those of all
+# sequences
 KERNELS: dict[str, tuple[Form, str, tuple[Tensor, ...]]] = {
     "attention": (
         lambda q, k, v: softmax_read(q, k, v, True),
@@ -88,7 +93,9 @@ KERNELS: dict[str, tuple[Form, str, tuple[Tensor, ...]]] = {
 PLANTED = 20  # the token
 
 
-@pytest.mark.parametrize(("name", "which"), [(name, at) for name, (*_, inputs) in KERNELS.items() for at in range(len(inputs))])
+@pytest.mark.parametrize(
+    ("name", "which"), [(name, at) for name, (*_, inputs) in KERNELS.items() for at in range(len(inputs))]
+)
 def test_it_comes_out_wherever_it_belongs(name: str, which: int, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """And nowhere that it doesn't come from PyTorch's form."""
     kernel, touches, inputs = KERNELS[name]

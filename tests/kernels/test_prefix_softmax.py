@@ -1,4 +1,6 @@
-"""The read whose logits belong to keys: equal to the loop for logits of any size, linear in time, finite where nothing is seen."""
+"""The read whose logits belong to keys: equal to the loop for logits of any size, linear in time, finite where nothing
+is seen.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ def by_loops(logits: Tensor, v: Tensor, causal: bool, mask: Tensor | None = None
     for b in range(B):
         for t in range(T):
             seen = [i for i in range(t + 1 if causal else T) if mask is None or bool(mask[b, i])]
-            rows += [logits[b, seen, h].softmax(0) @ v[b, seen, h] if seen else torch.zeros_like(v[b, t, h]) for h in range(H)]
+            rows += [
+                logits[b, seen, h].softmax(0) @ v[b, seen, h] if seen else torch.zeros_like(v[b, t, h])
+                for h in range(H)
+            ]
     return torch.stack(rows).view(B, T, H, -1)
 
 
@@ -36,11 +41,16 @@ def draw(tokens: int, scale: float, seed: int = 0) -> tuple[Tensor, Tensor]:
     padding=st.integers(0, 4),
     seed=st.integers(0, 9),
 )
-def test_equals_the_loop_in_value_and_gradient(tokens: int, scale: float, causal: bool, padding: int, seed: int) -> None:
+def test_equals_the_loop_in_value_and_gradient(
+    tokens: int, scale: float, causal: bool, padding: int, seed: int
+) -> None:
     logits, v = draw(tokens, scale, seed)
     mask = torch.ones(2, tokens, dtype=torch.bool)
     mask[0, : min(padding, tokens - 1)] = False
-    weight = torch.randn(2, tokens, 2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * mask[..., None, None]
+    weight = (
+        torch.randn(2, tokens, 2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        * mask[..., None, None]
+    )
     both = [function(logits, v, causal, mask) * mask[..., None, None] for function in (prefix_softmax_read, by_loops)]
     torch.testing.assert_close(*both, rtol=1e-11, atol=1e-11)
     gradients = [torch.autograd.grad((out * weight).sum(), (logits, v)) for out in both]

@@ -1,4 +1,6 @@
-"""The fused projections and gates are their formulas, at any number of rows and block size, and have the formulas' gradients."""
+"""The fused projections and gates are their formulas, at any number of rows and block size, and have the formulas'
+gradients.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,8 @@ def test_the_gates_are_their_formula(tokens: int) -> None:
 
 def test_half_precision_takes_the_plain_forms() -> None:
     x, w, s, p = (
-        t.detach().float() for t in (normal(2, 9, 3, seed=0), normal(7, 3, seed=1), normal(2, 9, 2, seed=2), normal(2, 7, seed=3))
+        t.detach().float()
+        for t in (normal(2, 9, 3, seed=0), normal(7, 3, seed=1), normal(2, 9, 2, seed=2), normal(2, 7, seed=3))
     )
     with torch.autocast("cpu", torch.bfloat16):
         outs = projection.modulated_projection(x, w, (4, 3), s, p)

@@ -24,7 +24,10 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def norm_by_loop(x: Tensor, gain: Tensor) -> Tensor:
-    rows = [[v / math.sqrt(sum(u * u for u in row) / len(row) + EPS) for v in row] for row in x.reshape(-1, x.shape[-1]).tolist()]
+    rows = [
+        [v / math.sqrt(sum(u * u for u in row) / len(row) + EPS) for v in row]
+        for row in x.reshape(-1, x.shape[-1]).tolist()
+    ]
     return torch.tensor(rows, dtype=torch.float64).view(x.shape) * gain
 
 
@@ -52,7 +55,9 @@ def test_the_norm_is_its_formula(shape: tuple[int, ...], dtype: torch.dtype, sha
 
 @pytest.mark.parametrize(("rows", "dim", "width"), [((1,), 3, 2), ((3, 50), 8, 20), ((700,), 4, 300), ((33,), 5, 5000)])
 @pytest.mark.parametrize(("dtype", "share"), [(torch.float64, FP64), (torch.float32, FP32)])
-def test_the_swiglu_is_its_formula_at_any_size(rows: tuple[int, ...], dim: int, width: int, dtype: torch.dtype, share: float) -> None:
+def test_the_swiglu_is_its_formula_at_any_size(
+    rows: tuple[int, ...], dim: int, width: int, dtype: torch.dtype, share: float
+) -> None:
     inputs = [x.to(dtype).requires_grad_() for x in (normal(*rows, dim), *weights(dim, width))]
     wide = [x.detach().double().requires_grad_() for x in inputs]
     gate, up = (wide[0] @ wide[1].T).chunk(2, dim=-1)
@@ -60,8 +65,12 @@ def test_the_swiglu_is_its_formula_at_any_size(rows: tuple[int, ...], dim: int, 
     assert got.dtype == dtype
     assert float((got - wanted).detach().abs().max()) <= share * float(wanted.detach().abs().max())
     upstream = normal(*rows, dim, seed=4)
-    pairs = zip(torch.autograd.grad(got, inputs, upstream.to(dtype)), torch.autograd.grad(wanted, wide, upstream), strict=True)
-    allowed = share if dtype == torch.float64 else fp32_sum(2 * width)  # the gradient of x sums over both halves of the inner width
+    pairs = zip(
+        torch.autograd.grad(got, inputs, upstream.to(dtype)), torch.autograd.grad(wanted, wide, upstream), strict=True
+    )
+    allowed = (
+        share if dtype == torch.float64 else fp32_sum(2 * width)
+    )  # the gradient of x sums over both halves of the inner width
     assert all(float((mine - theirs).abs().max()) <= allowed * float(theirs.abs().max()) for mine, theirs in pairs)
 
 
@@ -75,7 +84,9 @@ def test_rows_apart_in_memory_are_read_as_they_are() -> None:
     x, (up, down) = normal(4, 6, 8).transpose(0, 1), weights(8, 5)
     gain = normal(8, seed=1)
     assert float((rms_norm(x, gain, EPS) - norm_by_loop(x, gain)).abs().max()) <= FP64
-    assert float((swiglu(x, up, down) - swiglu_by_loop(x, up, down)).abs().max()) <= FP64  # a loop for the formula itself
+    assert (
+        float((swiglu(x, up, down) - swiglu_by_loop(x, up, down)).abs().max()) <= FP64
+    )  # a loop for the formula itself
 
 
 @pytest.mark.parametrize("size", [0.0, 1e-30, 1e4, 1e15])
@@ -114,6 +125,8 @@ def test_rotations_of_any_layout_are_the_formula_and_turn_gradients_back(dtype: 
             cos, sin = angle[:, pair].cos()[:, None], angle[:, pair].sin()[:, None]
             wanted[..., 2 * pair], wanted[..., 2 * pair + 1] = a * cos - b * sin, a * sin + b * cos
         got = rotate(x, offset=5)
-        assert float((got - wanted).detach().abs().max()) <= (FP64 if dtype == torch.float64 else FP32) * float(wanted.abs().max())
+        assert float((got - wanted).detach().abs().max()) <= (FP64 if dtype == torch.float64 else FP32) * float(
+            wanted.abs().max()
+        )
         (back,) = torch.autograd.grad(got, x, got.detach())
         assert torch.allclose(back, x, rtol=1e-5, atol=1e-5)

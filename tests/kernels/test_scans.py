@@ -85,7 +85,11 @@ kinds = pytest.mark.parametrize("kind", ["none", "a head", "a channel"])
 
 @kinds
 @some
-@given(tokens=st.sampled_from([*LENGTHS, 7, 8, 9]), strength=st.sampled_from([1e-3, 0.1, 10.0, 1000.0]), seed=st.integers(0, 99))
+@given(
+    tokens=st.sampled_from([*LENGTHS, 7, 8, 9]),
+    strength=st.sampled_from([1e-3, 0.1, 10.0, 1000.0]),
+    seed=st.integers(0, 99),
+)
 def test_decayed_sums_are_the_recurrence(kind: str, tokens: int, strength: float, seed: int) -> None:
     q, k, v = (normal(2, tokens, 2, w, seed=seed + i) for i, w in enumerate((4, 4, 3)))
     decay = decay_of(kind, tokens, strength)
@@ -101,7 +105,8 @@ def test_decayed_sums_keep_fp32_digits_over_4096_tokens(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["a head", "a channel"])
 def test_forgetting_never_stops(kind: str) -> None:
-    """After a strong decay at every token, the far past weighs e^{−500} and less: zero, not a clipped remainder; and a weak
+    """After a strong decay at every token, the far past weighs e^{−500} and less: zero, not a clipped remainder; and a
+    weak
     decay behind a strong one still counts by its own size."""
     tokens, width = 200, 1 if kind == "a head" else 4
     decay = torch.full((1, tokens, 1, width), -5.0)
@@ -121,7 +126,9 @@ def test_forgetting_never_stops(kind: str) -> None:
 def test_decayed_sums_have_the_numerical_gradients(kind: str, tokens: int) -> None:
     q, k, v = (normal(1, tokens, 2, w, seed=i).requires_grad_() for i, w in enumerate((4, 4, 3)))
     decay = decay_of(kind, tokens, 1.0)
-    inputs = [q, k, v] if decay is None else [q, k, v, (decay[:1] - 0.01).requires_grad_()]  # away from 0, where decays end
+    inputs = (
+        [q, k, v] if decay is None else [q, k, v, (decay[:1] - 0.01).requires_grad_()]
+    )  # away from 0, where decays end
     assert torch.autograd.gradcheck(decayed_sums, inputs, fast_mode=True)
 
 
@@ -129,7 +136,9 @@ def selective_by_loop(delta: Tensor, a: Tensor, b: Tensor, c: Tensor, v: Tensor)
     delta, a, b, c, v = (x.double() for x in (delta, a, b, c, v))
     h, rows = torch.zeros(v.shape[0], v.shape[2], *a.shape, dtype=torch.float64), []
     for t in range(v.shape[1]):
-        h = (delta[:, t, None] * a).exp()[:, None] * h + (delta[:, t, None] * v[:, t])[:, :, None] * b[:, t, None, :, None]
+        h = (delta[:, t, None] * a).exp()[:, None] * h + (delta[:, t, None] * v[:, t])[:, :, None] * b[
+            :, t, None, :, None
+        ]
         rows.append((c[:, t, None, :, None] * h).sum(2))
     return torch.stack(rows, 1)
 

@@ -1,4 +1,6 @@
-"""The short convolution equals a loop over positions and taps, forwards and backwards, for sequences shorter than it too."""
+"""The short convolution equals a loop over positions and taps, forwards and backwards, for sequences shorter than it
+too.
+"""
 
 from __future__ import annotations
 

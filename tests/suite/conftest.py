@@ -1,4 +1,6 @@
-"""Fixtures of the suite's tests: a runs folder of one's own, the command line in this process, and runs of a few seconds."""
+"""Fixtures of the suite's tests: a runs folder of one's own, the command line in this process, and runs of a few
+seconds.
+"""
 
 from __future__ import annotations
 

@@ -35,31 +35,73 @@ def tiny_config(task: str, mixer: str = "softmax", *more: str, seed: int = 0) ->
 
 
 def made_record(
-    mixer: str = "softmax", value: float = 0.5, *, task: str = "fashion-mnist", metric: str = "top1", higher: bool = True, seed: int = 0,
-    name: str = "", status: str = "finished", matched: bool = True, sets: tuple[str, ...] = (), protocol: str = "", domain: str = "vision",
+    mixer: str = "softmax",
+    value: float = 0.5,
+    *,
+    task: str = "fashion-mnist",
+    metric: str = "top1",
+    higher: bool = True,
+    seed: int = 0,
+    name: str = "",
+    status: str = "finished",
+    matched: bool = True,
+    sets: tuple[str, ...] = (),
+    protocol: str = "",
+    domain: str = "vision",
     valid: float | None = None,
-) -> Record:  # fmt: skip
+) -> Record:
     """A record as a run would write it, with the test figure given and everything else plausible."""
     config = resolve(task=task, mixer=mixer, scale="board", seed=seed, sets=sets, unmatched=not matched)
     if matched:
-        config = config.model_copy(update={"mixer_options": solve(config, tasks.get(task)(config.data).spec).mixer_options})
+        config = config.model_copy(
+            update={"mixer_options": solve(config, tasks.get(task)(config.data).spec).mixer_options}
+        )
     certificate: dict[str, Any] = {
-        "matched": matched, "parameters": 1000, "reference_parameters": 1000, "ratio": 1.0,
-        "flops": 90, "reference_flops": 100, "state_bytes": 0,
-    }  # fmt: skip
+        "matched": matched,
+        "parameters": 1000,
+        "reference_parameters": 1000,
+        "ratio": 1.0,
+        "flops": 90,
+        "reference_flops": 100,
+        "state_bytes": 0,
+    }
     done = status == "finished"
     return Record(
-        id=name or f"{mixer}-{seed}", status=status, created="2026-01-01T00:00:00+00:00",
-        task=task, domain=domain, mixer=mixer, scale="board", seed=seed,
-        identity=config.identity, group=config.group, config=config.canonical(), certificate=certificate,
-        primary_metric=metric, higher_is_better=higher,
+        id=name or f"{mixer}-{seed}",
+        status=status,
+        created="2026-01-01T00:00:00+00:00",
+        task=task,
+        domain=domain,
+        mixer=mixer,
+        scale="board",
+        seed=seed,
+        identity=config.identity,
+        group=config.group,
+        config=config.canonical(),
+        certificate=certificate,
+        primary_metric=metric,
+        higher_is_better=higher,
         metrics={"test": {metric: value}, "valid": {metric: value if valid is None else valid}} if done else {},
-        data=Data(fingerprint="f" * 64, protocol=protocol or tasks.get(task).protocol, source="made", splits={"train": 1}),
-        code=Code(version="0", git_sha=None, git_dirty=None, mixer_origin="built-in"), versions={"torch": "0"},
-        hardware=Hardware(platform="p", processor="c", cores=1, memory_bytes=1, device="cpu", threads=1), precision="fp32",
+        data=Data(
+            fingerprint="f" * 64, protocol=protocol or tasks.get(task).protocol, source="made", splits={"train": 1}
+        ),
+        code=Code(version="0", git_sha=None, git_dirty=None, mixer_origin="built-in"),
+        versions={"torch": "0"},
+        hardware=Hardware(platform="p", processor="c", cores=1, memory_bytes=1, device="cpu", threads=1),
+        precision="fp32",
         timing=Timing(
-            wall_s=1, start_s=1, step_s=1, data_s=0, evaluation_s=0, bookkeeping_s=0, data_share=0, bookkeeping_share=0,
-            examples_per_s=10, steps_per_s=1,
-        ) if done else None,
+            wall_s=1,
+            start_s=1,
+            step_s=1,
+            data_s=0,
+            evaluation_s=0,
+            bookkeeping_s=0,
+            data_share=0,
+            bookkeeping_share=0,
+            examples_per_s=10,
+            steps_per_s=1,
+        )
+        if done
+        else None,
         peak_memory_bytes=2**20,
-    )  # fmt: skip
+    )

@@ -1,4 +1,6 @@
-"""Fixtures of the task tests: loaded embedded tasks, and a tiny folder of the 100 classes in every mode Pillow writes."""
+"""Fixtures of the task tests: loaded embedded tasks, and a tiny folder of the 100 classes in every mode Pillow
+writes.
+"""
 
 from __future__ import annotations
 
@@ -48,9 +50,19 @@ def save_image(path: Path, mode: str, width: int, height: int, seed: int) -> Non
 
 @pytest.fixture(scope="session")
 def _image_folder(tmp_path_factory):
-    """DIR with train/ (3 images a class) and val/ (2): JPEGs of mixed sizes, RGB, grey and CMYK; PNGs with palette and with alpha."""
+    """DIR with train/ (3 images a class) and val/ (2): JPEGs of mixed sizes, RGB, grey and CMYK; PNGs with palette and
+    with alpha.
+    """
     root = tmp_path_factory.mktemp("imagenet100")
-    kinds = [("RGB", "JPEG"), ("L", "jpg"), ("CMYK", "jpeg"), ("P", "png"), ("RGBA", "png"), ("LA", "png"), ("1", "png")]
+    kinds = [
+        ("RGB", "JPEG"),
+        ("L", "jpg"),
+        ("CMYK", "jpeg"),
+        ("P", "png"),
+        ("RGBA", "png"),
+        ("LA", "png"),
+        ("1", "png"),
+    ]
     for part, count in (("train", 3), ("val", 2)):
         for label, name in enumerate(class_list()):
             folder = root / part / name
@@ -76,7 +88,9 @@ def _own_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def _series_folder(tmp_path_factory):
-    """DIR with exchange_rate/exchange_rate.csv, as the field's archives have it, one CSV file of its own, and a data set of GluonTS's."""
+    """DIR with exchange_rate/exchange_rate.csv, as the field's archives have it, one CSV file of its own, and a data
+    set of GluonTS's.
+    """
     root = tmp_path_factory.mktemp("series")
     write_exchange(root)
     write_gluonts(root, "power_hourly", rolling=4)

@@ -1,4 +1,6 @@
-"""What holds for every task: batches are a function of (seed, step), every example counts once, metrics ignore the batch size."""
+"""What holds for every task: batches are a function of (seed, step), every example counts once, metrics ignore the
+batch size.
+"""
 
 from __future__ import annotations
 
@@ -33,14 +35,20 @@ SMALL = {
 }
 
 FOLDERS = {
-    "vision": "_image_folder", "cifar10": "_cifar_folder", "folder": "_own_folder", "forecasting": "_series_folder",
-    "language": "_wikitext_folder", "text": "_text_folder",
-}  # fmt: skip
+    "vision": "_image_folder",
+    "cifar10": "_cifar_folder",
+    "folder": "_own_folder",
+    "forecasting": "_series_folder",
+    "language": "_wikitext_folder",
+    "text": "_text_folder",
+}
 #: Much like another task of the list: tested with the slow ones.
 SLOW = {"folder"}
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in SMALL])
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in SMALL]
+)
 def task(request, tmp_path_factory):
     """Every task with options that make it small, and every augmentation on."""
     cls = tasks.get(request.param)
@@ -59,7 +67,9 @@ def same(a: Batch, b: Batch) -> bool:
 
 
 def outputs_of(task, batch: Batch) -> torch.Tensor:
-    """A fixed model, one example at a time alike in every batch: no learning, but different outputs for different inputs."""
+    """A fixed model, one example at a time alike in every batch: no learning, but different outputs for different
+    inputs.
+    """
     spec = task.spec
     generator = torch.Generator().manual_seed(7)
     if isinstance(spec, TextInput):
@@ -162,5 +172,7 @@ def test_options_out_of_range_or_unknown_are_refused(task):
 
 def test_when_a_task_that_needs_no_folder_is_given_one_then_it_says_that_it_has_no_effect(task, tmp_path):
     if not task.needs_data_dir:
-        with pytest.raises(DataError, match=r"(ships its data|draws its data by a rule), so --data-dir .* would have no effect"):
+        with pytest.raises(
+            DataError, match=r"(ships its data|draws its data by a rule), so --data-dir .* would have no effect"
+        ):
             type(task)(None, tmp_path)

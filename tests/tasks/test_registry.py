@@ -22,7 +22,9 @@ def test_every_name_gives_a_task_that_knows_its_name_and_its_spec_without_data()
 
 
 def test_when_a_name_is_misspelt_then_the_nearest_one_is_suggested_in_one_line():
-    with pytest.raises(tasks.UnknownTask, match=r"unknown task 'fashionmnist'; did you mean 'fashion-mnist'\?") as caught:
+    with pytest.raises(
+        tasks.UnknownTask, match=r"unknown task 'fashionmnist'; did you mean 'fashion-mnist'\?"
+    ) as caught:
         tasks.get("fashionmnist")
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, DataError)
@@ -34,12 +36,21 @@ def test_when_nothing_is_near_then_all_names_are_told():
 
 
 def modules_loaded_by(code: str) -> set[str]:
-    done = subprocess.run([sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"], capture_output=True, text=True, check=True
+    )
     return set(done.stdout.split())
 
 
 def test_listing_the_names_imports_no_heavy_library():
-    assert not modules_loaded_by("import tasks; tasks.names()") & {"torch", "numpy", "pandas", "torchvision", "timm", "gluonts"}
+    assert not modules_loaded_by("import tasks; tasks.names()") & {
+        "torch",
+        "numpy",
+        "pandas",
+        "torchvision",
+        "timm",
+        "gluonts",
+    }
 
 
 def test_the_embedded_tasks_train_and_every_spec_is_known_without_torchvision_timm_or_gluonts():

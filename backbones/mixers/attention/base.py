@@ -1,4 +1,5 @@
-"""Attention as a base class: heads, rotary positions, the softmax read, the decoding cache. Subclasses say where q, k and v come from.
+"""Attention as a base class: heads, rotary positions, the softmax read, the decoding cache. Subclasses say where q, k
+and v come from.
 
 p_t(i) ∝ exp(q_t·k_i/√d),   y = W_o · merge( Σ_i p_t(i) v_i ),   q and k turned by rotary positions,   d = D/H
 """
@@ -18,7 +19,9 @@ from kernels.attention import softmax_read
 
 
 class Attention(Mixer):
-    """Subclasses define `project`, `project_parameters` and, where they hold more than Linear modules, `reset_parameters`."""
+    """Subclasses define `project`, `project_parameters` and, where they hold more than Linear modules,
+    `reset_parameters`.
+    """
 
     Config = MixerConfig
 
@@ -58,7 +61,9 @@ class Attention(Mixer):
         return out
 
     def attention_map(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
-        """The weights `[B, H, T, T]` of every position (rows) on every other, for looking at: nothing is trained through it."""
+        """The weights `[B, H, T, T]` of every position (rows) on every other, for looking at: nothing is trained
+        through it.
+        """
         q, k, _ = self.turned(x_BTD, context)
         return softmax_map(q, k, self.config.causal, context.mask_BT)
 
@@ -114,7 +119,9 @@ def remember(state: State, name: str, new_B1: Tensor) -> Tensor:
 
 
 def softmax_map(q_BSHd: Tensor, k_BTHd: Tensor, causal: bool, mask_BT: Tensor | None = None) -> Tensor:
-    """softmax(q·k/√d) over the visible keys, `[B, H, S, T]` in fp32 at least; zero in rows that see none. Causal needs S = T."""
+    """softmax(q·k/√d) over the visible keys, `[B, H, S, T]` in fp32 at least; zero in rows that see none. Causal needs
+    S = T.
+    """
     scores_BHST = torch.einsum("bshd,bihd->bhsi", q_BSHd, k_BTHd) * q_BSHd.shape[-1] ** -0.5
     return masked_softmax(scores_BHST.to(torch.promote_types(scores_BHST.dtype, torch.float32)), causal, mask_BT)
 

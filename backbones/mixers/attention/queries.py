@@ -1,11 +1,13 @@
-"""Attention with other queries: the nonlinear query (arXiv 2603.13381), its two controls, and QK-norm (arXiv 2302.05442).
+"""Attention with other queries: the nonlinear query (arXiv 2603.13381), its two controls, and QK-norm (arXiv
+2302.05442).
 
     nonlinear-query         q = ½( x + LN( GELU( RMS(x) W₁ ) W₂ ) )      W₁ [D × D/2], W₂ [D/2 × D]
     linear-residual-query   the same without the GELU
     identity-query          q = ½ x                                       D² fewer parameters, which go to the FFN
     qk-norm                 q, k = RMS over a head of W_q x, W_k x        with a gain a channel, shared by the heads
 
-Keys and values are W_k x and W_v x; scores are scaled by 1/√d; RMS and LN have gains and no biases; heads are split after the sum.
+Keys and values are W_k x and W_v x; scores are scaled by 1/√d; RMS and LN have gains and no biases; heads are split
+after the sum.
 """
 
 from __future__ import annotations
@@ -70,7 +72,10 @@ class NonlinearQuery(QueryAttention):
         super().__init__(config, dim, length)
         if dim % 2:
             raise MixerError(f"the query's inner width is D/2: the width {dim} has to be even")
-        self.query_in, self.query_out = nn.Parameter(torch.empty(dim // 2, dim)), nn.Parameter(torch.empty(dim, dim // 2))
+        self.query_in, self.query_out = (
+            nn.Parameter(torch.empty(dim // 2, dim)),
+            nn.Parameter(torch.empty(dim, dim // 2)),
+        )
         self.gain_in, self.gain_out = nn.Parameter(torch.empty(dim)), nn.Parameter(torch.empty(dim))
         self.reset_parameters()
 
@@ -106,7 +111,9 @@ class LinearResidualQuery(NonlinearQuery):
 
 @register("qk-norm")
 class QKNorm(ProjectedAttention):
-    """Softmax attention with queries and keys normalised a head, so that no logit exceeds the product of the gains times √d."""
+    """Softmax attention with queries and keys normalised a head, so that no logit exceeds the product of the gains
+    times √d.
+    """
 
     paper = "arXiv 2302.05442"
     summary = "softmax attention with normalised queries and keys"

@@ -1,10 +1,13 @@
-"""Attention whose queries and keys come from elsewhere (arXiv 2510.11602); values always from x, 4D² parameters, rotary positions.
+"""Attention whose queries and keys come from elsewhere (arXiv 2510.11602); values always from x, 4D² parameters, rotary
+positions.
 
     random-qk    from a constant random sequence carried through the blocks      relaxes the dependence on the sequence
     fixed-qk     from one fixed real example carried through the blocks          the same, but with realistic statistics
-    static-qk    from the embeddings at layer 0                                  relaxes the coupling to the hidden state
+    static-qk    from the embeddings at layer 0                                  relaxes the coupling to the hidden
+    state
 
-The constant sequence is the batch's last row (`Context.constant_row`): its weights are computed once and serve every row, its own too.
+The constant sequence is the batch's last row (`Context.constant_row`): its weights are computed once and serve every
+row, its own too.
 """
 
 from __future__ import annotations
@@ -63,7 +66,8 @@ class ConstantQK(SplitProjection):
         """q and k of the last row, `[1, T, H, d]`, turned."""
         if not context.constant_row:
             raise MixerError(
-                "random-qk and fixed-qk read a constant sequence as the batch's last row and none was given (Context.constant_row)"
+                "random-qk and fixed-qk read a constant sequence as the batch's last row and none was given "
+                "(Context.constant_row)"
             )
         q, k = (self.heads(z) for z in self.queries_keys(x_BTD[-1:]))
         return rotate(q, offset), rotate(k, offset)
@@ -100,7 +104,9 @@ class ConstantQK(SplitProjection):
 
     @classmethod
     def read_cost(cls, config: MixerConfig, dim: int, length: int) -> tuple[int, int]:
-        """FLOPs of one sequence that computes the weights too; a state that holds keys once, values of it and of the constant row."""
+        """FLOPs of one sequence that computes the weights too; a state that holds keys once, values of it and of the
+        constant row.
+        """
         return 4 * length * dim, 3 * length * dim
 
 
@@ -121,7 +127,9 @@ class FixedQK(ConstantQK):
 
 
 def _behind_padding(z_1THd: Tensor, mask_BT: Tensor) -> Tensor:
-    """The constant sequence as each row needs it: token n at the row's n-th real position. Padded positions hold its first token."""
+    """The constant sequence as each row needs it: token n at the row's n-th real position. Padded positions hold its
+    first token.
+    """
     B, T = mask_BT.shape
     index_BT = (torch.arange(T, device=mask_BT.device) - (~mask_BT).sum(1, keepdim=True)).clamp_min(0)
     return z_1THd.expand(B, -1, -1, -1).gather(1, index_BT[..., None, None].expand(-1, -1, *z_1THd.shape[2:]))

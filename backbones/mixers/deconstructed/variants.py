@@ -2,7 +2,8 @@
 
     no-mixing    token mixing: there is none
     taylor       the form, approximately: p_t(i) ∝ 1 + s + s²/2, s = q_t·k_i/√d
-    query-free   the form: o_t = Σ_{i≤t} e^{l_i} v_i / Σ_{i≤t} e^{l_i}, l_i = SiLU(W_q x_i)·k_i/√d: weights ignore the query
+    query-free   the form: o_t = Σ_{i≤t} e^{l_i} v_i / Σ_{i≤t} e^{l_i}, l_i = SiLU(W_q x_i)·k_i/√d: weights ignore the
+    query
 
 What relaxes where q and k come from stands in `deconstructed_qk`.
 """
@@ -68,7 +69,9 @@ class NoMixing(Mixer):
 
 @register("taylor")
 class Taylor(ProjectedAttention):
-    """`p_t(i) ∝ 1 + s + s²/2`, one ratio, rotary positions. Linear in T where T is over the number of features of a head."""
+    """`p_t(i) ∝ 1 + s + s²/2`, one ratio, rotary positions. Linear in T where T is over the number of features of a
+    head.
+    """
 
     capabilities = Capabilities(constant_state=True)
     paper = "arXiv 2510.11602"
@@ -100,7 +103,9 @@ class Taylor(ProjectedAttention):
 
     @classmethod
     def read_cost(cls, config: MixerConfig, dim: int, length: int) -> tuple[int, int]:
-        """The cheaper form's: scores and read over T keys, or the sums' update and look-up over F features (their making isn't counted)."""
+        """The cheaper form's: scores and read over T keys, or the sums' update and look-up over F features (their
+        making isn't counted).
+        """
         width = head_width(dim, config.heads, even=True)
         count = feature_count(width)
         flops = 4 * length * width if length <= count else 4 * count * (width + 1)
@@ -110,12 +115,16 @@ class Taylor(ProjectedAttention):
 class QueryFreeConfig(MixerConfig):
     """Options of query-free."""
 
-    qk_norm: bool = Field(default=False, description="normalise queries and keys a head (RMS with a gain), which bounds the logits")
+    qk_norm: bool = Field(
+        default=False, description="normalise queries and keys a head (RMS with a gain), which bounds the logits"
+    )
 
 
 @register("query-free")
 class QueryFree(ProjectedAttention):
-    """Every position weighs its past by the same numbers. No rotary positions: a token's q and k stand at one place, so they cancel."""
+    """Every position weighs its past by the same numbers. No rotary positions: a token's q and k stand at one place, so
+    they cancel.
+    """
 
     Config = QueryFreeConfig
     capabilities = Capabilities(constant_state=True)
@@ -151,7 +160,9 @@ class QueryFree(ProjectedAttention):
     def attention_map(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
         logits_BTH, _ = self.logits(x_BTD, context)
         T = x_BTD.shape[1]
-        return masked_softmax(logits_BTH.transpose(1, 2)[:, :, None].expand(-1, -1, T, -1), self.config.causal, context.mask_BT)
+        return masked_softmax(
+            logits_BTH.transpose(1, 2)[:, :, None].expand(-1, -1, T, -1), self.config.causal, context.mask_BT
+        )
 
     def init_state(self, batch: int, max_len: int) -> State:
         self.require_causal()
@@ -161,7 +172,9 @@ class QueryFree(ProjectedAttention):
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
         logits_B1H, v_B1Hd = self.logits(x_BD[:, None], context)
-        mass_BH, y_BHd = prefix_softmax_step(logits_B1H[:, 0], v_B1Hd[:, 0], state.tensors["mass_BH"], state.tensors["y_BHd"])
+        mass_BH, y_BHd = prefix_softmax_step(
+            logits_B1H[:, 0], v_B1Hd[:, 0], state.tensors["mass_BH"], state.tensors["y_BHd"]
+        )
         return self.merge(y_BHd[:, None])[:, 0], State({"mass_BH": mass_BH, "y_BHd": y_BHd}, state.position + 1)
 
     @classmethod

@@ -3,8 +3,9 @@
     z = LayerNorm(x),  a_t = exp(−softplus(W_a z_t)),  h_t = a_t ⊙ h_{t−1} + W_u z_t,
     c = (RMS(softplus(W_s z)) ⊙ LayerNorm(h)) P          P zero at start
 
-Not causal: half of the R channels scan forward, half from the end. The layer norms carry no gains: W_a, W_u, W_s and P absorb them.
-Over R = 2 channels LayerNorm(h) is a smoothed sign of their difference; its eps is what keeps that sign's slope bounded.
+Not causal: half of the R channels scan forward, half from the end. The layer norms carry no gains: W_a, W_u, W_s and P
+absorb them. Over R = 2 channels LayerNorm(h) is a smoothed sign of their difference; its eps is what keeps that sign's
+slope bounded.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """FEM, the Free Energy Mixer (arXiv 2602.07160), over any prior:
 
-    q,k,v = (W x)(1+c)    λ = sigmoid((W_λ x)(1+c))    g = RMS_head(softplus((W_g x)(1+c)))    β = softplus(w_β), a channel
+    q,k,v = (W x)(1+c)    λ = sigmoid((W_λ x)(1+c))    g = RMS_head(softplus((W_g x)(1+c)))    β = softplus(w_β), a
+    channel
     μ = read(v)           F = log_read(βv)/β           y = W_o( g ⊙ [(1−λ) ⊙ μ + λ ⊙ F] )
 
-c is the low-rank convolution (`convolution.py`), different for each projection. What a switch turns off has no parameters.
+c is the low-rank convolution (`convolution.py`), different for each projection. What a switch turns off has no
+parameters.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class FemConfig(MixerConfig):
 class KeyedFemConfig(FemConfig):
     """FEM over a host with queries and keys of a width of their own."""
 
-    d_k: int | None = Field(default=None, ge=2, multiple_of=2, description="query/key width a head; solved when not given")
+    d_k: int | None = Field(
+        default=None, ge=2, multiple_of=2, description="query/key width a head; solved when not given"
+    )
 
 
 class Fem(Mixer):
@@ -60,14 +64,21 @@ class Fem(Mixer):
         self.out_proj = nn.Linear(widths.values, dim, bias=False)
         self.prior = self.Host(widths, config.causal)
         self.w_beta = nn.Parameter(torch.empty(widths.heads, widths.value)) if config.lse else None
-        self.convolution = LowRankConvolution(dim, rank_of(widths.values), sum(self.splits), config.causal) if config.convolution else None
+        self.convolution = (
+            LowRankConvolution(dim, rank_of(widths.values), sum(self.splits), config.causal)
+            if config.convolution
+            else None
+        )
         self.reset_parameters()
 
     @classmethod
     def widths_of(cls, config: FemConfig, dim: int) -> Widths:
         d_k = config.d_k if isinstance(config, KeyedFemConfig) else 0
         if config.d_v is None or d_k is None:
-            raise MixerError("fem: its widths are not given; solve them for a budget (Mixer.size) or set d_v and, where it has one, d_k")
+            raise MixerError(
+                "fem: its widths are not given; solve them for a budget (Mixer.size) or set d_v and, where it "
+                "has one, d_k"
+            )
         return Widths(dim, config.heads, d_k, config.d_v)
 
     @classmethod
@@ -140,12 +151,17 @@ class Fem(Mixer):
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:
-        """Value widths a head, wide ones first; where there are keys, near the paper's r = 4: `d_k = 2 d_v`, at which the softmax host's
-        one-pass read costs one attention, or a little beside it. Steps of 4, 8 from D = 256 on, or of the host's finer grain."""
+        """Value widths a head, wide ones first; where there are keys, near the paper's r = 4: `d_k = 2 d_v`, at which
+        the softmax host's
+        one-pass read costs one attention, or a little beside it. Steps of 4, 8 from D = 256 on, or of the host's finer
+        grain.
+        """
         assert isinstance(config, FemConfig)
         scale = 1 if dim < 256 else 2
         grain, step = cls.Host.grain * scale, 4 * scale
-        for d_v in [config.d_v] if config.d_v else range(max(4 * dim // config.heads // grain * grain, grain), 0, -grain):
+        for d_v in (
+            [config.d_v] if config.d_v else range(max(4 * dim // config.heads // grain * grain, grain), 0, -grain)
+        ):
             sized = config.model_copy(update={"d_v": d_v})
             if not isinstance(config, KeyedFemConfig) or config.d_k:
                 yield sized

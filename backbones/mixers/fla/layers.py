@@ -1,7 +1,8 @@
-"""The layers of flash-linear-attention 0.6 that stand in the registry, complete: convolutions, gates and norms as their authors have them.
+"""The layers of flash-linear-attention 0.6 that stand in the registry, complete: convolutions, gates and norms as their
+authors have them.
 
-Widths that a layer's paper ties together stay tied, so one value width V is solved for the budget. All of them are causal.
-Shape letters: D model width, H heads, K key width and V value width (all heads), d a head's width.
+Widths that a layer's paper ties together stay tied, so one value width V is solved for the budget. All of them are
+causal. Shape letters: D model width, H heads, K key width and V value width (all heads), d a head's width.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ class FlaGla(FlaMixer):
 
     @classmethod
     def arguments(cls, config: MixerConfig, dim: int) -> Mapping[str, Any]:
-        return {"hidden_size": dim, "num_heads": config.heads, "expand_k": solved(config) / 2 / dim, "expand_v": solved(config) / dim}
+        return {
+            "hidden_size": dim,
+            "num_heads": config.heads,
+            "expand_k": solved(config) / 2 / dim,
+            "expand_v": solved(config) / dim,
+        }
 
     @staticmethod
     def cost(config: MixerConfig, dim: int, length: int) -> Cost:
@@ -49,7 +55,12 @@ class FlaSimpleGla(FlaMixer):
 
     @classmethod
     def arguments(cls, config: MixerConfig, dim: int) -> Mapping[str, Any]:
-        return {"hidden_size": dim, "num_heads": config.heads, "expand_k": solved(config) / dim, "expand_v": solved(config) / dim}
+        return {
+            "hidden_size": dim,
+            "num_heads": config.heads,
+            "expand_k": solved(config) / dim,
+            "expand_v": solved(config) / dim,
+        }
 
     @staticmethod
     def cost(config: MixerConfig, dim: int, length: int) -> Cost:
@@ -68,7 +79,12 @@ class FlaRetNet(FlaMixer):
 
     @classmethod
     def arguments(cls, config: MixerConfig, dim: int) -> Mapping[str, Any]:
-        return {"hidden_size": dim, "num_heads": config.heads, "expand_k": solved(config) / 2 / dim, "expand_v": solved(config) / dim}
+        return {
+            "hidden_size": dim,
+            "num_heads": config.heads,
+            "expand_k": solved(config) / 2 / dim,
+            "expand_v": solved(config) / dim,
+        }
 
     @staticmethod
     def cost(config: MixerConfig, dim: int, length: int) -> Cost:
@@ -86,7 +102,12 @@ class FlaDeltaNet(FlaMixer):
 
     @classmethod
     def arguments(cls, config: MixerConfig, dim: int) -> Mapping[str, Any]:
-        return {"hidden_size": dim, "num_heads": config.heads, "expand_k": solved(config) / dim, "expand_v": solved(config) / dim}
+        return {
+            "hidden_size": dim,
+            "num_heads": config.heads,
+            "expand_k": solved(config) / dim,
+            "expand_v": solved(config) / dim,
+        }
 
     @staticmethod
     def cost(config: MixerConfig, dim: int, length: int) -> Cost:
@@ -105,7 +126,12 @@ class FlaGatedDeltaNet(FlaMixer):
 
     @classmethod
     def arguments(cls, config: MixerConfig, dim: int) -> Mapping[str, Any]:
-        return {"hidden_size": dim, "num_heads": config.heads, "head_dim": solved(config) // 2 // config.heads, "expand_v": 2}
+        return {
+            "hidden_size": dim,
+            "num_heads": config.heads,
+            "head_dim": solved(config) // 2 // config.heads,
+            "expand_v": 2,
+        }
 
     @staticmethod
     def cost(config: MixerConfig, dim: int, length: int) -> Cost:
@@ -164,9 +190,11 @@ class FlaMamba2Config(FlaConfig):
 
 @register("fla/mamba2")
 class FlaMamba2(FlaMixer):
-    """Mamba-2: inner width V in H heads, B and C of size N shared by the heads, a convolution with bias over V + 2N channels.
+    """Mamba-2: inner width V in H heads, B and C of size N shared by the heads, a convolution with bias over V + 2N
+    channels.
 
-    Without the package mamba-ssm it takes its authors' plain PyTorch form, in chunks of 64 tokens; its norm is a Triton kernel either way.
+    Without the package mamba-ssm it takes its authors' plain PyTorch form, in chunks of 64 tokens; its norm is a Triton
+    kernel either way.
     """
 
     Config = FlaMamba2Config
@@ -178,7 +206,11 @@ class FlaMamba2(FlaMixer):
     def arguments(cls, config: MixerConfig, dim: int) -> Mapping[str, Any]:
         assert isinstance(config, FlaMamba2Config)
         V = solved(config)
-        inner = {"expand": (V + 0.5) / dim, "head_dim": V // config.heads, "state_size": config.state_width}  # V = int(expand · D)
+        inner = {
+            "expand": (V + 0.5) / dim,
+            "head_dim": V // config.heads,
+            "state_size": config.state_width,
+        }  # V = int(expand · D)
         return {"hidden_size": dim, "chunk_size": 64, "backend": "triton", **inner}
 
     @staticmethod
@@ -187,19 +219,25 @@ class FlaMamba2(FlaMixer):
         V, N, H = solved(config), config.state_width, config.heads
         channels = V + 2 * N
         matrices = dim * (V + channels + H) + dim * V
-        return Count(matrices, vectors=channels + 3 * H + V, state=V * N, taps=TAPS * channels, memory=TAPS * channels).cost()
+        return Count(
+            matrices, vectors=channels + 3 * H + V, state=V * N, taps=TAPS * channels, memory=TAPS * channels
+        ).cost()
 
 
 @register("fla/rwkv7")
 class FlaRwkv7(FlaMixer):
     """RWKV-7 time mixing, each layer as the first: without the values of the first layer mixed in. K = D, V is solved.
 
-    The layer warns that its author holds this implementation for potentially wrong: compare with the official one before reporting.
+    The layer warns that its author holds this implementation for potentially wrong: compare with the official one
+    before reporting.
     """
 
     layer_class = "RWKV7Attention"
     paper = "arXiv 2503.14456"
-    summary = "the RWKV-7 layer of flash-linear-attention, no value residual; fla itself warns that it may differ from the official one"
+    summary = (
+        "the RWKV-7 layer of flash-linear-attention, no value residual; fla itself warns that it "
+        "may differ from the official one"
+    )
 
     @classmethod
     def arguments(cls, config: MixerConfig, dim: int) -> Mapping[str, Any]:

@@ -1,9 +1,11 @@
-"""A layer of flash-linear-attention (the optional package `fla`) as a mixer: what all the layers of `fla_layers.py` share.
+"""A layer of flash-linear-attention (the optional package `fla`) as a mixer: what all the layers of `fla_layers.py`
+share.
 
-Sizes and costs are formulas and need no `fla`; building a layer does, and running one needs a GPU: its kernels are Triton.
+Sizes and costs are formulas and need no `fla`; building a layer does, and running one needs a GPU: its kernels are
+Triton.
 
-FLOPs: the matrix products, the convolutions (2 a tap), and what the recurrence does to a head's [d_k, d_v] state: 2 a read, a write and a
-correction each, decays not counted. States are counted in fp32.
+FLOPs: the matrix products, the convolutions (2 a tap), and what the recurrence does to a head's [d_k, d_v] state: 2 a
+read, a write and a correction each, decays not counted. States are counted in fp32.
 
 Shape letters: B batch, T tokens, D model width, H heads, K key width and V value width (all heads).
 """
@@ -32,15 +34,17 @@ TAPS = 4  # of the short convolutions
 class FlaConfig(MixerConfig):
     """Options of the layers whose width is solved."""
 
-    width: int | None = Field(default=None, ge=1, description="value width V of all heads; solved for the budget when not given")
+    width: int | None = Field(
+        default=None, ge=1, description="value width V of all heads; solved for the budget when not given"
+    )
 
 
 @dataclass(frozen=True)
 class Count:
     """What a layer holds: entries of its matrices, convolution taps, entries of its vectors; and its recurrence.
 
-    state: entries of the recurrent state. memory: entries kept for convolutions or token shifts. touched: reads, writes and corrections
-    of the state a token.
+    state: entries of the recurrent state. memory: entries kept for convolutions or token shifts. touched: reads, writes
+    and corrections of the state a token.
     """
 
     matrices: int
@@ -82,8 +86,9 @@ def runs_kernels(device: torch.device) -> bool:
 class FlaMixer(Mixer):
     """A layer of `fla`. Subclasses name it, give its constructor's arguments, and count it. Initial values are its own.
 
-    fp32 inputs are computed by the kernels as they see fit, on recent GPUs with TF32 products; bf16 autocast is what they are made for.
-    Short sequences without gradients take another kernel than training: the two agree to rounding only.
+    fp32 inputs are computed by the kernels as they see fit, on recent GPUs with TF32 products; bf16 autocast is what
+    they are made for. Short sequences without gradients take another kernel than training: the two agree to rounding
+    only.
     """
 
     Config: ClassVar[type[MixerConfig]] = FlaConfig
@@ -107,13 +112,18 @@ class FlaMixer(Mixer):
         except PackageNotFoundError:
             return f"{PACKAGE} is not installed: {INSTALL}"
         if device is not None and device.type != "meta" and not runs_kernels(device):
-            return f"fla's kernels are Triton and need a GPU, {device.type!r} was given; suite budget and suite show work without one"
+            return (
+                f"fla's kernels are Triton and need a GPU, {device.type!r} was given; suite budget and "
+                "suite show work without one"
+            )
         return ""
 
     def _made(self) -> nn.Module:
         if obstacle := self.obstacle():
             raise MixerError(f"fla's {self.layer_class} cannot be built: {obstacle}")
-        with warnings.catch_warnings():  # of a missing GPU, of optional packages, and RWKV7's of itself, which its summary repeats
+        with (
+            warnings.catch_warnings()
+        ):  # of a missing GPU, of optional packages, and RWKV7's of itself, which its summary repeats
             warnings.simplefilter("ignore")
             try:
                 layers = importlib.import_module(self.module)
@@ -153,7 +163,9 @@ class FlaMixer(Mixer):
     def _run(self, x_BTD: Tensor, mask_BT: Tensor | None, memory: Memory | None) -> Tensor:
         if obstacle := self.obstacle(x_BTD.device):
             raise MixerError(f"fla's {self.layer_class} cannot run: {obstacle}")
-        y_BTD: Tensor = self.layer(x_BTD, attention_mask=mask_BT, past_key_values=memory, use_cache=memory is not None)[0]
+        y_BTD: Tensor = self.layer(x_BTD, attention_mask=mask_BT, past_key_values=memory, use_cache=memory is not None)[
+            0
+        ]
         return y_BTD
 
     @classmethod
@@ -161,7 +173,9 @@ class FlaMixer(Mixer):
         assert isinstance(config, FlaConfig)
         grid = cls.step_of_width * config.heads
         if config.width is not None and config.width % grid:
-            raise MixerError(f"fla's {cls.layer_class}: width {config.width} must be a multiple of {grid} with {config.heads} heads")
+            raise MixerError(
+                f"fla's {cls.layer_class}: width {config.width} must be a multiple of {grid} with {config.heads} heads"
+            )
         widths = [config.width] if config.width else range(2 * dim // grid * grid, 0, -grid)
         return [config.model_copy(update={"width": width}) for width in widths]
 

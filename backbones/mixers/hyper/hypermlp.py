@@ -1,13 +1,15 @@
-"""HyperMLP and HyperGLU (arXiv 2602.12601): a row of attention scores as the hidden layer of an MLP whose width is the history.
+"""HyperMLP and HyperGLU (arXiv 2602.12601): a row of attention scores as the hidden layer of an MLP whose width is the
+history.
 
-Per head, with the history in lag order (newest first) and `R(x) = I + Diag(p) + A Diag(sigmoid(x W_s)) Bᵀ`, `[L×L]` never formed:
+Per head, with the history in lag order (newest first) and `R(x) = I + Diag(p) + A Diag(sigmoid(x W_s)) Bᵀ`, `[L×L]`
+never formed:
 
     h_t = x_t W_q Diag(sigmoid(x_t W_m1)) W_kᵀ X̃ᵀ · R1(x_t)            X̃: a short depthwise convolution of the history
     act = ReLU(h)/‖h‖₂    or, in HyperGLU, with two score sets    softplus(h_scale) ⊙ ReLU(h_gate)/‖h_gate‖₂
     o_t = ( act(h_t) · R2(x_t)ᵀ · X̃ W_v ) ⊙ sigmoid(x_t W_m2) · W_o
 
-Not causal, tables are indexed by the signed offset t − i and the convolution is symmetric. The tables' length L is the task's, so what
-they cost depends on it, and is paid for by narrower queries and keys.
+Not causal, tables are indexed by the signed offset t − i and the convolution is symmetric. The tables' length L is the
+task's, so what they cost depends on it, and is paid for by narrower queries and keys.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ class HyperMixer(Mixer):
         """(rank, d_qk). Raises MixerError where they are not given or do not divide."""
         head_width(dim, config.heads)
         if config.rank is None or config.d_qk is None:
-            raise MixerError(f"{cls.name}: rank and d_qk are not given; solve them for a budget (Mixer.size) or set both")
+            raise MixerError(
+                f"{cls.name}: rank and d_qk are not given; solve them for a budget (Mixer.size) or set both"
+            )
         unit = config.heads * cls.sets
         if config.d_qk % unit:
             raise MixerError(f"{cls.name}: d_qk={config.d_qk} has to be a multiple of {unit}, heads × score sets")
@@ -144,7 +148,10 @@ class HyperMixer(Mixer):
 
     def _refuse_longer(self, tokens: int) -> None:
         if tokens > self.length:
-            raise MixerError(f"{self.name}: T={tokens} is more than the length {self.length} of its tables; build it with length {tokens}")
+            raise MixerError(
+                f"{self.name}: T={tokens} is more than the length {self.length} of its tables; build it with "
+                f"length {tokens}"
+            )
 
     def init_state(self, batch: int, max_len: int) -> State:
         self._refuse_longer(max_len)
@@ -185,7 +192,11 @@ class HyperMixer(Mixer):
 
     @classmethod
     def qk_widths(cls, config: HyperConfig, dim: int) -> Sequence[int]:
-        return [config.d_qk] if config.d_qk else range(cls.least_width(config, dim, 16), dim + 1, cls.width_unit(config, dim))
+        return (
+            [config.d_qk]
+            if config.d_qk
+            else range(cls.least_width(config, dim, 16), dim + 1, cls.width_unit(config, dim))
+        )
 
     @classmethod
     def width_unit(cls, config: HyperConfig, dim: int) -> int:
@@ -200,13 +211,17 @@ class HyperMixer(Mixer):
 
     @classmethod
     def size(cls, config: HyperConfig, dim: int, length: int, budget: int) -> HyperConfig:  # type: ignore[override]
-        """The largest rank with d_qk ≥ D/8, then the d_qk nearest to the budget. Raises MixerError where rank 1 and D/16 are over."""
+        """The largest rank with d_qk ≥ D/8, then the d_qk nearest to the budget. Raises MixerError where rank 1 and
+        D/16 are over.
+        """
         head_width(dim, config.heads)
         return solve(cls, config, dim, length, budget)
 
     @classmethod
     def cost(cls, config: HyperConfig, dim: int, length: int) -> Cost:  # type: ignore[override]
-        """FLOPs: projections; scores and read 2·L a channel; each mixing 4·L·r a head; 4 taps a channel (7 where symmetric)."""
+        """FLOPs: projections; scores and read 2·L a channel; each mixing 4·L·r a head; 4 taps a channel (7 where
+        symmetric).
+        """
         rank, d_qk = cls.widths_of(config, dim)
         into, kv = cls.splits(config, dim)
         projections = dim * (sum(into) + sum(kv) + dim)

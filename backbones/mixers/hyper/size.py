@@ -1,7 +1,7 @@
 """The widths of HyperMLP and HyperGLU at a budget, or the refusal with its figures.
 
-Their tables have the length of the task, so a count of parameters depends on it: what temporal mixing costs is paid by narrow queries
-and keys. The largest rank that leaves d_qk ≥ D/8 is taken, then the d_qk nearest to the budget.
+Their tables have the length of the task, so a count of parameters depends on it: what temporal mixing costs is paid by
+narrow queries and keys. The largest rank that leaves d_qk ≥ D/8 is taken, then the d_qk nearest to the budget.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from backbones.mixers.errors import MixerError
 from backbones.mixers.hyper.config import HyperConfig
 
 WIDTHS_TRIED = range(32, 16_385, 32)  # D, for the advice in a refusal
-
 
 
 class Sizable(Protocol):
@@ -54,7 +53,9 @@ def _refusal(cls: Sizable, config: HyperConfig, dim: int, length: int, budget: i
     share = budget / dim**2
 
     def least(dim: int, length: int) -> float:
-        smallest = config.model_copy(update={"rank": config.rank or 1, "d_qk": config.d_qk or cls.least_width(config, dim, 16)})
+        smallest = config.model_copy(
+            update={"rank": config.rank or 1, "d_qk": config.d_qk or cls.least_width(config, dim, 16)}
+        )
         return cls.cost(smallest, dim, length).parameters / dim**2
 
     wider = next((d for d in WIDTHS_TRIED if d > dim and d % config.heads == 0 and least(d, length) <= share), None)

@@ -26,7 +26,9 @@ HIDDEN = -1e9  # logarithm of the weight of padding
 
 
 class ChannelPrior(Prior):
-    """What both share: channels of all heads side by side, `[B, T, c, E]` for c copies of them, and their two directions."""
+    """What both share: channels of all heads side by side, `[B, T, c, E]` for c copies of them, and their two
+    directions.
+    """
 
     grain = 1
 
@@ -42,9 +44,14 @@ class ChannelPrior(Prior):
         return v_BTcE.unflatten(-1, (self.widths.heads, self.widths.value)).transpose(2, 3).flatten(3)
 
     def _by_direction(
-        self, run: Callable[..., tuple[Tensor, ...]], shared: list[Tensor], by_token: list[Tensor], by_channel: Sequence[Tensor] = ()
+        self,
+        run: Callable[..., tuple[Tensor, ...]],
+        shared: list[Tensor],
+        by_token: list[Tensor],
+        by_channel: Sequence[Tensor] = (),
     ) -> tuple[Tensor, ...]:
-        """`run(*shared, *by_token, *by_channel)`, on each half of the channels in its own direction where the host is not causal.
+        """`run(*shared, *by_token, *by_channel)`, on each half of the channels in its own direction where the host is
+        not causal.
         shared: `[B, T, …]` without channels; by_token: `[B, T, …, E]`; by_channel: `[…, E]`."""
         if self.causal:
             return run(*shared, *by_token, *by_channel)

@@ -1,6 +1,7 @@
 """The prior: a mixer's weights without its values, the seam that FEM stands on.
 
-A prior turns `x` into weights `p_t(i) ≥ 0`, `Σ_i p_t(i) = 1` over the visible indices, and offers two operations for any width w:
+A prior turns `x` into weights `p_t(i) ≥ 0`, `Σ_i p_t(i) = 1` over the visible indices, and offers two operations for
+any width w:
 
     read(v)      = Σ_i p_t(i) v_i
     log_read(u)  = log Σ_i p_t(i) exp(u_i)          exact for any finite u
@@ -40,12 +41,15 @@ class Widths:
 
 
 class Prior(nn.Module, ABC):
-    """Weights of one host. The mixer projects `keys` (queries, keys, whatever the host weighs by) together with its values."""
+    """Weights of one host. The mixer projects `keys` (queries, keys, whatever the host weighs by) together with its
+    values.
+    """
 
     constant_state: ClassVar[bool] = True
     """the decoding state doesn't grow with the length"""
     grain: ClassVar[int] = 4
-    """the steps of width that FEM's solver tries below D = 256, twice that from there on: 4 where the kernel likes round tiles, finer
+    """the steps of width that FEM's solver tries below D = 256, twice that from there on: 4 where the kernel likes
+    round tiles, finer
     where it doesn't care, so that every arm of an ablation fits its budget"""
 
     def __init__(self, widths: Widths, causal: bool) -> None:
@@ -62,11 +66,15 @@ class Prior(nn.Module, ABC):
 
     @abstractmethod
     def prepare(self, x_BTD: Tensor, keys: Sequence[Tensor], context: Context, offset: int = 0) -> Any:
-        """The weights, in whatever form `read` wants them. `keys`: the projections, `[B, T, …]`. `offset`: position of the first token."""
+        """The weights, in whatever form `read` wants them. `keys`: the projections, `[B, T, …]`. `offset`: position of
+        the first token.
+        """
 
     @abstractmethod
     def read(self, weights: Any, v_BTHw: Tensor) -> Tensor:
-        """E_p[v]. Hosts with weights a channel apply them to each copy of their d channels: w is a multiple of d there."""
+        """E_p[v]. Hosts with weights a channel apply them to each copy of their d channels: w is a multiple of d
+        there.
+        """
 
     @abstractmethod
     def log_read(self, weights: Any, u_BTHw: Tensor) -> Tensor:
@@ -107,7 +115,8 @@ class Prior(nn.Module, ABC):
 
 
 def prior_map(prior: Prior, weights: Any, like_BTD: Tensor) -> Tensor:
-    """The weights themselves, `[B, H, T, T]`, read from one-hot values; where they differ by channel, their mean over a head's channels.
+    """The weights themselves, `[B, H, T, T]`, read from one-hot values; where they differ by channel, their mean over a
+    head's channels.
     A few columns at a time: all at once would take T²·D numbers."""
     B, T, _ = like_BTD.shape
     H, d = prior.widths.heads, prior.widths.value
@@ -129,5 +138,8 @@ def head_width(dim: int, heads: int, even: bool = False) -> int:
     unit = 2 if even else 1
     if dim % (heads * unit):
         fitting = [h for h in range(1, dim // unit + 1) if dim % (h * unit) == 0]
-        raise MixerError(f"heads={heads} does not divide the width {dim} into {'even ' if even else ''}parts; choose one of {fitting}")
+        raise MixerError(
+            f"heads={heads} does not divide the width {dim} into {'even ' if even else ''}parts; choose one of "
+            f"{fitting}"
+        )
     return dim // heads

@@ -1,10 +1,11 @@
-"""Linear attention as a prior: weights from positive features `φ(z) = elu(z) + 1` and, for three of the four, a decay since the token.
+"""Linear attention as a prior: weights from positive features `φ(z) = elu(z) + 1` and, for three of the four, a decay
+since the token.
 
     p_t(i) ∝ Σ_c φ(q_t)_c φ(k_i)_c Π_{i<s≤t} a_{s,c}
 
-Hosts `linear` (no decay; arXiv 2006.16236), `gla` (a decay a key channel; arXiv 2312.06635), `simple-gla` (one a head), `retention`
-(fixed ones; arXiv 2307.08621). Time, memory and decoding state don't grow faster than T, T and 1. Not causal: `linear` sees everything;
-of the others half of the heads scan forward and half from the end.
+Hosts `linear` (no decay; arXiv 2006.16236), `gla` (a decay a key channel; arXiv 2312.06635), `simple-gla` (one a head),
+`retention` (fixed ones; arXiv 2307.08621). Time, memory and decoding state don't grow faster than T, T and 1. Not
+causal: `linear` sees everything; of the others half of the heads scan forward and half from the end.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class LinearPrior(Prior):
     def __init__(self, widths: Widths, causal: bool) -> None:
         super().__init__(widths, causal)
         if self.decays and not causal and widths.heads < 2:
-            raise MixerError("a decaying host that is not causal scans half of its heads from the end: give at least 2 heads")
+            raise MixerError(
+                "a decaying host that is not causal scans half of its heads from the end: give at least 2 heads"
+            )
         self.forward_heads = widths.heads - widths.heads // 2
 
     @staticmethod
@@ -73,8 +76,12 @@ class LinearPrior(Prior):
         mu, F = self._by_direction(run, weights, wide(v_BTHd), beta_BTHd)
         return mu, F
 
-    def _by_direction(self, run: Callable[..., tuple[Tensor, ...]], weights: LinearWeights, *xs: Tensor) -> tuple[Tensor, ...]:
-        """`run(weights, causal, *xs)`, on each half of the heads in its own direction where the host scans both ways."""
+    def _by_direction(
+        self, run: Callable[..., tuple[Tensor, ...]], weights: LinearWeights, *xs: Tensor
+    ) -> tuple[Tensor, ...]:
+        """`run(weights, causal, *xs)`, on each half of the heads in its own direction where the host scans both
+        ways.
+        """
         if self.causal or not self.decays:
             return run(weights, self.causal, *xs)
         first, second = slice(0, self.forward_heads), slice(self.forward_heads, None)
@@ -101,7 +108,9 @@ class LinearPrior(Prior):
 
     @staticmethod
     def flops(widths: Widths, length: int, free_energy: bool) -> int:
-        """The recurrence: the outer product that enters the state and the product that reads it, values (twice under FEM) and ones."""
+        """The recurrence: the outer product that enters the state and the product that reads it, values (twice under
+        FEM) and ones.
+        """
         columns = (2 if free_energy else 1) * widths.value + 1
         return 2 * 2 * widths.heads * widths.key * columns
 
@@ -203,7 +212,9 @@ class Linear(LinearHost):
 class GlaConfig(MixerConfig):
     """The decay's parameters are paid for by narrower keys."""
 
-    d_k: int | None = Field(default=None, ge=1, description="query/key width a head; solved for the budget when not given")
+    d_k: int | None = Field(
+        default=None, ge=1, description="query/key width a head; solved for the budget when not given"
+    )
 
 
 @register("gla")

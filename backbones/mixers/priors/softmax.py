@@ -1,4 +1,6 @@
-"""The softmax prior, and a prior as a mixer of its own (a "host form": positive weights that sum to 1, `y = W_o·merge(read(v))`)."""
+"""The softmax prior, and a prior as a mixer of its own (a "host form": positive weights that sum to 1, `y =
+W_o·merge(read(v))`).
+"""
 
 from __future__ import annotations
 

@@ -90,7 +90,9 @@ class SsmPrior(ChannelPrior):
     def free_energy(self, weights: SsmWeights, v_BTHd: Tensor, beta_Hd: Tensor) -> tuple[Tensor, Tensor]:
         shared, by_token, by_channel = self._dynamics(weights)
 
-        def run(b: Tensor, c: Tensor, delta: Tensor, v: Tensor, a: Tensor, skip: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        def run(
+            b: Tensor, c: Tensor, delta: Tensor, v: Tensor, a: Tensor, skip: Tensor, beta: Tensor
+        ) -> tuple[Tensor, Tensor]:
             return selective_free_energy((delta, a, b, c, skip), v, beta)
 
         v_BTE = masked(weights.mask_BT, wide(v_BTHd)).flatten(2)
@@ -104,7 +106,13 @@ class SsmPrior(ChannelPrior):
         self, weights: SsmWeights, v_B1Hd: Tensor, state: dict[str, Tensor], position: int, beta_Hd: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         v_BE = wide(v_B1Hd).flatten(1)
-        now = (weights.log_delta[:, 0], -self.a_log.exp(), weights.log_b[:, 0], weights.log_c[:, 0], log_softplus(self.w_skip))
+        now = (
+            weights.log_delta[:, 0],
+            -self.a_log.exp(),
+            weights.log_b[:, 0],
+            weights.log_c[:, 0],
+            log_softplus(self.w_skip),
+        )
         u_BE = None if beta_Hd is None else v_BE * beta_Hd.flatten()
         mu, log_mean, after = exact.exact_step(state, *now, v_BE, u_BE)
         state.update(after)
@@ -119,7 +127,9 @@ class SsmPrior(ChannelPrior):
 
     @staticmethod
     def flops(widths: Widths, length: int, free_energy: bool) -> int:
-        """Projections of Δ, B and C; then a state of values (twice under FEM) and ones: what enters and what is read of it."""
+        """Projections of Δ, B and C; then a state of values (twice under FEM) and ones: what enters and what is read of
+        it.
+        """
         D, E, rank = widths.dim, widths.values, _rank(widths.dim)
         return 2 * (rank * (D + E) + 2 * STATES * D) + 2 * 2 * E * STATES * (3 if free_energy else 2)
 
@@ -129,7 +139,9 @@ class SsmPrior(ChannelPrior):
 
 
 def log_softplus(z: Tensor) -> Tensor:
-    """log(softplus(z)); from −15 down by its series in e = exp(z), z − e/2 + 5e²/24, which is exact there in fp64 and doesn't underflow."""
+    """log(softplus(z)); from −15 down by its series in e = exp(z), z − e/2 + 5e²/24, which is exact there in fp64 and
+    doesn't underflow.
+    """
     small = z.clamp(max=-15.0).exp()
     return torch.where(z < -15.0, z - small / 2 + 5 / 24 * small.square(), softplus(z.clamp(min=-20.0)).log())
 

@@ -35,8 +35,12 @@ def generate(
 def lm_eval(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="A language model's run: its id or folder.")],
     tasks: Annotated[str, typer.Option("--tasks", help="Tasks of the harness, with commas between.")],
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many examples a task.", show_default=False)] = None,
-    include: Annotated[Path | None, typer.Option("--include", help="Folder with task files of your own.", show_default=False)] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="Only so many examples a task.", show_default=False)
+    ] = None,
+    include: Annotated[
+        Path | None, typer.Option("--include", help="Folder with task files of your own.", show_default=False)
+    ] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Texts scored at once.")] = 16,
     device: opt.Device = "auto",
     as_json: opt.Json = False,

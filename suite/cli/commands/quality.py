@@ -13,10 +13,13 @@ from suite.cli.commands.output import emit
 
 def check(
     mixer: Annotated[str, typer.Argument(metavar="MIXER", help="A mixer's name, or path/to/file.py:Class.")],
-    slow: Annotated[bool, typer.Option("--slow", help="The expensive checks too (gradcheck of every parameter, torch.compile).")] = False,
+    slow: Annotated[
+        bool, typer.Option("--slow", help="The expensive checks too (gradcheck of every parameter, torch.compile).")
+    ] = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Runs the mixer contract on a mixer, your own file included, and shows what holds. Exit code 1 when something does not.
+    """Runs the mixer contract on a mixer, your own file included, and shows what holds. Exit code 1 when something does
+    not.
 
     `suite check examples/moving_average.py:MovingAverage`
     """
@@ -33,18 +36,28 @@ def check(
 
 def bench(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="kernels, mixers, train or decode.")],
-    mixer: Annotated[list[str] | None, typer.Option("--mixer", help="Only this mixer (mixers, train, decode); repeat for more.")] = None,
-    lengths: Annotated[str | None, typer.Option("--lengths", help="Tokens, with commas (kernels, mixers).", show_default=False)] = None,
+    mixer: Annotated[
+        list[str] | None, typer.Option("--mixer", help="Only this mixer (mixers, train, decode); repeat for more.")
+    ] = None,
+    lengths: Annotated[
+        str | None, typer.Option("--lengths", help="Tokens, with commas (kernels, mixers).", show_default=False)
+    ] = None,
     against: Annotated[list[str] | None, typer.Option("--against", help="Only this peer; repeat for more.")] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=2, help="Interleaved rounds; medians are over them.")] = 9,
-    threads: Annotated[int, typer.Option("--threads", min=1, help="More than 1 takes wall time: keep the machine quiet.")] = 1,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draws to a .png, .svg or .pdf file.", show_default=False)] = None,
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, help="More than 1 takes wall time: keep the machine quiet.")
+    ] = 1,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Draws to a .png, .svg or .pdf file.", show_default=False)
+    ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Keeps JSON, plot and a page of all figures in a folder.", show_default=False)
+        Path | None,
+        typer.Option("--out", help="Keeps JSON, plot and a page of all figures in a folder.", show_default=False),
     ] = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Times kernels, mixer layers, training steps or decoding beside their peers, in turns. Exit code 1 when a demand is not met.
+    """Times kernels, mixer layers, training steps or decoding beside their peers, in turns. Exit code 1 when a demand
+    is not met.
 
     `suite bench kernels --lengths 256,1024 --plot kernels.png`
     """

@@ -12,7 +12,9 @@ from suite.cli.commands.output import emit
 
 def leaderboard(
     task: opt.Task = None,
-    domain: Annotated[str | None, typer.Option("--domain", help="language, vision, forecasting or recall.", show_default=False)] = None,
+    domain: Annotated[
+        str | None, typer.Option("--domain", help="language, vision, forecasting or recall.", show_default=False)
+    ] = None,
     scale: Annotated[str | None, typer.Option("--scale", help="Only this scale.", show_default=False)] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Markdown on stdout.")] = False,
     as_json: opt.Json = False,
@@ -46,7 +48,9 @@ def ui(
     raise typer.Exit(serve(runs_folder.writable_home(), port, task=task, open_browser=browser))
 
 
-def upload(run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folder.")], as_json: opt.Json = False) -> None:
+def upload(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folder.")], as_json: opt.Json = False
+) -> None:
     """Sends a run's tracking journal to the store again, after the store could not be reached."""
     from suite.cli.report import results
     from suite.cli.report.tables import show_mapping

@@ -32,16 +32,27 @@ def run(
     from suite.cli.report.runs import report_run
 
     chosen: dict[str, Any] = {
-        "task": task, "mixer": mixer, "scale": scale, "seed": seed, "steps": steps, "horizon": horizon, "track": track,
-        "hybrid": hybrid, "sets": set_ or [], "recipe": recipe, "unmatched": unmatched,
+        "task": task,
+        "mixer": mixer,
+        "scale": scale,
+        "seed": seed,
+        "steps": steps,
+        "horizon": horizon,
+        "track": track,
+        "hybrid": hybrid,
+        "sets": set_ or [],
+        "recipe": recipe,
+        "unmatched": unmatched,
         "skip_variant_layers": skip_variant_layers,
-    }  # fmt: skip
+    }
     if resume:
         from suite.errors import UserError
         from suite.training.run import resume as resume_run
 
         if any(chosen.values()) or seed is not None:
-            raise UserError("--resume goes on with the run's own config; drop the other options (--data-dir and --device may stay)")
+            raise UserError(
+                "--resume goes on with the run's own config; drop the other options (--data-dir and --device may stay)"
+            )
         outcome = resume_run(resume, data_dir=data_dir, device=device)
     else:
         from suite.models.resolve import resolve
@@ -55,7 +66,9 @@ def run(
 
 
 def show(
-    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="A run's id or folder; or name a task and a mixer.")] = None,
+    run_id: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run's id or folder; or name a task and a mixer.")
+    ] = None,
     task: opt.Task = None,
     mixer: opt.Mixer = None,
     scale: opt.Scale = None,
@@ -81,7 +94,9 @@ def show(
         return
     from suite.models.resolve import resolve
 
-    config = resolve(task=task, mixer=mixer, scale=scale, horizon=horizon, track=track, hybrid=hybrid, sets=set_ or [], recipe=recipe)
+    config = resolve(
+        task=task, mixer=mixer, scale=scale, horizon=horizon, track=track, hybrid=hybrid, sets=set_ or [], recipe=recipe
+    )
     emit(runs.describe_config(config)) if as_json else runs.show_config(config)
 
 
@@ -103,7 +118,9 @@ def budget(
     from suite.cli.report import runs
     from suite.models.resolve import resolve
 
-    config = resolve(task=task, mixer=mixer, scale=scale, horizon=horizon, track=track, hybrid=hybrid, sets=set_ or [], recipe=recipe)
+    config = resolve(
+        task=task, mixer=mixer, scale=scale, horizon=horizon, track=track, hybrid=hybrid, sets=set_ or [], recipe=recipe
+    )
     found = runs.describe_budget(config)
     emit(found) if as_json else runs.show_budget(found)
     raise typer.Exit(0 if found["matched"] else 1)

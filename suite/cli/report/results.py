@@ -29,7 +29,10 @@ def find_boards(task: str | None, domain: str | None, scale: str | None) -> list
             raise UserError(f"unknown {what} {given!r}{did_you_mean(given, allowed)} (allowed: {', '.join(allowed)})")
     records = board.local_records()
     known = [made for made in records if board.is_known(made)]
-    for count, what in ((board.count_records() - len(records), "damaged"), (len(records) - len(known), "written by another version")):
+    for count, what in (
+        (board.count_records() - len(records), "damaged"),
+        (len(records) - len(known), "written by another version"),
+    ):
         if count:
             err.print(f"[yellow]warning:[/] {count} record(s) left out, {what}: suite doctor names them")
     return board.boards(known, task=task, domain=domain, scale=scale)
@@ -41,7 +44,10 @@ def plain_boards(boards: Sequence[board.Board]) -> list[dict[str, Any]]:
 
 def show_boards(boards: Sequence[board.Board], *, as_markdown: bool) -> None:
     if not boards:
-        err.print(f"no runs of that kind in {escape(str(runs_folder.home()))} yet; start one: suite run --task fashion-mnist --mixer fem")
+        err.print(
+            f"no runs of that kind in {escape(str(runs_folder.home()))} yet; start one: suite run --task "
+            "fashion-mnist --mixer fem"
+        )
     for b in boards:
         if as_markdown:
             sys.stdout.write(view.markdown(b) + "\n")

@@ -32,10 +32,18 @@ def show_config(config: RunConfig) -> None:
     made = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("option", "value", "meaning"):
         made.add_column(column, no_wrap=column == "option")
-    for section, model in (("data", solved.data), ("model", solved.model), ("mixer", solved.mixer_options), ("train", solved.train)):
+    for section, model in (
+        ("data", solved.data),
+        ("model", solved.model),
+        ("mixer", solved.mixer_options),
+        ("train", solved.train),
+    ):
         for name, described in type(model).model_fields.items():
             made.add_row(f"{section}.{name}", str(getattr(model, name)), described.description or "")
-    out.print(f"[bold]{solved.task} · {solved.mixer} · {solved.scale} · seed {solved.seed}[/]  identity {solved.identity[:12]}")
+    out.print(
+        f"[bold]{solved.task} · {solved.mixer} · {solved.scale} · seed {solved.seed}[/]  identity "
+        f"{solved.identity[:12]}"
+    )
     out.print(made)
     show_budget(certificate.model_dump(mode="json"))
 
@@ -48,7 +56,9 @@ def describe_budget(config: RunConfig) -> dict[str, Any]:
 
 
 def show_budget(found: Mapping[str, Any]) -> None:
-    made = Table(title=f"{found['task']} · {found['mixer']} · {found['scale']}", title_justify="left", header_style="bold")
+    made = Table(
+        title=f"{found['task']} · {found['mixer']} · {found['scale']}", title_justify="left", header_style="bold"
+    )
     for column in ("what", found["mixer"], "softmax reference", "ratio"):
         made.add_column(column, justify="left" if column == "what" else "right")
     pairs = [
@@ -77,10 +87,29 @@ def describe_run(run: str) -> dict[str, Any]:
 
 
 def show_run(found: Mapping[str, Any]) -> None:
-    keys = ("id", "status", "error", "task", "mixer", "scale", "seed", "created", "identity", "metrics", "selection", "timing", "hardware")
+    keys = (
+        "id",
+        "status",
+        "error",
+        "task",
+        "mixer",
+        "scale",
+        "seed",
+        "created",
+        "identity",
+        "metrics",
+        "selection",
+        "timing",
+        "hardware",
+    )
     flat = {key: found[key] for key in keys if found.get(key) is not None}
     metrics = flat.pop("metrics", {})
-    show_mapping({**flat, **{f"{split} metrics": {k: f"{v:.5g}" for k, v in values.items()} for split, values in metrics.items()}})
+    show_mapping(
+        {
+            **flat,
+            **{f"{split} metrics": {k: f"{v:.5g}" for k, v in values.items()} for split, values in metrics.items()},
+        }
+    )
     if "certificate" in found:
         show_budget(found["certificate"])
 
@@ -98,11 +127,18 @@ def report_run(outcome: Outcome, *, quiet: bool) -> None:
         assert selection is not None
         assert made.timing is not None
         out.print(f"[bold]{made.task} · {made.mixer} · {made.scale} · seed {made.seed}[/]")
-        out.print(f"test {metric.name} {figure}, checkpoint of step {selection.step} chosen on validation; {made.timing.wall_s:.0f} s")
+        out.print(
+            f"test {metric.name} {figure}, checkpoint of step {selection.step} chosen on validation; "
+            f"{made.timing.wall_s:.0f} s"
+        )
         if "test_skip" in made.metrics:
             skipped = format_metric(metric, made.metrics["test_skip"][metric.name])
             out.print(f"without the layers that are not softmax: test {metric.name} {skipped}")
-        one = [b for b in find_boards(made.task, None, made.scale) if any(made.id == r.id for row in b.rows for r in row.records)]
+        one = [
+            b
+            for b in find_boards(made.task, None, made.scale)
+            if any(made.id == r.id for row in b.rows for r in row.records)
+        ]
         if one:
             show_boards(one, as_markdown=False)
     if not quiet and outcome.path:

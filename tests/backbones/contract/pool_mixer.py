@@ -1,4 +1,6 @@
-"""A small correct mixer (softmax pooling with one learned score a token), and copies of it that each break one promise."""
+"""A small correct mixer (softmax pooling with one learned score a token), and copies of it that each break one
+promise.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from backbones.mixers.base import Capabilities, Context, Cost, Mixer, MixerConfi
 
 
 class PoolConfig(MixerConfig):
-    width: int | None = Field(default=None, ge=1, description="width of the pooled values; solved for the budget when not given")
+    width: int | None = Field(
+        default=None, ge=1, description="width of the pooled values; solved for the budget when not given"
+    )
 
 
 class Pool(Mixer):
@@ -37,7 +41,9 @@ class Pool(Mixer):
         T = x_BTD.shape[1]
         score_BTT = self.score(x_BTD).transpose(1, 2).expand(-1, T, -1)
         if self.config.causal:
-            score_BTT = score_BTT.masked_fill(torch.ones(T, T, dtype=torch.bool, device=x_BTD.device).triu(1), float("-inf"))
+            score_BTT = score_BTT.masked_fill(
+                torch.ones(T, T, dtype=torch.bool, device=x_BTD.device).triu(1), float("-inf")
+            )
         if context.mask_BT is not None:
             score_BTT = score_BTT.masked_fill(~context.mask_BT[:, None], -1e30)
         return score_BTT.softmax(-1)
@@ -52,7 +58,11 @@ class Pool(Mixer):
     def init_state(self, batch: int, max_len: int) -> State:
         assert self.config.width is not None
         zeros = self.out.weight.new_zeros
-        tensors = {"top": torch.full_like(zeros(batch, 1), -1e30), "mass": zeros(batch, 1), "sum": zeros(batch, self.config.width)}
+        tensors = {
+            "top": torch.full_like(zeros(batch, 1), -1e30),
+            "mass": zeros(batch, 1),
+            "sum": zeros(batch, self.config.width),
+        }
         return State(tensors)
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
@@ -200,7 +210,11 @@ class SizesBadly(Pool):
         near = super().size(config, dim, length, budget)
         assert isinstance(near, PoolConfig)
         assert near.width is not None
-        return near if isinstance(config, PoolConfig) and config.width else near.model_copy(update={"width": near.width - 4})
+        return (
+            near
+            if isinstance(config, PoolConfig) and config.width
+            else near.model_copy(update={"width": near.width - 4})
+        )
 
 
 class OtherPlainForm(Pool):

@@ -39,7 +39,9 @@ class MixerContract:
 
 
 BUILT_IN = [name for name in registry.names() if registry.origin(name) == "built-in"]
-globals().update({f"Test_{name.replace('-', '_')}": type(f"Test_{name}", (MixerContract,), {"mixer": name}) for name in BUILT_IN})
+globals().update(
+    {f"Test_{name.replace('-', '_')}": type(f"Test_{name}", (MixerContract,), {"mixer": name}) for name in BUILT_IN}
+)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

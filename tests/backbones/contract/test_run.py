@@ -26,7 +26,9 @@ def test_each_planted_error_is_caught_by_the_check_that_is_about_it(broken: type
     assert all(r.reason and r.setting for r in failed)
 
 
-@pytest.mark.parametrize("id", [c.id for c in CHECKS if not c.slow and c.id not in {"no-mixing", "too-long", "all-masked"}])
+@pytest.mark.parametrize(
+    "id", [c.id for c in CHECKS if not c.slow and c.id not in {"no-mixing", "too-long", "all-masked"}]
+)
 def test_every_check_has_a_planted_error(id: str) -> None:
     assert id in BROKEN.values()
 
@@ -44,7 +46,11 @@ def test_padding_that_makes_nan_is_caught() -> None:
     class Empty(Pool):
         def weights(self, x_BTD, context):  # type: ignore[no-untyped-def]
             p_BTT = super().weights(x_BTD, context)
-            return p_BTT if context.mask_BT is None else p_BTT * context.mask_BT[:, None] / context.mask_BT.any(1)[:, None, None]
+            return (
+                p_BTT
+                if context.mask_BT is None
+                else p_BTT * context.mask_BT[:, None] / context.mask_BT.any(1)[:, None, None]
+            )
 
     assert [r.status for r in run_checks(Empty, only=["all-masked"])] == ["failed", "failed"]
 

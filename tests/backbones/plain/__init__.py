@@ -1,8 +1,9 @@
 """The plain forms of the built-in mixers: slow and obvious, straight from the formulas, from matrix products and loops.
 
-Every module of this folder adds its own with `@plain("name")`, as `function(mixer, x_BTD, context) -> y_BTD`, computed in the
-dtype of `x_BTD`. The contract compares `forward` with it in fp64 and counts its FLOPs with PyTorch's counter, so a plain form spells every
-product as a matmul, bmm or einsum over all T positions. It may use the mixer's parameters and none of its methods.
+Every module of this folder adds its own with `@plain("name")`, as `function(mixer, x_BTD, context) -> y_BTD`, computed
+in the dtype of `x_BTD`. The contract compares `forward` with it in fp64 and counts its FLOPs with PyTorch's counter, so
+a plain form spells every product as a matmul, bmm or einsum over all T positions. It may use the mixer's parameters and
+none of its methods.
 """
 
 from __future__ import annotations

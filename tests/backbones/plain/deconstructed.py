@@ -75,7 +75,9 @@ def polynomial(x: Tensor) -> Tensor:
 
 @plain("query-free")
 def query_free(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
-    """A recurrence over (numerator, denominator) with one shift for the whole row: fit for the small logits of a test."""
+    """A recurrence over (numerator, denominator) with one shift for the whole row: fit for the small logits of a
+    test.
+    """
     H, causal, T = mixer.config.heads, mixer.config.causal, x_BTD.shape[1]
     q, k, v = (heads(z, H) for z in split(mixer, x_BTD, x_BTD))
     q = q * sigmoid(q)

@@ -1,4 +1,6 @@
-"""Plain forms of FEM: each host gives `read`, a linear map of values under its weights; the rest is the layer's formula."""
+"""Plain forms of FEM: each host gives `read`, a linear map of values under its weights; the rest is the layer's
+formula.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ def fem_with(
     reader: Callable[[list[Tensor]], Read],
     factor: Callable[[list[Tensor]], Tensor | float] = lambda projected: 1.0,
 ) -> Tensor:
-    """The layer's formula. `keys`: widths of the host's projections; `reader` makes its read, `[B, H, T, w]` to the same, of them;
+    """The layer's formula. `keys`: widths of the host's projections; `reader` makes its read, `[B, H, T, w]` to the
+    same, of them;
     `factor`: what the host multiplies the finished read by."""
     H, E = mixer.config.heads, mixer.config.heads * mixer.config.d_v
     z = linear(x_BTD, mixer.in_proj.weight)

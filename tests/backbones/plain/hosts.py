@@ -1,7 +1,8 @@
 """Plain forms of the linear-time hosts, alone and under FEM: one token after another, with an explicit state.
 
-A reader is the host's read: a linear map of values `[B, H, T, d]`, one or two of them, divided by the same map of ones. Every product
-that enters or reads a state is a matmul or an einsum, so that PyTorch's counter sees what the recurrence costs.
+A reader is the host's read: a linear map of values `[B, H, T, d]`, one or two of them, divided by the same map of ones.
+Every product that enters or reads a state is a matmul or an einsum, so that PyTorch's counter sees what the recurrence
+costs.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ def real_BT(x_BTD: Tensor, context: Context) -> Tensor:
 
 
 def both_halves(mixer: Any, scan: Callable[[bool, slice], Tensor], count: int, dim: int) -> Tensor:
-    """Causal: the scan from the start. Otherwise that of the first half (of `count` along `dim`), and of the other half from the end."""
+    """Causal: the scan from the start. Otherwise that of the first half (of `count` along `dim`), and of the other half
+    from the end.
+    """
     if mixer.config.causal:
         return scan(False, slice(0, count))
     ahead = count - count // 2
@@ -62,7 +65,9 @@ def linear_reader(decay: Callable[[Any, Tensor], Tensor | None]) -> Reader:
             values = torch.cat((*vs, torch.ones_like(vs[0][..., :1])), -1)
 
             def scan(from_end: bool, part: slice) -> Tensor:
-                return decayed(q[:, part], k[:, part], values[:, part], None if a is None else a[:, part], real, from_end)
+                return decayed(
+                    q[:, part], k[:, part], values[:, part], None if a is None else a[:, part], real, from_end
+                )
 
             if a is None and not mixer.config.causal:
                 out = q @ (k.transpose(-1, -2) @ (values * real[:, None, :, None]))
@@ -160,7 +165,9 @@ def add(name: str, reader: Reader) -> None:
         def factor(projected: list[Tensor]) -> Tensor | float:
             return over_rms(softplus(projected[0])) if name == "aft" else 1.0
 
-        return fem_with(mixer, x_BTD, context, widths(mixer), lambda projected: reader(mixer, x_BTD, context, projected), factor)
+        return fem_with(
+            mixer, x_BTD, context, widths(mixer), lambda projected: reader(mixer, x_BTD, context, projected), factor
+        )
 
 
 for each, its_reader in {**LINEAR, "aft": aft_reader, "ssm": ssm_reader}.items():

@@ -1,4 +1,6 @@
-"""HyperMLP and HyperGLU from dense T×T matrices; `spread` writes out what a table indexed by lag means for every pair of positions."""
+"""HyperMLP and HyperGLU from dense T×T matrices; `spread` writes out what a table indexed by lag means for every pair
+of positions.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ from tests.backbones.plain import plain
 
 
 def spread(table_HLr: Tensor, first_B: Tensor, tokens: int, mixer: HyperMixer) -> Tensor:
-    """`[B, H, T, T, r]`: the table's entry for key i seen from t. first_B: the first real position (counts for tables by position)."""
+    """`[B, H, T, T, r]`: the table's entry for key i seen from t. first_B: the first real position (counts for tables
+    by position).
+    """
     t, i = torch.arange(tokens)[:, None], torch.arange(tokens)[None, :]
     if mixer.config.lag_layout:
         index = (t - i).clamp_min(0) if mixer.config.causal else t - i + mixer.length - 1

@@ -1,4 +1,6 @@
-"""Triton chooses its interpreter when it is imported: `interpreted/` is for a process of its own, which `test_interpreted.py` starts."""
+"""Triton chooses its interpreter when it is imported: `interpreted/` is for a process of its own, which
+`test_interpreted.py` starts.
+"""
 
 import os
 

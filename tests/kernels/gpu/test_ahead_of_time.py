@@ -1,4 +1,5 @@
-"""Every Triton kernel compiles for the GPUs that the project names: nothing spills, shared memory suffices, products use tensor cores.
+"""Every Triton kernel compiles for the GPUs that the project names: nothing spills, shared memory suffices, products
+use tensor cores.
 
 One call a kernel is compiled here; the documented table has more of them.
 """
@@ -14,7 +15,12 @@ pytest.importorskip("triton", reason="Triton is there on Linux only")
 
 from kernels.tools import ahead_of_time
 
-SHARED = {"sm_80": 166_912, "sm_90": 232_448, "sm_100": 232_448, "gfx942": 65_536}  # a block's most, from the vendors' documentation
+SHARED = {
+    "sm_80": 166_912,
+    "sm_90": 232_448,
+    "sm_100": 232_448,
+    "gfx942": 65_536,
+}  # a block's most, from the vendors' documentation
 REGISTERS = {"sm_80": 255, "sm_90": 255, "sm_100": 255, "gfx942": 512}  # a thread's most
 CALLS = {
     "free_energy bf16, keys 64, values 32": 6,
@@ -24,7 +30,9 @@ CALLS = {
     "scan": 2,
     "hyper, HyperMLP, rank 16": 2,
 }
-SPILLS = {("hyper, HyperMLP, rank 16", "sm_90"): 8}  # bytes, told in docs/kernels.md: no warps and tiles were found that do without
+SPILLS = {
+    ("hyper, HyperMLP, rank 16", "sm_90"): 8
+}  # bytes, told in docs/kernels.md: no warps and tiles were found that do without
 SCALAR = ("linear_exact", "selective", "scan")  # they go through the tokens without products of matrices
 DOCUMENT = Path(__file__).parents[3] / "docs" / "kernels.md"
 
@@ -32,7 +40,9 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "kernels.md"
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ahead_of_time.TARGETS)
 @pytest.mark.parametrize("call", CALLS)
-def test_a_kernel_fits_its_target(call: str, target: ahead_of_time.Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_fits_its_target(
+    call: str, target: ahead_of_time.Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     found = ahead_of_time.resources(call, target)
     assert len(found) == CALLS[call], "forward and backward, in each variant"
@@ -72,4 +82,6 @@ def test_the_documented_table_names_every_kernel() -> None:
     table = DOCUMENT.read_text("utf-8").partition(ahead_of_time.BEGIN)[2].partition(ahead_of_time.END)[0]
     for call in ahead_of_time.CALLS:
         rows = [line for line in table.splitlines() if line.startswith(f"| {call}: ")]
-        assert len(rows) >= 2, f"docs/kernels.md lacks {call}; run: python -m kernels.tools.ahead_of_time --write docs/kernels.md"
+        assert len(rows) >= 2, (
+            f"docs/kernels.md lacks {call}; run: python -m kernels.tools.ahead_of_time --write docs/kernels.md"
+        )

@@ -88,7 +88,9 @@ def test_what_failed_once_is_not_tried_again(on_gpu: torch.Tensor) -> None:
     assert ran() == {"scan": "pytorch"}
 
 
-@pytest.mark.parametrize(("name", "asked"), [("free_energy", (4, 4)), ("scan", (4,)), ("selective", (2, 4)), ("linear", (4, 4))])
+@pytest.mark.parametrize(
+    ("name", "asked"), [("free_energy", (4, 4)), ("scan", (4,)), ("selective", (2, 4)), ("linear", (4, 4))]
+)
 def test_kernels_refuse_what_they_do_not_take(name: str, asked: tuple[int, ...]) -> None:
     module = pytest.importorskip(f"kernels.gpu.{name}")
     assert module.refusal(*(torch.empty(*[2] * n) for n in asked)) is None
@@ -97,7 +99,13 @@ def test_kernels_refuse_what_they_do_not_take(name: str, asked: tuple[int, ...])
 
 def test_importing_the_kernels_does_not_import_triton() -> None:
     code = (
-        "import sys, kernels.free_energy, kernels.linear.free_energy, kernels.selective.free_energy, kernels.channelwise, kernels.hyper.lag_mixing\n"
+        "import sys, kernels.free_energy, kernels.linear.free_energy, kernels.selective.free_energy, "
+        "kernels.channelwise, kernels.hyper.lag_mixing\n"
         "assert not any('kernels.gpu' in name for name in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        cwd=Path(__file__).parents[3],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )

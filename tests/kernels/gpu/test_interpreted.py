@@ -1,4 +1,6 @@
-"""Runs the tests of `interpreted/`: Triton chooses its interpreter when it is imported, so in a process of their own."""
+"""Runs the tests of `interpreted/`: Triton chooses its interpreter when it is imported, so in a process of their
+own.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The bench: peers compute what ours computes, samples take turns, and a demand that is missed is said and is exit code 1."""
+"""The bench: peers compute what ours computes, samples take turns, and a demand that is missed is said and is exit code
+1.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,10 @@ from suite.bench.comparison import Contest, Demand, both_ways, run_contest
 from suite.bench.timing import exponent, interleaved, peak_bytes
 from suite.errors import UserError
 
-PEERS = {"free-energy softmax read, d_k = 2 d_v": ["two sdpa calls"], "free-energy softmax read, d_v = d_k": ["two sdpa calls"]}
+PEERS = {
+    "free-energy softmax read, d_k = 2 d_v": ["two sdpa calls"],
+    "free-energy softmax read, d_v = d_k": ["two sdpa calls"],
+}
 
 
 @pytest.fixture
@@ -36,16 +41,23 @@ def test_peers_of_a_kernel_compute_what_ours_computes(compared, length):
     seen = 0
     for contest in kernels.contests([length]):
         works = contest.build()
-        alike = PEERS.get(contest.name) or [name for name in works if name in ("cumulative sum", "step by step", "dense")]
+        alike = PEERS.get(contest.name) or [
+            name for name in works if name in ("cumulative sum", "step by step", "dense")
+        ]
         for name in alike:
             seen += 1
             for ours, theirs in zip(works["ours"](), works[name](), strict=True):
-                assert float((ours - theirs).abs().max()) <= 1e-6 * max(float(theirs.abs().max()), 1e-6), (contest.name, name)
+                assert float((ours - theirs).abs().max()) <= 1e-6 * max(float(theirs.abs().max()), 1e-6), (
+                    contest.name,
+                    name,
+                )
     assert seen >= 8
 
 
 def test_the_squares_that_are_compiled_compute_the_free_energy():
-    q, k, v = (torch.randn(2, 30, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    q, k, v = (
+        torch.randn(2, 30, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(i)) for i in range(3)
+    )
     beta = torch.full((3, 8), 1.3, dtype=torch.float64)
     both = zip(naive.free_energy_by_squares(q, k, v, beta), naive.free_energy_by_two_calls(q, k, v, beta), strict=True)
     assert all(torch.allclose(one, two, rtol=0, atol=1e-10) for one, two in both)
@@ -97,7 +109,9 @@ def test_a_demand_is_met_or_missed_by_its_ratio(monkeypatch, kind, must, met):
 
 def test_utilisation_compares_flops_a_second(monkeypatch):
     monkeypatch.setattr("suite.bench.comparison.interleaved", fixed({"ours": 2.0, "product": 1.0}))
-    contest = Contest("x", 8, lambda: {"ours": lambda: None, "product": lambda: None}, (Demand("mfu", "product", 0.4, work=0.9),))
+    contest = Contest(
+        "x", 8, lambda: {"ours": lambda: None, "product": lambda: None}, (Demand("mfu", "product", 0.4, work=0.9),)
+    )
     [figure] = run_contest(contest, rounds=2).figures()
     assert figure["value"] == pytest.approx(0.45)
     assert figure["met"]
@@ -107,7 +121,9 @@ def test_a_peer_that_cannot_run_is_told_and_ours_has_to():
     def breaks():
         raise RuntimeError("no backward here\nand more")
 
-    outcome = run_contest(Contest("x", 8, lambda: {"ours": lambda: None, "peer": breaks}, (Demand("price", "peer", 1.0),)), rounds=2)
+    outcome = run_contest(
+        Contest("x", 8, lambda: {"ours": lambda: None, "peer": breaks}, (Demand("price", "peer", 1.0),)), rounds=2
+    )
     assert outcome.plain()["could_not_run"] == {"peer": "RuntimeError: no backward here"}
     assert outcome.figures() == []
     with pytest.raises(RuntimeError):
@@ -162,7 +178,9 @@ def one_thread():
 
 
 def test_kernels_give_one_json_document_and_a_plot(suite, tmp_path, one_thread):
-    ended = suite("bench", "kernels", "--lengths", "16,32", "--rounds", "2", "--plot", str(tmp_path / "speed.png"), "--json")
+    ended = suite(
+        "bench", "kernels", "--lengths", "16,32", "--rounds", "2", "--plot", str(tmp_path / "speed.png"), "--json"
+    )
     document = json.loads(ended.out)
     assert ended.code == (1 if report.missed(document) else 0)
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
@@ -186,7 +204,9 @@ def test_decoding_and_layers_show_a_table(suite, monkeypatch, one_thread):
 def test_training_steps_are_measured_on_real_batches(suite, one_thread):
     ended = suite("bench", "train", "--mixer", "softmax", "--rounds", "2", "--json")
     document = json.loads(ended.out)
-    assert [c["name"] for c in document["contests"]] == [f"softmax on {task}" for task in ("sotu", "fashion-mnist", "household-power")]
+    assert [c["name"] for c in document["contests"]] == [
+        f"softmax on {task}" for task in ("sotu", "fashion-mnist", "household-power")
+    ]
     for contest in document["contests"]:
         share = next(f for f in contest["figures"] if f["figure"] == "mfu")
         assert 0 < share["value"] < 1
@@ -214,7 +234,9 @@ def test_the_speed_pages_are_what_their_documents_make():
     folders = [folder for folder in (Path(__file__).parents[3] / "leaderboards" / "speed").iterdir() if folder.is_dir()]
     assert folders
     for folder in folders:
-        assert (folder / "README.md").read_text("utf-8") == results_folder.page(results_folder.documents(folder)), folder.name
+        assert (folder / "README.md").read_text("utf-8") == results_folder.page(results_folder.documents(folder)), (
+            folder.name
+        )
 
 
 def test_a_folder_keeps_documents_and_a_page_made_from_them(suite, tmp_path):
@@ -226,5 +248,7 @@ def test_a_folder_keeps_documents_and_a_page_made_from_them(suite, tmp_path):
     assert "| AFT read | 8 | " in page
     assert "speed over cumulative sum" in page
     (tmp_path / "file").write_text("")
-    refused = suite("bench", "mixers", "--mixer", "no-mixing", "--lengths", "8", "--rounds", "2", "--out", str(tmp_path / "file"))
+    refused = suite(
+        "bench", "mixers", "--mixer", "no-mixing", "--lengths", "8", "--rounds", "2", "--out", str(tmp_path / "file")
+    )
     assert (refused.code, "--out:" in refused.err) == (2, True)

@@ -71,7 +71,11 @@ def test_an_unmatched_run_stands_last_and_has_no_place():
 
 
 def test_a_matched_row_keeps_its_place_among_unmatched_ones():
-    records = [made_record("fem", 0.99, matched=False), made_record("no-mixing", 0.98, matched=False), made_record("softmax", 0.5)]
+    records = [
+        made_record("fem", 0.99, matched=False),
+        made_record("no-mixing", 0.98, matched=False),
+        made_record("softmax", 0.5),
+    ]
     assert [row.place for row in only(records).rows] == [1, None, None]
 
 
@@ -99,7 +103,9 @@ def test_switches_stand_as_rows_of_their_own_and_of_tuned_rates_the_one_that_val
         made_record("fem", 0.9, valid=0.6, sets=("lr=0.25",)),  # the best on test: choosing it would be peeking
         made_record("fem", 0.4, valid=0.81, sets=("lr=0.125",)),
     ]
-    made = only([*tried, made_record("fem", 0.7, sets=("lse=false",)), made_record("fem", 0.3, sets=("mixer.heads=1",))])
+    made = only(
+        [*tried, made_record("fem", 0.7, sets=("lse=false",)), made_record("fem", 0.3, sets=("mixer.heads=1",))]
+    )
     assert [row.mixer for row in made.rows] == ["fem (lse=off)", "fem (lr=0.125)", "fem (heads=1)"]
     assert "2 row(s) of other learning rates" in view.markdown(made)
 
@@ -112,18 +118,28 @@ def test_a_tokenizers_file_counts_by_its_content_wherever_it_stands(tmp_path):
         path.parent.mkdir()
         path.write_text(definition, "utf-8")
         sets = (f"tokenizer={path}",)
-        made.append(made_record(seed=seed, task="text", metric="bits_per_byte", higher=False, domain="language", sets=sets))
+        made.append(
+            made_record(seed=seed, task="text", metric="bits_per_byte", higher=False, domain="language", sets=sets)
+        )
     [shown] = board.boards(made)
     assert [len(row.records) for row in shown.rows] == [2]
 
 
 def test_a_matched_run_that_was_declared_unmatched_has_no_place():
-    rows = only([made_record("softmax"), made_record("fem", 0.9, matched=False).model_copy(update={"certificate": {**CERTIFIED}})]).rows
+    rows = only(
+        [
+            made_record("softmax"),
+            made_record("fem", 0.9, matched=False).model_copy(update={"certificate": {**CERTIFIED}}),
+        ]
+    ).rows
     assert [(row.mixer, row.place) for row in rows] == [("softmax", 1), ("fem", None)]
 
 
 def test_failed_diverged_and_interrupted_runs_are_counted_and_not_shown():
-    records = [made_record(), *(made_record("fem", seed=i, status=s) for i, s in enumerate(("failed", "diverged", "interrupted")))]
+    records = [
+        made_record(),
+        *(made_record("fem", seed=i, status=s) for i, s in enumerate(("failed", "diverged", "interrupted"))),
+    ]
     made = only(records)
     assert [row.mixer for row in made.rows] == ["softmax"]
     assert made.unfinished == 3
@@ -165,7 +181,9 @@ def test_table_markdown_and_json_tell_the_same():
             assert row["mixer"] in form
             assert f"{100 * row['mean']:.2f} %" in form
             assert ("unmatched" in form) == (row["place"] is None)
-        assert [cell.strip() for cell in line.strip("| ").split("|")] == [cell.strip() for cell in shown.strip("│").split("│")]
+        assert [cell.strip() for cell in line.strip("| ").split("|")] == [
+            cell.strip() for cell in shown.strip("│").split("│")
+        ]
     assert plain["rows"][0]["values"] == [0.6, 0.61, 0.62]
     assert plain["rows"][0]["runs"] == ["fem-0", "fem-1", "fem-2"]
     assert "fem leads with 61.00 %" in text

@@ -20,9 +20,11 @@ from suite.training.run import start
 from tests.suite.tiny import made_record, tiny_arguments, tiny_config
 
 CONFIG = {"--task", "--mixer", "--scale", "--horizon", "--track", "--hybrid", "--set", "--recipe"}
-#: The whole command line. A change here is a change for every user: keep old names working, or say in the notes what changed.
+#: The whole command line. A change here is a change for every user: keep old names working, or say in the notes what
+#: changed.
 COMMANDS = {
-    "run": CONFIG | {"--seed", "--steps", "--data-dir", "--device", "--resume", "--unmatched", "--skip-variant-layers", "--json"},
+    "run": CONFIG
+    | {"--seed", "--steps", "--data-dir", "--device", "--resume", "--unmatched", "--skip-variant-layers", "--json"},
     "list tasks": {"--json"},
     "list mixers": {"--json"},
     "show": CONFIG | {"RUN", "--json"},
@@ -44,13 +46,21 @@ def parameters(command) -> set[str]:
     names = set()
     for parameter in command.params:
         options = [*parameter.opts, *parameter.secondary_opts]
-        names |= {parameter.metavar.strip("[]")} if parameter.param_type_name == "argument" else {o for o in options if o != "--help"}
+        names |= (
+            {parameter.metavar.strip("[]")}
+            if parameter.param_type_name == "argument"
+            else {o for o in options if o != "--help"}
+        )
     return names
 
 
 def walk(command, path: str = "") -> dict[str, set[str]]:
     if hasattr(command, "commands"):
-        return {name: found for part, sub in command.commands.items() for name, found in walk(sub, f"{path} {part}".strip()).items()}
+        return {
+            name: found
+            for part, sub in command.commands.items()
+            for name, found in walk(sub, f"{path} {part}".strip()).items()
+        }
     return {path: parameters(command)}
 
 
@@ -66,16 +76,23 @@ def test_run_defaults_to_the_quick_scale_and_seed_zero():
     assert inspect.signature(runs.run).parameters["device"].default == "auto"
 
 
-# --- JSON ---------------------------------------------------------------------------------------------------------------------------
+# --- JSON
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        "list tasks", "list mixers", "show --task sotu --mixer fem", "budget --task household-power --mixer fem --scale board",
-        "data info fashion-mnist", "data info imagenet100", "data prepare fashion-mnist", "leaderboard",
+        "list tasks",
+        "list mixers",
+        "show --task sotu --mixer fem",
+        "budget --task household-power --mixer fem --scale board",
+        "data info fashion-mnist",
+        "data info imagenet100",
+        "data prepare fashion-mnist",
+        "leaderboard",
     ],
-)  # fmt: skip
+)
 def test_json_is_one_document_on_stdout_and_nothing_else(suite, arguments):
     ended = suite(*arguments.split(), "--json")
     assert ended.code == 0, ended.err
@@ -105,7 +122,10 @@ def test_a_runs_json_is_its_record(suite, runs):
 
 def test_the_budgets_json_has_the_promised_keys(suite):
     shown = json.loads(suite("budget", "--task", "imagenet100", "--mixer", "fem", "--json").out)
-    promised = "task mixer matched parameters reference_parameters ratio mixer_parameters reference_mixer_parameters mixer_ratio"
+    promised = (
+        "task mixer matched parameters reference_parameters ratio mixer_parameters "
+        "reference_mixer_parameters mixer_ratio"
+    )
     assert {*promised.split(), "flops", "reference_flops", "state_bytes"} <= shown.keys()
     assert shown["matched"] is True
 
@@ -120,7 +140,8 @@ def test_markdown_and_tables_go_to_stdout_too(suite, runs):
     assert "fashion-mnist · board" in suite("leaderboard").out
 
 
-# --- Mistakes -----------------------------------------------------------------------------------------------------------------------
+# --- Mistakes
+# --------------------------------------------------------------------------------------------------
 
 FEM = ("--task", "fashion-mnist", "--mixer", "fem")
 MISTAKES = {
@@ -155,7 +176,10 @@ MISTAKES = {
     "large seed": (("run", *FEM, "--seed", "2147483648"), "0 to 2147483647"),
     "bad horizon": (("run", "--task", "household-power", "--mixer", "fem", "--horizon", "0"), "data.horizon"),
     "horizon of a task without": (("run", *FEM, "--horizon", "96"), "option of forecasting tasks"),
-    "unknown track": (("run", "--task", "household-power", "--mixer", "fem", "--track", "fixed-95"), "'fixed-336' or 'fixed-96'"),
+    "unknown track": (
+        ("run", "--task", "household-power", "--mixer", "fem", "--track", "fixed-95"),
+        "'fixed-336' or 'fixed-96'",
+    ),
     "track of a task without": (("run", *FEM, "--track", "fixed-96"), "option of forecasting tasks"),
     "unknown hybrid": (("run", *FEM, "--hybrid", "evne"), "did you mean 'even'"),
     "skipping without a hybrid": (("run", *FEM, "--skip-variant-layers"), "needs a hybrid"),
@@ -174,16 +198,28 @@ MISTAKES = {
     "show an unknown run": (("show", "nothing"), "no run 'nothing'"),
     "upload an unknown run": (("upload", "nothing"), "no run 'nothing'"),
     "no images": (("run", "--task", "imagenet100", "--mixer", "fem"), "--data-dir DIR with train/ and val/"),
-    "images that are not there": (("run", "--task", "imagenet100", "--mixer", "fem", "--data-dir", "none"), "is not a folder"),
+    "images that are not there": (
+        ("run", "--task", "imagenet100", "--mixer", "fem", "--data-dir", "none"),
+        "is not a folder",
+    ),
     "a folder for embedded data": (("run", *FEM, "--data-dir", "."), "ships its data"),
     "no text": (("run", "--task", "text", "--mixer", "fem"), "pass --data-dir DIR with .txt, .jsonl or .parquet files"),
     "text that is not there": (("data", "prepare", "text", "--data-dir", "none"), "does not exist"),
     "a folder without text": (("data", "prepare", "text", "--data-dir", "."), "holds no text"),
-    "a folder without WikiText": (("data", "prepare", "wikitext2", "--data-dir", "."), "holds no wikitext-2-raw-v1/train-00000-of"),
-    "a folder without FineWeb": (("data", "prepare", "fineweb-edu", "--data-dir", "."), "holds no sample/10BT/*.parquet"),
+    "a folder without WikiText": (
+        ("data", "prepare", "wikitext2", "--data-dir", "."),
+        "holds no wikitext-2-raw-v1/train-00000-of",
+    ),
+    "a folder without FineWeb": (
+        ("data", "prepare", "fineweb-edu", "--data-dir", "."),
+        "holds no sample/10BT/*.parquet",
+    ),
     "unknown tokenizer": (("data", "prepare", "text", "--set", "tokenizer=bep"), "bytes, bpe, gpt2 or the path of a"),
     "a vocabulary of bytes": (("data", "info", "text", "--set", "vocab=300"), "has a vocabulary of 257, 300 was given"),
-    "a vocabulary below the bytes": (("data", "info", "text", "--set", "tokenizer=bpe", "--set", "vocab=200"), "at least 258 is allowed"),
+    "a vocabulary below the bytes": (
+        ("data", "info", "text", "--set", "tokenizer=bpe", "--set", "vocab=200"),
+        "at least 258 is allowed",
+    ),
     "an option that is not of the data": (("data", "prepare", "text", "--set", "lr=1"), "unknown option 'lr'"),
     "prepare without images": (("data", "prepare", "imagenet100"), "--data-dir DIR"),
     "oversize mixer": (("run", *FEM, "--set", "d_v=512"), "not matched"),
@@ -192,7 +228,7 @@ MISTAKES = {
     "unknown board scale": (("leaderboard", "--scale", "quik"), "did you mean 'quick'"),
     "unknown task of the ui": (("ui", "--task", "sotuu"), "did you mean 'sotu'"),
     "port": (("ui", "--port", "0"), "--port"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -298,7 +334,9 @@ def test_a_fault_of_the_suite_itself_is_not_hidden(suite, monkeypatch):
         app.main()
 
 
-@pytest.mark.parametrize(("kind", "said"), [(errno.EACCES, "permission denied"), (errno.ENOSPC, "no space left on device")])
+@pytest.mark.parametrize(
+    ("kind", "said"), [(errno.EACCES, "permission denied"), (errno.ENOSPC, "no space left on device")]
+)
 def test_a_place_that_cannot_be_used_is_told_in_one_line(suite, monkeypatch, kind, said):
     def refused(*_):
         raise OSError(kind, os.strerror(kind), "/some/where.csv")
@@ -341,4 +379,6 @@ def test_doctor_opens_a_store_without_a_word_of_its_library(tmp_path):
     command = [sys.executable, "-m", "suite", "doctor", "--json"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert next(check["message"] for check in json.loads(ended.stdout) if check["name"] == "tracking store").startswith("answers")
+    assert next(check["message"] for check in json.loads(ended.stdout) if check["name"] == "tracking store").startswith(
+        "answers"
+    )

@@ -1,4 +1,6 @@
-"""Mixers of others, as their authors and users handle them: a file of one's own, and an installed package with an entry point."""
+"""Mixers of others, as their authors and users handle them: a file of one's own, and an installed package with an entry
+point.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,26 @@ NAMED = f"{EXAMPLE}:MovingAverage"
 def suite_process(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own, started in `folder`: a user's working directory, not the repository."""
     folder.mkdir(exist_ok=True)
-    variables = {**os.environ, "SUITE_HOME": str(folder / "runs"), "SUITE_TRACKING": "off", "OMP_NUM_THREADS": "1", **environment}
+    variables = {
+        **os.environ,
+        "SUITE_HOME": str(folder / "runs"),
+        "SUITE_TRACKING": "off",
+        "OMP_NUM_THREADS": "1",
+        **environment,
+    }
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH", ""), str(ROOT)]))
     return subprocess.run(
-        [sys.executable, "-m", "suite", *arguments], cwd=folder, env=variables, capture_output=True, text=True, timeout=500
+        [sys.executable, "-m", "suite", *arguments],
+        cwd=folder,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=500,
     )
 
 
-# --- A file of one's own --------------------------------------------------------------------------------------------------------------
+# --- A file of one's own
+# --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -45,13 +59,22 @@ def test_the_example_passes_the_contract(tmp_path):
     assert shown["holds"] is True
     assert shown["counts"]["failed"] == 0
     held = {(r["check"], r["causal"]) for r in shown["results"] if r["status"] == "ok"}
-    assert held >= {("prefix", True), ("step", True), ("reach", False), ("padding", True), ("padding", False), ("parameters", False)}
+    assert held >= {
+        ("prefix", True),
+        ("step", True),
+        ("reach", False),
+        ("padding", True),
+        ("padding", False),
+        ("parameters", False),
+    }
 
 
 @pytest.mark.slow
 def test_the_example_is_sized_run_and_ranked_like_any_mixer(tmp_path):
     folder = tmp_path / "elsewhere"
-    budget = suite_process(folder, "budget", "--task", "household-power", "--mixer", NAMED, "--scale", "board", "--json")
+    budget = suite_process(
+        folder, "budget", "--task", "household-power", "--mixer", NAMED, "--scale", "board", "--json"
+    )
     assert (budget.returncode, budget.stderr) == (0, "")
     certificate = json.loads(budget.stdout)
     assert certificate["matched"] is True
@@ -86,22 +109,34 @@ def test_a_users_broken_mixer_fails_the_check_with_exit_code_1_and_the_input_tha
 
 FILES = {
     "syntax error": ("class Mine(:\n", "Mine", "cannot be loaded: SyntaxError"),
-    "missing import": ("import nothing_of_that_name\n", "Mine", "ModuleNotFoundError: No module named 'nothing_of_that_name'"),
+    "missing import": (
+        "import nothing_of_that_name\n",
+        "Mine",
+        "ModuleNotFoundError: No module named 'nothing_of_that_name'",
+    ),
     "error of several lines": ("raise ValueError('one\\ntwo')\n", "Mine", "cannot be loaded: ValueError: one two"),
     "missing class": ("x = 1\n", "Mine", "has no class 'Mine' and no other mixer"),
     "misspelt class": (None, "MovingAvrage", "has no class 'MovingAvrage'; did you mean 'MovingAverage'?"),
     "another class": (None, "Zzz", "has no class 'Zzz' (mixers there: MovingAverage)"),
     "not a mixer": ("class Mine: ...\n", "Mine", "is not a subclass of backbones.mixers.base.Mixer"),
     "not a class": ("Mine = 3\n", "Mine", "is not a subclass of backbones.mixers.base.Mixer"),
-    "unfinished": ("from backbones.mixers.base import Mixer\nclass Mine(Mixer): ...\n", "Mine", "lacks candidates, cost, forward"),
+    "unfinished": (
+        "from backbones.mixers.base import Mixer\nclass Mine(Mixer): ...\n",
+        "Mine",
+        "lacks candidates, cost, forward",
+    ),
     "without a config": (
-        "from examples.moving_average import MovingAverage\nclass Mine(MovingAverage):\n    Config = None\n", "Mine", "lacks Config",
+        "from examples.moving_average import MovingAverage\nclass Mine(MovingAverage):\n    Config = None\n",
+        "Mine",
+        "lacks Config",
     ),
     "a name that is taken": (
         "from backbones.mixers.fem.fem import Fem\nfrom backbones.mixers.registry import register\n"
-        "@register('fem')\nclass Mine(Fem): ...\n", "Mine", "two mixers are called 'fem'",
+        "@register('fem')\nclass Mine(Fem): ...\n",
+        "Mine",
+        "two mixers are called 'fem'",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("command", ["check", "budget", "run"])
@@ -130,7 +165,9 @@ def test_a_file_that_was_mended_is_read_anew_after_a_failure(tmp_path):
 def commands_told() -> list[list[str]]:
     """The `suite` commands that CONTRIBUTING.md tells mixer authors to type."""
     told = re.findall(r"^suite (.+)$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE)
-    return [line.split() for line in told if line != "check moving-average"]  # a name that only their own package brings
+    return [
+        line.split() for line in told if line != "check moving-average"
+    ]  # a name that only their own package brings
 
 
 @pytest.mark.slow
@@ -146,7 +183,8 @@ def test_the_commands_told_to_authors_work_as_written(suite, monkeypatch):
     assert all(shown for name, shown in done if name != "list")
 
 
-# --- An installed package -------------------------------------------------------------------------------------------------------------
+# --- An installed package
+# -------------------------------------------------------------------------------------------------------------
 
 ENTRIES = """
 averaging = averaging_mixers:MovingAverage
@@ -200,10 +238,16 @@ def installed(tmp_path, monkeypatch):
 
 
 REASONS = {
-    "broken": "mixer 'broken' of averaging-mixers 1.2 (averaging_mixers_broken:Broken) cannot be loaded: RuntimeError: a driver is missing",
+    "broken": (
+        "mixer 'broken' of averaging-mixers 1.2 (averaging_mixers_broken:Broken) cannot be loaded: "
+        "RuntimeError: a driver is missing"
+    ),
     "misdirected": "AttributeError: module 'averaging_mixers' has no attribute 'Nothing'",
     "no mixer": "is not a subclass of backbones.mixers.base.Mixer",
-    "fem": "mixer name 'fem' is claimed by mixer-suite itself and by averaging-mixers 1.2: uninstall a package, or rename its entry point",
+    "fem": (
+        "mixer name 'fem' is claimed by mixer-suite itself and by averaging-mixers 1.2: uninstall "
+        "a package, or rename its entry point"
+    ),
 }
 
 
@@ -240,7 +284,9 @@ def test_a_name_that_two_packages_claim_is_refused(installed, tmp_path, monkeypa
     other = write_installed(tmp_path / "other", "rival", "0.3", "averaging = averaging_mixers:MovingAverage")
     monkeypatch.syspath_prepend(str(other))
     registry._entries.cache_clear()
-    with pytest.raises(MixerError, match=r"'averaging' is claimed by .*(rival 0.3 and by averaging-mixers 1.2|averaging-mixers)"):
+    with pytest.raises(
+        MixerError, match=r"'averaging' is claimed by .*(rival 0.3 and by averaging-mixers 1.2|averaging-mixers)"
+    ):
         registry.get("averaging")
 
 
@@ -255,7 +301,8 @@ def test_a_package_that_also_registers_its_mixer_is_still_a_package(installed):
         registry._registered.pop("averaging")
 
 
-# --- Layers of another library --------------------------------------------------------------------------------------------------------
+# --- Layers of another library
+# --------------------------------------------------------------------------------------------------------
 
 TASK = ("--task", "sotu", "--mixer", "fla/gla")
 
@@ -271,7 +318,12 @@ def test_layers_whose_library_is_missing_say_what_to_install(suite, runs, monkey
     assert ended.err.endswith("flash-linear-attention is not installed: pip install 'mixer-suite[fla]'\n")
     assert not runs.exists()
     row = next(row for row in json.loads(suite("list", "mixers", "--json").out) if row["name"] == "fla/gla")
-    assert (row["available"], row["causal"], row["bidirectional"], row["domains"]) == (False, True, False, ["language", "recall"])
+    assert (row["available"], row["causal"], row["bidirectional"], row["domains"]) == (
+        False,
+        True,
+        False,
+        ["language", "recall"],
+    )
     assert "mixer-suite[fla]" in row["reason"]
 
 

@@ -1,4 +1,6 @@
-"""RunConfig: strict, frozen, its identity and its group; and the way from a command line, a recipe file and a shipped recipe to it."""
+"""RunConfig: strict, frozen, its identity and its group; and the way from a command line, a recipe file and a shipped
+recipe to it.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,40 @@ from suite.models.resolve import from_canonical, resolve
 #: A legal value other than the one a small run has, for every option of model and training.
 OTHER = {
     "model": {
-        "dim": 72, "depth": 5, "heads": 4, "ffn_width": 203, "drop_path": 0.1, "embedding_std": 0.5, "head_scale": 0.5, "dropout": 0.1,
+        "dim": 72,
+        "depth": 5,
+        "heads": 4,
+        "ffn_width": 203,
+        "drop_path": 0.1,
+        "embedding_std": 0.5,
+        "head_scale": 0.5,
+        "dropout": 0.1,
     },
     "train": {
-        "steps": 7, "batch_size": 9, "lr": 0.5, "weight_decay": 0.3, "beta1": 0.8, "beta2": 0.9, "warmup": 0.3, "min_lr": 0.5, "clip": 2.0,
-        "ema": 0.5, "evals": 2, "eval_batch_size": 7, "precision": "bf16",
+        "steps": 7,
+        "batch_size": 9,
+        "lr": 0.5,
+        "weight_decay": 0.3,
+        "beta1": 0.8,
+        "beta2": 0.9,
+        "warmup": 0.3,
+        "min_lr": 0.5,
+        "clip": 2.0,
+        "ema": 0.5,
+        "evals": 2,
+        "eval_batch_size": 7,
+        "precision": "bf16",
     },
-}  # fmt: skip
+}
 
 
 def config(**changes) -> RunConfig:
-    given = {"task": "fashion-mnist", "mixer": "fem", "scale": "board", "sets": ["dim=64", "model.heads=2", "mixer.heads=2"]}
+    given = {
+        "task": "fashion-mnist",
+        "mixer": "fem",
+        "scale": "board",
+        "sets": ["dim=64", "model.heads=2", "mixer.heads=2"],
+    }
     given["sets"] = [*given["sets"], *changes.pop("sets", [])]
     return resolve(**{**given, **changes})
 
@@ -65,7 +90,15 @@ def test_identity_and_group_follow_every_option_of_model_and_training(section, n
 
 
 @pytest.mark.parametrize(
-    "changes", [{"seed": 1}, {"mixer": "softmax"}, {"sets": ["lse=false"]}, {"hybrid": "last"}, {"sets": ["lr=0.3"]}, {"unmatched": True}]
+    "changes",
+    [
+        {"seed": 1},
+        {"mixer": "softmax"},
+        {"sets": ["lse=false"]},
+        {"hybrid": "last"},
+        {"sets": ["lr=0.3"]},
+        {"unmatched": True},
+    ],
 )
 def test_group_is_the_same_for_mixers_seeds_switches_and_tuned_rates_but_identity_is_not(changes):
     assert config().identity != config(**changes).identity
@@ -131,7 +164,9 @@ def test_what_was_written_is_read_back_equal():
     assert type(back.data) is type(made.data)
 
 
-@pytest.mark.parametrize("damage", [{"mixer": "fme"}, {"task": "sotuu"}, {"train": {"stpes": 3}}, {"surplus": 1}, {"data": {"x": 1}}])
+@pytest.mark.parametrize(
+    "damage", [{"mixer": "fme"}, {"task": "sotuu"}, {"train": {"stpes": 3}}, {"surplus": 1}, {"data": {"x": 1}}]
+)
 def test_a_config_of_another_version_is_one_line(damage):
     with pytest.raises(Exception, match=r"another version|unknown (mixer|task)") as caught:
         from_canonical({**config().canonical(), **damage})
@@ -157,7 +192,9 @@ def test_a_hybrid_layout_resolves_to_layers_of_the_backbone(layout):
     assert resolve_hybrid("last", 6) == (6,)
 
 
-@pytest.mark.parametrize(("layout", "depth"), [("quarter", 3), ("middle", 3), ("even", 1), ("first", 1), ("1,2,3", 3), ("bilateral", 2)])
+@pytest.mark.parametrize(
+    ("layout", "depth"), [("quarter", 3), ("middle", 3), ("even", 1), ("first", 1), ("1,2,3", 3), ("bilateral", 2)]
+)
 def test_a_hybrid_that_keeps_no_layer_or_every_layer_is_refused(layout, depth):
     with pytest.raises(UserError, match=r"keeps softmax in (no|every) layer"):
         resolve_hybrid(layout, depth)
@@ -213,7 +250,9 @@ def test_scales_grow(task):
     for small, large in pairwise(made):
         assert small.model.dim <= large.model.dim
         assert small.model.depth <= large.model.depth
-        if large.scale != "paper" or tasks.get(task).domain != "recall":  # published probes train on little: memorisation on 256 examples
+        if (
+            large.scale != "paper" or tasks.get(task).domain != "recall"
+        ):  # published probes train on little: memorisation on 256 examples
             assert small.train.steps * small.train.batch_size < large.train.steps * large.train.batch_size
     assert all(sequence_length(tasks.get(task)(c.data).spec) >= 9 for c in made)
 
@@ -221,5 +260,10 @@ def test_scales_grow(task):
 def test_every_mixer_option_is_described():
     models: list[type[BaseModel]] = [registry.get(name).Config for name in registry.names()]
     models += [ModelConfig, TrainConfig, *(tasks.get(name).Options for name in tasks.names())]
-    bare = {f"{model.__name__}.{name}" for model in models for name, field in model.model_fields.items() if not field.description}
+    bare = {
+        f"{model.__name__}.{name}"
+        for model in models
+        for name, field in model.model_fields.items()
+        if not field.description
+    }
     assert bare <= {"TrainConfig.beta1", "TrainConfig.beta2"}

@@ -21,7 +21,9 @@ def trained(monkeypatch):
     return start(tiny_config("sotu", "fem", "steps=2", "evals=1"), data_dir=None, device="cpu").record.id
 
 
-def write(model, prompt: torch.Tensor, tokens: int, *, temperature: float = 0.0, top_k: int = 0, seed: int = 0) -> list[int]:
+def write(
+    model, prompt: torch.Tensor, tokens: int, *, temperature: float = 0.0, top_k: int = 0, seed: int = 0
+) -> list[int]:
     random = torch.Generator().manual_seed(seed)
     return list(generate(model, prompt, tokens=tokens, temperature=temperature, top_k=top_k, generator=random))
 

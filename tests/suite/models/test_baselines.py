@@ -52,12 +52,17 @@ def test_the_ridge_minimises_the_penalised_squares():
 
 def test_a_baseline_leaves_a_record_on_the_mixers_board_without_a_place(runs):
     made = {
-        name: start(tiny(name), data_dir=None, device="cpu").record for name in ("softmax", "baseline/ridge", "baseline/seasonal-naive")
+        name: start(tiny(name), data_dir=None, device="cpu").record
+        for name in ("softmax", "baseline/ridge", "baseline/seasonal-naive")
     }
     assert {one.status for one in made.values()} == {"finished"}
     assert len({one.group for one in made.values()}) == 1
     [shown] = board.boards(made.values())
-    assert {row.mixer: row.place for row in shown.rows} == {"softmax": 1, "baseline/ridge": None, "baseline/seasonal-naive": None}
+    assert {row.mixer: row.place for row in shown.rows} == {
+        "softmax": 1,
+        "baseline/ridge": None,
+        "baseline/seasonal-naive": None,
+    }
     assert "| baseline | baseline/ridge |" in view.markdown(shown)
     ridge = made["baseline/ridge"]
     assert ridge.certificate["matched"] is False
@@ -71,7 +76,9 @@ def test_a_baseline_leaves_a_record_on_the_mixers_board_without_a_place(runs):
     model = Ridge(336, 8, 1.0)
     model.solve((b.inputs, b.targets) for b in task.eval_batches("train", 2000))
     [batch] = task.eval_batches("test", 16)
-    assert ridge.metrics["test"]["mse"] == pytest.approx(task.summarise(task.measure(model(batch.inputs), batch))["mse"], rel=1e-4)
+    assert ridge.metrics["test"]["mse"] == pytest.approx(
+        task.summarise(task.measure(model(batch.inputs), batch))["mse"], rel=1e-4
+    )
 
 
 def test_a_baseline_is_counted_and_never_matched():
@@ -114,7 +121,9 @@ def test_gluonts_own_models_give_what_gluonts_says_of_them(name, head):
         assert loc.item() == pytest.approx(x_BNC[b, :, c].mean().item(), rel=1e-6)
         if head == "student-t":
             distribution = model.network.distr_output.distribution(arguments, loc=loc, scale=scale)
-            expected = torch.tensor([[distribution.mean[0, h], distribution.stddev[0, h]] for h in range(8)], dtype=torch.float64)
+            expected = torch.tensor(
+                [[distribution.mean[0, h], distribution.stddev[0, h]] for h in range(8)], dtype=torch.float64
+            )
             location, spread, degrees = found[b, :, c].unbind(-1)
             mine = torch.stack([location, spread * (degrees / (degrees - 2)).sqrt()], dim=-1)
             assert torch.allclose(mine, expected, rtol=1e-6)
@@ -164,11 +173,17 @@ def test_without_lightning_gluonts_models_are_refused_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     config = tiny("baseline/dlinear")
     with pytest.raises(UserError, match=r"needs Lightning \(.*\): pip install 'mixer-suite\[baselines\]'") as caught:
-        certify(config, tasks.get("household-power")(config.data).spec, solve(config, tasks.get("household-power")(config.data).spec))
+        certify(
+            config,
+            tasks.get("household-power")(config.data).spec,
+            solve(config, tasks.get("household-power")(config.data).spec),
+        )
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("task", "message"), [("weather", "144 steps does not fit into a look-back of 96"), ("csv", "knows no season")])
+@pytest.mark.parametrize(
+    ("task", "message"), [("weather", "144 steps does not fit into a look-back of 96"), ("csv", "knows no season")]
+)
 def test_a_season_that_does_not_fit_is_refused(task, message):
     config = resolve(task=task, mixer="baseline/seasonal-naive", track="fixed-96")
     spec = tasks.get(task)(config.data).spec

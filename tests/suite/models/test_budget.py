@@ -51,14 +51,18 @@ def test_the_certificate_counts_what_a_real_model_has(task, mixer):
     assert certificate.reference_parameters == counted_by_hand(reference)
     assert certificate.total_parameters == sum(p.numel() for p in backbone.parameters())
     assert certificate.mixer_parameters == sum(p.numel() for p in backbone.trunk.blocks[0].mixer.parameters())
-    assert certificate.reference_mixer_parameters == sum(p.numel() for p in reference.trunk.blocks[0].mixer.parameters())
+    assert certificate.reference_mixer_parameters == sum(
+        p.numel() for p in reference.trunk.blocks[0].mixer.parameters()
+    )
     assert certificate.ratio == certificate.parameters / certificate.reference_parameters
     assert certificate.length == sequence_length(spec) == backbone.trunk.positions.shape[0]
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_flops_of_the_reference_are_what_torch_counts(task, monkeypatch):
-    """FLOPs a token, image or window; torch counts a whole forward pass. Everything runs as plain products so that all are seen."""
+    """FLOPs a token, image or window; torch counts a whole forward pass. Everything runs as plain products so that all
+    are seen.
+    """
     monkeypatch.setattr("kernels.cpu.call.library", lambda: None)
     config, spec = prepared(task, "softmax", ["patch=56"] if task == "imagenet100" else [])
     plan, certificate = budget.check(config, spec)
@@ -66,7 +70,11 @@ def test_the_flops_of_the_reference_are_what_torch_counts(task, monkeypatch):
     backbone.reset_parameters()
     batch = 2
     units = batch * (sequence_length(spec) if isinstance(spec, TextInput) else 1)
-    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+    with (
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+        torch.no_grad(),
+    ):
         backbone(inputs(spec, batch))
     assert counter.get_total_flops() / units == pytest.approx(certificate.flops, rel=0.02)
 
@@ -169,4 +177,7 @@ def test_a_hybrid_keeps_softmax_where_it_says():
     plan, certificate = budget.check(config, spec)
     assert [layer.mixer for layer in plan.layers] == ["softmax", "fem"]
     assert plan.layers[0].ffn_width == config.model.ffn_width
-    assert certificate.mixer_parameters == registry.get("fem").cost(plan.layers[1].config, 32, sequence_length(spec)).parameters
+    assert (
+        certificate.mixer_parameters
+        == registry.get("fem").cost(plan.layers[1].config, 32, sequence_length(spec)).parameters
+    )

@@ -1,4 +1,6 @@
-"""From the journal into a real embedded store: everything arrives, once, whatever fails on the way. Delivered in this process."""
+"""From the journal into a real embedded store: everything arrives, once, whatever fails on the way. Delivered in this
+process.
+"""
 
 from __future__ import annotations
 
@@ -260,12 +262,19 @@ def test_the_board_is_the_experiments_note_and_a_view_sorted_by_the_primary_metr
     delivery = _deliver(home)
     for note in ("**fem** leads\n\n| mixer |\n|---|\n| fem |", "**gla** leads"):
         number = update_board(
-            home, "fashion-mnist", note_markdown=note, primary_metric="test/top1", ascending=False, columns=["tags.mixer", "params.seed"]
+            home,
+            "fashion-mnist",
+            note_markdown=note,
+            primary_metric="test/top1",
+            ascending=False,
+            columns=["tags.mixer", "params.seed"],
         )
     tags = dict(rows(home, "select key, value from experiment_tags where experiment_id = ?", number))
     assert tags["mlflow.note.content"] == "**gla** leads"
     assert tags["mlflow.experimentKind"] == "custom_model_development"
-    assert [name for name in tags if name.startswith("mlflow.sharedViewState.")] == ["mlflow.sharedViewState.suiteboard"]
+    assert [name for name in tags if name.startswith("mlflow.sharedViewState.")] == [
+        "mlflow.sharedViewState.suiteboard"
+    ]
     assert board_urls(home, "http://127.0.0.1:5000/") == {
         "fashion-mnist": f"http://127.0.0.1:5000/#/experiments/{number}/runs?workflowType=machine_learning&viewStateShareKey=suiteboard"
     }
@@ -281,7 +290,11 @@ def test_only_runs_whose_process_is_gone_are_closed(home):
     cases = {
         "alive": {"suite.host": host, **started},
         "gone": {"suite.host": host, "suite.pid": str(gone), "suite.pid_start": "1.0"},
-        "its id was given to another process": {"suite.host": host, **started, "suite.pid_start": str(me.create_time() - 500)},
+        "its id was given to another process": {
+            "suite.host": host,
+            **started,
+            "suite.pid_start": str(me.create_time() - 500),
+        },
         "of another machine": {"suite.host": host + "x", "suite.pid": str(gone), "suite.pid_start": "1.0"},
         "not ours": {},
     }
@@ -289,5 +302,8 @@ def test_only_runs_whose_process_is_gone_are_closed(home):
         store.create_run(experiment, name, 1000, tags)
     closed = close_dead_runs(home)
     assert sorted(line.split(" (")[0] for line in closed) == ["gone", "its id was given to another process"]
-    assert {name for name, status in statuses(home) if status == "KILLED"} == {"gone", "its id was given to another process"}
+    assert {name for name, status in statuses(home) if status == "KILLED"} == {
+        "gone",
+        "its id was given to another process",
+    }
     assert close_dead_runs(home) == []

@@ -26,7 +26,10 @@ def _events(home, run="run-a", kind=None):
 
 
 def test_tracking_is_imported_without_mlflow():
-    code = "import sys, suite.tracking.store, suite.tracking.client, suite.tracking.ui_server; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
+    code = (
+        "import sys, suite.tracking.store, suite.tracking.client, suite.tracking.ui_server; "
+        "sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
@@ -148,7 +151,11 @@ def test_a_resumed_run_logs_no_step_of_a_metric_twice(tmp_path):
         second.log(10, {"valid/loss": 0.25})
     logged = [(name, event["step"]) for event in _events(tmp_path, kind="metrics") for name in event["values"]]
     assert sorted(logged) == [("train/loss", step) for step in range(12)] + [("valid/loss", 5), ("valid/loss", 10)]
-    assert [event["kind"] for event in _events(tmp_path) if event["kind"] in ("start", "resume", "finish")] == ["start", "resume", "finish"]
+    assert [event["kind"] for event in _events(tmp_path) if event["kind"] in ("start", "resume", "finish")] == [
+        "start",
+        "resume",
+        "finish",
+    ]
 
 
 def test_a_summary_repeated_after_a_kill_is_kept_once_and_a_new_one_after_an_interruption_counts(tmp_path):
@@ -221,4 +228,7 @@ def test_files_inside_the_run_folder_are_written_down_relative_to_it(tmp_path):
         outside.write_text("x")
         tracked.artifact_file(inside)
         tracked.artifact_file(outside, "extra")
-    assert [(event["path"], event["folder"]) for event in _events(tmp_path, kind="file")] == [("curve.png", ""), (str(outside), "extra")]
+    assert [(event["path"], event["folder"]) for event in _events(tmp_path, kind="file")] == [
+        ("curve.png", ""),
+        (str(outside), "extra"),
+    ]

@@ -16,9 +16,17 @@ from tests.suite.tracking.tracked_runs import answers, free_port, tracker, wait_
 
 _BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--window-size=1600,1000", "--virtual-time-budget=30000",
-]  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1600,1000",
+    "--virtual-time-budget=30000",
+]
 _COLUMNS = ["tags.mixer", "tags.seed", "tags.matched", "metrics.test/top1", "metrics.valid/top1", "params.train.lr"]
 # Neither in the order of the metric, nor against it, nor by name.
 _RUNS = {"softmax": 0.8081234, "fem": 0.8212345, "no-mixing": 0.6104444, "gla": 0.7952222, "hypermlp": 0.8030001}
@@ -69,17 +77,23 @@ def board(tmp_path_factory):
     trackers = []
     for mixer, top1 in _RUNS.items():
         tracked = tracker(
-            home, f"run-{mixer}", experiment="fashion-mnist", run_name=f"{mixer} · quick · seed 0", params={"train.lr": 1e-3},
+            home,
+            f"run-{mixer}",
+            experiment="fashion-mnist",
+            run_name=f"{mixer} · quick · seed 0",
+            params={"train.lr": 1e-3},
             tags={"mixer": mixer, "seed": "0", "matched": str(mixer != "no-mixing").lower()},
-        )  # fmt: skip
+        )
         for step in range(0, 600, 50):
             tracked.log(step, {"train/loss": 2.3 - step / 400})
         tracked.summary({"test/top1": top1, "valid/top1": top1 + 0.004, "budget/parameters": 798_720})
         trackers.append(tracked)
     trackers[-1].board(
         "**fem leads fashion-mnist**: 82.1 % top-1\n\n| mixer | top-1 |\n|---|---|\n| fem | 82.1 % |\n",
-        primary_metric="test/top1", ascending=False, columns=_COLUMNS,
-    )  # fmt: skip
+        primary_metric="test/top1",
+        ascending=False,
+        columns=_COLUMNS,
+    )
     for tracked in trackers:
         tracked.finish("FINISHED")
         assert tracked.run is not None
@@ -88,7 +102,12 @@ def board(tmp_path_factory):
 
 def _page(url, profile):
     """The page's document once it is drawn."""
-    done = subprocess.run([_BROWSER, *_FLAGS, f"--user-data-dir={profile}", "--dump-dom", url], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [_BROWSER, *_FLAGS, f"--user-data-dir={profile}", "--dump-dom", url],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     table = _Table()
     table.feed(done.stdout)
@@ -101,7 +120,10 @@ def test_the_board_shows_readable_runs_the_best_first_with_the_columns_that_matt
     assert _BROWSER is not None, "SUITE_REQUIRE_BROWSER=1, and no chromium on the PATH"
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     port = free_port()
-    code = f"import sys; from pathlib import Path; from suite.tracking.ui_server import serve; sys.exit(serve(Path(sys.argv[1]), {port}))"
+    code = (
+        f"import sys; from pathlib import Path; from suite.tracking.ui_server import serve; "
+        f"sys.exit(serve(Path(sys.argv[1]), {port}))"
+    )
     with subprocess.Popen([sys.executable, "-c", code, str(board)], stdout=subprocess.PIPE, text=True) as server:
         try:
             wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"), "the UI answers")

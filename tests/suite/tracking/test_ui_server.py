@@ -17,7 +17,10 @@ from suite.tracking import ui_server
 from suite.tracking.ui_state import BoardView, board_tags, column_id, ui_url, view_state
 from tests.suite.tracking.tracked_runs import answers, free_port, mlflow_server, tracker, wait_for
 
-_SERVE = "import sys; from pathlib import Path; from suite.tracking.ui_server import serve; sys.exit(serve(Path(sys.argv[1]), {port}, task={task!r}))"
+_SERVE = (
+    "import sys; from pathlib import Path; from suite.tracking.ui_server import serve; "
+    "sys.exit(serve(Path(sys.argv[1]), {port}, task={task!r}))"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +29,9 @@ def _local(monkeypatch):
 
 
 def test_the_view_opens_on_the_primary_metric_with_the_columns_in_their_order():
-    view = view_state(BoardView("test/mse", ascending=True, columns=["tags.mixer", "metrics.test/mse", "params.train.lr"]))
+    view = view_state(
+        BoardView("test/mse", ascending=True, columns=["tags.mixer", "metrics.test/mse", "params.train.lr"])
+    )
     assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`test/mse`", True)
     assert view["selectedColumns"] == ["metrics.`test/mse`", "tags.`mixer`", "params.`train.lr`"]
     assert view["columnOrder"] == ["attributes.`Run Name`", *view["selectedColumns"]]
@@ -53,7 +58,10 @@ def test_addresses_join_whatever_the_server_is_called():
 
 
 def test_a_port_in_use_is_one_clear_line(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(UserError, match=r"port \d+ is in use; choose another") as raised:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as taken,
+        pytest.raises(UserError, match=r"port \d+ is in use; choose another") as raised,
+    ):
         ui_server.serve(tmp_path, taken.getsockname()[1])
     assert "\n" not in str(raised.value)
 
@@ -86,7 +94,9 @@ def test_a_task_without_a_board_and_no_boards_at_all_are_told(capsys, monkeypatc
     monkeypatch.setattr(ui_server.webbrowser, "open", opened.append)
     ui_server._show({"sotu": "http://h/1"}, "http://h", "household-power", open_browser=True)
     ui_server._show({}, "http://h", None, open_browser=False)
-    ui_server._show({"sotu": "http://h/1", "fashion-mnist": "http://h/2"}, "http://h", "fashion-mnist", open_browser=True)
+    ui_server._show(
+        {"sotu": "http://h/1", "fashion-mnist": "http://h/2"}, "http://h", "fashion-mnist", open_browser=True
+    )
     assert capsys.readouterr().out.splitlines() == [
         "no board of household-power yet (it comes with the first run): http://h",
         "no board of any task yet (it comes with the first run): http://h",
@@ -98,8 +108,11 @@ def test_a_task_without_a_board_and_no_boards_at_all_are_told(capsys, monkeypatc
 def _start(home, port, task=None, environment=None):
     return subprocess.Popen(
         [sys.executable, "-c", _SERVE.format(port=port, task=task), str(home)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(environment or {})},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **(environment or {})},
+    )
 
 
 @pytest.mark.slow

@@ -25,7 +25,8 @@ _TRAIN = """
 import sys, time
 from pathlib import Path
 from tests.suite.tracking.tracked_runs import tracker
-home, run, first, last, resume = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5] == "resume"
+home, run, first, last = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+resume = sys.argv[5] == "resume"
 with tracker(home, run, resume=resume, run_name=run) as tracked:
     for step in range(first, last):
         tracked.log(step, {"train/loss": 1 / (step + 1)})
@@ -58,7 +59,11 @@ def train():
 
     def start(home, run="run-a", first=0, last=10**9, resume=False, code=_TRAIN):
         arguments = [str(home), run, str(first), str(last), "resume" if resume else "anew"]
-        started.append(subprocess.Popen([sys.executable, "-c", code, *arguments], start_new_session=True, stderr=subprocess.DEVNULL))
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", code, *arguments], start_new_session=True, stderr=subprocess.DEVNULL
+            )
+        )
         return started[-1]
 
     yield start
@@ -110,7 +115,9 @@ def test_a_killed_run_is_ended_by_its_worker_and_goes_on_when_resumed(home, trai
     _kill(process)
     wait_for(lambda: statuses(home)[0][1] == "KILLED", "the worker ends the run")
     logged = len(_store_points(home))
-    assert logged >= _journal_length(home) - 3  # start, finish, and perhaps a torn line: nothing written was left behind
+    assert (
+        logged >= _journal_length(home) - 3
+    )  # start, finish, and perhaps a torn line: nothing written was left behind
     resumed = train(home, first=logged // 2, last=logged + 50, resume=True)
     assert resumed.wait(180) == 0
     assert _store_points(home) == [(step, 1 / (step + 1)) for step in range(logged + 50)]
@@ -146,16 +153,22 @@ def test_when_run_and_worker_are_killed_the_doctor_ends_the_run(home, train):
 
 @pytest.mark.slow
 def test_ctrl_c_and_sigterm_for_the_whole_group_lose_nothing(home, train):
-    code = _TRAIN.replace("import sys, time", "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(143))")
+    code = _TRAIN.replace(
+        "import sys, time", "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"
+    )
     for run, number, returned in (("int", signal.SIGINT, None), ("term", signal.SIGTERM, 143)):
         process = train(home, run, code=code)
-        wait_for(lambda name=run: name in dict(statuses(home)) if _store_points(home) else False, "the run is in the store")
+        wait_for(
+            lambda name=run: name in dict(statuses(home)) if _store_points(home) else False, "the run is in the store"
+        )
         os.killpg(process.pid, number)
         ended = process.wait(120)
         assert returned is None or ended == returned
         assert dict(statuses(home))[run] == "KILLED"
         logged = _journal_length(home, run) - 2
-        assert len(points(home, "train/loss", rows(home, "select run_uuid from runs where name = ?", run)[0][0])) == logged
+        assert (
+            len(points(home, "train/loss", rows(home, "select run_uuid from runs where name = ?", run)[0][0])) == logged
+        )
 
 
 @pytest.mark.slow
@@ -180,7 +193,8 @@ def test_without_a_server_the_run_goes_on_and_is_uploaded_later(tmp_path, empty_
         tracked.flush()
         assert tracked.wait() is None
     assert said == [
-        f"tracking: cannot reach http://127.0.0.1:{port}: nothing answers there; the run goes on and keeps its metrics in "
+        f"tracking: cannot reach http://127.0.0.1:{port}: nothing answers there; the run goes on and keeps its "
+        "metrics in "
         f"{tmp_path / 'run-a' / JOURNAL}. Upload them later: suite upload run-a"
     ]
     with mlflow_server(tmp_path / "server", port) as base:
@@ -206,7 +220,9 @@ def test_a_server_that_comes_back_gets_what_it_missed(tmp_path, empty_store, mon
         wait_for(lambda: tracked._worker.status.trouble, "the worker finds nobody")
         with mlflow_server(tmp_path / "server", port):
             tracked.log(1, {"train/loss": 1.0})
-            wait_for(lambda: tracked.wait(30) is not None and not tracked._worker.status.trouble, "what was missed arrives")
+            wait_for(
+                lambda: tracked.wait(30) is not None and not tracked._worker.status.trouble, "what was missed arrives"
+            )
         tracked.log(2, {"train/loss": 2.0})
         tracked.flush()
         wait_for(lambda: tracked._worker.status.trouble, "the worker finds nobody again")

@@ -80,14 +80,34 @@ def wait_for(condition, what: str, timeout_s: float = 180.0) -> None:
 def mlflow_server(folder: Path, port: int) -> Iterator[str]:
     """A real MLflow server on loopback, over its own database in `folder`; stopped by its process id."""
     folder.mkdir(parents=True, exist_ok=True)
-    places = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts")]
+    places = [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     environment.pop("MLFLOW_TRACKING_URI", None)
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", *places],
-            stdout=log, stderr=log, env=environment, cwd=folder,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+                "--workers",
+                "1",
+                *places,
+            ],
+            stdout=log,
+            stderr=log,
+            env=environment,
+            cwd=folder,
+        )
     try:
         wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"), "the MLflow server answers")
         yield f"http://127.0.0.1:{port}"

@@ -9,7 +9,13 @@ from examples.accuracy_by_state import draw
 
 
 def row(mixer: str, state: int, values: list[float], matched: bool = True) -> dict:
-    return {"mixer": mixer, "state_bytes": state, "values": values, "mean": sum(values) / len(values), "matched": matched}
+    return {
+        "mixer": mixer,
+        "state_bytes": state,
+        "values": values,
+        "mean": sum(values) / len(values),
+        "matched": matched,
+    }
 
 
 def board(metric: str = "accuracy", deviations: tuple[str, ...] = (), **rows: tuple[int, list[float]]) -> dict:
@@ -57,8 +63,10 @@ def test_widths_of_a_mixer_are_points_of_its_curve_and_unmatched_ones_are_hollow
     drawn = draw([made])
     panel = drawn.axes[0]
     assert {name: x for name, (x, _) in curves(panel).items()} == {
-        "gla (host form)": [64, 128], "fem": [256, 512], "fem (temperature=off)": [1024],
-    }  # fmt: skip
+        "gla (host form)": [64, 128],
+        "fem": [256, 512],
+        "fem (temperature=off)": [1024],
+    }
     hollow = [x for line in panel.lines if line.get_color() == "white" for x in line.get_xdata()]
     assert sorted(hollow) == [128, 256]
     plt.close(drawn)

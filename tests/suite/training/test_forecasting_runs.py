@@ -21,7 +21,17 @@ from tests.suite.tiny import made_record, tiny_config
 from tests.tasks.series.series_files import write_ett, write_exchange, write_gluonts
 from tests.tolerances import FP32
 
-SMALL = ("dim=32", "model.heads=2", "depth=1", "ffn_width=88", "batch_size=8", "steps=6", "evals=3", "valid_limit=8", "test_limit=8")
+SMALL = (
+    "dim=32",
+    "model.heads=2",
+    "depth=1",
+    "ffn_width=88",
+    "batch_size=8",
+    "steps=6",
+    "evals=3",
+    "valid_limit=8",
+    "test_limit=8",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -90,7 +100,9 @@ def test_every_ett_window_of_every_split_is_evaluated_whatever_the_batch_size(ho
     for split, expected in windows.items():
         figures = []
         for size in (32, 1000) if split == "train" else (1, 7, 32):
-            found, seen = evaluate(LastValue(horizon), task, split, batch_size=size, device=torch.device("cpu"), precision="fp32")
+            found, seen = evaluate(
+                LastValue(horizon), task, split, batch_size=size, device=torch.device("cpu"), precision="fp32"
+            )
             assert seen == task.n_examples(split) == expected
             figures.append(found)
         assert all(other == pytest.approx(figures[0], rel=1e-11) for other in figures[1:])
@@ -125,7 +137,9 @@ def test_an_evaluation_that_drops_the_last_batch_is_refused(ett_folder, monkeypa
     task = Etth1(SearchedOptions(track="fixed-96"), ett_folder)
     task.load()
     whole = task.eval_batches
-    monkeypatch.setattr(task, "eval_batches", lambda split, size, workers=0: (b for b in whole(split, size) if b.size == size))
+    monkeypatch.setattr(
+        task, "eval_batches", lambda split, size, workers=0: (b for b in whole(split, size) if b.size == size)
+    )
     with pytest.raises(IncompleteEvaluation, match="etth1: 2784 examples of test were evaluated, it has 2785"):
         evaluate(LastValue(96), task, "test", batch_size=32, device=torch.device("cpu"), precision="fp32")
 
@@ -142,7 +156,11 @@ def test_a_run_with_a_distribution_is_selected_by_crps_and_draws_its_spread(head
     assert set(made.metrics["test"]) == {"crps", "mase", "mse", "mae", "loss"}
     assert made.selection.value == made.metrics["valid"]["crps"]
     assert made.group != point.group
-    plain = certify(point, tasks.get("household-power")(point.data).spec, solve(point, tasks.get("household-power")(point.data).spec))
+    plain = certify(
+        point,
+        tasks.get("household-power")(point.data).spec,
+        solve(point, tasks.get("household-power")(point.data).spec),
+    )
     assert (made.certificate["parameters"], made.certificate["matched"]) == (plain.parameters, True)
     assert made.certificate["total_parameters"] > plain.total_parameters
     assert (runs / made.id / "forecasts.png").is_file()
@@ -150,7 +168,8 @@ def test_a_run_with_a_distribution_is_selected_by_crps_and_draws_its_spread(head
 
 @pytest.mark.filterwarnings("ignore:Using `json`-module for json-handling:UserWarning")
 @pytest.mark.parametrize(
-    "mixer", ["fem", *(pytest.param(f"baseline/{name}", marks=pytest.mark.slow) for name in ("seasonal-naive", "ridge"))]
+    "mixer",
+    ["fem", *(pytest.param(f"baseline/{name}", marks=pytest.mark.slow) for name in ("seasonal-naive", "ridge"))],
 )
 def test_a_gluonts_data_set_is_trained_on_and_recorded(mixer, tmp_path, runs):
     write_gluonts(tmp_path)
@@ -179,7 +198,15 @@ def test_of_the_searched_look_backs_the_board_keeps_the_one_that_validation_chos
     def trial(look_back, valid, test, *more):
         sets = ("track=searched", f"look_back={look_back}", *more)
         return made_record(
-            mixer, test, task="weather", metric="mse", higher=False, domain="forecasting", sets=sets, valid=valid, name=f"l{look_back}"
+            mixer,
+            test,
+            task="weather",
+            metric="mse",
+            higher=False,
+            domain="forecasting",
+            sets=sets,
+            valid=valid,
+            name=f"l{look_back}",
         )
 
     records = [trial(96, 0.5, 0.1), trial(336, 0.3, 0.4), trial(720, 0.4, 0.2)]
@@ -200,10 +227,22 @@ def test_options_of_code_that_no_board_runs_are_never_taken_for_trials(known):
     def trial(penalty, valid, test):
         sets = ("track=searched", "look_back=336", f"mixer.penalty={penalty}")
         made = made_record(
-            "baseline/ridge", test, task="weather", metric="mse", higher=False, domain="forecasting", sets=sets, valid=valid,
-            matched=False, name=f"p{penalty}",
-        )  # fmt: skip
-        return made if known else made.model_copy(update={"config": {**made.config, "mixer_origin": "built-in", "mixer": "of-later"}})
+            "baseline/ridge",
+            test,
+            task="weather",
+            metric="mse",
+            higher=False,
+            domain="forecasting",
+            sets=sets,
+            valid=valid,
+            matched=False,
+            name=f"p{penalty}",
+        )
+        return (
+            made
+            if known
+            else made.model_copy(update={"config": {**made.config, "mixer_origin": "built-in", "mixer": "of-later"}})
+        )
 
     [shown] = board.boards([trial(1, 0.5, 0.1), trial(1000, 0.3, 0.4)])
     assert (len(shown.rows), shown.other_rates) == (2, 0)

@@ -25,11 +25,24 @@ def test_the_paper_scale_of_imagenet_has_the_size_and_rates_of_deit_tiny(task):
     config = resolve(task=task, mixer="softmax", scale="paper")
     train, data, model = config.train, config.data.model_dump(), config.model
     assert (model.dim, model.depth, model.heads, model.drop_path) == (192, 12, 3, 0.1)
-    assert describe_budget(config)["parameters"] == pytest.approx(12 * 12 * 192**2, rel=0.01)  # of attention and a 4 D feed-forward layer
+    assert describe_budget(config)["parameters"] == pytest.approx(
+        12 * 12 * 192**2, rel=0.01
+    )  # of attention and a 4 D feed-forward layer
     assert train.steps * train.batch_size / IMAGENET_TRAIN[task] == pytest.approx(300, rel=1e-3)
     assert (train.batch_size, train.lr, train.weight_decay, train.ema) == (1024, 5e-4 * 1024 / 512, 0.05, 0)
     assert train.warmup == pytest.approx(5 / 300, rel=0.01)
-    told = ("augmentation", "magnitude", "erase", "label_smoothing", "mixup", "cutmix", "image_size", "patch", "valid_limit", "test_limit")
+    told = (
+        "augmentation",
+        "magnitude",
+        "erase",
+        "label_smoothing",
+        "mixup",
+        "cutmix",
+        "image_size",
+        "patch",
+        "valid_limit",
+        "test_limit",
+    )
     assert tuple(data[name] for name in told) == ("randaugment", 9, 0.25, 0.1, 0.8, 1.0, 224, 16, 0, 0)
 
 

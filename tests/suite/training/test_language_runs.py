@@ -73,7 +73,9 @@ def scorer(trained):
 
 
 def told(scorer, ids: list[int]) -> list[tuple[float, bool]]:
-    """Of each token from the second on: its log-likelihood after all before it, and whether it is the likeliest. One at a time."""
+    """Of each token from the second on: its log-likelihood after all before it, and whether it is the likeliest. One at
+    a time.
+    """
     made = []
     for at in range(1, len(ids)):
         logits = scorer.model(torch.tensor([ids[:at]]))[0, -1].log_softmax(-1)
@@ -114,7 +116,9 @@ def test_info_of_what_is_not_prepared_writes_nothing(folder, suite):
 
 
 def test_a_run_writes_text_after_its_data_are_gone(trained, suite):
-    told = json.loads(suite("generate", trained, "--prompt", "Fellow-citizens of the", "--tokens", "5", "--seed", "3", "--json").out)
+    told = json.loads(
+        suite("generate", trained, "--prompt", "Fellow-citizens of the", "--tokens", "5", "--seed", "3", "--json").out
+    )
     assert told["text"]
 
 
@@ -137,7 +141,9 @@ def test_a_tokenizer_file_counts_in_the_identity_by_its_content(folder, tmp_path
     assert model.head.out_features == 300
 
 
-def test_a_tokenizer_file_that_changed_trains_nothing_and_leaves_the_records_of_the_old_one_on_their_board(folder, tmp_path, monkeypatch):
+def test_a_tokenizer_file_that_changed_trains_nothing_and_leaves_the_records_of_the_old_one_on_their_board(
+    folder, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     path = write_text(tmp_path / "a.json", train_bpe(addresses()[:2], 300))
     made = start(config_of("tokenizer=a.json"), data_dir=folder, device="cpu").record
@@ -159,7 +165,9 @@ def test_a_continuations_likelihood_is_that_of_its_tokens_one_by_one(scorer):
         ids = scorer.task.encode(context + continuation)
         assert len(ids) <= LENGTH + 1
         scored = told(scorer, ids)[len(scorer.task.encode(context.rstrip())) - 1 :]
-        assert total == pytest.approx(sum(nats for nats, _ in scored), abs=1e-5)  # the model's answer is rounded to single precision
+        assert total == pytest.approx(
+            sum(nats for nats, _ in scored), abs=1e-5
+        )  # the model's answer is rounded to single precision
         assert greedy == all(likeliest for _, likeliest in scored)
 
 

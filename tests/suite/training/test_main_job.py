@@ -15,7 +15,20 @@ from tests.suite.tracking.tracked_runs import points, rows, statuses
 from tests.tasks.conftest import save_image
 
 pytestmark = pytest.mark.slow
-TINY = ("--steps", "6", "--set", "evals=2", "--set", "batch_size=4", "--set", "model.dim=48", "--set", "ffn_width=88", "--set", "depth=2")
+TINY = (
+    "--steps",
+    "6",
+    "--set",
+    "evals=2",
+    "--set",
+    "batch_size=4",
+    "--set",
+    "model.dim=48",
+    "--set",
+    "ffn_width=88",
+    "--set",
+    "depth=2",
+)
 
 
 def suite(runs, *arguments, **environment):
@@ -23,20 +36,33 @@ def suite(runs, *arguments, **environment):
     variables = {**os.environ, "SUITE_HOME": str(runs), "OMP_NUM_THREADS": "1", **environment}
     variables.pop("SUITE_TRACKING", None)
     return subprocess.run(
-        [sys.executable, "-m", "suite", *arguments], env=variables, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-m", "suite", *arguments],
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
 @pytest.fixture(scope="module")
 def folder_of_images(tmp_path_factory):
-    """A folder of the 100 classes, three images a class for training and one for the test, of mixed sizes, grey ones among them."""
+    """A folder of the 100 classes, three images a class for training and one for the test, of mixed sizes, grey ones
+    among them.
+    """
     root = tmp_path_factory.mktemp("images")
     for part, count in (("train", 3), ("val", 1)):
         for label, name in enumerate(class_list()):
             folder = root / part / name
             folder.mkdir(parents=True)
             for i in range(count):
-                save_image(folder / f"{i}.JPEG", "L" if (label + i) % 4 == 0 else "RGB", 30 + label % 40, 25 + 7 * i, 10 * label + i)
+                save_image(
+                    folder / f"{i}.JPEG",
+                    "L" if (label + i) % 4 == 0 else "RGB",
+                    30 + label % 40,
+                    25 + 7 * i,
+                    10 * label + i,
+                )
     return root
 
 
@@ -61,13 +87,27 @@ def test_a_run_is_mirrored_whole_in_the_store_with_its_board(runs):
     assert {path.name for path in (runs / "artifacts").rglob("*.*")} >= {"record.json", "attention.png"}
     of_experiment = dict(rows(runs, "select key, value from experiment_tags"))
     assert "fem" in of_experiment["mlflow.note.content"]
-    view = next(json.loads(value) for name, value in of_experiment.items() if name.startswith("mlflow.sharedViewState."))
+    view = next(
+        json.loads(value) for name, value in of_experiment.items() if name.startswith("mlflow.sharedViewState.")
+    )
     assert "test/bits_per_byte" in json.loads(view["state"])["orderByKey"]
 
 
 def test_a_run_goes_on_without_its_tracking_server_and_is_uploaded_later(runs):
     gone = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-    done = suite(runs, "run", "--task", "household-power", "--mixer", "softmax", *TINY, "--set", "test_limit=16", "--json", **gone)
+    done = suite(
+        runs,
+        "run",
+        "--task",
+        "household-power",
+        "--mixer",
+        "softmax",
+        *TINY,
+        "--set",
+        "test_limit=16",
+        "--json",
+        **gone,
+    )
     assert done.returncode == 0, done.stderr
     assert "suite upload" in done.stderr
     made = record.Record.model_validate_json(done.stdout)
@@ -104,7 +144,20 @@ def test_a_corrupt_image_is_one_line(runs, folder_of_images, tmp_path):
 
 def test_both_mixers_stand_on_one_board(runs):
     for mixer in ("softmax", "fem"):
-        done = suite(runs, "run", "--task", "fashion-mnist", "--mixer", mixer, "--scale", "board", "--steps", "4", "--set", "evals=1")
+        done = suite(
+            runs,
+            "run",
+            "--task",
+            "fashion-mnist",
+            "--mixer",
+            mixer,
+            "--scale",
+            "board",
+            "--steps",
+            "4",
+            "--set",
+            "evals=1",
+        )
         assert done.returncode == 0, done.stderr
     shown = suite(runs, "leaderboard", "--task", "fashion-mnist", "--json")
     (one,) = json.loads(shown.stdout)

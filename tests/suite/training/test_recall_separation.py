@@ -1,4 +1,6 @@
-"""Recall tasks at their test size, trained through the suite: attention that looks tokens up solves them, other attention does not."""
+"""Recall tasks at their test size, trained through the suite: attention that looks tokens up solves them, other
+attention does not.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ def _untracked(monkeypatch):
 
 
 def accuracies(mixer: str, task: str) -> tuple[float, float]:
-    """The test accuracy, over tokens and over classes, of a matched run with the shipped recipe, the same for every mixer."""
+    """The test accuracy, over tokens and over classes, of a matched run with the shipped recipe, the same for every
+    mixer.
+    """
     made = start(resolve(task=task, mixer=mixer, scale="board"), data_dir=None, device="cpu").record
     assert made.status == "finished", made.error
     assert made.certificate["matched"]
@@ -36,6 +40,8 @@ def test_weights_that_ignore_the_query_recall_less_than_half(mixer):
 
 
 def test_weights_that_ignore_the_query_recall_less_than_half_in_context():
-    """One in three is what naming a value that stands in the sequence gives; keys differ in how often they stood there."""
+    """One in three is what naming a value that stands in the sequence gives; keys differ in how often they stood
+    there.
+    """
     accuracy, _ = accuracies("query-free", "mad-in-context")
     assert 0.2 < accuracy < 0.5

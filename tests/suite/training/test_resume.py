@@ -1,4 +1,6 @@
-"""Stopping and going on: signals, kill -9, damaged checkpoints. A resumed run equals the uninterrupted one bit for bit."""
+"""Stopping and going on: signals, kill -9, damaged checkpoints. A resumed run equals the uninterrupted one bit for
+bit.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def equal_runs(one: Record, two: Record) -> bool:
     return record.same_figures(one, two) and one.loss_trace == two.loss_trace and one.selection == two.selection
 
 
-def interrupted_at(monkeypatch, step: int, number: int, *sets: str, task: str = "fashion-mnist", mixer: str = "fem") -> Outcome:
+def interrupted_at(
+    monkeypatch, step: int, number: int, *sets: str, task: str = "fashion-mnist", mixer: str = "fem"
+) -> Outcome:
     with monkeypatch.context() as patch:
         at_step(patch, step, lambda: os.kill(os.getpid(), number))
         return start(tiny_config(task, mixer, *sets), data_dir=None, device="cpu")
@@ -187,7 +191,9 @@ def test_a_checkpoint_from_before_protocols_were_kept_goes_on(monkeypatch, suite
 def test_checkpoints_come_by_the_clock_too_where_validations_are_far_apart(monkeypatch):
     saved = []
     save = checkpoint.save
-    monkeypatch.setattr(checkpoint, "save", lambda folder, content: saved.append(content["step"]) or save(folder, content))
+    monkeypatch.setattr(
+        checkpoint, "save", lambda folder, content: saved.append(content["step"]) or save(folder, content)
+    )
     start(tiny_config("fashion-mnist", "softmax", "evals=1"), data_dir=None, device="cpu")
     assert saved == [6]
     saved.clear()
@@ -216,7 +222,9 @@ DAMAGES = {
     "a list": lambda path: torch.save([1, 2], path),
     "of another format": lambda path: torch.save({"format": 0}, path),
     "of another config": lambda path: torch.save({**torch.load(path), "identity": "0"}, path),
-    "of another version's model": lambda path: torch.save({**torch.load(path), "model": {"weight": torch.zeros(1)}}, path),
+    "of another version's model": lambda path: torch.save(
+        {**torch.load(path), "model": {"weight": torch.zeros(1)}}, path
+    ),
 }
 
 
@@ -265,7 +273,8 @@ def test_a_checkpoint_is_whole_or_the_old_one(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
 
 
-# --- real processes -----------------------------------------------------------------------------------------------------------------
+# --- real processes
+# -----------------------------------------------------------------------------------------------------------------
 
 LONG = ("steps=120", "evals=40")
 

@@ -1,4 +1,6 @@
-"""Runs from config to record on real data: what is trained, selected, tested and written, and what a bad end leaves behind."""
+"""Runs from config to record on real data: what is trained, selected, tested and written, and what a bad end leaves
+behind.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def test_a_run_writes_a_whole_record(task, runs):
     assert (made.status, made.error, made.task, made.mixer) == ("finished", None, task, "fem")
     its_task = tasks.get(task)(tiny_config(task).data)
     names = {metric.name for metric in its_task.metrics}
-    assert {split: set(values) for split, values in made.metrics.items()} == dict.fromkeys(("valid", "valid_last", "test"), names)
+    assert {split: set(values) for split, values in made.metrics.items()} == dict.fromkeys(
+        ("valid", "valid_last", "test"), names
+    )
     assert made.n_evaluated == {split: its_task.n_examples(split) for split in ("valid", "test")}
     assert [step for step, _ in made.loss_trace] == [1, 2, 3, 4, 5, 6]
     assert made.certificate["matched"] is True
@@ -98,7 +102,9 @@ def test_the_same_config_gives_the_same_losses_and_figures_bit_for_bit(task):
 def test_weight_decay_spares_vectors_positions_and_what_a_mixer_asks_for(monkeypatch):
     groups = []
     fit = Trainer.fit
-    monkeypatch.setattr(Trainer, "fit", lambda self: groups.append((dict(self.model.named_parameters()), self.optimizer)) or fit(self))
+    monkeypatch.setattr(
+        Trainer, "fit", lambda self: groups.append((dict(self.model.named_parameters()), self.optimizer)) or fit(self)
+    )
     run("fashion-mnist", "fem", "steps=1", "weight_decay=0.25")
     parameters, optimizer = groups[0]
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0.25 for p in group["params"]}
@@ -123,7 +129,9 @@ def test_the_test_split_is_read_once_and_after_everything_else(task, monkeypatch
     steps: list[int] = []
     cls = tasks.get(task)
     evaluate, train = cls.eval_batches, Trainer._update
-    monkeypatch.setattr(cls, "eval_batches", lambda self, split, *more: read.append(split) or evaluate(self, split, *more))
+    monkeypatch.setattr(
+        cls, "eval_batches", lambda self, split, *more: read.append(split) or evaluate(self, split, *more)
+    )
     monkeypatch.setattr(Trainer, "_update", lambda self, batch: steps.append(len(read)) or train(self, batch))
     assert run(task).exit_code == 0
     assert read[:4] == ["valid", "valid", "valid", "test"]
@@ -180,7 +188,9 @@ def test_averaged_weights_change_what_is_evaluated_and_not_what_is_trained():
 def test_an_example_that_is_not_evaluated_fails_the_run(monkeypatch):
     cls = tasks.get("household-power")
     whole = cls.eval_batches
-    monkeypatch.setattr(cls, "eval_batches", lambda self, split, size, workers=0: list(whole(self, split, 10, workers))[:-1])
+    monkeypatch.setattr(
+        cls, "eval_batches", lambda self, split, size, workers=0: list(whole(self, split, 10, workers))[:-1]
+    )
     made = run("household-power").record
     assert made.status == "failed"
     assert "10 examples of valid were evaluated, it has 16" in made.error
@@ -255,7 +265,11 @@ def test_a_hybrid_may_be_tested_once_more_without_its_other_layers(monkeypatch):
     config = config.model_copy(update={"hybrid": (1,), "skip_variant_layers": True})
     skipped: list[frozenset[int]] = []
     real = suite.training.run.evaluate
-    monkeypatch.setattr(suite.training.run, "evaluate", lambda model, *a, **k: skipped.append(model.trunk.skipped) or real(model, *a, **k))
+    monkeypatch.setattr(
+        suite.training.run,
+        "evaluate",
+        lambda model, *a, **k: skipped.append(model.trunk.skipped) or real(model, *a, **k),
+    )
     made = start(config, data_dir=None, device="cpu").record
     assert skipped == [frozenset(), frozenset({1})]  # counted from 0
     assert set(made.metrics["test_skip"]) == set(made.metrics["test"])
@@ -264,14 +278,18 @@ def test_a_hybrid_may_be_tested_once_more_without_its_other_layers(monkeypatch):
 
 def test_a_progress_line_a_validation_goes_to_stderr_and_the_result_to_stdout(suite):
     ended = suite(*tiny_arguments("fashion-mnist"))
-    assert [line.split("  ")[0] for line in ended.err.splitlines()] == [f"fashion-mnist · softmax: step {s}/6" for s in (2, 4, 6)]
+    assert [line.split("  ")[0] for line in ended.err.splitlines()] == [
+        f"fashion-mnist · softmax: step {s}/6" for s in (2, 4, 6)
+    ]
     assert "test top1" in ended.out
     assert f"record: {runs_folder.home()}" in ended.out
 
 
 @contextlib.contextmanager
 def largest_file(size):
-    """No file grows beyond `size` bytes, as on a full disk. Only around a command: the tests' own report may be a longer file."""
+    """No file grows beyond `size` bytes, as on a full disk. Only around a command: the tests' own report may be a
+    longer file.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -310,7 +328,9 @@ def test_a_folder_that_refuses_the_record_has_it_written_elsewhere_and_says_wher
 
 def test_a_record_that_no_disk_takes_is_told_whole_on_stderr(suite, runs):
     with largest_file(5_000):
-        ended = suite(*tiny_arguments("fashion-mnist", "softmax", "steps=40", "evals=1"))  # the trace makes the record long enough
+        ended = suite(
+            *tiny_arguments("fashion-mnist", "softmax", "steps=40", "evals=1")
+        )  # the trace makes the record long enough
     assert ended.code == 0, ended.err
     [line] = [line for line in ended.err.splitlines() if "written nowhere" in line]
     told = Record.model_validate_json(line.split("here it is: ")[1])

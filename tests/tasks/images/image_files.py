@@ -1,7 +1,7 @@
 """Real pictures in the layouts that image data come in: folders of images, and Parquet files as the hub serves them.
 
-The pictures are those of the embedded fashion-mnist, enlarged and coloured. `python -m tests.tasks.images.image_files FOLDER` writes a set of
-each kind to look at or to train on.
+The pictures are those of the embedded fashion-mnist, enlarged and coloured. `python -m tests.tasks.images.image_files
+FOLDER` writes a set of each kind to look at or to train on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def _clothes() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def picture(label: int, number: int, width: int, height: int) -> Image.Image:
-    """The `number`-th picture of a class: the garment of `label` mod 10, in one of ten colours, so that a hundred classes differ."""
+    """The `number`-th picture of a class: the garment of `label` mod 10, in one of ten colours, so that a hundred
+    classes differ.
+    """
     images, labels = _clothes()
     place = np.flatnonzero(labels == label % 10)[number]
     hue = 25 * (label // 10 % 10)
@@ -48,7 +50,9 @@ def encode(image: Image.Image, mode: str, kind: str) -> bytes:
 
 
 def files_of(classes: int, count: int, first: int = 0, side: int = 0) -> Iterator[tuple[int, str, bytes]]:
-    """(label, file name, file) of `count` pictures a class; every kind in turn and of mixed sizes, or PNGs of `side` pixels."""
+    """(label, file name, file) of `count` pictures a class; every kind in turn and of mixed sizes, or PNGs of `side`
+    pixels.
+    """
     for label in range(classes):
         for number in range(first, first + count):
             yield label, *_file(label, number, side)
@@ -62,7 +66,9 @@ def _file(label: int, number: int, side: int) -> tuple[str, bytes]:
 
 
 def write_folder(root: Path, names: Sequence[str], **counts: int) -> Path:
-    """`root/PART/CLASS/FILE` for each part and its number of pictures a class; the part "all" goes to `root/CLASS/FILE`."""
+    """`root/PART/CLASS/FILE` for each part and its number of pictures a class; the part "all" goes to
+    `root/CLASS/FILE`.
+    """
     first = 0
     for part, count in counts.items():
         for label, file, content in files_of(len(names), count, first):
@@ -74,12 +80,22 @@ def write_folder(root: Path, names: Sequence[str], **counts: int) -> Path:
 
 
 def write_parquet(
-    folder: Path, part: str, files: Sequence[tuple[int, str, bytes]], names: Sequence[str], *, shards: int = 1, image: str = "image",
-    label: str = "label", coarse: Sequence[str] = (), order: Sequence[int] | None = None,
-) -> list[Path]:  # fmt: skip
-    """`folder/PART-NNNNN-of-NNNNN.parquet` through Hugging Face datasets, features and all; label i is the class `names[i]`.
+    folder: Path,
+    part: str,
+    files: Sequence[tuple[int, str, bytes]],
+    names: Sequence[str],
+    *,
+    shards: int = 1,
+    image: str = "image",
+    label: str = "label",
+    coarse: Sequence[str] = (),
+    order: Sequence[int] | None = None,
+) -> list[Path]:
+    """`folder/PART-NNNNN-of-NNNNN.parquet` through Hugging Face datasets, features and all; label i is the class
+    `names[i]`.
 
-    `order`: the files' labels in terms of `names`, by default as they are; `coarse`: a second class column, of these names.
+    `order`: the files' labels in terms of `names`, by default as they are; `coarse`: a second class column, of these
+    names.
     """
     from datasets import ClassLabel, Dataset, Features
     from datasets import Image as ImageFeature

@@ -21,11 +21,17 @@ def error_of(action) -> str:
 
 
 def labelled_pixels(task) -> set[tuple[str, str, str]]:
-    """(split or "held", class, sha256 of the pixels) of every image; what is held out is told apart from the training images by no one."""
+    """(split or "held", class, sha256 of the pixels) of every image; what is held out is told apart from the training
+    images by no one.
+    """
     task.load()
     held = {"train": "train", "valid": "train", "test": "test"}
     return {
-        (held[split], task.set.classes[task.set.listing.labels[i]], sha256(np.asarray(task._reader.read(i)).tobytes()).hexdigest())
+        (
+            held[split],
+            task.set.classes[task.set.listing.labels[i]],
+            sha256(np.asarray(task._reader.read(i)).tobytes()).hexdigest(),
+        )
         for split, index in task.index.items()
         for i in index.tolist()
     }

@@ -51,13 +51,17 @@ def test_an_epoch_without_augmentation_is_every_training_image_once():
 
 
 def test_a_flip_mirrors_each_image_left_to_right():
-    plain, flipped = (next(FashionMnist(FashionMnistOptions(**{**PLAIN, "flip": p})).train_batches(0, 8)) for p in (0.0, 1.0))
+    plain, flipped = (
+        next(FashionMnist(FashionMnistOptions(**{**PLAIN, "flip": p})).train_batches(0, 8)) for p in (0.0, 1.0)
+    )
     assert torch.equal(plain.inputs.flip(-1), flipped.inputs)
     assert torch.equal(plain.targets, flipped.targets)
 
 
 def test_a_flip_of_one_half_mirrors_about_half_of_the_images():
-    plain, some = (next(FashionMnist(FashionMnistOptions(**{**PLAIN, "flip": p})).train_batches(0, 1000)) for p in (0.0, 0.5))
+    plain, some = (
+        next(FashionMnist(FashionMnistOptions(**{**PLAIN, "flip": p})).train_batches(0, 1000)) for p in (0.0, 0.5)
+    )
     mirrored = (plain.inputs.flip(-1) == some.inputs).flatten(1).all(1)
     untouched = (plain.inputs == some.inputs).flatten(1).all(1)
     assert (mirrored | untouched).all()

@@ -43,17 +43,26 @@ def hub(serve, cifar_folder):
 def prepare(tmp_path: Path, task: str, hub: HubServer, **variables: str) -> str:
     """Prepares a task in a process of its own: the client reads its settings when it is imported."""
     environment = {
-        "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"), "SUITE_CACHE": str(tmp_path / "cache"),
-        "HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **variables,
-    }  # fmt: skip
-    done = subprocess.run([sys.executable, "-c", LOAD, task], env=environment, capture_output=True, text=True, timeout=300, check=False)
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(tmp_path / "hf"),
+        "SUITE_CACHE": str(tmp_path / "cache"),
+        "HOME": str(tmp_path),
+        "PATH": "/usr/bin:/bin",
+        "OMP_NUM_THREADS": "1",
+        **variables,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, task], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.fixture
 def room(tmp_path, monkeypatch):
-    """Sets the GB that are free on the disks "theirs" and "ours" of the hub's cache and of the suite's, and keeps what is fetched."""
+    """Sets the GB that are free on the disks "theirs" and "ours" of the hub's cache and of the suite's, and keeps what
+    is fetched.
+    """
     monkeypatch.setenv("SUITE_CACHE", str(tmp_path / "ours"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "theirs" / "hub"))
     asked = []
@@ -81,7 +90,8 @@ def room(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "download", "kept"), [("imagenet1k", "145,000", "145,000"), ("imagenet100", "145,000", "14,500"), ("cifar10", "144", "144")]
+    ("name", "download", "kept"),
+    [("imagenet1k", "145,000", "145,000"), ("imagenet100", "145,000", "14,500"), ("cifar10", "144", "144")],
 )
 def test_what_is_downloaded_and_what_is_kept_again_is_told_with_both_folders_before_the_first_file(
     tmp_path, room, capsys, name, download, kept
@@ -102,12 +112,20 @@ def test_what_is_downloaded_and_what_is_kept_again_is_told_with_both_folders_bef
 @pytest.mark.parametrize(
     ("name", "free", "enough"),
     [
-        ("imagenet1k", (200,), False), ("imagenet1k", (330,), True), ("imagenet100", (170,), False), ("imagenet100", (180,), True),
-        ("imagenet1k", (170, 170), True), ("imagenet1k", (170, 150), False), ("imagenet1k", (150, 170), False),
-        ("imagenet100", (170, 20), True), ("imagenet100", (170, 15), False),
+        ("imagenet1k", (200,), False),
+        ("imagenet1k", (330,), True),
+        ("imagenet100", (170,), False),
+        ("imagenet100", (180,), True),
+        ("imagenet1k", (170, 170), True),
+        ("imagenet1k", (170, 150), False),
+        ("imagenet1k", (150, 170), False),
+        ("imagenet100", (170, 20), True),
+        ("imagenet100", (170, 15), False),
     ],
-)  # fmt: skip
-def test_room_for_the_download_and_for_what_is_kept_of_it_is_asked_for_before_the_first_file(tmp_path, room, capsys, name, free, enough):
+)
+def test_room_for_the_download_and_for_what_is_kept_of_it_is_asked_for_before_the_first_file(
+    tmp_path, room, capsys, name, free, enough
+):
     asked = room(*free)
     with pytest.raises(DataError) as caught:
         tasks.get(name)().prepare()
@@ -128,7 +146,10 @@ def test_room_for_the_download_and_for_what_is_kept_of_it_is_asked_for_before_th
 def test_cifar10_is_downloaded_once_by_its_name_and_then_read_without_a_network(tmp_path, hub):
     first = prepare(tmp_path, "cifar10", hub)
     assert first.startswith("{'train': 110, 'valid': 10, 'test': 40}")
-    assert sorted(hub.downloads) == ["plain_text/test-00000-of-00001.parquet", "plain_text/train-00000-of-00001.parquet"]
+    assert sorted(hub.downloads) == [
+        "plain_text/test-00000-of-00001.parquet",
+        "plain_text/train-00000-of-00001.parquet",
+    ]
     assert prepare(tmp_path, "cifar10", hub, HF_HUB_OFFLINE="1") == first
     assert len(hub.downloads) == 2
 
@@ -137,7 +158,9 @@ def test_cifar10_is_downloaded_once_by_its_name_and_then_read_without_a_network(
 def test_a_gated_data_set_tells_how_to_get_in(tmp_path, hub):
     hub.RequestHandlerClass = _Gate
     said = prepare(tmp_path, "imagenet1k", hub)
-    assert said.startswith("refused: data/train-00000-of-00294.parquet could not be had from the hub's ILSVRC/imagenet-1k")
+    assert said.startswith(
+        "refused: data/train-00000-of-00294.parquet could not be had from the hub's ILSVRC/imagenet-1k"
+    )
     assert "ILSVRC/imagenet-1k is gated: accept its terms on its page of the hub and log in (hf auth login)" in said
     assert said.count("\n") == 1
 

@@ -30,16 +30,22 @@ def words() -> list[str]:
 
 
 def write_thousand(folder, names, *, shards=1):
-    """The pictures of the hundred classes and of ten others, labelled as ImageNet-1k labels them; three and one of each."""
+    """The pictures of the hundred classes and of ten others, labelled as ImageNet-1k labels them; three and one of
+    each.
+    """
     known = [synsets().index(name) for name in class_list()]
     others = [i for i in range(1000) if i not in known][:10]
     for part, count, first in (("train", 3, 0), ("validation", 1, 3)):
-        files = [*files_of(100, count, first), *((100 + label, name, file) for label, name, file in files_of(10, count, first))]
+        files = [
+            *files_of(100, count, first),
+            *((100 + label, name, file) for label, name, file in files_of(10, count, first)),
+        ]
         write_parquet(folder / "data", part, files, names, shards=shards, order=[*known, *others])
     return folder
 
 
-# --- The same pictures, whatever the layout ----------------------------------------------------------------------------------------
+# --- The same pictures, whatever the layout
+# ----------------------------------------------------------------------------------------
 
 
 def test_parquet_and_folder_give_the_same_images_and_labels(tmp_path):
@@ -47,7 +53,11 @@ def test_parquet_and_folder_give_the_same_images_and_labels(tmp_path):
     for part, count, first in (("train", 2, 0), ("validation", 1, 2)):
         files = list(files_of(100, count, first))
         write_parquet(
-            tmp_path / "parquet", part, [files[i] for i in np.random.default_rng(1).permutation(len(files))], class_list(), shards=3
+            tmp_path / "parquet",
+            part,
+            [files[i] for i in np.random.default_rng(1).permutation(len(files))],
+            class_list(),
+            shards=3,
         )
     made = [ImageNet100(SMALL, tmp_path / layout) for layout in ("folder", "parquet")]
     first, second = map(labelled_pixels, made)
@@ -106,7 +116,8 @@ def test_imagenet1k_needs_a_folder_with_its_thousand_classes(tmp_path):
     assert "gated" in ImageNet1k.summary
 
 
-# --- CIFAR --------------------------------------------------------------------------------------------------------------------------
+# --- CIFAR
+# --------------------------------------------------------------------------------------------------
 
 
 def test_cifar10_reads_the_hubs_files_and_folders_alike(tmp_path, cifar_folder):
@@ -128,7 +139,9 @@ def test_cifar100_takes_the_fine_labels_and_knows_the_hubs_slip(tmp_path):
         write_parquet(tmp_path / "cifar100", part, files, slip, image="img", label="fine_label", coarse=coarse)
     task = Cifar100(None, tmp_path)
     task.load()
-    assert task.set.listing.labels.tolist() == [label for count in (2, 1) for label, _, _ in files_of(100, count, side=32)]
+    assert task.set.listing.labels.tolist() == [
+        label for count in (2, 1) for label, _, _ in files_of(100, count, side=32)
+    ]
     assert task.set.classes == cifar100_classes()
 
 
@@ -150,7 +163,8 @@ def test_cifar_is_cropped_out_of_the_padded_image_and_evaluated_as_it_is(cifar_f
     assert moved >= 9
 
 
-# --- Damaged Parquet ----------------------------------------------------------------------------------------------------------------
+# --- Damaged Parquet
+# ----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_shard_or_shards_of_two_versions_are_named(tmp_path):
@@ -169,7 +183,9 @@ def test_a_missing_shard_or_shards_of_two_versions_are_named(tmp_path):
 def test_files_that_name_other_classes_than_the_first_are_refused(tmp_path):
     write_parquet(tmp_path, "train", list(files_of(3, 4)), NAMES)
     write_parquet(tmp_path, "test", list(files_of(3, 4)), NAMES[::-1])
-    assert "test-00000-of-00001.parquet: its columns or class names are not those of" in error_of(OwnImages(SMALL, tmp_path).load)
+    assert "test-00000-of-00001.parquet: its columns or class names are not those of" in error_of(
+        OwnImages(SMALL, tmp_path).load
+    )
 
 
 def test_a_limited_split_is_spread_over_the_classes_in_whatever_order_the_rows_are(tmp_path):
@@ -177,7 +193,10 @@ def test_a_limited_split_is_spread_over_the_classes_in_whatever_order_the_rows_a
     for part in ("train", "test"):
         write_parquet(tmp_path, part, [files[i] for i in np.random.default_rng(3).permutation(60)], NAMES)
     task = OwnImages(SizedImageOptions(image_size=32, patch=8, test_limit=9, valid_limit=3), tmp_path)
-    assert [[image.label for image in task.images[split]] for split in ("valid", "test")] == [[0, 1, 2], [0, 0, 0, 1, 1, 1, 2, 2, 2]]
+    assert [[image.label for image in task.images[split]] for split in ("valid", "test")] == [
+        [0, 1, 2],
+        [0, 0, 0, 1, 1, 1, 2, 2, 2],
+    ]
 
 
 def test_files_under_other_names_or_without_the_hubs_metadata_are_refused(tmp_path):
@@ -199,7 +218,8 @@ def test_files_under_other_names_or_without_the_hubs_metadata_are_refused(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("column", "said"), [("label", "the label of row 2 is -1, allowed are 0 to 2"), ("bytes", "row 2: it holds no image bytes")]
+    ("column", "said"),
+    [("label", "the label of row 2 is -1, allowed are 0 to 2"), ("bytes", "row 2: it holds no image bytes")],
 )
 def test_unlabelled_rows_and_rows_without_an_image_are_named(tmp_path, column, said):
     files = list(files_of(3, 4))
@@ -218,10 +238,13 @@ def test_prepare_names_a_damaged_image_of_a_parquet_file(tmp_path):
     files[7] = (*files[7][:2], files[7][2][:-150])
     write_parquet(tmp_path, "train", files, NAMES)
     message = error_of(OwnImages(SMALL, tmp_path).prepare)
-    assert message.startswith(f"1 of 18 images are damaged: {tmp_path}: row 7 of train-00000-of-00001.parquet cannot be read as an image")
+    assert message.startswith(
+        f"1 of 18 images are damaged: {tmp_path}: row 7 of train-00000-of-00001.parquet cannot be read as an image"
+    )
 
 
-# --- The hub ------------------------------------------------------------------------------------------------------------------------
+# --- The hub
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "imagenet1k", "imagenet100"])
@@ -233,7 +256,9 @@ def test_without_a_folder_and_a_network_the_error_says_what_to_do(name):
 
 
 def test_what_is_in_the_hubs_cache_needs_neither_folder_nor_network(monkeypatch, cifar_folder):
-    monkeypatch.setattr("tasks.storage.hub.cached", lambda repo, file: cifar_folder / file if repo == "uoft-cs/cifar10" else None)
+    monkeypatch.setattr(
+        "tasks.storage.hub.cached", lambda repo, file: cifar_folder / file if repo == "uoft-cs/cifar10" else None
+    )
     task = Cifar10()
     assert task.info().splits == {"train": 110, "valid": 10, "test": 40}
     assert labelled_pixels(task) == labelled_pixels(Cifar10(None, cifar_folder))

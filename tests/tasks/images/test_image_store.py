@@ -56,7 +56,10 @@ def test_batches_are_the_same_with_and_without_the_cache_and_from_parquet_files(
     again = OwnImages(options, folder)
     second = [*take(again.train_batches(0, 8), 2), *again.eval_batches("test", 4)]
     assert isinstance(again._reader, FileReader)
-    assert all(torch.equal(a.inputs, b.inputs) and torch.equal(a.targets, b.targets) for a, b in zip(first, second, strict=True))
+    assert all(
+        torch.equal(a.inputs, b.inputs) and torch.equal(a.targets, b.targets)
+        for a, b in zip(first, second, strict=True)
+    )
 
 
 @pytest.mark.parametrize("decoded", [True, False])
@@ -110,7 +113,9 @@ def test_a_cache_file_that_was_cut_off_is_one_line(folder, own_cache):
     victim = chunks_of(own_cache)[1].with_suffix(".bin")
     victim.write_bytes(victim.read_bytes()[:-10])
     reader.read(3)
-    with pytest.raises(DataError, match=r"the cache .* is damaged \(it was cut off\); delete that folder, it is made anew"):
+    with pytest.raises(
+        DataError, match=r"the cache .* is damaged \(it was cut off\); delete that folder, it is made anew"
+    ):
         reader.read(30)
 
 
@@ -157,7 +162,9 @@ def test_a_full_disk_is_told_before_parquet_files_are_copied(folder, own_cache, 
     write_parquet(folder.with_name("parquet"), "train", list(files_of(3, 20)), NAMES)
     usage = shutil.disk_usage(folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(DataError, match=r"reading 60 images of Parquet files in any order takes about .* set SUITE_CACHE"):
+    with pytest.raises(
+        DataError, match=r"reading 60 images of Parquet files in any order takes about .* set SUITE_CACHE"
+    ):
         OwnImages(None, folder.with_name("parquet")).load()
 
 

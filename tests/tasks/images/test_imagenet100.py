@@ -58,7 +58,13 @@ def test_spec_and_info_need_no_folder():
 
 def test_when_no_folder_is_given_then_the_error_says_how_to_get_one_and_what_to_try_meanwhile():
     message = error_of(ImageNet100().load)
-    for part in ("no folder given", "--data-dir DIR", "train/ and val/", "suite data info imagenet100", "--task fashion-mnist"):
+    for part in (
+        "no folder given",
+        "--data-dir DIR",
+        "train/ and val/",
+        "suite data info imagenet100",
+        "--task fashion-mnist",
+    ):
         assert part in message
     assert "hf auth login" in error_of(ImageNet100().prepare)  # which tries the hub, a gated data set
 
@@ -100,7 +106,9 @@ def test_when_only_val_differs_then_val_is_named(own_image_folder):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_when_a_jpeg_is_cut_off_then_the_error_names_it_from_worker_processes_too(own_image_folder, monkeypatch, workers):
+def test_when_a_jpeg_is_cut_off_then_the_error_names_it_from_worker_processes_too(
+    own_image_folder, monkeypatch, workers
+):
     monkeypatch.setenv(SETTING, "off")
     victim = first_image(own_image_folder / "val" / class_list()[5])
     victim.write_bytes(victim.read_bytes()[:-200])
@@ -127,7 +135,11 @@ def test_val_is_the_test_split_and_validation_is_held_out_of_train(image_folder)
     assert all(image.path.startswith("val/") for image in task.images["test"])
     assert all(image.path.startswith("train/") for split in ("train", "valid") for image in task.images[split])
     assert not {i.path for i in task.images["train"]} & {i.path for i in task.images["valid"]}
-    assert {split: task.n_examples(split) for split in ("train", "valid", "test")} == {"train": 200, "valid": 100, "test": 200}
+    assert {split: task.n_examples(split) for split in ("train", "valid", "test")} == {
+        "train": 200,
+        "valid": 100,
+        "test": 200,
+    }
     assert {i.label for i in task.images["valid"]} == {i.label for i in task.images["train"]} == set(range(100))
     assert all(class_list()[i.label] == i.path.split("/")[1] for part in task.images.values() for i in part)
 
@@ -162,7 +174,9 @@ def test_batches_do_not_depend_on_the_number_of_workers(image_folder):
 
 
 def test_the_same_image_is_augmented_anew_each_time(image_folder):
-    task = ImageNet100(SizedImageOptions(image_size=32, patch=8, augmentation="crop-flip", mixup=0, cutmix=0), image_folder)
+    task = ImageNet100(
+        SizedImageOptions(image_size=32, patch=8, augmentation="crop-flip", mixup=0, cutmix=0), image_folder
+    )
     first, second = (torch.cat([b.inputs for b in take(task.train_batches(0, 100, start_step=s), 2)]) for s in (0, 2))
     keys = [torch.cat([b.targets for b in take(task.train_batches(0, 100, start_step=s), 2)]) for s in (0, 2)]
     assert torch.equal(keys[0].sort().values, keys[1].sort().values)  # an epoch each: the same images
@@ -202,7 +216,11 @@ def test_images_of_every_mode_become_rgb_of_the_right_brightness(tmp_path, mode)
 
 @pytest.mark.parametrize(
     ("dtype", "value", "kind"),
-    [("int32", 40_000, "signed or 32-bit integers"), ("uint32", 40_000, "signed or 32-bit"), ("float32", 0.5, "floating-point numbers")],
+    [
+        ("int32", 40_000, "signed or 32-bit integers"),
+        ("uint32", 40_000, "signed or 32-bit"),
+        ("float32", 0.5, "floating-point numbers"),
+    ],
 )
 def test_pixels_without_a_range_are_refused_by_name_and_not_clipped(tmp_path, dtype, value, kind):
     path = tmp_path / "scan.tif"

@@ -85,8 +85,12 @@ def test_pictures_in_folders_below_a_class_are_its_images_whatever_their_names(t
     put(tmp_path, {"a/1.png": 5, "a/sub/1.png": 6, "a/sub/deep/1.PNG": 7, "b/sub/1.jpg": 8, "a/sub.png/2.png": 9})
     found = FolderSet(tmp_path, None)
     assert [(image.path, image.label, image.size) for image in found.listing] == [
-        ("a/1.png", 0, 5), ("a/sub.png/2.png", 0, 9), ("a/sub/1.png", 0, 6), ("a/sub/deep/1.PNG", 0, 7), ("b/sub/1.jpg", 1, 8),
-    ]  # fmt: skip
+        ("a/1.png", 0, 5),
+        ("a/sub.png/2.png", 0, 9),
+        ("a/sub/1.png", 0, 6),
+        ("a/sub/deep/1.PNG", 0, 7),
+        ("b/sub/1.jpg", 1, 8),
+    ]
     assert [len(file) for chunk in range(len(found.chunks)) for file in found.encoded(chunk)] == [5, 9, 6, 7, 8]
 
 
@@ -115,7 +119,17 @@ def test_what_is_left_out_of_a_folder_is_counted_by_its_suffix_where_it_is_descr
     write_folder(tmp_path, NAMES, all=4)
     assert OwnImages(SMALL, tmp_path).prepare_note() == ""
     more = {f"boots/{i}.gif": 1 for i in range(25)} | {f"coats/sub/{i}.JFIF": 1 for i in range(5)}
-    put(tmp_path, {**more, "coats/readme": 1, "beside.png": 1, "shirts/.hidden.gif": 1, "shirts/.cache/a.png": 1, ".git/a.png": 1})
+    put(
+        tmp_path,
+        {
+            **more,
+            "coats/readme": 1,
+            "beside.png": 1,
+            "shirts/.hidden.gif": 1,
+            "shirts/.cache/a.png": 1,
+            ".git/a.png": 1,
+        },
+    )
     task = OwnImages(SMALL, tmp_path)
     told = "left out: 31 files of other kinds (25 .gif, 5 .jfif, 1 without a suffix; read are .bmp, .jpeg, .jpg, "
     assert task.prepare_note().startswith(told)
@@ -127,12 +141,25 @@ def test_what_is_left_out_of_a_folder_is_counted_by_its_suffix_where_it_is_descr
 def test_links_that_lead_in_a_circle_end_and_no_picture_is_taken_twice(tmp_path):
     put(tmp_path / "set", {"a/1.png": 1, "a/sub/2.png": 1, "b/1.png": 1})
     put(tmp_path / "elsewhere", {"x.png": 1})
-    links = {"a/0": "a/sub", "a/sub/up": "a", "a/sub/root": ".", "a/sub/out": "../elsewhere", "b/out": "../elsewhere", "b/again": "b/out"}
+    links = {
+        "a/0": "a/sub",
+        "a/sub/up": "a",
+        "a/sub/root": ".",
+        "a/sub/out": "../elsewhere",
+        "b/out": "../elsewhere",
+        "b/again": "b/out",
+    }
     for link, target in links.items():
         (tmp_path / "set" / link).symlink_to(tmp_path / "set" / target, target_is_directory=True)
     (tmp_path / "set" / "b" / "itself").symlink_to("itself")
     found = FolderSet(tmp_path / "set", None)
-    assert [image.path for image in found.listing] == ["a/1.png", "a/sub/2.png", "a/sub/out/x.png", "b/1.png", "b/again/x.png"]
+    assert [image.path for image in found.listing] == [
+        "a/1.png",
+        "a/sub/2.png",
+        "a/sub/out/x.png",
+        "b/1.png",
+        "b/again/x.png",
+    ]
     assert found.left_out.startswith("left out: 1 file of other kinds (1 without a suffix;")
 
 
@@ -143,12 +170,19 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, victim):
 
     def scandir(path):
         if os.path.normpath(path) == os.path.normpath(tmp_path / victim):
-            raise PermissionError(errno.EACCES, "Permission denied", os.path.normpath(path))  # a test that runs as root may read all
+            raise PermissionError(
+                errno.EACCES, "Permission denied", os.path.normpath(path)
+            )  # a test that runs as root may read all
         return plain(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    for action in (OwnImages(SMALL, tmp_path).load, *([lambda: OwnImages(SMALL, tmp_path).spec] if victim == "." else [])):
-        assert error_of(action) == f"{tmp_path / victim} cannot be read: Permission denied; make it readable, or remove it"
+    for action in (
+        OwnImages(SMALL, tmp_path).load,
+        *([lambda: OwnImages(SMALL, tmp_path).spec] if victim == "." else []),
+    ):
+        assert (
+            error_of(action) == f"{tmp_path / victim} cannot be read: Permission denied; make it readable, or remove it"
+        )
 
 
 def test_folders_that_file_servers_put_among_the_pictures_are_neither_images_nor_classes(tmp_path):

@@ -14,11 +14,14 @@ import tasks
 from tasks.recall.base import IGNORED
 from tests.tasks.recall.recall_sequences import MAD, made, sequences
 
-# --- In-context, noisy and fuzzy recall ----------------------------------------------------------------------------------------------
+# --- In-context, noisy and fuzzy recall
+# ----------------------------------------------------------------------------------------------
 
 
 def check_recall(inputs: list[int], targets: list[int], vocab: int, fill: int = -1) -> None:
-    """One sequence of keys (below vocab/2) and values (up to vocab) against the rule; other tokens are noise, `fill` ends it."""
+    """One sequence of keys (below vocab/2) and values (up to vocab) against the rule; other tokens are noise, `fill`
+    ends it.
+    """
     known: dict[tuple[int, ...], list[int]] = {}
     expected = [IGNORED] * len(inputs)
     t = last_scored = last_end = 0
@@ -48,11 +51,16 @@ def check_recall(inputs: list[int], targets: list[int], vocab: int, fill: int = 
 
 
 RECALLS = [
-    ("mad-in-context", {}), ("mad-in-context", {"length": 4, "vocab": 64}), ("mad-in-context", {"length": 30, "vocab": 7}),
-    ("mad-noisy", {}), ("mad-noisy", {"noise": 1.0, "length": 16}), ("mad-noisy", {"noise": 0.0, "noise_vocab": 3}),
-    ("mad-fuzzy", {}), ("mad-fuzzy", {"key_motif": 1, "value_motif": 4, "length": 10, "vocab": 9}),
+    ("mad-in-context", {}),
+    ("mad-in-context", {"length": 4, "vocab": 64}),
+    ("mad-in-context", {"length": 30, "vocab": 7}),
+    ("mad-noisy", {}),
+    ("mad-noisy", {"noise": 1.0, "length": 16}),
+    ("mad-noisy", {"noise": 0.0, "noise_vocab": 3}),
+    ("mad-fuzzy", {}),
+    ("mad-fuzzy", {"key_motif": 1, "value_motif": 4, "length": 10, "vocab": 9}),
     ("mad-fuzzy", {"key_motif": 2, "value_motif": 1, "vocab": 4, "length": 64}),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "options"), RECALLS)
@@ -80,7 +88,9 @@ def test_keys_and_values_of_in_context_recall_are_drawn_evenly():
     drawn = [inputs for inputs, _ in sequences(made("mad-in-context", train_examples=2048))]
     keys = Counter(token for inputs in drawn for token in inputs[:-2:2])
     assert set(keys) == set(range(8))
-    assert sum((n - 2048 * 63 / 8) ** 2 / (2048 * 63 / 8) for n in keys.values()) < 20.3  # 7 degrees of freedom: over that in 0.5 %
+    assert (
+        sum((n - 2048 * 63 / 8) ** 2 / (2048 * 63 / 8) for n in keys.values()) < 20.3
+    )  # 7 degrees of freedom: over that in 0.5 %
     values = Counter(value for inputs in drawn for value in dict(zip(inputs[::2], inputs[1::2], strict=True)).values())
     assert set(values) == set(range(8, 16))
     assert max(values.values()) < 1.15 * min(values.values())
@@ -121,7 +131,8 @@ def test_all_lengths_of_fuzzy_motifs_occur_equally_often_and_every_motif_can_be_
             assert sum(c for motif, c in found.items() if len(motif) == n) == pytest.approx(2048 / longest, rel=0.1)
 
 
-# --- Memorisation, copying, compression ----------------------------------------------------------------------------------------------
+# --- Memorisation, copying, compression
+# ----------------------------------------------------------------------------------------------
 
 
 def test_facts_are_the_same_in_all_splits_stand_in_no_sequence_and_follow_the_data_seed():
@@ -153,9 +164,14 @@ def test_copying_asks_for_the_tokens_among_the_blanks_in_their_order(options):
 
 def test_the_places_of_tokens_to_copy_are_spread_evenly():
     places = Counter(
-        t for inputs, _ in sequences(made("mad-copy", train_examples=4096, length=20, tokens=4)) for t in range(15) if inputs[t] < 14
+        t
+        for inputs, _ in sequences(made("mad-copy", train_examples=4096, length=20, tokens=4))
+        for t in range(15)
+        if inputs[t] < 14
     )
-    assert sum((places[t] - 4096 * 4 / 15) ** 2 / (4096 * 4 / 15) for t in range(15)) < 31  # 14 degrees: over 31.3 in 0.5 %
+    assert (
+        sum((places[t] - 4096 * 4 / 15) ** 2 / (4096 * 4 / 15) for t in range(15)) < 31
+    )  # 14 degrees: over 31.3 in 0.5 %
 
 
 def test_compression_scores_every_token_from_the_output_at_the_last_position_alone():
@@ -192,12 +208,21 @@ def test_a_model_that_knows_the_sequence_scores_1_in_compression():
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
-        ("mad-in-context", {"length": 7}), ("mad-in-context", {"length": 2}), ("mad-in-context", {"vocab": 3}),
-        ("mad-noisy", {"noise": 1.1}), ("mad-noisy", {"noise_vocab": 0}), ("mad-noisy", {"length": 9}),
-        ("mad-fuzzy", {"length": 11}), ("mad-fuzzy", {"vocab": 5}), ("mad-fuzzy", {"key_motif": 0}),
-        ("mad-memorize", {"length": 31}), ("mad-copy", {"length": 32}), ("mad-copy", {"tokens": 0}), ("mad-compress", {"length": 1}),
+        ("mad-in-context", {"length": 7}),
+        ("mad-in-context", {"length": 2}),
+        ("mad-in-context", {"vocab": 3}),
+        ("mad-noisy", {"noise": 1.1}),
+        ("mad-noisy", {"noise_vocab": 0}),
+        ("mad-noisy", {"length": 9}),
+        ("mad-fuzzy", {"length": 11}),
+        ("mad-fuzzy", {"vocab": 5}),
+        ("mad-fuzzy", {"key_motif": 0}),
+        ("mad-memorize", {"length": 31}),
+        ("mad-copy", {"length": 32}),
+        ("mad-copy", {"tokens": 0}),
+        ("mad-compress", {"length": 1}),
     ],
-)  # fmt: skip
+)
 def test_impossible_options_of_mad_are_refused(name, wrong):
     with pytest.raises(ValidationError):
         tasks.get(name).Options(**wrong)
@@ -207,8 +232,16 @@ def test_the_defaults_of_mad_are_the_published_ones():
     defaults = {name: tasks.get(name)().options for name in MAD}
     sizes = {name: (o.length, o.vocab, o.train_examples, o.test_examples) for name, o in defaults.items()}
     assert sizes == {
-        "mad-in-context": (128, 16, 12800, 1280), "mad-noisy": (128, 16, 12800, 1280), "mad-fuzzy": (128, 16, 12800, 1280),
-        "mad-memorize": (32, 256, 256, 1280), "mad-compress": (32, 16, 12800, 1280), "mad-copy": (256, 16, 12800, 1280),
-    }  # fmt: skip
+        "mad-in-context": (128, 16, 12800, 1280),
+        "mad-noisy": (128, 16, 12800, 1280),
+        "mad-fuzzy": (128, 16, 12800, 1280),
+        "mad-memorize": (32, 256, 256, 1280),
+        "mad-compress": (32, 16, 12800, 1280),
+        "mad-copy": (256, 16, 12800, 1280),
+    }
     assert (defaults["mad-noisy"].noise, defaults["mad-noisy"].noise_vocab) == (0.2, 16)
-    assert (defaults["mad-fuzzy"].key_motif, defaults["mad-fuzzy"].value_motif, defaults["mad-copy"].tokens) == (3, 3, 16)
+    assert (defaults["mad-fuzzy"].key_motif, defaults["mad-fuzzy"].value_motif, defaults["mad-copy"].tokens) == (
+        3,
+        3,
+        16,
+    )

@@ -69,14 +69,26 @@ def test_the_gaps_of_mqar_follow_the_published_power_law():
 
 
 def test_random_noise_takes_tokens_of_the_whole_vocabulary_and_zero_noise_none():
-    filled = [x for inputs, targets in sequences(made("mqar", vocab=66)) for x, y in zip(inputs[8:], targets[8:], strict=True) if y < 0]
+    filled = [
+        x
+        for inputs, targets in sequences(made("mqar", vocab=66))
+        for x, y in zip(inputs[8:], targets[8:], strict=True)
+        if y < 0
+    ]
     assert set(filled) == set(range(66))
     assert max(Counter(filled).values()) < 2 * len(filled) / 66
-    rest = [x for inputs, targets in sequences(made("mqar", noise="zero")) for x, y in zip(inputs[8:], targets[8:], strict=True) if y < 0]
+    rest = [
+        x
+        for inputs, targets in sequences(made("mqar", noise="zero"))
+        for x, y in zip(inputs[8:], targets[8:], strict=True)
+        if y < 0
+    ]
     assert set(rest) == {0}
 
 
-@pytest.mark.parametrize("wrong", [{"length": 63}, {"pairs": 17}, {"vocab": 65}, {"vocab": 8, "pairs": 4}, {"power_a": 0.0}, {"noise": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"length": 63}, {"pairs": 17}, {"vocab": 65}, {"vocab": 8, "pairs": 4}, {"power_a": 0.0}, {"noise": 1}]
+)
 def test_impossible_options_of_mqar_are_refused(wrong):
     with pytest.raises(ValidationError):
         MqarOptions(**wrong)
@@ -84,4 +96,11 @@ def test_impossible_options_of_mqar_are_refused(wrong):
 
 def test_the_defaults_of_mqar_are_the_published_ones():
     o = Mqar().options
-    assert (o.length, o.pairs, o.vocab, o.power_a, o.train_examples, o.test_examples) == (64, 4, 8192, 0.01, 100_000, 3000)
+    assert (o.length, o.pairs, o.vocab, o.power_a, o.train_examples, o.test_examples) == (
+        64,
+        4,
+        8192,
+        0.01,
+        100_000,
+        3000,
+    )

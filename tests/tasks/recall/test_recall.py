@@ -1,4 +1,6 @@
-"""What the recall tasks share: draws that depend on nothing but options, data seed and split; the loss and both accuracies."""
+"""What the recall tasks share: draws that depend on nothing but options, data seed and split; the loss and both
+accuracies.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from tests.tasks.recall.recall_sequences import MAD, made, sequences
 
 NAMES = ("mqar", *MAD)
 
-# --- Draws --------------------------------------------------------------------------------------------------------------------------
+# --- Draws
+# --------------------------------------------------------------------------------------------------
 
 
 def test_distinct_draws_give_every_ordered_choice_equally_often():
@@ -24,7 +27,9 @@ def test_distinct_draws_give_every_ordered_choice_equally_often():
     counts = Counter(map(tuple, drawn.tolist()))
     assert set(counts) == set(itertools.permutations(range(4), 3))
     expected = 60_000 / 24
-    assert sum((n - expected) ** 2 / expected for n in counts.values()) < 45  # chi² with 23 degrees of freedom: over 44.2 in 0.5 %
+    assert (
+        sum((n - expected) ** 2 / expected for n in counts.values()) < 45
+    )  # chi² with 23 degrees of freedom: over 44.2 in 0.5 %
 
 
 def test_weighted_order_equals_drawing_one_after_the_other():
@@ -32,13 +37,17 @@ def test_weighted_order_equals_drawing_one_after_the_other():
     weights = np.array([5.0, 2.0, 1.0, 0.5])
     ours = weighted_order(np.random.default_rng(1), 40_000, weights, 2)
     probability = {
-        (i, j): weights[i] / weights.sum() * weights[j] / (weights.sum() - weights[i]) for i, j in itertools.permutations(range(4), 2)
+        (i, j): weights[i] / weights.sum() * weights[j] / (weights.sum() - weights[i])
+        for i, j in itertools.permutations(range(4), 2)
     }
     counts = Counter(map(tuple, ours.tolist()))
-    assert sum((counts[pair] - 40_000 * p) ** 2 / (40_000 * p) for pair, p in probability.items()) < 27  # 11 degrees: over 26.8 in 0.5 %
+    assert (
+        sum((counts[pair] - 40_000 * p) ** 2 / (40_000 * p) for pair, p in probability.items()) < 27
+    )  # 11 degrees: over 26.8 in 0.5 %
 
 
-# --- All of them --------------------------------------------------------------------------------------------------------------------
+# --- All of them
+# --------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -101,6 +110,11 @@ def test_the_loss_looks_at_scored_tokens_only():
     outputs = torch.randn(4, 64, 8192)
     elsewhere = outputs + 100 * torch.randn(4, 64, 8192) * (batch.targets == IGNORED)[..., None]
     assert torch.equal(task.loss(outputs, batch), task.loss(elsewhere, batch))
-    means = [-outputs.log_softmax(-1)[b, t, batch.targets[b, t]] for b in range(4) for t in range(64) if batch.targets[b, t] != IGNORED]
+    means = [
+        -outputs.log_softmax(-1)[b, t, batch.targets[b, t]]
+        for b in range(4)
+        for t in range(64)
+        if batch.targets[b, t] != IGNORED
+    ]
     assert task.loss(outputs, batch).item() == pytest.approx(torch.stack(means).mean().item(), rel=1e-5)
     assert task.loss(elsewhere, Batch(batch.inputs, torch.full_like(batch.targets, 3))) != task.loss(outputs, batch)

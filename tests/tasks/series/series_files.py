@@ -42,7 +42,9 @@ def write_csv(path: Path, values: NDArray[np.float64], columns: tuple[str, ...],
 
 def write_ett(folder: Path, values: NDArray[np.float64] | None = None) -> Path:
     """`folder/ETT-small/ETTh1.csv`, of the published size unless values are given."""
-    return write_csv(folder / "ETT-small" / "ETTh1.csv", power(17_420) if values is None else values, ETT_COLUMNS, "2016-07-01", "h")
+    return write_csv(
+        folder / "ETT-small" / "ETTh1.csv", power(17_420) if values is None else values, ETT_COLUMNS, "2016-07-01", "h"
+    )
 
 
 def write_exchange(folder: Path) -> Path:
@@ -55,7 +57,9 @@ def write_solar(folder: Path, rows: int, columns: int) -> Path:
     """`folder/solar_AL.txt.gz`, LSTNet's form: neither header nor times."""
     values = np.tile(power(rows), (1, -(-columns // 7)))[:, :columns]
     path = folder / "solar_AL.txt.gz"
-    path.write_bytes(gzip.compress("\n".join(",".join(f"{v:g}" for v in row) for row in values.tolist()).encode(), mtime=0))
+    path.write_bytes(
+        gzip.compress("\n".join(",".join(f"{v:g}" for v in row) for row in values.tolist()).encode(), mtime=0)
+    )
     return path
 
 
@@ -67,13 +71,20 @@ def write_gluonts(folder: Path, name: str = "power_hourly", horizon: int = 24, r
         values = power(20_000)[1_500 * i : 1_500 * i + 150 + 40 * i + rolling * horizon, i % 7].astype(np.float32)
         start = {"start": f"2007-01-{i + 1:02d} 0{i % 10}:00:00", "item_id": str(100 + i), "feat_static_cat": [i]}
         train.append({"target": values[: -rolling * horizon].tolist(), **start})
-        test += [(step, {"target": values[: len(values) - (rolling - 1 - step) * horizon].tolist(), **start}) for step in range(rolling)]
+        test += [
+            (step, {"target": values[: len(values) - (rolling - 1 - step) * horizon].tolist(), **start})
+            for step in range(rolling)
+        ]
     test.sort(key=lambda pair: pair[0])  # all series of a window, then all of the next one
     for part, entries in (("train", train), ("test", [entry for _, entry in test])):
         (target / part).mkdir(parents=True, exist_ok=True)
         lines = "".join(json.dumps(entry) + "\n" for entry in entries)
         (target / part / "data.json.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
-    about = {"freq": "h", "prediction_length": horizon, "feat_static_cat": [{"name": "feat_static_cat_0", "cardinality": "12"}]}
+    about = {
+        "freq": "h",
+        "prediction_length": horizon,
+        "feat_static_cat": [{"name": "feat_static_cat_0", "cardinality": "12"}],
+    }
     (target / "metadata.json").write_text(json.dumps(about))
     return target
 

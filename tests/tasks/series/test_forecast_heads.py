@@ -1,4 +1,6 @@
-"""Distributions as forecasts: their losses, quantiles and scores against plain sums, scipy, and GluonTS's evaluators."""
+"""Distributions as forecasts: their losses, quantiles and scores against plain sums, scipy, and GluonTS's
+evaluators.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def forecasts_of(head: str, batch: Batch) -> torch.Tensor:
     generator = torch.Generator().manual_seed(3)
     wrong = batch.targets + 0.5 * torch.randn(batch.targets.shape, generator=generator)
     if head == "quantile":
-        return wrong.unsqueeze(-1) + torch.linspace(-1, 1, 9) * torch.rand(wrong.shape, generator=generator).unsqueeze(-1)
+        return wrong.unsqueeze(-1) + torch.linspace(-1, 1, 9) * torch.rand(wrong.shape, generator=generator).unsqueeze(
+            -1
+        )
     scale, degrees = (torch.rand(wrong.shape, generator=generator) + offset for offset in (0.1, 2.0))
     return torch.stack([wrong, scale, degrees * 3], dim=-1)
 
@@ -73,7 +77,13 @@ def test_crps_and_mase_equal_a_plain_loop(scored, head):
                 y = batch.targets[b, h, c].item()
                 o = outputs[b, h, c].tolist()
                 quantiles = o if head == "quantile" else stats.t.ppf(np.array(LEVELS), o[2], o[0], o[1])
-                loss += sum(2 * (q * (y - z) if y > z else (1 - q) * (z - y)) for q, z in zip(LEVELS, quantiles, strict=True)) / 9
+                loss += (
+                    sum(
+                        2 * (q * (y - z) if y > z else (1 - q) * (z - y))
+                        for q, z in zip(LEVELS, quantiles, strict=True)
+                    )
+                    / 9
+                )
                 scaled += abs(y - quantiles[4]) / season[c]
                 squares += (y - quantiles[4]) ** 2
                 weight += abs(y)

@@ -133,7 +133,12 @@ def test_options_out_of_range_are_refused_with_what_is_allowed(options, message)
 def test_the_fields_horizons_and_both_tracks_have_windows_in_every_split(horizon):
     for track, look_back in (("fixed-96", 96), ("fixed-336", 336)):
         task = HouseholdPower(ForecastOptions(horizon=horizon, track=track))
-        assert (task.spec.look_back, task.spec.horizon, task.spec.patch, task.spec.stride) == (look_back, horizon, 16, 8)
+        assert (task.spec.look_back, task.spec.horizon, task.spec.patch, task.spec.stride) == (
+            look_back,
+            horizon,
+            16,
+            8,
+        )
         assert task.n_examples("test") == 6_917 - horizon + 1
         assert next(task.eval_batches("test", 2)).inputs.shape == (2, look_back, 7)
 
@@ -197,7 +202,9 @@ def test_mse_and_mae_equal_gluonts_evaluate_forecasts():
 
 @pytest.mark.slow
 def test_a_ridge_reaches_the_known_error_at_horizon_96():
-    """A channel-shared ridge on windows less their last value: .600 with this protocol (repeating the last value gives 1.3)."""
+    """A channel-shared ridge on windows less their last value: .600 with this protocol (repeating the last value gives
+    1.3).
+    """
     task = HouseholdPower(ForecastOptions(horizon=96))
     task.load()
 

@@ -61,7 +61,9 @@ def test_every_window_of_every_series_is_there_once(folder):
     assert task.n_examples("valid") == task.n_examples("test") == 12
     assert (task.spec.horizon, task.spec.look_back, task.spec.channels, task.spec.season) == (24, 96, 1, 24)
     inputs, targets, series = everything(task, "train", 64)
-    seen = {(int(i), window.numpy().tobytes()) for i, window in zip(series, torch.cat([inputs, targets], 1), strict=True)}
+    seen = {
+        (int(i), window.numpy().tobytes()) for i, window in zip(series, torch.cat([inputs, targets], 1), strict=True)
+    }
     place = 0
     for i, whole in enumerate(entries(folder, "train")):
         part = whole[:-HORIZON]
@@ -86,9 +88,15 @@ def test_validation_is_the_end_of_the_training_series_and_the_test_that_of_the_t
 
 def test_the_scaler_never_sees_validation_or_test(folder, tmp_path):
     write_gluonts(tmp_path)
-    rewrite(tmp_path / "power_hourly", "train", lambda all_: [e.update(target=[*e["target"][:-24], *[1e4] * 24]) for e in all_])
     rewrite(
-        tmp_path / "power_hourly", "test", lambda all_: [e.update(target=[*e["target"][:-48], *[1e4] * 24, *[-1e4] * 24]) for e in all_]
+        tmp_path / "power_hourly",
+        "train",
+        lambda all_: [e.update(target=[*e["target"][:-24], *[1e4] * 24]) for e in all_],
+    )
+    rewrite(
+        tmp_path / "power_hourly",
+        "test",
+        lambda all_: [e.update(target=[*e["target"][:-48], *[1e4] * 24, *[-1e4] * 24]) for e in all_],
     )
     plain, disturbed = made(folder), made(tmp_path)
     assert np.array_equal(plain.mean, disturbed.mean)
@@ -121,7 +129,9 @@ def test_a_short_series_is_continued_backwards_and_told(tmp_path):
 
     rewrite(tmp_path / "power_hourly", "train", cut)
     rewrite(
-        tmp_path / "power_hourly", "test", lambda found: [e.update(target=e["target"][:n]) for e, n in ((found[3], 84), (found[4], 44))]
+        tmp_path / "power_hourly",
+        "test",
+        lambda found: [e.update(target=e["target"][:n]) for e, n in ((found[3], 84), (found[4], 44))],
     )
     task = made(tmp_path)
     assert "1 series, shorter than a training window" in task.info().notes[-1]
@@ -189,7 +199,9 @@ def test_crps_and_mase_equal_gluonts_evaluate_forecasts_and_a_plain_loop(folder,
         QuantileForecast(forecast_arrays=quantiles[i].T, start_date=label["start"], forecast_keys=keys)
         for i, label in enumerate(test_data.label)
     ]
-    table = evaluate_forecasts(forecasts, test_data=test_data, metrics=[MASE(), MeanWeightedSumQuantileLoss(LEVELS)], axis=None)
+    table = evaluate_forecasts(
+        forecasts, test_data=test_data, metrics=[MASE(), MeanWeightedSumQuantileLoss(LEVELS)], axis=None
+    )
     found = summed(task, 5)
     assert found["crps"] == pytest.approx(table["mean_weighted_sum_quantile_loss"].item(), rel=1e-5)
     assert found["mase"] == pytest.approx(table["MASE[0.5]"].item(), rel=1e-5)
@@ -230,7 +242,10 @@ def test_what_is_not_there_is_said_in_one_line(folder, tmp_path, monkeypatch):
         (absent.load, r"datasets holds no m4_hourly/metadata.json; suite data prepare gluonts --set dataset=m4_hourly"),
         (lambda: made(folder, "m4_hourly"), r"holds no m4_hourly/metadata.json"),
         (lambda: made(folder, horizon=12), "published with a horizon of 24, not 12"),
-        (GluontsSeries(RepositoryOptions(dataset="m4_horly")).prepare, "GluonTS has no data set 'm4_horly'; did you mean 'm4_hourly'"),
+        (
+            GluontsSeries(RepositoryOptions(dataset="m4_horly")).prepare,
+            "GluonTS has no data set 'm4_horly'; did you mean 'm4_hourly'",
+        ),
     ):
         with pytest.raises(DataError, match=message) as caught:
             action()
@@ -250,12 +265,16 @@ def test_a_recipe_that_fails_leaves_nothing_half_done_and_one_that_works_is_aske
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(recipes, "materialize_dataset", broken)
-    with pytest.raises(DataError, match=r"m4_hourly could not be made by GluonTS's recipe: no route to host; or pass --data-dir"):
+    with pytest.raises(
+        DataError, match=r"m4_hourly could not be made by GluonTS's recipe: no route to host; or pass --data-dir"
+    ):
         task.prepare()
     root = place or tmp_path / ".gluonts" / "datasets"
     assert {path.name for path in root.iterdir()} <= {".m4_hourly.lock"}
     calls = []
-    monkeypatch.setattr(recipes, "materialize_dataset", lambda name, path: calls.append(name) or write_gluonts(path, name))
+    monkeypatch.setattr(
+        recipes, "materialize_dataset", lambda name, path: calls.append(name) or write_gluonts(path, name)
+    )
     task.prepare()
     GluontsSeries(task.options, place).prepare()
     assert calls == ["m4_hourly"]
@@ -265,12 +284,24 @@ def test_a_recipe_that_fails_leaves_nothing_half_done_and_one_that_works_is_aske
 @pytest.mark.parametrize(
     ("part", "change", "message"),
     [
-        ("train", lambda found: found[2]["target"].__setitem__(5, None), "train series 3: a value is missing or not finite"),
+        (
+            "train",
+            lambda found: found[2]["target"].__setitem__(5, None),
+            "train series 3: a value is missing or not finite",
+        ),
         ("test", lambda found: found[2]["target"].__setitem__(5, 1e9), "test series 3 goes on from no training series"),
         ("test", lambda found: found[1].update(target=found[1]["target"][:24]), "test series 2 has 24 steps"),
-        ("test", lambda found: found[1].update(target=found[1]["target"][:-24]), "test series 2 ends less than a horizon behind"),
+        (
+            "test",
+            lambda found: found[1].update(target=found[1]["target"][:-24]),
+            "test series 2 ends less than a horizon behind",
+        ),
         ("train", lambda found: found.clear(), "is not a whole GluonTS data set"),
-        ("train", lambda found: [e.update(target=e["target"][:24]) for e in found], "no training series is longer than the horizon of 24"),
+        (
+            "train",
+            lambda found: [e.update(target=e["target"][:24]) for e in found],
+            "no training series is longer than the horizon of 24",
+        ),
     ],
 )
 def test_damaged_data_sets_are_refused_with_the_series_at_fault(tmp_path, part, change, message):

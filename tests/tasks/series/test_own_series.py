@@ -30,7 +30,13 @@ def test_the_budget_is_counted_without_a_file_and_the_data_then_asked_for():
     info = OwnSeries().info()
     assert info.fingerprint == ""
     told = " ".join(info.notes)
-    for needed in ("separated by commas", "times such as 2021-01-31 13:00:00", "without gaps", "even steps, or the calendar's", "numbers"):
+    for needed in (
+        "separated by commas",
+        "times such as 2021-01-31 13:00:00",
+        "without gaps",
+        "even steps, or the calendar's",
+        "numbers",
+    ):
         assert needed in told
     assert "split 70/10/20 %" in told
     assert "--set data.season=N, of fewer steps than the training part" in told
@@ -102,7 +108,9 @@ def test_times_with_a_zone_are_evenly_spaced_where_they_are_so_in_truth(tmp_path
 def test_a_file_without_names_is_refused_and_loses_no_row(tmp_path):
     path = write_csv(tmp_path / "mine.csv", power(1_000), tuple("abcdefg"), "2021-01-01", "h")
     path.write_text("\n".join(path.read_text().splitlines()[1:]))
-    with pytest.raises(DataError, match=r"its first line begins with the time '2021-01-01.*'; a line of names goes above it"):
+    with pytest.raises(
+        DataError, match=r"its first line begins with the time '2021-01-01.*'; a line of names goes above it"
+    ):
         OwnSeries(OPTIONS, path).load()
 
 
@@ -112,7 +120,9 @@ def test_times_that_write_days_first_are_refused_with_a_form_that_works(tmp_path
     header, *rows = path.read_text().splitlines()
     told = [row.partition(",")[0] for row in rows]
     dates = [f"{time[8:10]}/{time[5:7]}/{time[:4]}{time[10:]}" for time in told]
-    path.write_text("\n".join([header, *(f"{date},{row.partition(',')[2]}" for date, row in zip(dates, rows, strict=True))]))
+    path.write_text(
+        "\n".join([header, *(f"{date},{row.partition(',')[2]}" for date, row in zip(dates, rows, strict=True))])
+    )
     with pytest.raises(DataError, match="YYYY-MM-DD"):
         OwnSeries(OPTIONS, path).load()
 
@@ -165,7 +175,9 @@ def test_a_spacing_without_a_usual_season_gets_no_advice_and_no_log_line(tmp_pat
 def test_a_season_is_advised_only_where_naming_it_works(tmp_path, frequency, usual, rows, track, fits, readable):
     [note] = season_notes(tmp_path, frequency, rows, track=track)
     assert (f"--set data.season={usual} gives MASE" in note) == fits
-    assert (f"the usual one, {usual} steps, does not fit into the {rows * 7 // 10:,} of the training part" in note) == (not fits)
+    assert (f"the usual one, {usual} steps, does not fit into the {rows * 7 // 10:,} of the training part" in note) == (
+        not fits
+    )
     assert (f"--set mixer.season={usual} too" in note) == readable
     if fits:
         season = int(usual)

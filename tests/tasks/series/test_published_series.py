@@ -1,4 +1,6 @@
-"""The field's forecasting sets: published splits and counts, every window, a scaler of the training part, files as they are found."""
+"""The field's forecasting sets: published splits and counts, every window, a scaler of the training part, files as they
+are found.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class Counted(PublishedSeries):
 
     def _read(self):
         t = np.arange(self.rows, dtype=np.float64)
-        return SeriesTable(np.repeat(t[:, None], self.channels, 1), tuple(map(str, range(self.channels))), ("2016-07-01T00:00:00",))
+        return SeriesTable(
+            np.repeat(t[:, None], self.channels, 1), tuple(map(str, range(self.channels))), ("2016-07-01T00:00:00",)
+        )
 
     def _check(self, table):
         pass
@@ -58,7 +62,11 @@ def any_values(monkeypatch):
 def test_ett_has_12_4_and_4_months_and_every_window_of_them(name, month, track, horizon):
     task = counted(name, track=track, horizon=horizon)
     look_back = {"fixed-96": 96, "fixed-336": 336}[track]
-    expected = {"train": 12 * month - look_back - horizon + 1, "valid": 4 * month - horizon + 1, "test": 4 * month - horizon + 1}
+    expected = {
+        "train": 12 * month - look_back - horizon + 1,
+        "valid": 4 * month - horizon + 1,
+        "test": 4 * month - horizon + 1,
+    }
     assert {split: len(view) for split, view in task._windows.items()} == expected
     assert task.n_examples("test") == expected["test"]
     if month > 720:
@@ -73,10 +81,16 @@ def test_etth1_has_the_published_number_of_test_windows():
     assert counted("etth1", track="fixed-96", horizon=720).n_examples("test") == 2_161
 
 
-@pytest.mark.parametrize(("name", "train", "valid", "test"), [
-    ("weather", 36_887, 5_270, 10_539), ("electricity", 18_412, 2_632, 5_260), ("exchange", 5_311, 760, 1_517),
-    ("traffic", 12_280, 1_756, 3_508), ("solar", 36_792, 5_256, 10_512),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "train", "valid", "test"),
+    [
+        ("weather", 36_887, 5_270, 10_539),
+        ("electricity", 18_412, 2_632, 5_260),
+        ("exchange", 5_311, 760, 1_517),
+        ("traffic", 12_280, 1_756, 3_508),
+        ("solar", 36_792, 5_256, 10_512),
+    ],
+)
 def test_the_others_are_split_70_10_20(name, train, valid, test):
     ends = tasks.get(name)()._ends(tasks.get(name).rows)
     assert (ends[0], ends[1] - ends[0], ends[2] - ends[1]) == (train, valid, test)
@@ -112,7 +126,9 @@ def test_what_stands_after_the_training_part_changes_neither_scaler_nor_training
 def test_windows_are_views_of_one_array(ett_folder, any_values):
     task = Etth1(None, ett_folder)
     task.load()
-    assert {view.untyped_storage().data_ptr() for view in task._windows.values()} == {task.series.untyped_storage().data_ptr()}
+    assert {view.untyped_storage().data_ptr() for view in task._windows.values()} == {
+        task.series.untyped_storage().data_ptr()
+    }
     assert task.series.dtype == torch.float32
 
 
@@ -167,7 +183,9 @@ def test_a_file_of_another_size_or_other_values_is_not_taken_for_the_published_o
 
 
 def test_a_folder_without_the_file_says_which_and_where_it_comes_from(tmp_path):
-    with pytest.raises(DataError, match=r"holds no exchange_rate/exchange_rate.csv or exchange_rate.csv; exchange comes from .*LSTNet"):
+    with pytest.raises(
+        DataError, match=r"holds no exchange_rate/exchange_rate.csv or exchange_rate.csv; exchange comes from .*LSTNet"
+    ):
         Exchange(None, tmp_path).load()
     with pytest.raises(DataError, match=r"solar needs its file: Solar/solar_AL.txt .*--data-dir DIR"):
         Solar().load()
@@ -194,7 +212,9 @@ def test_solar_is_read_from_lstnets_text_also_compressed(tmp_path, monkeypatch):
 
 
 def test_a_published_file_whose_times_leave_a_gap_is_taken_row_by_row_and_the_gap_is_told(tmp_path, monkeypatch):
-    path = write_csv(tmp_path / "weather.csv", np.tile(power(3_000), (1, 3)), tuple("abcdefghijklmnopqrstu"), "2020-01-01", "10min")
+    path = write_csv(
+        tmp_path / "weather.csv", np.tile(power(3_000), (1, 3)), tuple("abcdefghijklmnopqrstu"), "2020-01-01", "10min"
+    )
     lines = path.read_text().splitlines()
     del lines[1_000]
     path.write_text("\n".join(lines))

@@ -15,8 +15,18 @@ from tasks.series.own_series import OwnSeries, OwnSeriesOptions
 from tests.tasks.series.series_files import power, write_csv
 
 OPTIONS = OwnSeriesOptions(horizon=24, track="fixed-96")
-CALENDAR = [("MS", "MS"), ("ME", "ME"), ("2MS", "2MS"), ("QS", "QS-OCT"), ("QE", "QE-DEC"), ("YS", "YS-JAN"), ("YE", "YE-DEC"), ("B", "B"),
-            ("BME", "BME"), ("WOM-3FRI", "WOM-3FRI")]  # fmt: skip
+CALENDAR = [
+    ("MS", "MS"),
+    ("ME", "ME"),
+    ("2MS", "2MS"),
+    ("QS", "QS-OCT"),
+    ("QE", "QE-DEC"),
+    ("YS", "YS-JAN"),
+    ("YE", "YE-DEC"),
+    ("B", "B"),
+    ("BME", "BME"),
+    ("WOM-3FRI", "WOM-3FRI"),
+]
 
 
 def written(tmp_path, times):
@@ -71,20 +81,41 @@ def changed(times, row, time=None):
 @pytest.mark.parametrize(
     ("times", "message"),
     [
-        (changed(months(100), 50), r"line 52: the time '1704-04-01' breaks .* \(MS\); 1704-03-01 is due there: gaps have to be filled"),
+        (
+            changed(months(100), 50),
+            r"line 52: the time '1704-04-01' breaks .* \(MS\); 1704-03-01 is due there: gaps have to be filled",
+        ),
         (changed(months(100), 50, "1704-03-02"), r"line 52: the time '1704-03-02' breaks .* \(MS\); 1704-03-01 is due"),
         (changed(months(100), 99, "1708-03-01"), r"line 101: the time '1708-03-01' breaks the calendar's steps"),
-        (changed(months(100), 99, "1690-01-01"), r"line 101: the time '1690-01-01' breaks the calendar's steps \(MS\)$"),
+        (
+            changed(months(100), 99, "1690-01-01"),
+            r"line 101: the time '1690-01-01' breaks the calendar's steps \(MS\)$",
+        ),
         (changed(months(100), 50, "1704-02-01"), r"line 52: the time '1704-02-01' breaks"),
-        (changed(weekdays(100), 60), r"line 62: the time '2020-03-26' breaks the calendar's steps \(B\); 2020-03-25 is due"),
-        (changed(months(100), 2), r"line 4: the time '1700-04-01' breaks the spacing of the first two rows; needed are even steps, or"),
+        (
+            changed(weekdays(100), 60),
+            r"line 62: the time '2020-03-26' breaks the calendar's steps \(B\); 2020-03-25 is due",
+        ),
+        (
+            changed(months(100), 2),
+            r"line 4: the time '1700-04-01' breaks the spacing of the first two rows; needed are even steps, or",
+        ),
         (changed(months(100), 10), r"line 12: the time '1700-12-01' breaks .* \(MS\); 1700-11-01 is due"),
         (changed(weekdays(100), 10), r"line 12: the time '2020-01-16' breaks .* \(B\); 2020-01-15 is due"),
-        (changed(ends_of_months(60), 13, "2020-02-28"), r"line 15: the time '2020-02-28' breaks .* \(ME\); 2020-02-29 is due"),
-        ([f"{day} 00:00+01:00" for day in weekdays(60)], r"even steps, or .*, without gaps; times with a zone .*: leave it out$"),
+        (
+            changed(ends_of_months(60), 13, "2020-02-28"),
+            r"line 15: the time '2020-02-28' breaks .* \(ME\); 2020-02-29 is due",
+        ),
+        (
+            [f"{day} 00:00+01:00" for day in weekdays(60)],
+            r"even steps, or .*, without gaps; times with a zone .*: leave it out$",
+        ),
         (months(60)[::-1], r"line 3: the time '1704-11-01' goes back; sort the rows by time, the oldest first"),
         (weekdays(60)[::-1], r"line 3: .* goes back; sort the rows by time"),
-        (["2020-01-01", "2020-01-15", "2020-02-01", "2020-02-15"], r"line 4: .*; needed are even steps, or the calendar's: business days"),
+        (
+            ["2020-01-01", "2020-01-15", "2020-02-01", "2020-02-15"],
+            r"line 4: .*; needed are even steps, or the calendar's: business days",
+        ),
     ],
 )
 def test_a_gap_in_the_calendars_steps_is_refused_with_its_line(tmp_path, times, message):
@@ -101,7 +132,18 @@ def test_published_files_count_their_rows_whatever_the_calendar(tmp_path):
 
 @pytest.mark.parametrize(
     ("frequency", "season"),
-    [("MS", 12), ("ME", 12), ("BME", 12), ("WOM-3FRI", 12), ("2MS", 6), ("QS", 4), ("QE", 4), ("BQE", 4), ("B", 5), ("YS", None)],
+    [
+        ("MS", 12),
+        ("ME", 12),
+        ("BME", 12),
+        ("WOM-3FRI", 12),
+        ("2MS", 6),
+        ("QS", 4),
+        ("QE", 4),
+        ("BQE", 4),
+        ("B", 5),
+        ("YS", None),
+    ],
 )
 def test_the_info_names_the_usual_season_of_the_calendar(tmp_path, frequency, season):
     path = write_csv(tmp_path / "mine.csv", power(200)[:, :2], ("a", "b"), "1700-03-01", frequency)
@@ -112,7 +154,8 @@ def test_the_info_names_the_usual_season_of_the_calendar(tmp_path, frequency, se
 
 @pytest.mark.filterwarnings("ignore:Using `json`-module for json-handling:UserWarning")
 @pytest.mark.parametrize(
-    ("frequency", "period"), [("MS", "M"), ("2ME", "2M"), ("QS", "Q"), ("BYE", "Y"), ("WOM-3FRI", "M"), ("15min", "15min")]
+    ("frequency", "period"),
+    [("MS", "M"), ("2ME", "2M"), ("QS", "Q"), ("BYE", "Y"), ("WOM-3FRI", "M"), ("15min", "15min")],
 )
 def test_gluonts_sees_the_calendars_periods(tmp_path, frequency, period):
     path = write_csv(tmp_path / "mine.csv", power(200)[:, :2], ("a", "b"), "1960-03-01", frequency)

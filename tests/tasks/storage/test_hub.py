@@ -31,8 +31,16 @@ def exchange(tmp_path):
 
 def fetch(tmp_path: Path, endpoint: str, **variables: str) -> str:
     """Loads the task `exchange` in a process of its own: the client reads its settings when it is imported."""
-    environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path), **variables}
-    done = subprocess.run([sys.executable, "-c", FETCH], env=environment, capture_output=True, text=True, timeout=300, check=False)
+    environment = {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(tmp_path / "hf"),
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        **variables,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", FETCH], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

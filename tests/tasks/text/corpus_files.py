@@ -72,7 +72,11 @@ def write_fineweb(root: Path, documents: Sequence[str], files: int = 2) -> Path:
     for n in range(files):
         part = documents[n * len(documents) // files : (n + 1) * len(documents) // files]
         ids = [f"<urn:uuid:{n}-{i}>" for i in range(len(part))]
-        write_rows(root / "sample" / "10BT" / f"{n:03}_00000.parquet", {"text": part, "id": ids, "score": [3.0] * len(part)}, 500)
+        write_rows(
+            root / "sample" / "10BT" / f"{n:03}_00000.parquet",
+            {"text": part, "id": ids, "score": [3.0] * len(part)},
+            500,
+        )
     return root
 
 

@@ -1,4 +1,6 @@
-"""Batches and figures over a tokenised corpus: windows of an epoch, every token scored once, bits a byte and words counted right."""
+"""Batches and figures over a tokenised corpus: windows of an epoch, every token scored once, bits a byte and words
+counted right.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ LENGTH = 48
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("corpus")
-    for name, text in zip(("train", "valid", "test"), (addresses()[5][:9000], "A é\n" * 300, addresses()[7]), strict=True):
+    for name, text in zip(
+        ("train", "valid", "test"), (addresses()[5][:9000], "A é\n" * 300, addresses()[7]), strict=True
+    ):
         write_text(root / f"{name}.txt", text)
     return root
 
@@ -40,7 +44,10 @@ def task(request, folder):
 @pytest.mark.parametrize("task", ["bpe"], indirect=True)
 def test_a_tokenizer_that_turns_out_to_lose_text_is_refused(task, folder, tmp_path):
     definition = json.loads(task.tokenizer.definition)
-    definition["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, definition["pre_tokenizer"]]}
+    definition["pre_tokenizer"] = {
+        "type": "Sequence",
+        "pretokenizers": [{"type": "WhitespaceSplit"}, definition["pre_tokenizer"]],
+    }
     (tmp_path / "mine.json").write_text(json.dumps(definition), "utf-8")
     cls = tasks.get("text")
     with pytest.raises(DataError, match=r"the tokenizer (loses text|does not give back every text)"):

@@ -42,9 +42,14 @@ for options in json.loads(sys.argv[2]):
 def prepare(tmp_path, name: str, options: list[dict[str, int]], endpoint: str, **variables: str) -> list[list[object]]:
     """Prepares a task in a process of its own: the clients read their settings when they are imported."""
     environment = {
-        "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "SUITE_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path),
-        "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **variables,
-    }  # fmt: skip
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(tmp_path / "hf"),
+        "SUITE_CACHE": str(tmp_path / "cache"),
+        "HOME": str(tmp_path),
+        "PATH": "/usr/bin:/bin",
+        "OMP_NUM_THREADS": "1",
+        **variables,
+    }
     command = [sys.executable, "-c", PREPARE, name, json.dumps(options)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -61,12 +66,20 @@ def test_fineweb_is_streamed_from_the_hub_goes_on_with_more_tokens_and_is_read_w
     assert [splits["train"] for _, splits in told] == [2_000, 200_000]
     cls = tasks.get("fineweb-edu")
     for (fingerprint, _), chosen in zip(told, options, strict=True):
-        assert cls(cls.Options(tokenizer="bytes", **chosen), folder).fingerprint == fingerprint  # the files in a folder are the same
+        assert (
+            cls(cls.Options(tokenizer="bytes", **chosen), folder).fingerprint == fingerprint
+        )  # the files in a folder are the same
     assert not [path for _, path in server.asked if path.endswith("train-0.parquet")]
-    server.push({"HuggingFaceFW/fineweb-edu": {**files, **files_below(write_fineweb(tmp_path / "new", pages(6200, 150)[::-1]))}})
+    server.push(
+        {"HuggingFaceFW/fineweb-edu": {**files, **files_below(write_fineweb(tmp_path / "new", pages(6200, 150)[::-1]))}}
+    )
     [[fingerprint, _]] = prepare(tmp_path, "fineweb-edu", [{"tokens": 500_000}], server.endpoint)
-    assert cls(cls.Options(tokenizer="bytes", tokens=500_000), folder).fingerprint == fingerprint  # goes on at the commit it began with
-    *again, (refused, reason) = prepare(tmp_path, "fineweb-edu", [*options, {"tokens": 640_000}], NOWHERE, HF_HUB_OFFLINE="1")
+    assert (
+        cls(cls.Options(tokenizer="bytes", tokens=500_000), folder).fingerprint == fingerprint
+    )  # goes on at the commit it began with
+    *again, (refused, reason) = prepare(
+        tmp_path, "fineweb-edu", [*options, {"tokens": 640_000}], NOWHERE, HF_HUB_OFFLINE="1"
+    )
     assert again == told
     assert refused == "refused"
     assert "pass --data-dir DIR" in reason
@@ -99,7 +112,9 @@ def test_fineweb_asks_once_for_the_newest_commit_and_tells_the_one_that_was_read
     folders[server.newest] = write_fineweb(tmp_path / "new", pages(400, 150)[::-1])
     task.prepare()
     assert (task.info().extra["hub_commit"], set(opened)) == (COMMIT, {COMMIT})
-    later = cls(cls.Options(vocab=300, tokens=3000, length=32))  # another object goes on with the same commit, and tells it
+    later = cls(
+        cls.Options(vocab=300, tokens=3000, length=32)
+    )  # another object goes on with the same commit, and tells it
     later.prepare()
     assert (later.info().extra["hub_commit"], set(opened)) == (COMMIT, {COMMIT})
     assert cls(later.options).info().extra["hub_commit"] == COMMIT

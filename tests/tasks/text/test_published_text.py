@@ -12,7 +12,8 @@ from tasks.text.wikitext import WikiFiles, WikiText103
 from tests.tasks.text.corpus_files import pages, wiki_rows, write_fineweb, write_rows, write_wikitext
 from tests.tasks.text.corpus_reading import check_resumes, documents
 
-# --- WikiText -----------------------------------------------------------------------------------------------------------------------
+# --- WikiText
+# --------------------------------------------------------------------------------------------------
 
 
 def test_articles_begin_at_headings_of_the_first_level_and_keep_every_line(tmp_path):
@@ -29,7 +30,9 @@ def test_articles_begin_at_headings_of_the_first_level_and_keep_every_line(tmp_p
 def test_articles_that_reach_over_blocks_and_files_are_whole_and_reading_goes_on_behind_any_block(tmp_path):
     rows = wiki_rows(3300)
     rows[999:1003] = ["", " = Article whose empty row ends a block = \n", "", " Some text . \n"]
-    paths = tuple(write_rows(tmp_path / f"{n}.parquet", {"text": rows[n * 1650 : (n + 1) * 1650]}, 700) for n in range(2))
+    paths = tuple(
+        write_rows(tmp_path / f"{n}.parquet", {"text": rows[n * 1650 : (n + 1) * 1650]}, 700) for n in range(2)
+    )
     corpus = WikiFiles({"train": paths, "valid": paths[:1], "test": paths[1:]})
     made = documents(corpus)["train"]
     assert "".join(made) == "".join(row or "\n" for row in rows)
@@ -53,7 +56,8 @@ def test_wikitext103_is_found_in_the_hubs_layout_or_without_its_folder(tmp_path,
         cls(None, tmp_path).load()
 
 
-# --- FineWeb-Edu --------------------------------------------------------------------------------------------------------------------
+# --- FineWeb-Edu
+# --------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +95,15 @@ def test_more_tokens_go_on_with_the_stream_and_leave_the_held_out_parts_as_they_
     small, large = prepared
     assert small.info().extra["documents"] == {"valid": 1000, "test": 1000}
     assert small.fingerprint != large.fingerprint
-    with pytest.raises(DataError, match=r"there are 33\d,\d+ training tokens, 400,000 were asked for; --set tokens=33\d+"):
+    with pytest.raises(
+        DataError, match=r"there are 33\d,\d+ training tokens, 400,000 were asked for; --set tokens=33\d+"
+    ):
         cls(cls.Options(tokenizer="bytes", tokens=400_000, length=32), web[0]).load()
     first = np.array([0])
-    assert small._cache.files["train"].windows(first, 2001).tolist() == large._cache.files["train"].windows(first, 2001).tolist()
+    assert (
+        small._cache.files["train"].windows(first, 2001).tolist()
+        == large._cache.files["train"].windows(first, 2001).tolist()
+    )
 
 
 @pytest.mark.parametrize("name", ["wikitext2", "fineweb-edu"])

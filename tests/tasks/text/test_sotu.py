@@ -98,7 +98,9 @@ def test_bits_and_perplexity_equal_a_loop_over_single_bytes_without_the_padding(
     mean = sum(nats) / len(nats)
     found = sotu.summarise(sotu.measure(logits, Batch(targets, targets)))
     assert len(nats) == 37
-    assert found == pytest.approx({"bits_per_byte": mean / math.log(2), "perplexity": math.exp(mean), "loss": mean}, rel=1e-6)
+    assert found == pytest.approx(
+        {"bits_per_byte": mean / math.log(2), "perplexity": math.exp(mean), "loss": mean}, rel=1e-6
+    )
     assert sotu.loss(logits, Batch(targets, targets)).item() == pytest.approx(mean, rel=1e-6)
 
 

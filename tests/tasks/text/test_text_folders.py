@@ -51,7 +51,9 @@ def test_all_three_formats_are_read_and_a_row_or_a_text_file_is_a_document(tmp_p
     write_text(tmp_path / "README.md", "is not read")
     made = documents(find_text(tmp_path, "text"))
     assert made["train"] == [addresses()[0], "one\n\nof two", "two 😀", "three", "", "", "four"]
-    assert made["valid"] == ["a\nb\n\n\n c \u2028 d\x0c e"]  # line ends are read as everywhere else; nothing else changes
+    assert made["valid"] == [
+        "a\nb\n\n\n c \u2028 d\x0c e"
+    ]  # line ends are read as everywhere else; nothing else changes
     assert made["test"] == ["no line end"]
 
 
@@ -142,7 +144,14 @@ def test_folders_behind_links_are_read_and_circles_end(tmp_path):
     write_text(tmp_path / "set" / "train" / "a.txt", "one")
     write_text(tmp_path / "elsewhere" / "valid" / "b.txt", "two")
     write_text(tmp_path / "elsewhere" / "test" / "c.txt", "three")
-    links = {"more": "../elsewhere", "again": "../elsewhere", "up": "..", "train/self": ".", "train/whole": "..", "0": "train"}
+    links = {
+        "more": "../elsewhere",
+        "again": "../elsewhere",
+        "up": "..",
+        "train/self": ".",
+        "train/whole": "..",
+        "0": "train",
+    }
     for link, target in links.items():
         (tmp_path / "set" / link).symlink_to(target, target_is_directory=True)
     (tmp_path / "set" / "loop").symlink_to("loop")
@@ -175,5 +184,13 @@ def test_what_is_not_read_is_counted_by_its_suffix_where_the_text_is_described_a
 
 def test_without_a_folder_info_says_how_text_is_split_and_read():
     told = " ".join(tasks.get("text")().info().notes)
-    for word in (".txt", ".jsonl", ".parquet", "text_field=NAME", "train, valid (validation, val, dev) or test", "5 %", "100 .txt files"):
+    for word in (
+        ".txt",
+        ".jsonl",
+        ".parquet",
+        "text_field=NAME",
+        "train, valid (validation, val, dev) or test",
+        "5 %",
+        "100 .txt files",
+    ):
         assert word in told

@@ -1,4 +1,6 @@
-"""Text files, JSON lines and Parquet: rows as documents, going on behind any block, and what cannot be used in one line."""
+"""Text files, JSON lines and Parquet: rows as documents, going on behind any block, and what cannot be used in one
+line.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ def test_another_field_is_named_by_an_option_and_a_wrong_one_is_told_with_those_
     write_lines(tmp_path / "all.jsonl", pages(400, 100), field="body")
     write_rows(tmp_path / "all.parquet", {"body": list(pages(400, 100)), "year": [1] * 400})
     assert sum(map(len, documents(find_text(tmp_path, "body")).values())) == 800
-    for field, said in (("text", "has no field 'text' .there are: body, number."), ("number", "holds int in line 1, text is needed")):
+    for field, said in (
+        ("text", "has no field 'text' .there are: body, number."),
+        ("number", "holds int in line 1, text is needed"),
+    ):
         with pytest.raises(DataError, match=said) as caught:
             documents(find_text(tmp_path / "all.jsonl", field))
         assert "\n" not in str(caught.value)
@@ -38,7 +43,10 @@ def test_another_field_is_named_by_an_option_and_a_wrong_one_is_told_with_those_
 def test_a_row_whose_text_is_none_is_refused_with_its_file_and_line_and_changes_no_other(tmp_path, wrong):
     rows = [{"text": f"page {i}"} for i in range(300)]
     path = write_text(tmp_path / "all.jsonl", "\n".join(map(json.dumps, [*rows[:150], {"text": wrong}, *rows[150:]])))
-    said = rf"all\.jsonl: the field 'text' holds {type(wrong).__name__} in line 151, text is needed; correct the line, or name"
+    said = (
+        rf"all\.jsonl: the field 'text' holds {type(wrong).__name__} in line 151, text is needed; "
+        rf"correct the line, or name"
+    )
     with pytest.raises(DataError, match=said) as caught:
         documents(find_text(path, "text"))
     assert "\n" not in str(caught.value)
@@ -65,10 +73,14 @@ def test_what_other_keys_the_rows_have_and_of_which_type_changes_nothing(tmp_pat
 
 def test_parquet_files_need_agree_on_nothing_but_the_text(tmp_path):
     tables = [
-        {"text": ["one"], "n": [1]}, {"text": ["two"], "n": [1.5], "more": ["x"]}, {"more": [{"a": 1}], "text": ["three"]},
-        {"text": pa.array(["four"], pa.large_string())}, {"text": pa.array(["five"]).dictionary_encode()}, {"text": pa.nulls(1)},
+        {"text": ["one"], "n": [1]},
+        {"text": ["two"], "n": [1.5], "more": ["x"]},
+        {"more": [{"a": 1}], "text": ["three"]},
+        {"text": pa.array(["four"], pa.large_string())},
+        {"text": pa.array(["five"]).dictionary_encode()},
+        {"text": pa.nulls(1)},
         {"text": pa.array(["six"], pa.string_view())},
-    ]  # fmt: skip
+    ]
     whole = ["one", "two", "three", "four", "five", "", "six"]
     for order in (range(7), reversed(range(7))):
         folder, expected = tmp_path / repr(order), []

@@ -41,7 +41,11 @@ def test_the_key_changes_with_the_content_where_names_sizes_and_times_are_alike(
     monkeypatch.setattr(user_files, "HASHED_WHOLE", pool)
     text = "abc\n" * (size // 4)
     piece = user_files.SAMPLE
-    places = (0, size // 2 if pool > size else min(size - 2, piece - 1), size - 1)  # in pieces: where the first one ends
+    places = (
+        0,
+        size // 2 if pool > size else min(size - 2, piece - 1),
+        size - 1,
+    )  # in pieces: where the first one ends
     for name in ("one", "same"):
         write_text(tmp_path / name / "all.txt", text)
     for place in places:
@@ -54,7 +58,9 @@ def test_the_key_changes_with_the_content_where_names_sizes_and_times_are_alike(
 def test_a_process_reads_a_file_once_for_the_key_and_again_when_it_changes(tmp_path, monkeypatch):
     path, opened = write_text(tmp_path / "all.txt", "some text"), []
     real = Path.open
-    monkeypatch.setattr(Path, "open", lambda self, *args, **kwargs: (opened.append(self), real(self, *args, **kwargs))[1])
+    monkeypatch.setattr(
+        Path, "open", lambda self, *args, **kwargs: (opened.append(self), real(self, *args, **kwargs))[1]
+    )
     first = find_text(tmp_path, "text").key
     once = list(opened)
     assert set(once) == {path}
@@ -65,7 +71,9 @@ def test_a_process_reads_a_file_once_for_the_key_and_again_when_it_changes(tmp_p
     assert opened == once * 2
 
 
-@pytest.mark.parametrize(("name", "write"), [("wikitext2", write_wikitext), ("fineweb-edu", lambda root: write_fineweb(root, pages(20)))])
+@pytest.mark.parametrize(
+    ("name", "write"), [("wikitext2", write_wikitext), ("fineweb-edu", lambda root: write_fineweb(root, pages(20)))]
+)
 def test_published_files_too_are_told_apart_by_their_content(tmp_path, name, write):
     made, sizes = [], []
     for part, other in (("a", False), ("b", True)):

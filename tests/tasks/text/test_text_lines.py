@@ -83,7 +83,10 @@ def test_only_the_part_in_which_no_line_begins_is_cut_inside_one(tmp_path, at, s
 def test_line_ends_of_one_or_two_bytes_give_the_same_cuts(tmp_path, monkeypatch):
     monkeypatch.setattr(held_out_lines, "CHUNK", 7)
     text = "".join(f"{n}\n" for n in range(300)) + WORDS[:4000] + "\n"
-    made = [split_of(write_text(tmp_path / f"{n}.txt", text.replace("\n", end))) for n, end in enumerate(("\n", "\r\n", "\r"))]
+    made = [
+        split_of(write_text(tmp_path / f"{n}.txt", text.replace("\n", end)))
+        for n, end in enumerate(("\n", "\r\n", "\r"))
+    ]
     assert made[0] == made[1] == made[2]
     assert all(made[0])
 
@@ -92,7 +95,10 @@ def test_line_ends_of_one_or_two_bytes_give_the_same_cuts(tmp_path, monkeypatch)
     ("text", "splits"),
     [
         ("x" * 1799 + "\n" + "y" * 200, ["test"]),  # a line begins with the first byte of a part
-        ("\r\n" * 1000 + "x" * 774 + "\n" + "y" * 149 + "\n" + "z" * 75, ["valid"]),  # at 1,775 and 1,925 of 2,000 bytes as they are read
+        (
+            "\r\n" * 1000 + "x" * 774 + "\n" + "y" * 149 + "\n" + "z" * 75,
+            ["valid"],
+        ),  # at 1,775 and 1,925 of 2,000 bytes as they are read
         ("\r\n" * 1000 + "x" * 774 + "\r" + "y" * 149 + "\r" + "z" * 75, ["valid"]),
         ("\n" * 940 + "x" * 60, ["test"]),
     ],
@@ -137,8 +143,14 @@ def test_a_large_text_of_short_lines_is_not_read_to_its_end_for_its_key(tmp_path
     monkeypatch.setattr(held_out_lines, "SEARCHED_WHOLE", 1000)
     read, size_read = [], held_out_lines.size_read
     monkeypatch.setattr(held_out_lines, "size_read", lambda file: (read.append(file.name), size_read(file))[1])
-    for name, text in (("lines", "\n".join(pages(900, 40))), ("one", WORDS[:40_000]), ("late", f"{WORDS[:38_800]}\n{WORDS[:1200]}")):
-        assert ("inside lines" in find_text(write_text(tmp_path / f"{name}.txt", text), "text").key) == (name != "lines")
+    for name, text in (
+        ("lines", "\n".join(pages(900, 40))),
+        ("one", WORDS[:40_000]),
+        ("late", f"{WORDS[:38_800]}\n{WORDS[:1200]}"),
+    ):
+        assert ("inside lines" in find_text(write_text(tmp_path / f"{name}.txt", text), "text").key) == (
+            name != "lines"
+        )
     assert read == ["one.txt", "late.txt"]
 
 
@@ -156,7 +168,9 @@ def test_a_part_whose_files_are_empty_is_told_with_the_file(tmp_path, split, nam
     for other in {"train.txt", "val.txt", "test/a.txt"} - {name}:
         write_text(tmp_path / other, WORDS[:2000])
     path = write_text(tmp_path / name, "")
-    with pytest.raises(DataError, match=rf"^text: the {split} part has 0 tokens, .*; it is {path}: put more text there") as caught:
+    with pytest.raises(
+        DataError, match=rf"^text: the {split} part has 0 tokens, .*; it is {path}: put more text there"
+    ) as caught:
         tasks.get("text")(None, tmp_path).load()
     assert ("leave it out" in str(caught.value)) == (split != "train")
     assert "\n" not in str(caught.value)

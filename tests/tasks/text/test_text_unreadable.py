@@ -54,26 +54,41 @@ def test_a_folder_that_cannot_be_read_is_named_and_not_passed_over(tmp_path, mon
 
 
 @pytest.mark.parametrize(
-    ("name", "later"), [("train.txt", False), ("train.txt", True), ("train.jsonl", False), ("train.jsonl", True), ("train.parquet", False)]
+    ("name", "later"),
+    [
+        ("train.txt", False),
+        ("train.txt", True),
+        ("train.jsonl", False),
+        ("train.jsonl", True),
+        ("train.parquet", False),
+    ],
 )
 def test_a_file_that_cannot_be_read_is_named_and_not_the_cache(tmp_path, monkeypatch, name, later):
     monkeypatch.setenv("SUITE_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "data"
     for part in ("valid", "test"):
         write_text(folder / f"{part}.txt", addresses()[0])
-    write = {".txt": lambda p, t: write_text(p, t[0]), ".jsonl": write_lines, ".parquet": lambda p, t: write_rows(p, {"text": t})}
+    write = {
+        ".txt": lambda p, t: write_text(p, t[0]),
+        ".jsonl": write_lines,
+        ".parquet": lambda p, t: write_rows(p, {"text": t}),
+    }
     path = write[Path(name).suffix](folder / name, addresses()[:2])
     task = tasks.get("text")(None, folder)
     if later:  # it could be read when the files were listed
         assert task._cache.needed()
     forbid(monkeypatch, path)
-    with pytest.raises(DataError, match=f"^{path} cannot be read: Permission denied; make it readable, or remove it$") as caught:
+    with pytest.raises(
+        DataError, match=f"^{path} cannot be read: Permission denied; make it readable, or remove it$"
+    ) as caught:
         task.prepare()
     assert "\n" not in str(caught.value)
     assert "cache" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "place"), [("wikitext2", "wikitext-2-raw-v1"), ("fineweb-edu", "sample/10BT"), ("fineweb-edu", ".")])
+@pytest.mark.parametrize(
+    ("name", "place"), [("wikitext2", "wikitext-2-raw-v1"), ("fineweb-edu", "sample/10BT"), ("fineweb-edu", ".")]
+)
 def test_a_folder_of_published_text_that_cannot_be_read_is_named(tmp_path, monkeypatch, name, place):
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
     forbid(monkeypatch, tmp_path / place)

@@ -31,7 +31,9 @@ class Listed(Corpus):
 
     key, size, held_out_first = {}, 0, False
 
-    def __init__(self, documents: list[tuple[str, str]], *, held_out_first: bool = False, broken: int | None = None) -> None:
+    def __init__(
+        self, documents: list[tuple[str, str]], *, held_out_first: bool = False, broken: int | None = None
+    ) -> None:
         self.documents, self.held_out_first, self.broken, self.read = documents, held_out_first, broken, 0
         self.size = sum(len(text) for _, text in documents)
 
@@ -97,7 +99,9 @@ def test_what_broke_off_goes_on_at_the_exact_document(tmp_path, documents, monke
 def test_a_stream_is_read_as_far_as_asked_and_goes_on_from_there(tmp_path, documents):
     held_first = sorted(documents, key=lambda pair: pair[0] == "train")
     every = expected(documents, "train")
-    small, large = (TokenCache(tmp_path, Listed(held_first, held_out_first=True), ByteTokenizer(), limit) for limit in (500, 1500))
+    small, large = (
+        TokenCache(tmp_path, Listed(held_first, held_out_first=True), ByteTokenizer(), limit) for limit in (500, 1500)
+    )
     first = small.open()
     assert tokens(small, "train") == every[:501]
     assert small.corpus.read < len(documents)
@@ -122,7 +126,18 @@ def test_the_fingerprint_is_of_the_tokens_and_the_tokenizer(tmp_path, documents)
     vocab = content["model"]["vocab"]
     swapped = {**vocab, first: vocab[second], second: vocab[first]}
     other = {**content, "model": {**content["model"], "vocab": swapped}}
-    assert len({one, *(of(documents, BpeTokenizer(json.dumps(made), 300), name) for made, name in ((content, "c"), (other, "d")))}) == 3
+    assert (
+        len(
+            {
+                one,
+                *(
+                    of(documents, BpeTokenizer(json.dumps(made), 300), name)
+                    for made, name in ((content, "c"), (other, "d"))
+                ),
+            }
+        )
+        == 3
+    )
 
 
 def test_tokens_beyond_sixteen_bits_take_thirty_two(tmp_path, documents):
@@ -160,7 +175,9 @@ def test_what_broke_off_and_then_lost_tokens_is_refused_and_left_as_it_is(tmp_pa
         file.truncate(2 * state["counts"][split]["tokens"])  # what was not committed is no matter
     harm(tmp_path / f"{split}.bin", how)
     left = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
-    with pytest.raises(DataError, match=rf"{split}\.bin is shorter than the [\d,]+ tokens it should have; delete .* and try again"):
+    with pytest.raises(
+        DataError, match=rf"{split}\.bin is shorter than the [\d,]+ tokens it should have; delete .* and try again"
+    ):
         TokenCache(tmp_path, Listed(documents), ByteTokenizer()).open()
     assert {path.name: path.stat().st_size for path in tmp_path.iterdir()} == left
 
@@ -192,7 +209,10 @@ def test_a_cache_that_cannot_be_written_is_one_line_at_whatever_place(tmp_path, 
 
 def test_a_lock_in_what_is_no_folder_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"/file cannot be written .*; set SUITE_CACHE"), cache.lock(tmp_path / "file" / "lock"):
+    with (
+        pytest.raises(DataError, match=r"/file cannot be written .*; set SUITE_CACHE"),
+        cache.lock(tmp_path / "file" / "lock"),
+    ):
         raise AssertionError
 
 
@@ -297,7 +317,9 @@ def test_reading_all_over_a_large_file_leaves_the_memory_as_it_was(tmp_path):
     with open(path, "wb") as file:
         for _ in range(50):
             file.write(bytes(8 * 2**20))
-    done = subprocess.run([sys.executable, "-c", MEMORY, str(path), str(200 * 2**20)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(path), str(200 * 2**20)], capture_output=True, text=True, check=True
+    )
     assert int(done.stdout) < 60, done.stdout
 
 
@@ -320,7 +342,11 @@ def test_building_from_a_corpus_eight_times_as_large_takes_no_more_memory(tmp_pa
             write_rows(folder / f"{n}.parquet", {"text": [f"{n} {page}" for page in pages(4000, 2500)]}, 200)
         environment = {**os.environ, "SUITE_CACHE": str(tmp_path / f"cache{times}")}
         done = subprocess.run(
-            [sys.executable, "-c", BUILD, str(folder), "bytes"], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", BUILD, str(folder), "bytes"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         peaks.append(int(done.stdout))
     assert peaks[1] - peaks[0] < 40, peaks  # MB; the text grew by 70

@@ -1,4 +1,6 @@
-"""Tokenizers: every text comes back exactly, tokens stand for certain bytes, BPE is trained on the training part alone."""
+"""Tokenizers: every text comes back exactly, tokens stand for certain bytes, BPE is trained on the training part
+alone.
+"""
 
 from __future__ import annotations
 
@@ -45,14 +47,19 @@ def with_special(trained) -> str:
     size = len(content["model"]["vocab"])
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     content["added_tokens"] = [
-        {"id": size, "content": END, "special": True, **flags}, {"id": size + 1, "content": "Senate", "special": False, **flags},
-    ]  # fmt: skip
+        {"id": size, "content": END, "special": True, **flags},
+        {"id": size + 1, "content": "Senate", "special": False, **flags},
+    ]
     return json.dumps(content)
 
 
 @pytest.fixture(scope="module", params=["bytes", "bpe", "file"])
 def tokenizer(request, trained, with_special):
-    return {"bytes": ByteTokenizer, "bpe": lambda: BpeTokenizer(trained, 400), "file": lambda: BpeTokenizer(with_special)}[request.param]()
+    return {
+        "bytes": ByteTokenizer,
+        "bpe": lambda: BpeTokenizer(trained, 400),
+        "file": lambda: BpeTokenizer(with_special),
+    }[request.param]()
 
 
 PIECES = [END, "Senate", " ", "\n", "\r\n", "\0", "é", "e\u0301", "\U0001f469\u200d\U0001f680", "of the ", "\u2028"]
@@ -163,7 +170,9 @@ def test_a_tokenizer_that_cannot_be_kept_is_one_line_that_names_the_cache(monkey
     for place in ("filelock.FileLock.acquire", "tasks.storage.cache.write_atomically"):
         with monkeypatch.context() as patched:
             patched.setattr(place, refuse)
-            with pytest.raises(DataError, match=f"{tmp_path}/tokenizers cannot be written .Permission denied.; set SUITE_CACHE") as caught:
+            with pytest.raises(
+                DataError, match=f"{tmp_path}/tokenizers cannot be written .Permission denied.; set SUITE_CACHE"
+            ) as caught:
                 open_tokenizer(options, corpus)
             assert "\n" not in str(caught.value)
     assert not is_ready(options, corpus)
@@ -219,7 +228,9 @@ def test_what_is_no_tokenizer_is_told_in_one_line(definition):
     ],
 )
 def test_a_tokenizer_of_which_a_part_is_of_another_kind_is_told_in_one_line(trained, changes):
-    with pytest.raises(DataError, match=r"mine\.json (is not a tokenizer\.json|does not give back every text)") as caught:
+    with pytest.raises(
+        DataError, match=r"mine\.json (is not a tokenizer\.json|does not give back every text)"
+    ) as caught:
         BpeTokenizer(altered(trained, **changes), name="mine.json")
     assert "\n" not in str(caught.value)
 
@@ -234,13 +245,20 @@ def test_the_vocabulary_is_filled_in_and_what_does_not_fit_is_refused(tmp_path, 
     assert mine.vocab == 400
     assert mine.portable()["tokenizer"] == "tokenizer.json"
     assert TokenizerOptions(**mine.model_dump()) == mine
-    for wrong in ({"vocab": 300}, {"tokenizer": "gpt2", "vocab": 257}, {"tokenizer": "bpe", "vocab": 257}, {"tokenizer": str(tmp_path)}):
+    for wrong in (
+        {"vocab": 300},
+        {"tokenizer": "gpt2", "vocab": 257},
+        {"tokenizer": "bpe", "vocab": 257},
+        {"tokenizer": str(tmp_path)},
+    ):
         with pytest.raises(ValueError, match=r"vocab|tokenizer"):
             TokenizerOptions(**wrong)
 
 
 def test_gpt2s_tokenizer_without_a_network_is_one_line(monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    with pytest.raises(DataError, match=r"tokenizer.json could not be had from the hub's openai-community/gpt2") as caught:
+    with pytest.raises(
+        DataError, match=r"tokenizer.json could not be had from the hub's openai-community/gpt2"
+    ) as caught:
         open_tokenizer(TokenizerOptions(tokenizer="gpt2"), TwoParts("", ""))
     assert "\n" not in str(caught.value)

@@ -6,7 +6,9 @@ from torch import Tensor
 
 
 def assert_close(name: str, got: Tensor, wanted: Tensor, share: float, least: float = 0.0) -> None:
-    """The largest difference is at most a share of the largest entry, of `least` or of 0.01, whichever is most; everything is finite."""
+    """The largest difference is at most a share of the largest entry, of `least` or of 0.01, whichever is most;
+    everything is finite.
+    """
     assert bool(got.isfinite().all()), f"{name} is not finite"
     error, size = float((got.double() - wanted).detach().abs().max()), float(wanted.detach().abs().max())
     assert error <= share * max(size, least, 1e-2), f"{name} is off by {error:.3g}; its largest entry is {size:.3g}"

@@ -1,4 +1,6 @@
-"""Memory is poisoned, and Triton's interpreter gets right products of bfloat16: it multiplies their bits as integers."""
+"""Memory is poisoned, and Triton's interpreter gets right products of bfloat16: it multiplies their bits as
+integers.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,14 @@ BF16 = 2**-7  # a rounding or two of its eight digits
 
 
 def problem(
-    tokens: int, key: int = 8, value: int = 4, size: float = 1.0, seed: int = 0, rows: int | None = None, batch: int = 1, heads: int = 1
+    tokens: int,
+    key: int = 8,
+    value: int = 4,
+    size: float = 1.0,
+    seed: int = 0,
+    rows: int | None = None,
+    batch: int = 1,
+    heads: int = 1,
 ) -> list[Tensor]:
     draw = torch.Generator().manual_seed(seed)
     shapes = (batch, rows or tokens, heads, key), (batch, tokens, heads, key), (batch, tokens, heads, value)
@@ -27,7 +34,9 @@ def betas(value: float, width: int = 4, heads: int = 1) -> Tensor:
     return torch.full((heads, width), value)
 
 
-def by_rows(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, causal: bool, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def by_rows(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, causal: bool, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """All rows at once in fp64; where every |βv| is small by the mean of expm1, which the plain form would cancel."""
     q, k, v, beta = (x.double() for x in (q, k, v, beta))
     scores = torch.einsum("bshk,bthk->bhst", q, k) * q.shape[-1] ** -0.5
@@ -45,14 +54,28 @@ def by_rows(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, causal: bool, mask: T
 
 
 def assert_right(
-    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, causal: bool, mask: Tensor | None = None,
-    upstream: float = 1.0, together: bool = True, share: float = FP32, gradient_share: float = 4 * FP32_SCAN,
-) -> None:  # fmt: skip
-    """μ, F and all gradients are those of the rows in fp64; rows that see nothing are left out. Gradients of the sum, or of each apart."""
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    causal: bool,
+    mask: Tensor | None = None,
+    upstream: float = 1.0,
+    together: bool = True,
+    share: float = FP32,
+    gradient_share: float = 4 * FP32_SCAN,
+) -> None:
+    """μ, F and all gradients are those of the rows in fp64; rows that see nothing are left out. Gradients of the sum,
+    or of each apart.
+    """
     leaves = [x.detach().clone().requires_grad_() for x in (q, k, v, beta)]
     wide = [x.detach().double().requires_grad_() for x in (q, k, v, beta)]
     got, wanted = free_energy_read(*leaves, causal, mask), by_rows(*wide, causal, mask)
-    sees = torch.ones(q.shape[:2]) if mask is None else (mask.cumsum(1) > 0 if causal else mask.any(1, keepdim=True).expand(q.shape[:2]))
+    sees = (
+        torch.ones(q.shape[:2])
+        if mask is None
+        else (mask.cumsum(1) > 0 if causal else mask.any(1, keepdim=True).expand(q.shape[:2]))
+    )
     rows = sees.bool()[..., None, None]
     for name, a, b in zip(("mean", "free energy"), got, wanted, strict=True):
         assert a.dtype == v.dtype
@@ -70,7 +93,8 @@ def assert_right(
 
 
 @pytest.mark.parametrize(
-    ("tokens", "causal"), [(33, True), *(pytest.param(t, c, marks=pytest.mark.slow) for t in (1, 64, 65, 256) for c in (True, False))]
+    ("tokens", "causal"),
+    [(33, True), *(pytest.param(t, c, marks=pytest.mark.slow) for t in (1, 64, 65, 256) for c in (True, False))],
 )
 def test_values_in_range_give_the_formula(tokens: int, causal: bool) -> None:
     assert_right(*problem(tokens), betas(1.9), causal, together=tokens in (1, 64, 256))
@@ -126,7 +150,9 @@ def test_fewer_queries_than_keys_see_them_all() -> None:
 def test_small_beta_keeps_its_digits(beta: float, late: float) -> None:
     q, k, v = problem(50)
     v[:, 40:] *= late / beta if late > 1.0 else 1.0
-    leaves, wide = (([x.to(t).requires_grad_() for x in (q, k, v, betas(beta))]) for t in (torch.float32, torch.float64))
+    leaves, wide = (
+        ([x.to(t).requires_grad_() for x in (q, k, v, betas(beta))]) for t in (torch.float32, torch.float64)
+    )
     got, wanted = free_energy_read(*leaves, True)[1], by_rows_apart(*wide)
     assert_close("before", got[:, :40], wanted[:, :40], FP32)
     assert_close("after", got, wanted, FP32)
@@ -167,8 +193,13 @@ def test_values_that_jump_where_the_logits_fall_are_found(causal: bool) -> None:
 def test_what_comes_later_changes_nothing_before(size: float, factor: float) -> None:
     """Within the tile of what changes, and in tiles before it."""
     first = problem(50, size=size)
-    second = [torch.cat((x[:, :40], factor * y[:, 40:]), 1) for x, y in zip(first, problem(50, size=size, seed=1), strict=True)]
-    for a, b in zip(free_energy_read(*first, betas(1.9), True), free_energy_read(*second, betas(1.9), True), strict=True):
+    second = [
+        torch.cat((x[:, :40], factor * y[:, 40:]), 1)
+        for x, y in zip(first, problem(50, size=size, seed=1), strict=True)
+    ]
+    for a, b in zip(
+        free_energy_read(*first, betas(1.9), True), free_energy_read(*second, betas(1.9), True), strict=True
+    ):
         assert_close("before", a[:, :40], b[:, :40].double(), PREFIX)
         if size * factor == 1.0:
             assert torch.equal(a[:, :40], b[:, :40])

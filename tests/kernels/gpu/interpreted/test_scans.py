@@ -67,7 +67,11 @@ def test_diagonal_scan_takes_double_precision() -> None:
     ("kind", "tokens", "strength"),
     [
         ("a head", 5, 0.1),
-        *(pytest.param(k, t, s, marks=slow) for k in ("none", "a head", "a channel") for t, s in ((1, 1.0), (17, 0.01), (17, 100.0))),
+        *(
+            pytest.param(k, t, s, marks=slow)
+            for k in ("none", "a head", "a channel")
+            for t, s in ((1, 1.0), (17, 0.01), (17, 100.0))
+        ),
     ],
 )
 def test_decayed_sums_are_the_recurrence(kind: str, tokens: int, strength: float) -> None:
@@ -134,7 +138,10 @@ def log_reads(log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor,
 
 @pytest.mark.parametrize(
     ("kind", "size", "tokens"),
-    [("none", 0.1, 2), *(pytest.param(k, s, 18, marks=slow) for k in ("none", "a head", "a channel") for s in (0.1, 100.0))],
+    [
+        ("none", 0.1, 2),
+        *(pytest.param(k, s, 18, marks=slow) for k in ("none", "a head", "a channel") for s in (0.1, 100.0)),
+    ],
 )
 def test_exact_reads_are_the_formula_for_any_weights_and_values(kind: str, size: float, tokens: int) -> None:
     log_q, log_k = normal(1, tokens, 2, 4), 10 * normal(1, tokens, 2, 4, seed=1)
@@ -162,7 +169,9 @@ def test_exact_reads_survive_a_jump_of_keys_and_values_under_a_huge_upstream(ste
 def test_both_implementations_agree_on_hidden_tokens() -> None:
     log_q, log_k, v = (normal(1, 12, 2, w, seed=i).float() for i, w in enumerate((4, 4, 3)))
     log_k[:, :7] = -1e9
-    for a, b in zip(exact_read(log_q, log_k, None, v, 50 * v), _by_pytorch(log_q, log_k, None, v, 50 * v, True), strict=True):
+    for a, b in zip(
+        exact_read(log_q, log_k, None, v, 50 * v), _by_pytorch(log_q, log_k, None, v, 50 * v, True), strict=True
+    ):
         assert_close("rows", a[:, 7:], b[:, 7:].double(), FP32_SCAN)
 
 
