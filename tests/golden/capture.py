@@ -39,7 +39,7 @@ CONFIGS = {
     "random-qk": ["--task", "sotu", "--mixer", "random-qk", "--scale", "board"],
     "horizon": ["--task", "household-power", "--mixer", "fem-aft", "--horizon", "192"],
     "ridge": ["--task", "household-power", "--mixer", "baseline/ridge"],
-    "third-party": ["--task", "sotu", "--mixer", "examples/moving_average.py:MovingAverage", "--scale", "board"],
+    "third-party": ["--task", "sotu", "--mixer", "tests/golden/third_party.py:MovingAverage", "--scale", "board"],
 }
 
 SHAPE = ("dim=32", "model.heads=2", "depth=2", "ffn_width=88", "batch_size=8", "steps=6", "evals=3")
