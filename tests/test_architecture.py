@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,39 @@ PACKAGES = ("suite", "tasks", "backbones", "kernels")
 MAY_IMPORT = {"suite": {"tasks", "backbones"}, "tasks": set(), "backbones": {"kernels"}, "kernels": set()}
 #: The suite times kernels too, in one place.
 EXCEPTIONS = {("suite/bench/kernels.py", "kernels"), ("suite/bench/naive.py", "kernels")}
+#: Inside a package a part imports only parts after it.
+ORDER = {
+    "suite": [
+        "cli",
+        "submissions",
+        "sweeps",
+        "bench",
+        "language",
+        "training",
+        "boards",
+        "tracking",
+        "records",
+        "models",
+        "config",
+        "console",
+        "errors",
+    ],
+    "tasks": [
+        "contract",
+        "registry",
+        "text",
+        "images",
+        "series",
+        "recall",
+        "embedded",
+        "storage",
+        "randomness",
+        "base",
+    ],
+}
+#: Parts of tasks that are domains: none imports another.
+DOMAINS = ("text", "images", "series", "recall")
+MAX_FILES = 16
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
@@ -37,6 +71,52 @@ def all_imports() -> list[tuple[str, str]]:
     return found
 
 
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def module_imports() -> list[tuple[str, str]]:
+    """(module, imported module) within the four packages; `from a import b` counts as `a.b` where that is a module."""
+    paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    known = {module_name(path) for path in paths}
+    found = []
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                names = sorted(inner & known) + ([node.module] if inner - known else [])
+            found += [(module_name(path), name) for name in names if name in known and name != module_name(path)]
+    return found
+
+
+def folder_of(module: str) -> str:
+    """The folder of a module. Modules directly in one of the four packages count by themselves; a part of suite or
+    tasks counts as a whole, with its own subfolders.
+    """
+    parts = module.split(".")
+    if parts[0] in ORDER:
+        return ".".join(parts[:2])
+    parent = module if ROOT.joinpath(*parts).is_dir() else module.rpartition(".")[0]
+    return module if parent in PACKAGES else parent
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of nodes that reach each other."""
+    reach = {node: set(after) for node, after in graph.items()}
+    changed = True
+    while changed:
+        changed = False
+        for after in reach.values():
+            more = set().union(*(reach.get(n, set()) for n in after)) - after
+            changed = changed or bool(more)
+            after |= more
+    groups = {frozenset(n for n in reach[node] if node in reach.get(n, set())) for node in reach if node in reach[node]}
+    return sorted(sorted(group) for group in groups)
+
+
 def test_imports_run_one_way():
     wrong = []
     for file, name in all_imports():
@@ -44,6 +124,46 @@ def test_imports_run_one_way():
         if there in PACKAGES and there != here and there not in MAY_IMPORT[here] and (file, there) not in EXCEPTIONS:
             wrong.append(f"{file} imports {name}")
     assert not wrong
+
+
+def part_of(module: str, package: str) -> str | None:
+    """`boards` for `suite.boards.board`; None for the package itself and for other packages."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[0] == package else None
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_parts_of_a_package_import_one_way(package):
+    order, wrong = ORDER[package], []
+    for file, name in module_imports():
+        here, there = part_of(file, package), part_of(name, package)
+        if here is None or there is None or here == there or here == "__main__":
+            continue
+        across_domains = here in DOMAINS and there in DOMAINS
+        if here not in order or there not in order or order.index(here) > order.index(there) or across_domains:
+            wrong.append(f"{file} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_import_circle_between_modules_or_between_folders():
+    modules: dict[str, set[str]] = {}
+    folders: dict[str, set[str]] = {}
+    for here, there in module_imports():
+        modules.setdefault(here, set()).add(there)
+        if folder_of(here) != folder_of(there):
+            folders.setdefault(folder_of(here), set()).add(folder_of(there))
+    assert circles(modules) == []
+    assert circles(folders) == []
+
+
+def test_the_search_for_circles_finds_one():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c"]]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_folder_holds_more_than_16_files(package):
+    counts = {path: len(list(path.glob("*.py"))) for path in [ROOT / package, *(ROOT / package).rglob("*/")]}
+    assert not {str(path): n for path, n in counts.items() if n > MAX_FILES}
 
 
 def test_no_package_imports_the_tests_or_the_examples():
