@@ -83,6 +83,38 @@ InputSpec = TextInput | ImageInput | SeriesInput
 
 
 @dataclass(frozen=True)
+class Shard:
+    """One process's part of the data when several train together: part `rank` of `world` equal ones, 0 ≤ rank < world.
+
+    Parts are contiguous: joined in the order of the ranks, they are the rows that a single process sees.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world:
+            raise ValueError(f"rank {self.rank} of {self.world}: ranks are 0 to world - 1")
+
+    def rows(self, batch_size: int) -> slice:
+        """The rows of each global batch that this process trains on. All processes have equally many."""
+        if batch_size % self.world:
+            least = -(-batch_size // self.world) * self.world
+            raise DataError(
+                f"a batch of {batch_size} examples does not divide among {self.world} processes; "
+                f"choose a multiple of {self.world}: --set batch_size={least}"
+            )
+        return self.part(batch_size)
+
+    def part(self, n: int) -> slice:
+        """This process's part of n examples in order; the parts differ by at most one example, and may be empty."""
+        return slice(self.rank * n // self.world, (self.rank + 1) * n // self.world)
+
+
+WHOLE = Shard()  # of a single process: everything
+
+
+@dataclass(frozen=True)
 class Batch:
     """One batch: what the backbone reads and what the loss compares with. `size` counts examples (sequences, images,
     windows).
@@ -198,18 +230,30 @@ class Task(ABC):
         """sha256 (hex) over the content of all splits in use. Valid after `load`."""
 
     @abstractmethod
-    def train_batches(self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0) -> Iterator[Batch]:
+    def train_batches(
+        self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0, shard: Shard = WHOLE
+    ) -> Iterator[Batch]:
         """Endless shuffled, augmented batches from step `start_step` on; the batch at a step depends on (seed, step)
         only.
+
+        `batch_size` is that of the global batch: of it, a process yields the rows `shard.rows(batch_size)`. What is
+        drawn for an example depends on its place in the global batch, so the shards' batches joined are bit for bit
+        the batch of a single process. Raises `DataError` where the processes cannot have equally many rows.
         """
 
     @abstractmethod
-    def eval_batches(self, split: Split, batch_size: int, workers: int = 0) -> Iterator[Batch]:
-        """Every example of the split exactly once, in a fixed order; the last batch may be smaller."""
+    def eval_batches(self, split: Split, batch_size: int, workers: int = 0, shard: Shard = WHOLE) -> Iterator[Batch]:
+        """Every example of the split exactly once, in a fixed order; the last batch may be smaller.
+
+        A shard has the examples `shard.part(n_examples)` of that order, `batch_size` at a time: together, the shards
+        have every example exactly once, without padding. A shard of a small split may have none.
+        """
 
     @abstractmethod
     def n_examples(self, split: Split) -> int:
-        """How many examples `eval_batches` gives in all. The runner asserts that as many were evaluated."""
+        """How many examples `eval_batches` gives in all, over all shards. The runner asserts that as many were
+        evaluated.
+        """
 
     @abstractmethod
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:

@@ -89,3 +89,13 @@ def mix(mixer: Callable[[Tensor, Tensor], Any] | None, batch: Batch, seed: int, 
     with seeded(MIX, seed, step):
         inputs, targets = mixer(batch.inputs, batch.targets)
     return Batch(inputs, targets)
+
+
+def mix_rows(mixer: Callable[[Tensor, Tensor], Any] | None, batch: Batch, seed: int, step: int) -> Batch:
+    """Some consecutive rows of a larger batch as `mix` mixes all of it, less the first of them.
+
+    torchvision mixes an image with the one before it in the batch, and draws once per batch: so the rows after the
+    first are equal to the same rows of the whole batch.
+    """
+    mixed = mix(mixer, batch, seed, step)
+    return Batch(mixed.inputs[1:], mixed.targets[1:])

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tasks import embedded
-from tasks.base import Batch, DataInfo, ImageInput, Split, TaskOptions
+from tasks.base import WHOLE, Batch, DataInfo, ImageInput, Shard, Split, TaskOptions
 from tasks.embedded.packaged import PackagedTask
 from tasks.images.classification import ImageOptions, ImageTask, mix, mixer_of_images
 from tasks.randomness import AUGMENT, generator, shuffled_batches
@@ -85,12 +85,15 @@ class FashionMnist(PackagedTask, ImageTask):
             ),
         )
 
-    def train_batches(self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0) -> Iterator[Batch]:
+    def train_batches(
+        self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0, shard: Shard = WHOLE
+    ) -> Iterator[Batch]:
         self.load()
-        mixer = mixer_of_images(self.options, CLASSES)
+        mixer, rows = mixer_of_images(self.options, CLASSES), shard.rows(batch_size)
         for step, index in enumerate(shuffled_batches(SIZES["train"], batch_size, seed, start_step), start_step):
             images = self._augmented(index, generator(AUGMENT, seed, step))
-            yield mix(mixer, Batch(images, self.labels["train"][index]), seed, step)
+            mixed = mix(mixer, Batch(images, self.labels["train"][index]), seed, step)
+            yield Batch(mixed.inputs[rows], mixed.targets[rows])  # the whole batch is made: it costs a millisecond
 
     def _augmented(self, index: NDArray[np.int64], random: np.random.Generator) -> Tensor:
         """Shift and flip in one gather, then erase. Library transforms draw once a batch or cost milliseconds an image
@@ -108,12 +111,11 @@ class FashionMnist(PackagedTask, ImageTask):
     def _standardised(self, images: Tensor) -> Tensor:
         return ((images.float() - self.mean) / self.std)[:, None]
 
-    def eval_batches(self, split: Split, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+    def eval_batches(self, split: Split, batch_size: int, workers: int = 0, shard: Shard = WHOLE) -> Iterator[Batch]:
         self.load()
-        for images, labels in zip(
-            self.images[split].split(batch_size), self.labels[split].split(batch_size), strict=True
-        ):
-            yield Batch(self._standardised(images), labels)
+        images, labels = (part[split][shard.part(SIZES[split])] for part in (self.images, self.labels))
+        for at in range(0, len(images), batch_size):
+            yield Batch(self._standardised(images[at : at + batch_size]), labels[at : at + batch_size])
 
     def n_examples(self, split: Split) -> int:
         return SIZES[split]

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from tasks.base import Batch, DataError, DataInfo, ImageInput, Split, TaskOptions
+from tasks.base import WHOLE, Batch, DataError, DataInfo, ImageInput, Shard, Split, TaskOptions
 from tasks.images.class_folders import PART_NAMES, FolderSet, difference
-from tasks.images.classification import ImageOptions, ImageTask, mix, mixer_of_images
+from tasks.images.classification import ImageOptions, ImageTask, mix, mix_rows, mixer_of_images
 from tasks.images.hub_parquet import HubImages
 from tasks.images.image_set import ImageFile, ImageSet, hold_out
 from tasks.images.loading import TrainingKeys, evaluation_keys, load_batches
@@ -250,16 +250,23 @@ class FileImageTask(ImageTask):
     # --- Batches
     # ----------------------------------------------------------------------------------------------
 
-    def train_batches(self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0) -> Iterator[Batch]:
+    def train_batches(
+        self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0, shard: Shard = WHOLE
+    ) -> Iterator[Batch]:
         reader, o = self._open(FOR_A_RUN), self.options
         transform = training_transform(self.recipe, o.augmentation, o.magnitude, o.erase)
-        keys = TrainingKeys(self.index["train"], batch_size, seed, start_step)
-        mixer = partial(mix, mixer_of_images(o, self.classes))
-        return load_batches(reader, self.set.listing.labels, transform, keys, workers, mixer)
+        mixer, places = mixer_of_images(o, self.classes), np.arange(batch_size)[shard.rows(batch_size)]
+        mixes = partial(mix, mixer)
+        if mixer is not None and shard.world > 1:  # an image is mixed with the one before it: that one is read too
+            places = np.concatenate([[(places[0] - 1) % batch_size], places])
+            mixes = partial(mix_rows, mixer)
+        keys = TrainingKeys(self.index["train"], batch_size, seed, start_step, places)
+        return load_batches(reader, self.set.listing.labels, transform, keys, workers, mixes)
 
-    def eval_batches(self, split: Split, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+    def eval_batches(self, split: Split, batch_size: int, workers: int = 0, shard: Shard = WHOLE) -> Iterator[Batch]:
         reader = self._open(FOR_A_RUN)
-        keys = evaluation_keys(self.index[split], batch_size)
+        index = self.index[split]
+        keys = evaluation_keys(index[shard.part(len(index))], batch_size)
         return load_batches(reader, self.set.listing.labels, evaluation_transform(self.recipe), keys, workers)
 
     def n_examples(self, split: Split) -> int:

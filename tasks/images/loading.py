@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -21,15 +22,20 @@ Mix = Callable[[Batch, int, int], Batch]  # of a batch, a seed and a step
 
 
 class TrainingKeys:
-    """Endless lists of keys over the images at `index`, from a step on."""
+    """Endless lists of keys over the images at `index`, from a step on: those at `places` of each batch, all by
+    default.
+    """
 
-    def __init__(self, index: NDArray[Any], batch_size: int, seed: int, start_step: int) -> None:
+    def __init__(
+        self, index: NDArray[Any], batch_size: int, seed: int, start_step: int, places: NDArray[Any] | None = None
+    ) -> None:
         self.index, self.batch_size, self.seed, self.start_step = index, batch_size, seed, start_step
+        self.places = (np.arange(batch_size) if places is None else places).tolist()
 
     def __iter__(self) -> Iterator[list[Key]]:
         batches = shuffled_batches(len(self.index), self.batch_size, self.seed, self.start_step)
         for step, chosen in enumerate(batches, self.start_step):
-            yield [(int(i), self.seed, step, position) for position, i in enumerate(self.index[chosen])]
+            yield [(int(self.index[chosen[place]]), self.seed, step, place) for place in self.places]
 
 
 def evaluation_keys(index: NDArray[Any], batch_size: int) -> list[list[Key]]:

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tasks.base import Batch, DataError, DataInfo, Metric, Split, Task, TaskOptions, TextInput
+from tasks.base import WHOLE, Batch, DataError, DataInfo, Metric, Shard, Split, Task, TaskOptions, TextInput
 from tasks.randomness import EXAMPLES, generator, shuffled_batches
 from tasks.recall.sampling import Ints
 
@@ -121,14 +121,18 @@ class RecallTask(Task):
             extra={"scored_tokens": {split: int((self._data[split][1] != IGNORED).sum()) for split in SPLITS}},
         )
 
-    def train_batches(self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0) -> Iterator[Batch]:
+    def train_batches(
+        self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0, shard: Shard = WHOLE
+    ) -> Iterator[Batch]:
         inputs, targets = self._split("train")
+        rows = shard.rows(batch_size)
         for index in shuffled_batches(len(inputs), batch_size, seed, start_step):
-            yield Batch(inputs[index].long(), targets[index].long())
+            yield Batch(inputs[index[rows]].long(), targets[index[rows]].long())
 
-    def eval_batches(self, split: Split, batch_size: int, workers: int = 0) -> Iterator[Batch]:
-        for inputs, targets in zip(*(part.split(batch_size) for part in self._split(split)), strict=True):
-            yield Batch(inputs.long(), targets.long())
+    def eval_batches(self, split: Split, batch_size: int, workers: int = 0, shard: Shard = WHOLE) -> Iterator[Batch]:
+        inputs, targets = (part[shard.part(len(part))] for part in self._split(split))
+        for at in range(0, len(inputs), batch_size):
+            yield Batch(inputs[at : at + batch_size].long(), targets[at : at + batch_size].long())
 
     def scored(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits `[N, classes]` and targets `[N]` of the N scored tokens of a batch."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks import embedded
-from tasks.base import Batch, DataError, DataInfo, Metric, SeriesInput, Split, Task, TaskOptions
+from tasks.base import WHOLE, Batch, DataError, DataInfo, Metric, SeriesInput, Shard, Split, Task, TaskOptions
 from tasks.embedded.packaged import PackagedTask
 from tasks.randomness import evenly_spread, shuffled_batches
 from tasks.series import scores
@@ -97,15 +97,19 @@ class ForecastTask(Task):
         window = self._windows[split][torch.from_numpy(index)]
         return Batch(window[:, : self.options.look_back], window[:, self.options.look_back :])
 
-    def train_batches(self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0) -> Iterator[Batch]:
+    def train_batches(
+        self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0, shard: Shard = WHOLE
+    ) -> Iterator[Batch]:
         self.load()
+        rows = shard.rows(batch_size)
         for index in shuffled_batches(self.n_examples("train"), batch_size, seed, start_step):
-            yield self._batch("train", index)
+            yield self._batch("train", index[rows])
 
-    def eval_batches(self, split: Split, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+    def eval_batches(self, split: Split, batch_size: int, workers: int = 0, shard: Shard = WHOLE) -> Iterator[Batch]:
         self.load()
-        for at in range(0, len(self._scored[split]), batch_size):
-            yield self._batch(split, self._scored[split][at : at + batch_size])
+        scored = self._scored[split][shard.part(len(self._scored[split]))]
+        for at in range(0, len(scored), batch_size):
+            yield self._batch(split, scored[at : at + batch_size])
 
     def n_examples(self, split: Split) -> int:
         self.load()

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tasks.base import Batch, DataError, DataInfo, Metric, Split, TaskOptions, TextInput, TextTask
+from tasks.base import WHOLE, Batch, DataError, DataInfo, Metric, Shard, Split, TaskOptions, TextInput, TextTask
 from tasks.randomness import WINDOWS, evenly_spread, generator, permuted
 from tasks.storage import cache
 from tasks.text.documents import Corpus, Progress
@@ -52,8 +52,6 @@ class CorpusTask(TextTask):
 
     bits_per_byte: nats of all scored tokens, over ln 2 and the bytes of text that those tokens stand for. It compares
     between tokenizers; perplexity, a token's, does not.
-
-    Several processes may share a batch: `share(rank, world)`.
     """
 
     domain = "language"
@@ -64,7 +62,6 @@ class CorpusTask(TextTask):
     licence: ClassVar[str]
     _tokenizer: Tokenizer | None = None
     _state: State | None = None
-    _rank, _world = 0, 1
 
     @abstractmethod
     def _open_corpus(self) -> Corpus:
@@ -204,18 +201,13 @@ class CorpusTask(TextTask):
     # --- batches
     # ----------------------------------------------------------------------------------------------
 
-    def share(self, rank: int, world: int) -> None:
-        """From now on training batches hold the rows rank, rank + world, … of those that a single process would see."""
-        if not 0 <= rank < world:
-            raise ValueError(f"rank {rank} of {world}")
-        self._rank, self._world = rank, world
-
-    def train_batches(self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0) -> Iterator[Batch]:
-        """`batch_size` counts the rows of all ranks together."""
+    def train_batches(
+        self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0, shard: Shard = WHOLE
+    ) -> Iterator[Batch]:
         self.load()
-        step = start_step
+        mine, step = shard.rows(batch_size), start_step
         while True:
-            rows = np.arange(step * batch_size, (step + 1) * batch_size)[self._rank :: self._world]
+            rows = np.arange(step * batch_size, (step + 1) * batch_size)[mine]
             window = torch.from_numpy(
                 self._cache.files["train"].windows(self.train_starts(seed, rows), self.options.length + 1)
             )
@@ -239,9 +231,10 @@ class CorpusTask(TextTask):
             evenly_spread(math.ceil((self._cache.length(split) - 1) / self.options.length), limit) * self.options.length
         )
 
-    def eval_batches(self, split: Split, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+    def eval_batches(self, split: Split, batch_size: int, workers: int = 0, shard: Shard = WHOLE) -> Iterator[Batch]:
         self.load()
         starts, end = self._eval_starts(split), self._cache.length(split)
+        starts = starts[shard.part(len(starts))]
         for at in range(0, len(starts), batch_size):
             first = starts[at : at + batch_size]
             window = self._cache.files[split].windows(first, self.options.length + 1)

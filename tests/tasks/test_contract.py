@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 
 import tasks
-from tasks.base import Batch, DataError, ImageInput, SeriesInput, TextInput
+from tasks.base import Batch, DataError, ImageInput, SeriesInput, Shard, TextInput
 
 SMALL = {
     "sotu": {"length": 64, "valid_limit": 41, "test_limit": 45},
@@ -105,6 +105,28 @@ def test_resuming_at_a_step_gives_the_batches_an_uninterrupted_run_would_see(tas
     batch_size = 90  # so that the small folder's epochs end inside the steps
     whole = take(task.train_batches(1, batch_size), 4)
     assert all(map(same, whole[2:], take(task.train_batches(1, batch_size, start_step=2), 2)))
+
+
+def joined(batches: list[Batch]) -> Batch:
+    return Batch(torch.cat([b.inputs for b in batches]), torch.cat([b.targets for b in batches]))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_shards_of_a_training_batch_joined_are_the_whole_batch(task, world):
+    whole = next(task.train_batches(2, 12, start_step=3))
+    parts = [next(task.train_batches(2, 12, start_step=3, shard=Shard(rank, world))) for rank in range(world)]
+    assert {part.size for part in parts} == {12 // world}
+    assert same(joined(parts), whole)
+    with pytest.raises(DataError, match=f"13 .* {world} processes"):
+        next(task.train_batches(2, 13, shard=Shard(0, world)))
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_shards_of_a_split_joined_are_the_whole_split(task, world):
+    whole = joined(list(task.eval_batches("valid", 7)))
+    parts = [list(task.eval_batches("valid", 7, shard=Shard(rank, world))) for rank in range(world)]
+    assert same(joined(sum(parts, [])), whole)
+    assert whole.inputs.shape[0] == task.n_examples("valid")
 
 
 def test_batches_leave_the_global_generators_alone(task):

@@ -97,20 +97,6 @@ def test_an_epoch_is_every_window_from_its_first_place_on_once(task):
     assert batch.targets.tolist() == [tokens[s + 1 : s + 1 + LENGTH] for s in starts]
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_share_the_rows_of_the_batch_that_one_process_would_see(task, world):
-    alone = next(task.train_batches(0, 6, 5))
-    try:
-        for rank in range(world):
-            task.share(rank, world)
-            part = next(task.train_batches(0, 6, 5))
-            assert torch.equal(part.inputs, alone.inputs[rank::world])
-    finally:
-        task.share(0, 1)
-    with pytest.raises(ValueError, match="rank 2 of 2"):
-        task.share(2, 2)
-
-
 def test_bits_per_byte_are_the_nats_of_all_tokens_over_the_bytes_of_the_text(task):
     torch.manual_seed(0)
     table = torch.randn(task.spec.vocab, task.spec.vocab, dtype=torch.float64)
