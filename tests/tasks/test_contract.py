@@ -117,7 +117,7 @@ def test_the_shards_of_a_training_batch_joined_are_the_whole_batch(task, world):
     parts = [next(task.train_batches(2, 12, start_step=3, shard=Shard(rank, world))) for rank in range(world)]
     assert {part.size for part in parts} == {12 // world}
     assert same(joined(parts), whole)
-    with pytest.raises(DataError, match=f"13 .* {world} processes"):
+    with pytest.raises(DataError, match=rf"13 .* {world} processes"):
         next(task.train_batches(2, 13, shard=Shard(0, world)))
 
 
@@ -125,7 +125,7 @@ def test_the_shards_of_a_training_batch_joined_are_the_whole_batch(task, world):
 def test_the_shards_of_a_split_joined_are_the_whole_split(task, world):
     whole = joined(list(task.eval_batches("valid", 7)))
     parts = [list(task.eval_batches("valid", 7, shard=Shard(rank, world))) for rank in range(world)]
-    assert same(joined(sum(parts, [])), whole)
+    assert same(joined([batch for part in parts for batch in part]), whole)
     assert whole.inputs.shape[0] == task.n_examples("valid")
 
 
