@@ -1,6 +1,6 @@
 """The shared trunk: pre-norm blocks of a mixer and a SwiGLU, for text, images and series alike.
 
-The mixer of every layer comes from the registry. Positions are learned and absolute, for every mixer; rotary ones
+Each layer has its own mixer. Positions are learned and absolute, for every mixer; rotary ones
 belong to the mixers.
 
 Shape letters: B batch, T tokens, D model width, F feed-forward width.
@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from backbones.mixers import registry
-from backbones.mixers.base import Context, MixerConfig, State
+from backbones.mixers.base import Context, Mixer, MixerConfig, State
 from kernels.cpu.library import library, products
 from kernels.implementations import ran
 from kernels.rows import rms_norm, swiglu
@@ -26,9 +25,9 @@ from kernels.rows import rms_norm, swiglu
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer's choice: the mixer by name, its sized config, and the feed-forward width F that the budget leaves."""
+    """One layer: its mixer's class, that mixer's sized config, and the feed-forward width F that the budget leaves."""
 
-    mixer: str
+    mixer: type[Mixer]
     config: MixerConfig
     ffn_width: int
 
@@ -90,7 +89,7 @@ class Block(nn.Module):
     def __init__(self, layer: Layer, dim: int, length: int, drop_path: float, dropout: float) -> None:
         super().__init__()
         self.norm_mixer, self.norm_ffn = RMSNorm(dim), RMSNorm(dim)
-        self.mixer = registry.get(layer.mixer)(layer.config, dim, length)
+        self.mixer = layer.mixer(layer.config, dim, length)
         self.ffn = SwiGLU(dim, layer.ffn_width)
         self.drop = _noise(dropout, drop_path)
 

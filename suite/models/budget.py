@@ -78,12 +78,12 @@ class Plan(BaseModel):
 
 
 def _reference_layer(model: ModelConfig, causal: bool) -> Layer:
-    config = registry.get(REFERENCE).Config(causal=causal, heads=model.heads)
-    return Layer(REFERENCE, config, model.ffn_width)
+    softmax = registry.get(REFERENCE)
+    return Layer(softmax, softmax.Config(causal=causal, heads=model.heads), model.ffn_width)
 
 
 def _layer_parameters(layer: Layer, dim: int, length: int) -> int:
-    return registry.get(layer.mixer).cost(layer.config, dim, length).parameters
+    return layer.mixer.cost(layer.config, dim, length).parameters
 
 
 def _ffn_width(mixer_class: type[Mixer], mixer_parameters: int, reference_mixer: int, model: ModelConfig) -> int:
@@ -110,7 +110,7 @@ def solve(config: RunConfig, spec: InputSpec) -> Plan:
         )
     options = mixer_class.size(config.mixer_options, model.dim, length, budget)
     parameters = mixer_class.cost(options, model.dim, length).parameters
-    layer = Layer(config.mixer, options, _ffn_width(mixer_class, parameters, budget, model))
+    layer = Layer(mixer_class, options, _ffn_width(mixer_class, parameters, budget, model))
     layers = tuple(reference if i in config.hybrid else layer for i in range(1, model.depth + 1))
     return Plan(layers=layers, reference=(reference,) * model.depth, mixer_options=options)
 
@@ -118,13 +118,13 @@ def solve(config: RunConfig, spec: InputSpec) -> Plan:
 def _flops(layers: tuple[Layer, ...], spec: InputSpec, dim: int) -> int:
     positions, _ = flops_positions(spec)
     length = sequence_length(spec)
-    per_position = sum(registry.get(y.mixer).cost(y.config, dim, length).flops + 6 * dim * y.ffn_width for y in layers)
+    per_position = sum(y.mixer.cost(y.config, dim, length).flops + 6 * dim * y.ffn_width for y in layers)
     return positions * per_position + outside_flops(spec, dim)
 
 
 def _state_bytes(layers: tuple[Layer, ...], spec: InputSpec, dim: int) -> int:
     length = sequence_length(spec)
-    return sum(registry.get(y.mixer).cost(y.config, dim, length).state_bytes for y in layers) if spec.causal else 0
+    return sum(y.mixer.cost(y.config, dim, length).state_bytes for y in layers) if spec.causal else 0
 
 
 def certify(config: RunConfig, spec: InputSpec, plan: Plan) -> Certificate:

@@ -22,7 +22,7 @@ def layer(mixer: str = "softmax", *, causal: bool = True, length: int = 12) -> L
     budget = (
         registry.get("softmax").cost(registry.get("softmax").Config(causal=causal, heads=HEADS), DIM, length).parameters
     )
-    return Layer(mixer, cls.size(cls.Config(causal=causal, heads=HEADS), DIM, length, budget), FFN)
+    return Layer(cls, cls.size(cls.Config(causal=causal, heads=HEADS), DIM, length, budget), FFN)
 
 
 def trunk(*mixers: str, length: int = 12, causal: bool = True, **more: float) -> TrunkConfig:

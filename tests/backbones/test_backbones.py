@@ -128,7 +128,7 @@ def test_a_block_is_what_its_formula_says():
 
 
 def test_every_layer_may_have_a_mixer_and_a_width_of_its_own():
-    layers = (layer("softmax"), Layer("fem", layer("fem").config, 32), layer("no-mixing"))
+    layers = (layer("softmax"), Layer(registry.get("fem"), layer("fem").config, 32), layer("no-mixing"))
     model = ready(Trunk(TrunkConfig(DIM, 12, layers)))
     assert [type(block.mixer) for block in model.blocks] == [
         registry.get(name) for name in ("softmax", "fem", "no-mixing")

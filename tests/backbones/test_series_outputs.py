@@ -14,7 +14,8 @@ from backbones.series_outputs import OUTPUTS
 
 
 def forecaster(kind: str) -> Forecaster:
-    layer = Layer("softmax", registry.get("softmax").Config(causal=False, heads=2), 24)
+    softmax = registry.get("softmax")
+    layer = Layer(softmax, softmax.Config(causal=False, heads=2), 24)
     model = Forecaster(TrunkConfig(16, 10, (layer,)), 40, 6, 3, 8, 4, kind=kind).double().eval()
     torch.manual_seed(0)
     model.reset_parameters()

@@ -175,7 +175,7 @@ def test_an_oversize_mixer_cannot_hide_behind_a_thin_feed_forward_layer():
 def test_a_hybrid_keeps_softmax_where_it_says():
     config, spec = prepared("fashion-mnist", "fem", hybrid="first")
     plan, certificate = budget.check(config, spec)
-    assert [layer.mixer for layer in plan.layers] == ["softmax", "fem"]
+    assert [layer.mixer for layer in plan.layers] == [registry.get("softmax"), registry.get("fem")]
     assert plan.layers[0].ffn_width == config.model.ffn_width
     assert (
         certificate.mixer_parameters
