@@ -1,17 +1,12 @@
 // What stands around the one attention pass of the free-energy read, a channel at a time: values [v, w] with w = exp(beta v), or expm1 in
 // channels where beta is small, and F = log(mean of w) / beta behind it. N rows of C = H d channels, d a head; sums over rows come in parts
-// of PIECE rows, so that they don't depend on the number of threads.
+// of ROWS_PER_PART rows, so that they don't depend on the number of threads.
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
-#include "parallel.h"
+#include "parts.h"
 
 namespace {
-
-constexpr long PIECE = 64;
-
-long pieces_of(long rows) { return (rows + PIECE - 1) / PIECE; }
 
 template <class S>
 struct Channels {
@@ -33,10 +28,11 @@ struct Channels {
   }
 };
 
-template <class S, class F>
+// work(part, row, whether it is the first of its part)
+template <class F>
 void by_rows(long N, long threads, F work) {
-  parallel(pieces_of(N), threads, [&](long piece) {
-    for (long row = piece * PIECE; row < std::min(N, (piece + 1) * PIECE); ++row) work(piece, row);
+  by_parts(N, threads, [&](long part, long first, long end) {
+    for (long row = first; row < end; ++row) work(part, row, row == first);
   });
 }
 
@@ -46,7 +42,7 @@ void carried(const S* v, const S* beta, S* values, double bound, double top, dou
   Channels<S> channels(beta, bound, C, d);
   auto cut = [](S u, S limit) { return std::min(std::max(u, -limit), limit); };
   S high = S(top), low = S(small_top);
-  by_rows<S>(N, threads, [&](long, long row) {
+  by_rows(N, threads, [&](long, long row, bool) {
     const S* x = v + row * C;
     S* out = values + row * 2 * C;
     if (channels.any_small)
@@ -67,7 +63,7 @@ void carried(const S* v, const S* beta, S* values, double bound, double top, dou
 template <class S>
 void free_energy(const S* read, const S* beta, S* mu, S* F, double bound, long N, long C, long d, long threads) {
   Channels<S> channels(beta, bound, C, d);
-  by_rows<S>(N, threads, [&](long, long row) {
+  by_rows(N, threads, [&](long, long row, bool) {
     const S* in = read + row * 2 * C;
     S *m = mu + row * C, *f = F + row * C;
     if (channels.any_small)
@@ -83,15 +79,15 @@ void free_energy(const S* read, const S* beta, S* mu, S* F, double bound, long N
   });
 }
 
-// The gradient of what was read, and the part of beta's that comes through F = log / beta: parts [pieces, C].
+// The gradient of what was read, and the part of beta's that comes through F = log / beta: parts [parts, C].
 template <class S>
 void free_energy_backward(const S* g_mu, const S* g_F, const S* read, const S* F, const S* beta, S* g_read, S* parts, double bound, long N,
                           long C, long d, long threads) {
   Channels<S> channels(beta, bound, C, d);
-  by_rows<S>(N, threads, [&](long piece, long row) {
+  by_rows(N, threads, [&](long index, long row, bool first) {
     const S *in = read + row * 2 * C, *gm = g_mu + row * C, *gf = g_F + row * C, *f = F + row * C;
-    S *out = g_read + row * 2 * C, *part = parts + piece * C;
-    if (row == piece * PIECE) std::fill(part, part + C, S(0));
+    S *out = g_read + row * 2 * C, *part = parts + index * C;
+    if (first) std::fill(part, part + C, S(0));
     channels.each([&](long i, long at_v, long at_w) {
       S to_log = gf[i] / beta[i];
       out[at_v] = gm[i];
@@ -101,15 +97,15 @@ void free_energy_backward(const S* g_mu, const S* g_F, const S* read, const S* F
   });
 }
 
-// The gradient of v from that of the values, and the part of beta's that comes through w: parts [pieces, C].
+// The gradient of v from that of the values, and the part of beta's that comes through w: parts [parts, C].
 template <class S>
 void carried_backward(const S* g_values, const S* values, const S* beta, S* dv, S* parts, double bound, long N, long C, long d,
                       long threads) {
   Channels<S> channels(beta, bound, C, d);
-  by_rows<S>(N, threads, [&](long piece, long row) {
+  by_rows(N, threads, [&](long index, long row, bool first) {
     const S *g = g_values + row * 2 * C, *in = values + row * 2 * C;
-    S *out = dv + row * C, *part = parts + piece * C;
-    if (row == piece * PIECE) std::fill(part, part + C, S(0));
+    S *out = dv + row * C, *part = parts + index * C;
+    if (first) std::fill(part, part + C, S(0));
     channels.each([&](long i, long at_v, long at_w) {
       S to_u = g[at_w] * (in[at_w] + channels.small(i));
       out[i] = g[at_v] + to_u * beta[i];

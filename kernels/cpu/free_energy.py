@@ -14,8 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from kernels.cpu import attention
 from kernels.cpu.call import call
-
-PIECE = 64  # rows of one part of a sum over rows, as in free_energy.cpp
+from kernels.cpu.sizes import SIZES
 
 
 class FreeEnergy(torch.autograd.Function):
@@ -69,4 +68,4 @@ def _sizes(x_BTHd: Tensor) -> list[int]:
 
 def _parts(x_BTHd: Tensor) -> Tensor:
     B, T, H, d = x_BTHd.shape
-    return x_BTHd.new_empty(-(-B * T // PIECE), H * d)
+    return x_BTHd.new_empty(-(-B * T // SIZES.rows_per_part), H * d)

@@ -3,16 +3,14 @@
 #include <cmath>
 
 #include "elementary.h"
-#include "parallel.h"
+#include "parts.h"
 
 namespace {
 
-constexpr long PIECE = 64;  // heads of a part
-
 template <class F>
 void by_heads(long N, long threads, F work) {
-  parallel((N + PIECE - 1) / PIECE, threads, [&](long piece) {
-    for (long head = piece * PIECE; head < std::min(N, (piece + 1) * PIECE); ++head) work(head);
+  by_parts(N, threads, [&](long, long first, long end) {
+    for (long head = first; head < end; ++head) work(head);
   });
 }
 

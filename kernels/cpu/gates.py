@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kernels.cpu.call import call, lengths, pointers
-
-PARTS = 4  # of sums over all rows, as in projection.cpp
+from kernels.cpu.sizes import SIZES
 
 
 class GatedMix(torch.autograd.Function):
@@ -66,7 +65,7 @@ class Projection(torch.autograd.Function):
         x, w, s, p, z = ctx.saved_tensors
         given = [grad.contiguous() for grad in grads]
         to_x, to_s = torch.empty_like(x), torch.empty_like(s)
-        to_w, to_p = w.new_empty(PARTS, *w.shape), p.new_empty(PARTS, *p.shape)
+        to_w, to_p = (t.new_empty(SIZES.weight_parts, *t.shape) for t in (w, p))
         tensors = [x, w, s, p, z, to_x, to_w, to_s, to_p, pointers(given), lengths(ctx.widths)]
         call("projection_backward", tensors, [len(given), *ctx.sizes], z.numel() * x.shape[-1])
         return to_x, to_w.sum(0), to_s, to_p.sum(0), None

@@ -15,12 +15,11 @@ from torch.nn.functional import pad
 
 from kernels import lag_layout
 from kernels.cpu.call import call
+from kernels.cpu.sizes import SIZES
 from kernels.lag_layout import Layout, reversed_table
 
 ROWS = 48  # of a block
-MAX_RANK = 16  # as in hyper.h
 PARTS = 8  # of a head's sequences, each with its own sums of the tables' gradients: so they don't depend on the threads
-PADDING = 16  # columns that a table is read beyond its end
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Options:
 def computes(mixings: Sequence[Sequence[Tensor]]) -> bool:
     """Whether the compiled form takes mixings of these ranks."""
     ranks = {first.shape[-1] for first, *_ in mixings}
-    return len(ranks) <= 1 and max(ranks, default=0) <= MAX_RANK
+    return len(ranks) <= 1 and max(ranks, default=0) <= SIZES.max_rank
 
 
 class LagMix(torch.autograd.Function):
@@ -87,7 +86,7 @@ def _packed(mixings: Sequence[Sequence[Tensor]], layout: Layout, like: Tensor) -
     if not mixings:
         return like.new_empty(0, like.shape[0], 1, 0), like.new_empty(0)
     tables = [torch.cat([first, second, diagonal[..., None] + 1.0], -1) for first, second, diagonal, _ in mixings]
-    columns = torch.stack([pad(reversed_table(t, layout).transpose(1, 2), (0, PADDING)) for t in tables])
+    columns = torch.stack([pad(reversed_table(t, layout).transpose(1, 2), (0, SIZES.table_padding)) for t in tables])
     return columns, torch.stack([control for *_, control in mixings])
 
 
@@ -95,7 +94,7 @@ def _unpacked(tables_HJKL: Tensor, control_J: Tensor, layout: Layout) -> list[Te
     """The inverse, for gradients."""
     found = []
     for table_HKL, control in zip(tables_HJKL.unbind(1), control_J, strict=True):
-        table_HLK = reversed_table(table_HKL[..., :-PADDING].transpose(1, 2), layout)
+        table_HLK = reversed_table(table_HKL[..., : -SIZES.table_padding].transpose(1, 2), layout)
         rank = table_HLK.shape[-1] // 2
         found += [*table_HLK.split([rank, rank, 1], -1)[:2], table_HLK[..., -1], control]
     return found
@@ -104,7 +103,7 @@ def _unpacked(tables_HJKL: Tensor, control_J: Tensor, layout: Layout) -> list[Te
 def _sizes(options: Options, q: Tensor, v: Tensor, tables_JHKL: Tensor, parts: int) -> list[int]:
     (sets, H, B, S, d), (T, w) = q.shape, v.shape[2:]
     *before, behind = options.mixed
-    mixed = sum(there << s for s, there in enumerate(before)) + (behind << 2)
+    mixed = sum(there << s for s, there in enumerate(before)) + (behind << SIZES.score_sets)
     rank, table = tables_JHKL.shape[2] // 2, tables_JHKL.shape[3]
     layout = options.layout
     rows = min(options.rows, S)

@@ -21,13 +21,15 @@ from pathlib import Path
 
 import torch
 
+from kernels.cpu.sizes import SIZES, Sizes
+
 SOURCES = tuple(sorted(Path(__file__).parent.glob("*.cpp")))
 HEADERS = tuple(sorted(Path(__file__).parent.glob("*.h")))
 # -ffast-math only where code is compiled: at the link it would change the rounding of the whole process
 # and without its leave to forget what is not a number, which a run that diverges has to show; the macro still asks for
 # vector functions
 FLOATS = ("-ffast-math", "-fno-finite-math-only", "-D__FAST_MATH__")
-COMPILE = ("-O3", "-march=native", "-mprefer-vector-width=512", *FLOATS, "-std=c++17", "-fPIC", "-c")
+COMPILE = ("-O3", "-march=native", "-mprefer-vector-width=512", *FLOATS, *SIZES.flags(), "-std=c++17", "-fPIC", "-c")
 TIMEOUT_S = 300
 
 log = logging.getLogger(__name__)
@@ -42,11 +44,21 @@ def library() -> ctypes.CDLL | None:
     """The library, or None, told once a process with the reason."""
     try:
         found = ctypes.CDLL(str(_built()))
+        check_sizes(found)
         found.use_products(*(products() or (None, None, None)))
         return found
     except (UnavailableError, OSError, subprocess.SubprocessError) as error:
         log.warning("CPU kernels: %s; PyTorch's forms run in place of the compiled ones", error)
         return None
+
+
+def check_sizes(found: ctypes.CDLL, expected: Sizes = SIZES) -> None:
+    """Raises UnavailableError if the library was compiled with other sizes: it would write beyond buffers."""
+    found.size_of.argtypes, found.size_of.restype = (ctypes.c_char_p,), ctypes.c_long
+    for name, size in expected.macros().items():
+        compiled = found.size_of(name.encode())
+        if compiled != size:
+            raise UnavailableError(f"{found._name} was compiled with {name}={compiled}, not {size}")
 
 
 @cache

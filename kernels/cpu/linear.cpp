@@ -7,10 +7,11 @@
 #include "buffer.h"
 #include "elementary.h"
 #include "products.h"
+#include "sizes.h"
 
 namespace {
 
-constexpr long CHUNK = 64;
+constexpr long CHUNK = LINEAR_CHUNK;
 
 // One head of one sequence: q, k [T, kw], v [T, vw] of pitches H kw and H vw, decays [T] of pitch H (none: null).
 template <class S>

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kernels.cpu.call import call
-
-CHUNK = 64  # as in linear.cpp: work a token is that of so many keys and the state
+from kernels.cpu.sizes import SIZES
 
 
 class DecayedSums(torch.autograd.Function):
@@ -48,4 +47,5 @@ def _sizes(q: Tensor, v: Tensor) -> list[int]:
 
 
 def _work(q: Tensor, v: Tensor) -> int:
-    return (q.numel() + v.numel()) * CHUNK
+    """Each token meets the keys of its chunk."""
+    return (q.numel() + v.numel()) * SIZES.linear_chunk

@@ -10,10 +10,11 @@
 #include "buffer.h"
 #include "elementary.h"
 #include "products.h"
+#include "sizes.h"
 
 namespace {
 
-constexpr long CHUNK = 64, BLOCK = 16;
+constexpr long CHUNK = LINEAR_CHUNK, BLOCK = 16;
 
 // Numbers next to zero count as zero for a while: strong decays make many, which take many times as long and add nothing.
 class WithoutDenormals {

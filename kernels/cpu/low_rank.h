@@ -5,6 +5,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "sizes.h"
+
 namespace hyper {
 
 #if defined(__AVX512F__)
@@ -14,8 +16,7 @@ constexpr long BYTES = 32;
 #else
 constexpr long BYTES = 16;
 #endif
-constexpr int QUAD = 4;       // rows that go together, so that what is loaded of a table serves all of them
-constexpr int MAX_RANK = 16;  // as in kernels.cpu.hyper
+constexpr int QUAD = 4;  // rows that go together, so that what is loaded of a table serves all of them
 
 template <class S>
 struct Lanes {

@@ -5,11 +5,11 @@
 
 #include "buffer.h"
 #include "products.h"
+#include "sizes.h"
 
 namespace {
 
 constexpr long NUMBERS = 1 << 15;  // of z in a block
-constexpr long PARTS = 4;          // of the rows, each with weight gradients of its own: sums don't depend on the number of threads
 
 long rows_of(long C) { return std::max(16L, std::min(512L, NUMBERS / C / 16 * 16)); }
 
@@ -32,12 +32,12 @@ void projection(const S* x, const S* w, const S* s, const S* p, S* z, S* const* 
   });
 }
 
-// dw [PARTS, C, D] and dp [PARTS, R, C] come in parts.
+// dw [WEIGHT_PARTS, C, D] and dp [WEIGHT_PARTS, R, C] come in parts.
 template <class S>
 void projection_backward(const S* x, const S* w, const S* s, const S* p, const S* z, S* dx, S* dw, S* ds, S* dp, const S* const* grads,
                          const long* widths, long count, long N, long D, long C, long R, long threads) {
-  long rows = rows_of(C), part = (N + PARTS - 1) / PARTS;
-  parallel_products(PARTS, threads, [&](long piece) {
+  long rows = rows_of(C), part = (N + WEIGHT_PARTS - 1) / WEIGHT_PARTS;
+  parallel_products(WEIGHT_PARTS, threads, [&](long piece) {
     Buffer<S> factor(rows * C), to_factor(rows * C), to_s(rows * R);
     S *to_w = dw + piece * C * D, *to_p = dp + piece * R * C;
     std::fill(to_w, to_w + C * D, S(0));

@@ -1,22 +1,18 @@
 // What works on one row at a time: the root-mean-square norm and the rotation by positions, each in one pass over memory where a chain of
-// tensor operations takes several. Sums over rows come in parts of PIECE rows, so that they don't depend on the number of threads.
+// tensor operations takes several. Sums over rows come in parts of ROWS_PER_PART rows, so that they don't depend on the number of threads.
 #include <algorithm>
 #include <cmath>
 
 #include "buffer.h"
-#include "parallel.h"
+#include "parts.h"
 
 namespace {
-
-constexpr long PIECE = 64;  // rows of a part
-
-long pieces_of(long rows) { return (rows + PIECE - 1) / PIECE; }
 
 // y = x * scale * gain with scale = 1 / sqrt(mean(x^2) + eps), kept a row.
 template <class S>
 void rms_norm(const S* x, const S* gain, S* y, S* scale, long rows, long D, double eps, long threads) {
-  parallel(pieces_of(rows), threads, [&](long piece) {
-    for (long row = piece * PIECE; row < std::min(rows, (piece + 1) * PIECE); ++row) {
+  by_parts(rows, threads, [&](long, long first, long end) {
+    for (long row = first; row < end; ++row) {
       const S* xr = x + row * D;
       S sum = 0, *yr = y + row * D;
       for (long i = 0; i < D; ++i) sum += xr[i] * xr[i];
@@ -29,10 +25,10 @@ void rms_norm(const S* x, const S* gain, S* y, S* scale, long rows, long D, doub
 // dx = scale (g gain - x scale^2 mean(g gain x)); d_gain [parts, D].
 template <class S>
 void rms_norm_backward(const S* x, const S* gain, const S* scale, const S* g, S* dx, S* d_gain, long rows, long D, long threads) {
-  parallel(pieces_of(rows), threads, [&](long piece) {
-    S* part = d_gain + piece * D;
+  by_parts(rows, threads, [&](long index, long first, long end) {
+    S* part = d_gain + index * D;
     std::fill(part, part + D, S(0));
-    for (long row = piece * PIECE; row < std::min(rows, (piece + 1) * PIECE); ++row) {
+    for (long row = first; row < end; ++row) {
       const S *xr = x + row * D, *gr = g + row * D;
       S by = scale[row], dot = 0, *dr = dx + row * D;
       for (long i = 0; i < D; ++i) {
@@ -51,9 +47,9 @@ void rms_norm_backward(const S* x, const S* gain, const S* scale, const S* g, S*
 template <class S>
 void rotate(const S* x, const S* cosine, const S* sine, S* y, long B, long T, long H, long w, long pitch, long back, long threads) {
   long half = w / 2;
-  parallel(pieces_of(B * T), threads, [&](long piece) {
+  by_parts(B * T, threads, [&](long, long first, long end) {
     Buffer<S> along(w), across(w);
-    for (long row = piece * PIECE; row < std::min(B * T, (piece + 1) * PIECE); ++row) {
+    for (long row = first; row < end; ++row) {
       const S *xr = x + row * pitch, *cr = cosine + row % T * half, *sr = sine + row % T * half;
       for (long c = 0; c < half; ++c) {
         S turn = back ? -sr[c] : sr[c];

@@ -11,9 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kernels.cpu.call import call, in_rows
-
-PIECE = 64  # rows of one part of a sum over rows, as in rows.cpp
-PARTS = 4  # of sums over all rows, as in swiglu.cpp
+from kernels.cpu.sizes import SIZES
 
 
 class RmsNorm(torch.autograd.Function):
@@ -32,7 +30,7 @@ class RmsNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, gain, scale = ctx.saved_tensors
-        to_x, to_gain = torch.empty_like(x), x.new_empty(-(-len(scale) // PIECE), x.shape[-1])
+        to_x, to_gain = torch.empty_like(x), x.new_empty(-(-len(scale) // SIZES.rows_per_part), x.shape[-1])
         call(
             "rms_norm_backward",
             [x, gain, scale, grad.contiguous(), to_x, to_gain],
@@ -82,7 +80,8 @@ class SwiGlu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, up, down, z = ctx.saved_tensors
-        to_x, to_up, to_down = torch.empty_like(x), up.new_empty(PARTS, *up.shape), down.new_empty(PARTS, *down.shape)
+        parts = SIZES.weight_parts
+        to_x, to_up, to_down = torch.empty_like(x), up.new_empty(parts, *up.shape), down.new_empty(parts, *down.shape)
         given = [x, up, down, z, grad.contiguous(), to_x, to_up, to_down]
         call("swiglu_backward", given, ctx.sizes, z.numel() * x.shape[-1])
         return to_x, to_up.sum(0), to_down.sum(0)

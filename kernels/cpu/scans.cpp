@@ -8,11 +8,12 @@
 #include "buffer.h"
 #include "elementary.h"
 #include "parallel.h"
+#include "sizes.h"
 
 namespace {
 
-constexpr long W = 64;      // channels of a block
-constexpr long CHUNK = 32;  // tokens between two kept states of the selective scan
+constexpr long W = SCAN_CHANNELS;  // of a block
+constexpr long CHUNK = SCAN_CHUNK;  // tokens between two stored states of the selective scan
 
 long blocks_of(long channels) { return (channels + W - 1) / W; }
 

@@ -13,9 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kernels.cpu.call import call
-
-CHUNK = 32  # tokens between two kept states, as in scans.cpp
-WIDTH = 64  # channels of a block there
+from kernels.cpu.sizes import SIZES
 
 
 class DiagonalScan(torch.autograd.Function):
@@ -67,7 +65,7 @@ class SelectiveSums(torch.autograd.Function):
         inputs = [x.contiguous() for x in (delta, a, b, c, v)]
         v = inputs[-1]
         B, T, copies, _ = v.shape
-        y, starts = torch.empty_like(v), v.new_empty(B, -(-T // CHUNK), copies, *a.shape)
+        y, starts = torch.empty_like(v), v.new_empty(B, -(-T // SIZES.scan_chunk), copies, *a.shape)
         call("selective", [*inputs, y, starts], [*v.shape, len(a)], v.numel() * len(a))
         ctx.save_for_backward(*inputs, starts)
         return y
@@ -80,7 +78,7 @@ class SelectiveSums(torch.autograd.Function):
         B, _, _, E = v.shape
         to_delta, to_v = torch.empty_like(delta), torch.empty_like(v)
         to_a = v.new_empty(B, *a.shape)
-        to_b, to_c = (v.new_empty(-(-E // WIDTH), *b.shape) for _ in range(2))
+        to_b, to_c = (v.new_empty(-(-E // SIZES.scan_channels), *b.shape) for _ in range(2))
         outputs = [to_delta, to_a, to_b, to_c, to_v]
         call(
             "selective_backward", [*inputs, starts, grad.contiguous(), *outputs], [*v.shape, len(a)], v.numel() * len(a)

@@ -5,11 +5,11 @@
 #include "buffer.h"
 #include "elementary.h"
 #include "products.h"
+#include "sizes.h"
 
 namespace {
 
 constexpr long NUMBERS = 1 << 16;  // of z in a block
-constexpr long PARTS = 4;          // of the rows, each with weight gradients of its own: sums don't depend on the number of threads
 
 long rows_of(long F) { return std::max(16L, std::min(512L, NUMBERS / (2 * F) / 16 * 16)); }
 
@@ -49,12 +49,12 @@ void gated_backward(const S* z, const S* da, S* a, S* dz, long m, long F) {
   }
 }
 
-// d_up [PARTS, 2F, D] and d_down [PARTS, D, F] come in parts, zeros where a part has no rows.
+// d_up [WEIGHT_PARTS, 2F, D] and d_down [WEIGHT_PARTS, D, F] come in parts, zeros where a part has no rows.
 template <class S>
 void swiglu_backward(const S* x, const S* up, const S* down, const S* z, const S* g, S* dx, S* d_up, S* d_down, long N, long D, long F,
                      long threads) {
-  long rows = rows_of(F), part = (N + PARTS - 1) / PARTS;
-  parallel_products(PARTS, threads, [&](long piece) {
+  long rows = rows_of(F), part = (N + WEIGHT_PARTS - 1) / WEIGHT_PARTS;
+  parallel_products(WEIGHT_PARTS, threads, [&](long piece) {
     Buffer<S> a(rows * F), da(rows * F), dz(rows * 2 * F);
     S *to_up = d_up + piece * 2 * F * D, *to_down = d_down + piece * D * F;
     std::fill(to_up, to_up + 2 * F * D, S(0));

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels import lag_layout
-from kernels.cpu.hyper import MAX_RANK, PARTS
+from kernels.cpu.hyper import PARTS
 from kernels.cpu.hyper import ROWS as COMPILED_ROWS
 from kernels.cpu.library import library, products
+from kernels.cpu.sizes import SIZES
 from kernels.hyper import lag_mixing
 from kernels.hyper.lag_mixing import ROWS, LagMixing, lag_mix
 from kernels.lag_layout import Layout
@@ -150,7 +151,7 @@ def test_the_real_block_size_is_right_at_its_edges(spare: int, causal: bool, for
 
 @pytest.mark.parametrize("rank", [1, 3, 4, 7, 16, 17])
 def test_any_rank_is_right(rank: int, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if rank > MAX_RANK:
+    if rank > SIZES.max_rank:
         monkeypatch.undo()  # PyTorch's form takes these
     assert_same(problem(6, sets=2, rank=rank, heads=1, batch=1), rows=4)
 

@@ -7,8 +7,9 @@ from typing import Literal
 from pydantic import Field
 
 from backbones.mixers.base import MixerConfig
+from kernels.cpu.sizes import SIZES
 
-MAX_RANK = 16
+MAX_RANK = SIZES.max_rank
 
 
 class HyperConfig(MixerConfig):

@@ -1,0 +1,103 @@
+"""Buffer sizes have one source: C++ gets them as macros from the Python table, and a library with others is refused."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kernels.cpu import library as built
+from kernels.cpu.sizes import SIZES, Sizes
+
+FOLDER = Path(built.__file__).parent
+SOURCES = [*built.SOURCES, *built.HEADERS]
+COMPILER = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler here")
+#: Constants that Python has no part in: tiles and loops within one source.
+ONLY_IN_CPP = {
+    ("attention.cpp", "ROWS"),
+    ("attention.cpp", "KEYS"),
+    ("elementary.h", "LANES"),
+    ("linear_channels.cpp", "BLOCK"),
+    ("low_rank.h", "BYTES"),
+    ("low_rank.h", "QUAD"),
+    ("projection.cpp", "NUMBERS"),
+    ("swiglu.cpp", "NUMBERS"),
+}
+
+
+def literals(text: str) -> set[str]:
+    """Names of the integer constants whose value is written as a number."""
+    found: set[str] = set()
+    for declaration in re.findall(r"^\s*(?:static |inline )*constexpr (?:long|int) ([^;]+);", text, re.M):
+        found |= set(re.findall(r"(\w+) = \d", declaration))
+    return found | set(re.findall(r"^\s*#\s*define\s+(\w+)\s+\d", text, re.M))
+
+
+def compiled(folder: Path, flags: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    """Builds the source that reports the sizes into `folder`/sizes.so."""
+    assert COMPILER is not None
+    command = [COMPILER, *flags, "-shared", "-fPIC", str(FOLDER / "sizes.cpp"), "-o", str(folder / "sizes.so")]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def loaded(folder: Path, sizes: Sizes) -> ctypes.CDLL:
+    assert compiled(folder, sizes.flags()).returncode == 0
+    return ctypes.CDLL(str(folder / "sizes.so"))
+
+
+def test_no_shared_size_is_written_as_a_number_in_cpp() -> None:
+    written = {(path.name, name) for path in SOURCES for name in literals(path.read_text("utf-8"))}
+    assert written == ONLY_IN_CPP
+
+
+def test_a_number_written_in_cpp_would_be_found() -> None:
+    assert literals("constexpr long W = 64;  // a width\n  static constexpr int A = B, C = 1 << 4;") == {"W", "C"}
+    assert literals("#define CHUNK 64\nconstexpr long CHUNK = LINEAR_CHUNK;") == {"CHUNK"}
+
+
+@pytest.mark.parametrize("name", SIZES.macros())
+def test_every_size_is_a_constant_that_some_source_uses(name: str) -> None:
+    constant = name.removeprefix("SUITE_")
+    assert f"constexpr long {constant} = {name};" in (FOLDER / "sizes.h").read_text("utf-8")
+    others = [path for path in SOURCES if path.stem != "sizes"]
+    assert any(re.search(rf"\b{constant}\b", path.read_text("utf-8")) for path in others)
+
+
+@needs_compiler
+def test_the_library_that_the_kernels_call_has_the_sizes_of_the_table() -> None:
+    found = built.library()
+    assert found is not None
+    assert {name: found.size_of(name.encode()) for name in SIZES.macros()} == SIZES.macros()
+    assert found.size_of(b"SUITE_OTHER") == -1
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", [name.removeprefix("SUITE_").lower() for name in SIZES.macros()])
+def test_a_library_with_another_size_is_refused(name: str, tmp_path: Path) -> None:
+    other = replace(SIZES, **{name: getattr(SIZES, name) + 1})
+    found = loaded(tmp_path, other)
+    built.check_sizes(found, other)
+    with pytest.raises(built.UnavailableError, match=f"SUITE_{name.upper()}={getattr(other, name)}, not "):
+        built.check_sizes(found)
+
+
+@needs_compiler
+def test_sources_do_not_compile_without_a_size(tmp_path: Path) -> None:
+    done = compiled(tmp_path, SIZES.flags()[1:])
+    assert done.returncode != 0
+    assert "kernels/cpu/sizes.py" in done.stderr
+
+
+@needs_compiler
+def test_sizes_are_part_of_the_name_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert COMPILER is not None
+    before = built._key(COMPILER)
+    other = replace(SIZES, scan_chunk=SIZES.scan_chunk + 1).flags()
+    monkeypatch.setattr(built, "COMPILE", (*(flag for flag in built.COMPILE if flag not in SIZES.flags()), *other))
+    assert built._key(COMPILER) != before
