@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,7 +20,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from tasks.base import Metric
+if TYPE_CHECKING:  # tasks.base imports pydantic, which the command line loads late
+    from tasks.base import Metric
 
 err = Console(stderr=True, highlight=False)
 REFRESH_S = 0.25

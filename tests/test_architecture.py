@@ -184,7 +184,7 @@ def test_only_the_tracking_process_imports_the_tracking_module():
         "suite/tracking/worker.py",
         "suite/tracking/delivery.py",
         "suite/tracking/ui_server.py",
-        "suite/cli/doctor.py",
+        "suite/cli/commands/doctor.py",
     }
     assert users <= allowed
 

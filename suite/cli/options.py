@@ -7,46 +7,57 @@ from typing import Annotated
 
 import typer
 
-Task = Annotated[str | None, typer.Option("--task", help="Task, see `suite list tasks`.", show_default=False)]
+Task = Annotated[str | None, typer.Option("--task", help="Task; see `suite list tasks`.", show_default=False)]
 Mixer = Annotated[
     str | None,
-    typer.Option("--mixer", help="Mixer, see `suite list mixers`; or path/to/file.py:Class.", show_default=False),
+    typer.Option(
+        "--mixer", help="Mixer; see `suite list mixers`. Or path/to/file.py:Class for your own.", show_default=False
+    ),
 ]
 Scale = Annotated[
     str | None,
-    typer.Option("--scale", help="board (≤ 30 s), quick (2 min), small (15 min), paper.", show_default="quick"),
+    typer.Option(
+        "--scale", help="Size of the run: board (≤ 30 s), quick (2 min), small (15 min) or paper.", show_default="quick"
+    ),
 ]
 Seed = Annotated[
-    int | None, typer.Option("--seed", help="Seed of weights, batches and augmentation.", show_default="0")
+    int | None, typer.Option("--seed", help="Seed of initial weights, batches and augmentation.", show_default="0")
 ]
 Steps = Annotated[
     int | None,
-    typer.Option("--steps", min=1, help="Optimiser steps; the scale sets them otherwise.", show_default=False),
+    typer.Option("--steps", min=1, help="Number of optimiser steps; by default the scale's.", show_default=False),
 ]
-Horizon = Annotated[int | None, typer.Option("--horizon", help="Forecasting: values to predict.", show_default="96")]
+Horizon = Annotated[
+    int | None, typer.Option("--horizon", help="Forecasting: number of values to predict.", show_default="96")
+]
 Track = Annotated[
-    str | None, typer.Option("--track", help="Forecasting: fixed-336, fixed-96 or searched.", show_default=False)
+    str | None,
+    typer.Option(
+        "--track", help="Forecasting: protocol of the look-back, fixed-336, fixed-96 or searched.", show_default=False
+    ),
 ]
 Hybrid = Annotated[
     str | None,
     typer.Option(
         "--hybrid",
-        help="Layers that keep softmax: even, odd, top, bottom, middle, quarter, first, last, bilateral, or 2,4.",
+        help="Layers that stay softmax: even, odd, top, bottom, middle, quarter, first, last, bilateral, or 2,4.",
         show_default=False,
     ),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="key=value, any option of data, model, mixer, train; repeatable.", show_default=False),
+    typer.Option("--set", help="key=value: any option of data, model, mixer or train; repeatable.", show_default=False),
 ]
 DataScale = Annotated[
-    str | None, typer.Option("--scale", help="With the data options of a scale's recipe.", show_default=False)
+    str | None, typer.Option("--scale", help="Use the data options of this scale's recipe.", show_default=False)
 ]
 DataSet = Annotated[
-    list[str] | None, typer.Option("--set", help="key=value, an option of the data; repeatable.", show_default=False)
+    list[str] | None, typer.Option("--set", help="key=value: an option of the data; repeatable.", show_default=False)
 ]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folder.")]
+LanguageRun = Annotated[str, typer.Argument(metavar="RUN", help="A run of a language model: its id or folder.")]
 Resume = Annotated[
-    str | None, typer.Option("--resume", help="Go on with a run that stopped: its id or folder.", show_default=False)
+    str | None, typer.Option("--resume", help="Resume a run that stopped: its id or folder.", show_default=False)
 ]
 Port = Annotated[
     int | None,
@@ -56,13 +67,17 @@ Recipe = Annotated[
     Path | None, typer.Option("--recipe", help="TOML file with [data] [model] [mixer] [train].", show_default=False)
 ]
 DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder with the data, for tasks that ship none.", show_default=False)
+    Path | None,
+    typer.Option("--data-dir", help="Folder with the data, for tasks that include none.", show_default=False),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
 Unmatched = Annotated[
-    bool, typer.Option("--unmatched", help="Run although the budget refuses; such a run never ranks.")
+    bool, typer.Option("--unmatched", help="Run even if the mixer exceeds the budget; such a run is never ranked.")
 ]
 Skip = Annotated[
-    bool, typer.Option("--skip-variant-layers", help="Hybrids: test once more without the layers that are not softmax.")
+    bool,
+    typer.Option(
+        "--skip-variant-layers", help="Hybrids: evaluate on test once more without the layers that are not softmax."
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]

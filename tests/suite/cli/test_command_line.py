@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from suite.cli import app
-from suite.cli.commands import runs
+from suite.cli.commands import run
 from suite.records import record, runs_folder
 from suite.training.run import start
 from tests.suite.tiny import made_record, tiny_arguments, tiny_config
@@ -68,12 +68,22 @@ def test_the_commands_and_their_options_are_these():
     assert walk(typer.main.get_command(app.app)) == COMMANDS
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_has_an_example(suite, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "200")
+    ended = suite(*name.split(), "--help")
+    assert ended.code == 0
+    usage, _, rest = ended.out.partition("Usage: ")[2].partition("\n")
+    assert usage.startswith(f"suite {name} ")
+    assert f"suite {name}" in rest
+
+
 def test_run_defaults_to_the_quick_scale_and_seed_zero():
     from suite.models.resolve import resolve
 
     made = resolve(task="sotu", mixer="fem")
     assert (made.scale, made.seed) == ("quick", 0)
-    assert inspect.signature(runs.run).parameters["device"].default == "auto"
+    assert inspect.signature(run.run).parameters["device"].default == "auto"
 
 
 # --- JSON
@@ -328,7 +338,7 @@ def test_a_budget_that_is_not_kept_exits_with_1_and_names_what_fits(suite):
 
 
 def test_a_fault_of_the_suite_itself_is_not_hidden(suite, monkeypatch):
-    monkeypatch.setattr("suite.cli.report.listings.describe_tasks", lambda: 1 / 0)
+    monkeypatch.setattr("suite.cli.commands.listing.describe_tasks", lambda: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["suite", "list", "tasks"])
     with pytest.raises(ZeroDivisionError):
         app.main()
@@ -341,7 +351,7 @@ def test_a_place_that_cannot_be_used_is_told_in_one_line(suite, monkeypatch, kin
     def refused(*_):
         raise OSError(kind, os.strerror(kind), "/some/where.csv")
 
-    monkeypatch.setattr("suite.cli.report.listings.describe_data", refused)
+    monkeypatch.setattr("suite.cli.commands.data.describe_data", refused)
     ended = suite("data", "info", "csv")
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert f"/some/where.csv: {said}" in ended.err

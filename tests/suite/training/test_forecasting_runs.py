@@ -9,7 +9,7 @@ from PIL import Image
 
 import tasks
 from suite.boards import board
-from suite.cli.report.runs import report_run
+from suite.cli.commands.run import report_run
 from suite.models.budget import certify, solve
 from suite.models.build import build_backbone
 from suite.models.resolve import resolve

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from suite.cli.report.runs import describe_budget
+from suite.cli.commands.budget import describe_budget
 from suite.models.resolve import resolve
 from suite.training.run import resume, start
 from tests.suite.training.test_resume import equal_runs

@@ -1,24 +1,19 @@
-"""What there is: tasks, mixers and a task's data, as plain values and as tables."""
+"""`suite list tasks` and `suite list mixers`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
-from rich.progress import Progress
 
-import tasks
-from backbones.mixers import registry
-from backbones.mixers.base import Mixer
-from backbones.mixers.errors import MixerError
-from suite.cli.report.tables import out, show_rows
-from suite.config.recipe import SCALES
-from suite.console import err, say
-from suite.models.resolve import resolve_data
+from suite.cli import options as opt
+from suite.cli.output import out, print_json, print_rows
 
-MIXER_ROW = (
+if TYPE_CHECKING:
+    from backbones.mixers.base import Mixer
+
+MIXER_FIELDS = (
     "name",
     "paper",
     "summary",
@@ -33,7 +28,28 @@ MIXER_ROW = (
 )
 
 
+def list_tasks(as_json: opt.Json = False) -> None:
+    """Lists the tasks with their domain and primary metric.
+
+    `suite list tasks`
+    """
+    found = describe_tasks()
+    print_json(found) if as_json else print_rows(found, ("name", "domain", "metric", "data", "summary"))
+
+
+def list_mixers(as_json: opt.Json = False) -> None:
+    """Lists the mixers with their paper and capabilities.
+
+    `suite list mixers --json`
+    """
+    found = describe_mixers()
+    print_json(found) if as_json else print_mixers(found)
+
+
 def describe_tasks() -> list[dict[str, Any]]:
+    import tasks
+    from suite.config.recipe import SCALES
+
     found = []
     for name in tasks.names():
         cls = tasks.get(name)
@@ -55,21 +71,24 @@ def describe_tasks() -> list[dict[str, Any]]:
 
 
 def describe_mixers() -> list[dict[str, Any]]:
-    """A row a mixer. One that cannot be loaded or built here is listed all the same, with the reason."""
+    """One row per mixer. A mixer that cannot be loaded or built here is listed too, with the reason."""
+    from backbones.mixers import registry
+    from backbones.mixers.errors import MixerError
+
     found: list[dict[str, Any]] = []
     for name in registry.names():
         try:
             cls = registry.get(name)
             row, reason = _describe_mixer(cls), cls.obstacle()
         except MixerError as error:
-            row, reason = dict.fromkeys(MIXER_ROW), " ".join(str(error).split())
+            row, reason = dict.fromkeys(MIXER_FIELDS), " ".join(str(error).split())
         found.append({**row, "name": name, "origin": registry.origin(name), "available": not reason, "reason": reason})
     return found
 
 
-def show_mixers(rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table of the mixers; below it, a line for each reason why some of them are not available here."""
-    show_rows(
+def print_mixers(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints a table of the available mixers, then one line per reason why others are not available here."""
+    print_rows(
         [row for row in rows if row["available"]],
         ("name", "paper", "causal", "bidirectional", "constant_state", "summary"),
     )
@@ -81,41 +100,9 @@ def show_mixers(rows: Sequence[Mapping[str, Any]]) -> None:
         out.print(f"[yellow]not available here[/]: {escape(', '.join(names))}: {escape(reason)}")
 
 
-def describe_data(
-    task: str, data_dir: Path | None, scale: str | None = None, sets: Sequence[str] = ()
-) -> dict[str, Any]:
-    made = tasks.get(task)(resolve_data(task, scale, sets), data_dir)
-    info = made.info()
-    return {
-        "task": task,
-        "source": info.source,
-        "licence": info.licence,
-        "splits": dict(info.splits),
-        "unit": info.unit,
-        "fingerprint": info.fingerprint,
-        "embedded": info.embedded,
-        "protocol": made.protocol,
-        "notes": list(info.notes),
-        **info.extra,
-    }
-
-
-def prepare_data(
-    task: str, data_dir: Path | None, scale: str | None = None, sets: Sequence[str] = ()
-) -> dict[str, Any]:
-    made = tasks.get(task)(resolve_data(task, scale, sets), data_dir)
-    say(made.prepare_note())
-    with Progress(
-        *Progress.get_default_columns(), console=err, disable=not err.is_terminal, transient=True
-    ) as progress:
-        bar = progress.add_task(f"preparing {task}", total=None)
-        made.prepare(lambda done, total: progress.update(bar, completed=done, total=total))
-    return {**describe_data(task, data_dir, scale, sets), "status": "ready"}
-
-
 def _describe_mixer(cls: type[Mixer]) -> dict[str, Any]:
     can = cls.capabilities
-    told = (
+    values = (
         "",
         cls.paper,
         cls.summary,
@@ -128,4 +115,4 @@ def _describe_mixer(cls: type[Mixer]) -> dict[str, Any]:
         [*(["language", "recall"] if can.causal else []), *(["vision", "forecasting"] if can.bidirectional else [])],
         sorted(cls.Config.model_fields),
     )
-    return dict(zip(MIXER_ROW, told, strict=True))
+    return dict(zip(MIXER_FIELDS, values, strict=True))

@@ -1,0 +1,76 @@
+"""`suite budget`: the size and cost of a mixer on a task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.table import Table
+
+from suite.cli import options as opt
+from suite.cli.output import out, print_json
+
+if TYPE_CHECKING:
+    from suite.config.run_config import RunConfig
+
+
+def budget(
+    task: opt.Task = None,
+    mixer: opt.Mixer = None,
+    scale: opt.Scale = None,
+    horizon: opt.Horizon = None,
+    track: opt.Track = None,
+    hybrid: opt.Hybrid = None,
+    set_: opt.Set = None,
+    recipe: opt.Recipe = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Sizes a mixer for a task and compares its cost with softmax. Needs no data. Exit code 1 if it is not matched.
+
+    `suite budget --task imagenet100 --mixer fem --scale paper --json`
+    """
+    from suite.models.resolve import resolve
+
+    config = resolve(
+        task=task, mixer=mixer, scale=scale, horizon=horizon, track=track, hybrid=hybrid, sets=set_ or [], recipe=recipe
+    )
+    found = describe_budget(config)
+    print_json(found) if as_json else print_budget(found)
+    raise typer.Exit(0 if found["matched"] else 1)
+
+
+def describe_budget(config: RunConfig) -> dict[str, Any]:
+    """The certificate of a run; for one that is not matched, also the nearest options that are."""
+    import tasks
+    from suite.models import budget
+
+    spec = tasks.get(config.task)(config.data).spec
+    found = budget.certify(config, spec, budget.solve(config, spec)).model_dump(mode="json")
+    if not found["matched"]:
+        found["nearest_fit"] = budget.nearest_fit(config, spec)
+    return found
+
+
+def print_budget(found: Mapping[str, Any]) -> None:
+    """Prints a certificate as a table: the mixer, the softmax reference and their ratio."""
+    title = f"{found['task']} · {found['mixer']} · {found['scale']}"
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in ("", found["mixer"], "softmax reference", "ratio"):
+        table.add_column(column, justify="right" if column else "left")
+    pairs = [
+        ("parameters without embeddings and head", "parameters", "reference_parameters"),
+        ("parameters per mixer layer", "mixer_parameters", "reference_mixer_parameters"),
+        (f"forward FLOPs per {found['flops_unit']}", "flops", "reference_flops"),
+        (f"decoding state at {found['length']} tokens, bytes", "state_bytes", "reference_state_bytes"),
+        ("feed-forward width", "ffn_width", "reference_ffn_width"),
+    ]
+    for label, own, reference in pairs:
+        ratio = f"{found[own] / found[reference]:.4f}" if found[reference] else "–"
+        table.add_row(label, f"{found[own]:,}", f"{found[reference]:,}", ratio)
+    out.print(table)
+    options = ", ".join(f"{k}={v}" for k, v in found["mixer_options"].items())
+    out.print(f"mixer options: {options}")
+    out.print("[green]matched[/]" if found["matched"] else f"[red]not matched[/]: {'; '.join(found['reasons'])}")
+    if found.get("nearest_fit"):
+        out.print(f"nearest options that fit: {found['nearest_fit']}")

@@ -1,0 +1,113 @@
+"""`suite doctor`: checks of the installation, the runs folder, the records and the tracking store."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import typer
+from rich.markup import escape
+
+from suite.cli import options as opt
+from suite.cli.output import out, print_json
+from suite.errors import UserError, first_line
+
+LOW_DISK_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of one check; its fields are those of `suite doctor --json`."""
+
+    name: str
+    ok: bool
+    message: str
+
+
+def doctor(as_json: opt.Json = False) -> None:
+    """Checks the installation, the runs folder and the tracking store; closes tracked runs whose process has died.
+    Exit code 1 if a check fails.
+
+    `suite doctor`
+    """
+    found = run_checks()
+    print_json([asdict(check) for check in found]) if as_json else print_checks(found)
+    raise typer.Exit(0 if all(check.ok for check in found) else 1)
+
+
+def run_checks() -> list[Check]:
+    checks: tuple[Callable[[], Check], ...] = (
+        _check_packages,
+        _check_hardware,
+        _check_runs_folder,
+        _check_records,
+        _check_store,
+    )
+    return [check() for check in checks]
+
+
+def print_checks(found: Sequence[Check]) -> None:
+    for check in found:
+        out.print(f"{'[green]ok[/]  ' if check.ok else '[red]bad[/] '} [bold]{check.name}[/]: {escape(check.message)}")
+
+
+def _check_packages() -> Check:
+    from suite.records import provenance
+
+    versions = provenance.versions()
+    ok = "not installed" not in versions.values() and sys.version_info >= (3, 11)
+    return Check("packages", ok, ", ".join(f"{name} {version}" for name, version in versions.items()))
+
+
+def _check_hardware() -> Check:
+    import torch
+
+    from suite.records import provenance
+
+    hardware = provenance.hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    machine = f"{hardware.processor}, {hardware.cores} cores, {hardware.memory_bytes / 2**30:.0f} GB"
+    return Check("hardware", True, f"{machine}; runs use {hardware.device}, {hardware.threads} threads")
+
+
+def _check_runs_folder() -> Check:
+    import shutil
+
+    from suite.records import runs_folder
+
+    try:
+        folder = runs_folder.writable_home()
+    except UserError as error:
+        return Check("runs folder", False, str(error))
+    free = shutil.disk_usage(folder).free
+    return Check("runs folder", free > LOW_DISK_BYTES, f"{folder}, {free / 2**30:.1f} GB free")
+
+
+def _check_records() -> Check:
+    from suite.boards import board
+    from suite.records import record, runs_folder
+
+    bad, count = list[str](), 0
+    for path in sorted(runs_folder.home().glob(f"*/{record.NAME}")):
+        count += 1
+        try:
+            made = record.read(path)
+            if not board.is_known(made):
+                bad.append(f"{path} was written by another version (task {made.task}, scale {made.scale})")
+        except record.RecordError as error:
+            bad.append(str(error))
+    return Check("records", not bad, "; ".join(bad) if bad else f"{count} read, all hashes correct")
+
+
+def _check_store() -> Check:
+    from suite.records import runs_folder
+    from suite.tracking.store import close_dead_runs
+
+    try:
+        closed = close_dead_runs(runs_folder.home())
+    except Exception as error:  # whatever the store's client raises is a result of this check
+        return Check("tracking store", False, f"{type(error).__name__}: {first_line(error)}")
+    message = (
+        f"closed {len(closed)} run(s) of dead processes: {', '.join(closed)}" if closed else "answers; no dead runs"
+    )
+    return Check("tracking store", True, message)

@@ -1,0 +1,78 @@
+"""`suite leaderboard`: the boards of the runs in the runs folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+from rich.markup import escape
+
+from suite.cli import options as opt
+from suite.cli.output import out, print_json
+from suite.console import err
+from suite.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from suite.boards.board import Board
+
+
+def leaderboard(
+    task: opt.Task = None,
+    domain: Annotated[
+        str | None, typer.Option("--domain", help="language, vision, forecasting or recall.", show_default=False)
+    ] = None,
+    scale: Annotated[str | None, typer.Option("--scale", help="Only this scale.", show_default=False)] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown on stdout.")] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Shows the boards of the runs here: one row per mixer, ordered by the primary metric on test.
+
+    `suite leaderboard --task fashion-mnist --markdown > board.md`
+    """
+    found = find_boards(task, domain, scale)
+    if as_json:
+        from suite.boards import view
+
+        print_json([view.plain(board) for board in found])
+    else:
+        print_boards(found, as_markdown=markdown)
+
+
+def find_boards(task: str | None, domain: str | None, scale: str | None) -> list[Board]:
+    """The boards of all usable records. Warns about the others; raises UserError for an unknown task or name."""
+    import tasks
+    from suite.boards import board
+    from suite.config.recipe import SCALES
+    from tasks.base import Domain
+
+    if task:
+        tasks.get(task)
+    for given, allowed, what in ((domain, get_args(Domain), "domain"), (scale, SCALES, "scale")):
+        if given and given not in allowed:
+            raise UserError(f"unknown {what} {given!r}{did_you_mean(given, allowed)} (allowed: {', '.join(allowed)})")
+    records = board.local_records()
+    known = [made for made in records if board.is_known(made)]
+    for count, what in (
+        (board.count_records() - len(records), "damaged"),
+        (len(records) - len(known), "written by another version"),
+    ):
+        if count:
+            err.print(f"[yellow]warning:[/] {count} record(s) left out, {what}: suite doctor lists them")
+    return board.boards(known, task=task, domain=domain, scale=scale)
+
+
+def print_boards(boards: Sequence[Board], *, as_markdown: bool) -> None:
+    """Prints the boards as tables or Markdown; without any, prints on stderr how to start a run."""
+    from suite.boards import view
+    from suite.records import runs_folder
+
+    if not boards:
+        home = escape(str(runs_folder.home()))
+        err.print(f"no matching runs in {home} yet; start one: suite run --task fashion-mnist --mixer fem")
+    for board in boards:
+        if as_markdown:
+            sys.stdout.write(view.markdown(board) + "\n")
+        else:
+            out.print(view.table(board), "")

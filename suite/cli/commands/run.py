@@ -1,0 +1,119 @@
+"""`suite run`: trains, tests and records one run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.markup import escape
+
+from suite.cli import options as opt
+from suite.cli.commands.leaderboard import find_boards, print_boards
+from suite.cli.output import out, print_json
+from suite.console import err, format_metric
+from suite.errors import UserError
+
+if TYPE_CHECKING:
+    from suite.records.record import Record
+    from suite.training.run import Outcome
+
+EXAMPLES = """
+**Examples**
+
+`suite run --task fashion-mnist --mixer fem`
+
+`suite run --task household-power --mixer softmax --horizon 192 --seed 1 --set lr=5e-4`
+
+`suite run --task imagenet100 --mixer fem --data-dir ~/imagenet`
+
+`suite leaderboard --task fashion-mnist`
+"""
+
+
+def run(
+    task: opt.Task = None,
+    mixer: opt.Mixer = None,
+    scale: opt.Scale = None,
+    seed: opt.Seed = None,
+    steps: opt.Steps = None,
+    horizon: opt.Horizon = None,
+    track: opt.Track = None,
+    hybrid: opt.Hybrid = None,
+    set_: opt.Set = None,
+    recipe: opt.Recipe = None,
+    data_dir: opt.DataDir = None,
+    device: opt.Device = "auto",
+    resume: opt.Resume = None,
+    unmatched: opt.Unmatched = False,
+    skip_variant_layers: opt.Skip = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Trains a budget-matched mixer on a task, tests the checkpoint that validation selected, and writes a record."""
+    chosen: dict[str, Any] = {
+        "task": task,
+        "mixer": mixer,
+        "scale": scale,
+        "seed": seed,
+        "steps": steps,
+        "horizon": horizon,
+        "track": track,
+        "hybrid": hybrid,
+        "sets": set_ or [],
+        "recipe": recipe,
+        "unmatched": unmatched,
+        "skip_variant_layers": skip_variant_layers,
+    }
+    if resume:
+        from suite.training.run import resume as resume_run
+
+        if any(chosen.values()) or seed is not None:
+            raise UserError(
+                f"--resume {resume} uses the config of that run; drop the other options (except --data-dir, --device)"
+            )
+        outcome = resume_run(resume, data_dir=data_dir, device=device)
+    else:
+        from suite.models.resolve import resolve
+        from suite.training.run import start
+
+        outcome = start(resolve(**chosen), data_dir=data_dir, device=device)
+    if as_json:
+        print_json(outcome.record.sealed().model_dump(mode="json", by_alias=True))
+    report_run(outcome, quiet=as_json)
+    raise typer.Exit(outcome.exit_code)
+
+
+def report_run(outcome: Outcome, *, quiet: bool) -> None:
+    """Prints a finished run's result and its board, or on stderr what went wrong; `quiet` leaves out the result."""
+    from suite.records import runs_folder
+    from suite.training.checkpoint import NAME as CHECKPOINT
+
+    made = outcome.record
+    if outcome.exit_code:
+        resumable = made.status in ("interrupted", "failed") and (runs_folder.home() / made.id / CHECKPOINT).is_file()
+        advice = f"; resume it with: suite run --resume {made.id}" if resumable else ""
+        err.print(f"[red]{made.status}[/]: {escape(made.error or '')}{advice}", soft_wrap=True)
+    elif not quiet:
+        _print_result(made)
+    if not quiet and outcome.path:
+        out.print(f"record: {escape(str(outcome.path))}")
+
+
+def _print_result(made: Record) -> None:
+    from suite.boards.board import primary_metric
+
+    metric, selection = primary_metric(made), made.selection
+    assert selection is not None
+    assert made.timing is not None
+    value = format_metric(metric, made.metrics["test"][metric.name])
+    out.print(f"[bold]{made.task} · {made.mixer} · {made.scale} · seed {made.seed}[/]")
+    out.print(
+        f"test {metric.name} {value}, checkpoint of step {selection.step} selected on validation; "
+        f"{made.timing.wall_s:.0f} s"
+    )
+    if "test_skip" in made.metrics:
+        skipped = format_metric(metric, made.metrics["test_skip"][metric.name])
+        out.print(f"without the layers that are not softmax: test {metric.name} {skipped}")
+    boards = find_boards(made.task, None, made.scale)
+    own = [b for b in boards if any(made.id == record.id for row in b.rows for record in row.records)]
+    if own:
+        print_boards(own, as_markdown=False)

@@ -1,0 +1,124 @@
+"""`suite show`: a run's record, or the options that a task and a mixer resolve to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from suite.cli import options as opt
+from suite.cli.commands.budget import print_budget
+from suite.cli.output import out, print_json, print_mapping
+from suite.errors import UserError
+
+if TYPE_CHECKING:
+    from suite.config.run_config import RunConfig
+    from suite.models.budget import Certificate
+
+#: The fields of a record that are printed; the metrics follow.
+FIELDS = (
+    "id",
+    "status",
+    "error",
+    "task",
+    "mixer",
+    "scale",
+    "seed",
+    "created",
+    "identity",
+    "selection",
+    "timing",
+    "hardware",
+)
+
+
+def show(
+    run_id: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="A run's id or folder; or use --task and --mixer.")
+    ] = None,
+    task: opt.Task = None,
+    mixer: opt.Mixer = None,
+    scale: opt.Scale = None,
+    horizon: opt.Horizon = None,
+    track: opt.Track = None,
+    hybrid: opt.Hybrid = None,
+    set_: opt.Set = None,
+    recipe: opt.Recipe = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Shows a run's record; or, before any run, every option that a task and a mixer resolve to. Needs no data.
+
+    `suite show --task sotu --mixer fem --set lr=3e-3`
+    """
+    if run_id:
+        if any((task, mixer, scale, horizon, track, hybrid, set_, recipe)):
+            raise UserError(
+                f"run {run_id!r} has its own config: give a run, or --task and --mixer with their options, not both"
+            )
+        found = describe_run(run_id)
+        print_json(found) if as_json else print_run(found)
+        return
+    from suite.models.resolve import resolve
+
+    config = resolve(
+        task=task, mixer=mixer, scale=scale, horizon=horizon, track=track, hybrid=hybrid, sets=set_ or [], recipe=recipe
+    )
+    print_json(describe_config(config)) if as_json else print_config(config)
+
+
+def describe_config(config: RunConfig) -> dict[str, Any]:
+    solved, certificate = _solve(config)
+    identity = {"identity": solved.identity, "group": solved.group}
+    return {"config": solved.canonical(), **identity, "certificate": certificate.model_dump(mode="json")}
+
+
+def print_config(config: RunConfig) -> None:
+    """Prints every option with its value and meaning: what `--set` and a recipe may change."""
+    solved, certificate = _solve(config)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("option", "value", "meaning"):
+        table.add_column(column, no_wrap=column == "option")
+    for section, model in (
+        ("data", solved.data),
+        ("model", solved.model),
+        ("mixer", solved.mixer_options),
+        ("train", solved.train),
+    ):
+        for name, described in type(model).model_fields.items():
+            table.add_row(f"{section}.{name}", str(getattr(model, name)), described.description or "")
+    title = f"{solved.task} · {solved.mixer} · {solved.scale} · seed {solved.seed}"
+    out.print(f"[bold]{title}[/]  identity {solved.identity[:12]}")
+    out.print(table)
+    print_budget(certificate.model_dump(mode="json"))
+
+
+def describe_run(run: str) -> dict[str, Any]:
+    """The record of a run; of one without a record, its config."""
+    from suite.records import record, runs_folder
+
+    folder = runs_folder.find_run(run)
+    if (folder / record.NAME).is_file():
+        return record.read(folder / record.NAME).model_dump(mode="json", by_alias=True)
+    return {"id": folder.name, "status": "unfinished", **runs_folder.read_run(folder)}
+
+
+def print_run(found: Mapping[str, Any]) -> None:
+    metrics = {
+        f"{split} metrics": {name: f"{value:.5g}" for name, value in values.items()}
+        for split, values in (found.get("metrics") or {}).items()
+    }
+    print_mapping({name: found[name] for name in FIELDS if found.get(name) is not None} | metrics)
+    if "certificate" in found:
+        print_budget(found["certificate"])
+
+
+def _solve(config: RunConfig) -> tuple[RunConfig, Certificate]:
+    """The config with the mixer's solved options, and its certificate."""
+    import tasks
+    from suite.models import budget
+
+    spec = tasks.get(config.task)(config.data).spec
+    plan = budget.solve(config, spec)
+    return config.model_copy(update={"mixer_options": plan.mixer_options}), budget.certify(config, spec, plan)

@@ -1,0 +1,46 @@
+"""What commands print to stdout: one JSON document, or tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+out = Console(
+    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160"))
+)
+
+
+def print_json(value: Any) -> None:
+    """Prints one JSON document."""
+    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Prints a table with one line per row and the named columns."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.replace("_", " "), no_wrap=column != "summary")
+    for row in rows:
+        table.add_row(*(_cell(row[column]) for column in columns))
+    out.print(table)
+
+
+def print_mapping(values: Mapping[str, Any]) -> None:
+    """Prints one line per name and value; a nested mapping becomes a list with commas."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in values.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in value.items())
+        table.add_row(f"[bold]{name}[/]", escape(str(value)))
+    out.print(table)
+
+
+def _cell(value: Any) -> str:
+    return "yes" if value is True else "no" if value is False else "–" if value is None else escape(str(value))

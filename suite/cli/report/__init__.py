@@ -1,1 +1,0 @@
-"""What the commands tell: plain values for `--json`, tables for people."""
