@@ -140,7 +140,10 @@ class Mixer(nn.Module, ABC):
     @classmethod
     def size(cls, config: MixerConfig, dim: int, length: int, budget: int) -> MixerConfig:
         """The candidate whose parameter count is nearest to `budget`. Widths that the user gave stay as they are."""
-        return min(cls.candidates(config, dim, length), key=lambda c: abs(cls.cost(c, dim, length).parameters - budget))
+        candidates = list(cls.candidates(config, dim, length))
+        if not candidates:
+            raise MixerError(f"{cls.__name__} has no size at dim={dim} with {config.heads} heads; give fewer heads")
+        return min(candidates, key=lambda c: abs(cls.cost(c, dim, length).parameters - budget))
 
     @staticmethod
     @abstractmethod

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -18,7 +17,7 @@ from types import ModuleType
 from typing import TypeVar
 
 from backbones.mixers.base import Mixer, MixerConfig
-from backbones.mixers.errors import MixerError
+from backbones.mixers.errors import MixerError, did_you_mean
 
 ENTRY_POINT_GROUP = "suite.mixers"
 BUILTIN_MODULES = (
@@ -114,12 +113,9 @@ def get(name: str) -> type[Mixer]:
         return _checked(_load_entry(entries[0]), f"mixer {name!r} of {_distribution(entries[0])} ({entries[0].value})")
     if own or name in _registered:
         return own or _registered[name]
-    raise MixerError(f"unknown mixer {name!r}{_near(name, names(), '.')} (suite list mixers; or path/to/file.py:Class)")
-
-
-def _near(given: str, allowed: tuple[str, ...], otherwise: str = "") -> str:
-    near = difflib.get_close_matches(given, allowed, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else otherwise
+    raise MixerError(
+        f"unknown mixer {name!r}{did_you_mean(name, names(), '.')} (suite list mixers; or path/to/file.py:Class)"
+    )
 
 
 def _load_entry(entry: EntryPoint) -> object:
@@ -142,7 +138,9 @@ def _from_file(file: str, class_name: str) -> type[Mixer]:
             for n, c in vars(module).items()
             if inspect.isclass(c) and issubclass(c, Mixer) and c.__module__ == module.__name__
         )
-        hint = _near(class_name, there) or (f" (mixers there: {', '.join(there)})" if there else " and no other mixer")
+        hint = did_you_mean(class_name, there) or (
+            f" (mixers there: {', '.join(there)})" if there else " and no other mixer"
+        )
         raise MixerError(f"mixer file {file!r} has no class {class_name!r}{hint}")
     return _checked(found, f"{file}:{class_name}")
 
