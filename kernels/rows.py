@@ -6,6 +6,8 @@ rms_norm(x, gain) = x / sqrt(mean(x²) + eps) · gain          swiglu(x, [G; U],
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -33,3 +35,44 @@ def swiglu(x: Tensor, up_2FD: Tensor, down_DF: Tensor) -> Tensor:
         return out
     gate, up = F.linear(x, up_2FD).chunk(2, dim=-1)
     return F.linear(F.silu(gate) * up, down_DF)
+
+
+def rotate_pairs(xs_BTHw: Sequence[Tensor], cos_T1c: Tensor, sin_T1c: Tensor) -> tuple[Tensor, ...]:
+    """Each x with its pairs of channels (2c, 2c + 1) rotated by the angles of their token and pair."""
+    first = xs_BTHw[0]
+    shapes = "BTHw " * len(xs_BTHw) + "T1c T1c"
+    if all(x.shape == first.shape for x in xs_BTHw) and takes(shapes, *xs_BTHw, cos_T1c, sin_T1c):
+        out: tuple[Tensor, ...] = cpu.Rotate.apply(cos_T1c[:, 0], sin_T1c[:, 0], *xs_BTHw)
+        return out
+    if first.device.type == "cpu" and not torch.compiler.is_compiling():
+        turned: tuple[Tensor, ...] = _Rotate.apply(cos_T1c, sin_T1c, *xs_BTHw)
+        return turned
+    return tuple(_rotated(x, cos_T1c, sin_T1c) for x in xs_BTHw)
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
+
+
+class _Rotate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, cos: Tensor, sin: Tensor, *xs: Tensor) -> tuple[Tensor, ...]:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(cos, sin)
+        turn = torch.complex(cos, sin)
+        return tuple(_multiply(x, turn) for x in xs)
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
+        cos, sin = ctx.saved_tensors
+        turn = torch.complex(cos, -sin)
+        return (None, None, *(_multiply(grad, turn) for grad in grads))
+
+
+def _multiply(x: Tensor, turn: Tensor) -> Tensor:
+    pairs = x.unflatten(-1, (-1, 2))
+    if any(stride % 2 for stride in (*pairs.stride()[:-1], pairs.storage_offset())) or pairs.stride(-1) != 1:
+        pairs = pairs.clone(memory_format=torch.contiguous_format)
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    torch.mul(torch.view_as_complex(pairs), turn, out=torch.view_as_complex(out.unflatten(-1, (-1, 2))))
+    return out
