@@ -8,20 +8,20 @@ from pathlib import Path
 __version__ = "0.1.0"
 
 
-def _check_neighbours(names: tuple[str, ...] = ("tasks", "backbones", "kernels")) -> None:
-    """Raises ImportError when a package that must stand beside this one is another project's (`kernels` is a name
-    others use too).
+def _check_own_packages(names: tuple[str, ...] = ("tasks", "backbones", "kernels")) -> None:
+    """Raises ImportError if Python finds another project's package under one of the names that this project uses
+    (`kernels`, for example, is also a package of Hugging Face).
     """
-    beside = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[1]
     for name in names:
         spec = find_spec(name)
         found = Path(spec.origin).resolve().parent if spec and spec.origin else None
-        if found != beside / name:
+        if found != root / name:
             where = f"the one at {found}" if found else "none"
             raise ImportError(
-                f"mixer-suite needs its own package {name!r} ({beside / name}), but python finds {where}; "
-                f"uninstall the other project, take its folder off PYTHONPATH, or use an environment of its own"
+                f"mixer-suite needs its own package {name!r} ({root / name}), but Python finds {where}; "
+                f"uninstall the other project, remove its folder from PYTHONPATH, or use a separate environment"
             )
 
 
-_check_neighbours()
+_check_own_packages()

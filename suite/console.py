@@ -1,6 +1,4 @@
-"""What a person sees while a run goes on: a progress bar on a terminal, a line a validation elsewhere. All of it on
-stderr.
-"""
+"""Progress of a run on stderr: a progress bar on a terminal, otherwise one line per validation."""
 
 from __future__ import annotations
 
@@ -28,23 +26,23 @@ REFRESH_S = 0.25
 
 
 def format_metric(metric: Metric, value: float) -> str:
-    """A figure as tables show it: accuracies in percent, the rest with the metric's digits."""
+    """A metric's value as tables show it: accuracies in percent, others with the metric's number of digits."""
     if metric.unit == "%":
         return f"{100 * value:.{metric.digits}f} %"
     return f"{value:.{metric.digits}f}{' ' + metric.unit if metric.unit else ''}"
 
 
 def say(note: str) -> None:
-    """A note on stderr; nothing for an empty one."""
+    """Prints a note on stderr, unless it is empty."""
     if note:
         err.print(escape(note), soft_wrap=True)
 
 
 class TrainingProgress:
-    """A bar with loss, validation, throughput and the time left."""
+    """A progress bar with loss, last validation, throughput and the remaining time."""
 
-    def __init__(self, name: str, metric: Metric, examples_a_step: int, unit: str) -> None:
-        self.name, self.metric, self.examples, self.unit = name, metric, examples_a_step, unit
+    def __init__(self, name: str, metric: Metric, examples_per_step: int, unit: str) -> None:
+        self.name, self.metric, self.examples_per_step, self.unit = name, metric, examples_per_step, unit
         self.bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -77,8 +75,8 @@ class TrainingProgress:
         if now - self.shown < REFRESH_S and step < self.total:
             return
         self.shown = now
-        rate = (step - self.first) * self.examples / (now - self.began)
-        self.figures = f"loss {loss:.4f}  {rate:,.0f} {self.unit}/s"
+        throughput = (step - self.first) * self.examples_per_step / (now - self.began)
+        self.figures = f"loss {loss:.4f}  {throughput:,.0f} {self.unit}/s"
         self.bar.update(self.task, completed=step, figures=f"{self.figures}  {self.valid}")
 
     def validated(self, step: int, metrics: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-"""The one exception of a user's mistake, and the hint that goes with a misspelt name."""
+"""The exception for a user's error, and the suggestion for a misspelt name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something the user gave cannot be used. One line: what was given, what is allowed, what to do. Exit code 2."""
+    """Invalid input of the user. The message is one line: the given value, what is allowed, what to do. Exit code 2."""
 
     exit_code = 2
 
@@ -19,6 +19,6 @@ def did_you_mean(given: str, allowed: Iterable[str]) -> str:
 
 
 def first_line(error: BaseException, limit: int = 500) -> str:
-    """An error's message cut to one line of at most `limit` characters; its type's name where it has none."""
+    """The first line of an error's message, at most `limit` characters; the error's type if the message is empty."""
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return line if len(line) <= limit else line[: limit - 1] + "…"

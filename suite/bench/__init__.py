@@ -1,7 +1,6 @@
-"""`suite bench`: speed and memory of kernels, mixers, training and decoding, ours beside others' in the same run."""
+"""`suite bench`: speed and memory of kernels, mixers, training and decoding, compared with other implementations."""
 
 import os
 
-os.environ.setdefault(
-    "KINETO_LOG_LEVEL", "99"
-)  # the profiler that counts memory reports its starts and stops on stderr otherwise
+# Otherwise the profiler that measures memory prints its starts and stops on stderr.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")

@@ -1,4 +1,6 @@
-"""A contest: implementations of one computation at one length, timed in turns, and what must be true of their ratio."""
+"""A comparison: implementations of one computation at one length, timed in interleaved rounds, and the ratios that are
+required of ours.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +12,23 @@ import torch
 from torch import Tensor
 
 from backbones.mixers.errors import MixerError
-from suite.bench.timing import Timing, Work, interleaved, peak_bytes
+from suite.bench.timing import Timing, Workload, interleaved, peak_bytes
+from suite.errors import first_line
 
 Kind = Literal["price", "speed", "memory", "mfu"]
 
 
 @dataclass(frozen=True)
-class Demand:
-    """A bound on ours against `peer`: its price (our time over theirs), our speed (their time over ours), memory (our
-    peak over theirs), or
-    model FLOPs utilisation: our FLOPs a second over those of a matrix product, `work` being our FLOPs over the
-    product's.
+class Requirement:
+    """A ratio of ours to a competitor, and the bound it must meet, if any.
+
+    price: our time over theirs; speed: their time over ours; memory: our peak over theirs; mfu (model FLOPs
+    utilisation): our FLOPs per second over those of a matrix product, `work` being our FLOPs over the product's.
     """
 
     kind: Kind
-    peer: str
-    must: float | None = None
+    competitor: str
+    bound: float | None = None
     work: float = 1.0
 
     def value(self, ours: Measured, theirs: Measured) -> float:
@@ -35,62 +38,63 @@ class Demand:
         return ratio if self.kind == "price" else self.work / ratio
 
     def met(self, value: float) -> bool | None:
-        if self.must is None:
+        if self.bound is None:
             return None
-        return value >= self.must if self.kind in ("speed", "mfu") else value <= self.must
+        return value >= self.bound if self.kind in ("speed", "mfu") else value <= self.bound
 
 
 @dataclass(frozen=True)
-class Contest:
-    """`works["ours"]` against the rest. `build` makes them when their turn comes, so that not all inputs are held at
-    once.
+class Comparison:
+    """The implementation called `ours` against the others. `build` makes all of them; it is called just before they
+    are timed, so that the inputs of only one comparison are in memory.
     """
 
     name: str
     length: int
-    build: Callable[[], Mapping[str, Work]]
-    demands: tuple[Demand, ...] = ()
+    build: Callable[[], Mapping[str, Workload]]
+    requirements: tuple[Requirement, ...] = ()
     about: str = ""
 
 
 @dataclass(frozen=True)
 class Measured:
-    implementation: str
     timing: Timing
     peak_bytes: int
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was measured in one contest."""
+    """The measurements of one comparison."""
 
-    contest: Contest
+    comparison: Comparison
     measured: Mapping[str, Measured]
     failed: Mapping[str, str] = field(default_factory=dict)
-    peers: tuple[str, ...] = ()  # all there are, asked for or not
+    implementations: tuple[str, ...] = ()  # all that exist, timed or not
 
     def figures(self) -> list[dict[str, Any]]:
-        made: list[dict[str, Any]] = []
-        for demand in self.contest.demands:
-            if {"ours", demand.peer} <= set(self.measured):
-                value = demand.value(self.measured["ours"], self.measured[demand.peer])
-                made.append(
+        """The measured ratio of each requirement, and whether it is met."""
+        found: list[dict[str, Any]] = []
+        for requirement in self.comparison.requirements:
+            if {"ours", requirement.competitor} <= set(self.measured):
+                value = requirement.value(self.measured["ours"], self.measured[requirement.competitor])
+                found.append(
                     {
-                        "figure": demand.kind,
-                        "against": demand.peer,
+                        "figure": requirement.kind,
+                        "against": requirement.competitor,
                         "value": value,
-                        "must": demand.must,
-                        "met": demand.met(value),
+                        "must": requirement.bound,
+                        "met": requirement.met(value),
                     }
                 )
-        return made
+        return found
 
-    def unjudged(self) -> list[str]:
-        """Demands that hang on something that could not run."""
-        demands = [d for d in self.contest.demands if d.must is not None and d.peer in self.failed]
-        return [f"{demand.kind} against {demand.peer}" for demand in demands]
+    def undecided(self) -> list[str]:
+        """Requirements whose competitor could not run."""
+        found = [r for r in self.comparison.requirements if r.bound is not None and r.competitor in self.failed]
+        return [f"{requirement.kind} against {requirement.competitor}" for requirement in found]
 
     def plain(self) -> dict[str, Any]:
+        """The outcome as JSON values."""
         rows = [
             {
                 "implementation": name,
@@ -102,53 +106,55 @@ class Outcome:
             for name, m in self.measured.items()
         ]
         return {
-            "name": self.contest.name,
-            "length": self.contest.length,
-            "about": self.contest.about,
+            "name": self.comparison.name,
+            "length": self.comparison.length,
+            "about": self.comparison.about,
             "rows": rows,
             "figures": self.figures(),
             "could_not_run": dict(self.failed),
-            "unjudged": self.unjudged(),
+            "unjudged": self.undecided(),
         }
 
 
-def run_contest(contest: Contest, rounds: int, only: Iterable[str] = ()) -> Outcome:
-    """Times all, or ours and the named peers. A peer that cannot run is told, ours has to, unless its size cannot meet
-    the budget.
+def run_comparison(comparison: Comparison, rounds: int, only: Iterable[str] = ()) -> Outcome:
+    """Times all implementations, or ours and the competitors named in `only`.
+
+    A competitor that cannot run is reported in `failed`. An error of ours is raised, except a mixer whose size cannot
+    meet the budget at this length.
     """
-    failed: dict[str, str] = {}
     try:
-        works = dict(contest.build())
+        built = dict(comparison.build())
     except MixerError as error:
-        return Outcome(contest, {}, {"ours": str(error)})
-    wanted, peers = {"ours", *only} if only else set(works), tuple(works)
-    for name in list(works):
+        return Outcome(comparison, {}, {"ours": str(error)})
+    wanted = {"ours", *only} if only else set(built)
+    runnable: dict[str, Workload] = {}
+    failed: dict[str, str] = {}
+    for name, workload in built.items():
         if name not in wanted:
-            del works[name]
             continue
         try:
-            works[name]()
+            workload()
+            runnable[name] = workload
         except Exception as error:
             if name == "ours":
                 raise
-            failed[name] = f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
-            del works[name]
-    timings = interleaved(works, rounds)
-    return Outcome(
-        contest, {name: Measured(name, timings[name], peak_bytes(work)) for name, work in works.items()}, failed, peers
-    )
+            message = first_line(error, 200) if str(error).strip() else "no message"
+            failed[name] = f"{type(error).__name__}: {message}"
+    timings = interleaved(runnable, rounds)
+    measured = {name: Measured(timings[name], peak_bytes(workload)) for name, workload in runnable.items()}
+    return Outcome(comparison, measured, failed, tuple(built))
 
 
-def both_ways(function: Callable[..., Tensor | tuple[Tensor, ...]], *inputs: Tensor) -> Work:
-    """Forward and backward of a function, with gradients for all inputs, given one fixed gradient of the result."""
+def forward_backward(function: Callable[..., Tensor | tuple[Tensor, ...]], *inputs: Tensor) -> Workload:
+    """Forward and backward of a function: gradients of all inputs, for one fixed gradient of the result."""
     leaves = [x.detach().clone().requires_grad_() for x in inputs]
     upstream: list[Tensor] = []
 
-    def work() -> None:
+    def run() -> None:
         out = function(*leaves)
         results = [out] if isinstance(out, Tensor) else list(out)
         if not upstream:
             upstream.extend(torch.randn_like(y) for y in results)
         torch.autograd.grad(results, leaves, upstream)
 
-    return work
+    return run

@@ -1,7 +1,6 @@
-"""Others' implementations of what we compute, where they are installed: PyTorch's compiler and FlexAttention always,
-mambapy and
-flash-linear-attention as extras (`pip install mambapy flash-linear-attention`). Each takes our tensors and gives our
-result.
+"""Other projects' implementations of our computations, as far as they are installed: PyTorch's compiler and
+FlexAttention always, mambapy and flash-linear-attention as extras (`pip install mambapy flash-linear-attention`). Each
+takes our tensors and returns our result.
 """
 
 from __future__ import annotations
@@ -17,9 +16,11 @@ Function = Callable[..., Tensor | tuple[Tensor, ...]]
 
 
 def compiled(function: Function) -> Function:
-    """torch.compile of a plain form, for one shape; it compiles at its first call, for seconds to a minute."""
-    made: Function = torch.compile(function, dynamic=False)
-    return made
+    """torch.compile of a naive reference implementation, for one shape. The first call compiles, which takes seconds to
+    a minute.
+    """
+    result: Function = torch.compile(function, dynamic=False)
+    return result
 
 
 def flex_attention(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor) -> Tensor:
@@ -34,7 +35,7 @@ def flex_attention(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor) -> Tensor:
     return out.transpose(1, 2)
 
 
-def of_linear() -> Mapping[str, Function]:
+def linear_sums() -> Mapping[str, Function]:
     """(q, k, v) → sums without decay."""
     if not find_spec("fla"):
         return {}
@@ -42,7 +43,7 @@ def of_linear() -> Mapping[str, Function]:
     return {"fla's naive chunks": lambda q, k, v: naive(q, k, v, scale=1.0, normalize=False)}
 
 
-def of_scalar_decay() -> Mapping[str, Function]:
+def scalar_decay_sums() -> Mapping[str, Function]:
     """(q, k, v, log-decay `[B, T, H]`) → decayed sums."""
     if not find_spec("fla"):
         return {}
@@ -50,7 +51,7 @@ def of_scalar_decay() -> Mapping[str, Function]:
     return {"fla's naive chunks": lambda q, k, v, g: _first(naive(q, k, v, g, scale=1.0))}
 
 
-def of_selective() -> Mapping[str, Function]:
+def selective_scans() -> Mapping[str, Function]:
     """(Δ `[B, T, E]`, a `[N, E]`, b, c `[B, T, N]`, v `[B, T, E]`) → `[B, T, E]`."""
     if not find_spec("mambapy"):
         return {}
@@ -65,5 +66,5 @@ def of_selective() -> Mapping[str, Function]:
     return {"mambapy's parallel scan": read}
 
 
-def _first(found: Tensor | tuple[Tensor, ...]) -> Tensor:
-    return found if isinstance(found, Tensor) else found[0]
+def _first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return result if isinstance(result, Tensor) else result[0]

@@ -1,6 +1,4 @@
-"""Contests of kernels: each beside the form one writes down first and beside others' code that can be installed
-here.
-"""
+"""Comparisons of kernels: each with a naive reference implementation and with other projects' code, where installed."""
 
 from __future__ import annotations
 
@@ -20,12 +18,13 @@ from kernels.linear.sums import decayed_sums
 from kernels.scan import diagonal_scan
 from kernels.selective.sums import selective_sums
 from suite.bench import competitors, naive
-from suite.bench.comparison import Contest, Demand, both_ways
-from suite.bench.timing import Work
+from suite.bench.comparison import Comparison, Requirement, forward_backward
+from suite.bench.timing import Workload
 
 BATCH, HEADS, KEY = 1, 4, 64
 SCAN_LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384)
-COMPILED_AT = 1024  # tokens at which PyTorch's compiler is a peer: it takes its time
+COMPILED_AT = 1024  # the only length at which torch.compile is timed: compiling takes up to a minute
+#: The longest time allowed relative to PyTorch's attention, by length.
 PRICES = {256: 1.45, 1024: 1.25, 2048: 1.15, 4096: 1.10}
 
 
@@ -33,72 +32,81 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _compiled(T: int, function: competitors.Function, *inputs: Tensor) -> dict[str, Work]:
-    return {"compiled cumulative sum": both_ways(competitors.compiled(function), *inputs)} if T == COMPILED_AT else {}
+def _compiled(T: int, function: competitors.Function, *inputs: Tensor) -> dict[str, Workload]:
+    return (
+        {"compiled cumulative sum": forward_backward(competitors.compiled(function), *inputs)}
+        if T == COMPILED_AT
+        else {}
+    )
 
 
-def free_energy(T: int, value: int) -> Mapping[str, Work]:
+def free_energy(T: int, value: int) -> Mapping[str, Workload]:
     q, k, v = (normal(BATCH, T, HEADS, w, seed=i) for i, w in enumerate((KEY, KEY, value)))
     beta, wide = torch.full((HEADS, value), 1.9), normal(BATCH, T, HEADS, KEY, seed=2)
-    works = {
-        "ours": both_ways(partial(free_energy_read, causal=True), q, k, v, beta),
-        "sdpa": both_ways(naive.attention, q, k, wide),
-        "two sdpa calls": both_ways(naive.free_energy_by_two_calls, q, k, v, beta),
-        "our softmax_read": both_ways(partial(softmax_read, causal=True), q, k, wide),
+    workloads = {
+        "ours": forward_backward(partial(free_energy_read, causal=True), q, k, v, beta),
+        "sdpa": forward_backward(naive.attention, q, k, wide),
+        "two sdpa calls": forward_backward(naive.free_energy_with_two_calls, q, k, v, beta),
+        "our softmax_read": forward_backward(partial(softmax_read, causal=True), q, k, wide),
     }
     if T == COMPILED_AT:
-        works["compiled squares"] = both_ways(competitors.compiled(naive.free_energy_by_squares), q, k, v, beta)
-        works["flex attention"] = both_ways(competitors.flex_attention, q, k, wide)
-    return works
+        workloads["compiled squares"] = forward_backward(competitors.compiled(naive.dense_free_energy), q, k, v, beta)
+        workloads["flex attention"] = forward_backward(competitors.flex_attention, q, k, wide)
+    return workloads
 
 
-def linear(T: int, decay: bool, cumulative: bool) -> Mapping[str, Work]:
+def linear(T: int, decay: bool, cumulative: bool) -> Mapping[str, Workload]:
     q, k = (softplus(normal(BATCH, T, HEADS, 32, seed=i)) for i in range(2))
     v = normal(BATCH, T, HEADS, 32, seed=2)
     logs = [torch.nn.functional.logsigmoid(normal(BATCH, T, HEADS, seed=3)) / 16] if decay else []
-    works = {"ours": both_ways(lambda q, k, v, *a: decayed_sums(q, k, v, *(g[..., None] for g in a)), q, k, v, *logs)}
+    workloads = {
+        "ours": forward_backward(lambda q, k, v, *a: decayed_sums(q, k, v, *(g[..., None] for g in a)), q, k, v, *logs)
+    }
     if cumulative:
-        works["cumulative sum"] = both_ways(naive.linear_by_cumulative_sum, q, k, v, *logs)
-    for name, function in (competitors.of_scalar_decay() if decay else competitors.of_linear()).items():
-        works[name] = both_ways(function, q, k, v, *logs)
-    return works
+        workloads["cumulative sum"] = forward_backward(naive.linear_by_cumulative_sum, q, k, v, *logs)
+    for name, function in (competitors.scalar_decay_sums() if decay else competitors.linear_sums()).items():
+        workloads[name] = forward_backward(function, q, k, v, *logs)
+    return workloads
 
 
-def selective_of_one(delta: Tensor, a: Tensor, b: Tensor, c: Tensor, v: Tensor) -> Tensor:
+def selective_width_one(delta: Tensor, a: Tensor, b: Tensor, c: Tensor, v: Tensor) -> Tensor:
     return selective_sums(delta, a, b, c, v[:, :, None])[:, :, 0]
 
 
-def selective(T: int) -> Mapping[str, Work]:
+def selective(T: int) -> Mapping[str, Workload]:
     E, N = 128, 16
     delta, v = softplus(normal(BATCH, T, E, seed=0) - 3), normal(BATCH, T, E, seed=1)
     b, c = (softplus(normal(BATCH, T, N, seed=i)) for i in (2, 3))
     a = -torch.arange(1.0, N + 1)[:, None].expand(N, E).contiguous()
     return {
-        "ours": both_ways(selective_of_one, delta, a, b, c, v),
-        "step by step": both_ways(naive.selective_by_steps, delta, a, b, c, v),
-        **{name: both_ways(function, delta, a, b, c, v) for name, function in competitors.of_selective().items()},
+        "ours": forward_backward(selective_width_one, delta, a, b, c, v),
+        "step by step": forward_backward(naive.selective_step_by_step, delta, a, b, c, v),
+        **{
+            name: forward_backward(function, delta, a, b, c, v)
+            for name, function in competitors.selective_scans().items()
+        },
     }
 
 
-def channelwise(T: int) -> Mapping[str, Work]:
+def channelwise(T: int) -> Mapping[str, Workload]:
     k, v = normal(BATCH, T, 256, seed=0), normal(BATCH, T, 256, seed=1)
-    works = {
-        "ours": both_ways(lambda k, v: channelwise_read(k, v[:, :, None])[:, :, 0], k, v),
-        "cumulative sum": both_ways(naive.channelwise_by_cumulative_sum, k, v),
+    workloads = {
+        "ours": forward_backward(lambda k, v: channelwise_read(k, v[:, :, None])[:, :, 0], k, v),
+        "cumulative sum": forward_backward(naive.channelwise_by_cumulative_sum, k, v),
     }
-    return works | _compiled(T, naive.channelwise_by_cumulative_sum, k, v)
+    return workloads | _compiled(T, naive.channelwise_by_cumulative_sum, k, v)
 
 
-def diagonal(T: int) -> Mapping[str, Work]:
+def diagonal(T: int) -> Mapping[str, Workload]:
     a, x = torch.sigmoid(normal(8, T, 16, seed=0) + 3), normal(8, T, 16, seed=1)
-    works = {
-        "ours": both_ways(diagonal_scan, a, x),
-        "cumulative sum": both_ways(naive.diagonal_by_cumulative_sum, a, x),
+    workloads = {
+        "ours": forward_backward(diagonal_scan, a, x),
+        "cumulative sum": forward_backward(naive.diagonal_by_cumulative_sum, a, x),
     }
-    return works | _compiled(T, naive.diagonal_by_cumulative_sum, a, x)
+    return workloads | _compiled(T, naive.diagonal_by_cumulative_sum, a, x)
 
 
-def lag_mixing(T: int) -> Mapping[str, Work]:
+def lag_mixing(T: int) -> Mapping[str, Workload]:
     heads, width, rank, layout = 2, 64, 4, Layout(True, True, T)
     q, k = (normal(2, heads, BATCH, T, 16, seed=i) for i in range(2))
     v = normal(heads, BATCH, T, width, seed=2)
@@ -110,50 +118,58 @@ def lag_mixing(T: int) -> Mapping[str, Work]:
         return [LagMixing(rest[2 * j], rest[2 * j + 1], rest[6 + j], rest[9 + j]) for j in range(3)]
 
     def ours(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> Tensor:
-        *before, behind = mixings(rest)
-        return lag_mix(q, k, v, before, behind, layout)
+        *before, after = mixings(rest)
+        return lag_mix(q, k, v, before, after, layout)
 
     def dense(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> Tensor:
-        *before, behind = mixings(rest)
-        return naive.lag_mix_by_squares(q, k, v, before, behind)
+        *before, after = mixings(rest)
+        return naive.dense_lag_mix(q, k, v, before, after)
 
     inputs = (q, k, v, *tables, *diagonals, *controls)
     attention = [normal(BATCH, T, heads, width, seed=i) for i in range(3)]
     return {
-        "ours": both_ways(ours, *inputs),
-        "dense": both_ways(dense, *inputs),
-        "sdpa": both_ways(naive.attention, *attention),
+        "ours": forward_backward(ours, *inputs),
+        "dense": forward_backward(dense, *inputs),
+        "sdpa": forward_backward(naive.attention, *attention),
     }
 
 
-def contests(lengths: Sequence[int]) -> Iterator[Contest]:
-    """All kernels at the given lengths, or each at those its demands are about."""
+def kernel_comparisons(lengths: Sequence[int]) -> Iterator[Comparison]:
+    """All kernels at the given lengths; without any, each at the lengths that have requirements."""
     half, full = "free-energy softmax read, d_k = 2 d_v", "free-energy softmax read, d_v = d_k"
     for T in lengths or PRICES:
-        yield Contest(
+        yield Comparison(
             half,
             T,
             partial(free_energy, T, KEY // 2),
-            (Demand("price", "sdpa", PRICES.get(T)),),
+            (Requirement("price", "sdpa", PRICES.get(T)),),
             f"{HEADS} heads, d_k {KEY}",
         )
     for T in lengths or (1024, 2048):
-        price = Demand("price", "sdpa", 2.0 if T >= 1024 else None)
-        yield Contest(full, T, partial(free_energy, T, KEY), (price,), f"{HEADS} heads, d_k {KEY}")
+        price = Requirement("price", "sdpa", 2.0 if T >= 1024 else None)
+        yield Comparison(full, T, partial(free_energy, T, KEY), (price,), f"{HEADS} heads, d_k {KEY}")
     for decay, kind in ((False, "linear scan"), (True, "scalar-decay scan")):
         for T in lengths or SCAN_LENGTHS:
-            demands = (
-                (Demand("speed", "cumulative sum", 20.0), Demand("memory", "cumulative sum", 0.1)) if T == 1024 else ()
+            requirements = (
+                (Requirement("speed", "cumulative sum", 20.0), Requirement("memory", "cumulative sum", 0.1))
+                if T == 1024
+                else ()
             )
-            yield Contest(kind, T, partial(linear, T, decay, T <= 1024), demands, f"{HEADS} heads, d_k = d_v = 32")
+            yield Comparison(
+                kind, T, partial(linear, T, decay, T <= 1024), requirements, f"{HEADS} heads, d_k = d_v = 32"
+            )
     for T in lengths or (256, 1024):
-        speed = Demand("speed", "step by step", 8.0 if T == 256 else None)
-        yield Contest("selective scan", T, partial(selective, T), (speed,), "E 128, N 16")
-        yield Contest("AFT read", T, partial(channelwise, T), (Demand("speed", "cumulative sum", 1.0),), "E 256")
-        yield Contest("diagonal scan", T, partial(diagonal, T), (Demand("speed", "cumulative sum", 2.0),), "B 8, R 16")
+        speed = Requirement("speed", "step by step", 8.0 if T == 256 else None)
+        yield Comparison("selective scan", T, partial(selective, T), (speed,), "E 128, N 16")
+        yield Comparison(
+            "AFT read", T, partial(channelwise, T), (Requirement("speed", "cumulative sum", 1.0),), "E 256"
+        )
+        yield Comparison(
+            "diagonal scan", T, partial(diagonal, T), (Requirement("speed", "cumulative sum", 2.0),), "B 8, R 16"
+        )
     for T in lengths or (1024, 2048):
-        demands = (Demand("speed", "dense"), Demand("memory", "dense"))
-        price = Demand("price", "sdpa")
-        yield Contest(
-            "lag mixing of HyperGLU", T, partial(lag_mixing, T), (*demands, price), "2 heads, r 4, two score sets"
+        requirements = (Requirement("speed", "dense"), Requirement("memory", "dense"))
+        price = Requirement("price", "sdpa")
+        yield Comparison(
+            "lag mixing of HyperGLU", T, partial(lag_mixing, T), (*requirements, price), "2 heads, r 4, two score sets"
         )

@@ -1,4 +1,4 @@
-"""Contests of whole mixer layers of equal parameters, and of their decoding."""
+"""Comparisons of whole mixer layers with equal parameter counts, and of their decoding."""
 
 from __future__ import annotations
 
@@ -13,22 +13,24 @@ from torch import Tensor
 from backbones.mixers import registry
 from backbones.mixers.base import Context, Mixer, State
 from suite.bench import naive
-from suite.bench.comparison import Contest, Demand, both_ways
-from suite.bench.timing import Work
+from suite.bench.comparison import Comparison, Requirement, forward_backward
+from suite.bench.timing import Workload
 from suite.errors import UserError
 
 DIM, HEADS = 256, 4
 EARLY, LATE, STEPS = 64, 4096, 16
+#: The longest time allowed relative to a softmax layer, by mixer and length.
 PRICES: Mapping[tuple[str, int], float] = {
     ("fem", 1024): 1.40,
     ("fem, no convolution", 1024): 1.25,
     ("hyperglu", 1024): 3.5,
     ("hyperglu", 2048): 3.5,
 }
-OVER_DENSE: Mapping[int, float] = {1024: 3.0, 2048: 6.0}  # speed of HyperGLU's layer over its dense masked form
+#: Required speed of HyperGLU's layer over its dense implementation, by length.
+DENSE_SPEEDS: Mapping[int, float] = {1024: 3.0, 2048: 6.0}
 
 
-def built(name: str, length: int, **options: object) -> Mixer:
+def build_layer(name: str, length: int, **options: object) -> Mixer:
     """A causal layer with as many parameters as softmax attention of width 256."""
     cls = registry.get(name)
     heads = min(HEADS, cls.Config.model_fields["heads"].default) if "heads" in cls.Config.model_fields else HEADS
@@ -39,9 +41,9 @@ def built(name: str, length: int, **options: object) -> Mixer:
     return mixer
 
 
-def candidates(mixers: Sequence[str]) -> list[str]:
-    """The mixers asked for, or every causal one that needs nothing beside its input."""
-    plain = [
+def timed_mixers(mixers: Sequence[str]) -> list[str]:
+    """The requested mixers, or all built-in causal mixers that need only their input."""
+    eligible = [
         name
         for name in registry.names()
         if registry.origin(name) == "built-in"
@@ -49,61 +51,63 @@ def candidates(mixers: Sequence[str]) -> list[str]:
         and not registry.get(name).capabilities.needs
     ]
     for name in mixers:
-        if name not in plain and ":" not in name:
+        if name not in eligible and ":" not in name:
             raise UserError(
-                f"bench: {name!r} is not a causal mixer that needs only its input; those are {', '.join(plain)}"
+                f"bench: {name!r} is not a causal mixer that needs only its input; those are {', '.join(eligible)}"
             )
-    return list(mixers) or plain
+    return list(mixers) or eligible
 
 
-def pass_through(mixer: Mixer, x_BTD: Tensor) -> Work:
+def layer_forward_backward(mixer: Mixer, x_BTD: Tensor) -> Workload:
     names, parameters = zip(*mixer.named_parameters(), strict=True)
 
     def function(x_BTD: Tensor, *values: Tensor) -> Tensor:
         out: Tensor = torch.func.functional_call(mixer, dict(zip(names, values, strict=True)), (x_BTD, Context()))
         return out
 
-    return both_ways(function, x_BTD, *parameters)
+    return forward_backward(function, x_BTD, *parameters)
 
 
-def layer(name: str, length: int) -> Mapping[str, Work]:
+def layer(name: str, length: int) -> Mapping[str, Workload]:
     mixer, _, without = name.partition(", no ")
     options = {without: False} if without else {}
     x_BTD = torch.randn(1, length, DIM, generator=torch.Generator().manual_seed(1))
-    ours = pass_through(built(mixer, length, **options), x_BTD)
-    works = {"ours": ours, "softmax": pass_through(built("softmax", length), x_BTD)}
+    ours = layer_forward_backward(build_layer(mixer, length, **options), x_BTD)
+    workloads = {"ours": ours, "softmax": layer_forward_backward(build_layer("softmax", length), x_BTD)}
     if name == "hyperglu":
-        works["dense"] = by_squares(ours)
-    return works
+        workloads["dense"] = with_dense_lag_mixing(ours)
+    return workloads
 
 
-def by_squares(work: Work) -> Work:
-    """The same layer with its lag mixing in the dense masked form."""
+def with_dense_lag_mixing(workload: Workload) -> Workload:
+    """The same layer, with T × T matrices for its lag mixing."""
 
-    def mixed(q: Tensor, k: Tensor, v: Tensor, before: Any, behind: Any, *_: object) -> Tensor:
-        return naive.lag_mix_by_squares(q, k, v, before, behind)
+    def lag_mix(q: Tensor, k: Tensor, v: Tensor, before: Any, after: Any, *_: object) -> Tensor:
+        return naive.dense_lag_mix(q, k, v, before, after)
 
     def dense() -> object:
-        with patch("backbones.mixers.hyper.hypermlp.lag_mix", mixed):
-            return work()
+        with patch("backbones.mixers.hyper.hypermlp.lag_mix", lag_mix):
+            return workload()
 
     return dense
 
 
-def layers(mixers: Sequence[str], lengths: Sequence[int]) -> Iterator[Contest]:
-    for name in candidates(mixers):
-        arms = [name, "fem, no convolution"] if name == "fem" else [name]
+def layer_comparisons(mixers: Sequence[str], lengths: Sequence[int]) -> Iterator[Comparison]:
+    for name in timed_mixers(mixers):
+        variants = [name, "fem, no convolution"] if name == "fem" else [name]
         for length in lengths or ((1024, 2048) if name == "hyperglu" else (1024,)):
-            for arm in arms:
-                demands = [Demand("price", "softmax", PRICES.get((arm, length)))]
-                if arm == "hyperglu":
-                    demands.append(Demand("speed", "dense", OVER_DENSE.get(length)))
-                    demands.append(Demand("memory", "dense", 0.1 if length in OVER_DENSE else None))
-                yield Contest(arm, length, partial(layer, arm, length), tuple(demands), f"D {DIM}, equal parameters")
+            for variant in variants:
+                requirements = [Requirement("price", "softmax", PRICES.get((variant, length)))]
+                if variant == "hyperglu":
+                    requirements.append(Requirement("speed", "dense", DENSE_SPEEDS.get(length)))
+                    requirements.append(Requirement("memory", "dense", 0.1 if length in DENSE_SPEEDS else None))
+                yield Comparison(
+                    variant, length, partial(layer, variant, length), tuple(requirements), f"D {DIM}, equal parameters"
+                )
 
 
-def walked(mixer: Mixer, position: int) -> State:
-    """A decoding state behind `position` tokens."""
+def state_after(mixer: Mixer, position: int) -> State:
+    """The decoding state after `position` random tokens."""
     state = mixer.init_state(1, LATE + STEPS)
     for x_BD in torch.randn(position, 1, mixer.dim, generator=torch.Generator().manual_seed(2)):
         _, state = mixer.step(x_BD, state)
@@ -111,28 +115,28 @@ def walked(mixer: Mixer, position: int) -> State:
 
 
 @torch.no_grad()
-def decoding(name: str) -> Mapping[str, Work]:
-    mixer, x_BD = built(name, LATE + STEPS), torch.randn(1, DIM)
+def decoding(name: str) -> Mapping[str, Workload]:
+    mixer, x_BD = build_layer(name, LATE + STEPS), torch.randn(1, DIM)
 
-    def work(start: State) -> Work:
+    def decode_from(start: State) -> Workload:
         @torch.no_grad()
         def steps() -> None:
-            # growing caches are overwritten behind the position: the work stays the same
+            # growing caches are overwritten from the position onwards: every call does the same work
             state = State(dict(start.tensors), start.position)
             for _ in range(STEPS):
                 _, state = mixer.step(x_BD, state)
 
         return steps
 
-    return {"ours": work(walked(mixer, LATE)), "early": work(walked(mixer, EARLY))}
+    return {"ours": decode_from(state_after(mixer, LATE)), "early": decode_from(state_after(mixer, EARLY))}
 
 
-def decodings(mixers: Sequence[str]) -> Iterator[Contest]:
-    for name in candidates(mixers):
+def decoding_comparisons(mixers: Sequence[str]) -> Iterator[Comparison]:
+    for name in timed_mixers(mixers):
         constant = registry.get(name).capabilities.constant_state
-        price = Demand("price", "early", 1.1 if constant else None)
+        price = Requirement("price", "early", 1.1 if constant else None)
         about = (
-            f"{STEPS} tokens from position {LATE:,} on against position {EARLY}; "
+            f"{STEPS} tokens from position {LATE:,} compared with position {EARLY}; "
             f"{'constant' if constant else 'growing'} state"
         )
-        yield Contest(name, LATE, partial(decoding, name), (price,), about)
+        yield Comparison(name, LATE, partial(decoding, name), (price,), about)

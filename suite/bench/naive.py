@@ -1,4 +1,4 @@
-"""What kernels are measured against: the forms one writes down first, in PyTorch, right where nothing overflows."""
+"""Naive reference implementations that kernels are compared with, in PyTorch; correct as long as nothing overflows."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from kernels.hyper.lag_mixing import LagMixing
 
 
 def attention(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor) -> Tensor:
-    """PyTorch's own attention, causal."""
+    """PyTorch's fused causal attention."""
     q, k, v = (x.transpose(1, 2) for x in (q_BTHk, k_BTHk, v_BTHw))
     return scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
 
 
-def free_energy_by_two_calls(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor) -> tuple[Tensor, Tensor]:
-    """One attention over v, one over exp(βv)."""
+def free_energy_with_two_calls(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor) -> tuple[Tensor, Tensor]:
+    """One attention over v and one over exp(βv)."""
     return attention(q, k, v), attention(q, k, (beta_Hd * v).exp()).log() / beta_Hd
 
 
-def free_energy_by_squares(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor) -> tuple[Tensor, Tensor]:
-    """All weights at once, a T × T matrix a head."""
+def dense_free_energy(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor) -> tuple[Tensor, Tensor]:
+    """All attention weights at once, a T × T matrix per head."""
     scores = torch.einsum("bshk,bthk->bhst", q, k) * q.shape[-1] ** -0.5
     hidden = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
     p = scores.masked_fill(hidden, -torch.inf).softmax(-1)
@@ -34,8 +34,8 @@ def free_energy_by_squares(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor) -> 
 def linear_by_cumulative_sum(
     q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_decay_BTH: Tensor | None = None
 ) -> Tensor:
-    """A state `k ⊗ v` for every token, summed along the sequence; decays as factors e^{G_t} e^{−G_s}, which overflow in
-    the end.
+    """A state `k ⊗ v` for every token, summed along the sequence; decays as factors e^{G_t} e^{−G_s}, which overflow
+    on long sequences.
     """
     if log_decay_BTH is not None:
         total = log_decay_BTH.cumsum(1)[..., None]
@@ -44,7 +44,7 @@ def linear_by_cumulative_sum(
     return torch.einsum("bthk,bthkw->bthw", q_BTHk, states)
 
 
-def selective_by_steps(delta_BTE: Tensor, a_NE: Tensor, b_BTN: Tensor, c_BTN: Tensor, v_BTE: Tensor) -> Tensor:
+def selective_step_by_step(delta_BTE: Tensor, a_NE: Tensor, b_BTN: Tensor, c_BTN: Tensor, v_BTE: Tensor) -> Tensor:
     """The recurrence of a selective state space, token by token."""
     state = v_BTE.new_zeros(v_BTE.shape[0], *a_NE.shape)
     rows = []
@@ -56,25 +56,25 @@ def selective_by_steps(delta_BTE: Tensor, a_NE: Tensor, b_BTN: Tensor, c_BTN: Te
 
 
 def channelwise_by_cumulative_sum(k_BTE: Tensor, v_BTE: Tensor) -> Tensor:
-    """exp(k) overflows for k > 88."""
+    """The weights are exp(k), which overflows for k > 88."""
     weights = k_BTE.exp()
     return (weights * v_BTE).cumsum(1) / weights.cumsum(1)
 
 
 def diagonal_by_cumulative_sum(a_BTR: Tensor, x_BTR: Tensor) -> Tensor:
-    """h = A · cumsum(x / A) with A the running product, which underflows."""
+    """h = A · cumsum(x / A), with A the running product of the decays, which underflows."""
     product = a_BTR.log().cumsum(1).exp()
     return product * (x_BTR / product).cumsum(1)
 
 
-def lag_mix_by_squares(
-    q_SHBTd: Tensor, k_SHBTd: Tensor, v_HBTw: Tensor, before: Sequence[LagMixing], behind: LagMixing, eps: float = 1e-6
+def dense_lag_mix(
+    q_SHBTd: Tensor, k_SHBTd: Tensor, v_HBTw: Tensor, before: Sequence[LagMixing], after: LagMixing, eps: float = 1e-6
 ) -> Tensor:
-    """Every row's scores as a T × T matrix, gathered into lag order and back; causal, tables indexed by lag."""
+    """All scores as a T × T matrix, gathered into lag order and back; causal, tables indexed by lag."""
     T = v_HBTw.shape[2]
     t = torch.arange(T)
-    back_TT, seen_TT = (t[:, None] - t).clamp_min(0), (t[:, None] >= t)
-    index = back_TT.expand(*v_HBTw.shape[:2], T, T)
+    lag_TT, visible_TT = (t[:, None] - t).clamp_min(0), (t[:, None] >= t)
+    index = lag_TT.expand(*v_HBTw.shape[:2], T, T)
 
     def mix(y: Tensor, mixing: LagMixing) -> Tensor:
         first, second, diagonal = (
@@ -82,13 +82,13 @@ def lag_mix_by_squares(
             mixing.second_HLr[:, None, :T],
             mixing.diagonal_HL[:, None, None, :T],
         )
-        return (y * (1 + diagonal) + ((y @ first) * mixing.control_HBTr) @ second.transpose(-1, -2)) * seen_TT
+        return (y * (1 + diagonal) + ((y @ first) * mixing.control_HBTr) @ second.transpose(-1, -2)) * visible_TT
 
     scores = [
-        mix((q @ k.transpose(-1, -2)).gather(-1, index) * seen_TT, m)
+        mix((q @ k.transpose(-1, -2)).gather(-1, index) * visible_TT, m)
         for q, k, m in zip(q_SHBTd, k_SHBTd, before, strict=True)
     ]
     active = scores[0].relu() / (scores[0].square().sum(-1, keepdim=True) + eps).sqrt()
     if len(scores) == 2:
         active = softplus(scores[1]) * active
-    return (mix(active, behind).gather(-1, index) * seen_TT) @ v_HBTw
+    return (mix(active, after).gather(-1, index) * visible_TT) @ v_HBTw

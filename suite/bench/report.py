@@ -1,8 +1,8 @@
-"""What a bench says: one JSON document, a table in the terminal, a plot."""
+"""The results of `suite bench`: one JSON document, a table for the terminal, a plot."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,23 @@ from rich.progress import Progress
 from rich.table import Table
 
 from backbones.base import implementations
-from suite.bench.comparison import Contest, Outcome, run_contest
+from suite.bench.comparison import Comparison, Outcome, run_comparison
 from suite.bench.timing import exponent
 from suite.console import err
-from suite.errors import UserError
+from suite.errors import UserError, did_you_mean
 from suite.records import provenance
 
-EXPONENT_MUST = 1.10  # of time over length, for scans
 KINDS = ("kernels", "mixers", "train", "decode")
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+MAX_SCAN_EXPONENT = 1.10  # of time over length
+MIN_LENGTHS = 4  # below this no exponent is fitted
+#: How each figure of a document is worded; the gap takes the competitor's name.
+FIGURE_NAMES = {
+    "price": "time relative to {}",
+    "speed": "speedup over {}",
+    "memory": "memory relative to {}",
+    "mfu": "fraction of the {}'s FLOP rate",
+}
 
 
 def run(
@@ -29,21 +38,21 @@ def run(
     against: Sequence[str],
     rounds: int,
     threads: int,
-    file: Path | None,
+    plot_file: Path | None,
 ) -> dict[str, Any]:
-    """The whole command: choose, measure, draw. Raises UserError before anything is timed."""
+    """The whole command: select, measure, plot. Raises UserError for invalid options before anything is timed."""
     if kind not in KINDS:
-        raise UserError(f"bench: unknown kind {kind!r}; there are {', '.join(KINDS)}")
-    if file is not None and file.suffix not in (".png", ".svg", ".pdf"):
-        raise UserError(f"--plot: {file} does not end in .png, .svg or .pdf")
+        raise UserError(f"bench: unknown kind {kind!r}{did_you_mean(kind, KINDS)} (allowed: {', '.join(KINDS)})")
+    if plot_file is not None and plot_file.suffix not in PLOT_SUFFIXES:
+        raise UserError(f"--plot: {plot_file} does not end in .png, .svg or .pdf")
     torch.set_num_threads(threads)
-    document = measure(kind, select(kind, mixers, _numbers(lengths)), rounds, against)
-    if file is not None:
-        plot(document, file)
+    document = measure(kind, select(kind, mixers, _parse_lengths(lengths)), rounds, against)
+    if plot_file is not None:
+        plot(document, plot_file)
     return document
 
 
-def _numbers(lengths: str | None) -> list[int]:
+def _parse_lengths(lengths: str | None) -> list[int]:
     try:
         found = [int(part) for part in (lengths or "").split(",") if part.strip()]
     except ValueError:
@@ -53,41 +62,42 @@ def _numbers(lengths: str | None) -> list[int]:
     return found
 
 
-def select(kind: str, mixers: Sequence[str], lengths: Sequence[int]) -> list[Contest]:
-    """The contests of one kind. Raises UserError for options that say nothing there."""
+def select(kind: str, mixers: Sequence[str], lengths: Sequence[int]) -> list[Comparison]:
+    """The comparisons of one kind. Raises UserError for an option that this kind does not have."""
     if kind == "kernels":
-        from suite.bench.kernels import contests
+        from suite.bench.kernels import kernel_comparisons
 
         _refuse("--mixer", mixers, kind)
-        return list(contests(lengths))
-    from suite.bench.layers import decodings, layers
-    from suite.bench.training import trainings
+        return list(kernel_comparisons(lengths))
+    from suite.bench.layers import decoding_comparisons, layer_comparisons
+    from suite.bench.training import training_comparisons
 
     if kind == "mixers":
-        return list(layers(mixers, lengths))
+        return list(layer_comparisons(mixers, lengths))
     _refuse("--lengths", lengths, kind)
-    return list(trainings(mixers) if kind == "train" else decodings(mixers))
+    return list(training_comparisons(mixers) if kind == "train" else decoding_comparisons(mixers))
 
 
-def _refuse(option: str, given: Sequence[object], kind: str) -> None:
-    if given:
-        raise UserError(f"{option} says nothing to `suite bench {kind}`; leave it out")
+def _refuse(option: str, values: Sequence[object], kind: str) -> None:
+    if values:
+        given = ", ".join(map(str, values))
+        raise UserError(f"{option} {given}: `suite bench {kind}` does not have this option; leave it out")
 
 
-def measure(kind: str, contests: Sequence[Contest], rounds: int, against: Iterable[str]) -> dict[str, Any]:
-    """Runs all contests and gives the document."""
+def measure(kind: str, comparisons: Sequence[Comparison], rounds: int, against: Iterable[str]) -> dict[str, Any]:
+    """Runs all comparisons and returns the document. Raises UserError for a competitor that none of them has."""
     outcomes: list[Outcome] = []
     only = tuple(against)
     with Progress(console=err, disable=not err.is_terminal) as bar:
-        task = bar.add_task(kind, total=len(contests))
-        for contest in contests:
-            bar.update(task, description=f"{contest.name}, {contest.length:,}")
-            outcomes.append(run_contest(contest, rounds, only))
+        task = bar.add_task(kind, total=len(comparisons))
+        for comparison in comparisons:
+            bar.update(task, description=f"{comparison.name}, {comparison.length:,}")
+            outcomes.append(run_comparison(comparison, rounds, only))
             bar.advance(task)
     unknown = set(only) - {name for o in outcomes for name in (*o.measured, *o.failed)}
     if unknown:
-        known = sorted({name for o in outcomes for name in o.peers} - {"ours"})
-        raise UserError(f"--against: no peer is called {min(unknown)!r} here; there are {', '.join(known)}")
+        name, known = min(unknown), sorted({name for o in outcomes for name in o.implementations} - {"ours"})
+        raise UserError(f"--against: no competitor {name!r}{did_you_mean(name, known)} (allowed: {', '.join(known)})")
     return {
         "kind": "speed",
         "bench": kind,
@@ -100,116 +110,107 @@ def measure(kind: str, contests: Sequence[Contest], rounds: int, against: Iterab
         "hardware": provenance.hardware(torch.device("cpu")).model_dump(mode="json"),
         "versions": provenance.versions(),
         "contests": [outcome.plain() for outcome in outcomes],
-        "exponents": exponents(outcomes),
+        "exponents": list(exponents(outcomes)),
     }
 
 
-def exponents(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """How time grows with the length, of everything that ran at four lengths or more."""
+def exponents(outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
+    """How our time grows with the length, for everything that was timed at enough lengths; bounded for scans."""
+    for name in dict.fromkeys(o.comparison.name for o in outcomes):
+        timed = [o for o in outcomes if o.comparison.name == name and o.measured]
+        if len(timed) >= MIN_LENGTHS:
+            lengths = [o.comparison.length for o in timed]
+            value = exponent(lengths, [o.measured["ours"].timing.median_s for o in timed])
+            bound = MAX_SCAN_EXPONENT if "scan" in name else None
+            met = None if bound is None else value <= bound
+            yield {"name": name, "lengths": lengths, "exponent": value, "must": bound, "met": met}
+
+
+def unmet(document: Mapping[str, Any]) -> list[str]:
+    """One sentence for each requirement that was not met, or not decided because its competitor could not run."""
     found = []
-    for name in dict.fromkeys(o.contest.name for o in outcomes):
-        series = [
-            (o.contest.length, o.measured["ours"].timing.median_s)
-            for o in outcomes
-            if o.contest.name == name and o.measured
+    for comparison in document["contests"]:
+        where = f"{comparison['name']} at {comparison['length']:,}"
+        for figure in comparison["figures"]:
+            if figure["met"] is False:
+                name = figure_name(figure)
+                found.append(f"{where}: {name} is {figure['value']:.2f}, required {bound_of(figure)}")
+        found += [
+            f"{where}: {requirement} is undecided, the competitor could not run"
+            for requirement in comparison.get("unjudged", ())
         ]
-        if len(series) >= 4:
-            lengths, seconds = ([pair[i] for pair in series] for i in (0, 1))
-            value = exponent([int(T) for T in lengths], [float(s) for s in seconds])
-            must = EXPONENT_MUST if "scan" in name else None
-            found.append(
-                {
-                    "name": name,
-                    "lengths": lengths,
-                    "exponent": value,
-                    "must": must,
-                    "met": None if must is None else value <= must,
-                }
-            )
-    return found
-
-
-def missed(document: dict[str, Any]) -> list[str]:
-    """The demands that were not met, in words."""
-    words = [
-        f"{c['name']} at {c['length']:,}: {f['figure']} {f['value']:.2f} against {f['against']}, must be {f['must']}"
-        for c in document["contests"]
-        for f in c["figures"]
-        if f["met"] is False
-    ]
-    words += [
-        f"{c['name']} at {c['length']:,}: {what} could not be judged"
-        for c in document["contests"]
-        for what in c.get("unjudged", ())
-    ]
-    return words + [
-        f"{e['name']}: exponent {e['exponent']:.2f}, must be {e['must']}"
+    return found + [
+        f"{e['name']}: exponent {e['exponent']:.2f}, required ≤ {e['must']}"
         for e in document["exponents"]
         if e["met"] is False
     ]
 
 
-def table(document: dict[str, Any]) -> Table:
-    shown = Table(
-        "what",
-        "length",
-        "implementation",
-        "ms",
-        "quartiles",
-        "peak MB",
-        "figures",
-        title=f"suite bench {document['bench']}",
-    )
-    for contest in document["contests"]:
-        for index, row in enumerate(contest["rows"]):
+def figure_name(figure: Mapping[str, Any]) -> str:
+    return FIGURE_NAMES[figure["figure"]].format(figure["against"])
+
+
+def bound_of(figure: Mapping[str, Any]) -> str:
+    """The required bound, such as `≤ 1.25`; empty if there is none."""
+    if figure["must"] is None:
+        return ""
+    return f"{'≥' if figure['figure'] in ('speed', 'mfu') else '≤'} {figure['must']}"
+
+
+def table(document: Mapping[str, Any]) -> Table:
+    columns = ("comparison", "length", "implementation", "ms", "quartiles", "peak MB", "figures")
+    shown = Table(*columns, title=f"suite bench {document['bench']}")
+    for comparison in document["contests"]:
+        name, length = comparison["name"], f"{comparison['length']:,}"
+        for index, row in enumerate(comparison["rows"]):
             low, high = (1e3 * s for s in row["quartiles_s"])
             first = index == 0
             shown.add_row(
-                contest["name"] if first else "",
-                f"{contest['length']:,}" if first else "",
+                name if first else "",
+                length if first else "",
                 row["implementation"],
                 f"{1e3 * row['median_s']:.2f}",
                 f"{low:.2f} … {high:.2f}",
                 f"{row['peak_bytes'] / 2**20:.1f}",
-                "\n".join(map(_figure, contest["figures"])) if first else "",
+                "\n".join(map(_figure, comparison["figures"])) if first else "",
             )
-        for name, reason in contest["could_not_run"].items():
-            head = ("", "") if contest["rows"] else (contest["name"], f"{contest['length']:,}")
-            shown.add_row(*head, name, "—", reason, "", "")
+        for failed, reason in comparison["could_not_run"].items():
+            head = ("", "") if comparison["rows"] else (name, length)
+            shown.add_row(*head, failed, "—", reason, "", "")
     return shown
 
 
-def _figure(figure: dict[str, Any]) -> str:
+def _figure(figure: Mapping[str, Any]) -> str:
     value = f"{100 * figure['value']:.0f} %" if figure["figure"] == "mfu" else f"{figure['value']:.2f}"
-    mark = {True: " ✓", False: f" ✗ (must be {figure['must']})", None: ""}[figure["met"]]
-    return f"{figure['figure']} {value} of {figure['against']}{mark}"
+    mark = {True: " ✓", False: f" ✗ (required {bound_of(figure)})", None: ""}[figure["met"]]
+    return f"{figure_name(figure)}: {value}{mark}"
 
 
-def show(document: dict[str, Any], console: Console) -> None:
+def show(document: Mapping[str, Any], console: Console) -> None:
+    """Prints the table, the machine and the unmet requirements."""
     console.print(table(document), width=None if console.is_terminal else 140)
     for found in document["exponents"]:
-        console.print(f"{found['name']}: time grows as length to the {found['exponent']:.2f}")
-    hardware = document["hardware"]
+        console.print(f"{found['name']}: time grows as length^{found['exponent']:.2f}")
     console.print(
-        f"{hardware['processor']}, {document['threads']} thread(s), {document['clock']}, {document['rounds']} "
-        f"rounds, {document['pass']}"
+        f"{document['hardware']['processor']}, {document['threads']} thread(s), {document['clock']}, "
+        f"{document['rounds']} rounds, {document['pass']}"
     )
-    for line in missed(document):
+    for line in unmet(document):
         console.print(f"not met: {line}")
 
 
-def plot(document: dict[str, Any], file: Path) -> None:
-    """Time over length, a line an implementation, for what ran at several lengths; bars of the medians otherwise."""
+def plot(document: Mapping[str, Any], file: Path) -> None:
+    """Time over length, one line per implementation; bars of the medians for what ran at one length only."""
     from matplotlib.figure import Figure
 
-    names = list(dict.fromkeys(contest["name"] for contest in document["contests"]))
+    names = list(dict.fromkeys(comparison["name"] for comparison in document["contests"]))
     figure = Figure(figsize=(7, 2.6 * len(names)), layout="constrained")
     for axes, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
-        group = [contest for contest in document["contests"] if contest["name"] == name]
+        group = [comparison for comparison in document["contests"] if comparison["name"] == name]
         lines: dict[str, list[tuple[int, float]]] = {}
-        for contest in group:
-            for row in contest["rows"]:
-                lines.setdefault(row["implementation"], []).append((contest["length"], 1e3 * row["median_s"]))
+        for comparison in group:
+            for row in comparison["rows"]:
+                lines.setdefault(row["implementation"], []).append((comparison["length"], 1e3 * row["median_s"]))
         if len(group) > 1:
             for label, points in lines.items():
                 axes.loglog(*zip(*points, strict=True), marker="o", label=label)
@@ -223,4 +224,4 @@ def plot(document: dict[str, Any], file: Path) -> None:
     try:
         figure.savefig(file)
     except OSError as error:
-        raise UserError(f"--plot: {error}; give a file in a folder that can be written") from None
+        raise UserError(f"--plot: {error}; choose a file in a writable folder") from None

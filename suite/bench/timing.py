@@ -1,9 +1,9 @@
-"""Timing that a comparison can rest on: interleaved rounds, process time on one thread, medians and quartiles, peak of
-the allocator.
+"""Timing for fair comparisons: interleaved rounds, process time on one thread, medians and quartiles, the allocator's
+peak.
 
-Process time counts this process's work only, so another busy process costs cache and turbo but not time; on more than
-one thread wall time is taken and the machine has to be quiet. Everything runs on the CPU: nothing here has been timed
-on a GPU.
+Process time counts this process's work only, so that another busy process affects caches and clock speed but not the
+measured time. With more than one thread, wall time is measured and the machine has to be idle. Everything runs on the
+CPU: nothing here has been timed on a GPU.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from dataclasses import dataclass
 
 import torch
 
-Work = Callable[[], object]
-MIN_SAMPLE_S = (
-    0.01  # a sample repeats the work until it lasts this long: the clock's steps and the call itself vanish in it
-)
+Workload = Callable[[], object]
+#: A sample repeats its workload until it lasts this long, so that the clock's resolution and the call are negligible.
+MIN_SAMPLE_S = 0.01
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call: the median with the first and third quartile of all samples."""
+    """Seconds per call: the median, and the first and third quartile of all samples."""
 
     median_s: float
     low_s: float
@@ -35,27 +34,27 @@ def _clock() -> Callable[[], float]:
     return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
-def _once(work: Work, repeats: int, clock: Callable[[], float]) -> float:
+def _seconds_per_call(workload: Workload, repeats: int, clock: Callable[[], float]) -> float:
     began = clock()
     for _ in range(repeats):
-        work()
+        workload()
     return (clock() - began) / repeats
 
 
-def interleaved(works: Mapping[str, Work], rounds: int) -> dict[str, Timing]:
-    """Each round runs every piece of work once, in an order that turns, so that drifts of the machine meet all of them
-    alike.
+def interleaved(workloads: Mapping[str, Workload], rounds: int) -> dict[str, Timing]:
+    """Each round runs every workload once, in an order that rotates, so that a drift of the machine's speed affects all
+    of them alike.
     """
-    clock, names = _clock(), list(works)
+    clock, names = _clock(), list(workloads)
     repeats = {}
-    for name, work in works.items():
-        work()  # first calls load code and map memory
-        repeats[name] = max(1, round(MIN_SAMPLE_S / max(_once(work, 1, clock), 1e-6)))
+    for name, workload in workloads.items():
+        workload()  # the first call loads code and maps memory
+        repeats[name] = max(1, round(MIN_SAMPLE_S / max(_seconds_per_call(workload, 1, clock), 1e-6)))
     samples: dict[str, list[float]] = {name: [] for name in names}
     for index in range(rounds):
-        for at in range(len(names)):
-            name = names[(index + at) % len(names)]
-            samples[name].append(_once(works[name], repeats[name], clock))
+        for offset in range(len(names)):
+            name = names[(index + offset) % len(names)]
+            samples[name].append(_seconds_per_call(workloads[name], repeats[name], clock))
     return {name: summary(values) for name, values in samples.items()}
 
 
@@ -64,13 +63,13 @@ def summary(samples: list[float]) -> Timing:
     return Timing(median, low, high, len(samples))
 
 
-def peak_bytes(work: Work) -> int:
-    """How far the memory of PyTorch's allocator rises above its level before the work (buffers inside libraries are not
-    seen).
+def peak_bytes(workload: Workload) -> int:
+    """The largest rise of the memory of PyTorch's allocator above its level before the call. Buffers inside libraries
+    are not counted.
     """
-    work()
+    workload()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        work()
+        workload()
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     level = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):

@@ -1,5 +1,5 @@
-"""Contests of training steps at `quick` scale: forward, loss, backward, clipping and AdamW on real batches, and their
-share of the peak.
+"""Comparisons of training steps at `quick` scale: forward, loss, backward, clipping and AdamW on real batches; their
+time relative to softmax, and the fraction of the machine's FLOP rate that they reach.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import torch
 from timm.optim import create_optimizer_v2
 
 import tasks
-from suite.bench.comparison import Contest, Demand
-from suite.bench.timing import Work
+from suite.bench.comparison import Comparison, Requirement
+from suite.bench.timing import Workload
 from suite.config.run_config import RunConfig
 from suite.models import budget
 from suite.models.build import build_backbone, flops_positions, sequence_length
@@ -19,20 +19,18 @@ from suite.models.constant_row import give_constant
 from suite.models.resolve import resolve
 from tasks.base import Batch, Task
 
-TASKS: Mapping[str, float] = {
-    "sotu": 0.40,
-    "fashion-mnist": 0.45,
-    "household-power": 0.40,
-}  # and the least share of the peak
-PRODUCT = 1024  # side of the matrix product that stands for the machine's peak
+#: The timed tasks, with the smallest fraction of the matrix product's FLOP rate that softmax must reach.
+TASKS: Mapping[str, float] = {"sotu": 0.40, "fashion-mnist": 0.45, "household-power": 0.40}
+#: Rows and columns of the square matrices whose product measures the machine's FLOP rate.
+PRODUCT = 1024
 
 
-def product() -> Work:
+def matrix_product() -> Workload:
     a, b = torch.randn(PRODUCT, PRODUCT), torch.randn(PRODUCT, PRODUCT)
     return lambda: a @ b
 
 
-def one_step(config: RunConfig, task: Task, batch: Batch) -> Work:
+def training_step(config: RunConfig, task: Task, batch: Batch) -> Workload:
     plan, _ = budget.check(config, task.spec)
     torch.manual_seed(0)
     model = build_backbone(task.spec, config.model, plan.layers)
@@ -40,16 +38,16 @@ def one_step(config: RunConfig, task: Task, batch: Batch) -> Work:
     give_constant(model, task, config.mixer, 0)
     optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-4, weight_decay=config.train.weight_decay)
 
-    def work() -> None:
+    def step() -> None:
         task.loss(model(batch.inputs), batch).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    return work
+    return step
 
 
-def training(name: str, mixer: str) -> Contest:
+def training_comparison(name: str, mixer: str) -> Comparison:
     config = resolve(task=name, mixer=mixer, scale="quick")
     task = tasks.get(name)(config.data)
     _, certificate = budget.check(config, task.spec)
@@ -57,25 +55,27 @@ def training(name: str, mixer: str) -> Contest:
     units = batch_size * length if certificate.flops_unit == "token" else batch_size
     flops = 3 * certificate.flops * units  # backward costs twice forward
 
-    def build() -> Mapping[str, Work]:
+    def build() -> Mapping[str, Workload]:
         task.load()
         batch = next(task.train_batches(0, batch_size))
         reference = resolve(task=name, mixer="softmax", scale="quick")
         return {
-            "ours": one_step(config, task, batch),
-            "softmax": one_step(reference, task, batch),
-            "matrix product": product(),
+            "ours": training_step(config, task, batch),
+            "softmax": training_step(reference, task, batch),
+            "matrix product": matrix_product(),
         }
 
-    share = Demand("mfu", "matrix product", TASKS[name] if mixer == "softmax" else None, work=flops / (2 * PRODUCT**3))
+    utilisation = Requirement(
+        "mfu", "matrix product", TASKS[name] if mixer == "softmax" else None, work=flops / (2 * PRODUCT**3)
+    )
     about = (
-        f"{units:,} {certificate.flops_unit}s a step, {flops / 1e9:.1f} GFLOP counted; positions: "
+        f"{units:,} {certificate.flops_unit}s per step, {flops / 1e9:.1f} GFLOP counted; positions: "
         f"{flops_positions(task.spec)[0]}"
     )
-    return Contest(f"{mixer} on {name}", length, build, (share, Demand("price", "softmax")), about)
+    return Comparison(f"{mixer} on {name}", length, build, (utilisation, Requirement("price", "softmax")), about)
 
 
-def trainings(mixers: Sequence[str]) -> Iterator[Contest]:
+def training_comparisons(mixers: Sequence[str]) -> Iterator[Comparison]:
     for name in TASKS:
         for mixer in mixers or ("softmax", "fem"):
-            yield training(name, mixer)
+            yield training_comparison(name, mixer)

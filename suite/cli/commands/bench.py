@@ -45,6 +45,6 @@ def bench(
         results_folder.open_for_writing(folder)
     document = report.run(kind, mixer or [], lengths, against or [], rounds, threads, plot)
     if folder is not None:
-        results_folder.put(document, folder)
+        results_folder.add(document, folder)
     print_json(document) if as_json else report.show(document, out)
-    raise typer.Exit(1 if report.missed(document) else 0)
+    raise typer.Exit(1 if report.unmet(document) else 0)

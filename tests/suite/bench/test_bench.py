@@ -1,5 +1,5 @@
-"""The bench: peers compute what ours computes, samples take turns, and a demand that is missed is said and is exit code
-1.
+"""The bench: competitors compute the same values, samples are interleaved, and an unmet requirement is reported and
+gives exit code 1.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ import pytest
 import torch
 
 from suite.bench import kernels, layers, naive, report, results_folder
-from suite.bench.comparison import Contest, Demand, both_ways, run_contest
-from suite.bench.timing import exponent, interleaved, peak_bytes
+from suite.bench.comparison import Comparison, Requirement, forward_backward, run_comparison
+from suite.bench.timing import Timing, exponent, interleaved, peak_bytes
 from suite.errors import UserError
 
-PEERS = {
+EQUIVALENT = {
     "free-energy softmax read, d_k = 2 d_v": ["two sdpa calls"],
     "free-energy softmax read, d_v = d_k": ["two sdpa calls"],
 }
 
+PRICE_OF_ONE = Requirement("price", "theirs", 1.0)
+
 
 @pytest.fixture
-def compared(monkeypatch):
-    """What each implementation gives, result and gradients, instead of its time."""
+def evaluated(monkeypatch):
+    """Workloads return results and gradients, so that implementations can be compared."""
 
-    def keep(function, *inputs):
+    def evaluate(function, *inputs):
         leaves = [x.detach().clone().double().requires_grad_() for x in inputs]
         out = function(*leaves)
         results = [out] if isinstance(out, torch.Tensor) else list(out)
@@ -33,37 +35,33 @@ def compared(monkeypatch):
         grads = torch.autograd.grad(results, leaves, [torch.randn(y.shape, dtype=y.dtype) for y in results])
         return lambda: [x.detach() for x in (*results, *grads)]
 
-    monkeypatch.setattr(kernels, "both_ways", keep)
+    monkeypatch.setattr(kernels, "forward_backward", evaluate)
 
 
 @pytest.mark.parametrize("length", [1, 65])
-def test_peers_of_a_kernel_compute_what_ours_computes(compared, length):
+def test_competitors_of_a_kernel_compute_the_same_values(evaluated, length):
     seen = 0
-    for contest in kernels.contests([length]):
-        works = contest.build()
-        alike = PEERS.get(contest.name) or [
-            name for name in works if name in ("cumulative sum", "step by step", "dense")
-        ]
-        for name in alike:
+    for comparison in kernels.kernel_comparisons([length]):
+        workloads = comparison.build()
+        naive_names = [name for name in workloads if name in ("cumulative sum", "step by step", "dense")]
+        for name in EQUIVALENT.get(comparison.name, naive_names):
             seen += 1
-            for ours, theirs in zip(works["ours"](), works[name](), strict=True):
-                assert float((ours - theirs).abs().max()) <= 1e-6 * max(float(theirs.abs().max()), 1e-6), (
-                    contest.name,
-                    name,
-                )
+            for ours, theirs in zip(workloads["ours"](), workloads[name](), strict=True):
+                error = float((ours - theirs).abs().max()) / max(float(theirs.abs().max()), 1e-6)
+                assert error <= 1e-6, (comparison.name, name)
     assert seen >= 8
 
 
-def test_the_squares_that_are_compiled_compute_the_free_energy():
+def test_the_dense_free_energy_equals_two_attention_calls():
     q, k, v = (
         torch.randn(2, 30, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(i)) for i in range(3)
     )
     beta = torch.full((3, 8), 1.3, dtype=torch.float64)
-    both = zip(naive.free_energy_by_squares(q, k, v, beta), naive.free_energy_by_two_calls(q, k, v, beta), strict=True)
+    both = zip(naive.dense_free_energy(q, k, v, beta), naive.free_energy_with_two_calls(q, k, v, beta), strict=True)
     assert all(torch.allclose(one, two, rtol=0, atol=1e-10) for one, two in both)
 
 
-def test_every_round_runs_everything_once_in_an_order_that_turns():
+def test_every_round_runs_each_workload_once_in_rotating_order():
     order = []
     timings = interleaved({name: lambda name=name: order.append(name) for name in "abc"}, rounds=3)
     assert {t.samples for t in timings.values()} == {3}
@@ -71,7 +69,7 @@ def test_every_round_runs_everything_once_in_an_order_that_turns():
     assert "".join(turns).endswith("abc" + "bca" + "cab")
 
 
-def test_peak_memory_is_that_of_the_largest_moment():
+def test_peak_memory_is_the_largest_memory_held_at_once():
     def work():
         first = torch.empty(1 << 20)
         del first
@@ -81,91 +79,100 @@ def test_peak_memory_is_that_of_the_largest_moment():
     assert peak_bytes(work) == 4 * ((1 << 20) + (1 << 18))
 
 
-def test_the_exponent_is_the_slope_of_the_logarithms():
+def test_the_exponent_is_the_slope_of_log_time_over_log_length():
     assert exponent([10, 100, 1000], [3.0, 300.0, 30_000.0]) == pytest.approx(2.0)
 
 
 def fixed(seconds):
-    """Contests whose times are given."""
+    """In place of `interleaved`: reports the given seconds."""
 
-    def run(works, rounds):
-        from suite.bench.timing import Timing
+    def timings(workloads, rounds):
+        return {name: Timing(seconds[name], seconds[name], seconds[name], rounds) for name in workloads}
 
-        return {name: Timing(seconds[name], seconds[name], seconds[name], rounds) for name in works}
-
-    return run
+    return timings
 
 
 @pytest.mark.parametrize(
-    ("kind", "must", "met"), [("price", 2.0, True), ("price", 1.9, False), ("speed", 0.5, True), ("speed", 0.6, False)]
+    ("kind", "bound", "met"), [("price", 2.0, True), ("price", 1.9, False), ("speed", 0.5, True), ("speed", 0.6, False)]
 )
-def test_a_demand_is_met_or_missed_by_its_ratio(monkeypatch, kind, must, met):
-    monkeypatch.setattr("suite.bench.comparison.interleaved", fixed({"ours": 2.0, "peer": 1.0}))
-    contest = Contest("x", 8, lambda: {"ours": lambda: None, "peer": lambda: None}, (Demand(kind, "peer", must),))
-    [figure] = run_contest(contest, rounds=2).figures()
+def test_a_requirement_is_met_or_unmet_by_its_ratio(monkeypatch, kind, bound, met):
+    monkeypatch.setattr("suite.bench.comparison.interleaved", fixed({"ours": 2.0, "theirs": 1.0}))
+    build = lambda: {"ours": lambda: None, "theirs": lambda: None}  # noqa: E731
+    comparison = Comparison("x", 8, build, (Requirement(kind, "theirs", bound),))
+    [figure] = run_comparison(comparison, rounds=2).figures()
     assert figure["met"] is met
     assert figure["value"] == {"price": 2.0, "speed": 0.5}[kind]
 
 
-def test_utilisation_compares_flops_a_second(monkeypatch):
+def test_utilisation_compares_flop_rates(monkeypatch):
     monkeypatch.setattr("suite.bench.comparison.interleaved", fixed({"ours": 2.0, "product": 1.0}))
-    contest = Contest(
-        "x", 8, lambda: {"ours": lambda: None, "product": lambda: None}, (Demand("mfu", "product", 0.4, work=0.9),)
-    )
-    [figure] = run_contest(contest, rounds=2).figures()
+    build = lambda: {"ours": lambda: None, "product": lambda: None}  # noqa: E731
+    comparison = Comparison("x", 8, build, (Requirement("mfu", "product", 0.4, work=0.9),))
+    [figure] = run_comparison(comparison, rounds=2).figures()
     assert figure["value"] == pytest.approx(0.45)
     assert figure["met"]
 
 
-def test_a_peer_that_cannot_run_is_told_and_ours_has_to():
-    def breaks():
+def test_a_competitor_that_cannot_run_is_reported_but_an_error_of_ours_is_raised():
+    def fails():
         raise RuntimeError("no backward here\nand more")
 
-    outcome = run_contest(
-        Contest("x", 8, lambda: {"ours": lambda: None, "peer": breaks}, (Demand("price", "peer", 1.0),)), rounds=2
-    )
-    assert outcome.plain()["could_not_run"] == {"peer": "RuntimeError: no backward here"}
+    comparison = Comparison("x", 8, lambda: {"ours": lambda: None, "theirs": fails}, (PRICE_OF_ONE,))
+    outcome = run_comparison(comparison, rounds=2)
+    assert outcome.plain()["could_not_run"] == {"theirs": "RuntimeError: no backward here"}
     assert outcome.figures() == []
     with pytest.raises(RuntimeError):
-        run_contest(Contest("x", 8, lambda: {"ours": breaks}), rounds=2)
+        run_comparison(Comparison("x", 8, lambda: {"ours": fails}), rounds=2)
 
 
-def test_a_peer_of_no_contest_is_refused_by_name():
-    with pytest.raises(UserError, match=r"no peer is called 'sofmax' here; there are softmax"):
-        report.measure("mixers", list(layers.layers(["no-mixing"], [8])), rounds=2, against=["sofmax"])
+def test_an_unknown_competitor_is_refused_by_name():
+    comparisons = list(layers.layer_comparisons(["no-mixing"], [8]))
+    with pytest.raises(UserError, match=r"--against.*'sofmax'.*did you mean 'softmax'.*allowed: softmax"):
+        report.measure("mixers", comparisons, rounds=2, against=["sofmax"])
 
 
-def test_a_demand_on_a_peer_that_fails_is_not_met():
+def test_a_requirement_whose_competitor_fails_counts_as_unmet():
     def fails():
         raise ValueError
 
-    contest = Contest("x", 8, lambda: {"ours": lambda: None, "peer": fails}, (Demand("price", "peer", 2.0),))
-    document = report.measure("kernels", [contest], rounds=2, against=())
-    assert report.missed(document) == ["x at 8: price against peer could not be judged"]
-    assert document["contests"][0]["could_not_run"] == {"peer": "ValueError: no message"}
+    comparison = Comparison("x", 8, lambda: {"ours": lambda: None, "theirs": fails}, (PRICE_OF_ONE,))
+    document = report.measure("kernels", [comparison], rounds=2, against=())
+    [sentence] = report.unmet(document)
+    assert sentence.startswith("x at 8: price against theirs is undecided")
+    assert document["contests"][0]["could_not_run"] == {"theirs": "ValueError: no message"}
 
 
-def test_a_mixer_that_cannot_meet_the_budget_is_told_and_the_rest_goes_on():
-    document = report.measure("mixers", list(layers.layers(["hyperglu", "no-mixing"], [4112])), rounds=2, against=())
+def test_a_mixer_that_cannot_meet_the_budget_is_reported_and_the_others_are_timed():
+    comparisons = list(layers.layer_comparisons(["hyperglu", "no-mixing"], [4112]))
+    document = report.measure("mixers", comparisons, rounds=2, against=())
     refused, timed = document["contests"]
     assert "L=4112 needs at least" in refused["could_not_run"]["ours"]
     assert refused["rows"] == refused["figures"] == []
     assert timed["rows"]
-    assert report.missed(document) == []
+    assert report.unmet(document) == []
     assert "needs at least" in "".join(str(c) for c in report.table(document).columns[4].cells)
 
 
-def test_the_dense_layer_computes_what_the_layer_computes(monkeypatch):
-    monkeypatch.setattr(layers, "both_ways", lambda function, *inputs: lambda: function(*inputs))
-    works = layers.layer("hyperglu", 65)
-    assert torch.allclose(works["ours"](), works["dense"](), rtol=1e-4, atol=1e-5)
+def test_an_unmet_requirement_is_reported_with_its_value_and_bound():
+    figure = {"figure": "speed", "against": "dense", "value": 2.5, "must": 3.0, "met": False}
+    comparison = {"name": "x", "length": 1024, "figures": [figure]}
+    scan = {"name": "a scan", "exponent": 1.5, "must": 1.1, "met": False}
+    speed, exponent_too_large = report.unmet({"contests": [comparison], "exponents": [scan]})
+    assert speed == "x at 1,024: speedup over dense is 2.50, required ≥ 3.0"
+    assert exponent_too_large == "a scan: exponent 1.50, required ≤ 1.1"
 
 
-def test_forward_and_backward_give_gradients_to_every_input():
+def test_the_dense_layer_computes_the_same_values(monkeypatch):
+    monkeypatch.setattr(layers, "forward_backward", lambda function, *inputs: lambda: function(*inputs))
+    workloads = layers.layer("hyperglu", 65)
+    assert torch.allclose(workloads["ours"](), workloads["dense"](), rtol=1e-4, atol=1e-5)
+
+
+def test_forward_backward_computes_gradients_of_every_input():
     seen = []
     x = torch.ones(3)
-    work = both_ways(lambda a, b: seen.append((a.requires_grad, b.requires_grad)) or a * b, x, x)
-    work()
+    workload = forward_backward(lambda a, b: seen.append((a.requires_grad, b.requires_grad)) or a * b, x, x)
+    workload()
     assert seen == [(True, True)]
     assert not x.requires_grad
 
@@ -177,12 +184,12 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def test_kernels_give_one_json_document_and_a_plot(suite, tmp_path, one_thread):
+def test_kernels_write_one_json_document_and_a_plot(suite, tmp_path, one_thread):
     ended = suite(
         "bench", "kernels", "--lengths", "16,32", "--rounds", "2", "--plot", str(tmp_path / "speed.png"), "--json"
     )
     document = json.loads(ended.out)
-    assert ended.code == (1 if report.missed(document) else 0)
+    assert ended.code == (1 if report.unmet(document) else 0)
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
     assert document["kind"] == "speed"
     assert document["hardware"]["processor"]
@@ -190,7 +197,7 @@ def test_kernels_give_one_json_document_and_a_plot(suite, tmp_path, one_thread):
     assert all(row["median_s"] > 0 and row["samples"] == 2 for c in document["contests"] for row in c["rows"])
 
 
-def test_decoding_and_layers_show_a_table(suite, monkeypatch, one_thread):
+def test_decoding_and_layers_print_a_table(suite, monkeypatch, one_thread):
     monkeypatch.setattr(layers, "LATE", 80)
     monkeypatch.setattr(layers, "DIM", 32)
     for arguments in (["decode", "--mixer", "gla"], ["mixers", "--mixer", "gla", "--lengths", "16"]):
@@ -207,30 +214,30 @@ def test_training_steps_are_measured_on_real_batches(suite, one_thread):
     assert [c["name"] for c in document["contests"]] == [
         f"softmax on {task}" for task in ("sotu", "fashion-mnist", "household-power")
     ]
-    for contest in document["contests"]:
-        share = next(f for f in contest["figures"] if f["figure"] == "mfu")
-        assert 0 < share["value"] < 1
+    for comparison in document["contests"]:
+        utilisation = next(f for f in comparison["figures"] if f["figure"] == "mfu")
+        assert 0 < utilisation["value"] < 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "parts"),
     [
-        (["engines"], "unknown kind 'engines'; there are kernels, mixers, train, decode"),
-        (["kernels", "--mixer", "fem"], "--mixer says nothing to `suite bench kernels`"),
-        (["train", "--lengths", "16"], "--lengths says nothing to `suite bench train`"),
-        (["kernels", "--lengths", "16,x"], "is not a list of token counts"),
-        (["mixers", "--mixer", "static-qk"], "'static-qk' is not a causal mixer that needs only its input"),
-        (["kernels", "--plot", "speed.doc"], "does not end in .png, .svg or .pdf"),
+        (["kernel"], ["'kernel'", "did you mean 'kernels'", "mixers, train, decode"]),
+        (["kernels", "--mixer", "fem"], ["--mixer fem", "suite bench kernels", "leave it out"]),
+        (["train", "--lengths", "16"], ["--lengths 16", "suite bench train", "leave it out"]),
+        (["kernels", "--lengths", "16,x"], ["--lengths", "'16,x'", "such as 256,1024"]),
+        (["mixers", "--mixer", "static-qk"], ["'static-qk'", "softmax, linear"]),
+        (["kernels", "--plot", "speed.doc"], ["--plot", "speed.doc", ".png, .svg or .pdf"]),
     ],
 )
-def test_a_mistake_is_one_line_before_anything_is_timed(suite, arguments, said):
+def test_invalid_options_are_one_line_before_anything_is_timed(suite, arguments, parts):
     ended = suite("bench", *arguments)
     assert ended.code == 2
-    assert said in ended.err
+    assert [part for part in parts if part not in ended.err] == []
     assert len(ended.err.splitlines()) == 1
 
 
-def test_the_speed_pages_are_what_their_documents_make():
+def test_the_committed_speed_pages_equal_those_generated_from_their_documents():
     folders = [folder for folder in (Path(__file__).parents[3] / "leaderboards" / "speed").iterdir() if folder.is_dir()]
     assert folders
     for folder in folders:
@@ -239,14 +246,14 @@ def test_the_speed_pages_are_what_their_documents_make():
         )
 
 
-def test_a_folder_keeps_documents_and_a_page_made_from_them(suite, tmp_path):
+def test_a_results_folder_gets_documents_plots_and_a_page(suite, tmp_path):
     folder = tmp_path / "speed" / "here"
     ended = suite("bench", "kernels", "--lengths", "8", "--rounds", "2", "--out", str(folder))
     assert sorted(file.name for file in folder.iterdir()) == ["README.md", "kernels.json", "kernels.png"], ended.err
     page = (folder / "README.md").read_text("utf-8")
     assert page == results_folder.page([json.loads((folder / "kernels.json").read_text("utf-8"))])
     assert "| AFT read | 8 | " in page
-    assert "speed over cumulative sum" in page
+    assert "speedup over cumulative sum" in page
     (tmp_path / "file").write_text("")
     refused = suite(
         "bench", "mixers", "--mixer", "no-mixing", "--lengths", "8", "--rounds", "2", "--out", str(tmp_path / "file")
