@@ -45,6 +45,9 @@ ORDER = {
         "storage",
         "randomness",
         "base",
+        "batches",
+        "specs",
+        "errors",
     ],
 }
 #: Parts of tasks that are domains: none imports another.

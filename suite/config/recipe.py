@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import tasks
 from suite.errors import UserError, did_you_mean
 
 SCALES = ("board", "quick", "small", "paper")
@@ -19,16 +20,49 @@ Sections = dict[str, dict[str, Any]]
 
 
 @cache
-def _recipe_file(task: str) -> dict[str, Any]:
+def _recipe_file(task: str) -> dict[str, Any] | None:
     """`suite/config/recipes/<task>.toml`, or the file there whose `tasks` names the task: tasks of one family share
-    theirs.
+    theirs. None for a task that is not built in.
     """
     folder = resources.files("suite.config").joinpath("recipes")
     own = folder.joinpath(f"{task}.toml")
-    if own.is_file():
+    if ".py:" not in task and own.is_file():
         return tomllib.loads(own.read_text("utf-8"))
     shared = (tomllib.loads(file.read_text("utf-8")) for file in folder.iterdir() if file.name.endswith(".toml"))
-    return next(content for content in shared if task in content.get("tasks", ()))
+    return next((content for content in shared if task in content.get("tasks", ())), None)
+
+
+def _brought_recipe(task: str) -> dict[str, Any]:
+    """The recipe that a third-party task brings in its class attribute `recipes`: TOML, or the path of such a file."""
+    recipes = tasks.get(task).recipes
+    if not recipes:
+        raise UserError(
+            f"task {task!r} brings no recipe: its class attribute `recipes` is empty (docs/adding-a-task.md)"
+        )
+    try:
+        content = tomllib.loads(recipes.read_text("utf-8") if isinstance(recipes, Path) else recipes)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"the recipe of task {task!r} cannot be read: {error}") from None
+    parts = ("common", *SCALES)
+    for part, sections in content.items():
+        if part not in parts or not isinstance(sections, dict):
+            raise UserError(
+                f"the recipe of task {task!r}: unknown part {part!r}{did_you_mean(part, parts)} (allowed: "
+                f"[common.SECTION] and [SCALE.SECTION], SCALE being {', '.join(SCALES)})"
+            )
+        for name in sections:
+            if name not in (*SECTIONS, "mixers"):
+                raise UserError(
+                    f"the recipe of task {task!r}: unknown section {part}.{name}{did_you_mean(name, SECTIONS)} "
+                    f"(allowed: {', '.join(SECTIONS)})"
+                )
+    return content
+
+
+def scales_of(task: str) -> tuple[str, ...]:
+    """The scales at which a task has a recipe. Raises UserError or DataError where it has none that can be read."""
+    content = _recipe_file(task) or _brought_recipe(task)
+    return tuple(scale for scale in SCALES if scale in content)
 
 
 def shipped_recipe(task: str, scale: str, mixer: str = "") -> Sections:
@@ -36,9 +70,12 @@ def shipped_recipe(task: str, scale: str, mixer: str = "") -> Sections:
 
     `[SCALE.mixers.NAME]` gives the widths of a mixer that the solver finds none for at that scale's shape.
     """
-    content = _recipe_file(task)
     if scale not in SCALES:
         raise UserError(f"unknown scale {scale!r}{did_you_mean(scale, SCALES)} (allowed: {', '.join(SCALES)})")
+    content = _recipe_file(task) or _brought_recipe(task)
+    if scale not in content:
+        there = ", ".join(name for name in SCALES if name in content)
+        raise UserError(f"task {task!r} has no recipe at scale {scale!r}; it has {there or 'none'}")
     merged: Sections = {name: {} for name in SECTIONS}
     for part in (content.get("common", {}), content[scale]):
         for name in SECTIONS:

@@ -36,7 +36,6 @@ from tasks.base import DataError, Task, TextTask
 from tasks.series.forecasting import ForecastTask
 
 TRACEBACK = "traceback.txt"
-UNITS = {"language": "sequences", "vision": "images", "forecasting": "windows", "recall": "sequences"}
 
 
 def pick_device(name: str) -> torch.device:
@@ -177,7 +176,7 @@ def _resume(folder: Path, data_dir: Path | None, device: str) -> Outcome:
 def _carry_out(job: Job) -> Outcome:
     metric = job.task.primary
     progress = TrainingProgress(
-        f"{job.config.task} · {job.config.mixer}", metric, job.config.train.batch_size, UNITS[job.task.domain]
+        f"{job.config.task} · {job.config.mixer}", metric, job.config.train.batch_size, job.task.unit
     )
     ending = Ending("failed", None, 1)
     result: FitResult | None = None

@@ -36,6 +36,7 @@ class ImageTask(Task):
     """
 
     domain = "vision"
+    unit = "images"
     Options: ClassVar[type[TaskOptions]] = ImageOptions
     options: ImageOptions
 

@@ -50,6 +50,8 @@ class RecallTask(Task):
     """
 
     domain = "recall"
+    unit = "sequences"
+    synthetic = True
     source: ClassVar[str]  # the paper
     notes: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[TaskOptions]] = RecallOptions

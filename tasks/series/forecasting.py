@@ -33,6 +33,7 @@ class ForecastTask(Task):
     """
 
     domain = "forecasting"
+    unit = "windows"
     Options: ClassVar[type[TaskOptions]] = ForecastOptions
     options: ForecastOptions | SearchedOptions | RepositoryOptions
     first_time: str  # of the first row; known after `load`

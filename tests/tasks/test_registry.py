@@ -30,8 +30,8 @@ def test_when_a_name_is_misspelt_then_the_nearest_one_is_suggested_in_one_line()
     assert isinstance(caught.value, DataError)
 
 
-def test_when_nothing_is_near_then_all_names_are_told():
-    with pytest.raises(tasks.UnknownTask, match="there are sotu, fashion-mnist, cifar10, cifar100, imagenet100"):
+def test_when_nothing_is_near_then_all_names_are_listed():
+    with pytest.raises(tasks.UnknownTask, match="sotu, fashion-mnist, cifar10, cifar100, imagenet100"):
         tasks.get("zzzzzz")
 
 

@@ -54,7 +54,7 @@ def describe_tasks() -> list[dict[str, Any]]:
     for name in tasks.names():
         cls = tasks.get(name)
         primary = cls().primary
-        data = "synthetic" if cls.domain == "recall" else "folder (--data-dir)" if cls.needs_data_dir else "embedded"
+        data = "synthetic" if cls.synthetic else "folder (--data-dir)" if cls.needs_data_dir else "embedded"
         found.append(
             {
                 "name": name,
@@ -101,6 +101,8 @@ def print_mixers(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _describe_mixer(cls: type[Mixer]) -> dict[str, Any]:
+    import tasks
+
     can = cls.capabilities
     values = (
         "",
@@ -112,7 +114,10 @@ def _describe_mixer(cls: type[Mixer]) -> dict[str, Any]:
         can.constant_state,
         sorted(can.needs),
         can.pays_in_ffn,
-        [*(["language", "recall"] if can.causal else []), *(["vision", "forecasting"] if can.bidirectional else [])],
+        [
+            *(tasks.CAUSAL_DOMAINS if can.causal else ()),
+            *(d for d in tasks.DOMAINS if d not in tasks.CAUSAL_DOMAINS and can.bidirectional),
+        ],
         sorted(cls.Config.model_fields),
     )
     return dict(zip(MIXER_FIELDS, values, strict=True))
