@@ -110,6 +110,8 @@ class Task(ABC):
     Options: ClassVar[type[TaskOptions]] = TaskOptions
     needs_data_dir: ClassVar[bool] = False
     synthetic: ClassVar[bool] = False  # the examples are drawn by a rule: there are no files
+    #: Training yields every example of `eval_batches("train")` once before any comes again.
+    has_epochs: ClassVar[bool] = False
     #: The options of a run at each scale, for tasks that are not built in: TOML in the layout of
     #: suite/config/recipes/*.toml, or the path of such a file.
     recipes: ClassVar[str | Path] = ""

@@ -37,6 +37,7 @@ class ImageTask(Task):
 
     domain = "vision"
     unit = "images"
+    has_epochs = True
     Options: ClassVar[type[TaskOptions]] = ImageOptions
     options: ImageOptions
 

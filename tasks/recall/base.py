@@ -52,6 +52,7 @@ class RecallTask(Task):
     domain = "recall"
     unit = "sequences"
     synthetic = True
+    has_epochs = True
     source: ClassVar[str]  # the paper
     notes: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[TaskOptions]] = RecallOptions

@@ -34,6 +34,7 @@ class ForecastTask(Task):
 
     domain = "forecasting"
     unit = "windows"
+    has_epochs = True
     Options: ClassVar[type[TaskOptions]] = ForecastOptions
     options: ForecastOptions | SearchedOptions | RepositoryOptions
     first_time: str  # of the first row; known after `load`
