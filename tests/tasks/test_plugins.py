@@ -9,19 +9,13 @@ import pytest
 import tasks
 from tasks import registry
 from tasks.base import DataError
-from tests.tasks.third_party import ENTRIES, FILES, NAMED, REASONS, write_file, write_installed, write_modules
+from tests.tasks.third_party import FILES, NAMED, REASONS, installed_in, write_file, write_installed
 
 
 @pytest.fixture
-def installed(tmp_path, monkeypatch):
-    """The distribution sorting-tasks 1.2 as if it were installed, in this process."""
-    folder = write_installed(write_modules(tmp_path / "site"), "sorting-tasks", "1.2", ENTRIES)
-    monkeypatch.syspath_prepend(str(folder))
-    registry._entries.cache_clear()
-    yield folder
-    registry._entries.cache_clear()
-    for name in ("sorting_tasks", "sorting_tasks_broken"):
-        sys.modules.pop(name, None)
+def installed(tmp_path):
+    with installed_in(tmp_path) as folder:
+        yield folder
 
 
 def test_a_class_in_a_file_is_a_task_whose_origin_is_the_content_of_the_file(tmp_path):

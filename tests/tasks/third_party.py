@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
+
+from tasks import registry
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "sorting.py"
 NAMED = f"{EXAMPLE}:Sorting"
@@ -67,3 +74,16 @@ def write_installed(folder: Path, name: str, version: str, entries: str) -> Path
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     (info / "entry_points.txt").write_text(f"[suite.tasks]\n{entries}\n")
     return folder
+
+
+@contextmanager
+def installed_in(folder: Path) -> Iterator[Path]:
+    """The distribution sorting-tasks 1.2 with `ENTRIES`, as if it were installed, in this process."""
+    site = write_installed(write_modules(folder / "site"), "sorting-tasks", "1.2", ENTRIES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(site))
+        registry._entries.cache_clear()
+        yield site
+    registry._entries.cache_clear()
+    for name in ("sorting_tasks", "sorting_tasks_broken"):
+        sys.modules.pop(name, None)

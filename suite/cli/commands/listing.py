@@ -13,6 +13,7 @@ from suite.cli.output import out, print_json, print_rows
 if TYPE_CHECKING:
     from backbones.mixers.base import Mixer
 
+TASK_FIELDS = ("name", "domain", "metric", "higher_is_better", "data", "protocol", "scales", "summary")
 MIXER_FIELDS = (
     "name",
     "paper",
@@ -34,7 +35,7 @@ def list_tasks(as_json: opt.Json = False) -> None:
     `suite list tasks`
     """
     found = describe_tasks()
-    print_json(found) if as_json else print_rows(found, ("name", "domain", "metric", "data", "summary"))
+    print_json(found) if as_json else print_available(found, ("name", "domain", "metric", "data", "summary"))
 
 
 def list_mixers(as_json: opt.Json = False) -> None:
@@ -43,31 +44,44 @@ def list_mixers(as_json: opt.Json = False) -> None:
     `suite list mixers --json`
     """
     found = describe_mixers()
-    print_json(found) if as_json else print_mixers(found)
+    columns = ("name", "paper", "causal", "bidirectional", "constant_state", "summary")
+    print_json(found) if as_json else print_available(found, columns)
 
 
 def describe_tasks() -> list[dict[str, Any]]:
+    """One row per task. A package's task that cannot be loaded is listed too, with the reason."""
     import tasks
-    from suite.config.recipe import SCALES
+    from suite.errors import UserError
+    from tasks.base import DataError
 
-    found = []
+    found: list[dict[str, Any]] = []
     for name in tasks.names():
-        cls = tasks.get(name)
-        primary = cls().primary
-        data = "synthetic" if cls.synthetic else "folder (--data-dir)" if cls.needs_data_dir else "embedded"
-        found.append(
-            {
-                "name": name,
-                "domain": cls.domain,
-                "metric": primary.name,
-                "higher_is_better": primary.higher_is_better,
-                "data": data,
-                "protocol": cls.protocol,
-                "scales": list(SCALES),
-                "summary": cls.summary,
-            }
-        )
+        try:
+            row, reason = _describe_task(name), ""
+        except (DataError, UserError) as error:
+            row, reason = dict.fromkeys(TASK_FIELDS), str(error)
+        found.append({**row, "name": name, "origin": tasks.origin(name), "available": not reason, "reason": reason})
     return found
+
+
+def _describe_task(name: str) -> dict[str, Any]:
+    import tasks
+    from suite.config.recipe import scales_of
+
+    cls = tasks.get(name)
+    primary = cls().primary
+    data = "synthetic" if cls.synthetic else "folder (--data-dir)" if cls.needs_data_dir else "embedded"
+    values = (
+        name,
+        cls.domain,
+        primary.name,
+        primary.higher_is_better,
+        data,
+        cls.protocol,
+        list(scales_of(name)),
+        cls.summary,
+    )
+    return dict(zip(TASK_FIELDS, values, strict=True))
 
 
 def describe_mixers() -> list[dict[str, Any]]:
@@ -86,12 +100,9 @@ def describe_mixers() -> list[dict[str, Any]]:
     return found
 
 
-def print_mixers(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints a table of the available mixers, then one line per reason why others are not available here."""
-    print_rows(
-        [row for row in rows if row["available"]],
-        ("name", "paper", "causal", "bidirectional", "constant_state", "summary"),
-    )
+def print_available(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Prints a table of the available rows, then one line per reason why others are not available here."""
+    print_rows([row for row in rows if row["available"]], columns)
     missing: dict[str, list[str]] = {}
     for row in rows:
         if not row["available"]:
