@@ -1,7 +1,6 @@
-"""The shared trunk: pre-norm blocks of a mixer and a SwiGLU, for text, images and series alike.
+"""The trunk that all backbones share: pre-norm blocks of a mixer and a SwiGLU.
 
-Each layer has its own mixer. Positions are learned and absolute, for every mixer; rotary ones
-belong to the mixers.
+Each layer has its own mixer. Positions are learned and absolute, for every mixer; rotary ones belong to the mixers.
 
 Shape letters: B batch, T tokens, D model width, F feed-forward width.
 """
@@ -25,7 +24,7 @@ from kernels.rows import rms_norm, swiglu
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: its mixer's class, that mixer's sized config, and the feed-forward width F that the budget leaves."""
+    """One layer: the mixer's class, its config with all widths set, and the feed-forward width F."""
 
     mixer: type[Mixer]
     config: MixerConfig
@@ -34,7 +33,15 @@ class Layer:
 
 @dataclass(frozen=True)
 class TrunkConfig:
-    """What a backbone is built from. `drop_path` rises linearly from 0 at the first layer to its value at the last."""
+    """What a trunk is built from.
+
+    Attributes:
+        dim: model width D.
+        length: the longest sequence, in tokens.
+        layers: the layers from the first to the last.
+        drop_path: probability of stochastic depth at the last layer; it rises linearly from 0 at the first.
+        dropout: probability of dropout on each residual branch.
+    """
 
     dim: int
     length: int
@@ -50,6 +57,14 @@ class RMSNorm(nn.RMSNorm):
         super().__init__(dim, eps=1e-6)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalises the last dimension.
+
+        Args:
+            x: `[…, D]`.
+
+        Returns:
+            `[…, D]`.
+        """
         return rms_norm(x, self.weight, 1e-6)
 
 
@@ -62,12 +77,25 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(width, dim, bias=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """Each token by itself.
+
+        Args:
+            x_BTD: `[…, D]`.
+
+        Returns:
+            `[…, D]`.
+        """
         return swiglu(x_BTD, self.gate_up.weight, self.down.weight)
 
 
 def implementations(device: torch.device) -> dict[str, str]:
-    """Which forms of the kernels run: on a GPU by kernel, of what ran so far; on a CPU whether the compiled ones are
-    there.
+    """Which implementations of the kernels run on a device, for records.
+
+    Args:
+        device: where the model runs.
+
+    Returns:
+        On a GPU, an implementation per kernel that has run so far; on a CPU, whether the compiled ones are available.
     """
     if device.type == "cuda":
         return ran()
@@ -78,7 +106,7 @@ def implementations(device: torch.device) -> dict[str, str]:
 def _noise(dropout: float, drop_path: float) -> nn.Module:
     if not (dropout or drop_path):
         return nn.Identity()
-    from timm.layers import DropPath  # as dear to import as torch, and few commands draw noise
+    from timm.layers import DropPath  # as slow to import as torch, and few commands need it
 
     return nn.Sequential(nn.Dropout(dropout), DropPath(drop_path))
 
@@ -94,22 +122,49 @@ class Block(nn.Module):
         self.drop = _noise(dropout, drop_path)
 
     def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
+        """One block on whole sequences.
+
+        Args:
+            x_BTD: hidden states, `[B, T, D]`.
+            context: what the mixer reads besides them.
+
+        Returns:
+            `[B, T, D]`.
+        """
         x_BTD = x_BTD + self.drop(self.mixer(self.norm_mixer(x_BTD), context))
         return x_BTD + self.drop(self.ffn(self.norm_ffn(x_BTD)))
 
     def step(self, x_BD: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
+        """One block on one token.
+
+        Args:
+            x_BD: hidden state, `[B, D]`.
+            state: the mixer's decoding state.
+            context: what the mixer reads besides the token, with T = 1.
+
+        Returns:
+            `[B, D]` and the next state.
+        """
         mixed_BD, state = self.mixer.step(self.norm_mixer(x_BD), state, context)
         x_BD = x_BD + mixed_BD
         return x_BD + self.ffn(self.norm_ffn(x_BD)), state
 
 
 class Trunk(nn.Module):
-    """Adds positions, runs the blocks, normalises. The embedding before and the head after belong to the backbone.
+    """Adds positions, runs the blocks and normalises. The embedding and the head belong to the backbone.
 
-    norm: the last one, RMS norm where none is given.
+    Attributes:
+        needs: what the mixers read besides their input, see `Capabilities.needs`.
+        skipped: layers that `forward` leaves out, see `without`.
     """
 
     def __init__(self, config: TrunkConfig, norm: nn.Module | None = None) -> None:
+        """Builds the layers; `reset_parameters` draws the parameters.
+
+        Args:
+            config: widths, length and layers.
+            norm: the norm after the last block, an RMS norm by default.
+        """
         super().__init__()
         self.config = config
         self.positions = nn.Parameter(torch.empty(config.length, config.dim))
@@ -123,8 +178,10 @@ class Trunk(nn.Module):
         self.needs: frozenset[str] = frozenset().union(*(block.mixer.capabilities.needs for block in self._blocks()))
 
     def no_weight_decay(self) -> set[str]:
-        """Names of the matrices that weight decay leaves alone: the positions, and what a mixer says of itself. Vectors
-        are anyway.
+        """Matrices that weight decay leaves alone, besides all vectors: the positions, and what a mixer declares.
+
+        Returns:
+            Names of parameters within the trunk.
         """
         kept = {
             f"blocks.{i}.mixer.{name}"
@@ -136,8 +193,13 @@ class Trunk(nn.Module):
 
     @contextmanager
     def without(self, layers: Iterable[int]) -> Iterator[None]:
-        """Leaves whole layers, counted from 0, out of `forward` for a while (the `skip` evaluation of arXiv
-        2510.11602).
+        """Leaves layers out of `forward` within a `with` block (the `skip` evaluation of arXiv 2510.11602).
+
+        Args:
+            layers: layer indices, from 0.
+
+        Yields:
+            Nothing.
         """
         self.skipped = frozenset(layers)
         try:
@@ -149,9 +211,7 @@ class Trunk(nn.Module):
         return [block for block in self.blocks if isinstance(block, Block)]
 
     def reset_parameters(self) -> None:
-        """Draws all parameters anew; each mixer draws its own. Residual outputs of the FFN shrink with depth
-        (GPT-2).
-        """
+        """Draws all parameters again, each mixer its own. The FFN's residual outputs shrink with depth (GPT-2)."""
         nn.init.trunc_normal_(self.positions, std=0.02)
         for block in self._blocks():
             nn.init.normal_(block.ffn.gate_up.weight, std=1 / math.sqrt(self.config.dim))
@@ -164,12 +224,22 @@ class Trunk(nn.Module):
 
     @property
     def takes_constant_row(self) -> bool:
-        """Whether a layer reads a constant sequence that flows through the blocks as one extra row of the batch."""
+        """Whether a layer reads a constant sequence, which runs through the blocks as an extra row of the batch."""
         return "constant row" in self.needs
 
     def forward(self, x_BTD: Tensor, constant_TD: Tensor | None = None, mask_BT: Tensor | None = None) -> Tensor:
-        """Embedded tokens to hidden states, `[B, T, D]` both; T ≤ length. `constant_TD` is the embedded constant
-        sequence.
+        """Embedded tokens to hidden states.
+
+        Args:
+            x_BTD: embedded tokens, `[B, T, D]`, T ≤ length.
+            constant_TD: the embedded constant sequence `[T, D]`, where `takes_constant_row`.
+            mask_BT: `[B, T]`, True at real tokens; padding is on the left.
+
+        Returns:
+            Normalised hidden states, `[B, T, D]`.
+
+        Raises:
+            ValueError: where there are too many tokens, or a constant sequence is needed and not given.
         """
         tokens = x_BTD.shape[1]
         self._fits(tokens)
@@ -183,13 +253,36 @@ class Trunk(nn.Module):
         return self.norm(x_BTD[:-1] if self.takes_constant_row else x_BTD)
 
     def init_state(self, batch: int, max_len: int) -> list[State]:
-        """Empty decoding states, one a layer."""
+        """Empty decoding states.
+
+        Args:
+            batch: number of sequences, without a constant row.
+            max_len: the longest sequence, in tokens, at most the trunk's length.
+
+        Returns:
+            One state per layer.
+
+        Raises:
+            ValueError: where `max_len` is over the trunk's length.
+        """
         self._fits(max_len)
         rows = batch + 1 if self.takes_constant_row else batch
         return [block.mixer.init_state(rows, max_len) for block in self._blocks()]
 
     def step(self, x_BD: Tensor, states: list[State], constant_D: Tensor | None = None) -> tuple[Tensor, list[State]]:
-        """One embedded token to its hidden state, `[B, D]` both; equals `forward` at that position."""
+        """One embedded token to its hidden state; equals `forward` at that position.
+
+        Args:
+            x_BD: embedded token, `[B, D]`.
+            states: one state per layer.
+            constant_D: the constant sequence's embedded token at this position, where `takes_constant_row`.
+
+        Returns:
+            The normalised hidden state `[B, D]`, and the next states.
+
+        Raises:
+            ValueError: where the position is over the trunk's length, or a constant sequence is needed and not given.
+        """
         position = states[0].position
         self._fits(position + 1)
         x_BD = self._with_constant(x_BD, constant_D, 1) + self.positions[position]
@@ -201,13 +294,13 @@ class Trunk(nn.Module):
 
     def _fits(self, tokens: int) -> None:
         if tokens > self.config.length:
-            raise ValueError(f"{tokens} tokens given, this model was built for at most {self.config.length}")
+            raise ValueError(f"{tokens} tokens were given, this model was built for at most {self.config.length}")
 
     def _with_constant(self, x: Tensor, constant: Tensor | None, tokens: int) -> Tensor:
         if not self.takes_constant_row:
             return x
         if constant is None:
-            raise ValueError("a layer of this model reads a constant sequence and none was given (set_constant)")
+            raise ValueError("a layer of this model reads a constant sequence, and none was given (set_constant)")
         return torch.cat([x, (constant[:tokens] if x.dim() == 3 else constant).unsqueeze(0)])
 
     def _context(self, x_BTD: Tensor, mask_BT: Tensor | None) -> Context:

@@ -1,3 +1,1 @@
-"""The mixer contract as named checks, usable without the suite. `run` runs them; every other module holds the checks of
-one concern.
-"""
+"""The mixer contract as named checks, usable without the suite: `run` runs them, `probe` is what a check works with."""

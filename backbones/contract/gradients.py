@@ -20,7 +20,8 @@ T = 8
 
 
 @check(
-    "live-parameters", "every parameter gets a finite gradient that is not all zero, once all were moved by N(0, .02)"
+    "live-parameters",
+    "every parameter has a finite gradient that is not all zero, with N(0, .02²) added to all parameters",
 )
 def no_dead_parameters(probe: Probe) -> None:
     probe.at(B=2, T=T, D=D, dtype=name_of(probe.precise))
@@ -32,15 +33,15 @@ def no_dead_parameters(probe: Probe) -> None:
     gradients = torch.autograd.grad(
         (y_BTD * weight_BTD).sum(), list(named.values()), allow_unused=True, materialize_grads=True
     )
-    # a parameter that cancels (a bias on every logit, say) is left with rounding, not with exact zeros
+    # the gradient of a parameter that cancels (a bias on every logit, say) is rounding, not exactly zero
     largest = max(peak(g) for g in gradients)
     for name, gradient in zip(named, gradients, strict=True):
         probe.require(bool(gradient.isfinite().all()), "a gradient is not finite", parameter=name)
-        probe.require(peak(gradient) > 1e-12 * largest, "a parameter has no gradient: it does nothing", parameter=name)
+        probe.require(peak(gradient) > 1e-12 * largest, "a parameter has no gradient: it has no effect", parameter=name)
 
 
 def _as_function(mixer: Mixer, context: Context) -> tuple[Callable[..., Tensor], list[Tensor]]:
-    """The mixer as a function of its input and its parameters, with copies of the latter."""
+    """The mixer as a function of its input and its parameters, and copies of the parameters."""
     names = [n for n, _ in mixer.named_parameters()]
 
     def function(x_BTD: Tensor, *parameters: Tensor) -> Tensor:
@@ -52,7 +53,7 @@ def _as_function(mixer: Mixer, context: Context) -> tuple[Callable[..., Tensor],
 
 @check(
     "gradcheck",
-    "its gradients are the numerical ones, for the input and every parameter (fp64, along random directions)",
+    "gradients equal numerical ones, for the input and every parameter (fp64, along random directions)",
 )
 def gradients_are_right(probe: Probe) -> None:
     dim = D // 2
@@ -67,7 +68,7 @@ def gradients_are_right(probe: Probe) -> None:
             probe.fail(str(error).strip().splitlines()[0])
 
 
-@check("gradcheck-full", "the same, every entry of the input's gradient, with and without padding", slow=True)
+@check("gradcheck-full", "the same for every entry of the input's gradient, with and without padding", slow=True)
 def every_entry_is_right(probe: Probe) -> None:
     dim = D // 2
     case = probe.case(1, 5, dim, torch.float64)
@@ -91,16 +92,15 @@ def compiles(probe: Probe) -> None:
 
 
 def compare_compiled(probe: Probe, backend: str) -> None:
-    """Eager against compiled. "aot_eager" traces forward and backward and generates no code: seconds instead of
-    minutes.
+    """Compares compiled with eager. "aot_eager" traces forward and backward and generates no code: it takes seconds.
 
-    In fp64 to 1e-9: a compiler that changes the mathematics shows there. In fp32 to 1e-5 beyond eager's own distance
-    from fp64: compiled code rounds in another order, and may be as far from the truth as eager code is.
+    In fp64 to 1e-9: a compiler that changes the mathematics is noticed there. In fp32 to 1e-5 beyond the distance of
+    eager code from fp64: compiled code rounds in another order, and may be as far from the exact result as eager code.
     """
     probe.at(B=2, T=16, D=D, backend=backend)
     mixer, case = probe.build(D, 16), probe.case(2, 16, D)
     if not probe.cls.capabilities.fp64:
-        probe.not_applicable("declares that it does not compute in fp64: nothing to tell rounding from errors")
+        probe.not_applicable("declares fp64=False, and without fp64 rounding cannot be distinguished from errors")
     exact_mixer = copy.deepcopy(mixer).double()
     embedding_BTD = None if case.embedding_BTD is None else case.embedding_BTD.double()
     exact_case = dataclasses.replace(case, x_BTD=case.x_BTD.double(), embedding_BTD=embedding_BTD)
@@ -122,15 +122,15 @@ def compare_compiled(probe: Probe, backend: str) -> None:
             "compilation changes a result in fp32",
             of=name,
             relative_error=error,
-            eagers_own=rounding,
+            eager_error=rounding,
         )
 
 
 def _values_and_gradients(function: Callable[..., Tensor], mixer: Mixer, case: Case) -> dict[str, Tensor]:
-    """The output and the gradients of its mean square, by name; `function` is the mixer or its compiled form."""
+    """The output and the gradients of its mean square, by name; `function` is the mixer, eager or compiled."""
     x_BTD = case.x_BTD.clone().requires_grad_()
     with warnings.catch_warnings():
-        # torch looks at .grad of what it hands over a graph break and warns of it: nothing a mixer does
+        # torch itself reads .grad of what it passes across a graph break, and warns about it
         warnings.filterwarnings(
             "ignore", message="The .grad attribute of a Tensor that is not a leaf", category=UserWarning
         )

@@ -1,15 +1,15 @@
-"""What a check works with: the mixer under test, inputs to put through it, and the words for what it found.
+"""What a check works with: the mixer under test, its inputs, and how a failure is reported.
 
-A check is a function of a `Probe`. It walks from small settings to large ones, tells the probe with `at` where it
-stands, and raises `Violation` at the first setting that breaks the promise: what the probe last heard is the smallest
-input tried that shows the failure.
+A check is a function of a `Probe`. It tries settings from small to large, records each with `Probe.at`, and raises
+`ViolationError` at the first one that fails: the recorded setting is then the smallest input tried that shows the
+failure.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -17,22 +17,22 @@ from torch import Tensor
 from backbones.mixers.base import Context, Mixer, MixerConfig
 from backbones.mixers.errors import MixerError
 
-PlainForm = Callable[[Mixer, Tensor, Context], Tensor]  # a slow, obvious form of `forward`: matrix products and loops
-Figure = int | float | str | bool
+NaiveForward = Callable[[Mixer, Tensor, Context], Tensor]  # `forward` spelt out in matrix products and loops
+Value = int | float | str | bool
 CPU = torch.device("cpu")
 
 
 class ViolationError(Exception):
-    """The promise does not hold at the probe's setting."""
+    """The check fails at the probe's setting."""
 
 
 class NotApplicableError(Exception):
-    """The check says nothing about this mixer, and why."""
+    """The check does not apply to this mixer; the message says why."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One promise: `sentence` is what holds when `function` returns. Slow ones are left out unless asked for."""
+    """One check: `sentence` is true when `function` returns. Slow checks run on request only."""
 
     id: str
     sentence: str
@@ -44,7 +44,7 @@ REGISTERED: list[Check] = []
 
 
 def check(id: str, sentence: str, slow: bool = False) -> Callable[[Callable[[Probe], None]], Callable[[Probe], None]]:
-    """Decorator: adds a function to the contract."""
+    """Decorator: adds a check to the contract."""
 
     def add(function: Callable[[Probe], None]) -> Callable[[Probe], None]:
         REGISTERED.append(Check(id, sentence, function, slow))
@@ -55,9 +55,7 @@ def check(id: str, sentence: str, slow: bool = False) -> Callable[[Callable[[Pro
 
 @dataclass(frozen=True)
 class Case:
-    """An input of a mixer with what its context needs: rows of tokens, their embeddings, a constant row at the end of
-    the batch.
-    """
+    """An input of a mixer with its context: tokens, embeddings, a mask, a constant row at the end of the batch."""
 
     x_BTD: Tensor
     embedding_BTD: Tensor | None = None
@@ -74,19 +72,17 @@ class Case:
         return self.x_BTD.shape[0] - int(self.constant_row)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Case:
-        """Applies one change to the tokens and, where they are used, to their embeddings."""
+        """Applies a change to the tokens and to their embeddings, if any."""
         embedding_BTD = None if self.embedding_BTD is None else change(self.embedding_BTD)
         return replace(self, x_BTD=change(self.x_BTD), embedding_BTD=embedding_BTD)
 
     def token(self, position: int) -> tuple[Tensor, Context]:
-        """What `step` gets at one position."""
+        """The arguments of `step` at one position."""
         embedding_BTD = None if self.embedding_BTD is None else self.embedding_BTD[:, position : position + 1]
         return self.x_BTD[:, position], Context(embedding_BTD=embedding_BTD, constant_row=self.constant_row)
 
     def padded(self, pad: int, real_rows: slice, fill: Callable[[Tensor], Tensor]) -> Case:
-        """The rows of `real_rows` shifted right behind `pad` masked tokens; other rows keep their place and grow at the
-        end.
-        """
+        """Puts `pad` masked tokens before the rows of `real_rows`; other rows get as many unmasked ones at the end."""
         B, T, _ = self.x_BTD.shape
         keep = torch.ones(B, dtype=torch.bool)
         keep[real_rows] = False
@@ -103,42 +99,41 @@ class Case:
 
 @dataclass
 class Probe:
-    """The mixer under test, in one direction. Checks ask it for modules and inputs and tell it where they are."""
+    """The mixer under test, causal or not. Checks get modules and inputs from it, and record their setting in it."""
 
     cls: type[Mixer]
     causal: bool
-    plain: PlainForm | None = None
+    naive: NaiveForward | None = None
     device: torch.device = CPU
-    setting: dict[str, Figure] = field(default_factory=dict)
+    setting: dict[str, Value] = field(default_factory=dict)
     _configs: dict[tuple[int, int], MixerConfig] = field(default_factory=dict)
 
     @property
     def precise(self) -> torch.dtype:
-        """The most exact dtype that the mixer computes in."""
+        """The most precise dtype that the mixer computes in."""
         return torch.float64 if self.cls.capabilities.fp64 else torch.float32
 
     @property
     def exact(self) -> float:
-        """Of max |y|: what two orders of summation may differ by in that dtype. An error differs by far more."""
+        """Tolerance in that dtype, relative to max|y|: two orders of summation differ by less, an error by far more."""
         return 1e-9 if self.cls.capabilities.fp64 else 2e-5
 
-    def at(self, **setting: Figure) -> None:
-        """Where the check stands now."""
+    def at(self, **setting: Value) -> None:
+        """Records the present setting."""
         self.setting = setting
 
-    def fail(self, reason: str, **figures: Figure) -> None:
-        """Ends the check: the promise is broken at the present setting. The figures show by how much."""
-        self.setting |= figures
+    def fail(self, reason: str, **values: Value) -> NoReturn:
+        """Ends the check as failed at the present setting; the values show by how much."""
+        self.setting |= values
         raise ViolationError(reason)
 
-    def require(self, holds: bool, reason: str, **figures: Figure) -> None:
+    def require(self, holds: bool, reason: str, **values: Value) -> None:
+        """Fails unless `holds`."""
         if not holds:
-            self.fail(reason, **figures)
+            self.fail(reason, **values)
 
     def config(self, dim: int, length: int) -> MixerConfig:
-        """A config sized for softmax attention's 4 D² parameters; the smallest one where the mixer refuses that
-        budget.
-        """
+        """A config sized for softmax attention's 4·D² parameters, or the smallest one where that budget is refused."""
         if (dim, length) not in self._configs:
             wanted = self.cls.Config(causal=self.causal)
             try:
@@ -153,11 +148,9 @@ class Probe:
     def build(
         self, dim: int, length: int, dtype: torch.dtype = torch.float32, moved: bool = True, seed: int = 0
     ) -> Mixer:
-        """A module; `moved` adds N(0, .02) to every parameter, since those that start at zero hide what hangs on
-        them.
-        """
+        """A module. `moved` adds N(0, .02²) to every parameter: one that is zero would hide what it multiplies."""
         if dtype == torch.float64 and not self.cls.capabilities.fp64:
-            self.not_applicable("declares that it does not compute in fp64")
+            self.not_applicable("declares fp64=False")
         torch.manual_seed(seed)
         mixer = self.cls(self.config(dim, length), dim, length).to(self.device, dtype)
         if moved:
@@ -169,7 +162,7 @@ class Probe:
     def case(
         self, batch: int, tokens: int, dim: int, dtype: torch.dtype = torch.float32, scale: float = 1.0, seed: int = 1
     ) -> Case:
-        """`batch` rows of N(0, scale²) tokens, and one row more where the mixer needs a constant one."""
+        """`batch` rows of N(0, scale²) tokens, and one more where the mixer needs a constant row."""
         needs = self.cls.capabilities.needs
         constant_row = "constant row" in needs
         draw = torch.Generator("cpu").manual_seed(seed)
@@ -182,7 +175,8 @@ class Probe:
         embedding_BTD = drawn().to(self.device, dtype) if "embedding" in needs else None
         return Case(x_BTD, embedding_BTD, constant_row=constant_row)
 
-    def not_applicable(self, reason: str) -> None:
+    def not_applicable(self, reason: str) -> NoReturn:
+        """Ends the check: it does not apply to this mixer."""
         raise NotApplicableError(reason)
 
 
@@ -198,5 +192,5 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def peak(z: Tensor) -> float:
-    """max |z|, 0 for an empty tensor."""
+    """max|z|, 0 for an empty tensor."""
     return float(z.detach().abs().max()) if z.numel() else 0.0

@@ -1,12 +1,13 @@
-"""Runs the mixer contract on one mixer and tells what holds: the library behind `suite check` and the contract tests.
+"""Runs the mixer contract on one mixer: the library that `suite check` and the contract tests use.
 
     results = run_checks("fem")                       # a registered name, path/file.py:Class, or a class
-    print(render(results)); failed = [r for r in results if r.status == "failed"]
+    print(render("fem", results))                     # a table, by rich
+    failed = [r for r in results if r.status == "failed"]
 
-A mixer may offer its plain form, a slow and obvious one made of matrix products and loops, as a method
+A mixer may offer a naive reference implementation, slow and made of matrix products and loops, as a method
 `plain_forward(x_BTD, context)`: the contract then counts its FLOPs with PyTorch's counter and compares `forward` with
-it. The suite's own tests hand theirs over as `plain`, since the obvious forms of the built-ins live there. Without one
-those two checks are reported as not applicable.
+it. Without one, those two checks are reported as not applicable. The suite's tests pass those of the built-in mixers as
+`naive`.
 """
 
 from __future__ import annotations
@@ -18,36 +19,36 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from backbones.contract import costs, flow, form, gradients
+from backbones.contract import basics, costs, decoding, gradients, visibility
 from backbones.contract.probe import (
     CPU,
     REGISTERED,
     Check,
-    Figure,
+    NaiveForward,
     NotApplicableError,
-    PlainForm,
     Probe,
+    Value,
     ViolationError,
 )
 from backbones.mixers.base import Context, Mixer
-from backbones.mixers.errors import MixerError
+from backbones.mixers.errors import MixerError, did_you_mean
 from backbones.mixers.registry import get
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["CHECKS", "Check", "CheckResult", "as_json", "plain_form", "render", "run_check", "run_checks"]
+__all__ = ["CHECKS", "Check", "CheckResult", "as_json", "naive_reference", "render", "run_check", "run_checks"]
 
 Status = Literal["ok", "not applicable", "failed"]
-_ORDER = tuple(module.__name__ for module in (form, flow, costs, gradients))
+_ORDER = tuple(module.__name__ for module in (basics, visibility, decoding, costs, gradients))
 CHECKS: tuple[Check, ...] = tuple(sorted(REGISTERED, key=lambda c: _ORDER.index(c.function.__module__)))
 """The whole contract, in the order of the table."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check found, in one direction. `setting` is the smallest input tried that shows the failure, and its
-    figures.
+    """The result of one check, causal or not. `setting` is the smallest input tried that shows the failure, with the
+    numbers that were compared.
     """
 
     check: str
@@ -55,7 +56,7 @@ class CheckResult:
     causal: bool
     status: Status
     reason: str = ""
-    setting: tuple[tuple[str, Figure], ...] = ()
+    setting: tuple[tuple[str, Value], ...] = ()
 
     @property
     def shown_by(self) -> str:
@@ -63,14 +64,32 @@ class CheckResult:
         return ", ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in self.setting)
 
 
-def plain_form(cls: type[Mixer]) -> PlainForm | None:
-    """The plain form that a mixer's own class offers."""
+def naive_reference(cls: type[Mixer]) -> NaiveForward | None:
+    """The naive reference implementation that a mixer's own class offers.
+
+    Args:
+        cls: the mixer's class.
+
+    Returns:
+        Its `plain_forward` as a function of (mixer, x `[B, T, D]`, context), or None.
+    """
     offered: Callable[[Any, Tensor, Context], Tensor] | None = getattr(cls, "plain_forward", None)
     return offered
 
 
 def pick_device(cls: type[Mixer], name: str) -> torch.device:
-    """The CPU, or a GPU for a mixer that runs on nothing else. Raises MixerError where it cannot run here."""
+    """The device for the checks: the CPU, or a GPU for a mixer that runs on nothing else.
+
+    Args:
+        cls: the mixer's class.
+        name: its name in the error.
+
+    Returns:
+        The CPU or the first GPU.
+
+    Raises:
+        MixerError: where the mixer cannot run on this machine.
+    """
     if not cls.obstacle(CPU):
         return CPU
     if torch.cuda.is_available() and not cls.obstacle(torch.device("cuda")):
@@ -79,65 +98,105 @@ def pick_device(cls: type[Mixer], name: str) -> torch.device:
 
 
 def run_check(
-    check: Check, cls: type[Mixer], causal: bool, plain: PlainForm | None = None, device: torch.device = CPU
+    check: Check, cls: type[Mixer], causal: bool, naive: NaiveForward | None = None, device: torch.device = CPU
 ) -> CheckResult:
-    """One check in one direction. Whatever the mixer raises is a failure of the check; torch's global generator is left
-    as it was.
+    """Runs one check. Whatever the mixer raises is a failure of the check; torch's global generator is restored.
+
+    Args:
+        check: one of `CHECKS`.
+        cls: the mixer's class.
+        causal: whether the causal variant is checked.
+        naive: a naive reference implementation; without one, the class's own `plain_forward`.
+        device: where the mixer runs.
+
+    Returns:
+        The result, "not applicable" where the mixer has no such variant.
     """
-    probe = Probe(cls, causal, plain or plain_form(cls), device)
-    status: Status = "ok"
-    reason = ""
+    probe = Probe(cls, causal, naive or naive_reference(cls), device)
     if not (cls.capabilities.causal if causal else cls.capabilities.bidirectional):
         direction = "causal" if causal else "bidirectional"
-        return CheckResult(check.id, check.sentence, causal, "not applicable", f"declares no {direction} form")
-    with torch.random.fork_rng(devices=[]), device:
-        try:
-            check.function(probe)
-        except NotApplicableError as outcome:
-            status, reason = "not applicable", str(outcome)
-        except ViolationError as outcome:
-            status, reason = "failed", str(outcome)
-        except Exception as error:  # a user's file may raise anything: it is reported, with the setting that raised it
-            status, reason = (
-                "failed",
-                f"{type(error).__name__}: {(str(error).strip() or '(no message)').splitlines()[0]}",
-            )
+        return CheckResult(check.id, check.sentence, causal, "not applicable", f"declares {direction}=False")
+    status, reason = _outcome(check, probe)
     setting = tuple(probe.setting.items()) if status == "failed" else ()
     return CheckResult(check.id, check.sentence, causal, status, reason, setting)
 
 
+def _outcome(check: Check, probe: Probe) -> tuple[Status, str]:
+    with torch.random.fork_rng(devices=[]), probe.device:
+        try:
+            check.function(probe)
+        except NotApplicableError as outcome:
+            return "not applicable", str(outcome)
+        except ViolationError as outcome:
+            return "failed", str(outcome)
+        except Exception as error:  # a user's file may raise anything: it is reported, with the setting that raised it
+            first_line = (str(error).strip() or "(no message)").splitlines()[0]
+            return "failed", f"{type(error).__name__}: {first_line}"
+    return "ok", ""
+
+
 def run_checks(
-    mixer: str | type[Mixer], *, slow: bool = False, only: Collection[str] | None = None, plain: PlainForm | None = None
+    mixer: str | type[Mixer],
+    *,
+    slow: bool = False,
+    only: Collection[str] | None = None,
+    naive: NaiveForward | None = None,
 ) -> list[CheckResult]:
-    """The contract on a mixer, causal and not. `only` names checks. Raises MixerError where the mixer or a check is
-    unknown.
+    """Runs the contract on a mixer, causal and not.
+
+    Args:
+        mixer: a registered name, `path/file.py:Class`, or a class.
+        slow: whether the slow checks run too.
+        only: ids of the checks to run, instead of all.
+        naive: a naive reference implementation; without one, the class's own `plain_forward`.
+
+    Returns:
+        Two results per check, the causal one first, in the order of `CHECKS`.
+
+    Raises:
+        MixerError: where the mixer or a check is unknown, or the mixer cannot run on this machine.
     """
     cls = get(mixer) if isinstance(mixer, str) else mixer
-    known = {c.id for c in CHECKS}
-    if only is not None and not set(only) <= known:
-        raise MixerError(f"unknown check {min(set(only) - known)!r}; the checks are {', '.join(c.id for c in CHECKS)}")
+    ids = [c.id for c in CHECKS]
+    if unknown := sorted(set(only or ()) - set(ids)):
+        raise MixerError(f"unknown check {unknown[0]!r}{did_you_mean(unknown[0], ids)} (checks: {', '.join(ids)})")
     device = pick_device(cls, mixer if isinstance(mixer, str) else cls.__qualname__)
     chosen = [c for c in CHECKS if (c.id in only if only is not None else slow or not c.slow)]
-    return [run_check(check, cls, causal, plain, device) for check in chosen for causal in (True, False)]
+    return [run_check(check, cls, causal, naive, device) for check in chosen for causal in (True, False)]
 
 
 def as_json(mixer: str, results: Sequence[CheckResult]) -> dict[str, Any]:
-    """One JSON document: the mixer, whether everything holds, counts by status, and each result."""
+    """The results as one JSON document.
+
+    Args:
+        mixer: the mixer's name in the document.
+        results: from `run_checks`.
+
+    Returns:
+        `mixer`; `holds`, true without failures; `counts` by status; `results`, an object per result.
+    """
     counts = {status: sum(r.status == status for r in results) for status in ("ok", "not applicable", "failed")}
     listed = [asdict(r) | {"setting": dict(r.setting)} for r in results]
     return {"mixer": mixer, "holds": counts["failed"] == 0, "counts": counts, "results": listed}
 
 
 def render(mixer: str, results: Sequence[CheckResult]) -> Table:
-    """A table for the terminal: a row a check, a column a direction, and each failure with the smallest input that
-    shows it.
+    """The results as a table for the terminal.
+
+    Args:
+        mixer: the mixer's name in the title.
+        results: from `run_checks`.
+
+    Returns:
+        One row per check, with a column for causal and one for not causal; a failure is shown with the smallest input
+        tried that shows it.
     """
     from rich.markup import escape
     from rich.table import Table
 
     words = {"ok": "[green]holds[/]", "not applicable": "[dim]—[/]", "failed": "[red]FAILS[/]"}
     table = Table(title=f"mixer contract: {escape(mixer)}", show_lines=False)
-    for column in ("check", "causal", "not causal", "what holds, or what does not"):
+    for column in ("check", "causal", "not causal", "what is checked, and what fails"):
         table.add_column(column, overflow="fold")
     for name in dict.fromkeys(r.check for r in results):
         pair = [r for r in results if r.check == name]

@@ -1,7 +1,6 @@
-"""What a mixer is: a module from `x [B, T, D]` to `[B, T, D]` that tells its parameters, its FLOPs and its decoding
-state.
+"""The mixer: a module from `x [B, T, D]` to `[B, T, D]` that states its parameters, its FLOPs and its decoding state.
 
-Shape letters: B batch, T tokens, D model width, H heads, E value width (all heads), K query/key width a head.
+Shape letters: B batch, T tokens, D model width, H heads, E value width of all heads, K query/key width per head.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from backbones.mixers.errors import MixerError
 
 
 class MixerConfig(BaseModel):
-    """Options of a mixer. Frozen; unknown keys are refused. Widths that are None are solved for the budget."""
+    """Options of a mixer. Frozen; unknown options are refused. Widths that are None are solved for the budget."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,24 +28,37 @@ class MixerConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a mixer can do and what it needs beside its input."""
+    """What a mixer can do, and what it reads besides its input.
+
+    Attributes:
+        causal: whether there is a causal variant, which decodes.
+        bidirectional: whether there is a variant in which every position sees the whole sequence.
+        mixes_tokens: whether an output depends on other positions than its own.
+        constant_state: whether the decoding state does not grow with the length.
+        needs: any of "embedding" and "constant row", see `Context`.
+        fp64: whether fp64 inputs are computed in fp64; without it the contract compares in fp32.
+        pays_in_ffn: whether the mixer is a control whose savings go to the feed-forward layer, so that only the total
+            is matched.
+    """
 
     causal: bool = True
     bidirectional: bool = True
     mixes_tokens: bool = True
-    constant_state: bool = False  # the decoding state does not grow with the length
-    needs: frozenset[str] = frozenset()  # of {"embedding", "constant row"}
-    fp64: bool = True  # computes in fp64 what is given in fp64; without it the contract compares in fp32
-    pays_in_ffn: bool = False  # a control whose saving goes to the FFN: matched on the total only
+    constant_state: bool = False
+    needs: frozenset[str] = frozenset()
+    fp64: bool = True
+    pays_in_ffn: bool = False
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one layer of a mixer costs at width D and length T.
+    """The cost of one layer of a mixer at width D and length T.
 
-    parameters: trainable ones. flops: forward FLOPs a token (2 a multiply-add) of the matrix products, reads and scans
-    of the plain form over all T positions (a causal mask is not discounted). state_bytes: fp32 decoding state of one
-    sequence after T tokens (0 where a mixer is not causal).
+    Attributes:
+        parameters: number of trainable parameters.
+        flops: forward FLOPs per token, 2 per multiply-add, of the matrix products, reads and scans of the naive
+            reference implementation over all T positions; a causal mask is not discounted.
+        state_bytes: fp32 decoding state of one sequence after T tokens; 0 where the mixer is not causal.
     """
 
     parameters: int
@@ -56,11 +68,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Context:
-    """What a layer may read beside its own input; usually nothing.
+    """What a layer may read besides its own input; usually nothing.
 
-    mask_BT: True at real tokens; padded ones carry no weight and padding changes nothing (padding stands on the left).
-    embedding_BTD: the embeddings at layer 0, positions added, normalised to rms 1; for mixers that need "embedding".
-    constant_row: the batch's last row is the constant sequence, for mixers that need "constant row".
+    Attributes:
+        mask_BT: `[B, T]`, True at real tokens. Padding is on the left, has no weight and changes nothing.
+        embedding_BTD: the embeddings at layer 0 `[B, T, D]`, positions added, normalised to rms 1, for mixers that need
+            "embedding".
+        constant_row: whether the batch's last row is the constant sequence, for mixers that need "constant row".
     """
 
     mask_BT: Tensor | None = None
@@ -70,76 +84,157 @@ class Context:
 
 @dataclass
 class State:
-    """Decoding state of one layer: named tensors and the number of tokens seen."""
+    """Decoding state of one layer: named tensors, and the number of tokens seen."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     position: int = 0
 
     def bytes(self) -> int:
+        """Memory of the tensors.
+
+        Returns:
+            Bytes of the whole batch.
+        """
         return sum(t.numel() * t.element_size() for t in self.tensors.values())
 
 
 class Mixer(nn.Module, ABC):
-    """Base class of every mixer. Subclasses define `Config`, `capabilities`, `forward`, `candidates` and `cost`."""
+    """Base class of every mixer.
+
+    Subclasses define `Config`, `capabilities`, `reset_parameters`, `forward`, `candidates` and `cost`; causal ones also
+    `init_state` and `step`. A method `plain_forward(x_BTD, context)` is optional: a naive reference implementation that
+    the contract compares `forward` and `cost` with.
+
+    Attributes:
+        Config: the class of its options.
+        capabilities: what it can do and what it needs.
+        paper: source, such as "arXiv 2602.07160".
+        summary: one line for `suite list mixers`.
+        board_options: options that a board shows even where the solver chose them.
+        board_note: a remark that a board shows in every row of this mixer.
+        package: the distribution whose code it wraps, where that is not the suite's own.
+        no_weight_decay: last parts of the names of parameters that weight decay leaves alone: rates, not weights.
+    """
 
     Config: ClassVar[type[MixerConfig]]
     capabilities: ClassVar[Capabilities] = Capabilities()
-    paper: ClassVar[str] = ""  # "arXiv 2602.07160"
-    summary: ClassVar[str] = ""  # one line for `suite list mixers`
-    board_options: ClassVar[
-        tuple[str, ...]
-    ] = ()  # options that a board names even when the solver chose them: a verdict is about them
-    board_note: ClassVar[str] = ""  # what a board says of every row of this mixer
-    package: ClassVar[str] = ""  # the distribution whose code it wraps, where that is not the suite's own
-    no_weight_decay: ClassVar[frozenset[str]] = frozenset(
-        {"a_log", "w_beta"}
-    )  # last parts of names: rates, not weights
+    paper: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    board_options: ClassVar[tuple[str, ...]] = ()
+    board_note: ClassVar[str] = ""
+    package: ClassVar[str] = ""
+    no_weight_decay: ClassVar[frozenset[str]] = frozenset({"a_log", "w_beta"})
 
     def __init__(self, config: MixerConfig, dim: int, length: int) -> None:
-        """config: with widths solved (`size`). dim: D. length: the longest T that `forward` and `step` accept where it
-        matters.
+        """Builds the module on torch's default device.
+
+        Args:
+            config: options with all widths set (`size` solves them).
+            dim: model width D.
+            length: the longest T that `forward` and `step` have to accept.
         """
         super().__init__()
         self.config, self.dim, self.length = config, dim, length
 
     @classmethod
     def obstacle(cls, device: torch.device | None = None) -> str:
-        """Why the mixer cannot be built here or, given a device, cannot run on it: one line, empty where it can."""
+        """Why the mixer cannot be used on this machine.
+
+        Args:
+            device: where it would run; None for building it only.
+
+        Returns:
+            One line, empty where nothing prevents it.
+        """
         return ""
 
     @abstractmethod
     def reset_parameters(self) -> None:
-        """Draws every parameter anew from torch's global generator."""
+        """Draws every parameter again from torch's global generator."""
 
     @abstractmethod
     def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
-        """`[B, T, D]` to `[B, T, D]`."""
+        """Mixes the tokens of each row.
+
+        Args:
+            x_BTD: normalised input, `[B, T, D]`.
+            context: mask, embeddings and constant row, as far as the mixer needs them.
+
+        Returns:
+            `[B, T, D]`, without the residual connection; unspecified but finite at padded positions.
+        """
 
     def require_causal(self) -> None:
-        """For `init_state`: what sees the whole sequence can't be read token by token."""
+        """For `init_state`: a layer that sees the whole sequence cannot be read token by token.
+
+        Raises:
+            MixerError: where the layer is not causal.
+        """
         if not self.config.causal:
             raise MixerError(f"{type(self).__name__}: only a causal mixer decodes; build it with causal=true")
 
     def init_state(self, batch: int, max_len: int) -> State:
-        """An empty decoding state for `batch` sequences of at most `max_len` tokens. Causal mixers define it."""
+        """An empty decoding state. Causal mixers define it.
+
+        Args:
+            batch: number of sequences, a constant row included.
+            max_len: the longest sequence, in tokens.
+
+        Returns:
+            The state before the first token, with the dtype and device of the parameters.
+
+        Raises:
+            MixerError: where the layer is not causal.
+            NotImplementedError: where the mixer does not decode.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not decode")
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
-        """One token, `[B, D]` to `[B, D]`; equals `forward` at that position. `context.embedding_BTD` has T = 1
-        here.
+        """One token; equals `forward` at that position. Causal mixers define it.
+
+        Args:
+            x_BD: normalised input of one token, `[B, D]`.
+            state: from `init_state` or the previous call; its tensors may be written in place.
+            context: as in `forward`, with T = 1 for the embeddings.
+
+        Returns:
+            The output `[B, D]` and the next state.
+
+        Raises:
+            NotImplementedError: where the mixer does not decode.
         """
         raise NotImplementedError(f"{type(self).__name__} does not decode")
 
     @classmethod
     @abstractmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[Self.Config]:  # type: ignore[name-defined]
-        """The configs with all widths given that the budget solver may choose from; the preferred one of a tie
-        first.
+        """The sizes that the budget solver chooses from.
+
+        Args:
+            config: the requested options; widths that are set stay as they are.
+            dim: model width D.
+            length: the longest sequence T.
+
+        Returns:
+            Configs with all widths set, the preferred one of equally near sizes first.
         """
 
     @classmethod
     def size(cls, config: MixerConfig, dim: int, length: int, budget: int) -> MixerConfig:
-        """The candidate whose parameter count is nearest to `budget`. Widths that the user gave stay as they are."""
+        """The candidate whose parameter count is nearest to the budget.
+
+        Args:
+            config: the requested options; widths that are set stay as they are.
+            dim: model width D.
+            length: the longest sequence T.
+            budget: trainable parameters of the layer.
+
+        Returns:
+            The config with all widths set.
+
+        Raises:
+            MixerError: where there is no candidate.
+        """
         candidates = list(cls.candidates(config, dim, length))
         if not candidates:
             raise MixerError(f"{cls.__name__} has no size at dim={dim} with {config.heads} heads; give fewer heads")
@@ -148,4 +243,13 @@ class Mixer(nn.Module, ABC):
     @staticmethod
     @abstractmethod
     def cost(config: MixerConfig, dim: int, length: int) -> Cost:
-        """Analytic cost of a sized config; equals what is counted on the module."""
+        """The cost by formulas; it equals what is counted on the module.
+
+        Args:
+            config: options with all widths set.
+            dim: model width D.
+            length: tokens T.
+
+        Returns:
+            Parameters, FLOPs per token, and bytes of decoding state.
+        """

@@ -1,6 +1,4 @@
-"""The one registry of mixers: built-ins, packages with the entry-point group `suite.mixers`, and
-`path/file.py:Class`.
-"""
+"""The one registry of mixers: built-in, of packages (entry-point group `suite.mixers`), or `path/file.py:Class`."""
 
 from __future__ import annotations
 
@@ -40,11 +38,22 @@ _registered: dict[str, type[Mixer]] = {}
 
 
 def register(name: str) -> Callable[[M], M]:
-    """Class decorator: makes a mixer known under `name`. A name is given once."""
+    """Class decorator: registers a mixer under a name.
+
+    Args:
+        name: the mixer's name on the command line and on boards.
+
+    Returns:
+        The decorator, which gives back the class.
+
+    Raises:
+        MixerError: where another class has that name.
+    """
 
     def add(cls: M) -> M:
         if _registered.get(name, cls) is not cls:
-            raise MixerError(f"two mixers are called {name!r}: {_registered[name].__qualname__} and {cls.__qualname__}")
+            other = _registered[name].__qualname__
+            raise MixerError(f"two mixers are called {name!r}: {other} and {cls.__qualname__}")
         _registered[name] = cls
         return cls
 
@@ -56,15 +65,15 @@ def _load_builtins() -> None:
         importlib.import_module(module)
 
 
-def _own() -> dict[str, type[Mixer]]:
-    """What the suite itself registers; a package's module or a user's file may use `register` too."""
+def _built_in() -> dict[str, type[Mixer]]:
+    """The built-in mixers only: a package's module or a user's file may use `register` too."""
     _load_builtins()
     return {name: cls for name, cls in _registered.items() if cls.__module__.startswith("backbones.mixers.")}
 
 
 @cache
 def _entries() -> Mapping[str, tuple[EntryPoint, ...]]:
-    """The entry points of installed packages by the mixer's name: several where packages contest one."""
+    """Entry points of installed packages by the mixer's name; several where packages claim the same name."""
     found: dict[str, tuple[EntryPoint, ...]] = {}
     for entry in entry_points(group=ENTRY_POINT_GROUP):
         found[entry.name] = (*found.get(entry.name, ()), entry)
@@ -72,16 +81,27 @@ def _entries() -> Mapping[str, tuple[EntryPoint, ...]]:
 
 
 def names() -> tuple[str, ...]:
-    """Every mixer known by name, built-ins first, then installed packages'. Not all of them need load: `get` tells."""
-    return tuple(dict.fromkeys([*_own(), *sorted(_entries())]))
+    """Every registered name. A package's mixer is listed without loading it: `get` may fail.
+
+    Returns:
+        The built-in mixers in the order of registration, then those of installed packages in alphabetical order.
+    """
+    return tuple(dict.fromkeys([*_built_in(), *sorted(_entries())]))
 
 
 def origin(name: str) -> str:
-    """Where a mixer comes from: "built-in", a distribution with its version, or a file with the hash of its content."""
+    """Where a mixer comes from, for records.
+
+    Args:
+        name: a registered name or `path/file.py:Class`.
+
+    Returns:
+        "built-in", a distribution with its version, a file's name with the hash of its content, or "unknown".
+    """
     if ".py:" in name:
         path = Path(name.rpartition(":")[0])
         return f"{path.name}@{sha256(path.read_bytes()).hexdigest()[:12]}"
-    own = _own().get(name)
+    own = _built_in().get(name)
     if own is not None:
         return _installed(own.package) if own.package else "built-in"
     return " and ".join(_distribution(entry) for entry in _entries().get(name, ())) or "unknown"
@@ -99,10 +119,20 @@ def _distribution(entry: EntryPoint) -> str:
 
 
 def get(name: str) -> type[Mixer]:
-    """The mixer class of a name or of `path/file.py:Class`. Raises MixerError with the nearest valid name."""
+    """The class of a mixer.
+
+    Args:
+        name: a registered name or `path/file.py:Class`.
+
+    Returns:
+        The class, checked to be complete.
+
+    Raises:
+        MixerError: where the name is unknown (with the nearest one), claimed more than once, or does not load.
+    """
     if ".py:" in name:
         return _from_file(*name.rsplit(":", 1))
-    own, entries = _own().get(name), _entries().get(name, ())
+    own, entries = _built_in().get(name), _entries().get(name, ())
     claims = [*(["mixer-suite itself"] if own else []), *(_distribution(entry) for entry in entries)]
     if len(claims) > 1:
         raise MixerError(
@@ -129,7 +159,7 @@ def _load_entry(entry: EntryPoint) -> object:
 def _from_file(file: str, class_name: str) -> type[Mixer]:
     path = Path(file)
     if not path.is_file():
-        raise MixerError(f"mixer file {file!r} does not exist (form: path/to/file.py:Class)")
+        raise MixerError(f"mixer file {file!r} does not exist (expected: path/to/file.py:Class)")
     module = _load_file(path, file)
     found = getattr(module, class_name, None)
     if found is None:
@@ -162,7 +192,7 @@ def _load_file(path: Path, file: str) -> ModuleType:
 
 
 def _checked(candidate: object, where: str) -> type[Mixer]:
-    """A class that can be asked for its size and cost: whole, and with a config."""
+    """The candidate, if it is a subclass of Mixer that defines everything a mixer has to."""
     if not (isinstance(candidate, type) and issubclass(candidate, Mixer)):
         raise MixerError(f"{where} is not a subclass of backbones.mixers.base.Mixer")
     missing = sorted(getattr(candidate, "__abstractmethods__", ()))

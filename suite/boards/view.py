@@ -104,8 +104,8 @@ def _notes(board: Board) -> str:
     notes = ["ordered by the mean over seeds (± sample standard deviation); an order, not a significance test"]
     if board.other_rates:
         notes.append(f"{board.other_rates} row(s) of other learning rates or weight decays not shown: validation chose")
-    if any("host form" in row.mixer for row in board.rows):
-        notes.append("host form: positive, normalised weights of that kind, not the full published layer of the name")
+    if any("host prior" in row.mixer for row in board.rows):
+        notes.append("host prior: positive, normalised weights of that kind, not the full published layer of the name")
     if len({made.hardware.device for row in board.rows for made in row.records}) > 1:
         notes.append("runs of different devices: compare no speeds or memory")
     if board.unfinished:

@@ -36,7 +36,7 @@ def test_a_decoder_takes_any_length_up_to_its_own(tokens):
 
 
 def test_a_decoder_refuses_a_longer_text():
-    with pytest.raises(ValueError, match="13 tokens given, this model was built for at most 12"):
+    with pytest.raises(ValueError, match=r"13 tokens .* at most 12"):
         decoder("softmax")(torch.randint(11, (2, 13)))
 
 

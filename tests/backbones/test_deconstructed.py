@@ -14,7 +14,7 @@ from backbones.mixers.base import Context, Mixer
 from backbones.mixers.deconstructed.split_qk import FixedQK, RandomQK, StaticQK
 from backbones.mixers.deconstructed.variants import QueryFree, QueryFreeConfig, Taylor
 from backbones.mixers.errors import MixerError
-from tests.backbones.plain.deconstructed import taylor
+from tests.backbones.naive.deconstructed import taylor
 
 D = 32
 

@@ -16,7 +16,7 @@ from backbones.mixers import registry
 from backbones.mixers.base import Context, Mixer
 from backbones.mixers.fem.convolution import LowRankConvolution
 from backbones.mixers.fem.fem import BETA_START, Fem
-from tests.backbones.plain.fem import low_rank_convolution
+from tests.backbones.naive.fem import low_rank_convolution
 from tests.tolerances import FP32_SCAN, FP64, PREFIX
 
 HOST_OF = {

@@ -13,9 +13,9 @@ from backbones.contract.probe import Probe
 from backbones.mixers import registry
 from backbones.mixers.base import Mixer
 from backbones.mixers.fem.fem import Fem
-from tests.backbones.plain import load_plain_forms
+from tests.backbones.naive import load_naive_references
 
-PLAIN = load_plain_forms()
+PLAIN = load_naive_references()
 LONG = 1024
 
 

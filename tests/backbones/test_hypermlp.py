@@ -11,7 +11,7 @@ from torch import Tensor
 from backbones.mixers.base import Context
 from backbones.mixers.errors import MixerError
 from backbones.mixers.hyper.hypermlp import HyperConfig, HyperGLU, HyperMixer, HyperMLP
-from tests.backbones.plain.hyper import hyper
+from tests.backbones.naive.hyper import hyper
 from tests.tolerances import FP64, PREFIX
 
 BOTH = [HyperMLP, HyperGLU]

@@ -1,1 +1,1 @@
-"""Priors: weights that sum to 1, as mixers of their own and as host priors of the Free Energy Mixer."""
+"""Priors: weights that sum to 1, used alone as mixers and as host priors of the Free Energy Mixer."""

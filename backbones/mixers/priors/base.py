@@ -1,4 +1,4 @@
-"""The prior: a mixer's weights without its values, the seam that FEM stands on.
+"""The prior: a mixer's weights without its values, the interface that FEM is built on.
 
 A prior turns `x` into weights `p_t(i) ≥ 0`, `Σ_i p_t(i) = 1` over the visible indices, and offers two operations for
 any width w:
@@ -6,8 +6,8 @@ any width w:
     read(v)      = Σ_i p_t(i) v_i
     log_read(u)  = log Σ_i p_t(i) exp(u_i)          exact for any finite u
 
-`free_energy` is both at once, (E_p[v], log_read(βv)/β): a host may override it with one fused pass.
-Shape letters: B batch, T tokens, D model width, H heads, k and d key and value width a head, E = H·d.
+`free_energy` is both at once, (E_p[v], log_read(βv)/β): a prior may override it with one fused pass.
+Shape letters: B batch, T tokens, D model width, H heads, k and d key and value width per head, E = H·d.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from backbones.mixers.base import Context
 from backbones.mixers.errors import MixerError
 
-MAP_COLUMNS = 32  # of an attention map, read at a time
+MAP_COLUMNS = 32  # columns of an attention map that are read at a time
 
 
 @dataclass(frozen=True)
 class Widths:
-    """dim: D. key and value: k and d, a head."""
+    """dim: model width D. key, value: k and d, per head."""
 
     dim: int
     heads: int
@@ -37,87 +37,193 @@ class Widths:
 
     @property
     def values(self) -> int:
+        """E, the value width of all heads."""
         return self.heads * self.value
 
 
 class Prior(nn.Module, ABC):
-    """Weights of one host. The mixer projects `keys` (queries, keys, whatever the host weighs by) together with its
-    values.
+    """The weights of one host.
+
+    The mixer computes the prior's `keys` (queries, keys, or whatever else the weights depend on) and the values in one
+    projection; a prior's own parameters are what that projection does not cover.
+
+    Attributes:
+        constant_state: whether the decoding state does not grow with the length.
+        grain: the step of width that FEM's solver tries below D = 256, and twice that from there on. It is 4 where the
+            kernel prefers round tiles, and finer elsewhere, so that every variant of an ablation fits its budget.
     """
 
     constant_state: ClassVar[bool] = True
-    """the decoding state doesn't grow with the length"""
     grain: ClassVar[int] = 4
-    """the steps of width that FEM's solver tries below D = 256, twice that from there on: 4 where the kernel likes
-    round tiles, finer
-    where it doesn't care, so that every arm of an ablation fits its budget"""
 
     def __init__(self, widths: Widths, causal: bool) -> None:
         super().__init__()
         self.widths, self.causal = widths, causal
 
     def reset_parameters(self) -> None:
-        """Draws the host's own parameters; most have none beside the mixer's projections."""
+        """Draws the prior's own parameters from torch's global generator; most priors have none."""
 
     @staticmethod
     @abstractmethod
     def projected(widths: Widths) -> tuple[int, ...]:
-        """Widths of what the mixer projects from x for this host: queries, keys."""
+        """Widths of what the mixer projects from x for this prior: queries and keys, say.
+
+        Args:
+            widths: widths of the layer.
+
+        Returns:
+            One width of all heads per projection; `prepare` receives the projections in this order.
+        """
 
     @abstractmethod
     def prepare(self, x_BTD: Tensor, keys: Sequence[Tensor], context: Context, offset: int = 0) -> Any:
-        """The weights, in whatever form `read` wants them. `keys`: the projections, `[B, T, …]`. `offset`: position of
-        the first token.
+        """The weights, in whatever representation `read` needs.
+
+        Args:
+            x_BTD: the layer's input, `[B, T, D]`.
+            keys: the projections that `projected` lists, `[B, T, width]` each.
+            context: the mask, where tokens are padding.
+            offset: position of the first token.
+
+        Returns:
+            The prior's own type, passed on to `read`, `log_read`, `free_energy`, `finish` and `step`.
         """
 
     @abstractmethod
     def read(self, weights: Any, v_BTHw: Tensor) -> Tensor:
-        """E_p[v]. Hosts with weights a channel apply them to each copy of their d channels: w is a multiple of d
-        there.
+        """E_p[v].
+
+        Args:
+            weights: from `prepare`.
+            v_BTHw: values `[B, T, H, w]`. Priors whose weights differ by channel apply them to each copy of their d
+                channels: w is a multiple of d there.
+
+        Returns:
+            The weighted mean, `[B, T, H, w]`.
         """
 
     @abstractmethod
     def log_read(self, weights: Any, u_BTHw: Tensor) -> Tensor:
-        """log E_p[exp(u)], exact for any finite u."""
+        """log E_p[exp(u)], exact for any finite u.
+
+        Args:
+            weights: from `prepare`.
+            u_BTHw: `[B, T, H, w]`, w as in `read`.
+
+        Returns:
+            `[B, T, H, w]`, in nats.
+        """
 
     def free_energy(self, weights: Any, v_BTHd: Tensor, beta_Hd: Tensor) -> tuple[Tensor, Tensor]:
-        """(E_p[v], F(β))."""
+        """The mean and the free energy, (E_p[v], log E_p[exp(βv)] / β).
+
+        Args:
+            weights: from `prepare`.
+            v_BTHd: values `[B, T, H, d]`.
+            beta_Hd: inverse temperatures β > 0, `[H, d]`.
+
+        Returns:
+            (μ, F), `[B, T, H, d]` each, in the units of v.
+        """
         return self.read(weights, v_BTHd), self.log_read(weights, v_BTHd * beta_Hd) / beta_Hd
 
     def finish(self, weights: Any, y_BTHd: Tensor) -> Tensor:
-        """What the host does to the finished read, outside of any logarithm."""
+        """What the host does to the finished read, outside of any logarithm; the identity for most.
+
+        Args:
+            weights: from `prepare`.
+            y_BTHd: the finished read, `[B, T, H, d]`.
+
+        Returns:
+            `[B, T, H, d]`.
+        """
         return y_BTHd
 
     @abstractmethod
     def init_state(self, batch: int, max_len: int, like: Tensor, free_energy: bool) -> dict[str, Tensor]:
-        """What decoding keeps of `batch` sequences, of `like`'s dtype and device."""
+        """An empty decoding state.
+
+        Args:
+            batch: number of sequences.
+            max_len: the longest sequence, in tokens.
+            like: a tensor with the state's dtype and device.
+            free_energy: whether `step` will be called with β.
+
+        Returns:
+            Tensors by name, which `step` updates.
+        """
 
     @abstractmethod
     def step(
         self, weights: Any, v_B1Hd: Tensor, state: dict[str, Tensor], position: int, beta_Hd: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """(E_p[v], F(β) or None without β) of one token, whose `weights` are `prepare`d at T = 1. Updates `state`."""
+        """Decodes one token.
+
+        Args:
+            weights: from `prepare` on that token alone.
+            v_B1Hd: the token's values, `[B, 1, H, d]`.
+            state: from `init_state`; updated in place.
+            position: the token's position, from 0.
+            beta_Hd: inverse temperatures `[H, d]`, or None where no free energy is needed.
+
+        Returns:
+            (E_p[v], F(β)), `[B, 1, H, d]` each; F is None without β.
+        """
 
     @staticmethod
     def parameters_of(widths: Widths) -> int:
-        """The host's own parameters, without the projections."""
+        """The prior's own parameters, without the projections.
+
+        Args:
+            widths: widths of the layer.
+
+        Returns:
+            Number of trainable parameters.
+        """
         return 0
 
     @staticmethod
     @abstractmethod
     def flops(widths: Widths, length: int, free_energy: bool) -> int:
-        """Forward FLOPs a token of preparing and reading, without the projections."""
+        """FLOPs of preparing and reading, without the projections.
+
+        Args:
+            widths: widths of the layer.
+            length: tokens T of the sequence.
+            free_energy: whether the free energy is read too.
+
+        Returns:
+            Forward FLOPs per token, 2 per multiply-add.
+        """
 
     @staticmethod
     @abstractmethod
     def state_numbers(widths: Widths, length: int, free_energy: bool) -> int:
-        """How many numbers the decoding state holds after `length` tokens."""
+        """Size of the decoding state.
+
+        Args:
+            widths: widths of the layer.
+            length: tokens seen.
+            free_energy: whether the state serves the free energy too.
+
+        Returns:
+            How many numbers the state of one sequence holds.
+        """
 
 
 def prior_map(prior: Prior, weights: Any, like_BTD: Tensor) -> Tensor:
-    """The weights themselves, `[B, H, T, T]`, read from one-hot values; where they differ by channel, their mean over a
-    head's channels.
-    A few columns at a time: all at once would take T²·D numbers."""
+    """The weights as an attention map, read from one-hot values; where they differ by channel, their mean per head.
+
+    A few columns are read at a time: all at once would take T²·D numbers.
+
+    Args:
+        prior: whose weights they are.
+        weights: from `prior.prepare`.
+        like_BTD: the layer's input `[B, T, D]`; only its shape, dtype and device matter.
+
+    Returns:
+        `[B, H, T, T]`: row t has the weights of position t.
+    """
     B, T, _ = like_BTD.shape
     H, d = prior.widths.heads, prior.widths.value
     one_hot_TT, columns = torch.eye(T, dtype=like_BTD.dtype, device=like_BTD.device), []
@@ -129,12 +235,28 @@ def prior_map(prior: Prior, weights: Any, like_BTD: Tensor) -> Tensor:
 
 
 def normal_(weight: Tensor) -> None:
-    """The one initialisation of projections: N(0, 1/(3·fan in)), which is N(0, .02²) at D = 833."""
+    """The one initialisation of projections: N(0, 1/(3·fan in)), which is N(0, .02²) at D = 833.
+
+    Args:
+        weight: `[out, in]`, drawn in place.
+    """
     nn.init.normal_(weight, std=(3 * weight.shape[1]) ** -0.5)
 
 
 def head_width(dim: int, heads: int, even: bool = False) -> int:
-    """D/H. Raises MixerError where the heads do not divide the width (into even parts)."""
+    """Width per head, D/H.
+
+    Args:
+        dim: model width D.
+        heads: number of heads H.
+        even: whether the width has to be even, as rotary positions need it.
+
+    Returns:
+        D/H.
+
+    Raises:
+        MixerError: where the heads do not divide the width, with the numbers of heads that do.
+    """
     unit = 2 if even else 1
     if dim % (heads * unit):
         fitting = [h for h in range(1, dim // unit + 1) if dim % (h * unit) == 0]
@@ -143,3 +265,15 @@ def head_width(dim: int, heads: int, even: bool = False) -> int:
             f"{fitting}"
         )
     return dim // heads
+
+
+def at_least_fp32(x: Tensor) -> Tensor:
+    """Half precision to fp32: sums of positive terms over a whole sequence do not fit it.
+
+    Args:
+        x: any tensor.
+
+    Returns:
+        The same values in fp32, or unchanged where the dtype is fp32 or fp64.
+    """
+    return x.to(torch.promote_types(x.dtype, torch.float32))

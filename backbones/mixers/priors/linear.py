@@ -1,11 +1,11 @@
-"""Linear attention as a prior: weights from positive features `φ(z) = elu(z) + 1` and, for three of the four, a decay
-since the token.
+"""Linear attention as a prior: weights from positive features `φ(z) = elu(z) + 1` and, for three of the four priors,
+the decay since the token.
 
     p_t(i) ∝ Σ_c φ(q_t)_c φ(k_i)_c Π_{i<s≤t} a_{s,c}
 
-Hosts `linear` (no decay; arXiv 2006.16236), `gla` (a decay a key channel; arXiv 2312.06635), `simple-gla` (one a head),
-`retention` (fixed ones; arXiv 2307.08621). Time, memory and decoding state don't grow faster than T, T and 1. Not
-causal: `linear` sees everything; of the others half of the heads scan forward and half from the end.
+`linear` has no decay (arXiv 2006.16236), `gla` one decay per key channel (arXiv 2312.06635), `simple-gla` one per head,
+`retention` fixed decays (arXiv 2307.08621). Time and memory grow linearly with T, the decoding state is constant.
+Without causality `linear` reads all tokens at once; of the others half of the heads scan forward and half from the end.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from torch.nn.functional import linear, logsigmoid
 
 from backbones.mixers.base import Capabilities, Context, MixerConfig
 from backbones.mixers.errors import MixerError
-from backbones.mixers.priors.base import Prior, Widths, head_width, normal_
-from backbones.mixers.priors.softmax import HostMixer
+from backbones.mixers.priors.base import Prior, Widths, at_least_fp32, head_width, normal_
+from backbones.mixers.priors.host_mixer import HostMixer
 from backbones.mixers.registry import register
 from kernels.linear.exact import empty_state, exact_chunk
 from kernels.linear.free_energy import LinearWeights, linear_free_energy, linear_read
@@ -35,7 +35,7 @@ def log_phi(z: Tensor) -> Tensor:
 
 
 class LinearPrior(Prior):
-    """`linear`, and what the decaying hosts share."""
+    """`linear`, and the base class of the priors that decay."""
 
     decays = False
     grain = 2
@@ -44,7 +44,7 @@ class LinearPrior(Prior):
         super().__init__(widths, causal)
         if self.decays and not causal and widths.heads < 2:
             raise MixerError(
-                "a decaying host that is not causal scans half of its heads from the end: give at least 2 heads"
+                "a prior with decays that is not causal scans half of its heads from the end: give at least 2 heads"
             )
         self.forward_heads = widths.heads - widths.heads // 2
 
@@ -58,11 +58,11 @@ class LinearPrior(Prior):
 
     def prepare(self, x_BTD: Tensor, keys: Sequence[Tensor], context: Context, offset: int = 0) -> LinearWeights:
         heads = (self.widths.heads, self.widths.key)
-        log_q, log_k = (log_phi(wide(z).unflatten(-1, heads)) for z in keys)
+        log_q, log_k = (log_phi(at_least_fp32(z).unflatten(-1, heads)) for z in keys)
         return LinearWeights.of(log_q, log_k, self.log_decay(x_BTD), context.mask_BT)
 
     def read(self, weights: LinearWeights, v_BTHw: Tensor) -> Tensor:
-        return self._by_direction(lambda w, causal, v: (linear_read(w, v, causal),), weights, wide(v_BTHw))[0]
+        return self._by_direction(lambda w, causal, v: (linear_read(w, v, causal),), weights, at_least_fp32(v_BTHw))[0]
 
     def log_read(self, weights: LinearWeights, u_BTHw: Tensor) -> Tensor:
         return self.free_energy(weights, u_BTHw, u_BTHw.new_ones(u_BTHw.shape[2:]))[1]
@@ -73,15 +73,13 @@ class LinearPrior(Prior):
         def run(w: LinearWeights, causal: bool, v: Tensor, beta: Tensor) -> tuple[Tensor, ...]:
             return linear_free_energy(w, v, beta[0, 0], causal)
 
-        mu, F = self._by_direction(run, weights, wide(v_BTHd), beta_BTHd)
+        mu, F = self._by_direction(run, weights, at_least_fp32(v_BTHd), beta_BTHd)
         return mu, F
 
     def _by_direction(
         self, run: Callable[..., tuple[Tensor, ...]], weights: LinearWeights, *xs: Tensor
     ) -> tuple[Tensor, ...]:
-        """`run(weights, causal, *xs)`, on each half of the heads in its own direction where the host scans both
-        ways.
-        """
+        """`run(weights, causal, *xs)`; with decays and without causality, once per direction on half of the heads."""
         if self.causal or not self.decays:
             return run(weights, self.causal, *xs)
         first, second = slice(0, self.forward_heads), slice(self.forward_heads, None)
@@ -95,7 +93,7 @@ class LinearPrior(Prior):
     def step(
         self, weights: LinearWeights, v_B1Hd: Tensor, state: dict[str, Tensor], position: int, beta_Hd: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        v = wide(v_B1Hd)
+        v = at_least_fp32(v_B1Hd)
         q, k, v_BH1d = (x.transpose(1, 2) for x in (weights.log_q, weights.log_k, v))
         decay = None if weights.log_decay is None else weights.log_decay.transpose(1, 2)
         u = None if beta_Hd is None else v_BH1d * beta_Hd[:, None]
@@ -108,8 +106,8 @@ class LinearPrior(Prior):
 
     @staticmethod
     def flops(widths: Widths, length: int, free_energy: bool) -> int:
-        """The recurrence: the outer product that enters the state and the product that reads it, values (twice under
-        FEM) and ones.
+        """The outer product that enters the state and the product that reads it, for values (twice under FEM) and
+        ones.
         """
         columns = (2 if free_energy else 1) * widths.value + 1
         return 2 * 2 * widths.heads * widths.key * columns
@@ -120,7 +118,7 @@ class LinearPrior(Prior):
 
 
 class GlaPrior(LinearPrior):
-    """`a_s = sigmoid(W_a x_s + b)^{1/16}` a key channel, W_a of rank 16."""
+    """`a_s = sigmoid(W_a x_s + b)^{1/16}` per key channel, W_a of rank 16."""
 
     decays = True
 
@@ -136,7 +134,7 @@ class GlaPrior(LinearPrior):
         nn.init.zeros_(self.bias)
 
     def log_decay(self, x_BTD: Tensor) -> Tensor:
-        logits = wide(linear(linear(x_BTD, self.w_down), self.w_up)) + self.bias
+        logits = at_least_fp32(linear(linear(x_BTD, self.w_down), self.w_up)) + self.bias
         return (logsigmoid(logits) / SLOWNESS).unflatten(-1, (self.widths.heads, self.widths.key))
 
     @staticmethod
@@ -151,7 +149,7 @@ class GlaPrior(LinearPrior):
 
 
 class SimpleGlaPrior(LinearPrior):
-    """`a_s = sigmoid(W_a x_s + b)^{1/16}`, one a head."""
+    """`a_s = sigmoid(W_a x_s + b)^{1/16}`, one decay per head."""
 
     decays = True
 
@@ -165,7 +163,7 @@ class SimpleGlaPrior(LinearPrior):
         nn.init.zeros_(self.bias)
 
     def log_decay(self, x_BTD: Tensor) -> Tensor:
-        return (logsigmoid(wide(linear(x_BTD, self.weight)) + self.bias) / SLOWNESS)[..., None]
+        return (logsigmoid(at_least_fp32(linear(x_BTD, self.weight)) + self.bias) / SLOWNESS)[..., None]
 
     @staticmethod
     def parameters_of(widths: Widths) -> int:
@@ -178,7 +176,7 @@ class SimpleGlaPrior(LinearPrior):
 
 
 class RetentionPrior(LinearPrior):
-    """Fixed decays `a = 1 − 2^{−5−h}`, h = 0, 1, … over the heads of one direction."""
+    """Fixed decays `a = 1 − 2^{−5−h}`, with h = 0, 1, … over the heads of one direction."""
 
     decays = True
 
@@ -191,13 +189,8 @@ class RetentionPrior(LinearPrior):
         return log_a[:, None].expand(*x_BTD.shape[:2], heads, 1)
 
 
-def wide(x: Tensor) -> Tensor:
-    """fp32 at least: sums of positive terms over a whole sequence don't fit half precision."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 class LinearHost(HostMixer):
-    """A linear host as a mixer of its own."""
+    """A linear prior as a mixer."""
 
     capabilities = Capabilities(constant_state=True)
 
@@ -206,14 +199,14 @@ class LinearHost(HostMixer):
 class Linear(LinearHost):
     Host = LinearPrior
     paper = "arXiv 2006.16236"
-    summary = "linear attention, host form: features elu + 1, normalised"
+    summary = "linear attention, host prior: features elu + 1, normalised"
 
 
 class GlaConfig(MixerConfig):
-    """The decay's parameters are paid for by narrower keys."""
+    """Keys are narrower than values, which makes up for the decay's parameters."""
 
     d_k: int | None = Field(
-        default=None, ge=1, description="query/key width a head; solved for the budget when not given"
+        default=None, ge=1, description="query/key width per head; solved for the budget when not given"
     )
 
 
@@ -222,18 +215,18 @@ class Gla(LinearHost):
     Config = GlaConfig
     Host = GlaPrior
     paper = "arXiv 2312.06635"
-    summary = "gated linear attention, host form: a decay a key channel, normalised"
+    summary = "gated linear attention, host prior: one decay per key channel, normalised"
 
     @classmethod
     def widths_of(cls, config: MixerConfig, dim: int) -> Widths:
         assert isinstance(config, GlaConfig)
         if config.d_k is None:
-            raise MixerError("gla: width d_k is not given; solve it for a budget (Mixer.size) or set it")
+            raise MixerError("gla: width d_k is not given; set it, or solve it for a budget (Mixer.size)")
         return Widths(dim, config.heads, config.d_k, head_width(dim, config.heads))
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:
-        """Key widths in steps of 4 a head (8 from D = 256 on), wide ones first."""
+        """Key widths per head in steps of 4 (8 from D = 256 on), widest first."""
         assert isinstance(config, GlaConfig)
         step = 4 if dim < 256 else 8
         widest = 2 * head_width(dim, config.heads) // step * step
@@ -245,11 +238,11 @@ class Gla(LinearHost):
 class SimpleGla(LinearHost):
     Host = SimpleGlaPrior
     paper = "arXiv 2312.06635"
-    summary = "gated linear attention, host form: one decay a head, normalised"
+    summary = "gated linear attention, host prior: one decay per head, normalised"
 
 
 @register("retention")
 class Retention(LinearHost):
     Host = RetentionPrior
     paper = "arXiv 2307.08621"
-    summary = "retention, host form: fixed decays, normalised"
+    summary = "retention, host prior: fixed decays, normalised"

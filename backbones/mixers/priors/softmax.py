@@ -1,22 +1,19 @@
-"""The softmax prior, and a prior as a mixer of its own (a "host form": positive weights that sum to 1, `y =
-W_o·merge(read(v))`).
-"""
+"""The softmax prior, and softmax attention: the mixer that every budget refers to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from backbones.mixers.base import Context, Cost, Mixer, MixerConfig, State
-from backbones.mixers.priors.base import Prior, Widths, head_width, normal_, prior_map
+from backbones.mixers.base import Context, MixerConfig
+from backbones.mixers.priors.base import Prior, Widths, head_width
+from backbones.mixers.priors.host_mixer import HostMixer
 from backbones.mixers.registry import register
 from backbones.mixers.rotary import rotate_all
 from kernels.attention import softmax_read
 from kernels.free_energy import free_energy_read
-from kernels.projection import modulated_projection
 
 
 @dataclass(frozen=True)
@@ -67,80 +64,12 @@ class SoftmaxPrior(Prior):
 
     @staticmethod
     def flops(widths: Widths, length: int, free_energy: bool) -> int:
-        """Scores 2·T·k a head, each read 2·T·d a head; exponentials and normalisation are not counted."""
+        """Scores 2·T·k per head, each read 2·T·d per head; exponentials and normalisation are not counted."""
         return 2 * length * widths.heads * (widths.key + (2 if free_energy else 1) * widths.value)
 
     @staticmethod
     def state_numbers(widths: Widths, length: int, free_energy: bool) -> int:
         return length * widths.heads * (widths.key + widths.value)
-
-
-class HostMixer(Mixer):
-    """`y = W_o · merge(read(W_v x))` over the prior `Host`, with E = D."""
-
-    Config = MixerConfig
-    Host: ClassVar[type[Prior]]
-    board_note = "host form"  # positive and normalised weights: not the full layer of the same name
-
-    def __init__(self, config: MixerConfig, dim: int, length: int) -> None:
-        super().__init__(config, dim, length)
-        self.widths = self.widths_of(config, dim)
-        self.splits = (*self.Host.projected(self.widths), self.widths.values)
-        self.in_proj = nn.Linear(dim, sum(self.splits), bias=False)
-        self.out_proj = nn.Linear(self.widths.values, dim, bias=False)
-        self.prior = self.Host(self.widths, config.causal)
-        self.reset_parameters()
-
-    @classmethod
-    def widths_of(cls, config: MixerConfig, dim: int) -> Widths:
-        width = head_width(dim, config.heads)
-        return Widths(dim, config.heads, width, width)
-
-    def reset_parameters(self) -> None:
-        normal_(self.in_proj.weight)
-        normal_(self.out_proj.weight)
-        self.prior.reset_parameters()
-
-    def _project(self, x_BTD: Tensor) -> tuple[list[Tensor], Tensor]:
-        *keys, v_BTE = modulated_projection(x_BTD, self.in_proj.weight, self.splits)
-        return keys, v_BTE.unflatten(-1, (self.widths.heads, self.widths.value))
-
-    def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
-        keys, v_BTHd = self._project(x_BTD)
-        weights = self.prior.prepare(x_BTD, keys, context)
-        return self.out_proj(self.prior.finish(weights, self.prior.read(weights, v_BTHd)).flatten(2))
-
-    def attention_map(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
-        """The prior's weights `[B, H, T, T]`, for looking at."""
-        keys, _ = self._project(x_BTD)
-        return prior_map(self.prior, self.prior.prepare(x_BTD, keys, context), x_BTD)
-
-    def init_state(self, batch: int, max_len: int) -> State:
-        self.require_causal()
-        return State(self.prior.init_state(batch, max_len, self.out_proj.weight, free_energy=False))
-
-    def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
-        keys, v_B1Hd = self._project(x_BD[:, None])
-        weights = self.prior.prepare(x_BD[:, None], keys, context, offset=state.position)
-        y_B1Hd, _ = self.prior.step(weights, v_B1Hd, state.tensors, state.position, None)
-        y_BD = self.out_proj(self.prior.finish(weights, y_B1Hd).flatten(2))[:, 0]
-        return y_BD, State(state.tensors, state.position + 1)
-
-    @classmethod
-    def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:
-        cls.widths_of(config, dim)
-        return [config]
-
-    @classmethod
-    def cost(cls, config: MixerConfig, dim: int, length: int) -> Cost:
-        """Projections at 2 FLOPs a weight and token, and the host's reads (`Prior.flops`)."""
-        widths = cls.widths_of(config, dim)
-        projections = dim * (sum(cls.Host.projected(widths)) + 2 * widths.values)
-        return Cost(
-            parameters=projections + cls.Host.parameters_of(widths),
-            flops=2 * projections + cls.Host.flops(widths, length, free_energy=False),
-            state_bytes=4 * cls.Host.state_numbers(widths, length, free_energy=False) if config.causal else 0,
-        )
 
 
 @register("softmax")

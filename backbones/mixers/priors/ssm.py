@@ -1,7 +1,7 @@
 """The prior `ssm`: a selective diagonal state space (arXiv 2312.00752) whose weights are divided by their sum.
 
 s_t = exp(Δ_t A) s_{t−1} + Δ_t B_t v_t,    y_t = C_t·s_t + δ v_t,    divided by the same recurrence run on ones
-Δ = softplus(W_2 W_1 x + b) of rank D/16,    B = softplus(W_B x),    C = softplus(W_C x),    N = 16 states a channel
+Δ = softplus(W_2 W_1 x + b) of rank D/16,    B = softplus(W_B x),    C = softplus(W_C x),    N = 16 states per channel
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from torch.nn.functional import linear, softplus
 
 from backbones.mixers.base import Capabilities, Context, MixerConfig
 from backbones.mixers.errors import MixerError
-from backbones.mixers.priors.aft import HIDDEN, ChannelPrior, masked
-from backbones.mixers.priors.base import Widths, normal_
-from backbones.mixers.priors.linear import wide
-from backbones.mixers.priors.softmax import HostMixer
+from backbones.mixers.priors.base import Widths, at_least_fp32, normal_
+from backbones.mixers.priors.channel import HIDDEN, ChannelPrior, masked
+from backbones.mixers.priors.host_mixer import HostMixer
 from backbones.mixers.registry import register
 from kernels.selective import exact
 from kernels.selective.free_energy import selective_free_energy, selective_read
 
 STATES = 16  # N
-SKIP_START = -2.0  # of w; δ = softplus(w)
-STEP_RANGE = (1e-3, 1e-1)  # of Δ at the start, log-uniform
+SKIP_START = -2.0  # initial w; δ = softplus(w)
+STEP_RANGE = (1e-3, 1e-1)  # of the initial Δ, log-uniform
 
 
 @dataclass(frozen=True)
@@ -68,14 +67,14 @@ class SsmPrior(ChannelPrior):
         return ()
 
     def prepare(self, x_BTD: Tensor, keys: Sequence[Tensor], context: Context, offset: int = 0) -> SsmWeights:
-        log_delta = log_softplus(wide(linear(linear(x_BTD, self.w_down), self.w_up)) + self.bias)
-        log_b, log_c = log_softplus(wide(linear(x_BTD, self.w_states))).chunk(2, dim=-1)
+        log_delta = log_softplus(at_least_fp32(linear(linear(x_BTD, self.w_down), self.w_up)) + self.bias)
+        log_b, log_c = log_softplus(at_least_fp32(linear(x_BTD, self.w_states))).chunk(2, dim=-1)
         if context.mask_BT is not None:
             log_delta = log_delta.masked_fill(~context.mask_BT[..., None], HIDDEN)
         return SsmWeights(log_delta, log_b, log_c, context.mask_BT)
 
     def _dynamics(self, weights: SsmWeights) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """What every channel shares, what has tokens and channels, and what has channels alone."""
+        """(shared by all channels, by token and channel, by channel): the arguments of `_by_direction`."""
         return [weights.log_b, weights.log_c], [weights.log_delta], [-self.a_log.exp(), log_softplus(self.w_skip)]
 
     def read(self, weights: SsmWeights, v_BTHw: Tensor) -> Tensor:
@@ -95,7 +94,7 @@ class SsmPrior(ChannelPrior):
         ) -> tuple[Tensor, Tensor]:
             return selective_free_energy((delta, a, b, c, skip), v, beta)
 
-        v_BTE = masked(weights.mask_BT, wide(v_BTHd)).flatten(2)
+        v_BTE = masked(weights.mask_BT, at_least_fp32(v_BTHd)).flatten(2)
         mu, F = self._by_direction(run, shared, [*by_token, v_BTE], [*by_channel, beta_Hd.flatten()])
         return mu.view_as(v_BTHd), F.view_as(v_BTHd)
 
@@ -105,7 +104,7 @@ class SsmPrior(ChannelPrior):
     def step(
         self, weights: SsmWeights, v_B1Hd: Tensor, state: dict[str, Tensor], position: int, beta_Hd: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        v_BE = wide(v_B1Hd).flatten(1)
+        v_BE = at_least_fp32(v_B1Hd).flatten(1)
         now = (
             weights.log_delta[:, 0],
             -self.a_log.exp(),
@@ -127,9 +126,7 @@ class SsmPrior(ChannelPrior):
 
     @staticmethod
     def flops(widths: Widths, length: int, free_energy: bool) -> int:
-        """Projections of Δ, B and C; then a state of values (twice under FEM) and ones: what enters and what is read of
-        it.
-        """
+        """Projections of Δ, B and C; then a state of values (twice under FEM) and ones, which is updated and read."""
         D, E, rank = widths.dim, widths.values, _rank(widths.dim)
         return 2 * (rank * (D + E) + 2 * STATES * D) + 2 * 2 * E * STATES * (3 if free_energy else 2)
 
@@ -139,9 +136,7 @@ class SsmPrior(ChannelPrior):
 
 
 def log_softplus(z: Tensor) -> Tensor:
-    """log(softplus(z)); from −15 down by its series in e = exp(z), z − e/2 + 5e²/24, which is exact there in fp64 and
-    doesn't underflow.
-    """
+    """log(softplus(z)); below −15 the series z − e/2 + 5e²/24 in e = exp(z), exact there in fp64 without underflow."""
     small = z.clamp(max=-15.0).exp()
     return torch.where(z < -15.0, z - small / 2 + 5 / 24 * small.square(), softplus(z.clamp(min=-20.0)).log())
 
@@ -153,7 +148,9 @@ def _rank(dim: int) -> int:
 class SsmConfig(MixerConfig):
     """There are no queries and keys: the value width is solved for the budget."""
 
-    d_v: int | None = Field(default=None, ge=1, description="value width a head; solved for the budget when not given")
+    d_v: int | None = Field(
+        default=None, ge=1, description="value width per head; solved for the budget when not given"
+    )
 
 
 @register("ssm")
@@ -162,18 +159,18 @@ class Ssm(HostMixer):
     Host = SsmPrior
     capabilities = Capabilities(constant_state=True)
     paper = "arXiv 2312.00752"
-    summary = "selective diagonal state space, host form: 16 states a channel, normalised"
+    summary = "selective diagonal state space, host prior: 16 states per channel, normalised"
 
     @classmethod
     def widths_of(cls, config: MixerConfig, dim: int) -> Widths:
         assert isinstance(config, SsmConfig)
         if config.d_v is None:
-            raise MixerError("ssm: width d_v is not given; solve it for a budget (Mixer.size) or set it")
+            raise MixerError("ssm: width d_v is not given; set it, or solve it for a budget (Mixer.size)")
         return Widths(dim, config.heads, 0, config.d_v)
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:
-        """Value widths in steps of 4 a head (8 from D = 256 on), wide ones first."""
+        """Value widths per head in steps of 4 (8 from D = 256 on), widest first."""
         assert isinstance(config, SsmConfig)
         step = 4 if dim < 256 else 8
         for d_v in [config.d_v] if config.d_v else range(max(4 * dim // config.heads // step * step, step), 0, -step):

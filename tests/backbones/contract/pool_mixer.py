@@ -1,6 +1,4 @@
-"""A small correct mixer (softmax pooling with one learned score a token), and copies of it that each break one
-promise.
-"""
+"""A small correct mixer (softmax pooling with one learned score per token), and variants that each fail one check."""
 
 from __future__ import annotations
 
@@ -188,7 +186,7 @@ class KeepsAParameter(Pool):
 
 
 class UnsavedTable(Pool):
-    """What it computes hangs on a table that the state_dict leaves out and that is drawn at random."""
+    """Its output depends on a random table that the state_dict leaves out."""
 
     def __init__(self, config: PoolConfig, dim: int, length: int) -> None:
         super().__init__(config, dim, length)
@@ -217,7 +215,7 @@ class SizesBadly(Pool):
         )
 
 
-class OtherPlainForm(Pool):
+class OtherNaiveForward(Pool):
     def plain_forward(self, x_BTD: Tensor, context: Context) -> Tensor:
         return super().forward(x_BTD, context) * (1 + 1e-6)
 
@@ -247,6 +245,6 @@ BROKEN: dict[type[Pool], str] = {
     UnsavedTable: "state-dict",
     NeedsEvenLength: "shape",
     SizesBadly: "nearest",
-    OtherPlainForm: "plain",
+    OtherNaiveForward: "naive",
     TouchesMeta: "meta",
 }

@@ -1,7 +1,4 @@
-"""The mixer contract, on every entry of the registry, causal and not.
-
-A class of one's own that inherits `MixerContract` and names its mixer runs the same checks.
-"""
+"""The mixer contract on every built-in mixer, causal and not: a class per mixer, made from the registry."""
 
 from __future__ import annotations
 
@@ -11,19 +8,19 @@ from backbones.contract.gradients import compare_compiled
 from backbones.contract.probe import Probe
 from backbones.contract.run import CHECKS, Check, run_check
 from backbones.mixers import registry
-from tests.backbones.plain import load_plain_forms
+from tests.backbones.naive import load_naive_references
 
 FAST = [c for c in CHECKS if not c.slow]
 SLOW = [c for c in CHECKS if c.slow]
 
 
 class MixerContract:
-    """One test a check and direction."""
+    """One test per check and direction."""
 
     mixer: str
 
     def _holds(self, check: Check, causal: bool) -> None:
-        result = run_check(check, registry.get(self.mixer), causal, load_plain_forms().get(self.mixer))
+        result = run_check(check, registry.get(self.mixer), causal, load_naive_references().get(self.mixer))
         assert result.status != "failed", f"{self.mixer}: {result.sentence}: {result.reason} ({result.shown_by})"
 
     @pytest.mark.parametrize("causal", [True, False], ids=["causal", "both-ways"])
@@ -45,8 +42,8 @@ globals().update(
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_every_built_in_has_a_plain_form_to_be_held_against(name: str) -> None:
-    assert name in load_plain_forms(), f"add one to tests/backbones/plain with @plain({name!r})"
+def test_every_built_in_has_a_naive_reference(name: str) -> None:
+    assert name in load_naive_references(), f"add one to tests/backbones/naive with @naive({name!r})"
 
 
 @pytest.mark.slow

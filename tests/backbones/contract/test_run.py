@@ -20,7 +20,7 @@ def test_a_correct_mixer_passes_every_check() -> None:
 
 
 @pytest.mark.parametrize(("broken", "check"), BROKEN.items(), ids=[b.__name__ for b in BROKEN])
-def test_each_planted_error_is_caught_by_the_check_that_is_about_it(broken: type[Pool], check: str) -> None:
+def test_each_planted_error_is_caught_by_its_check(broken: type[Pool], check: str) -> None:
     failed = [r for r in run_checks(broken, only=[check]) if r.status == "failed"]
     assert failed
     assert all(r.reason and r.setting for r in failed)
@@ -55,7 +55,7 @@ def test_padding_that_makes_nan_is_caught() -> None:
     assert [r.status for r in run_checks(Empty, only=["all-masked"])] == ["failed", "failed"]
 
 
-def test_mangling_a_sequence_that_is_too_long_is_caught_and_refusing_it_is_right() -> None:
+def test_a_sequence_over_the_length_may_be_refused_but_not_mangled() -> None:
     class Cuts(Pool):
         def forward(self, x_BTD, context=None):  # type: ignore[no-untyped-def]
             return super().forward(x_BTD[:, : self.length])
@@ -82,11 +82,11 @@ def test_a_direction_that_is_not_declared_is_not_applicable() -> None:
     assert {r.status for r in run_checks(OneWay) if not r.causal} == {"not applicable"}
 
 
-def test_without_a_plain_form_the_flops_are_reported_as_not_checked() -> None:
+def test_without_a_naive_reference_flops_are_reported_as_not_checked() -> None:
     class Bare(Pool):
         plain_forward = None
 
-    results = run_checks(Bare, only=["flops", "plain"])
+    results = run_checks(Bare, only=["flops", "naive"])
     assert {r.status for r in results} == {"not applicable"}
     assert all("plain_forward" in r.reason for r in results)
 
@@ -99,8 +99,8 @@ def test_the_global_generator_is_left_alone() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_an_unknown_check_is_refused_with_the_list() -> None:
-    with pytest.raises(MixerError, match=r"unknown check 'prefx'; the checks are config, shape"):
+def test_an_unknown_check_is_refused_with_the_nearest_and_the_list() -> None:
+    with pytest.raises(MixerError, match=r"'prefx'; did you mean 'prefix'.*config, shape"):
         run_checks(Pool, only=["prefx"])
 
 
@@ -116,7 +116,7 @@ def test_results_render_as_one_json_document_and_as_a_table() -> None:
     shown = capture.get()
     assert "FAILS" in shown
     assert "T=2" in shown
-    assert "depends on no other row" in shown
+    assert "does not depend on the other rows" in shown
 
 
 @pytest.mark.slow

@@ -37,10 +37,10 @@ def test_a_row_names_what_its_verdict_is_about():
     solved = {**CERTIFIED, "mixer_options": {"heads": 2, "rank": 1, "d_qk": 16}}
     hyper = made_record("hypermlp", 0.5).model_copy(update={"certificate": solved})
     found = only([hyper, made_record("gla", 0.6), made_record("softmax", 0.4)])
-    assert [row.mixer for row in found.rows] == ["gla (host form)", "hypermlp (rank=1, d_qk=16)", "softmax"]
-    assert "host form: positive, normalised weights" in view.markdown(found)
+    assert [row.mixer for row in found.rows] == ["gla (host prior)", "hypermlp (rank=1, d_qk=16)", "softmax"]
+    assert "host prior: positive, normalised weights" in view.markdown(found)
     assert view.plain(found)["rows"][1]["mixer_options"]["d_qk"] == 16
-    assert "host form" not in view.markdown(only([made_record("softmax", 0.4)]))
+    assert "host prior" not in view.markdown(only([made_record("softmax", 0.4)]))
 
 
 def test_an_error_is_ordered_from_low_to_high():

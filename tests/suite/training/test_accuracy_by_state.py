@@ -58,12 +58,12 @@ def test_a_point_is_the_mean_over_seeds_and_its_bar_reaches_from_the_worst_to_th
 
 def test_widths_of_a_mixer_are_points_of_its_curve_and_unmatched_ones_are_hollow():
     made = board()
-    names = ("gla (host form)", "gla (host form, d_k=4)", "fem (d_k=4, lr=0.01)", "fem", "fem (temperature=off)")
+    names = ("gla (host prior)", "gla (host prior, d_k=4)", "fem (d_k=4, lr=0.01)", "fem", "fem (temperature=off)")
     made["rows"] = [row(name, 64 * 2**i, [0.1 * i], matched="d_k" not in name) for i, name in enumerate(names)]
     drawn = draw([made])
     panel = drawn.axes[0]
     assert {name: x for name, (x, _) in curves(panel).items()} == {
-        "gla (host form)": [64, 128],
+        "gla (host prior)": [64, 128],
         "fem": [256, 512],
         "fem (temperature=off)": [1024],
     }

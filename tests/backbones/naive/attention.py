@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import linear, silu
 
 from backbones.mixers.base import Context
-from tests.backbones.plain import plain
+from tests.backbones.naive import naive
 
 
 def heads(x_BTE: Tensor, count: int) -> Tensor:
@@ -51,7 +51,7 @@ def softmax_weights(q_BTK: Tensor, k_BTK: Tensor, count: int, sees: Tensor) -> T
     return scores.masked_fill(~sees, -torch.inf).softmax(-1)
 
 
-@plain("softmax")
+@naive("softmax")
 def softmax(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     D, H = x_BTD.shape[-1], mixer.config.heads
     q, k, v = linear(x_BTD, mixer.in_proj.weight).split(D, dim=-1)
@@ -59,7 +59,7 @@ def softmax(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     return linear(merged(p @ heads(v, H)), mixer.out_proj.weight)
 
 
-@plain("no-mixing")
+@naive("no-mixing")
 def no_mixing(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     gate, up = linear(x_BTD, mixer.in_proj.weight).chunk(2, dim=-1)
     return linear(silu(gate) * up, mixer.out_proj.weight)

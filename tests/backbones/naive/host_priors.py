@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn.functional import elu, linear, sigmoid, softplus
 
 from backbones.mixers.base import Context
-from tests.backbones.plain import plain
-from tests.backbones.plain.attention import heads, merged
-from tests.backbones.plain.fem import Read, fem_with, over_rms
+from tests.backbones.naive import naive
+from tests.backbones.naive.attention import heads, merged
+from tests.backbones.naive.fem import Read, fem_with, over_rms
 
 Reader = Callable[[Any, Tensor, Context, list[Tensor]], Read]
 RANK, STATES = 16, 16
@@ -152,7 +152,7 @@ def add(name: str, reader: Reader) -> None:
         w = mixer.widths
         return {"aft": [w.values] * 2, "ssm": []}.get(name, [w.heads * w.key] * 2)
 
-    @plain(name)
+    @naive(name)
     def host(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
         *projected, v = linear(x_BTD, mixer.in_proj.weight).split([*widths(mixer), mixer.widths.values], dim=-1)
         y_BTE = merged(reader(mixer, x_BTD, context, projected)(heads(v, mixer.config.heads))[0])
@@ -160,7 +160,7 @@ def add(name: str, reader: Reader) -> None:
             y_BTE = y_BTE * over_rms(softplus(projected[0]))
         return linear(y_BTE, mixer.out_proj.weight)
 
-    @plain(f"fem-{name}")
+    @naive(f"fem-{name}")
     def fem(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
         def factor(projected: list[Tensor]) -> Tensor | float:
             return over_rms(softplus(projected[0])) if name == "aft" else 1.0

@@ -1,22 +1,20 @@
-"""Checks of what flows where: the past only, the whole sequence, no padding, no other rows; and decoding."""
+"""Checks of what an output depends on: no future tokens, all tokens, no padding, no other rows."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from backbones.contract.probe import Case, Probe, check, name_of, peak, run
-from backbones.mixers.base import Mixer, State
 
 D = 32
 PREFIX_TOLERANCE = 1e-6  # of max |y|, in fp32
 
 
 def _futures(case: Case, seen: int) -> dict[str, Case]:
-    """The same first `seen` tokens before another future."""
+    """The same first `seen` tokens, followed by other ones or none."""
 
     def after(change: Callable[[Tensor], Tensor]) -> Case:
         return case.map(lambda z: torch.cat([z[:, :seen], change(z[:, seen:])], 1))
@@ -30,8 +28,7 @@ def _futures(case: Case, seen: int) -> dict[str, Case]:
 
 @check(
     "prefix",
-    "what comes after a position changes nothing up to it: max|Δ| ≤ 1e-6 max|y|, whether changed, scaled by "
-    "1e4 or removed",
+    "later tokens, changed, scaled by 1e4 or removed, do not change an output: max|Δ| ≤ 1e-6 max|y|",
 )
 def sees_no_future(probe: Probe) -> None:
     if not probe.causal:
@@ -49,12 +46,12 @@ def sees_no_future(probe: Probe) -> None:
                     probe.require(change <= allowed, "outputs depend on later tokens", change=change, allowed=allowed)
 
 
-@check("reach", "not causal: every output depends on every input, the first output on the last token too")
+@check("reach", "without causality every output depends on every input, the first output also on the last token")
 def sees_everything(probe: Probe) -> None:
     if probe.causal:
         probe.not_applicable("causal")
     if not probe.cls.capabilities.mixes_tokens:
-        probe.not_applicable("declares that it mixes no tokens")
+        probe.not_applicable("declares mixes_tokens=False")
     for tokens in (2, 7, 13):
         mixer, case = probe.build(D, 16, probe.precise), probe.case(4, tokens, D, probe.precise)
         with torch.no_grad():
@@ -71,7 +68,7 @@ def sees_everything(probe: Probe) -> None:
                     probe.require(float(moved_T[target]) > 1e-12 * peak(y_BTD), "the output ignores that input")
 
 
-@check("no-mixing", "a mixer that declares it mixes no tokens does not: an output depends on its own position only")
+@check("no-mixing", "a mixer that declares mixes_tokens=False mixes none: an output depends on its own position only")
 def mixes_nothing(probe: Probe) -> None:
     if probe.cls.capabilities.mixes_tokens:
         probe.not_applicable("mixes tokens")
@@ -82,7 +79,7 @@ def mixes_nothing(probe: Probe) -> None:
     probe.require(peak(whole - alone) <= probe.exact * peak(whole), "the output depends on other positions")
 
 
-@check("rows", "a row of the batch depends on no other row, but for the constant row where one is declared")
+@check("rows", "a row of the batch does not depend on the other rows, except on the constant row where one is declared")
 def keeps_rows_apart(probe: Probe) -> None:
     probe.at(B=3, T=7, D=D, dtype=name_of(probe.precise))
     mixer, case = probe.build(D, 16, probe.precise), probe.case(3, 7, D, probe.precise)
@@ -96,15 +93,15 @@ def keeps_rows_apart(probe: Probe) -> None:
 
 @check(
     "padding",
-    "masked tokens on the left carry no weight: real positions give what they give without them, and nothing "
-    "is ever NaN",
+    "masked tokens on the left have no weight: outputs at real positions are those without padding, and all outputs "
+    "are finite",
 )
 def ignores_padding(probe: Probe) -> None:
     for tokens, pad in ((1, 1), (2, 1), (7, 5), (13, 3)):
         mixer, case = probe.build(D, 32, probe.precise), probe.case(2, tokens, D, probe.precise)
         with torch.no_grad():
             y_BTD = run(mixer, case)[: case.rows]
-            for label, fill in (("like the rest", torch.neg), ("of size 1e3", lambda z: 1e3 * z)):
+            for label, fill in (("of the usual size", torch.neg), ("of size 1e3", lambda z: 1e3 * z)):
                 probe.at(B=2, T=tokens, padding=pad, D=D, dtype=name_of(probe.precise), padding_values=label)
                 padded = case.padded(pad, slice(0, case.rows), fill)
                 other_BTD = run(mixer, padded)[: case.rows]
@@ -127,78 +124,3 @@ def survives_empty_rows(probe: Probe) -> None:
     )
     for name, gradient in zip(["x", *(n for n, _ in mixer.named_parameters())], gradients, strict=True):
         probe.require(bool(gradient.isfinite().all()), "a gradient is not finite", of=name)
-
-
-def _rounding(probe: Probe, mixer: Mixer, case: Case, y_BTD: Tensor) -> float:
-    """How far `forward` in fp32 is from itself in fp64, of max|y|; 0 where the mixer has no fp64.
-
-    This is the conditioning of the layer at these inputs: where a row's norm is small beside its terms (HyperMLP),
-    every order of summation gives other digits, and processors differ in that order.
-    """
-    if not probe.cls.capabilities.fp64:
-        return 0.0
-    exact_BTD = run(copy.deepcopy(mixer).double(), case.map(torch.Tensor.double))
-    return peak(y_BTD.double() - exact_BTD) / max(peak(exact_BTD), 1e-30)
-
-
-@check(
-    "step",
-    "step(), one token at a time, gives what forward gives (fp64 to 1e-9; fp32 to 2e-5 of max|y| and 10 times "
-    "its rounding)",
-)
-def decodes(probe: Probe) -> None:
-    if not probe.causal:
-        probe.not_applicable("not causal")
-    for tokens, dtype, allowed in (
-        (1, probe.precise, probe.exact),
-        (13, probe.precise, probe.exact),
-        (64, torch.float32, 2e-5),
-    ):
-        mixer, case = probe.build(D, tokens, dtype).eval(), probe.case(2, tokens, D, dtype)
-        with torch.no_grad():
-            y_BTD = run(mixer, case)
-            if dtype == torch.float32:
-                allowed += 10 * _rounding(probe, mixer, case, y_BTD)
-            state = mixer.init_state(case.x_BTD.shape[0], tokens)
-            for position in range(tokens):
-                x_BD, context = case.token(position)
-                probe.at(B=2, T=tokens, D=D, dtype=name_of(dtype), position=position)
-                out_BD, state = mixer.step(x_BD, state, context)
-                error = peak(out_BD - y_BTD[:, position]) / max(peak(y_BTD), 1e-30)
-                probe.require(error <= allowed, "step differs from forward", relative_error=error, allowed=allowed)
-        probe.require(state.position == tokens, "the state counts other tokens than it saw", counted=state.position)
-
-
-@check(
-    "state-size",
-    "after T tokens of one sequence the fp32 state holds exactly cost().state_bytes, constant in T exactly "
-    "where declared",
-)
-def tells_state_size(probe: Probe) -> None:
-    sizes: dict[int, int] = {}
-    for tokens in (8, 16, 32):
-        probe.at(T=tokens, D=D)
-        mixer, case = probe.build(D, tokens).eval(), probe.case(1, tokens, D)
-        stated = probe.cls.cost(mixer.config, D, tokens).state_bytes
-        if not probe.causal:
-            probe.require(stated == 0, "a mixer that is not causal declares a decoding state", stated=stated)
-            continue
-        state: State = mixer.init_state(case.x_BTD.shape[0], tokens)
-        with torch.no_grad():
-            for position in range(tokens):
-                x_BD, context = case.token(position)
-                _, state = mixer.step(x_BD, state, context)
-        sizes[tokens] = state.bytes()
-        probe.require(
-            state.bytes() == stated, "the state holds another number of bytes", held=state.bytes(), stated=stated
-        )
-    declared = probe.cls.capabilities.constant_state
-    if probe.causal:
-        constant = sizes[16] == sizes[32]
-        probe.require(
-            constant == declared,
-            "constant_state is declared wrongly",
-            declared=declared,
-            at_16=sizes[16],
-            at_32=sizes[32],
-        )

@@ -10,7 +10,7 @@ from torch.nn.functional import conv1d, pad, softplus
 
 from backbones.mixers.base import Context
 from backbones.mixers.hyper.hypermlp import HyperMixer
-from tests.backbones.plain import plain
+from tests.backbones.naive import naive
 
 
 def spread(table_HLr: Tensor, first_B: Tensor, tokens: int, mixer: HyperMixer) -> Tensor:
@@ -31,7 +31,7 @@ def convolve(x_BTD: Tensor, taps_JD: Tensor, causal: bool) -> Tensor:
     return conv1d(padded_BDT, kernel_JD.T[:, None], groups=D).transpose(1, 2)
 
 
-@plain("hypermlp", "hyperglu")
+@naive("hypermlp", "hyperglu")
 def hyper(mixer: HyperMixer, x_BTD: Tensor, context: Context) -> Tensor:
     c, (B, T, _) = mixer.config, x_BTD.shape
     H, S, r, n_R = c.heads, mixer.sets, mixer.rank, mixer.mixings(c)

@@ -1,6 +1,6 @@
 """The plain forms of the built-in mixers: slow and obvious, straight from the formulas, from matrix products and loops.
 
-Every module of this folder adds its own with `@plain("name")`, as `function(mixer, x_BTD, context) -> y_BTD`, computed
+Every module of this folder adds its own with `@naive("name")`, as `function(mixer, x_BTD, context) -> y_BTD`, computed
 in the dtype of `x_BTD`. The contract compares `forward` with it in fp64 and counts its FLOPs with PyTorch's counter, so
 a plain form spells every product as a matmul, bmm or einsum over all T positions. It may use the mixer's parameters and
 none of its methods.
@@ -12,23 +12,23 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 
-from backbones.contract.probe import PlainForm
+from backbones.contract.probe import NaiveForward
 
-PLAIN_FORMS: dict[str, PlainForm] = {}
+NAIVE: dict[str, NaiveForward] = {}
 
 
-def plain(*names: str) -> Callable[[PlainForm], PlainForm]:
+def naive(*names: str) -> Callable[[NaiveForward], NaiveForward]:
     """Decorator: offers a plain form for these mixers."""
 
-    def add(function: PlainForm) -> PlainForm:
-        PLAIN_FORMS.update(dict.fromkeys(names, function))
+    def add(function: NaiveForward) -> NaiveForward:
+        NAIVE.update(dict.fromkeys(names, function))
         return function
 
     return add
 
 
-def load_plain_forms() -> dict[str, PlainForm]:
+def load_naive_references() -> dict[str, NaiveForward]:
     """Every plain form, by the mixer's registered name."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    return PLAIN_FORMS
+    return NAIVE

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import linear, sigmoid
 
 from backbones.mixers.base import Context
-from tests.backbones.plain import plain
-from tests.backbones.plain.attention import heads, merged, rotated, softmax_weights, visible
+from tests.backbones.naive import naive
+from tests.backbones.naive.attention import heads, merged, rotated, softmax_weights, visible
 
 
 def split(mixer: Any, source: Tensor, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -18,7 +18,7 @@ def split(mixer: Any, source: Tensor, x_BTD: Tensor) -> tuple[Tensor, Tensor, Te
     return linear(source, W_q), linear(source, W_k), linear(x_BTD, W_v)
 
 
-@plain("static-qk")
+@naive("static-qk")
 def static_qk(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     assert context.embedding_BTD is not None
     q, k, v = split(mixer, context.embedding_BTD, x_BTD)
@@ -26,7 +26,7 @@ def static_qk(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     return linear(merged(p @ heads(v, mixer.config.heads)), mixer.out_proj.weight)
 
 
-@plain("random-qk", "fixed-qk")
+@naive("random-qk", "fixed-qk")
 def constant_qk(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     """Row by row: its real tokens take the weights of as many first tokens of the constant row."""
     assert context.constant_row
@@ -43,7 +43,7 @@ def constant_qk(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     return linear(out, mixer.out_proj.weight)
 
 
-@plain("taylor")
+@naive("taylor")
 def taylor(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     """The T×T form; over as many tokens as a head has features, sums over them, token by token."""
     H, causal, T = mixer.config.heads, mixer.config.causal, x_BTD.shape[1]
@@ -73,7 +73,7 @@ def polynomial(x: Tensor) -> Tensor:
     return torch.cat([torch.ones_like(x[..., :1]), x / d**0.25, torch.stack(pairs, -1)], -1)
 
 
-@plain("query-free")
+@naive("query-free")
 def query_free(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     """A recurrence over (numerator, denominator) with one shift for the whole row: fit for the small logits of a
     test.

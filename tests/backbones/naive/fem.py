@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import linear, sigmoid, softplus
 
 from backbones.mixers.base import Context
-from tests.backbones.plain import plain
-from tests.backbones.plain.attention import heads, merged, softmax_weights, visible
+from tests.backbones.naive import naive
+from tests.backbones.naive.attention import heads, merged, softmax_weights, visible
 
 Read = Callable[..., list[Tensor]]  # one or more values [B, H, T, d], each read under the same weights
 
@@ -68,7 +68,7 @@ def fem_with(
     return linear(merged(y) * factor(projected), mixer.out_proj.weight)
 
 
-@plain("fem")
+@naive("fem")
 def fem(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     H, K = mixer.config.heads, mixer.config.heads * mixer.config.d_k
 

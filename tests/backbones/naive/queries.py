@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from backbones.mixers.base import Context
-from tests.backbones.plain import plain
-from tests.backbones.plain.attention import heads, merged, softmax_weights, visible
+from tests.backbones.naive import naive
+from tests.backbones.naive.attention import heads, merged, softmax_weights, visible
 
 
 def attend(mixer: Any, x_BTD: Tensor, context: Context, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -27,13 +27,13 @@ def root_mean_square(z: Tensor) -> Tensor:
     return z / (z.square().mean(-1, keepdim=True) + 1e-5).sqrt()
 
 
-@plain("identity-query")
+@naive("identity-query")
 def identity(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     k, v = linear(x_BTD, mixer.kv_proj.weight).chunk(2, dim=-1)
     return attend(mixer, x_BTD, context, x_BTD / 2, k, v)
 
 
-@plain("nonlinear-query", "linear-residual-query")
+@naive("nonlinear-query", "linear-residual-query")
 def residual(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     k, v = linear(x_BTD, mixer.kv_proj.weight).chunk(2, dim=-1)
     inner = linear(root_mean_square(x_BTD) * mixer.gain_in, mixer.query_in)
@@ -43,7 +43,7 @@ def residual(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     return attend(mixer, x_BTD, context, (x_BTD + root_mean_square(z) * mixer.gain_out) / 2, k, v)
 
 
-@plain("qk-norm")
+@naive("qk-norm")
 def qk_norm(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     q, k, v = linear(x_BTD, mixer.in_proj.weight).chunk(3, dim=-1)
     H = mixer.config.heads

@@ -1,4 +1,4 @@
-"""Checks of form: building, shapes, number types, range, the meta device, saving and loading, repeatability."""
+"""Checks of a module's basics: config, shapes, dtypes, range, the meta device, saving and loading, repeatability."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ D = 32
 
 
 @check(
-    "config", "builds from its config alone, which survives JSON and refuses unknown options and attempts to change it"
+    "config",
+    "is built from its config alone, which survives JSON, is frozen and refuses unknown options",
 )
 def builds_from_config(probe: Probe) -> None:
     probe.at(D=D, T=16)
@@ -24,12 +25,12 @@ def builds_from_config(probe: Probe) -> None:
     again = type(config).model_validate_json(config.model_dump_json())
     probe.require(again == config, "the config read back from JSON differs")
     probe.require(
-        isinstance(config, probe.cls.Config), f"size() gives a {type(config).__name__}, not the mixer's Config"
+        isinstance(config, probe.cls.Config), f"size() returns a {type(config).__name__}, not the mixer's Config"
     )
     first, second = (dict(probe.cls(c, D, 16).named_parameters()) for c in (config, again))
     probe.require(
         {n: p.shape for n, p in first.items()} == {n: p.shape for n, p in second.items()},
-        "same config, other parameters",
+        "the same config gives other parameters",
     )
     for name in probe.cls.Config.model_fields:
         wrong = name + "x"
@@ -38,7 +39,9 @@ def builds_from_config(probe: Probe) -> None:
             probe.cls.Config.model_validate({wrong: getattr(config, name)})
         except ValidationError:
             near = difflib.get_close_matches(wrong, list(probe.cls.Config.model_fields), n=1)
-            probe.require(near == [name], "the nearest valid name is another option's", nearest=near[0] if near else "")
+            probe.require(
+                near == [name], "the nearest valid name is that of another option", nearest=near[0] if near else ""
+            )
         else:
             probe.fail("a misspelt option is accepted")
         probe.at(option=name)
@@ -46,12 +49,12 @@ def builds_from_config(probe: Probe) -> None:
             setattr(config, name, getattr(config, name))
         except ValidationError:
             continue
-        probe.fail("the config can be changed after it was made")
+        probe.fail("the config can be changed")
 
 
 @check(
     "shape",
-    "gives [B, T, D] for any T from 1 to its length and any B, in fp32 and under bf16 autocast, which is near fp32",
+    "returns [B, T, D] for any T from 1 to its length and any B, in fp32 and under bf16 autocast, which is near fp32",
 )
 def keeps_shape(probe: Probe) -> None:
     mixer = probe.build(D, 64)
@@ -67,16 +70,15 @@ def keeps_shape(probe: Probe) -> None:
                 probe.require(shape == tuple(case.x_BTD.shape), "the output has another shape", given=str(shape))
             full, half = outputs["float32"], outputs["bfloat16 autocast"].float()
             error = float((full - half).norm() / full.norm().clamp_min(1e-30))
-            near = (
-                tokens == 1 or error <= 0.1
-            )  # a rectified score alone in its row may jump with its sign: not compared at T = 1
-            probe.require(near, "bf16 autocast gives another result than fp32", relative_error=error, allowed=0.1)
+            # not compared at T = 1: a rectified score that is alone in its row may jump with its sign
+            near = tokens == 1 or error <= 0.1
+            probe.require(near, "bf16 autocast differs from fp32", relative_error=error, allowed=0.1)
 
 
 @check(
     "range",
-    "values and gradients are finite for inputs of scale 1e-4, 1 and 1e4, constant inputs and zeros, in fp32 "
-    "and bf16 autocast",
+    "outputs and gradients are finite for inputs of scale 1e-4, 1 and 1e4, constant inputs and zeros, in fp32 and "
+    "under bf16 autocast",
 )
 def stays_finite(probe: Probe) -> None:
     mixer = probe.build(D, 64)
@@ -101,7 +103,7 @@ def _require_finite(probe: Probe, mixer: torch.nn.Module, case: Case, autocast: 
         probe.require(finite, "a gradient is not finite", of=name)
 
 
-@check("too-long", "a sequence longer than its length is either mixed as usual or refused by name, never mangled")
+@check("too-long", "a sequence longer than its length is either mixed as usual or refused with a MixerError")
 def refuses_longer(probe: Probe) -> None:
     from backbones.mixers.errors import MixerError
 
@@ -111,10 +113,12 @@ def refuses_longer(probe: Probe) -> None:
         y_BTD = run(mixer, case)
     except MixerError:
         return
-    probe.require(y_BTD.shape == case.x_BTD.shape and bool(y_BTD.isfinite().all()), "neither refused nor mixed")
+    probe.require(
+        y_BTD.shape == case.x_BTD.shape and bool(y_BTD.isfinite().all()), "the sequence is neither refused nor mixed"
+    )
 
 
-@check("meta", "builds and runs on the meta device, with the parameters it has elsewhere")
+@check("meta", "is built and runs on the meta device, with the parameters it has elsewhere")
 def runs_on_meta(probe: Probe) -> None:
     probe.at(B=2, T=13, D=D)
     with torch.device("meta"):
@@ -130,7 +134,7 @@ def runs_on_meta(probe: Probe) -> None:
     )
 
 
-@check("state-dict", "a module that loads another's state_dict gives the same outputs, bit for bit")
+@check("state-dict", "a module that loads the state_dict of another one gives the same outputs, bit for bit")
 def state_dict_round_trips(probe: Probe) -> None:
     probe.at(B=2, T=13, D=D)
     first, second = probe.build(D, 16, seed=0), probe.build(D, 16, seed=1)
@@ -156,11 +160,11 @@ def repeats(probe: Probe) -> None:
             [y_BTD, *torch.autograd.grad(y_BTD.square().mean(), wanted, allow_unused=True, materialize_grads=True)]
         )
     for when, other in (("a second time", seen[1]), ("in evaluation", seen[2])):
-        probe.require(torch.equal(seen[0][0], other[0]), f"another output {when}")
+        probe.require(torch.equal(seen[0][0], other[0]), f"other outputs {when}")
         probe.require(all(torch.equal(a, b) for a, b in zip(seen[0], other, strict=True)), f"other gradients {when}")
 
 
-@check("reset", "reset_parameters draws every parameter anew, from torch's global generator and nothing else")
+@check("reset", "reset_parameters draws every parameter again, from torch's global generator only")
 def resets(probe: Probe) -> None:
     probe.at(D=D, T=16)
     mixer = probe.build(D, 16)
