@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from backbones.baselines.base import PREFIX, Baseline, BaselineError, BaselineOptions, ReferenceShape, SeriesSizes
 from backbones.series_outputs import OUTPUTS, SMALLEST_SCALE, HeadKind
 
 Scaling = Literal["std", "mean", "none"]
@@ -133,3 +135,62 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Using `json`-module", category=UserWarning)
         warnings.filterwarnings("ignore", message="enable_nested_tensor is True", category=UserWarning)
         yield
+
+
+class GluonTSOptions(BaselineOptions):
+    scaling: Scaling = Field(
+        default="std",
+        description="of each window: by mean and deviation (std), mean absolute value (mean, GluonTS's "
+        "default), or none",
+    )
+
+
+class DLinearOptions(GluonTSOptions):
+    hidden: int = Field(default=20, ge=1, description="values per step before the output layer (GluonTS's default: 20)")
+    kernel: int = Field(default=25, ge=1, description="steps of the moving average, an odd number")
+
+    @field_validator("kernel")
+    @classmethod
+    def _odd(cls, kernel: int) -> int:
+        if kernel % 2 == 0:
+            raise ValueError(f"the moving average needs an odd number of steps; take {kernel + 1}")
+        return kernel
+
+
+def _dlinear(sizes: SeriesSizes, options: DLinearOptions, shape: ReferenceShape) -> nn.Module:
+    o = options
+    with _needs_lightning("dlinear"):
+        return dlinear(sizes.look_back, sizes.horizon, sizes.head, hidden=o.hidden, kernel=o.kernel, scaling=o.scaling)
+
+
+def _patchtst(sizes: SeriesSizes, options: GluonTSOptions, shape: ReferenceShape) -> nn.Module:
+    """With the width, depth, heads, feed-forward width and dropout of the softmax reference."""
+    with _needs_lightning("patchtst"):
+        return patchtst(
+            sizes.look_back,
+            sizes.horizon,
+            sizes.head,
+            patch=sizes.patch,
+            stride=sizes.stride,
+            dim=shape.dim,
+            heads=shape.heads,
+            depth=shape.depth,
+            ffn_width=shape.ffn_width,
+            dropout=shape.dropout,
+            scaling=options.scaling,
+        )
+
+
+@contextmanager
+def _needs_lightning(name: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        reason = str(error).splitlines()[0]
+        raise BaselineError(
+            f"{PREFIX}{name} is GluonTS's and needs Lightning ({reason}): pip install 'mixer-suite[baselines]'"
+        ) from None
+
+
+DLINEAR = Baseline("forecasting", DLinearOptions, _dlinear)
+PATCHTST = Baseline("forecasting", GluonTSOptions, _patchtst)

@@ -1,5 +1,4 @@
-"""What every forecaster must beat: the last season again, and a ridge regression. Both are solved at once, without
-gradients.
+"""What every forecaster must beat: repeating the last season, and a ridge regression. Both have a closed form.
 
 Shape letters: B batch, C channels, N look-back, H horizon, R = B·C sequences.
 """
@@ -10,9 +9,12 @@ from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-Windows = Iterable[tuple[Tensor, Tensor]]  # pairs of what is read `[B, N, C]` and what follows `[B, H, C]`
+from backbones.baselines.base import PREFIX, Baseline, BaselineError, BaselineOptions, ReferenceShape, SeriesSizes
+
+Windows = Iterable[tuple[Tensor, Tensor]]  # pairs of look-back `[B, N, C]` and target `[B, H, C]`
 
 
 @runtime_checkable
@@ -71,6 +73,38 @@ class Ridge(nn.Module):
         return y_RH.unflatten(0, (len(x_BNC), -1)).transpose(1, 2) + x_BNC[:, -1:]
 
     def _regressors(self, x_BNC: Tensor) -> Tensor:
-        """`[B·C, N + 1]`: windows less their last value, and a 1."""
+        """`[B·C, N + 1]`: windows minus their last value, and a 1."""
         z_RN = (x_BNC - x_BNC[:, -1:]).transpose(1, 2).flatten(0, 1)
         return torch.cat([z_RN, torch.ones_like(z_RN[:, :1])], dim=1)
+
+
+class SeasonalNaiveOptions(BaselineOptions):
+    season: int = Field(default=0, ge=0, description="steps of a season; 0: the task's (a day, or a week of days)")
+
+
+def _seasonal_naive(sizes: SeriesSizes, options: SeasonalNaiveOptions, shape: ReferenceShape) -> nn.Module:
+    season = options.season or sizes.season
+    if not 1 <= season <= sizes.look_back:
+        reason = (
+            f"a season of {season} steps does not fit into a look-back of {sizes.look_back}"
+            if season
+            else "this task has no known season"
+        )
+        raise BaselineError(
+            f"{PREFIX}seasonal-naive: {reason}; choose one from 1 to {sizes.look_back}: --set mixer.season=…"
+        )
+    return SeasonalNaive(sizes.look_back, sizes.horizon, season)
+
+
+class RidgeOptions(BaselineOptions):
+    penalty: float = Field(
+        default=1.0, gt=0, description="α of the penalty on the squared coefficients, over sums of all training windows"
+    )
+
+
+def _ridge(sizes: SeriesSizes, options: RidgeOptions, shape: ReferenceShape) -> nn.Module:
+    return Ridge(sizes.look_back, sizes.horizon, options.penalty)
+
+
+SEASONAL_NAIVE = Baseline("forecasting", SeasonalNaiveOptions, _seasonal_naive)
+RIDGE = Baseline("forecasting", RidgeOptions, _ridge)

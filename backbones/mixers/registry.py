@@ -89,6 +89,18 @@ def names() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*_built_in(), *sorted(_entries())]))
 
 
+def built_in(name: str) -> type[Mixer] | None:
+    """The suite's own mixer of that name, whatever installed packages claim; None where there is none.
+
+    Args:
+        name: a registered name.
+
+    Returns:
+        The class, or None. No entry point and no file is loaded.
+    """
+    return _own().get(name)
+
+
 def origin(name: str) -> str:
     """Where a mixer comes from, for records.
 

@@ -12,11 +12,8 @@ from timm.optim import create_optimizer_v2
 import tasks
 from suite.bench.comparison import Comparison, Requirement
 from suite.bench.timing import Workload
-from suite.config.run_config import RunConfig
-from suite.models import budget
-from suite.models.build import build_backbone, flops_positions, sequence_length
-from suite.models.constant_row import give_constant
-from suite.models.resolve import resolve
+from suite.models.inputs import adapter
+from suite.models.resolve import Resolved, resolve_run
 from tasks.base import Batch, Task
 
 #: The timed tasks, with the smallest fraction of the matrix product's FLOP rate that softmax must reach.
@@ -30,12 +27,11 @@ def matrix_product() -> Workload:
     return lambda: a @ b
 
 
-def training_step(config: RunConfig, task: Task, batch: Batch) -> Workload:
-    plan, _ = budget.check(config, task.spec)
+def training_step(resolved: Resolved, task: Task, batch: Batch) -> Workload:
+    config, candidate = resolved.config, resolved.candidate
+    plan, _ = candidate.check(config, task.spec)
     torch.manual_seed(0)
-    model = build_backbone(task.spec, config.model, plan.layers)
-    model.reset_parameters()
-    give_constant(model, task, config.mixer, 0)
+    model = candidate.build(config, task, plan)
     optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-4, weight_decay=config.train.weight_decay)
 
     def step() -> None:
@@ -48,19 +44,21 @@ def training_step(config: RunConfig, task: Task, batch: Batch) -> Workload:
 
 
 def training_comparison(name: str, mixer: str) -> Comparison:
-    config = resolve(task=name, mixer=mixer, scale="quick")
+    resolved = resolve_run(task=name, mixer=mixer, scale="quick")
+    config = resolved.config
     task = tasks.get(name)(config.data)
-    _, certificate = budget.check(config, task.spec)
-    length, batch_size = sequence_length(task.spec), config.train.batch_size
+    _, certificate = resolved.candidate.check(config, task.spec)
+    inputs, batch_size = adapter(task.spec), config.train.batch_size
+    length = inputs.length
     units = batch_size * length if certificate.flops_unit == "token" else batch_size
     flops = 3 * certificate.flops * units  # backward costs twice forward
 
     def build() -> Mapping[str, Workload]:
         task.load()
         batch = next(task.train_batches(0, batch_size))
-        reference = resolve(task=name, mixer="softmax", scale="quick")
+        reference = resolve_run(task=name, mixer="softmax", scale="quick")
         return {
-            "ours": training_step(config, task, batch),
+            "ours": training_step(resolved, task, batch),
             "softmax": training_step(reference, task, batch),
             "matrix product": matrix_product(),
         }
@@ -70,7 +68,7 @@ def training_comparison(name: str, mixer: str) -> Comparison:
     )
     about = (
         f"{units:,} {certificate.flops_unit}s per step, {flops / 1e9:.1f} GFLOP counted; positions: "
-        f"{flops_positions(task.spec)[0]}"
+        f"{inputs.positions}"
     )
     return Comparison(f"{mixer} on {name}", length, build, (utilisation, Requirement("price", "softmax")), about)
 

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import tasks
-from backbones.mixers import registry
-from backbones.mixers.base import Mixer
 from backbones.mixers.errors import MixerError
 from suite.config.run_config import TUNED, digest
 from suite.errors import UserError
-from suite.models.budget import solve, widths_of, with_free_widths
+from suite.models.budget import widths_of, with_free_widths
+from suite.models.candidate import Candidate, registered
 from suite.models.resolve import default_options, from_canonical, resolve
 from suite.records.record import Record
 
@@ -78,10 +77,10 @@ def _portable(mixer: str) -> str:
 
 def _options_off_default(made: Record) -> str:
     """What a mixer wants said of its rows, and the options and tuned rates that differ from the usual ones."""
-    solved, cls = made.certificate.get("mixer_options", {}), _class(made)
-    named = {name: solved[name] for name in cls.board_options if name in solved} if cls else {}
+    solved, candidate = made.certificate.get("mixer_options", {}), _candidate(made)
+    named = {name: solved[name] for name in candidate.board_options if name in solved} if candidate else {}
     given = {**named, **{name: value for name, value in (_given_options(made) or {}).items() if name not in named}}
-    switches = [cls.board_note] if cls and cls.board_note else []
+    switches = [candidate.board_note] if candidate and candidate.board_note else []
     switches += [
         f"{name}={'on' if value is True else 'off' if value is False else value}" for name, value in given.items()
     ]
@@ -95,26 +94,23 @@ def _given_options(made: Record) -> dict[str, Any] | None:
     """The mixer's options that the user chose; None where nobody knows: of code that is not the suite's, or of another
     version's.
     """
-    if made.config.get("mixer_origin") != "built-in":
+    candidate = _candidate(made)
+    if candidate is None:
         return None
     try:
-        config = from_canonical(made.config)
-        solved = solve(with_free_widths(config), tasks.get(made.task)(config.data).spec).mixer_options
+        config = from_canonical(made.config, candidate=candidate)
+        solved = candidate.plan(with_free_widths(config), tasks.get(made.task)(config.data).spec).mixer_options
     except (MixerError, UserError):
         return None
-    usual = default_options(config).model_dump(mode="json") | {
+    usual = default_options(config, candidate).model_dump(mode="json") | {
         name: getattr(solved, name) for name in widths_of(config)
     }
     return {name: value for name, value in made.config["mixer_options"].items() if value not in (None, usual[name])}
 
 
-def _class(made: Record) -> type[Mixer] | None:
-    """The mixer's class, where it is the suite's own: no board runs other code."""
-    return (
-        registry.get(made.mixer)
-        if made.config.get("mixer_origin") == "built-in" and made.mixer in registry.names()
-        else None
-    )
+def _candidate(made: Record) -> Candidate | None:
+    """The record's mixer, where it is the suite's own: no board runs other code."""
+    return registered(made.mixer) if made.config.get("mixer_origin") == "built-in" else None
 
 
 def _shipped(made: Record) -> dict[str, Any]:

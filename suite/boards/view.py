@@ -9,7 +9,7 @@ from rich.table import Table
 
 from suite.boards.board import Board, Row
 from suite.console import format_metric
-from suite.models.baselines import is_baseline
+from suite.models.candidate import registered
 
 
 def table(board: Board) -> Table:
@@ -74,7 +74,7 @@ def _cells(row: Row, board: Board) -> list[str]:
     if row.spread is not None:
         figure += f" ± {format_metric(board.metric, row.spread)}"
     return [
-        str(row.place) if row.place else "baseline" if is_baseline(one.mixer) else "unmatched",
+        str(row.place) if row.place else "unmatched" if _can_rank(one.mixer) else "baseline",
         row.mixer,
         figure,
         str(len(row.records)),
@@ -83,6 +83,11 @@ def _cells(row: Row, board: Board) -> list[str]:
         f"{one.timing.examples_per_s:,.0f}" if one.timing else "–",
         f"{one.peak_memory_bytes / 2**20:,.0f}",
     ]
+
+
+def _can_rank(mixer: str) -> bool:
+    candidate = registered(mixer)
+    return candidate is None or candidate.ranked
 
 
 def _headers(board: Board) -> list[str]:

@@ -10,8 +10,8 @@ import torch
 import tasks
 from backbones.decoder import Decoder
 from suite.errors import UserError
-from suite.models import budget
-from suite.models.build import build_backbone
+from suite.models.candidate import parse
+from suite.models.inputs import adapter
 from suite.models.resolve import from_canonical
 from suite.records import runs_folder
 from suite.training import checkpoint
@@ -24,13 +24,14 @@ def load_language_model(run: str, device: torch.device) -> tuple[Decoder, TextTa
     """
     folder = runs_folder.find_run(run)
     written = runs_folder.read_run(folder)
-    config = from_canonical(written["config"])
+    candidate = parse(written["config"]["mixer"])
+    config = from_canonical(written["config"], candidate=candidate)
     task = tasks.get(config.task)(config.data, Path(written["data_dir"]) if written["data_dir"] else None)
     if not isinstance(task, TextTask) or not isinstance(task.spec, TextInput):
         raise UserError(f"run {folder.name} is of {config.task}, {task.domain}; only language models generate text")
     task.use_tokenizer(folder)
     state = checkpoint.load(folder, device)
-    model = build_backbone(task.spec, config.model, budget.solve(config, task.spec).layers)
+    model = adapter(task.spec).backbone(config.model, candidate.plan(config, task.spec).layers)
     assert isinstance(model, Decoder)
     model.load_state_dict(state["best"]["weights"] or state["model"])
     return model.to(device).eval(), task

@@ -14,8 +14,6 @@ import psutil
 import torch
 
 import suite
-from backbones.mixers import registry
-from suite.models import baselines
 from suite.records.record import Code, Hardware
 
 PACKAGES = ("torch", "torchvision", "timm", "triton", "gluonts", "datasets", "mlflow", "numpy", "pandas", "pydantic")
@@ -36,11 +34,13 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def code(mixer: str) -> Code:
-    origin = baselines.ORIGIN if baselines.is_baseline(mixer) else registry.origin(mixer)
+def code(mixer_origin: str) -> Code:
+    """The suite's version and commit, and where the run's mixer comes from."""
     status = _git("status", "--porcelain", "--untracked-files=no")
     dirty = None if status is None else bool(status)
-    return Code(version=suite.__version__, git_sha=_git("rev-parse", "HEAD"), git_dirty=dirty, mixer_origin=origin)
+    return Code(
+        version=suite.__version__, git_sha=_git("rev-parse", "HEAD"), git_dirty=dirty, mixer_origin=mixer_origin
+    )
 
 
 def versions() -> dict[str, str]:

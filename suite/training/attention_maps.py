@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from backbones.base import Block
 from backbones.indicators import ShowsMap, indicators
 from backbones.mixers.base import Context
-from suite.models.build import Backbone
+from suite.models.inputs import Backbone
 from suite.training.evaluate import eval_mode
 from tasks.base import Task
 

@@ -14,7 +14,9 @@ from torch import nn
 
 from backbones.base import implementations
 from suite.config.run_config import RunConfig
-from suite.models.budget import Certificate, Plan
+from suite.models.budget import Plan
+from suite.models.candidate import Candidate
+from suite.models.certificate import Certificate
 from suite.records import provenance
 from suite.records.record import Code, Data, Hardware, Record, Selection, Status, Timing
 from suite.tracking.client import TrackedRun
@@ -28,6 +30,7 @@ class Job:
     """One run under way: what is fixed when it starts, and what its record will say."""
 
     config: RunConfig
+    candidate: Candidate
     folder: Path
     task: Task
     device: torch.device

@@ -14,14 +14,11 @@ import torch
 from torch import nn
 
 import tasks
-from backbones.mixers import registry
 from suite.config.run_config import RunConfig
 from suite.console import TrainingProgress, say
 from suite.errors import UserError, first_line
-from suite.models import baselines
-from suite.models.budget import check
-from suite.models.build import Backbone, build_backbone
-from suite.models.constant_row import give_constant
+from suite.models.candidate import Candidate, parse
+from suite.models.inputs import Backbone
 from suite.models.resolve import from_canonical
 from suite.records import provenance, record, runs_folder
 from suite.tracking.client import Tracker
@@ -59,10 +56,9 @@ def _cuda_names() -> str:
     return "".join(f", cuda:{i}" for i in range(torch.cuda.device_count()))
 
 
-def _require_runnable(mixer: str, device: torch.device) -> None:
-    obstacle = "" if baselines.is_baseline(mixer) else registry.get(mixer).obstacle(device)
-    if obstacle:
-        raise UserError(f"mixer {mixer!r} cannot run here: {obstacle}")
+def _require_runnable(candidate: Candidate, device: torch.device) -> None:
+    if obstacle := candidate.obstacle(device):
+        raise UserError(obstacle)
 
 
 class RunObserver:
@@ -99,12 +95,13 @@ class Outcome:
     exit_code: int
 
 
-def start(config: RunConfig, *, data_dir: Path | None, device: str) -> Outcome:
+def start(config: RunConfig, *, data_dir: Path | None, device: str, candidate: Candidate | None = None) -> Outcome:
     """Runs a config to its record. Raises UserError, DataError or MixerError before anything has started."""
+    candidate = candidate or parse(config.mixer)
     chosen = pick_device(device)
-    _require_runnable(config.mixer, chosen)
+    _require_runnable(candidate, chosen)
     task = tasks.get(config.task)(config.data, data_dir)
-    plan, certificate = check(config, task.spec)
+    plan, certificate = candidate.check(config, task.spec)
     config = config.model_copy(update={"mixer_options": plan.mixer_options})
     runs_folder.writable_home()
     say(task.prepare_note())
@@ -114,12 +111,22 @@ def start(config: RunConfig, *, data_dir: Path | None, device: str) -> Outcome:
         task.keep_tokenizer(folder)
     with runs_folder.alone(folder):
         return _carry_out(
-            Job(config, folder, task, chosen, plan, certificate, runs_folder.now(), *_origin(config, task, chosen))
+            Job(
+                config,
+                candidate,
+                folder,
+                task,
+                chosen,
+                plan,
+                certificate,
+                runs_folder.now(),
+                *_origin(candidate, task, chosen),
+            )
         )
 
 
-def _origin(config: RunConfig, task: Task, device: torch.device) -> tuple[record.Code, record.Hardware, record.Data]:
-    return provenance.code(config.mixer), provenance.hardware(device), describe_data(task)
+def _origin(candidate: Candidate, task: Task, device: torch.device) -> tuple[record.Code, record.Hardware, record.Data]:
+    return provenance.code(candidate.origin), provenance.hardware(device), describe_data(task)
 
 
 def resume(run: str, *, data_dir: Path | None, device: str) -> Outcome:
@@ -135,27 +142,29 @@ def _resume(folder: Path, data_dir: Path | None, device: str) -> Outcome:
     if runs_folder.finished(folder):
         raise UserError(f"run {folder.name} is finished; nothing is left to resume")
     written = runs_folder.read_run(folder)
-    config = from_canonical(written["config"])
+    candidate = parse(written["config"]["mixer"])
+    config = from_canonical(written["config"], candidate=candidate)
     data_dir = data_dir or (Path(written["data_dir"]) if written["data_dir"] else None)
     chosen = pick_device(device)
-    _require_runnable(config.mixer, chosen)
+    _require_runnable(candidate, chosen)
     state = checkpoint.load(folder, chosen)
     if state["identity"] != config.identity:
         raise UserError(f"run {folder.name}: its checkpoint belongs to another config; start it anew")
     task = tasks.get(config.task)(config.data, data_dir)
     if isinstance(task, TextTask):
         task.use_tokenizer(folder)  # the run keeps its own: the file it came from may have moved
-    plan, certificate = check(config, task.spec)
+    plan, certificate = candidate.check(config, task.spec)
     task.load()
     job = Job(
         config,
+        candidate,
         folder,
         task,
         chosen,
         plan,
         certificate,
         written["created"],
-        *_origin(config, task, chosen),
+        *_origin(candidate, task, chosen),
         resume=state,
         resumed_at=[*state["resumed_at"], int(state["step"])],
     )
@@ -165,7 +174,7 @@ def _resume(folder: Path, data_dir: Path | None, device: str) -> Outcome:
                 f"run {folder.name} cannot go on: its {what} was {before}, now it is {job.origin()[what]}; "
                 "start it anew"
             )
-    if _build(job).state_dict().keys() != state["model"].keys():
+    if _model(job).state_dict().keys() != state["model"].keys():
         raise UserError(
             f"run {folder.name} cannot go on: it was begun by another version, whose model has other parts; "
             "start it anew"
@@ -220,20 +229,13 @@ def _close_tracking(job: Job, made: record.Record, tracker: Tracker, progress: T
         progress.warn(f"tracking: {type(problem).__name__}: {first_line(problem)}; {later}")
 
 
-def _build(job: Job) -> nn.Module:
-    """The run's model, its parameters drawn from the seed."""
-    config, spec = job.config, job.task.spec
-    if baselines.is_baseline(config.mixer):
-        return baselines.build(config.mixer, spec, config.mixer_options, config.model)
-    model = build_backbone(spec, config.model, job.plan.layers)
-    model.reset_parameters()
-    give_constant(model, job.task, config.mixer, config.seed)
-    return model
+def _model(job: Job) -> nn.Module:
+    return job.candidate.build(job.config, job.task, job.plan)
 
 
 def _fit_and_test(job: Job, observer: RunObserver, stop: StopSignal) -> FitResult:
     torch.manual_seed(job.config.seed)
-    model = _build(job).to(job.device)
+    model = _model(job).to(job.device)
     trainer = Trainer(model, job.task, job.config, device=job.device, run_dir=job.folder, observer=observer, stop=stop)
     trainer.origin, trainer.resumed_at = job.origin(), job.resumed_at
     if job.resume is not None:

@@ -22,7 +22,7 @@ from torch import nn
 from backbones.baselines.series import ClosedForm
 from suite.config.run_config import RunConfig, TrainConfig
 from suite.errors import first_line
-from suite.models.build import Backbone
+from suite.models.inputs import Backbone
 from suite.training import checkpoint
 from suite.training.evaluate import autocast, evaluate
 from suite.training.signals import Interrupted, StopSignal

@@ -10,10 +10,7 @@ import torch
 import tasks
 from backbones.mixers import registry
 from backbones.mixers.errors import MixerError
-from suite.models.budget import check
-from suite.models.build import build_backbone
-from suite.models.constant_row import give_constant
-from suite.models.resolve import resolve
+from suite.models.resolve import resolve_run
 from suite.training.attention_maps import attention_maps
 from tests.backbones.test_backbones import BACKBONES, assert_steps_give_what_forward_gives, decoder
 
@@ -54,14 +51,11 @@ def test_a_decoder_writes_token_by_token_what_it_reads_at_once(mixers):
 
 
 def built(task_name, mixer, seed=0, hybrid=None):
-    config = resolve(task=task_name, mixer=mixer, scale="board", sets=SMALL, hybrid=hybrid)
-    task = tasks.get(task_name)(config.data)
+    made = resolve_run(task=task_name, mixer=mixer, scale="board", seed=seed, sets=SMALL, hybrid=hybrid)
+    task = tasks.get(task_name)(made.config.data)
     task.load()
-    plan, _ = check(config, task.spec)
-    model = build_backbone(task.spec, config.model, plan.layers)
-    model.reset_parameters()
-    give_constant(model, task, mixer, seed)
-    return model, task
+    plan, _ = made.candidate.check(made.config, task.spec)
+    return made.candidate.build(made.config, task, plan), task
 
 
 @pytest.mark.parametrize("task_name", ["sotu", "fashion-mnist", "household-power"])

@@ -6,8 +6,9 @@ from typing import Any
 
 import tasks
 from suite.config.run_config import RunConfig
-from suite.models.budget import solve
-from suite.models.resolve import resolve
+from suite.models.candidate import parse
+from suite.models.certificate import Certificate
+from suite.models.resolve import resolve, resolve_run
 from suite.records.record import Code, Data, Hardware, Record, Timing
 
 SHAPE = ("dim=32", "model.heads=2", "depth=2", "ffn_width=88", "batch_size=8")
@@ -34,6 +35,12 @@ def tiny_config(task: str, mixer: str = "softmax", *more: str, seed: int = 0) ->
     return resolve(task=task, mixer=mixer, scale="board", seed=seed, sets=tiny_sets(task, *more))
 
 
+def certify(config: RunConfig) -> Certificate:
+    """The certificate of a run, matched or not. Needs no data."""
+    candidate, spec = parse(config.mixer), tasks.get(config.task)(config.data).spec
+    return candidate.certify(config, spec, candidate.plan(config, spec))
+
+
 def made_record(
     mixer: str = "softmax",
     value: float = 0.5,
@@ -51,11 +58,11 @@ def made_record(
     valid: float | None = None,
 ) -> Record:
     """A record as a run would write it, with the test figure given and everything else plausible."""
-    config = resolve(task=task, mixer=mixer, scale="board", seed=seed, sets=sets, unmatched=not matched)
+    made = resolve_run(task=task, mixer=mixer, scale="board", seed=seed, sets=sets, unmatched=not matched)
+    config = made.config
     if matched:
-        config = config.model_copy(
-            update={"mixer_options": solve(config, tasks.get(task)(config.data).spec).mixer_options}
-        )
+        plan = made.candidate.plan(config, tasks.get(task)(config.data).spec)
+        config = config.model_copy(update={"mixer_options": plan.mixer_options})
     certificate: dict[str, Any] = {
         "matched": matched,
         "parameters": 1000,

@@ -12,7 +12,7 @@ from suite.cli import options as opt
 from suite.cli.output import out, print_json
 
 if TYPE_CHECKING:
-    from suite.config.run_config import RunConfig
+    from suite.models.resolve import Resolved
 
 
 def budget(
@@ -30,25 +30,25 @@ def budget(
 
     `suite budget --task imagenet100 --mixer fem --scale paper --json`
     """
-    from suite.models.resolve import resolve
+    from suite.models.resolve import resolve_run
 
-    config = resolve(
+    resolved = resolve_run(
         task=task, mixer=mixer, scale=scale, horizon=horizon, track=track, hybrid=hybrid, sets=set_ or [], recipe=recipe
     )
-    found = describe_budget(config)
+    found = describe_budget(resolved)
     print_json(found) if as_json else print_budget(found)
     raise typer.Exit(0 if found["matched"] else 1)
 
 
-def describe_budget(config: RunConfig) -> dict[str, Any]:
+def describe_budget(resolved: Resolved) -> dict[str, Any]:
     """The certificate of a run; for one that is not matched, also the nearest options that are."""
     import tasks
-    from suite.models import budget
 
+    config, candidate = resolved.config, resolved.candidate
     spec = tasks.get(config.task)(config.data).spec
-    found = budget.certify(config, spec, budget.solve(config, spec)).model_dump(mode="json")
+    found = candidate.certify(config, spec, candidate.plan(config, spec)).model_dump(mode="json")
     if not found["matched"]:
-        found["nearest_fit"] = budget.nearest_fit(config, spec)
+        found["nearest_fit"] = candidate.nearest_fit(config, spec)
     return found
 
 

@@ -72,10 +72,11 @@ def run(
             )
         outcome = resume_run(resume, data_dir=data_dir, device=device)
     else:
-        from suite.models.resolve import resolve
+        from suite.models.resolve import resolve_run
         from suite.training.run import start
 
-        outcome = start(resolve(**chosen), data_dir=data_dir, device=device)
+        resolved = resolve_run(**chosen)
+        outcome = start(resolved.config, candidate=resolved.candidate, data_dir=data_dir, device=device)
     if as_json:
         print_json(outcome.record.sealed().model_dump(mode="json", by_alias=True))
     report_run(outcome, quiet=as_json)

@@ -15,7 +15,8 @@ from suite.errors import UserError
 
 if TYPE_CHECKING:
     from suite.config.run_config import RunConfig
-    from suite.models.budget import Certificate
+    from suite.models.certificate import Certificate
+    from suite.models.resolve import Resolved
 
 #: The fields of a record that are printed; the metrics follow.
 FIELDS = (
@@ -60,23 +61,23 @@ def show(
         found = describe_run(run_id)
         print_json(found) if as_json else print_run(found)
         return
-    from suite.models.resolve import resolve
+    from suite.models.resolve import resolve_run
 
-    config = resolve(
+    resolved = resolve_run(
         task=task, mixer=mixer, scale=scale, horizon=horizon, track=track, hybrid=hybrid, sets=set_ or [], recipe=recipe
     )
-    print_json(describe_config(config)) if as_json else print_config(config)
+    print_json(describe_config(resolved)) if as_json else print_config(resolved)
 
 
-def describe_config(config: RunConfig) -> dict[str, Any]:
-    solved, certificate = _solve(config)
+def describe_config(resolved: Resolved) -> dict[str, Any]:
+    solved, certificate = _solve(resolved)
     identity = {"identity": solved.identity, "group": solved.group}
     return {"config": solved.canonical(), **identity, "certificate": certificate.model_dump(mode="json")}
 
 
-def print_config(config: RunConfig) -> None:
+def print_config(resolved: Resolved) -> None:
     """Prints every option with its value and meaning: what `--set` and a recipe may change."""
-    solved, certificate = _solve(config)
+    solved, certificate = _solve(resolved)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("option", "value", "meaning"):
         table.add_column(column, no_wrap=column == "option")
@@ -114,11 +115,11 @@ def print_run(found: Mapping[str, Any]) -> None:
         print_budget(found["certificate"])
 
 
-def _solve(config: RunConfig) -> tuple[RunConfig, Certificate]:
+def _solve(resolved: Resolved) -> tuple[RunConfig, Certificate]:
     """The config with the mixer's solved options, and its certificate."""
     import tasks
-    from suite.models import budget
 
+    config, candidate = resolved.config, resolved.candidate
     spec = tasks.get(config.task)(config.data).spec
-    plan = budget.solve(config, spec)
-    return config.model_copy(update={"mixer_options": plan.mixer_options}), budget.certify(config, spec, plan)
+    plan = candidate.plan(config, spec)
+    return config.model_copy(update={"mixer_options": plan.mixer_options}), candidate.certify(config, spec, plan)

@@ -16,9 +16,8 @@ from suite.config.hybrids import LAYOUTS, resolve_hybrid
 from suite.config.recipe import SCALES
 from suite.config.run_config import TUNED, ModelConfig, RunConfig, TrainConfig, canonical_json
 from suite.errors import UserError
-from suite.models.budget import check
-from suite.models.build import sequence_length
-from suite.models.resolve import from_canonical, resolve
+from suite.models.inputs import adapter
+from suite.models.resolve import from_canonical, resolve, resolve_run
 
 #: A legal value other than the one a small run has, for every option of model and training.
 OTHER = {
@@ -234,8 +233,8 @@ SHIPPED = [(task, scale) for task in tasks.names() for scale in SCALES]
 @pytest.mark.parametrize(("task", "scale"), SHIPPED)
 def test_every_shipped_recipe_keeps_the_budget_for_fem_and_softmax(task, scale):
     for mixer in ("fem", "softmax"):
-        made = resolve(task=task, mixer=mixer, scale=scale)
-        _, certificate = check(made, tasks.get(task)(made.data).spec)
+        made = resolve_run(task=task, mixer=mixer, scale=scale)
+        _, certificate = made.candidate.check(made.config, tasks.get(task)(made.config.data).spec)
         assert certificate.matched
         assert abs(certificate.ratio - 1) <= 0.01
         assert abs(certificate.mixer_ratio - 1) <= 0.05
@@ -254,7 +253,7 @@ def test_scales_grow(task):
             large.scale != "paper" or tasks.get(task).domain != "recall"
         ):  # published probes train on little: memorisation on 256 examples
             assert small.train.steps * small.train.batch_size < large.train.steps * large.train.batch_size
-    assert all(sequence_length(tasks.get(task)(c.data).spec) >= 9 for c in made)
+    assert all(adapter(tasks.get(task)(c.data).spec).length >= 9 for c in made)
 
 
 def test_every_mixer_option_is_described():

@@ -6,16 +6,18 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 import tasks
+from backbones.baselines.base import BaselineError
 from backbones.baselines.series import Ridge, SeasonalNaive
 from suite.boards import board, view
+from suite.config.run_config import RunConfig
 from suite.errors import UserError
-from suite.models import baselines
-from suite.models.budget import certify, solve
+from suite.models.candidate import parse
 from suite.models.resolve import from_canonical, resolve
 from suite.training.run import start
-from tests.suite.tiny import tiny_sets
+from tests.suite.tiny import certify, tiny_sets
 
 
 @pytest.fixture(autouse=True)
@@ -83,8 +85,7 @@ def test_a_baseline_leaves_a_record_on_the_mixers_board_without_a_place(runs):
 
 def test_a_baseline_is_counted_and_never_matched():
     config = tiny("baseline/ridge")
-    spec = tasks.get("household-power")(config.data).spec
-    assert certify(config, spec, solve(config, spec)).reasons[0].startswith("a baseline")
+    assert certify(config).reasons[0].startswith("a baseline")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_a_baseline_is_counted_and_never_matched():
     ],
 )
 def test_a_baseline_that_cannot_be_is_refused_in_one_line(task, mixer, options, message):
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises((UserError, BaselineError), match=message) as caught:
         resolve(task=task, mixer=mixer, **options)
     assert "\n" not in str(caught.value)
 
@@ -112,7 +113,7 @@ def test_gluonts_own_models_give_what_gluonts_says_of_them(name, head):
     """The same parameters through GluonTS's network by hand, one series at a time."""
     config = tiny(f"baseline/{name}", f"head={head}")
     spec = tasks.get("household-power")(config.data).spec
-    model = baselines.build(config.mixer, spec, config.mixer_options, config.model).double().eval()
+    model = _model(config).double().eval()
     x_BNC = 3 * torch.randn(2, 336, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 5
     found = model(x_BNC)
     assert found.shape == ((2, 8, 7) if head == "point" else (2, 8, 7, spec.outputs))
@@ -146,21 +147,20 @@ def test_gluonts_own_models_are_trained_by_the_runner_on_the_mixers_board(name, 
     assert made.n_evaluated == {"valid": 16, "test": 16}
     [shown] = board.boards([made, softmax])
     assert {row.mixer: row.place for row in shown.rows} == {"softmax": 1, f"baseline/{name}": None}
-    fitted = {name: p.numel() for name, p in _model(made).named_parameters() if p.requires_grad}
+    fitted = {name: p.numel() for name, p in _model(from_canonical(made.config)).named_parameters() if p.requires_grad}
     assert made.certificate["parameters"] == sum(fitted.values())
     assert not any("positional" in name for name in fitted)  # a fixed table of sines
 
 
-def _model(made):
-    config = from_canonical(made.config)
-    return baselines.build(config.mixer, tasks.get(config.task)(config.data).spec, config.mixer_options, config.model)
+def _model(config: RunConfig) -> nn.Module:
+    candidate, task = parse(config.mixer), tasks.get(config.task)(config.data)
+    return candidate.build(config, task, candidate.plan(config, task.spec))
 
 
 @pytest.mark.slow
 def test_a_linear_baselines_flops_are_those_of_its_products():
     config = tiny("baseline/dlinear", "hidden=3")
-    spec = tasks.get("household-power")(config.data).spec
-    certificate = certify(config, spec, solve(config, spec))
+    certificate = certify(config)
     products = 2 * 336 * 8 * 3 + 8 * 3  # two maps of the window, and the output layer of each step
     assert certificate.flops == 2 * 7 * products
     assert certificate.parameters == 2 * (336 * 24 + 24) + 3 + 1
@@ -172,20 +172,17 @@ def test_without_lightning_gluonts_models_are_refused_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning", None)
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     config = tiny("baseline/dlinear")
-    with pytest.raises(UserError, match=r"needs Lightning \(.*\): pip install 'mixer-suite\[baselines\]'") as caught:
-        certify(
-            config,
-            tasks.get("household-power")(config.data).spec,
-            solve(config, tasks.get("household-power")(config.data).spec),
-        )
+    with pytest.raises(
+        BaselineError, match=r"needs Lightning \(.*\): pip install 'mixer-suite\[baselines\]'"
+    ) as caught:
+        certify(config)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("task", "message"), [("weather", "144 steps does not fit into a look-back of 96"), ("csv", "knows no season")]
+    ("task", "message"), [("weather", "144 steps does not fit into a look-back of 96"), ("csv", "no known season")]
 )
 def test_a_season_that_does_not_fit_is_refused(task, message):
     config = resolve(task=task, mixer="baseline/seasonal-naive", track="fixed-96")
-    spec = tasks.get(task)(config.data).spec
-    with pytest.raises(UserError, match=message):
-        certify(config, spec, solve(config, spec))
+    with pytest.raises(BaselineError, match=message):
+        certify(config)

@@ -8,11 +8,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import tasks
 from backbones.mixers import registry
+from suite.config.run_config import RunConfig
 from suite.errors import UserError
-from suite.models import budget
-from suite.models.build import build_backbone, sequence_length
+from suite.models.budget import Plan
+from suite.models.candidate import parse
+from suite.models.certificate import Certificate
+from suite.models.inputs import adapter
 from suite.models.resolve import resolve
 from tasks.base import ImageInput, InputSpec, SeriesInput, TextInput
+from tests.suite.tiny import certify
 
 TASKS = ("sotu", "fashion-mnist", "household-power", "imagenet100")
 SMALL = ["dim=32", "model.heads=2", "depth=2", "ffn_width=88"]
@@ -21,6 +25,10 @@ SMALL = ["dim=32", "model.heads=2", "depth=2", "ffn_width=88"]
 def prepared(task: str, mixer: str, sets=(), **more):
     config = resolve(task=task, mixer=mixer, scale="board", sets=[*SMALL, *sets], **more)
     return config, tasks.get(task)(config.data).spec
+
+
+def check(config: RunConfig, spec: InputSpec) -> tuple[Plan, Certificate]:
+    return parse(config.mixer).check(config, spec)
 
 
 def inputs(spec: InputSpec, batch: int) -> torch.Tensor:
@@ -44,9 +52,9 @@ def counted_by_hand(backbone: torch.nn.Module) -> int:
 @pytest.mark.parametrize("task", TASKS)
 def test_the_certificate_counts_what_a_real_model_has(task, mixer):
     config, spec = prepared(task, mixer)
-    plan, certificate = budget.check(config, spec)
-    backbone = build_backbone(spec, config.model, plan.layers)
-    reference = build_backbone(spec, config.model, plan.reference)
+    plan, certificate = check(config, spec)
+    backbone = adapter(spec).backbone(config.model, plan.layers)
+    reference = adapter(spec).backbone(config.model, plan.reference)
     assert certificate.parameters == counted_by_hand(backbone)
     assert certificate.reference_parameters == counted_by_hand(reference)
     assert certificate.total_parameters == sum(p.numel() for p in backbone.parameters())
@@ -55,7 +63,7 @@ def test_the_certificate_counts_what_a_real_model_has(task, mixer):
         p.numel() for p in reference.trunk.blocks[0].mixer.parameters()
     )
     assert certificate.ratio == certificate.parameters / certificate.reference_parameters
-    assert certificate.length == sequence_length(spec) == backbone.trunk.positions.shape[0]
+    assert certificate.length == adapter(spec).length == backbone.trunk.positions.shape[0]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -65,11 +73,11 @@ def test_the_flops_of_the_reference_are_what_torch_counts(task, monkeypatch):
     """
     monkeypatch.setattr("kernels.cpu.call.library", lambda: None)
     config, spec = prepared(task, "softmax", ["patch=56"] if task == "imagenet100" else [])
-    plan, certificate = budget.check(config, spec)
-    backbone = build_backbone(spec, config.model, plan.layers)
+    plan, certificate = check(config, spec)
+    backbone = adapter(spec).backbone(config.model, plan.layers)
     backbone.reset_parameters()
     batch = 2
-    units = batch * (sequence_length(spec) if isinstance(spec, TextInput) else 1)
+    units = batch * (adapter(spec).length if isinstance(spec, TextInput) else 1)
     with (
         torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH),
         FlopCounterMode(display=False) as counter,
@@ -82,37 +90,37 @@ def test_the_flops_of_the_reference_are_what_torch_counts(task, monkeypatch):
 @pytest.mark.parametrize("task", ["sotu", "fashion-mnist"])
 def test_decoding_state_is_counted_for_causal_tasks_only(task):
     config, spec = prepared(task, "softmax")
-    _, certificate = budget.check(config, spec)
+    _, certificate = check(config, spec)
     if not spec.causal:
         assert certificate.state_bytes == 0
         return
-    mixer = registry.get("softmax")(config.mixer_options, config.model.dim, sequence_length(spec))
-    assert certificate.state_bytes == config.model.depth * mixer.init_state(1, sequence_length(spec)).bytes()
+    mixer = registry.get("softmax")(config.mixer_options, config.model.dim, adapter(spec).length)
+    assert certificate.state_bytes == config.model.depth * mixer.init_state(1, adapter(spec).length).bytes()
 
 
 def test_a_mixer_too_big_is_refused_with_both_counts_and_what_fits():
     config, spec = prepared("fashion-mnist", "fem", ["d_v=64"])
     with pytest.raises(UserError) as caught:
-        budget.check(config, spec)
+        check(config, spec)
     message = str(caught.value)
-    certificate = budget.certify(config, spec, budget.solve(config, spec))
+    certificate = certify(config)
     for what in ("parameters", "reference_parameters", "mixer_parameters", "reference_mixer_parameters"):
         assert f"{getattr(certificate, what):,}" in message
-    assert "what fits: mixer.d_v=" in message
+    assert "nearest fit: mixer.d_v=" in message
     assert "--unmatched" in message
-    fitting = [part.strip() for part in message.split("what fits: ")[1].split(" (or")[0].split(",")]
-    assert budget.check(*prepared("fashion-mnist", "fem", fitting))[1].matched
+    fitting = [part.strip() for part in message.split("nearest fit: ")[1].split(" (or")[0].split(",")]
+    assert check(*prepared("fashion-mnist", "fem", fitting))[1].matched
 
 
 def test_a_mixer_too_small_is_refused_too():
     config, spec = prepared("fashion-mnist", "fem", ["d_v=4", "d_k=4"])
     with pytest.raises(UserError, match="not matched"):
-        budget.check(config, spec)
+        check(config, spec)
 
 
 def test_declared_unmatched_it_gets_a_certificate_that_says_so():
     config, spec = prepared("fashion-mnist", "fem", ["d_v=64"], unmatched=True)
-    _, certificate = budget.check(config, spec)
+    _, certificate = check(config, spec)
     assert not certificate.matched
     assert len(certificate.reasons) == 2
 
@@ -121,13 +129,13 @@ def test_a_mixer_without_any_size_at_a_shape_is_one_line(monkeypatch):
     monkeypatch.setattr(registry.get("fem"), "candidates", classmethod(lambda *_: []))
     config, spec = prepared("fashion-mnist", "fem")
     with pytest.raises(UserError, match=r"no size at dim=32 with 2 heads"):
-        budget.check(config, spec)
+        check(config, spec)
 
 
 def test_the_feed_forward_width_takes_up_what_the_mixer_leaves_and_no_more_than_a_twentieth():
     for task in TASKS:
         config, spec = prepared(task, "fem")
-        plan, certificate = budget.check(config, spec)
+        plan, certificate = check(config, spec)
         left = (certificate.reference_mixer_parameters - certificate.mixer_parameters) / (3 * config.model.dim)
         assert abs(certificate.ffn_width - certificate.reference_ffn_width - left) <= 0.5
         assert abs(certificate.ffn_width / certificate.reference_ffn_width - 1) <= 0.05
@@ -151,7 +159,7 @@ def test_every_mixer_is_matched_on_every_embedded_task_it_supports(task):
         can = registry.get(name).capabilities
         if can.causal if task == "sotu" else can.bidirectional:
             config = resolve(task=task, mixer=name, scale="quick")
-            assert budget.check(config, tasks.get(task)(config.data).spec)[1].matched, name
+            assert check(config, tasks.get(task)(config.data).spec)[1].matched, name
 
 
 @pytest.mark.slow
@@ -160,13 +168,13 @@ def test_every_mixer_is_matched_on_every_embedded_task_it_supports(task):
 def test_every_arm_of_an_ablation_is_matched_on_every_embedded_task(task, scale):
     for mixer, arm in ARMS:
         config = resolve(task=task, mixer=mixer, scale=scale, sets=[arm])
-        assert budget.check(config, tasks.get(task)(config.data).spec)[1].matched, (mixer, arm)
+        assert check(config, tasks.get(task)(config.data).spec)[1].matched, (mixer, arm)
 
 
 def test_an_oversize_mixer_cannot_hide_behind_a_thin_feed_forward_layer():
     """With few enough parameters in all, the mixer's own share still refuses it."""
-    config, spec = prepared("fashion-mnist", "fem", ["d_v=20", "d_k=40", "ffn_width=2000"])
-    certificate = budget.certify(config, spec, budget.solve(config, spec))
+    config, _ = prepared("fashion-mnist", "fem", ["d_v=20", "d_k=40", "ffn_width=2000"])
+    certificate = certify(config)
     assert abs(certificate.ratio - 1) < 0.01
     assert certificate.mixer_ratio > 1.05
     assert not certificate.matched
@@ -174,10 +182,10 @@ def test_an_oversize_mixer_cannot_hide_behind_a_thin_feed_forward_layer():
 
 def test_a_hybrid_keeps_softmax_where_it_says():
     config, spec = prepared("fashion-mnist", "fem", hybrid="first")
-    plan, certificate = budget.check(config, spec)
+    plan, certificate = check(config, spec)
     assert [layer.mixer for layer in plan.layers] == [registry.get("softmax"), registry.get("fem")]
     assert plan.layers[0].ffn_width == config.model.ffn_width
     assert (
         certificate.mixer_parameters
-        == registry.get("fem").cost(plan.layers[1].config, 32, sequence_length(spec)).parameters
+        == registry.get("fem").cost(plan.layers[1].config, 32, adapter(spec).length).parameters
     )

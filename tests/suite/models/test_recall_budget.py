@@ -7,8 +7,7 @@ import pytest
 import tasks
 from backbones.mixers import registry
 from suite.config.recipe import SCALES
-from suite.models import budget
-from suite.models.resolve import resolve
+from suite.models.resolve import resolve_run
 
 MIXERS = [name for name in registry.names() if registry.origin(name) == "built-in"]
 #: Tasks whose shapes differ from each other; the other recall tasks have the shapes of mad-in-context.
@@ -18,8 +17,9 @@ TASKS = ("mqar", "mad-in-context", "mad-memorize", "mad-compress", "mad-copy")
 def check_all(task: str, scale: str) -> None:
     assert len(MIXERS) > 25
     for mixer in MIXERS:
-        config = resolve(task=task, mixer=mixer, scale=scale)
-        _, certificate = budget.check(config, tasks.get(task)(config.data).spec)  # raises UserError where nothing fits
+        made = resolve_run(task=task, mixer=mixer, scale=scale)
+        spec = tasks.get(task)(made.config.data).spec
+        _, certificate = made.candidate.check(made.config, spec)  # raises UserError where nothing fits
         assert certificate.matched, mixer
         assert certificate.reference_state_bytes > 0
 

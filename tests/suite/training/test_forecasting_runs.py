@@ -10,14 +10,12 @@ from PIL import Image
 import tasks
 from suite.boards import board
 from suite.cli.commands.run import report_run
-from suite.models.budget import certify, solve
-from suite.models.build import build_backbone
-from suite.models.resolve import resolve
+from suite.models.resolve import resolve, resolve_run
 from suite.training.evaluate import IncompleteEvaluation, evaluate
 from suite.training.run import start
 from tasks.series.options import SearchedOptions
 from tasks.series.published import Etth1, Exchange
-from tests.suite.tiny import made_record, tiny_config
+from tests.suite.tiny import certify, made_record, tiny_config, tiny_sets
 from tests.tasks.series.series_files import write_ett, write_exchange, write_gluonts
 from tests.tolerances import FP32
 
@@ -111,11 +109,12 @@ def test_every_ett_window_of_every_split_is_evaluated_whatever_the_batch_size(ho
 @pytest.mark.parametrize("mixer", ["softmax", pytest.param("fem", marks=pytest.mark.slow)])
 def test_a_trained_forecasters_figures_are_the_same_whatever_the_evaluations_batches(mixer):
     """Its norm over the batch must tell what training kept, not the batch that is evaluated."""
-    config = tiny_config("household-power", mixer, "valid_limit=45", "test_limit=45", "head=quantile")
+    sets = tiny_sets("household-power", "valid_limit=45", "test_limit=45", "head=quantile")
+    made = resolve_run(task="household-power", mixer=mixer, scale="board", sets=sets)
+    config, candidate = made.config, made.candidate
     task = tasks.get("household-power")(config.data)
     torch.manual_seed(0)
-    model = build_backbone(task.spec, config.model, solve(config, task.spec).layers)
-    model.reset_parameters()
+    model = candidate.build(config, task, candidate.plan(config, task.spec))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for _, batch in zip(range(4), task.train_batches(0, 8), strict=False):
         optimizer.zero_grad()
@@ -156,11 +155,7 @@ def test_a_run_with_a_distribution_is_selected_by_crps_and_draws_its_spread(head
     assert set(made.metrics["test"]) == {"crps", "mase", "mse", "mae", "loss"}
     assert made.selection.value == made.metrics["valid"]["crps"]
     assert made.group != point.group
-    plain = certify(
-        point,
-        tasks.get("household-power")(point.data).spec,
-        solve(point, tasks.get("household-power")(point.data).spec),
-    )
+    plain = certify(point)
     assert (made.certificate["parameters"], made.certificate["matched"]) == (plain.parameters, True)
     assert made.certificate["total_parameters"] > plain.total_parameters
     assert (runs / made.id / "forecasts.png").is_file()

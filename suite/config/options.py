@@ -1,0 +1,62 @@
+"""Options by section (data, model, mixer, train): finding the one that a `--set` names, and validating values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from suite.config.recipe import Sections
+from suite.errors import UserError, did_you_mean
+
+Models = Mapping[str, type[BaseModel]]  # the options' class of each section
+M = TypeVar("M", bound=BaseModel)
+
+
+def apply_sets(sections: Sections, sets: Iterable[str], models: Models) -> None:
+    """Enters `--set` values into the sections. Raises UserError for a text that is not `key=value`, and for an option
+    that does not exist or is ambiguous.
+    """
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise UserError(f"--set takes key=value, {text!r} was given; for example --set lr=3e-3")
+        section, name = _locate(key.strip(), models)
+        sections[section][name] = value.strip()
+
+
+def validated(section: str, model: type[M], values: Mapping[str, Any]) -> M:
+    """The options of a section. Raises UserError with the first invalid value, or the nearest valid name."""
+    for name in values:
+        if name not in model.model_fields:
+            near = did_you_mean(name, model.model_fields)
+            raise UserError(f"unknown option '{section}.{name}'{near} (allowed: {', '.join(model.model_fields)})")
+    cleaned = {k: None if isinstance(v, str) and v.lower() in ("none", "null") else v for k, v in values.items()}
+    try:
+        options = model.model_validate(cleaned)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([section, *(str(part) for part in first["loc"])])
+        given = "" if not first["loc"] else f", {first['input']!r} was given"
+        raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}{given}") from None
+    for name, value in options:
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{section}.{name}: a finite number is allowed, {value} was given")
+    return options
+
+
+def _locate(key: str, models: Models) -> tuple[str, str]:
+    """The (section, field) of a `--set` key; the section may be left out where the field's name is unique."""
+    section, _, field = key.rpartition(".")
+    found = [s for s, model in models.items() if field in model.model_fields and section in ("", s)]
+    if len(found) == 1:
+        return found[0], field
+    if found:
+        raise UserError(f"--set {key}: {' and '.join(f'{s}.{field}' for s in found)} both exist; name one of them")
+    every = [f"{s}.{f}" for s, model in models.items() for f in model.model_fields]
+    near = did_you_mean(field, [name.partition(".")[2] for name in every])
+    if section and section not in models:
+        near = did_you_mean(section, models)
+    raise UserError(f"unknown option {key!r}{near} (suite show --task T --mixer M lists them all)")
