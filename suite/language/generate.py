@@ -10,9 +10,8 @@ import torch
 import tasks
 from backbones.decoder import Decoder
 from suite.errors import UserError
-from suite.models.candidate import parse
 from suite.models.inputs import adapter
-from suite.models.resolve import from_canonical
+from suite.models.resolve import resolve_written
 from suite.records import runs_folder
 from suite.training import checkpoint
 from tasks.base import TextInput, TextTask
@@ -24,8 +23,8 @@ def load_language_model(run: str, device: torch.device) -> tuple[Decoder, TextTa
     """
     folder = runs_folder.find_run(run)
     written = runs_folder.read_run(folder)
-    candidate = parse(written["config"]["mixer"])
-    config = from_canonical(written["config"], candidate=candidate)
+    resolved = resolve_written(written["config"])
+    config, candidate = resolved.config, resolved.candidate
     task = tasks.get(config.task)(config.data, Path(written["data_dir"]) if written["data_dir"] else None)
     if not isinstance(task, TextTask) or not isinstance(task.spec, TextInput):
         raise UserError(f"run {folder.name} is of {config.task}, {task.domain}; only language models generate text")

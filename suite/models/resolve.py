@@ -125,6 +125,26 @@ def default_options(config: RunConfig, candidate: Candidate) -> MixerConfig:
     return options(causal=config.mixer_options.causal, **_heads(options, config.model))
 
 
+def resolve_written(content: Mapping[str, Any]) -> Resolved:
+    """The config of a run that was started earlier, and its candidate. Imports the file or the package of its mixer.
+
+    Args:
+        content: what `RunConfig.canonical` returned.
+
+    Returns:
+        The config and the candidate.
+
+    Raises:
+        UserError: this version cannot read it.
+        DataError: there is no such task.
+        MixerError: there is no such mixer.
+    """
+    if not isinstance(content.get("mixer"), str):
+        raise UserError("this config was written by another version: it names no mixer")
+    candidate = parse(content["mixer"])
+    return Resolved(from_canonical(content, candidate=candidate), candidate)
+
+
 def from_canonical(
     content: Mapping[str, Any], *, candidate: Candidate | None = None, task: type[Task] | None = None
 ) -> RunConfig:

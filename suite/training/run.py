@@ -19,7 +19,7 @@ from suite.console import TrainingProgress, say
 from suite.errors import UserError, first_line
 from suite.models.candidate import Candidate, parse
 from suite.models.inputs import Backbone
-from suite.models.resolve import from_canonical
+from suite.models.resolve import resolve_written
 from suite.records import provenance, record, runs_folder
 from suite.tracking.client import Tracker
 from suite.training import checkpoint, forecast_plot
@@ -142,8 +142,8 @@ def _resume(folder: Path, data_dir: Path | None, device: str) -> Outcome:
     if runs_folder.finished(folder):
         raise UserError(f"run {folder.name} is finished; nothing is left to resume")
     written = runs_folder.read_run(folder)
-    candidate = parse(written["config"]["mixer"])
-    config = from_canonical(written["config"], candidate=candidate)
+    resolved = resolve_written(written["config"])
+    config, candidate = resolved.config, resolved.candidate
     data_dir = data_dir or (Path(written["data_dir"]) if written["data_dir"] else None)
     chosen = pick_device(device)
     _require_runnable(candidate, chosen)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from suite.cli.commands.budget import describe_budget
 from suite.models.resolve import resolve
 from suite.training.run import resume, start
+from tests.suite.tiny import certify
 from tests.suite.training.test_resume import equal_runs
 from tests.suite.training.test_runs import at_step
 from tests.tasks.images.image_files import write_cifar10, write_folder, write_imagenet100_parquet
@@ -25,7 +25,7 @@ def test_the_paper_scale_of_imagenet_has_the_size_and_rates_of_deit_tiny(task):
     config = resolve(task=task, mixer="softmax", scale="paper")
     train, data, model = config.train, config.data.model_dump(), config.model
     assert (model.dim, model.depth, model.heads, model.drop_path) == (192, 12, 3, 0.1)
-    assert describe_budget(config)["parameters"] == pytest.approx(
+    assert certify(config).parameters == pytest.approx(
         12 * 12 * 192**2, rel=0.01
     )  # of attention and a 4 D feed-forward layer
     assert train.steps * train.batch_size / IMAGENET_TRAIN[task] == pytest.approx(300, rel=1e-3)
@@ -50,7 +50,7 @@ def test_deit_smalls_recipe_differs_from_deit_tinys_in_its_widths_alone():
     tiny, small = resolve(task="imagenet1k", mixer="fem", scale="paper"), resolve(mixer="fem", recipe=DEIT_SMALL)
     assert (small.model.dim, small.model.depth, small.model.heads) == (384, 12, 6)
     assert (small.task, small.scale, small.train, small.data) == (tiny.task, tiny.scale, tiny.train, tiny.data)
-    assert describe_budget(small)["matched"]
+    assert certify(small).matched
 
 
 @pytest.mark.slow

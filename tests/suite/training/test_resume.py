@@ -56,7 +56,7 @@ def test_a_signal_stops_between_two_steps_and_the_run_can_be_resumed(monkeypatch
     made = record.read(folder / record.NAME)
     assert ended.code == code
     assert (made.status, made.error) == ("interrupted", f"stopped by {signal.Signals(number).name}")
-    assert f"go on with: suite run --resume {folder.name}" in ended.err
+    assert f"resume it with: suite run --resume {folder.name}" in ended.err
     assert [step for step, _ in made.loss_trace] == [1, 2, 3]
     outcome = resume(folder.name, data_dir=None, device="cpu")
     assert (outcome.exit_code, outcome.record.status, outcome.record.resumed_at) == (0, "finished", [3])

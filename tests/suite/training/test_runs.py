@@ -229,7 +229,7 @@ def test_a_fault_inside_the_loop_leaves_a_record_and_the_whole_story(suite, monk
     assert ended.code == 1
     assert made.status == "failed"
     assert made.error == "RuntimeError: shape '[/7, 3]' is wrong (the whole story: traceback.txt in the run's folder)"
-    assert f"go on with: suite run --resume {folder.name}" in ended.err
+    assert f"resume it with: suite run --resume {folder.name}" in ended.err
     assert "shape '[/7, 3]' is wrong" in ended.err
     assert "Traceback" not in ended.err
     assert "in fail" in (folder / "traceback.txt").read_text()
