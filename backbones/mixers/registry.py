@@ -98,7 +98,7 @@ def built_in(name: str) -> type[Mixer] | None:
     Returns:
         The class, or None. No entry point and no file is loaded.
     """
-    return _own().get(name)
+    return _built_in().get(name)
 
 
 def origin(name: str) -> str:

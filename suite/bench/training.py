@@ -67,8 +67,7 @@ def training_comparison(name: str, mixer: str) -> Comparison:
         "mfu", "matrix product", TASKS[name] if mixer == "softmax" else None, work=flops / (2 * PRODUCT**3)
     )
     about = (
-        f"{units:,} {certificate.flops_unit}s per step, {flops / 1e9:.1f} GFLOP counted; positions: "
-        f"{inputs.positions}"
+        f"{units:,} {certificate.flops_unit}s per step, {flops / 1e9:.1f} GFLOP counted; positions: {inputs.positions}"
     )
     return Comparison(f"{mixer} on {name}", length, build, (utilisation, Requirement("price", "softmax")), about)
 
