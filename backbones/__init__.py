@@ -1,1 +1,1 @@
-"""Backbones whose every layer takes its mixer from one registry: a decoder, a vision transformer, a forecaster."""
+"""Backbones with an exchangeable mixer in every layer: a decoder, a vision transformer, a forecaster."""

@@ -12,9 +12,7 @@ from backbones.mixers.base import State
 
 
 class Decoder(nn.Module):
-    """Token ids `[B, T]` to logits `[B, T, vocab]`. The embedding and the head are separate matrices, outside the
-    budget.
-    """
+    """Token ids `[B, T]` to logits `[B, T, vocab]`. Embedding and head are separate matrices, outside the budget."""
 
     constant: Tensor
 
@@ -28,7 +26,7 @@ class Decoder(nn.Module):
             self.register_buffer("constant", torch.zeros(trunk.length, dtype=torch.long))
 
     def set_constant(self, ids_T: Tensor) -> None:
-        """Gives the constant sequence of the layers that need one; it is kept in the state dict."""
+        """Sets the constant sequence of the layers that need one; it is saved in the state dict."""
         self.constant.copy_(ids_T)
 
     def reset_parameters(self) -> None:
@@ -44,7 +42,7 @@ class Decoder(nn.Module):
         return self.trunk.init_state(batch, max_len)
 
     def step(self, ids_B: Tensor, states: list[State]) -> tuple[Tensor, list[State]]:
-        """One token id a sequence to logits `[B, vocab]`; equals `forward` at that position."""
+        """One token id per sequence, `[B]`, to logits `[B, vocab]`; equals `forward` at that position."""
         constant_D = self.embedding(self.constant[states[0].position]) if self.trunk.takes_constant_row else None
         hidden_BD, states = self.trunk.step(self.embedding(ids_B), states, constant_D)
         return self.head(hidden_BD), states

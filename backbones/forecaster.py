@@ -1,6 +1,4 @@
-"""The series backbone: channel-independent patches, reversible instance norm, horizon head (PatchTST, arXiv
-2211.14730).
-"""
+"""The series backbone: independent channels, patches, reversible instance norm, horizon head (arXiv 2211.14730)."""
 
 from __future__ import annotations
 
@@ -15,14 +13,14 @@ from backbones.series_outputs import OUTPUTS, HeadKind, in_units
 
 
 def patch_count(look_back: int, patch: int, stride: int) -> int:
-    """Patches of a window whose end is repeated `stride` times, so that the newest values stand in two patches."""
+    """Patches of a window whose last value is repeated `stride` times, so that the newest values are in two patches."""
     return (look_back - patch) // stride + 2
 
 
 class TokenBatchNorm(nn.BatchNorm1d):
-    """Batch norm of each channel of `[R, T, D]` over all tokens of all series, as published behind PatchTST's layers.
+    """Batch norm of each channel of `[R, T, D]` over all tokens of all series, as published for PatchTST.
 
-    A norm of each token alone would take away how large it is, and the head's forecasts are linear in that.
+    A norm per token would remove the token's magnitude, in which the head's forecasts are linear.
     """
 
     def forward(self, x_RTD: Tensor) -> Tensor:
@@ -30,12 +28,11 @@ class TokenBatchNorm(nn.BatchNorm1d):
 
 
 class Forecaster(nn.Module):
-    """Windows `[B, N, C]` to forecasts `[B, horizon, C]`. Every channel is a sequence of its own; all share the
-    weights.
+    """Windows `[B, N, C]` to forecasts `[B, horizon, C]`. Every channel is a separate sequence; all share the weights.
 
-    `head_scale` sizes the fresh head: at 1 the first forecasts scatter about the window's mean as the window does, at 0
-    they are the mean. Noise of that many weights takes long to unlearn at long horizons. Other kinds of heads give
-    several values a step, `[B, horizon, C, K]`: see `series_outputs`.
+    `head_scale` is the scale of the head's initial weights: at 1 the initial forecasts scatter about the window's mean
+    as the window does, at 0 they are the mean. At long horizons that noise takes long to unlearn. Other kinds of heads
+    give several values per step, `[B, horizon, C, K]`: see `series_outputs`.
     """
 
     constant: Tensor
@@ -56,11 +53,11 @@ class Forecaster(nn.Module):
         self.kind = kind
         tokens = patch_count(look_back, patch, stride)
         if trunk.length != tokens:
-            given = f"look-back {look_back} at patch {patch}, stride {stride}"
-            raise ValueError(f"{given} gives {tokens} tokens, the trunk expects {trunk.length}")
+            window = f"look-back {look_back} at patch {patch}, stride {stride}"
+            raise ValueError(f"{window} gives {tokens} tokens, the trunk expects {trunk.length}")
         self.patch, self.stride = patch, stride
         self.embedding = nn.Linear(patch, trunk.dim)
-        # the affine part of reversible instance norm (Kim et al., ICLR 2022): one gain and one bias a channel
+        # the affine part of reversible instance norm (Kim et al., ICLR 2022): one gain and one bias per channel
         self.embedding_gain, self.embedding_bias = (
             nn.Parameter(torch.ones(channels)),
             nn.Parameter(torch.zeros(channels)),
@@ -71,7 +68,7 @@ class Forecaster(nn.Module):
             self.register_buffer("constant", torch.zeros(look_back))
 
     def set_constant(self, window_N: Tensor) -> None:
-        """Gives the constant window (one channel) of the layers that need one; it is kept in the state dict."""
+        """Sets the constant window (one channel) of the layers that need one; it is saved in the state dict."""
         self.constant.copy_((window_N - window_N.mean()) / (window_N.std(correction=0) + 1e-5))
 
     def reset_parameters(self) -> None:

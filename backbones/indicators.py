@@ -1,7 +1,7 @@
-"""What an attention map looks like, in five figures a head (arXiv 2510.11602), and which mixers can show one.
+"""Five indicators per head that summarise an attention map (arXiv 2510.11602), and the mixers that have a map.
 
-A map `[B, H, T, T]` has a row a position: non-negative weights on the positions it sees. All figures are means over the
-batch.
+A map `[B, H, T, T]` has one row per position: non-negative weights on the positions it sees. All indicators are means
+over the batch.
 """
 
 from __future__ import annotations
@@ -20,23 +20,30 @@ OFFSETS = (0, 1, 2, 3)
 
 @runtime_checkable
 class ShowsMap(Protocol):
-    """A mixer that can show its weights."""
+    """A mixer that has an attention map."""
 
     def attention_map(self, x_BTD: Tensor, context: Context = ...) -> Tensor:
-        """`[B, H, T, T]`."""
+        """The weights `[B, H, T, T]` of every position (rows) on every other."""
 
 
 @dataclass(frozen=True)
 class Indicators:
-    """Each `[H]`, but for `local_focus`, `[H, 4]`."""
+    """The indicators of a map, one value per head.
 
-    entropy: Tensor  # of a row, in nats; log T at most
-    concentration: Tensor  # ‖A‖_F of the map; 1 when uniform and not causal, √T when every row has one weight
-    diversity: Tensor  # 1 − mean cosine between this head's map and the others'; 0 with one head
-    first_token_sink: Tensor  # weight on the first position, in rows behind it
-    local_focus: (
-        Tensor  # weight on the position 0, 1, 2, 3 before one's own, in the rows that have it; 0 where T is too short
-    )
+    Attributes:
+        entropy: mean entropy of the rows in nats, at most log T, `[H]`.
+        concentration: ‖A‖_F of the map, `[H]`; 1 when uniform and not causal, √T when every row has one weight.
+        diversity: 1 − mean cosine between this head's map and the others', `[H]`; 0 with one head.
+        first_token_sink: mean weight on the first position in all later rows, `[H]`.
+        local_focus: mean weight on the position 0, 1, 2, 3 steps back, in the rows that have it, `[H, 4]`; 0 where T is
+            too short.
+    """
+
+    entropy: Tensor
+    concentration: Tensor
+    diversity: Tensor
+    first_token_sink: Tensor
+    local_focus: Tensor
 
     def figures(self) -> Iterator[tuple[str, float]]:
         """(name, value) pairs: `entropy/head0`, …, `local_focus2/head3`."""
@@ -47,18 +54,18 @@ class Indicators:
 
 
 def indicators(map_BHTT: Tensor) -> Indicators:
-    """The figures of a map, in fp64."""
+    """The indicators of a map `[B, H, T, T]`, computed in fp64."""
     a_BHTT = map_BHTT.detach().double()
     T = a_BHTT.shape[-1]
     diagonals = [
         a_BHTT.diagonal(-o, 2, 3).mean((0, 2)) if o < T else torch.zeros_like(a_BHTT[0, :, 0, 0]) for o in OFFSETS
     ]
-    behind = a_BHTT[:, :, 1:, 0] if T > 1 else a_BHTT[:, :, :, 0]
+    on_first_BHT = a_BHTT[:, :, 1:, 0] if T > 1 else a_BHTT[:, :, :, 0]
     return Indicators(
         entropy=torch.special.entr(a_BHTT).sum(-1).mean((0, 2)),
         concentration=a_BHTT.square().sum((2, 3)).sqrt().mean(0),
         diversity=_diversity(a_BHTT),
-        first_token_sink=behind.mean((0, 2)),
+        first_token_sink=on_first_BHT.mean((0, 2)),
         local_focus=torch.stack(diagonals, -1),
     )
 

@@ -1,9 +1,9 @@
-"""What the head of a series model says of each step to come, and how that is put back into the series' own units.
+"""What the head of a series model outputs for each future step, and how it is converted to the units of the series.
 
 point: a value. quantile: nine values, from level 0.1 to 0.9. student-t: location, scale and degrees of freedom (above
-2, so that there is a variance).
+2, so that the variance exists).
 
-Shape letters: B batch, C channels, H horizon, K values a step.
+Shape letters: B batch, C channels, H horizon, K values per step.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SMALLEST_SCALE = 1e-6
 
 
 def in_units(kind: HeadKind, y_BCHK: Tensor, gain_B1C: Tensor, shift_B1C: Tensor) -> Tensor:
-    """A head's plain outputs as a forecast of `gain · y + shift`: `[B, H, C]` for points, else `[B, H, C, K]`."""
+    """A head's raw outputs y as a forecast of `gain · y + shift`: `[B, H, C]` for points, else `[B, H, C, K]`."""
     y_BHCK = y_BCHK.transpose(1, 2)
     values_BHCK = y_BHCK * gain_B1C.unsqueeze(-1) + shift_B1C.unsqueeze(-1)
     if kind == "point":

@@ -1,4 +1,4 @@
-"""The image backbone: patches, trunk, mean pooling, linear head. No class token: it makes no sense for scans."""
+"""The image backbone: patches, trunk, mean pooling, linear head. No class token: scans could not use it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from backbones.base import Trunk, TrunkConfig
 
 
 def patch_grid(height: int, width: int, patch: int) -> tuple[int, int]:
-    """Rows and columns of patches; an image whose side is no multiple of the patch is padded at the bottom and the
-    right.
-    """
+    """Rows and columns of patches; an image whose side is not a multiple of the patch is padded at bottom and right."""
     return math.ceil(height / patch), math.ceil(width / patch)
 
 
@@ -38,7 +36,7 @@ class VisionTransformer(nn.Module):
             self.register_buffer("constant", torch.zeros(channels, height, width))
 
     def set_constant(self, image_CHW: Tensor) -> None:
-        """Gives the constant image of the layers that need one; it is kept in the state dict."""
+        """Sets the constant image of the layers that need one; it is saved in the state dict."""
         self.constant.copy_(image_CHW)
 
     def reset_parameters(self) -> None:

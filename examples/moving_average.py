@@ -1,8 +1,8 @@
-"""A contributed mixer, complete: a gated moving average whose decay is learned a channel.
+"""A complete third-party mixer: a gated moving average with one learned decay per channel.
 
     h_t = a ⊙ h_{t−1} + (1 − a) ⊙ (W_v x)_t,    y = W_o( SiLU(W_g x) ⊙ h ),    a = sigmoid(w)
 
-Not causal: half of the channels run from the end. Try it:
+Without causality half of the channels run from the end. Try it:
 
     suite check examples/moving_average.py:MovingAverage
     suite run --task sotu --scale board --mixer examples/moving_average.py:MovingAverage
@@ -28,7 +28,7 @@ class MovingAverageConfig(MixerConfig):
 class MovingAverage(Mixer):
     Config = MovingAverageConfig
     capabilities = Capabilities(constant_state=True)
-    summary = "gated moving average, one learned decay a channel (example)"
+    summary = "gated moving average, one learned decay per channel (example)"
     config: MovingAverageConfig
 
     def __init__(self, config: MovingAverageConfig, dim: int, length: int) -> None:
@@ -47,7 +47,7 @@ class MovingAverage(Mixer):
     def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
         v_BTE, gate_BTE = self.in_proj(x_BTD).chunk(2, dim=-1)
         a_BTE = self.w.sigmoid().expand_as(v_BTE)
-        if context.mask_BT is not None:  # padded tokens are stepped over
+        if context.mask_BT is not None:  # padded tokens are skipped
             a_BTE = a_BTE.masked_fill(~context.mask_BT[..., None], 1.0)
         u_BTE, half = (1 - a_BTE) * v_BTE, v_BTE.shape[-1] // 2
         if self.config.causal:
@@ -72,7 +72,7 @@ class MovingAverage(Mixer):
 
     @staticmethod
     def cost(config: MovingAverageConfig, dim: int, length: int) -> Cost:
-        """FLOPs: the projections and 2 a channel for the scan."""
+        """FLOPs: the projections, and 2 per channel for the scan."""
         assert config.width is not None
         E = config.width
         return Cost(parameters=3 * E * dim + E, flops=6 * E * dim + 2 * E, state_bytes=4 * E if config.causal else 0)

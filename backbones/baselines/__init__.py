@@ -1,1 +1,1 @@
-"""Baselines: models that are not backbones of mixers."""
+"""Baselines: models without exchangeable mixers."""

@@ -1,11 +1,9 @@
-"""GluonTS's DLinear and PatchTST (arXiv 2205.13504, 2211.14730) as series models: its own modules, without its
-Lightning training.
+"""DLinear and PatchTST of GluonTS (arXiv 2205.13504, 2211.14730) as series models, without its Lightning training.
 
-Each channel is a series of its own, as everywhere here. Their inputs are scaled by the window's own location and
-deviation, or as GluonTS does by default by its mean absolute value. Importing them takes seconds and needs Lightning,
-which all of `gluonts.torch` imports.
+Each channel is a separate series, as everywhere here. Inputs are scaled by the window's mean and deviation or, as by
+default in GluonTS, by its mean absolute value. Importing `gluonts.torch` takes seconds and needs Lightning.
 
-Shape letters: B batch, C channels, N look-back, H horizon, K values a step, R = B·C series.
+Shape letters: B batch, C channels, N look-back, H horizon, K values per step, R = B·C series.
 """
 
 from __future__ import annotations
@@ -42,9 +40,8 @@ class GluonTSModel(nn.Module):
     def _in_units(self, arguments: tuple[Tensor, ...], loc_R11: Tensor, scale_R11: Tensor) -> Tensor:
         if self.kind != "student-t":
             return arguments[0] * scale_R11 + loc_R11
-        degrees, location, scale = (
-            argument.unsqueeze(-1) for argument in arguments
-        )  # GluonTS keeps degrees above 2 and scales above 0
+        # GluonTS keeps degrees above 2 and scales above 0
+        degrees, location, scale = (argument.unsqueeze(-1) for argument in arguments)
         return torch.cat(
             [location * scale_R11 + loc_R11, (scale * scale_R11).clamp_min(SMALLEST_SCALE), degrees], dim=-1
         )
@@ -53,9 +50,7 @@ class GluonTSModel(nn.Module):
 def dlinear(
     look_back: int, horizon: int, kind: HeadKind, *, hidden: int, kernel: int, scaling: Scaling
 ) -> GluonTSModel:
-    """A moving average and what is left of the window, a linear map of each, and their sum. Raises ImportError without
-    Lightning.
-    """
+    """A linear map of the window's moving average plus one of the remainder. Raises ImportError without Lightning."""
     with _quiet():
         import gluonts.torch  # noqa: F401  # its submodules cannot be imported first
         from gluonts.torch.model.d_linear.module import DLinearModel
@@ -85,9 +80,7 @@ def patchtst(
     dropout: float,
     scaling: Scaling,
 ) -> GluonTSModel:
-    """A post-norm encoder over patches, fixed positions, a map to `dim` values for each step. Raises ImportError
-    without Lightning.
-    """
+    """A post-norm encoder over patches with fixed positions. Raises ImportError without Lightning."""
     with _quiet():
         import gluonts.torch  # noqa: F401
         from gluonts.torch.model.patch_tst.module import PatchTSTModel
@@ -117,7 +110,7 @@ def _named(scaling: Scaling) -> str | None:
 
 
 def _output(kind: HeadKind) -> Any:
-    """GluonTS's own output layer; a point is its quantile output with one level, trained on squared errors."""
+    """The output layer of GluonTS; a point is its quantile output with one level, trained on squared errors."""
     from gluonts.torch.distributions import QuantileOutput, StudentTOutput
 
     if kind == "student-t":
@@ -128,9 +121,7 @@ def _output(kind: HeadKind) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the advice that GluonTS gives on JSON libraries, and torch's on nested tensors where the heads are odd in
-    number.
-    """
+    """Suppresses the advice of GluonTS on JSON libraries, and torch's on nested tensors for an odd number of heads."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Using `json`-module", category=UserWarning)
         warnings.filterwarnings("ignore", message="enable_nested_tensor is True", category=UserWarning)

@@ -19,17 +19,17 @@ Windows = Iterable[tuple[Tensor, Tensor]]  # pairs of look-back `[B, N, C]` and 
 
 @runtime_checkable
 class ClosedForm(Protocol):
-    """A model that is fitted by one pass over all training windows."""
+    """A model that is fitted in one pass over all training windows, without gradients."""
 
     def solve(self, windows: Windows) -> int:
-        """Fits the model; returns how many windows it read."""
+        """Fits the model; returns the number of windows."""
 
 
 class SeasonalNaive(nn.Module):
-    """`y_h = x` one or more whole seasons before h: nothing is learned."""
+    """The forecast is the value one or more whole seasons before: nothing is learned."""
 
     def __init__(self, look_back: int, horizon: int, season: int) -> None:
-        """season: at most the look-back."""
+        """`season` is in steps, at most the look-back."""
         super().__init__()
         assert 1 <= season <= look_back
         self.season, self.horizon = season, horizon

@@ -15,26 +15,24 @@ _tables: dict[tuple[int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
 
 def rotate(x_BTHw: Tensor, offset: int = 0) -> Tensor:
-    """`[B, T, H, w]` (w even), token t at position `offset + t`, to its rotation, of the same shape and dtype."""
+    """Rotates `[B, T, H, w]` (w even), with token t at position `offset + t`; keeps shape and dtype."""
     return rotate_all((x_BTHw,), offset)[0]
 
 
 def rotate_all(xs_BTHw: tuple[Tensor, ...], offset: int = 0) -> tuple[Tensor, ...]:
-    """Several tensors of one shape and dtype, queries and keys say, each rotated."""
+    """Rotates several tensors of one shape and dtype, queries and keys say."""
     first = xs_BTHw[0]
     length, width = first.shape[1], first.shape[3]
     if width % 2:
-        raise ValueError(f"rotary positions need an even width a head, given {width}")
+        raise ValueError(f"rotary positions need an even width per head, {width} was given")
     wide = tuple(x if x.dtype in (torch.float32, torch.float64) else x.float() for x in xs_BTHw)
     return tuple(y.to(first.dtype) for y in rotate_pairs(wide, *_rows(offset, length, width, wide[0])))
 
 
 def _rows(offset: int, length: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """cos and sin `[T, 1, w/2]` of positions offset … offset + T − 1; the table grows by doubling and is shared by all
-    layers.
-    """
+    """cos and sin `[T, 1, w/2]` of positions offset … offset + T − 1, from a table that all layers share."""
     end = offset + length
-    if torch.compiler.is_compiling():  # a traced graph must hold no cached tensor
+    if torch.compiler.is_compiling():  # a traced graph must not contain a cached tensor
         cos, sin = _table(end, width, like)
     else:
         key = (width, like.device, like.dtype)
@@ -46,7 +44,7 @@ def _rows(offset: int, length: int, width: int, like: Tensor) -> tuple[Tensor, T
     return cos[offset:end, None], sin[offset:end, None]
 
 
-@torch.inference_mode(False)  # the table is shared: a later training step saves it for backward
+@torch.inference_mode(False)  # the table is shared: a later training step may save it for backward
 @torch.no_grad()
 def _table(length: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
     frequency = BASE ** (-torch.arange(0, width, 2, dtype=torch.float64, device=like.device) / width)

@@ -1,10 +1,9 @@
-"""Runs checks of the mixer contract on layers of `fla` without a GPU, in Triton's interpreter: slow, fp32, small
-inputs.
+"""Runs checks of the mixer contract on layers of `fla` without a GPU, in Triton's interpreter: slow, small inputs.
 
     TRITON_INTERPRET=1 python -m tests.backbones.fla_interpreted fla/gla rows,step
 
-The interpreter of Triton 3.8 needs help with fla 0.6 in two places: autotuning asks for a driver to time with, so the
-first configuration is taken; and Python's `range` over a kernel's number gives plain numbers, on which the kernels then
+The interpreter of Triton 3.8 needs help with fla 0.6 in two places: autotuning needs a driver for its timings, so the
+first configuration is used; and Python's `range` over a number of a kernel yields integers, on which the kernels then
 call methods of tensors.
 """
 
@@ -36,7 +35,7 @@ def take_first_configuration() -> None:
 
 
 def tensor_range(*bounds: Any) -> Iterator[Any]:
-    """`range`, of tensors where a bound is one: what a compiled kernel's loop variable is."""
+    """`range`, which yields tensors where a bound is a tensor, as the loop variable of a compiled kernel is one."""
     numbers = builtins.range(*(int(b) for b in bounds))
     if not any(isinstance(b, tl.tensor) for b in bounds):
         yield from numbers

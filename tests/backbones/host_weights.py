@@ -1,6 +1,4 @@
-"""Every host's weights as plain numbers: fp64 loops over the formulas, for the tests of priors and of FEM to be held
-against.
-"""
+"""The weights of every host prior by fp64 loops over the formulas, as the reference of the tests of priors and FEM."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ HOSTS: dict[str, type[Prior]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A host with its inputs. `logits` is the scale of what its weights are made of."""
+    """A host prior with its inputs."""
 
     name: str
     prior: Prior
@@ -50,7 +48,7 @@ class Case:
         return self.prior.prepare(self.x, self.keys, Context(mask_BT=self.mask))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Case:
-        """The same host on changed tokens."""
+        """The same prior on changed tokens."""
         return replace(self, x=change(self.x), keys=tuple(change(k) for k in self.keys), v=change(self.v))
 
     def log_weights(self) -> Tensor:
@@ -99,7 +97,7 @@ def case(
 
 
 def spread(log_weight: Tensor) -> Tensor:
-    """`[B, T, T, H]` to every channel of the head."""
+    """`[B, T, T, H]` repeated for every channel of the head."""
     return log_weight[..., None].expand(*log_weight.shape, V)
 
 
@@ -107,7 +105,7 @@ def softmax_logits(c: Case) -> Tensor:
     q, k = (z.unflatten(-1, (H, K)) for z in c.keys)
     T = q.shape[1]
 
-    def turned(x: Tensor) -> Tensor:
+    def rotated(x: Tensor) -> Tensor:
         out = torch.empty_like(x)
         for t in range(T):
             for pair in range(0, K, 2):
@@ -117,7 +115,7 @@ def softmax_logits(c: Case) -> Tensor:
                 out[:, t, :, pair + 1] = a * angle.sin() + b * angle.cos()
         return out
 
-    return spread(torch.einsum("bthk,bihk->btih", turned(q), turned(k)) / K**0.5)
+    return spread(torch.einsum("bthk,bihk->btih", rotated(q), rotated(k)) / K**0.5)
 
 
 def log_phi(z: Tensor) -> Tensor:
@@ -178,8 +176,7 @@ def ssm_logits(c: Case) -> Tensor:
         for order in (range(t, -1, -1), range(t, T)):
             since = torch.zeros(c.x.shape[0], *A.shape, dtype=torch.float64)
             for step, i in enumerate(order):
-                # towards the past the decays are those of i+1 … t; towards the future those of t … i−1, seen from the
-                # end
+                # towards the past the decays are those of i+1 … t, towards the future those of t … i−1
                 entered = (log_c[:, t, :, None] + since + log_b[:, i, :, None]).logsumexp(1) + log_delta[:, i]
                 out[:, t, i] = torch.logaddexp(entered, log_skip) if step == 0 else entered
                 since = since + delta[:, i, None] * A
@@ -203,6 +200,6 @@ def mean(log_p: Tensor, v: Tensor) -> Tensor:
 
 
 def log_mean(log_p: Tensor, u: Tensor) -> Tensor:
-    """log Σ_i p_t(i) exp(u_i); where every u is tiny the plain sum cancels even in fp64, so the mean of expm1."""
+    """log Σ_i p_t(i) exp(u_i). Where every u is tiny the sum cancels even in fp64: there, by the mean of expm1."""
     u = u.double()[:, None]
     return (log_p.exp() * u.expm1()).sum(2).log1p() if float(u.abs().max()) < 1e-2 else (log_p + u).logsumexp(2)

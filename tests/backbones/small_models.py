@@ -1,4 +1,4 @@
-"""Small backbones in double precision whose every parameter matters."""
+"""Small backbones in fp64 in which every parameter has an effect."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def forecaster(look_back: int = 40, patch: int = 8, stride: int = 4, *mixers: st
 
 
 def ready(model: M) -> M:
-    """Fresh weights, each stirred a little: what starts at zero (or one) must not hide what it multiplies."""
+    """Initial parameters plus noise: one that starts at zero (or one) must not hide what it multiplies."""
     model.reset_parameters()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -1,6 +1,4 @@
-"""The three backbones and their shared trunk: shapes, causality, normalisation, residual form, randomness,
-gradients.
-"""
+"""The three backbones and their shared trunk: shapes, causality, normalisation, residuals, randomness, gradients."""
 
 from __future__ import annotations
 
@@ -27,11 +25,10 @@ def _seeded():
 
 
 # --- shapes
-# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 11, 12])
-def test_a_decoder_takes_any_length_up_to_its_own(tokens):
+def test_a_decoder_accepts_any_length_up_to_its_own(tokens):
     assert decoder("softmax", "fem")(torch.randint(11, (2, tokens))).shape == (2, tokens, 11)
 
 
@@ -48,8 +45,7 @@ def test_a_trunk_of_another_length_is_refused(build):
         build(trunk("softmax", length=12, causal=False))
 
 
-# --- who sees what
-# ------------------------------------------------------------------------------------------------------------------
+# --- which output depends on which input
 
 
 @pytest.mark.parametrize("mixer", ["softmax", "fem", "no-mixing"])
@@ -70,7 +66,7 @@ def test_a_decoders_logits_do_not_depend_on_the_future(mixer):
 
 
 @pytest.mark.parametrize("mixers", [("softmax", "softmax"), ("fem", "softmax", "no-mixing")])
-def test_a_decoder_writes_token_by_token_what_it_reads_at_once(mixers):
+def test_decoding_token_by_token_equals_forward(mixers):
     assert_steps_give_what_forward_gives(decoder(*mixers))
 
 
@@ -95,21 +91,16 @@ def test_images_and_channels_do_not_see_each_other():
     assert not torch.allclose(before[..., 1], after[..., 1], rtol=0, atol=1e-6)
 
 
-def test_positions_tell_tokens_apart():
+def test_positions_distinguish_equal_tokens():
     model = decoder("no-mixing")
     logits = model(torch.full((1, 12), 3))
     assert not torch.allclose(logits[:, 0], logits[:, 1], rtol=0, atol=1e-9)
 
 
-# --- reversible instance norm
-# -------------------------------------------------------------------------------------------------------
-
-
 # --- the trunk
-# ----------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_block_is_what_its_formula_says():
+def test_a_block_equals_its_formula():
     block = Block(layer("no-mixing"), DIM, 12, 0.0, 0.0).double()
     with torch.no_grad():
         for parameter in block.parameters():
@@ -127,7 +118,7 @@ def test_a_block_is_what_its_formula_says():
     assert torch.allclose(block(x[None], Context())[0], expected, rtol=0, atol=1e-10)
 
 
-def test_every_layer_may_have_a_mixer_and_a_width_of_its_own():
+def test_layers_may_differ_in_mixer_and_width():
     layers = (layer("softmax"), Layer(registry.get("fem"), layer("fem").config, 32), layer("no-mixing"))
     model = ready(Trunk(TrunkConfig(DIM, 12, layers)))
     assert [type(block.mixer) for block in model.blocks] == [
@@ -137,7 +128,7 @@ def test_every_layer_may_have_a_mixer_and_a_width_of_its_own():
     assert model(torch.randn(2, 12, DIM, dtype=torch.float64)).shape == (2, 12, DIM)
 
 
-def test_layers_left_out_are_as_if_they_were_not_there():
+def test_a_skipped_layer_equals_a_model_without_it():
     model = ready(Trunk(trunk("softmax", "fem", "no-mixing")))
     short = ready(Trunk(trunk("softmax", "no-mixing")))
     short.load_state_dict(
@@ -179,10 +170,8 @@ def test_noise_is_drawn_in_training_only(name, noise):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_the_same_input_gives_the_same_bits_wherever_memory_lies(name):
-    """Products may round by the addresses of their operands, and a run that goes on elsewhere has to go on with the
-    same bits.
-    """
+def test_the_same_input_gives_the_same_bits_at_any_memory_address(name):
+    """Products may round differently by the address of their operands, and a resumed run has to give the same bits."""
     model, x = BACKBONES[name]("softmax", "fem")
     first, held, draw = model(x), [], random.Random(0)
     for _ in range(60):
@@ -192,7 +181,7 @@ def test_the_same_input_gives_the_same_bits_wherever_memory_lies(name):
         assert torch.equal(model(x), first)
 
 
-def test_stochastic_depth_rises_from_nothing_at_the_first_layer_to_its_value_at_the_last():
+def test_stochastic_depth_rises_linearly_from_the_first_layer_to_the_last():
     model = ready(Trunk(trunk("softmax", "softmax", "softmax", drop_path=0.6)))
     rates = [
         getattr(block.drop[1], "drop_prob", 0.0) if isinstance(block.drop, nn.Sequential) else 0.0
@@ -208,11 +197,10 @@ def test_stochastic_depth_rises_from_nothing_at_the_first_layer_to_its_value_at_
 
 
 # --- parameters
-# ---------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_every_parameter_is_drawn_anew_and_equal_for_equal_seeds(name):
+def test_reset_draws_every_parameter_and_equal_seeds_give_equal_ones(name):
     model, _ = BACKBONES[name]("softmax", "fem")
     drawn = []
     for seed in (7, 7, 8):
@@ -240,13 +228,13 @@ def test_every_parameter_gets_a_gradient(name, mixers):
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_fresh_weights_give_outputs_of_a_moderate_size(name):
+def test_initial_weights_give_outputs_of_a_moderate_size(name):
     model, x = BACKBONES[name](*("softmax",) * 8)
     model.reset_parameters()
     y = model(x)
     assert 1e-3 < y.std() < 10
 
 
-def test_norm_and_feed_forward_have_the_parameters_they_say():
+def test_norm_and_feed_forward_have_the_documented_parameters():
     assert sum(p.numel() for p in SwiGLU(DIM, FFN).parameters()) == 3 * DIM * FFN
     assert sum(p.numel() for p in RMSNorm(DIM).parameters()) == DIM

@@ -1,9 +1,8 @@
-"""A head that returns each channel's largest value over 16 tokens: within reach of a free energy, out of reach of one
-mean for all.
+"""A head that returns each channel's maximum over 16 tokens: a free energy can learn it, one mean for all cannot.
 
 T = 16, one head, 16 channels of values drawn from N(0, 1) in a layer of D = 64; right when |y − max| < .1 (motivation
 of arXiv 2602.07160). FEM has 16,192 parameters here, softmax attention 16,384. Same draws, steps, optimiser and
-schedule; softmax gets the best of three rates.
+schedule; softmax gets the best of three learning rates.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def draw(rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return torch.cat([values, torch.ones(rows, T, D - CHANNELS)], -1), values.amax(1, keepdim=True)
 
 
-def share_right(name: str, rate: float, seed: int = 0) -> float:
+def fraction_right(name: str, rate: float, seed: int = 0) -> float:
     torch.manual_seed(seed)
     mixer, generator = head(name), torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(mixer.parameters(), lr=rate)
@@ -49,14 +48,14 @@ def share_right(name: str, rate: float, seed: int = 0) -> float:
         return float(((mixer(x_BTD)[..., :CHANNELS] - largest).abs() < 0.1).float().mean())
 
 
-def test_the_free_energy_head_has_no_more_parameters() -> None:
+def test_the_free_energy_layer_has_no_more_parameters() -> None:
     fem, softmax = (sum(p.numel() for p in head(name).parameters()) for name in ("fem", "softmax"))
     assert 0.95 * softmax <= fem <= softmax
 
 
 @pytest.mark.slow
-def test_a_free_energy_head_learns_the_largest_value_of_every_channel_and_a_softmax_head_cannot() -> None:
-    fem = share_right("fem", 1e-2)
-    softmax = max(share_right("softmax", rate) for rate in (3e-3, 1e-2, 3e-2))
+def test_a_free_energy_head_learns_the_maximum_per_channel_and_a_softmax_head_cannot() -> None:
+    fem = fraction_right("fem", 1e-2)
+    softmax = max(fraction_right("softmax", rate) for rate in (3e-3, 1e-2, 3e-2))
     assert fem >= 0.95
     assert softmax < 0.60

@@ -1,6 +1,4 @@
-"""Mixers whose scores come from one constant sequence: it flows through every backbone as a row that nobody sees in the
-results.
-"""
+"""Mixers whose scores come from a constant sequence, an extra row in every backbone that no result contains."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ def constant_for(model) -> torch.Tensor:
 
 @pytest.mark.parametrize("mixer", MIXERS)
 @pytest.mark.parametrize("name", BACKBONES)
-def test_an_example_gives_the_same_alone_and_among_others_and_the_constant_matters(name, mixer):
+def test_an_output_depends_on_the_constant_sequence_and_on_no_other_example(name, mixer):
     model, inputs = BACKBONES[name](mixer, "softmax")
     before = constant_for(model).clone()
     with torch.no_grad():
@@ -43,7 +41,7 @@ def test_an_example_gives_the_same_alone_and_among_others_and_the_constant_matte
 @pytest.mark.parametrize(
     "mixers", [("random-qk", "softmax"), ("softmax", "fixed-qk"), ("static-qk", "softmax"), ("query-free", "static-qk")]
 )
-def test_a_decoder_writes_token_by_token_what_it_reads_at_once(mixers):
+def test_decoding_token_by_token_equals_forward(mixers):
     model = decoder(*mixers)
     if model.trunk.takes_constant_row:
         constant_for(model)
@@ -78,7 +76,7 @@ def test_maps_of_a_hybrid_show_the_examples_and_not_the_constant_sequence():
 
 
 @pytest.mark.parametrize("name", [n for n in registry.names() if registry.origin(n) == "built-in"])
-def test_what_sees_the_whole_sequence_does_not_decode(name):
+def test_a_mixer_that_is_not_causal_does_not_decode(name):
     cls = registry.get(name)
     if not (cls.capabilities.bidirectional and cls.capabilities.mixes_tokens):
         return

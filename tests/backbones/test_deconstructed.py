@@ -1,6 +1,4 @@
-"""Deconstructed attention: what each form takes away is really away, and nothing else; sizes, states, what is
-refused.
-"""
+"""Deconstructed attention: each variant removes exactly what it claims; sizes, states and refusals."""
 
 from __future__ import annotations
 
@@ -30,14 +28,14 @@ def draw(*shape: int, seed: int = 1) -> Tensor:
 
 @pytest.mark.parametrize("name", ["taylor", "query-free", "random-qk", "fixed-qk", "static-qk"])
 @pytest.mark.parametrize("dim", [64, 128, 384])
-def test_each_costs_four_d_squared_exactly(name: str, dim: int) -> None:
+def test_each_has_exactly_four_d_squared_parameters(name: str, dim: int) -> None:
     cls = registry.get(name)
     assert cls.cost(cls.size(cls.Config(), dim, 196, 4 * dim**2), dim, 196).parameters == 4 * dim**2
 
 
 @pytest.mark.parametrize("cls", [RandomQK, FixedQK])
 @pytest.mark.parametrize("causal", [True, False])
-def test_with_a_constant_row_the_other_rows_are_mixed_linearly_by_one_map(cls: type[Mixer], causal: bool) -> None:
+def test_all_rows_are_mixed_by_the_one_map_of_the_constant_row(cls: type[Mixer], causal: bool) -> None:
     mixer, constant, context = build(cls, causal=causal), draw(1, 7, D), Context(constant_row=True)
     a, b = draw(1, 7, D, seed=2), draw(1, 7, D, seed=3)
 
@@ -46,10 +44,10 @@ def test_with_a_constant_row_the_other_rows_are_mixed_linearly_by_one_map(cls: t
 
     torch.testing.assert_close(mixed(a + 2 * b), mixed(a) + 2 * mixed(b))
     other = mixer(torch.cat([a, 2 * constant.flip(1)]), context)[:1]
-    assert (other - mixed(a)).abs().max() > 1e-3, "the weights do come from the constant row"
+    assert (other - mixed(a)).abs().max() > 1e-3, "the weights come from the constant row"
 
 
-def test_the_constant_row_is_mixed_as_softmax_attention_would_mix_it() -> None:
+def test_the_constant_row_itself_is_mixed_as_by_softmax_attention() -> None:
     ours, softmax, x = build(FixedQK), build(registry.get("softmax")), draw(1, 7, D)
     softmax.load_state_dict(ours.state_dict())
     torch.testing.assert_close(ours(x, Context(constant_row=True)), softmax(x))
@@ -70,12 +68,12 @@ def test_static_scores_come_from_the_embeddings_and_values_from_the_input() -> N
         (StaticQK, "static-qk reads the embeddings at layer 0"),
     ],
 )
-def test_what_a_mixer_needs_and_does_not_get_is_named(cls: type[Mixer], said: str) -> None:
+def test_a_missing_part_of_the_context_is_named(cls: type[Mixer], said: str) -> None:
     with pytest.raises(MixerError, match=said):
         build(cls)(draw(2, 7, D))
 
 
-def test_without_queries_every_position_weighs_its_past_by_the_same_numbers() -> None:
+def test_query_free_weights_are_the_same_at_every_later_position() -> None:
     map_BHTT = build(QueryFree).attention_map(draw(2, 7, D)).detach()  # type: ignore[operator]
     for t in range(1, 7):
         torch.testing.assert_close(
@@ -83,16 +81,16 @@ def test_without_queries_every_position_weighs_its_past_by_the_same_numbers() ->
         )
 
 
-def test_without_queries_logits_in_the_thousands_are_finite_and_exact_in_fp32() -> None:
+def test_query_free_logits_in_the_thousands_are_finite_and_accurate_in_fp32() -> None:
     mixer, x = build(QueryFree), 100 * draw(2, 16, D)
     logits, _ = mixer.logits(x, Context())  # type: ignore[operator]
     assert logits.abs().max() > 1e3
     exact = mixer(x)
     error = (mixer.float()(x.float()) - exact).abs().max()
-    assert error <= 1e-3 * exact.abs().max()  # an fp32 logit of some thousands is known to 2e-4
+    assert error <= 1e-3 * exact.abs().max()  # an fp32 logit of some thousands is accurate to 2e-4
 
 
-def test_without_queries_normalised_ones_bound_the_logits() -> None:
+def test_qk_norm_bounds_the_logits_of_query_free() -> None:
     mixer, x = build(QueryFree, qk_norm=True), 1e4 * draw(2, 16, D)
     logits, _ = mixer.logits(x, Context())  # type: ignore[operator]
     assert logits.abs().max() <= 8**0.5 + 1e-6, "|q| = |k| = √8, scaled by 1/√8"
@@ -104,8 +102,8 @@ def test_without_queries_normalised_ones_bound_the_logits() -> None:
     torch.testing.assert_close(y, mixer(x)[:, -1])
 
 
-def test_taylor_beyond_its_features_is_linear_in_cost_and_still_right() -> None:
-    """With d = 8 a head has 45 features: at 64 tokens the sums are cheaper, and counted."""
+def test_taylor_beyond_its_number_of_features_is_linear_in_cost_and_correct() -> None:
+    """With d = 8 there are 45 features per head: at 64 tokens the sums are cheaper, and counted."""
     mixer, x = build(Taylor, length=64), draw(1, 64, D)
     torch.testing.assert_close(mixer(x), taylor(mixer, x, Context()), rtol=1e-9, atol=1e-10)
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -1,6 +1,4 @@
-"""FEM as a layer: what its gates and switches reduce it to, what a switch saves, and what it never sees, over every
-host.
-"""
+"""FEM as a layer, over every host prior: what gates and switches reduce it to, what a switch saves, causality."""
 
 from __future__ import annotations
 
@@ -31,12 +29,12 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def widths(cls: type[Mixer]) -> dict[str, int]:
-    """Those of its widths that are options, as softmax attention has them."""
+    """Its width options, set to those of softmax attention."""
     return {option: D // HEADS for option in ("d_v", "d_k") if option in cls.Config.model_fields}
 
 
 def built(name: str, causal: bool = True, length: int = T, **options: object) -> Fem:
-    """In fp64, every parameter but the convolution's way out away from its start; values of the host's width."""
+    """In fp64, with noise on every parameter; values as wide as the host's."""
     cls = registry.get(name)
     mixer = cls(cls.Config(causal=causal, heads=HEADS, **{**widths(cls), **options}), D, length).double()
     assert isinstance(mixer, Fem)
@@ -52,14 +50,14 @@ def moved(module: Module) -> Module:
 
 
 def inputs(tokens: int = T, dtype: torch.dtype = torch.float64) -> Tensor:
-    """`[2, T, D]`; the last channel is 1, so that a gate that reads only it is constant."""
+    """`[2, T, D]`; the last channel is 1, so that a gate that reads only that channel is constant."""
     x_BTD = torch.randn(2, tokens, D, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     x_BTD[..., -1] = 1.0
     return x_BTD.to(dtype)
 
 
 @torch.no_grad()
-def still(mixer: Fem) -> None:
+def without_convolution(mixer: Fem) -> None:
     """c = 0."""
     assert mixer.convolution is not None
     mixer.convolution.out_proj.zero_()
@@ -67,7 +65,7 @@ def still(mixer: Fem) -> None:
 
 @torch.no_grad()
 def hold(mixer: Fem, part: int, at: float) -> None:
-    """A projection (−2: λ's, −1: g's) gives the constant `at` on `inputs`."""
+    """Makes a projection (−2: λ's, −1: g's) the constant `at` on `inputs`."""
     weight = mixer.in_proj.weight.split(mixer.splits)[part]
     weight.zero_()
     weight[:, -1] = at
@@ -79,14 +77,14 @@ def same(one: Tensor, other: Tensor, tolerance: float = FP64) -> bool:
 
 @every_fem
 @both_ways
-def test_with_an_inner_gate_shut_an_outer_one_level_and_no_convolution_it_is_its_host(name: str, causal: bool) -> None:
+def test_with_gates_of_zero_and_one_and_no_convolution_it_equals_its_host_prior(name: str, causal: bool) -> None:
     fem, cls = built(name, causal), registry.get(HOST_OF[name])
     host = moved(cls(cls.Config(causal=causal, heads=HEADS, **widths(cls)), D, T).double())
     with torch.no_grad():
         fem.in_proj.weight[: host.in_proj.weight.shape[0]] = host.in_proj.weight
     fem.out_proj.load_state_dict(host.out_proj.state_dict())
     fem.prior.load_state_dict(host.prior.state_dict())
-    still(fem)
+    without_convolution(fem)
     hold(fem, -2, -1e4)  # λ = 0
     hold(fem, -1, 40.0)  # g = 40 / sqrt(40² + eps) = 1
     assert same(fem(inputs()), host(inputs()), 1e-8)
@@ -95,7 +93,7 @@ def test_with_an_inner_gate_shut_an_outer_one_level_and_no_convolution_it_is_its
 
 @every_fem
 @both_ways
-def test_without_temperature_it_is_the_layer_of_the_free_energy_alone(name: str, causal: bool) -> None:
+def test_without_temperature_it_reads_the_free_energy_alone(name: str, causal: bool) -> None:
     open_gate, without = built(name, causal), built(name, causal, temperature=False)
     keep = {
         key: value
@@ -104,8 +102,8 @@ def test_without_temperature_it_is_the_layer_of_the_free_energy_alone(name: str,
     }
     *keys_and_v, _, outer = open_gate.in_proj.weight.split(open_gate.splits)
     without.load_state_dict({**without.state_dict(), **keep, "in_proj.weight": torch.cat([*keys_and_v, outer])})
-    still(open_gate)
-    still(without)
+    without_convolution(open_gate)
+    without_convolution(without)
     hold(open_gate, -2, 1e4)  # λ = 1
     assert same(without(inputs()), open_gate(inputs()))
 
@@ -137,7 +135,7 @@ def test_what_is_off_has_no_parameters_and_the_widths_are_solved_again(name: str
 
 @every_fem
 @pytest.mark.parametrize("tokens", [2, 9, 70])
-def test_no_output_depends_on_what_follows_it_when_values_span_two_hundred(name: str, tokens: int) -> None:
+def test_no_output_depends_on_later_tokens_when_values_span_two_hundred(name: str, tokens: int) -> None:
     fem, x_BTD = built(name, length=80).float(), inputs(tokens, torch.float32)
     seen = max(1, tokens // 2)
     with torch.no_grad():
@@ -151,7 +149,7 @@ def test_no_output_depends_on_what_follows_it_when_values_span_two_hundred(name:
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_the_convolution_keeps_its_digits_over_4096_tokens(causal: bool) -> None:
+def test_the_convolution_is_accurate_over_4096_tokens(causal: bool) -> None:
     torch.manual_seed(0)
     module = LowRankConvolution(D, 4, 12, causal)
     module.reset_parameters()
@@ -164,7 +162,7 @@ def test_the_convolution_keeps_its_digits_over_4096_tokens(causal: bool) -> None
     assert same((module.factors(x_BTD) @ module.out_proj).double(), wanted, FP32_SCAN)
 
 
-def test_a_fresh_layer_starts_at_the_stated_temperature_and_modulates_nothing() -> None:
+def test_an_initial_layer_has_the_stated_temperature_and_modulates_nothing() -> None:
     cls = registry.get("fem")
     fem = cls(cls.Config(heads=HEADS, d_v=4, d_k=8), D, T)
     assert isinstance(fem, Fem)

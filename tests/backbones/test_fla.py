@@ -1,6 +1,4 @@
-"""Layers of flash-linear-attention as mixers: sized without the package, built and counted with it, run in Triton's
-interpreter.
-"""
+"""Layers of flash-linear-attention as mixers: sizes without the package, counts with it, runs in an interpreter."""
 
 from __future__ import annotations
 
@@ -33,7 +31,7 @@ needs_fla = pytest.mark.skipif(not INSTALLED, reason="flash-linear-attention is 
 
 @pytest.fixture
 def without_fla(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the extra is not installed."""
+    """As if the extra were not installed."""
 
     def missing(name: str) -> str:
         raise PackageNotFoundError(name)
@@ -44,20 +42,20 @@ def without_fla(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_warnings() -> Iterator[None]:
-    """The libraries below warn while they are imported: of a missing GPU, of packages that could be faster."""
+    """The libraries warn on import about a missing GPU and about faster packages."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def test_the_promised_layers_are_registered() -> None:
-    promised = {"fla/gla", "fla/retnet", "fla/delta-net", "fla/gated-deltanet", "fla/mamba2", "fla/rwkv7"}
-    assert promised | {"fla/simple-gla", "fla/kda", "fla/hgrn2"} == set(NAMES)
+def test_the_documented_layers_are_registered() -> None:
+    documented = {"fla/gla", "fla/retnet", "fla/delta-net", "fla/gated-deltanet", "fla/mamba2", "fla/rwkv7"}
+    assert documented | {"fla/simple-gla", "fla/kda", "fla/hgrn2"} == set(NAMES)
 
 
 @pytest.mark.usefixtures("without_fla")
 @pytest.mark.parametrize("name", NAMES)
-def test_without_fla_a_layer_is_known_and_says_what_to_install(name: str) -> None:
+def test_without_fla_a_layer_is_listed_and_names_what_to_install(name: str) -> None:
     cls = registry.get(name)
     assert issubclass(cls, FlaMixer)
     assert cls.obstacle() == "flash-linear-attention is not installed: pip install 'mixer-suite[fla]'"
@@ -68,21 +66,21 @@ def test_without_fla_a_layer_is_known_and_says_what_to_install(name: str) -> Non
 
 @pytest.mark.parametrize("dim", [128, 192, 384, 768])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_layer_is_sized_within_the_layers_tolerance(name: str, dim: int) -> None:
+def test_every_layer_is_sized_within_the_tolerance(name: str, dim: int) -> None:
     cls = registry.get(name)
     chosen = cls.size(cls.Config(), dim, 256, 4 * dim * dim)
     assert abs(cls.cost(chosen, dim, 256).parameters / (4 * dim * dim) - 1) <= LAYER_TOLERANCE
-    assert cls.size(chosen, dim, 256, dim * dim) == chosen  # a width that was given is kept
+    assert cls.size(chosen, dim, 256, dim * dim) == chosen  # a given width is kept
 
 
-def test_a_width_that_the_layer_cannot_have_is_refused_with_its_grid() -> None:
+def test_an_impossible_width_is_refused_with_the_allowed_multiple() -> None:
     cls = registry.get("fla/retnet")
     with pytest.raises(MixerError, match="width 100 must be a multiple of 16 with 4 heads"):
         cls.size(cls.Config.model_validate({"width": 100}), 128, 64, 1)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_kernels_ask_for_a_gpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_without_kernels_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mixer, "version", lambda name: "0.6.0")
     cls = registry.get(name)
     assert "need a GPU, 'cpu' was given" in cls.obstacle(torch.device("cpu"))
@@ -103,7 +101,7 @@ def test_the_memory_is_what_a_layer_expects_of_its_cache() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_warnings")
 @pytest.mark.parametrize("name", NAMES)
-def test_formulas_count_what_the_layer_holds(name: str) -> None:
+def test_formulas_equal_the_counts_on_the_layer(name: str) -> None:
     cls = registry.get(name)
     for dim in (64, 128, 192, 384, 768):
         config = cls.size(cls.Config(), dim, 64, 4 * dim * dim)
@@ -121,7 +119,7 @@ def test_formulas_count_what_the_layer_holds(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_warnings")
 @pytest.mark.parametrize("name", NAMES)
-def test_parameters_are_drawn_anew_from_the_global_generator(name: str) -> None:
+def test_reset_draws_parameters_from_the_global_generator(name: str) -> None:
     cls = registry.get(name)
     mixer = cls(cls.size(cls.Config(), 64, 16, 4 * 64 * 64), 64, 16)
     drawn = []
@@ -139,7 +137,7 @@ def test_parameters_are_drawn_anew_from_the_global_generator(name: str) -> None:
 @needs_fla
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_warnings")
-def test_a_cpu_is_refused_by_name_before_a_kernel_fails() -> None:
+def test_a_cpu_is_refused_before_a_kernel_fails() -> None:
     cls = registry.get("fla/gla")
     mixer = cls(cls.size(cls.Config(), 64, 16, 4 * 64 * 64), 64, 16)
     with pytest.raises(MixerError, match=r"GatedLinearAttention cannot run: .* need a GPU"):
@@ -163,7 +161,7 @@ def test_a_cpu_is_refused_by_name_before_a_kernel_fails() -> None:
         "fla/mamba2",
     ],
 )
-def test_rows_and_decoding_state_hold_in_tritons_interpreter(name: str) -> None:
+def test_rows_and_decoding_state_pass_the_contract_in_tritons_interpreter(name: str) -> None:
     checks = "rows,state-size"
     variables = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The series backbone: patches, the norm that is taken away and given back, and its head."""
+"""The series backbone: patches, reversible norm and head."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _seeded():
     ("look_back", "patch", "stride"),
     [(336, 16, 8), (96, 16, 8), (40, 8, 3), (40, 7, 9), (16, 16, 8), (17, 16, 16), (5, 1, 1)],
 )
-def test_a_forecaster_takes_any_patch_and_stride_and_reads_the_newest_values_last(look_back, patch, stride):
+def test_a_forecaster_accepts_any_patch_and_stride_and_reads_the_newest_values_last(look_back, patch, stride):
     model = forecaster(look_back, patch, stride, "no-mixing")
     window = torch.randn(2, look_back, 3, dtype=torch.float64)
     assert model(window).shape == (2, 6, 3)
@@ -39,9 +39,7 @@ def test_a_forecaster_takes_any_patch_and_stride_and_reads_the_newest_values_las
 
 
 def test_a_forecast_follows_an_affine_change_of_a_channel():
-    """`forecast(a·x + b) = a·forecast(x) + b`, up to the ε = 1e-5 in the variance, which is small beside variances of
-    10⁶.
-    """
+    """`forecast(a·x + b) = a·forecast(x) + b`, up to the ε = 1e-5 in the variance, as the variances are near 10⁶."""
     model = forecaster()
     with torch.no_grad():
         model.embedding_gain.copy_(torch.tensor([0.5, 1.5, 2.0]))
@@ -55,7 +53,7 @@ def test_a_forecast_follows_an_affine_change_of_a_channel():
     assert torch.allclose(model(scale * window + shift), expected, rtol=1e-9, atol=1e-6)
 
 
-def test_a_head_that_says_nothing_forecasts_what_the_norm_took_away():
+def test_a_head_of_zeros_forecasts_what_the_norm_removed():
     model = forecaster()
     window = torch.randn(2, 40, 3, dtype=torch.float64) + 5
     with torch.no_grad():
@@ -68,19 +66,19 @@ def test_a_head_that_says_nothing_forecasts_what_the_norm_took_away():
     assert torch.allclose(model(window), expected.expand(2, 6, 3), rtol=0, atol=1e-12)
 
 
-def test_a_constant_channel_is_forecast_finite():
+def test_the_forecast_of_a_constant_channel_is_finite():
     window = torch.ones(2, 40, 3, dtype=torch.float64)
     assert forecaster()(window).isfinite().all()
 
 
-def test_a_forecaster_whose_head_begins_at_nothing_begins_with_the_mean_of_the_window():
+def test_with_head_scale_zero_the_initial_forecast_is_the_mean_of_the_window():
     model = Forecaster(trunk("softmax", length=10, causal=False), 40, 6, 3, 8, 4, head_scale=0.0).double()
     model.reset_parameters()
     x = torch.randn(2, 40, 3, dtype=torch.float64)
     assert torch.allclose(model(x), x.mean(1, keepdim=True).expand(2, 6, 3), rtol=0, atol=1e-12)
 
 
-def test_tokens_are_normalised_over_the_batch_so_that_each_keeps_its_size():
+def test_tokens_are_normalised_over_the_batch_and_keep_their_relative_size():
     norm = TokenBatchNorm(4).double()
     x = 3 + 5 * torch.randn(6, 7, 4, dtype=torch.float64)
     normal = norm(x)
@@ -93,11 +91,11 @@ def test_tokens_are_normalised_over_the_batch_so_that_each_keeps_its_size():
     assert torch.allclose(norm(x), x / math.sqrt(1 + norm.eps), rtol=0, atol=1e-12)
 
 
-def test_a_forecasters_finished_tokens_are_normalised_over_the_batch():
+def test_a_forecasters_final_norm_is_over_the_batch():
     model = forecaster()
     assert isinstance(model.trunk.norm, TokenBatchNorm)
     window = torch.randn(2, 40, 3, dtype=torch.float64)
-    told = model(window)
+    before = model(window)
     model.train()
-    model(window)  # the batch's own figures, which move those that are kept
-    assert not torch.allclose(model.eval()(window), told)
+    model(window)  # updates the running statistics
+    assert not torch.allclose(model.eval()(window), before)

@@ -1,6 +1,4 @@
-"""The laws of the free energy over every host: bounds, monotony, limits and the identity with the posterior (arXiv
-2602.07160).
-"""
+"""The free energy of every host prior: bounds, monotonicity, limits, and its posterior (arXiv 2602.07160)."""
 
 from __future__ import annotations
 
@@ -54,7 +52,7 @@ def test_free_energy_lies_between_mean_and_maximum_and_grows_with_beta(
 @both_ways
 @few
 @given(tokens=lengths, seed=seeds, size=st.sampled_from([0.5, 3.0]), beta=st.sampled_from([0.1, 1.9, 8.0]))
-def test_it_is_the_mean_and_the_divergence_from_the_posterior(
+def test_free_energy_is_the_mean_plus_the_divergence_from_the_posterior(
     name: str, causal: bool, tokens: int, seed: int, size: float, beta: float
 ) -> None:
     c = case(name, causal, tokens, seed=seed, values=size)
@@ -88,7 +86,7 @@ def test_a_large_beta_selects_the_largest_value_it_sees(
 @every_host
 @both_ways
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_a_vanishing_beta_leaves_the_host(name: str, causal: bool, dtype: torch.dtype) -> None:
+def test_a_vanishing_beta_gives_the_mean(name: str, causal: bool, dtype: torch.dtype) -> None:
     c = case(name, causal, 17, dtype=dtype)
     mu, F = reads(c, 1e-6)
     wanted = mean(c.log_weights().detach(), c.v)

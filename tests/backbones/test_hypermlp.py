@@ -1,4 +1,4 @@
-"""HyperMLP and HyperGLU: the formulas, the switches, the sizes, and what is refused."""
+"""HyperMLP and HyperGLU: formulas, switches, sizes and refusals."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SWITCHES = [
 
 
 @pytest.mark.parametrize("cls", BOTH)
-def test_with_any_switches_it_equals_the_dense_form_padding_included(cls: type[HyperMixer]) -> None:
+def test_it_equals_the_naive_reference_for_all_switches_with_and_without_padding(cls: type[HyperMixer]) -> None:
     x_BTD, mask_BT = draw(2, 9, 16), torch.ones(2, 9, dtype=torch.bool)
     mask_BT[0, :4] = False
     for switches in SWITCHES:
@@ -51,7 +51,7 @@ def test_with_any_switches_it_equals_the_dense_form_padding_included(cls: type[H
 
 
 @pytest.mark.parametrize("cls", BOTH)
-def test_with_any_switches_step_equals_forward_and_formulas_equal_counts(cls: type[HyperMixer]) -> None:
+def test_step_equals_forward_and_formulas_equal_counts_for_all_switches(cls: type[HyperMixer]) -> None:
     x_BTD = draw(2, 9, 16)
     for switches in SWITCHES:
         mixer = build(cls, **switches)
@@ -60,13 +60,13 @@ def test_with_any_switches_step_equals_forward_and_formulas_equal_counts(cls: ty
         if not mixer.config.causal:
             continue
         state = mixer.init_state(2, 12)
-        assert state.bytes() == 2 * 2 * stated.state_bytes, "two sequences, eight bytes a number"
+        assert state.bytes() == 2 * 2 * stated.state_bytes, "two sequences, eight bytes per number"
         for t in range(9):
             y_BD, state = mixer.step(x_BTD[:, t], state)
             torch.testing.assert_close(y_BD, mixer(x_BTD[:, : t + 1])[:, t], rtol=1e-10, atol=1e-12)
 
 
-def test_what_a_switch_turns_off_has_no_parameters() -> None:
+def test_what_is_switched_off_has_no_parameters() -> None:
     def count(**options: object) -> int:
         return sum(p.numel() for p in build(HyperMLP, **options).parameters())
 
@@ -78,14 +78,14 @@ def test_what_a_switch_turns_off_has_no_parameters() -> None:
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_without_mixing_gates_and_convolution_it_is_attention_with_relu_and_the_l2_norm(causal: bool) -> None:
+def test_without_mixing_gates_and_convolution_it_is_relu_attention_with_an_l2_norm(causal: bool) -> None:
     mixer = build(HyperMLP, causal=causal)
     assert mixer.taps is not None
     with torch.no_grad():
         for table in (mixer.lag_A, mixer.lag_B, mixer.lag_p, mixer.taps):
             table.zero_()
         mixer.taps[0] = 1.0
-        mixer.in_proj.weight[mixer.in_splits[0] :] = 0.0  # all sigmoids stand at one half
+        mixer.in_proj.weight[mixer.in_splits[0] :] = 0.0  # all sigmoids are one half
     x, (W_q, *_) = draw(2, 9, 16), mixer.in_proj.weight.split(mixer.in_splits)
     W_k, W_v = mixer.kv_proj.weight.split(mixer.kv_splits)
     q, k, v = ((x @ W.T).view(2, 9, 2, -1).transpose(1, 2) for W in (W_q, W_k, W_v))
@@ -98,9 +98,7 @@ def test_without_mixing_gates_and_convolution_it_is_attention_with_relu_and_the_
 
 @pytest.mark.parametrize("cls", BOTH)
 @pytest.mark.parametrize("lag_layout", [True, False])
-def test_outputs_are_the_same_whether_the_sequence_ends_there_or_goes_on(
-    cls: type[HyperMixer], lag_layout: bool
-) -> None:
+def test_outputs_do_not_change_when_the_sequence_continues(cls: type[HyperMixer], lag_layout: bool) -> None:
     mixer, x_BTD = build(cls, 96, dtype=torch.float32, lag_layout=lag_layout), draw(1, 96, 16, dtype=torch.float32)
     long = mixer(x_BTD)
     for t in (1, 2, 63, 64, 65):
@@ -109,7 +107,7 @@ def test_outputs_are_the_same_whether_the_sequence_ends_there_or_goes_on(
 
 
 @pytest.mark.parametrize("cls", BOTH)
-def test_zeros_give_zero_and_backward_runs_under_bf16_autocast(cls: type[HyperMixer]) -> None:
+def test_zero_inputs_give_zero_and_backward_runs_under_bf16_autocast(cls: type[HyperMixer]) -> None:
     mixer = build(cls, dtype=torch.float32)
     assert torch.equal(mixer(torch.zeros(1, 5, 16)), torch.zeros(1, 5, 16))
     with torch.autocast("cpu", torch.bfloat16):
@@ -119,8 +117,8 @@ def test_zeros_give_zero_and_backward_runs_under_bf16_autocast(cls: type[HyperMi
 
 
 @pytest.mark.parametrize("cls", BOTH)
-def test_a_sequence_longer_than_the_tables_is_refused_by_name(cls: type[HyperMixer]) -> None:
-    mixer, said = build(cls, 4), rf"{cls.name}: T=5 is more than the length 4 of its tables; build it with length 5"
+def test_a_sequence_longer_than_the_tables_is_refused(cls: type[HyperMixer]) -> None:
+    mixer, said = build(cls, 4), rf"{cls.name}: T=5 .* length 4 .* length 5"
     with pytest.raises(MixerError, match=said):
         mixer(draw(1, 5, 16))
     with pytest.raises(MixerError, match=said):
@@ -132,7 +130,7 @@ def test_a_sequence_longer_than_the_tables_is_refused_by_name(cls: type[HyperMix
         mixer.step(draw(1, 16), state)
 
 
-def test_the_published_defaults_cost_what_is_known_of_them() -> None:
+def test_the_published_defaults_have_the_published_cost() -> None:
     published = HyperConfig(rank=16, d_qk=2048 // 4)
     assert HyperGLU.cost(published, 2048, 4096).parameters / 2048**2 == pytest.approx(4.00, abs=0.01)
     small = published.model_copy(update={"d_qk": 128 // 4})
@@ -159,20 +157,17 @@ def test_the_size_is_the_largest_rank_with_an_eighth_of_the_width_then_the_neare
     assert abs(count[rank, d_qk] / budget - 1) <= 0.05
 
 
-def test_below_an_eighth_of_the_width_rank_one_is_left_and_exactly_at_the_budget_is_not_over() -> None:
+def test_at_rank_one_d_qk_may_be_below_an_eighth_of_the_width_and_meet_the_budget() -> None:
     chosen = HyperMLP.size(HyperConfig(), 128, 1024, 4 * 128**2)
     assert (chosen.rank, chosen.d_qk) == (1, 8)
     assert HyperMLP.cost(chosen, 128, 1024).parameters == 4 * 128**2
 
 
-def test_too_long_a_task_is_refused_with_the_numbers_and_with_what_fits() -> None:
+def test_a_length_over_the_budget_is_refused_with_both_counts_and_what_fits() -> None:
     with pytest.raises(MixerError) as refusal:
         HyperGLU.size(HyperConfig(), 128, 1024, 4 * 128**2)
-    said = (
-        "budget: hyperglu at D=128, L=1024 needs at least 4.39 D² a layer, the reference has 4.00; "
-        "fits from D=192, or L ≤ 668"
-    )
-    assert str(refusal.value) == said
+    for said in ("hyperglu", "D=128", "L=1024", "4.39 D²", "4.00", "fits from D=192, or L ≤ 668"):
+        assert said in str(refusal.value)
     assert HyperGLU.size(HyperConfig(), 192, 1024, 4 * 192**2).rank == 1
     with pytest.raises(MixerError):
         HyperGLU.size(HyperConfig(), 160, 1024, 4 * 160**2)
@@ -181,7 +176,7 @@ def test_too_long_a_task_is_refused_with_the_numbers_and_with_what_fits() -> Non
         HyperGLU.size(HyperConfig(), 128, 669, 4 * 128**2)
 
 
-def test_widths_that_are_given_stay_and_the_other_one_is_solved() -> None:
+def test_a_given_width_stays_and_the_other_is_solved() -> None:
     assert HyperMLP.size(HyperConfig(rank=2), 128, 256, 4 * 128**2).rank == 2
     assert HyperMLP.size(HyperConfig(d_qk=32), 128, 256, 4 * 128**2).d_qk == 32
     given = HyperConfig(rank=9, d_qk=64)
@@ -192,7 +187,7 @@ def test_widths_that_are_given_stay_and_the_other_one_is_solved() -> None:
     ("options", "said"),
     [
         ({"d_qk": 6, "rank": 1}, "hyperglu: d_qk=6 has to be a multiple of 4, heads × score sets"),
-        ({"d_qk": 8}, "hyperglu: rank and d_qk are not given; solve them for a budget"),
+        ({"d_qk": 8}, "hyperglu: rank and d_qk are not given"),
         ({"d_qk": 8, "rank": 1, "heads": 3}, "heads=3 does not divide the width 16"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The indicators on maps whose figures are known, and the maps that mixers show."""
+"""The indicators on maps where they are known, and the maps of the mixers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from backbones.indicators import ShowsMap, indicators
 from backbones.mixers import registry
 from backbones.mixers.base import Context
 
-WITHOUT_A_MAP = {"no-mixing", "hypermlp", "hyperglu"}  # nothing to show, or rows that are no weights
+WITHOUT_A_MAP = {"no-mixing", "hypermlp", "hyperglu"}  # no map, or rows that are not weights
 
 
-def test_a_uniform_causal_map_has_the_figures_one_computes_by_hand() -> None:
+def test_a_uniform_causal_map_has_the_indicators_computed_by_hand() -> None:
     T = 5
     uniform = torch.ones(T, T).tril() / torch.arange(1, T + 1)[:, None]
     found = indicators(uniform.expand(3, 2, T, T))
@@ -29,7 +29,7 @@ def test_a_uniform_causal_map_has_the_figures_one_computes_by_hand() -> None:
     assert found.diversity.tolist() == pytest.approx([0.0, 0.0])
 
 
-def test_each_figure_tells_the_pattern_it_is_about() -> None:
+def test_each_indicator_detects_its_pattern() -> None:
     T = 6
     itself, previous, first = torch.eye(T), torch.eye(T).roll(-1, 1).tril(), torch.zeros(T, T)
     previous[0, 0], first[:, 0] = 1.0, 1.0
@@ -45,7 +45,7 @@ def test_each_figure_tells_the_pattern_it_is_about() -> None:
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(tokens=st.integers(1, 9), heads=st.integers(1, 3), seed=st.integers(0, 99))
-def test_figures_stay_in_their_ranges(tokens: int, heads: int, seed: int) -> None:
+def test_indicators_stay_in_their_ranges(tokens: int, heads: int, seed: int) -> None:
     scores = 5 * torch.randn(2, heads, tokens, tokens, generator=torch.Generator().manual_seed(seed))
     found = indicators(scores.softmax(-1))
     assert bool(((found.entropy >= 0) & (found.entropy <= math.log(tokens) + 1e-6)).all())
@@ -61,7 +61,7 @@ def test_figures_stay_in_their_ranges(tokens: int, heads: int, seed: int) -> Non
 def test_a_mixers_map_is_a_distribution_over_what_it_sees(
     name: str, causal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backbones.mixers.priors.base.MAP_COLUMNS", 4)  # two parts, the second a shorter one
+    monkeypatch.setattr("backbones.mixers.priors.base.MAP_COLUMNS", 4)  # two parts, the second one shorter
     cls = registry.get(name)
     torch.manual_seed(0)
     mixer = cls(cls.size(cls.Config(causal=causal), 32, 16, 4 * 32**2), 32, 16).double()
@@ -84,7 +84,7 @@ def test_a_mixers_map_is_a_distribution_over_what_it_sees(
 
 
 @pytest.mark.parametrize("name", ["softmax", "query-free", "random-qk", "taylor", "qk-norm", "linear"])
-def test_the_map_is_what_the_mixer_reads_with(name: str) -> None:
+def test_the_map_times_the_values_is_the_output(name: str) -> None:
     """With W_o = 1 and values of one head at a time, the output is the map times the values."""
     cls = registry.get(name)
     torch.manual_seed(0)

@@ -61,7 +61,7 @@ def test_every_built_in_is_built_at_the_budget_and_runs(name: str, causal: bool)
 
 
 @pytest.mark.parametrize("dim", [64, 256, 768])
-def test_the_default_budget_is_softmax_attentions_count(dim: int) -> None:
+def test_the_default_budget_is_the_count_of_softmax_attention(dim: int) -> None:
     assert softmax_parameters(dim) == sum(p.numel() for p in build("softmax", dim, 16).parameters())
 
 
@@ -72,7 +72,7 @@ def test_a_budget_is_kept_and_given_widths_stay() -> None:
     assert chosen.model_dump(include={"d_v", "d_k"}) == {"d_v": 8, "d_k": 6}
 
 
-def test_parameters_are_initialised_also_where_the_constructor_leaves_them() -> None:
+def test_parameters_are_initialised_even_where_the_constructor_does_not() -> None:
     class Unset(Pool):
         def __init__(self, config, dim, length):  # type: ignore[no-untyped-def]
             super().__init__(config, dim, length)
@@ -82,7 +82,7 @@ def test_parameters_are_initialised_also_where_the_constructor_leaves_them() -> 
     assert all(bool(p.isfinite().all()) for p in build(Unset, 32, 8).parameters())
 
 
-def test_a_file_of_ones_own_is_built_by_its_path() -> None:
+def test_a_users_file_is_built_by_its_path() -> None:
     layer = build(f"{ROOT}/examples/moving_average.py:MovingAverage", 64, 16)
     assert type(layer).__name__ == "MovingAverage"
 

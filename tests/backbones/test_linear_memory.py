@@ -1,4 +1,4 @@
-"""What mixers with a constant state hold while they train: linear in the length, and never a state for every token."""
+"""Training memory of mixers with a constant state: linear in the length, and never a state per token."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LINEAR = [name for name, can in BUILT_IN.items() if can.constant_state and can.m
 
 
 class Largest(TorchDispatchMode):
-    """The most numbers that one tensor's memory holds, of all that any operation gives."""
+    """The largest number of elements in the storage of any operation's result."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ def built(name: str, causal: bool, tokens: int, dim: int, heads: int) -> Mixer:
 
 
 def held(name: str, causal: bool, tokens: int, dim: int = 32, heads: int = 4, size: float = 1.0) -> tuple[int, int]:
-    """(numbers kept for backward, numbers of the largest tensor on the way)."""
+    """(elements saved for backward, elements of the largest tensor)."""
     mixer = built(name, causal, tokens, dim, heads)
     kept: dict[int, int] = {}
 
@@ -52,8 +52,8 @@ def held(name: str, causal: bool, tokens: int, dim: int = 32, heads: int = 4, si
     return sum(kept.values()), largest.numbers
 
 
-def test_a_map_of_all_positions_is_seen() -> None:
-    """The measure itself: the reference with weights spelt out holds a square of the length."""
+def test_the_measurement_detects_a_map_of_all_positions() -> None:
+    """Explicit attention weights take the square of the length."""
     scores = torch.randn(300, 8, requires_grad=True)
     with Largest() as largest:
         (scores @ scores.T).softmax(-1).sum().backward()
@@ -62,7 +62,7 @@ def test_a_map_of_all_positions_is_seen() -> None:
 
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "both-ways"])
 @pytest.mark.parametrize("name", LINEAR)
-def test_memory_grows_with_the_length_and_no_faster(name: str, causal: bool) -> None:
+def test_memory_grows_no_faster_than_the_length(name: str, causal: bool) -> None:
     (kept, largest), (twice_kept, twice_largest) = held(name, causal, 512), held(name, causal, 1024)
     assert twice_kept <= 2.05 * kept
     assert twice_largest <= 2.05 * largest
@@ -71,10 +71,8 @@ def test_memory_grows_with_the_length_and_no_faster(name: str, causal: bool) -> 
 @pytest.mark.parametrize(
     "name", [n for n in LINEAR if n not in ("aft", "fem-aft", "query-free")]
 )  # those states are a few rows
-def test_no_operation_holds_a_state_for_every_token(name: str) -> None:
-    """Not even one head's: d_k × d_v numbers, or 16 for every channel of a selective state space. Rows of projections
-    are narrower.
-    """
+def test_no_operation_allocates_a_state_per_token(name: str) -> None:
+    """Not even the state of one head: d_k × d_v numbers, or 16 per channel of a selective state space."""
     widths = getattr(built(name, True, 256, dim=128, heads=2), "widths", None)
     one_head = (widths.key or 16 * widths.heads) * widths.value if widths else 64 * 64
     for size in (1.0, 1e3):  # the second leaves the ordinary range of values

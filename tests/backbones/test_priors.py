@@ -1,6 +1,4 @@
-"""What holds for every prior: its reads are those of its weights, whatever the values, and depend on nothing that a row
-doesn't see.
-"""
+"""Properties of every prior: reads equal those of its weights for any values, and depend only on visible tokens."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ BETAS = (1e-6, 0.01, 0.3, 1.9)
 
 
 def off_by(got: Tensor, wanted: Tensor, scale: float = 0.0) -> float:
-    """The largest error, as a share of the largest wanted value or of `scale`."""
+    """The largest error relative to the largest wanted value, or to `scale` where that is larger."""
     return float((got.double() - wanted).detach().abs().max()) / max(float(wanted.detach().abs().max()), scale)
 
 
@@ -56,18 +54,18 @@ def test_log_read_is_exact_for_any_finite_values(
 ) -> None:
     c = case(name, causal, tokens, seed=seed, logits=logits, values=size)
     wanted = log_mean(c.log_weights(), c.v)
-    # the plain form's own rounding: 1e-16 in log-weights, so values below 1e-2 are held to it absolutely
+    # the reference itself rounds: log-weights to 1e-16, so that values below 1e-2 are compared absolutely
     assert off_by(c.prior.log_read(c.weights(), c.v), wanted, scale=1e-2) <= FP64
 
 
 @every_host
 @few
 @given(tokens=lengths, seed=seeds, logits=st.sampled_from([0.3, 3.0, 30.0]), size=st.sampled_from([0.1, 3.0, 200.0]))
-def test_fp32_keeps_its_digits(name: str, tokens: int, seed: int, logits: float, size: float) -> None:
+def test_fp32_is_accurate(name: str, tokens: int, seed: int, logits: float, size: float) -> None:
     c = case(name, True, tokens, seed=seed, logits=logits, values=size, dtype=torch.float32)
     weights = c.weights()
     got, got_log, log_p = c.prior.read(weights, c.v), c.prior.log_read(weights, c.v), c.log_weights()
-    # scores of size L carry an error of 1e-7 L into every weight, whoever computes them
+    # any computation of scores of size L has an error of 1e-7 L in every weight
     scores = 1.0 + logits**2
     assert off_by(got, mean(log_p, c.v), float(c.v.abs().max())) <= FP32 * scores
     assert off_by(got_log, log_mean(log_p, c.v), max(1.0, float(c.v.abs().max()))) <= FP32 * scores
@@ -103,10 +101,10 @@ def test_free_energy_is_both_reads_at_once(name: str, causal: bool, beta: float,
 @every_host
 @pytest.mark.parametrize("size", [0.5, 105.0])  # of v: βv spans ±1 and ±200
 @few
-@given(tokens=st.sampled_from([2, 9, 33, 70]), seed=seeds, share=st.floats(0.1, 0.9))
-def test_no_row_depends_on_what_follows_it(name: str, size: float, tokens: int, seed: int, share: float) -> None:
+@given(tokens=st.sampled_from([2, 9, 33, 70]), seed=seeds, fraction=st.floats(0.1, 0.9))
+def test_no_row_depends_on_later_tokens(name: str, size: float, tokens: int, seed: int, fraction: float) -> None:
     c = case(name, True, tokens, seed=seed, values=size, dtype=torch.float32)
-    seen, beta = max(1, int(share * tokens)), torch.full((H, V), 1.9)
+    seen, beta = max(1, int(fraction * tokens)), torch.full((H, V), 1.9)
     futures = {
         "changed": c.map(lambda z: torch.cat((z[:, :seen], 1.5 - z[:, seen:].flip(1)), 1)),
         "scaled": c.map(lambda z: torch.cat((z[:, :seen], 1e4 * z[:, seen:]), 1)),
@@ -142,7 +140,7 @@ def test_padding_on_the_left_changes_nothing(name: str, causal: bool, size: floa
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("size", [1.0, 105.0])
 @pytest.mark.parametrize("beta", [1e-3, 1.9])
-def test_decoding_gives_what_the_parallel_form_gives(name: str, dtype: torch.dtype, size: float, beta: float) -> None:
+def test_decoding_equals_the_parallel_computation(name: str, dtype: torch.dtype, size: float, beta: float) -> None:
     c = case(name, True, 21, values=size, dtype=dtype)
     betas = torch.full((H, V), beta, dtype=dtype)
     mu, F = c.prior.free_energy(c.weights(), c.v, betas)
@@ -198,7 +196,7 @@ def test_the_gradient_of_the_free_energy_is_the_posterior(name: str, size: float
 @every_host
 @pytest.mark.parametrize("beta", [0.1, 1.9], ids=["small β", "usual β"])
 @pytest.mark.parametrize("size", [1.0, 40.0], ids=["one pass", "exact rows"])
-def test_gradients_are_the_numerical_ones(name: str, beta: float, size: float) -> None:
+def test_gradients_equal_numerical_ones(name: str, beta: float, size: float) -> None:
     c = case(name, True, 5, values=size, batch=1)
     inputs = [t.requires_grad_() for t in (c.x, *c.keys, c.v)]
 

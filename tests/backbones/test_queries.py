@@ -1,4 +1,4 @@
-"""The nonlinear query and its controls: their sizes, starts and what each isolates; QK-norm's bound."""
+"""The nonlinear query and its controls: sizes, initial values and what each isolates; the bound of QK-norm."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_only_the_identity_pays_in_the_ffn() -> None:
     assert [n for n in registry.names() if registry.get(n).capabilities.pays_in_ffn] == ["identity-query"]
 
 
-def test_the_query_matrices_start_small_and_the_gains_at_one() -> None:
+def test_the_initial_query_matrices_are_small_and_the_gains_one() -> None:
     torch.manual_seed(0)
     mixer = NonlinearQuery(MixerConfig(), 256, 16)
     for weight in (mixer.query_in, mixer.query_out):
@@ -56,7 +56,7 @@ def test_without_its_branch_the_nonlinear_query_is_the_identity_query() -> None:
     torch.testing.assert_close(ours(x), control(x))
 
 
-def test_the_linear_control_has_the_same_parameters_and_differs_by_the_gelu_only() -> None:
+def test_the_linear_control_differs_by_the_gelu_only() -> None:
     ours, control, x = build(NonlinearQuery), build(LinearResidualQuery), draw(2, 9, D)
     control.load_state_dict(ours.state_dict())
     assert (ours(x) - control(x)).abs().max() > 1e-4
@@ -70,15 +70,15 @@ def test_normalised_scores_ignore_the_scale_of_the_input_and_values_do_not() -> 
     assert (build(registry.get("softmax"))(1e4 * x) - 100 * build(registry.get("softmax"))(100 * x)).abs().max() > 1.0
     torch.testing.assert_close(
         mixer(1e4 * x), 100 * large, rtol=1e-5, atol=1e-4
-    )  # but for eps: some 1e-9 of the first scale
+    )  # up to eps, about 1e-9 of the first scale
 
 
 def test_normalised_scores_are_bounded_by_the_gains() -> None:
     mixer, x = build(QKNorm), 1e4 * draw(2, 9, D)
-    q, k, _ = mixer.turned(x, Context())  # type: ignore[operator]
+    q, k, _ = mixer.rotated(x, Context())  # type: ignore[operator]
     assert float(torch.einsum("bthd,bihd->bhti", q, k).detach().abs().max()) <= 8 + 1e-6
 
 
 def test_a_width_that_does_not_split_into_even_heads_is_refused() -> None:
-    with pytest.raises(MixerError, match=r"heads=4 does not divide the width 36 into even parts; choose one of"):
+    with pytest.raises(MixerError, match=r"heads=4 .* 36 .*choose one of"):
         NonlinearQuery.size(MixerConfig(), 36, 16, 4 * 36**2)

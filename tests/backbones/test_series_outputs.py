@@ -1,6 +1,4 @@
-"""The forecaster's heads: their parameters belong to the head, and a series in other units gets the same forecast in
-those units.
-"""
+"""The forecaster's heads: their parameters are the head's, and forecasts follow the units of the series."""
 
 from __future__ import annotations
 
@@ -30,17 +28,17 @@ def test_a_series_in_other_units_gets_the_same_forecast_in_those_units(kind):
     """Up to the 1e-5 under the root of the instance norm, which these units make too small to matter."""
     model = forecaster(kind)
     x = 1e3 * torch.randn(2, 40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    plain, moved = model(x), model(7 * x - 4e3)
-    assert plain.shape == ((2, 6, 3) if kind == "point" else (2, 6, 3, OUTPUTS[kind]))
-    expected = 7 * plain - 4e3
+    before, moved = model(x), model(7 * x - 4e3)
+    assert before.shape == ((2, 6, 3) if kind == "point" else (2, 6, 3, OUTPUTS[kind]))
+    expected = 7 * before - 4e3
     if kind == "student-t":
-        expected = torch.stack([expected[..., 0], 7 * plain[..., 1], plain[..., 2]], dim=-1)
-        assert plain[..., 1].min() > 0
-        assert plain[..., 2].min() > 2
+        expected = torch.stack([expected[..., 0], 7 * before[..., 1], before[..., 2]], dim=-1)
+        assert before[..., 1].min() > 0
+        assert before[..., 2].min() > 2
     assert torch.allclose(moved, expected, rtol=1e-7)
 
 
-def test_a_point_is_the_affine_map_of_the_heads_output_back_into_the_series_units():
+def test_a_point_forecast_is_the_heads_output_mapped_to_the_units_of_the_series():
     model = forecaster("point")
     x = torch.randn(1, 40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     mean, std = x.mean(1, keepdim=True), (x.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()

@@ -18,14 +18,14 @@ def _seeded():
 @pytest.mark.parametrize(
     ("height", "width", "patch"), [(28, 28, 4), (28, 28, 5), (7, 13, 4), (13, 7, 4), (3, 3, 8), (1, 9, 2), (5, 5, 1)]
 )
-def test_a_vit_takes_any_image_and_patch_size(height, width, patch):
+def test_a_vit_accepts_any_image_and_patch_size(height, width, patch):
     model = vit(height, width, patch)
     assert model(torch.randn(2, 2, height, width, dtype=torch.float64)).shape == (2, 5)
     assert model.trunk.positions.shape[0] == -(-height // patch) * -(-width // patch)
 
 
 @pytest.mark.parametrize(("height", "width", "patch"), [(7, 13, 4), (3, 3, 8)])
-def test_an_image_that_is_no_multiple_of_the_patch_is_padded_at_the_bottom_and_the_right(height, width, patch):
+def test_images_are_padded_at_bottom_and_right_to_a_multiple_of_the_patch(height, width, patch):
     model = vit(height, width, patch)
     rows, columns = patch_grid(height, width, patch)
     whole = vit(rows * patch, columns * patch, patch)
@@ -36,7 +36,7 @@ def test_an_image_that_is_no_multiple_of_the_patch_is_padded_at_the_bottom_and_t
     assert torch.allclose(model(image), whole(padded), rtol=0, atol=1e-12)
 
 
-def test_a_vit_reads_patches_in_rows_and_averages_the_tokens():
+def test_a_vit_reads_patches_row_by_row_and_averages_the_tokens():
     model = vit(6, 9, 3, "no-mixing")
     image = torch.randn(1, 2, 6, 9, dtype=torch.float64)
     weight, bias = model.embedding.weight, model.embedding.bias
@@ -50,7 +50,7 @@ def test_a_vit_reads_patches_in_rows_and_averages_the_tokens():
     assert torch.allclose(model(image), expected, rtol=0, atol=1e-12)
 
 
-def test_a_vit_sees_an_image_from_every_side():
+def test_a_vit_is_not_causal():
     """Not causal: the first patch's state depends on the last patch."""
     model = vit(9, 12, 3, "softmax")
     x = torch.randn(1, 12, DIM, dtype=torch.float64)

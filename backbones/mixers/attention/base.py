@@ -1,7 +1,7 @@
-"""Attention as a base class: heads, rotary positions, the softmax read, the decoding cache. Subclasses say where q, k
-and v come from.
+"""Attention as a base class: heads, rotary positions, the softmax read, the decoding cache. Subclasses compute q, k and
+v.
 
-p_t(i) ∝ exp(q_t·k_i/√d),   y = W_o · merge( Σ_i p_t(i) v_i ),   q and k turned by rotary positions,   d = D/H
+p_t(i) ∝ exp(q_t·k_i/√d),   y = W_o · merge( Σ_i p_t(i) v_i ),   q and k rotated by position,   d = D/H
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from kernels.attention import softmax_read
 
 
 class Attention(Mixer):
-    """Subclasses define `project`, `project_parameters` and, where they hold more than Linear modules,
-    `reset_parameters`.
-    """
+    """Subclasses define `project`, `project_parameters` and, for more than Linear modules, `reset_parameters`."""
 
     Config = MixerConfig
 
@@ -37,7 +35,7 @@ class Attention(Mixer):
     @classmethod
     @abstractmethod
     def project_parameters(cls, config: MixerConfig, dim: int) -> tuple[int, int]:
-        """(weights of matrices, other parameters) beside W_o's D²."""
+        """(weights of matrices, other parameters), without W_o's D²."""
 
     def reset_parameters(self) -> None:
         for module in self.modules():
@@ -47,13 +45,13 @@ class Attention(Mixer):
     def heads(self, x_BTD: Tensor) -> Tensor:
         return x_BTD.unflatten(-1, (self.config.heads, self.width))
 
-    def turned(self, x_BTD: Tensor, context: Context, offset: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k (in their positions) and v by heads; `offset` is the position of the first token."""
+    def rotated(self, x_BTD: Tensor, context: Context, offset: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """q and k, rotated, and v, `[B, T, H, d]` each; `offset` is the position of the first token."""
         q, k, v = (self.heads(z) for z in self.project(x_BTD, context))
         return rotate(q, offset), rotate(k, offset), v
 
     def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
-        q, k, v = self.turned(x_BTD, context)
+        q, k, v = self.rotated(x_BTD, context)
         return self.merge(softmax_read(q, k, v, self.config.causal, context.mask_BT))
 
     def merge(self, y_BTHd: Tensor) -> Tensor:
@@ -61,10 +59,8 @@ class Attention(Mixer):
         return out
 
     def attention_map(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
-        """The weights `[B, H, T, T]` of every position (rows) on every other, for looking at: nothing is trained
-        through it.
-        """
-        q, k, _ = self.turned(x_BTD, context)
+        """The weights `[B, H, T, T]` of every position (rows) on every other, for inspection only."""
+        q, k, _ = self.rotated(x_BTD, context)
         return softmax_map(q, k, self.config.causal, context.mask_BT)
 
     def init_state(self, batch: int, max_len: int) -> State:
@@ -73,7 +69,7 @@ class Attention(Mixer):
         return State({name: self.out_proj.weight.new_zeros(shape) for name in ("k_BTHd", "v_BTHd")})
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
-        q, k, v = self.turned(x_BD[:, None], context, state.position)
+        q, k, v = self.rotated(x_BD[:, None], context, state.position)
         k, v = (remember(state, name, new).to(q.dtype) for name, new in (("k_BTHd", k), ("v_BTHd", v)))
         return self.merge(softmax_read(q, k, v, causal=False))[:, 0], State(state.tensors, state.position + 1)
 
@@ -84,7 +80,7 @@ class Attention(Mixer):
 
     @classmethod
     def cost(cls, config: MixerConfig, dim: int, length: int) -> Cost:
-        """FLOPs: 2 a matrix weight and token, and the read's."""
+        """FLOPs: 2 per matrix weight and token, and those of the read."""
         matrices, others = cls.project_parameters(config, dim)
         matrices += dim * dim
         flops, numbers = cls.read_cost(config, dim, length)
@@ -92,12 +88,12 @@ class Attention(Mixer):
 
     @classmethod
     def read_cost(cls, config: MixerConfig, dim: int, length: int) -> tuple[int, int]:
-        """(FLOPs a token of scores and read, numbers in the decoding state)."""
+        """(FLOPs per token of scores and read, numbers in the decoding state)."""
         return 4 * length * dim, 2 * length * dim
 
 
 class ProjectedAttention(Attention):
-    """W_q, W_k and W_v of D² each, in one matrix. Subclasses call `reset_parameters` when all is there."""
+    """W_q, W_k and W_v of D² each, in one matrix. Subclasses' constructors end with `reset_parameters`."""
 
     def __init__(self, config: MixerConfig, dim: int, length: int) -> None:
         super().__init__(config, dim, length)
@@ -113,21 +109,21 @@ class ProjectedAttention(Attention):
 
 
 def remember(state: State, name: str, new_B1: Tensor) -> Tensor:
-    """Writes one token into a cache `[B, T, …]` of the state, and gives what the cache holds up to it."""
+    """Writes one token into a cache `[B, T, …]` of the state; returns the cache up to that token."""
     state.tensors[name][:, state.position] = new_B1[:, 0]
     return state.tensors[name][:, : state.position + 1]
 
 
 def softmax_map(q_BSHd: Tensor, k_BTHd: Tensor, causal: bool, mask_BT: Tensor | None = None) -> Tensor:
-    """softmax(q·k/√d) over the visible keys, `[B, H, S, T]` in fp32 at least; zero in rows that see none. Causal needs
-    S = T.
+    """softmax(q·k/√d) over the visible keys, `[B, H, S, T]` in fp32 at least; zero in rows that see no key. Causal
+    maps need S = T.
     """
     scores_BHST = torch.einsum("bshd,bihd->bhsi", q_BSHd, k_BTHd) * q_BSHd.shape[-1] ** -0.5
     return masked_softmax(scores_BHST.to(torch.promote_types(scores_BHST.dtype, torch.float32)), causal, mask_BT)
 
 
 def masked_softmax(scores_BHST: Tensor, causal: bool, mask_BT: Tensor | None = None) -> Tensor:
-    """Softmax of scores over the keys a row sees; a row that sees none is zero."""
+    """Softmax over the keys that a row sees; a row that sees none is zero."""
     hidden = torch.zeros(scores_BHST.shape[-2:], dtype=torch.bool, device=scores_BHST.device)
     if causal:
         hidden = hidden.logical_not().triu(1)

@@ -1,10 +1,9 @@
-"""Attention with other queries: the nonlinear query (arXiv 2603.13381), its two controls, and QK-norm (arXiv
-2302.05442).
+"""Attention with other queries: the nonlinear query (arXiv 2603.13381), its two controls, and QK-norm (2302.05442).
 
     nonlinear-query         q = ½( x + LN( GELU( RMS(x) W₁ ) W₂ ) )      W₁ [D × D/2], W₂ [D/2 × D]
     linear-residual-query   the same without the GELU
     identity-query          q = ½ x                                       D² fewer parameters, which go to the FFN
-    qk-norm                 q, k = RMS over a head of W_q x, W_k x        with a gain a channel, shared by the heads
+    qk-norm                 q, k = RMS per head of W_q x, W_k x           with a gain per channel, shared by the heads
 
 Keys and values are W_k x and W_v x; scores are scaled by 1/√d; RMS and LN have gains and no biases; heads are split
 after the sum.
@@ -26,7 +25,7 @@ EPS = 1e-5
 
 
 class QueryAttention(Attention):
-    """Attention whose queries are made without a D × D matrix of their own."""
+    """Attention whose queries come from `query` instead of a D × D matrix."""
 
     paper = "arXiv 2603.13381"
 
@@ -39,7 +38,7 @@ class QueryAttention(Attention):
         return self.query(x_BTD).to(k.dtype), k, v
 
     def query(self, x_BTD: Tensor) -> Tensor:
-        """q, heads not split yet."""
+        """q `[B, T, D]`, before it is split into heads."""
         raise NotImplementedError
 
     @classmethod
@@ -49,7 +48,7 @@ class QueryAttention(Attention):
 
 @register("identity-query")
 class IdentityQuery(QueryAttention):
-    """q = x/2. It costs D² less than the reference: matched on the total only, the FFN takes the rest."""
+    """q = x/2. It costs D² less than the reference, which goes to the FFN: it is matched on the total only."""
 
     capabilities = Capabilities(pays_in_ffn=True)
     summary = "the query is the input itself: control of nonlinear-query, matched through the FFN"
@@ -101,9 +100,9 @@ class NonlinearQuery(QueryAttention):
 
 @register("linear-residual-query")
 class LinearResidualQuery(NonlinearQuery):
-    """The control without the nonlinearity (LN stays): what it gains, the residual form gains."""
+    """The control without the nonlinearity (LN stays): its gain is that of the residual query alone."""
 
-    summary = "nonlinear-query without its GELU: the control for the residual form"
+    summary = "nonlinear-query without its GELU: the control for the residual query"
 
     def activation(self, z: Tensor) -> Tensor:
         return z
@@ -111,9 +110,7 @@ class LinearResidualQuery(NonlinearQuery):
 
 @register("qk-norm")
 class QKNorm(ProjectedAttention):
-    """Softmax attention with queries and keys normalised a head, so that no logit exceeds the product of the gains
-    times √d.
-    """
+    """Softmax attention with queries and keys normalised per head, so that √d times the gains bounds the logits."""
 
     paper = "arXiv 2302.05442"
     summary = "softmax attention with normalised queries and keys"

@@ -1,13 +1,12 @@
-"""Attention whose queries and keys come from elsewhere (arXiv 2510.11602); values always from x, 4D² parameters, rotary
+"""Attention whose queries and keys do not come from x (arXiv 2510.11602); the values do. 4D² parameters, rotary
 positions.
 
-    random-qk    from a constant random sequence carried through the blocks      relaxes the dependence on the sequence
-    fixed-qk     from one fixed real example carried through the blocks          the same, but with realistic statistics
-    static-qk    from the embeddings at layer 0                                  relaxes the coupling to the hidden
-    state
+    random-qk    from a constant random sequence run through the blocks    relaxes the dependence on the sequence
+    fixed-qk     from one fixed real example run through the blocks        the same, with realistic statistics
+    static-qk    from the embeddings at layer 0                            relaxes the coupling to the hidden state
 
-The constant sequence is the batch's last row (`Context.constant_row`): its weights are computed once and serve every
-row, its own too.
+The constant sequence is the batch's last row (`Context.constant_row`): its weights are computed once and used for every
+row, the last one included.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class StaticQK(SplitProjection):
 
     def project(self, x_BTD: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         if context.embedding_BTD is None:
-            raise MixerError("static-qk reads the embeddings at layer 0 and none were given (Context.embedding_BTD)")
+            raise MixerError("static-qk reads the embeddings at layer 0, and none were given (Context.embedding_BTD)")
         return *self.queries_keys(context.embedding_BTD), self.values(x_BTD)
 
 
@@ -60,42 +59,42 @@ class ConstantQK(SplitProjection):
 
     capabilities = Capabilities(needs=frozenset({"constant row"}))
     paper = "arXiv 2510.11602"
-    constant: ClassVar[Literal["random", "example"]]  # what the constant sequence is
+    constant: ClassVar[Literal["random", "example"]]  # where the constant sequence comes from
 
-    def _scores_of_constant(self, x_BTD: Tensor, context: Context, offset: int = 0) -> tuple[Tensor, Tensor]:
-        """q and k of the last row, `[1, T, H, d]`, turned."""
+    def _constant_queries_keys(self, x_BTD: Tensor, context: Context, offset: int = 0) -> tuple[Tensor, Tensor]:
+        """q and k of the last row, rotated, `[1, T, H, d]` each."""
         if not context.constant_row:
             raise MixerError(
-                "random-qk and fixed-qk read a constant sequence as the batch's last row and none was given "
+                "random-qk and fixed-qk read a constant sequence as the batch's last row, and none was given "
                 "(Context.constant_row)"
             )
         q, k = (self.heads(z) for z in self.queries_keys(x_BTD[-1:]))
         return rotate(q, offset), rotate(k, offset)
 
     def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
-        q, k = self._scores_of_constant(x_BTD, context)
+        q, k = self._constant_queries_keys(x_BTD, context)
         v_BTHd = self.heads(self.values(x_BTD))
         if context.mask_BT is None:
             p_HTT = softmax_map(q, k, self.config.causal)[0].to(v_BTHd.dtype)
             return self.merge(torch.einsum("hti,bihd->bthd", p_HTT, v_BTHd))
-        q, k = (_behind_padding(z, context.mask_BT) for z in (q, k))
+        q, k = (_after_padding(z, context.mask_BT) for z in (q, k))
         return self.merge(softmax_read(q, k, v_BTHd, self.config.causal, context.mask_BT))
 
     def attention_map(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
-        q, k = self._scores_of_constant(x_BTD, context)
+        q, k = self._constant_queries_keys(x_BTD, context)
         if context.mask_BT is None:
             return softmax_map(q, k, self.config.causal).expand(x_BTD.shape[0], -1, -1, -1)
-        q, k = (_behind_padding(z, context.mask_BT) for z in (q, k))
+        q, k = (_after_padding(z, context.mask_BT) for z in (q, k))
         return softmax_map(q, k, self.config.causal, context.mask_BT)
 
     def init_state(self, batch: int, max_len: int) -> State:
+        """`batch` includes the constant row. Keys are kept for that row only, values for every row."""
         self.require_causal()
-        """`batch` counts the constant row. Keys are kept for it alone, values for every row."""
         zeros, shape = self.out_proj.weight.new_zeros, (max_len, self.config.heads, self.width)
         return State({"k_1THd": zeros(1, *shape), "v_BTHd": zeros(batch, *shape)})
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
-        q, k = self._scores_of_constant(x_BD[:, None], context, state.position)
+        q, k = self._constant_queries_keys(x_BD[:, None], context, state.position)
         k_1nHd = remember(state, "k_1THd", k).to(q.dtype)
         v_BnHd = remember(state, "v_BTHd", self.heads(self.values(x_BD[:, None]))).to(q.dtype)
         p_H1n = softmax_map(q, k_1nHd, causal=False)[0].to(v_BnHd.dtype)
@@ -104,9 +103,7 @@ class ConstantQK(SplitProjection):
 
     @classmethod
     def read_cost(cls, config: MixerConfig, dim: int, length: int) -> tuple[int, int]:
-        """FLOPs of one sequence that computes the weights too; a state that holds keys once, values of it and of the
-        constant row.
-        """
+        """FLOPs of one sequence that computes the weights too; keys of the constant row, values of both rows."""
         return 4 * length * dim, 3 * length * dim
 
 
@@ -126,9 +123,9 @@ class FixedQK(ConstantQK):
     summary = "queries and keys from one fixed real example"
 
 
-def _behind_padding(z_1THd: Tensor, mask_BT: Tensor) -> Tensor:
-    """The constant sequence as each row needs it: token n at the row's n-th real position. Padded positions hold its
-    first token.
+def _after_padding(z_1THd: Tensor, mask_BT: Tensor) -> Tensor:
+    """The constant sequence shifted for each row: token n is at the row's n-th real position, and the first token at
+    padded positions.
     """
     B, T = mask_BT.shape
     index_BT = (torch.arange(T, device=mask_BT.device) - (~mask_BT).sum(1, keepdim=True)).clamp_min(0)

@@ -1,11 +1,10 @@
 """Deconstructed attention (arXiv 2510.11602): standard attention relaxed one principle at a time, 4D² parameters each.
 
-    no-mixing    token mixing: there is none
-    taylor       the form, approximately: p_t(i) ∝ 1 + s + s²/2, s = q_t·k_i/√d
-    query-free   the form: o_t = Σ_{i≤t} e^{l_i} v_i / Σ_{i≤t} e^{l_i}, l_i = SiLU(W_q x_i)·k_i/√d: weights ignore the
-    query
+    no-mixing    relaxes token mixing: there is none
+    taylor       relaxes the exponential: p_t(i) ∝ 1 + s + s²/2, s = q_t·k_i/√d
+    query-free   relaxes the query: o_t = Σ_{i≤t} e^{l_i} v_i / Σ_{i≤t} e^{l_i}, l_i = SiLU(W_q x_i)·k_i/√d
 
-What relaxes where q and k come from stands in `deconstructed_qk`.
+The variants that change where q and k come from are in `split_qk.py`.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ EPS = 1e-5
 
 @register("no-mixing")
 class NoMixing(Mixer):
-    """No token sees another: `W_dn( SiLU(W_gt x) ⊙ (W_up x) )`, inner width ⌊4D/3⌋. `heads` has no meaning here."""
+    """No token sees another: `W_dn( SiLU(W_gt x) ⊙ (W_up x) )`, inner width ⌊4D/3⌋. `heads` has no effect."""
 
     Config = MixerConfig
     capabilities = Capabilities(mixes_tokens=False, constant_state=True)
     paper = "arXiv 2510.11602"
-    summary = "no token mixing: a gated MLP in attention's place"
+    summary = "no token mixing: a gated MLP in place of attention"
 
     def __init__(self, config: MixerConfig, dim: int, length: int) -> None:
         super().__init__(config, dim, length)
@@ -62,16 +61,14 @@ class NoMixing(Mixer):
 
     @staticmethod
     def cost(config: MixerConfig, dim: int, length: int) -> Cost:
-        """FLOPs: 2 a weight and token."""
+        """FLOPs: 2 per weight and token."""
         parameters = 3 * dim * (4 * dim // 3)
         return Cost(parameters=parameters, flops=2 * parameters, state_bytes=0)
 
 
 @register("taylor")
 class Taylor(ProjectedAttention):
-    """`p_t(i) ∝ 1 + s + s²/2`, one ratio, rotary positions. Linear in T where T is over the number of features of a
-    head.
-    """
+    """`p_t(i) ∝ 1 + s + s²/2`, rotary positions. Linear in T where T is over the number of features per head."""
 
     capabilities = Capabilities(constant_state=True)
     paper = "arXiv 2510.11602"
@@ -82,11 +79,11 @@ class Taylor(ProjectedAttention):
         self.reset_parameters()
 
     def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
-        q, k, v = self.turned(x_BTD, context)
+        q, k, v = self.rotated(x_BTD, context)
         return self.merge(taylor_read(q, k, v, self.config.causal, context.mask_BT))
 
     def attention_map(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
-        q, k, _ = self.turned(x_BTD, context)
+        q, k, _ = self.rotated(x_BTD, context)
         w_BHTT = taylor_weights(q.transpose(1, 2), k.transpose(1, 2), self.config.causal, context.mask_BT)
         return w_BHTT / w_BHTT.sum(-1, keepdim=True).clamp_min(LEAST_MASS)
 
@@ -96,15 +93,15 @@ class Taylor(ProjectedAttention):
         return State({"sums_BHFw": self.out_proj.weight.new_zeros(shape)})
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
-        q, k, v = self.turned(x_BD[:, None], context, state.position)
+        q, k, v = self.rotated(x_BD[:, None], context, state.position)
         sums = state.tensors["sums_BHFw"] + features(k[:, 0])[..., None] * with_ones(v[:, 0])[..., None, :]
         y_BHd = ratio((features(q[:, 0])[..., None, :] @ sums)[..., 0, :])
         return self.merge(y_BHd[:, None])[:, 0], State({"sums_BHFw": sums}, state.position + 1)
 
     @classmethod
     def read_cost(cls, config: MixerConfig, dim: int, length: int) -> tuple[int, int]:
-        """The cheaper form's: scores and read over T keys, or the sums' update and look-up over F features (their
-        making isn't counted).
+        """Those of the cheaper way: scores and read over T keys, or update and read of sums over F features, which are
+        not counted themselves.
         """
         width = head_width(dim, config.heads, even=True)
         count = feature_count(width)
@@ -116,20 +113,20 @@ class QueryFreeConfig(MixerConfig):
     """Options of query-free."""
 
     qk_norm: bool = Field(
-        default=False, description="normalise queries and keys a head (RMS with a gain), which bounds the logits"
+        default=False, description="normalise queries and keys per head (RMS with a gain), which bounds the logits"
     )
 
 
 @register("query-free")
 class QueryFree(ProjectedAttention):
-    """Every position weighs its past by the same numbers. No rotary positions: a token's q and k stand at one place, so
-    they cancel.
+    """Every position weights its past by the same numbers. No rotary positions: q and k of one token have the same
+    position, so rotations would cancel.
     """
 
     Config = QueryFreeConfig
     capabilities = Capabilities(constant_state=True)
     paper = "arXiv 2510.11602"
-    summary = "attention whose weights ignore the query (non-approximate form)"
+    summary = "attention whose weights ignore the query"
     config: QueryFreeConfig
 
     def __init__(self, config: QueryFreeConfig, dim: int, length: int) -> None:
@@ -145,7 +142,7 @@ class QueryFree(ProjectedAttention):
                 nn.init.ones_(gain)
 
     def logits(self, x_BTD: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """`[B, T, H]` in fp32 at least, since they pass 10³; and v by heads."""
+        """(logits `[B, T, H]` in fp32 at least, as they exceed 10³; v `[B, T, H, d]`)."""
         q, k, v = (self.heads(z) for z in self.project(x_BTD, context))
         dtype = torch.promote_types(q.dtype, torch.float32)
         q, k = silu(q.to(dtype)), k.to(dtype)
@@ -185,5 +182,5 @@ class QueryFree(ProjectedAttention):
 
     @classmethod
     def read_cost(cls, config: MixerConfig, dim: int, length: int) -> tuple[int, int]:
-        """Logits 2·D; the scan, a decay and an input a channel, 4·D. A mass in fp64 counts as two numbers."""
+        """Logits 2·D; the scan, a decay and an input per channel, 4·D. A mass in fp64 counts as two numbers."""
         return 6 * dim, dim + 2 * config.heads

@@ -3,9 +3,9 @@
     z = LayerNorm(x),  a_t = exp(−softplus(W_a z_t)),  h_t = a_t ⊙ h_{t−1} + W_u z_t,
     c = (RMS(softplus(W_s z)) ⊙ LayerNorm(h)) P          P zero at start
 
-Not causal: half of the R channels scan forward, half from the end. The layer norms carry no gains: W_a, W_u, W_s and P
-absorb them. Over R = 2 channels LayerNorm(h) is a smoothed sign of their difference; its eps is what keeps that sign's
-slope bounded.
+Without causality half of the R channels scan forward, half from the end. The layer norms have no gains: W_a, W_u, W_s
+and P absorb them. Over R = 2 channels LayerNorm(h) is a smoothed sign of their difference, and its eps bounds the slope
+of that sign.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def rank_of(values: int) -> int:
 
 
 class LowRankConvolution(nn.Module):
-    """`factors` gives `s_BTR`, so that `c = s P`; the mixer applies `1 + sP` to its projections."""
+    """`factors` returns `s_BTR`, so that `c = s P`; the mixer multiplies its projections by `1 + sP`."""
 
     def __init__(self, dim: int, rank: int, outputs: int, causal: bool) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class LowRankConvolution(nn.Module):
 
     def factors(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
         a, u, s = self._inputs(x_BTD)
-        if mask_BT is not None:  # padded tokens are stepped over
+        if mask_BT is not None:  # padded tokens are skipped
             a, u = a.masked_fill(~mask_BT[..., None], 1.0), u.masked_fill(~mask_BT[..., None], 0.0)
         if self.causal:
             h = diagonal_scan(a, u)

@@ -1,7 +1,7 @@
 """FEM, the Free Energy Mixer (arXiv 2602.07160), over any prior:
 
-    q,k,v = (W x)(1+c)    λ = sigmoid((W_λ x)(1+c))    g = RMS_head(softplus((W_g x)(1+c)))    β = softplus(w_β), a
-    channel
+    q,k,v = (W x)(1+c)    λ = sigmoid((W_λ x)(1+c))    g = RMS_head(softplus((W_g x)(1+c)))
+    β = softplus(w_β), per channel
     μ = read(v)           F = log_read(βv)/β           y = W_o( g ⊙ [(1−λ) ⊙ μ + λ ⊙ F] )
 
 c is the low-rank convolution (`convolution.py`), different for each projection. What a switch turns off has no
@@ -27,29 +27,31 @@ from backbones.mixers.registry import register
 from kernels.gates import gated_mix, rms
 from kernels.projection import modulated_projection
 
-BETA_START = 1.8  # of w_β
+BETA_START = 1.8  # initial w_β
 
 
 class FemConfig(MixerConfig):
-    """Switches and widths of FEM. Without `lse` the temperature has nothing to mix, so λ is left out too."""
+    """Switches and widths of FEM. Without `lse` there is nothing to mix, so λ is left out too."""
 
     convolution: bool = Field(default=True, description="C: low-rank convolution of all projections (off: c = 0)")
-    lse: bool = Field(default=True, description="L: free energy beside the mean (off: F = μ)")
+    lse: bool = Field(default=True, description="L: free energy in addition to the mean (off: F = μ)")
     temperature: bool = Field(default=True, description="T: inner gate λ (off: λ = 1)")
     gates: bool = Field(default=True, description="G: outer gate (off: g = 1)")
-    d_v: int | None = Field(default=None, ge=1, description="value width a head; solved for the budget when not given")
+    d_v: int | None = Field(
+        default=None, ge=1, description="value width per head; solved for the budget when not given"
+    )
 
 
 class KeyedFemConfig(FemConfig):
-    """FEM over a host with queries and keys of a width of their own."""
+    """FEM over a host whose query/key width is chosen independently."""
 
     d_k: int | None = Field(
-        default=None, ge=2, multiple_of=2, description="query/key width a head; solved when not given"
+        default=None, ge=2, multiple_of=2, description="query/key width per head; solved when not given"
     )
 
 
 class Fem(Mixer):
-    """FEM over the prior `Host`, which subclasses name."""
+    """FEM over the prior `Host`, which subclasses set."""
 
     Config: ClassVar[type[FemConfig]] = FemConfig
     Host: ClassVar[type[Prior]]
@@ -76,14 +78,14 @@ class Fem(Mixer):
         d_k = config.d_k if isinstance(config, KeyedFemConfig) else 0
         if config.d_v is None or d_k is None:
             raise MixerError(
-                "fem: its widths are not given; solve them for a budget (Mixer.size) or set d_v and, where it "
-                "has one, d_k"
+                "fem: its widths are not given; solve them for a budget (Mixer.size), or set d_v and, where there "
+                "is one, d_k"
             )
         return Widths(dim, config.heads, d_k, config.d_v)
 
     @classmethod
     def projections(cls, config: FemConfig, widths: Widths) -> list[int]:
-        """Widths of what is projected from x: the host's keys, v, λ, g; 0 for what is off."""
+        """Widths of the projections of x: the host's keys, v, λ, g; 0 for what is off."""
         E = widths.values
         return [*cls.Host.projected(widths), E, E * _mixes(config), E * config.gates]
 
@@ -123,7 +125,7 @@ class Fem(Mixer):
         return self.out_proj(self.prior.finish(weights, self._mix(mu, F, inner, outer)).flatten(2))
 
     def attention_map(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
-        """The prior's weights `[B, H, T, T]`, for looking at; the free energy's posterior differs by channel."""
+        """The prior's weights `[B, H, T, T]`, for inspection; the free energy's posterior differs by channel."""
         factors = None if self.convolution is None else self.convolution.factors(x_BTD, context.mask_BT)
         *keys, _, _, _ = self._project(x_BTD, factors)
         return prior_map(self.prior, self.prior.prepare(x_BTD, keys, context), x_BTD)
@@ -151,10 +153,8 @@ class Fem(Mixer):
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:
-        """Value widths a head, wide ones first; where there are keys, near the paper's r = 4: `d_k = 2 d_v`, at which
-        the softmax host's
-        one-pass read costs one attention, or a little beside it. Steps of 4, 8 from D = 256 on, or of the host's finer
-        grain.
+        """Value widths per head, widest first. Keys, if any, are near the paper's r = 4, `d_k = 2 d_v`, where the
+        one-pass read of the softmax host costs one attention. Steps of 4 (8 from D = 256 on), or of the host's grain.
         """
         assert isinstance(config, FemConfig)
         scale = 1 if dim < 256 else 2
@@ -166,13 +166,13 @@ class Fem(Mixer):
             if not isinstance(config, KeyedFemConfig) or config.d_k:
                 yield sized
                 continue
-            for beside in sorted({0, -grain, grain, -step, step}, key=abs):
-                if 2 * d_v + beside > 0:
-                    yield sized.model_copy(update={"d_k": 2 * d_v + beside})
+            for offset in sorted({0, -grain, grain, -step, step}, key=abs):
+                if 2 * d_v + offset > 0:
+                    yield sized.model_copy(update={"d_k": 2 * d_v + offset})
 
     @classmethod
     def cost(cls, config: FemConfig, dim: int, length: int) -> Cost:  # type: ignore[override]
-        """FLOPs: projections, the convolution's (3RD in, R a projected channel out, scan R), and the host's reads."""
+        """FLOPs: projections, the convolution's (3RD in, R per projected channel out, scan R), and the host's reads."""
         widths, projected = cls.widths_of(config, dim), sum(cls.projections(config, cls.widths_of(config, dim)))
         rank = rank_of(widths.values) if config.convolution else 0
         linears = dim * (projected + widths.values) + LowRankConvolution.parameters_of(dim, rank, projected)
@@ -184,7 +184,7 @@ class Fem(Mixer):
 
 
 def _mixes(config: FemConfig) -> bool:
-    """Whether there is an inner gate: it chooses between μ and F, so it needs both."""
+    """Whether there is an inner gate: it mixes μ and F, so it needs both."""
     return config.temperature and config.lse
 
 

@@ -1,4 +1,4 @@
-"""FEM over the linear-time hosts: the layer of `fem.py`, another prior."""
+"""FEM over the host priors with linear time: the layer of `fem.py` with another prior."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FemSimpleGla(Fem):
     Config = KeyedFemConfig
     Host = SimpleGlaPrior
     capabilities = LINEAR_TIME
-    summary = "Free Energy Mixer over gated linear attention with one decay a head"
+    summary = "Free Energy Mixer over gated linear attention with one decay per head"
 
 
 @register("fem-retention")
@@ -46,7 +46,7 @@ class FemRetention(Fem):
 
 @register("fem-aft")
 class FemAft(Fem):
-    """|Q| = |K| = E, so r = 2."""
+    """Queries and keys have the width E of the values, so r = 2."""
 
     Config = FemConfig
     Host = AftPrior
@@ -56,7 +56,7 @@ class FemAft(Fem):
 
 @register("fem-ssm")
 class FemSsm(Fem):
-    """No queries and keys, so E is widest here."""
+    """Without queries and keys, so E is wider than with other hosts."""
 
     Config = FemConfig
     Host = SsmPrior

@@ -1,8 +1,7 @@
-"""The layers of flash-linear-attention 0.6 that stand in the registry, complete: convolutions, gates and norms as their
-authors have them.
+"""Registered layers of flash-linear-attention 0.6, complete with the convolutions, gates and norms of their authors.
 
-Widths that a layer's paper ties together stay tied, so one value width V is solved for the budget. All of them are
-causal. Shape letters: D model width, H heads, K key width and V value width (all heads), d a head's width.
+Widths that a layer's paper ties together stay tied, so that one value width V is solved for the budget. All are causal.
+Shape letters: D model width, H heads, K key width and V value width (all heads), d width per head.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from backbones.mixers.registry import register
 
 @register("fla/gla")
 class FlaGla(FlaMixer):
-    """Gated linear attention: decays a key channel from a map of rank 16, an output gate, K = V/2."""
+    """Gated linear attention: decays per key channel from a map of rank 16, an output gate, K = V/2."""
 
     layer_class = "GatedLinearAttention"
     paper = "arXiv 2312.06635"
@@ -46,12 +45,12 @@ class FlaGla(FlaMixer):
 
 @register("fla/simple-gla")
 class FlaSimpleGla(FlaMixer):
-    """Gated linear attention with one decay a head, short convolutions and an output gate, K = V."""
+    """Gated linear attention with one decay per head, short convolutions and an output gate, K = V."""
 
     layer_class = "SimpleGatedLinearAttention"
     module = "fla.layers.simple_gla"
     paper = "arXiv 2312.06635"
-    summary = "gated linear attention with one decay a head, the layer of flash-linear-attention"
+    summary = "gated linear attention with one decay per head, the layer of flash-linear-attention"
 
     @classmethod
     def arguments(cls, config: MixerConfig, dim: int) -> Mapping[str, Any]:
@@ -94,11 +93,11 @@ class FlaRetNet(FlaMixer):
 
 @register("fla/delta-net")
 class FlaDeltaNet(FlaMixer):
-    """The delta rule with short convolutions, K = V. Its kernel for long sequences takes bf16 only."""
+    """The delta rule with short convolutions, K = V. Its kernel for long sequences accepts bf16 only."""
 
     layer_class = "DeltaNet"
     paper = "arXiv 2406.06484"
-    summary = "the DeltaNet layer of flash-linear-attention; over 64 tokens in bf16 only"
+    summary = "the DeltaNet layer of flash-linear-attention; above 64 tokens in bf16 only"
 
     @classmethod
     def arguments(cls, config: MixerConfig, dim: int) -> Mapping[str, Any]:
@@ -117,7 +116,7 @@ class FlaDeltaNet(FlaMixer):
 
 @register("fla/gated-deltanet")
 class FlaGatedDeltaNet(FlaMixer):
-    """The delta rule with a decay a head, short convolutions and an output gate, K = V/2."""
+    """The delta rule with a decay per head, short convolutions and an output gate, K = V/2."""
 
     layer_class = "GatedDeltaNet"
     paper = "arXiv 2412.06464"
@@ -142,7 +141,7 @@ class FlaGatedDeltaNet(FlaMixer):
 
 @register("fla/kda")
 class FlaKda(FlaMixer):
-    """Kimi delta attention: the delta rule with a decay a key channel from a map of rank d, K = V."""
+    """Kimi delta attention: the delta rule with a decay per key channel from a map of rank d, K = V."""
 
     layer_class = "KimiDeltaAttention"
     paper = "arXiv 2510.26692"
@@ -185,16 +184,15 @@ class FlaHgrn2(FlaMixer):
 
 
 class FlaMamba2Config(FlaConfig):
-    state_width: int = Field(default=64, ge=1, description="state size N of a channel")
+    state_width: int = Field(default=64, ge=1, description="state size N per channel")
 
 
 @register("fla/mamba2")
 class FlaMamba2(FlaMixer):
-    """Mamba-2: inner width V in H heads, B and C of size N shared by the heads, a convolution with bias over V + 2N
-    channels.
+    """Mamba-2: inner width V in H heads, B and C of size N shared by the heads, a convolution with bias over V + 2N.
 
-    Without the package mamba-ssm it takes its authors' plain PyTorch form, in chunks of 64 tokens; its norm is a Triton
-    kernel either way.
+    Without the package mamba-ssm the layer uses its authors' PyTorch implementation, in chunks of 64 tokens; its norm
+    is a Triton kernel in both cases.
     """
 
     Config = FlaMamba2Config
@@ -226,10 +224,9 @@ class FlaMamba2(FlaMixer):
 
 @register("fla/rwkv7")
 class FlaRwkv7(FlaMixer):
-    """RWKV-7 time mixing, each layer as the first: without the values of the first layer mixed in. K = D, V is solved.
+    """RWKV-7 time mixing, without the values of the first layer mixed in. K = D, V is solved.
 
-    The layer warns that its author holds this implementation for potentially wrong: compare with the official one
-    before reporting.
+    The layer warns that this implementation may be wrong: compare with the official one before reporting results.
     """
 
     layer_class = "RWKV7Attention"

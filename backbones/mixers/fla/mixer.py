@@ -1,11 +1,10 @@
-"""A layer of flash-linear-attention (the optional package `fla`) as a mixer: what all the layers of `fla_layers.py`
-share.
+"""A layer of flash-linear-attention (the optional package `fla`) as a mixer: the base class of those in `layers.py`.
 
-Sizes and costs are formulas and need no `fla`; building a layer does, and running one needs a GPU: its kernels are
+Sizes and costs are formulas and do not need `fla`. Building a layer does, and running one needs a GPU: its kernels are
 Triton.
 
-FLOPs: the matrix products, the convolutions (2 a tap), and what the recurrence does to a head's [d_k, d_v] state: 2 a
-read, a write and a correction each, decays not counted. States are counted in fp32.
+FLOPs: the matrix products, the convolutions (2 per tap), and the recurrence on the [d_k, d_v] state of each head: 2 per
+number for each read, write and correction, decays not counted. States are counted in fp32.
 
 Shape letters: B batch, T tokens, D model width, H heads, K key width and V value width (all heads).
 """
@@ -41,10 +40,15 @@ class FlaConfig(MixerConfig):
 
 @dataclass(frozen=True)
 class Count:
-    """What a layer holds: entries of its matrices, convolution taps, entries of its vectors; and its recurrence.
+    """Sizes of a layer's parameters and of its recurrence, from which its cost follows.
 
-    state: entries of the recurrent state. memory: entries kept for convolutions or token shifts. touched: reads, writes
-    and corrections of the state a token.
+    Attributes:
+        matrices: entries of its matrices.
+        vectors: entries of its vectors.
+        state: entries of the recurrent state.
+        taps: entries of its convolutions.
+        memory: entries of the state that convolutions or token shifts keep.
+        touched: reads, writes and corrections of the recurrent state per token.
     """
 
     matrices: int
@@ -60,7 +64,7 @@ class Count:
 
 
 class Memory:
-    """What a layer of `fla` expects of its cache, for one layer: the state of its last call."""
+    """The cache that a layer of `fla` expects, for one layer: the state after its last call."""
 
     def __init__(self, recurrent: Any = None, convolutions: Any = None, seen: int = 0) -> None:
         self.recurrent, self.convolutions, self.seen = recurrent, convolutions, seen
@@ -84,11 +88,10 @@ def runs_kernels(device: torch.device) -> bool:
 
 
 class FlaMixer(Mixer):
-    """A layer of `fla`. Subclasses name it, give its constructor's arguments, and count it. Initial values are its own.
+    """A layer of `fla`, which draws its own parameters. Subclasses define its name, constructor arguments and cost.
 
-    fp32 inputs are computed by the kernels as they see fit, on recent GPUs with TF32 products; bf16 autocast is what
-    they are made for. Short sequences without gradients take another kernel than training: the two agree to rounding
-    only.
+    The kernels are made for bf16 autocast; fp32 inputs may be computed with TF32 products. Short sequences without
+    gradients use another kernel than training: the two agree up to rounding.
     """
 
     Config: ClassVar[type[MixerConfig]] = FlaConfig
@@ -97,13 +100,13 @@ class FlaMixer(Mixer):
     no_weight_decay = frozenset({"A_log", "dt_bias", "D", "x_r", "x_w", "x_k", "x_v", "x_a", "x_g", "r_k"})
     layer_class: ClassVar[str]
     module: ClassVar[str] = "fla.layers"
-    step_of_width: ClassVar[int] = 1  # times the heads: the grid of widths that the layer accepts
+    step_of_width: ClassVar[int] = 1  # the layer accepts multiples of this times the heads
 
     def __init__(self, config: MixerConfig, dim: int, length: int) -> None:
         super().__init__(config, dim, length)
         if not config.causal:
             raise MixerError(f"fla's {self.layer_class} is causal only")
-        self.layer = self._made()
+        self.layer = self._new_layer()
 
     @classmethod
     def obstacle(cls, device: torch.device | None = None) -> str:
@@ -118,29 +121,28 @@ class FlaMixer(Mixer):
             )
         return ""
 
-    def _made(self) -> nn.Module:
+    def _new_layer(self) -> nn.Module:
         if obstacle := self.obstacle():
             raise MixerError(f"fla's {self.layer_class} cannot be built: {obstacle}")
-        with (
-            warnings.catch_warnings()
-        ):  # of a missing GPU, of optional packages, and RWKV7's of itself, which its summary repeats
+        # the warnings are about a missing GPU, optional packages, and RWKV-7's correctness, which its summary repeats
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 layers = importlib.import_module(self.module)
             except Exception as error:
                 raise MixerError(
-                    f"fla cannot be imported: {type(error).__name__}: {error}; the version tried is 0.6.0: {INSTALL}"
+                    f"fla cannot be imported: {type(error).__name__}: {error}; the tested version is 0.6.0: {INSTALL}"
                 ) from error
             layer: nn.Module = getattr(layers, self.layer_class)(layer_idx=0, **self.arguments(self.config, self.dim))
         return layer
 
     def reset_parameters(self) -> None:
         with next(self.layer.parameters()).device:
-            fresh = self._made()
-        self.layer.load_state_dict(fresh.state_dict())
+            initial = self._new_layer()
+        self.layer.load_state_dict(initial.state_dict())
 
     def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
-        if x_BTD.is_meta:  # kernels have no form there: the shape is all there is to compute
+        if x_BTD.is_meta:  # kernels do not run there, and only the shape matters
             return torch.empty_like(x_BTD)
         return self._run(x_BTD, context.mask_BT, None)
 
@@ -181,17 +183,17 @@ class FlaMixer(Mixer):
 
     @classmethod
     def arguments(cls, config: MixerConfig, dim: int) -> Mapping[str, Any]:
-        """What the layer's constructor is given."""
+        """Arguments of the layer's constructor."""
         raise NotImplementedError
 
 
 def solved(config: MixerConfig) -> int:
-    """V of a sized config."""
+    """V of a config whose width is solved."""
     assert isinstance(config, FlaConfig)
     assert config.width is not None
     return config.width
 
 
 def convolved(keys: int, values: int) -> dict[str, int]:
-    """Short convolutions over queries, keys and values, and what they remember."""
+    """Short convolutions over queries, keys and values, and the memory they keep."""
     return {"taps": TAPS * (2 * keys + values), "memory": TAPS * (2 * keys + values)}

@@ -24,7 +24,7 @@ class HyperConfig(MixerConfig):
         default=True, description="tables indexed by lag or offset (off: by position from the start)"
     )
     mixing: Literal["both", "R1", "R2"] = Field(
-        default="both", description="mixing before the activation (R1), behind it (R2), or both"
+        default="both", description="mixing before the activation (R1), after it (R2), or both"
     )
     convolution: bool = Field(default=True, description="short depthwise convolution before keys and values")
     gates: bool = Field(

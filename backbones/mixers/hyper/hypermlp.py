@@ -1,15 +1,14 @@
-"""HyperMLP and HyperGLU (arXiv 2602.12601): a row of attention scores as the hidden layer of an MLP whose width is the
-history.
+"""HyperMLP and HyperGLU (arXiv 2602.12601): a row of attention scores is the hidden layer of an MLP over the history.
 
-Per head, with the history in lag order (newest first) and `R(x) = I + Diag(p) + A Diag(sigmoid(x W_s)) Bᵀ`, `[L×L]`
-never formed:
+Per head, with the history in lag order (newest first) and `R(x) = I + Diag(p) + A Diag(sigmoid(x W_s)) Bᵀ`, `[L×L]` and
+never materialised:
 
     h_t = x_t W_q Diag(sigmoid(x_t W_m1)) W_kᵀ X̃ᵀ · R1(x_t)            X̃: a short depthwise convolution of the history
     act = ReLU(h)/‖h‖₂    or, in HyperGLU, with two score sets    softplus(h_scale) ⊙ ReLU(h_gate)/‖h_gate‖₂
     o_t = ( act(h_t) · R2(x_t)ᵀ · X̃ W_v ) ⊙ sigmoid(x_t W_m2) · W_o
 
-Not causal, tables are indexed by the signed offset t − i and the convolution is symmetric. The tables' length L is the
-task's, so what they cost depends on it, and is paid for by narrower queries and keys.
+Without causality, tables are indexed by the signed offset t − i and the convolution is symmetric. The tables have the
+task's length L, so their parameters depend on it; queries and keys are narrower in return.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ TAPS = 4  # of the convolution, mirrored where it is symmetric
 
 
 class HyperMixer(Mixer):
-    """Both, by the number of score sets."""
+    """Base class of both, which differ by the number of score sets."""
 
     Config = HyperConfig
     capabilities = Capabilities()
     paper = "arXiv 2602.12601"
-    board_options = ("rank", "d_qk")  # a verdict at rank 1 is not one on the method
+    board_options = ("rank", "d_qk")  # a result at rank 1 is not one about the method
     no_weight_decay = frozenset({"taps", "lag_p"})  # they start at the identity, not at zero weights
     name: ClassVar[str]
     sets: ClassVar[int]  # score sets
@@ -62,11 +61,11 @@ class HyperMixer(Mixer):
 
     @classmethod
     def widths_of(cls, config: HyperConfig, dim: int) -> tuple[int, int]:
-        """(rank, d_qk). Raises MixerError where they are not given or do not divide."""
+        """(rank, d_qk). Raises MixerError where they are not given, or the heads do not divide them."""
         head_width(dim, config.heads)
         if config.rank is None or config.d_qk is None:
             raise MixerError(
-                f"{cls.name}: rank and d_qk are not given; solve them for a budget (Mixer.size) or set both"
+                f"{cls.name}: rank and d_qk are not given; set both, or solve them for a budget (Mixer.size)"
             )
         unit = config.heads * cls.sets
         if config.d_qk % unit:
@@ -75,12 +74,12 @@ class HyperMixer(Mixer):
 
     @classmethod
     def mixings(cls, config: HyperConfig) -> int:
-        """How many R there are: one a score set before the activation, one behind it."""
+        """Number of mixing operators R: one per score set before the activation, one after it."""
         return {"both": cls.sets + 1, "R1": cls.sets, "R2": 1}[config.mixing]
 
     @classmethod
     def splits(cls, config: HyperConfig, dim: int) -> tuple[list[int], list[int]]:
-        """Widths of what is projected from x (q, m1, m2, all s; 0 where off) and from its convolution (k, v)."""
+        """Widths of the projections of x (q, m1, m2, all s; 0 where off) and of its convolution (k, v)."""
         rank, d_qk = cls.widths_of(config, dim)
         gated = [d_qk, dim, cls.mixings(config) * config.heads * rank]
         return [d_qk, *(w * config.gates for w in gated)], [d_qk, dim]
@@ -91,7 +90,7 @@ class HyperMixer(Mixer):
         nn.init.normal_(self.lag_A, std=0.02)
         nn.init.normal_(self.lag_B, std=0.02)
         nn.init.zeros_(self.lag_p)
-        if self.taps is not None:  # the identity; a small random start would shrink keys and values
+        if self.taps is not None:  # the identity: small random taps would shrink keys and values
             nn.init.zeros_(self.taps)
             nn.init.ones_(self.taps[0])
 
@@ -117,16 +116,16 @@ class HyperMixer(Mixer):
         return self._score_sets(k_BTK), v_BTD.unflatten(-1, (self.config.heads, -1)).permute(2, 0, 1, 3)
 
     def _score_sets(self, x_BTK: Tensor) -> Tensor:
-        """`[S, H, B, T, d]`: a head's width holds the halves of the score sets one behind the other."""
+        """`[S, H, B, T, d]`: the channels of a head are those of the first score set, then of the second."""
         return x_BTK.unflatten(-1, (self.config.heads, self.sets, -1)).permute(3, 2, 0, 1, 4)
 
     def _read(self, x_BTD: Tensor, k_SHBTd: Tensor, v_HBTw: Tensor, mask_BT: Tensor | None) -> Tensor:
-        """The output at x's tokens, which are the last ones of the keys'."""
+        """The output at x's tokens, which are the last ones of the keys."""
         q_BTK, m1_BTK, m2_BTD, s_BTM = self.in_proj(x_BTD).split(self.in_splits, dim=-1)
         if self.config.gates:
             q_BTK = q_BTK * m1_BTK.sigmoid()
-        *before, behind = self._mixings(s_BTM, x_BTD)
-        read_HBTw = lag_mix(self._score_sets(q_BTK), k_SHBTd, v_HBTw, before, behind, self.layout, mask_BT)
+        *before, after = self._mixings(s_BTM, x_BTD)
+        read_HBTw = lag_mix(self._score_sets(q_BTK), k_SHBTd, v_HBTw, before, after, self.layout, mask_BT)
         y_BTD = read_HBTw.permute(1, 2, 0, 3).flatten(2).to(v_HBTw.dtype)
         if self.config.gates:
             y_BTD = y_BTD * m2_BTD.sigmoid()
@@ -134,7 +133,7 @@ class HyperMixer(Mixer):
         return out
 
     def _mixings(self, s_BTM: Tensor, x_BTD: Tensor) -> list[LagMixing | None]:
-        """R1 of each score set, then R2ᵀ, None where there is none. R1 mixes by A, then Bᵀ; R2ᵀ by B, then Aᵀ."""
+        """R1 of each score set, then R2ᵀ; None where it is off. R1 mixes by A, then Bᵀ; R2ᵀ by B, then Aᵀ."""
         shape = (self.mixings(self.config), self.config.heads, self.rank)
         if self.config.gates:
             control = s_BTM.sigmoid().unflatten(-1, shape).permute(2, 3, 0, 1, 4)
@@ -182,7 +181,7 @@ class HyperMixer(Mixer):
 
     @classmethod
     def candidates(cls, config: HyperConfig, dim: int, length: int) -> Iterable[HyperConfig]:  # type: ignore[override]
-        """All ranks, high ones first, with all widths from D/16 to D."""
+        """All ranks, highest first, with all widths from D/16 to D."""
         for rank in cls.ranks(config):
             yield from (config.model_copy(update={"rank": rank, "d_qk": d_qk}) for d_qk in cls.qk_widths(config, dim))
 
@@ -200,26 +199,27 @@ class HyperMixer(Mixer):
 
     @classmethod
     def width_unit(cls, config: HyperConfig, dim: int) -> int:
-        """Steps of d_qk: one channel a head and score set, 4 a head from D = 256 on."""
+        """Step of d_qk: one channel per head and score set, 4 per head from D = 256 on."""
         return config.heads * (cls.sets if dim < 256 else 4)
 
     @classmethod
     def least_width(cls, config: HyperConfig, dim: int, part: int) -> int:
-        """D/part, rounded up to a whole step."""
+        """D/part, rounded up to a multiple of the step."""
         unit = cls.width_unit(config, dim)
         return -(-dim // (part * unit)) * unit
 
     @classmethod
     def size(cls, config: HyperConfig, dim: int, length: int, budget: int) -> HyperConfig:  # type: ignore[override]
-        """The largest rank with d_qk ≥ D/8, then the d_qk nearest to the budget. Raises MixerError where rank 1 and
-        D/16 are over.
+        """The largest rank with d_qk ≥ D/8, then the d_qk nearest to the budget.
+
+        Raises MixerError where rank 1 with d_qk = D/16 is over the budget.
         """
         head_width(dim, config.heads)
         return solve(cls, config, dim, length, budget)
 
     @classmethod
     def cost(cls, config: HyperConfig, dim: int, length: int) -> Cost:  # type: ignore[override]
-        """FLOPs: projections; scores and read 2·L a channel; each mixing 4·L·r a head; 4 taps a channel (7 where
+        """FLOPs: projections; scores and read 2·L per channel; each mixing 4·L·r per head; 4 taps per channel (7 where
         symmetric).
         """
         rank, d_qk = cls.widths_of(config, dim)
@@ -237,7 +237,7 @@ class HyperMixer(Mixer):
 
 
 def _roll(x_BTw: Tensor, shift_B1: Tensor) -> Tensor:
-    """Row b turned left by its own shift."""
+    """Each row b rolled to the left by its own shift."""
     T = x_BTw.shape[1]
     index_BT = (torch.arange(T, device=x_BTw.device) + shift_B1) % T
     return x_BTw.gather(1, index_BT[..., None].expand_as(x_BTw))
@@ -254,8 +254,8 @@ class HyperMLP(HyperMixer):
 
 @register("hyperglu")
 class HyperGLU(HyperMixer):
-    """Two score sets: a gate that chooses and a scale that weighs."""
+    """Two score sets: a gate that selects, and a scale that weights."""
 
     name = "hyperglu"
     sets = 2
-    summary = "HyperGLU: HyperMLP with a second score set that scales what the first one chooses"
+    summary = "HyperGLU: HyperMLP with a second score set that scales what the first one selects"

@@ -1,7 +1,7 @@
-"""The widths of HyperMLP and HyperGLU at a budget, or the refusal with its figures.
+"""The widths of HyperMLP and HyperGLU for a budget, or a refusal with both counts.
 
-Their tables have the length of the task, so a count of parameters depends on it: what temporal mixing costs is paid by
-narrow queries and keys. The largest rank that leaves d_qk ≥ D/8 is taken, then the d_qk nearest to the budget.
+Their tables have the length of the task, so the parameters of temporal mixing depend on it; narrower queries and keys
+make up for them. The largest rank that leaves d_qk ≥ D/8 is chosen, then the d_qk nearest to the budget.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from backbones.mixers.base import Cost
 from backbones.mixers.errors import MixerError
 from backbones.mixers.hyper.config import HyperConfig
 
-WIDTHS_TRIED = range(32, 16_385, 32)  # D, for the advice in a refusal
+WIDTHS_TRIED = range(32, 16_385, 32)  # of D, for the advice in a refusal
 
 
 class Sizable(Protocol):
-    """What the solver asks of a class of these mixers."""
+    """What the solver needs of a mixer's class."""
 
     name: str
 
@@ -28,7 +28,7 @@ class Sizable(Protocol):
 
 
 def solve(cls: Sizable, config: HyperConfig, dim: int, length: int, budget: int) -> HyperConfig:
-    """Raises MixerError where the smallest rank and d_qk = D/16 (or what the user fixed) are over the budget."""
+    """The solved config. Raises MixerError where rank 1 and d_qk = D/16 (or the given ones) are over the budget."""
     if config.rank is not None and config.d_qk is not None:
         return config
     widths, wide = cls.qk_widths(config, dim), cls.least_width(config, dim, 8)
@@ -50,7 +50,7 @@ def solve(cls: Sizable, config: HyperConfig, dim: int, length: int, budget: int)
 
 
 def _refusal(cls: Sizable, config: HyperConfig, dim: int, length: int, budget: int) -> str:
-    share = budget / dim**2
+    allowed = budget / dim**2
 
     def least(dim: int, length: int) -> float:
         smallest = config.model_copy(
@@ -58,9 +58,9 @@ def _refusal(cls: Sizable, config: HyperConfig, dim: int, length: int, budget: i
         )
         return cls.cost(smallest, dim, length).parameters / dim**2
 
-    wider = next((d for d in WIDTHS_TRIED if d > dim and d % config.heads == 0 and least(d, length) <= share), None)
-    shorter = next((n for n in range(length - 1, 0, -1) if least(dim, n) <= share), None)
+    wider = next((d for d in WIDTHS_TRIED if d > dim and d % config.heads == 0 and least(d, length) <= allowed), None)
+    shorter = next((n for n in range(length - 1, 0, -1) if least(dim, n) <= allowed), None)
     fits = ([f"from D={wider}"] if wider else []) + ([f"L ≤ {shorter}"] if shorter else [])
     advice = f"fits {', or '.join(fits)}" if fits else "no width or length fits"
-    needs = f"{cls.name} at D={dim}, L={length} needs at least {least(dim, length):.2f} D² a layer"
-    return f"budget: {needs}, the reference has {share:.2f}; {advice}"
+    needs = f"{cls.name} at D={dim}, L={length} needs at least {least(dim, length):.2f} D² per layer"
+    return f"budget: {needs}, the reference has {allowed:.2f}; {advice}"

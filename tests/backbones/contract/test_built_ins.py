@@ -48,5 +48,5 @@ def test_every_built_in_has_a_naive_reference(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["softmax", "hyperglu"])
-def test_generated_code_gives_what_eager_code_gives(name: str) -> None:
+def test_generated_code_equals_eager_code(name: str) -> None:
     compare_compiled(Probe(registry.get(name), causal=True), "inductor")

@@ -91,7 +91,7 @@ def test_without_a_naive_reference_flops_are_reported_as_not_checked() -> None:
     assert all("plain_forward" in r.reason for r in results)
 
 
-def test_the_global_generator_is_left_alone() -> None:
+def test_the_global_generator_is_restored() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)

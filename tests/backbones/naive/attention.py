@@ -1,4 +1,4 @@
-"""Plain forms of softmax and of no-mixing, and what the plain forms of hosts and of FEM share."""
+"""Naive softmax attention and no-mixing, and functions for those of host priors and FEM."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def merged(x_BHTd: Tensor) -> Tensor:
 
 
 def visible(x_BTD: Tensor, causal: bool, context: Context) -> Tensor:
-    """`[B, 1, T, T]`: what row t may see. A row that sees nothing sees itself, so that it is finite."""
+    """`[B, 1, T, T]`: what row t sees. A row that would see nothing sees itself, so that its output is finite."""
     T = x_BTD.shape[1]
     sees = torch.ones(1, 1, T, T, dtype=torch.bool)
     if causal:

@@ -1,4 +1,4 @@
-"""Plain forms of deconstructed attention."""
+"""Naive deconstructed attention."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def static_qk(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
 
 @naive("random-qk", "fixed-qk")
 def constant_qk(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
-    """Row by row: its real tokens take the weights of as many first tokens of the constant row."""
+    """Row by row: n real tokens use the weights of the first n tokens of the constant row."""
     assert context.constant_row
     B, T, _ = x_BTD.shape
     q, k, v = split(mixer, x_BTD[-1:], x_BTD)
@@ -45,7 +45,7 @@ def constant_qk(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
 
 @naive("taylor")
 def taylor(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
-    """The T×T form; over as many tokens as a head has features, sums over them, token by token."""
+    """By a T×T map up to as many tokens as there are features per head, by sums over features beyond."""
     H, causal, T = mixer.config.heads, mixer.config.causal, x_BTD.shape[1]
     q, k, v = split(mixer, x_BTD, x_BTD)
     q, k, v = rotated(heads(q, H)), rotated(heads(k, H)), heads(v, H)
@@ -75,9 +75,7 @@ def polynomial(x: Tensor) -> Tensor:
 
 @naive("query-free")
 def query_free(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
-    """A recurrence over (numerator, denominator) with one shift for the whole row: fit for the small logits of a
-    test.
-    """
+    """A recurrence over (numerator, denominator) with one shift per row: enough for the small logits of a test."""
     H, causal, T = mixer.config.heads, mixer.config.causal, x_BTD.shape[1]
     q, k, v = (heads(z, H) for z in split(mixer, x_BTD, x_BTD))
     q = q * sigmoid(q)

@@ -1,6 +1,4 @@
-"""Plain forms of FEM: each host gives `read`, a linear map of values under its weights; the rest is the layer's
-formula.
-"""
+"""Naive FEM: each host prior provides `read`, a linear map of values; the rest is the layer's formula."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from backbones.mixers.base import Context
 from tests.backbones.naive import naive
 from tests.backbones.naive.attention import heads, merged, softmax_weights, visible
 
-Read = Callable[..., list[Tensor]]  # one or more values [B, H, T, d], each read under the same weights
+Read = Callable[..., list[Tensor]]  # one or more values [B, H, T, d], read under the same weights
 
 
 def normal(x: Tensor, eps: float = 1e-5) -> Tensor:
@@ -51,9 +49,11 @@ def fem_with(
     reader: Callable[[list[Tensor]], Read],
     factor: Callable[[list[Tensor]], Tensor | float] = lambda projected: 1.0,
 ) -> Tensor:
-    """The layer's formula. `keys`: widths of the host's projections; `reader` makes its read, `[B, H, T, w]` to the
-    same, of them;
-    `factor`: what the host multiplies the finished read by."""
+    """The layer's formula.
+
+    keys: widths of the host's projections. reader: from the projections to the read, `[B, H, T, w]` to the same.
+    factor: from the projections to the host's factor on the finished read.
+    """
     H, E = mixer.config.heads, mixer.config.heads * mixer.config.d_v
     z = linear(x_BTD, mixer.in_proj.weight)
     z = z * (1 + low_rank_convolution(mixer, x_BTD, context))

@@ -1,8 +1,7 @@
-"""Plain forms of the linear-time hosts, alone and under FEM: one token after another, with an explicit state.
+"""Naive linear-time priors, alone and under FEM: token by token, with an explicit state.
 
-A reader is the host's read: a linear map of values `[B, H, T, d]`, one or two of them, divided by the same map of ones.
-Every product that enters or reads a state is a matmul or an einsum, so that PyTorch's counter sees what the recurrence
-costs.
+A reader is a prior's read: a linear map of one or two values `[B, H, T, d]`, divided by the same map of ones. Every
+product that updates or reads a state is a matmul or an einsum, so that PyTorch's counter counts the recurrence.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ def real_BT(x_BTD: Tensor, context: Context) -> Tensor:
 
 
 def both_halves(mixer: Any, scan: Callable[[bool, slice], Tensor], count: int, dim: int) -> Tensor:
-    """Causal: the scan from the start. Otherwise that of the first half (of `count` along `dim`), and of the other half
-    from the end.
+    """Causal: the scan from the start. Otherwise the first half (of `count` along `dim`) is scanned from the start, the
+    other half from the end.
     """
     if mixer.config.causal:
         return scan(False, slice(0, count))
@@ -38,7 +37,7 @@ def both_halves(mixer: Any, scan: Callable[[bool, slice], Tensor], count: int, d
 
 
 def decayed(q: Tensor, k: Tensor, v: Tensor, a: Tensor | None, real: Tensor, from_end: bool) -> Tensor:
-    """`S = a S + k vᵀ`, `out = q S`; heads first, `[B, H, T, …]`. Padding is stepped over."""
+    """`S = a S + k vᵀ`, `out = q S`; heads first, `[B, H, T, …]`. Padding is skipped."""
     counts = real[:, None, :, None, None]
     entering = (k[..., :, None] @ v[..., None, :]) * counts
     kept = torch.ones_like(k[..., None]) if a is None else torch.where(counts, a[..., None], 1.0)
@@ -146,7 +145,7 @@ LINEAR: dict[str, Reader] = {
 
 
 def add(name: str, reader: Reader) -> None:
-    """Offers the plain forms of the host and of FEM over it."""
+    """Adds the references of the prior alone and of FEM over it."""
 
     def widths(mixer: Any) -> list[int]:
         w = mixer.widths

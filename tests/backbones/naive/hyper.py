@@ -1,6 +1,4 @@
-"""HyperMLP and HyperGLU from dense T×T matrices; `spread` writes out what a table indexed by lag means for every pair
-of positions.
-"""
+"""Naive HyperMLP and HyperGLU, from dense T×T matrices."""
 
 from __future__ import annotations
 
@@ -14,8 +12,9 @@ from tests.backbones.naive import naive
 
 
 def spread(table_HLr: Tensor, first_B: Tensor, tokens: int, mixer: HyperMixer) -> Tensor:
-    """`[B, H, T, T, r]`: the table's entry for key i seen from t. first_B: the first real position (counts for tables
-    by position).
+    """`[B, H, T, T, r]`: a table's entry for each pair of query t and key i.
+
+    first_B: the first real position of each row, for tables by position.
     """
     t, i = torch.arange(tokens)[:, None], torch.arange(tokens)[None, :]
     if mixer.config.lag_layout:

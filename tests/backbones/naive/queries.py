@@ -1,4 +1,4 @@
-"""Plain forms of the mixers that make their queries in another way."""
+"""Naive attention with other queries."""
 
 from __future__ import annotations
 
