@@ -28,7 +28,7 @@ from torch.nn.functional import pad
 
 from kernels.attention import compiled, mask_scores, softmax_read
 from kernels.cpu.free_energy import FreeEnergy
-from kernels.implementations import attempt, triton_form
+from kernels.implementations import attempt, triton_module
 from kernels.numerics.exponentials import (
     RANGE,
     SMALL_BETA,
@@ -68,11 +68,11 @@ def free_energy_read(
 def _free_energy_read(
     q_BSHk: Tensor, k_BTHk: Tensor, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool, mask_BT: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    on_gpu = triton_form("free_energy", v_BTHd, q_BSHk, v_BTHd)
+    given = (q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, mask_BT)
+    on_gpu = triton_module("free_energy", v_BTHd, *given)
     if on_gpu is not None:
-        given = (q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, mask_BT)
         return attempt("free_energy", lambda: on_gpu.free_energy_read(*given), lambda: _by_pytorch(*given))
-    return _by_pytorch(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, mask_BT)
+    return _by_pytorch(*given)
 
 
 def _by_pytorch(

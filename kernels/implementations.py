@@ -1,9 +1,9 @@
-"""Which implementation of a kernel runs on a GPU. Never without a word.
+"""Which implementation of a kernel runs on a GPU; a fallback is never silent.
 
-`triton_form` decides a call; `ran` tells what ran on GPUs in this process, for a record. Triton's kernels are chosen
-only when the variable `SUITE_TRITON_KERNELS` is "on": they have not been run on a GPU yet. One that is asked for and
-can't run (no driver, a width or dtype that it doesn't take, a failure to compile) is announced once with its reason,
-and PyTorch runs in its place. Inside a graph of torch.compile the PyTorch form is traced (`kernels.numerics.opaque`
+`triton_module` decides for one call; `ran` reports what ran on GPUs in this process, for a record. Triton kernels are
+chosen only when the variable `SUITE_TRITON_KERNELS` is "on": they have not been run on a GPU yet. One that is requested
+and can't run (no driver, an unsupported width or dtype, a failure to compile) is announced once with the reason, and
+PyTorch runs instead. Inside a graph of torch.compile the PyTorch implementation is traced (`kernels.numerics.opaque`
 keeps most kernels out of such graphs, and they choose when they run).
 """
 
@@ -19,8 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-# "on" asks for them: compiled and interpreted they were looked at, but they have not run on a GPU yet
-ASKED = "SUITE_TRITON_KERNELS"
+VARIABLE = "SUITE_TRITON_KERNELS"  # "on" requests them; they are compiled and interpreted in tests only
 R = TypeVar("R")
 _ran: dict[str, set[str]] = {}
 _broken: set[str] = set()
@@ -32,40 +31,42 @@ def ran() -> dict[str, str]:
 
 
 def forget() -> None:
-    """Begins a new account: of what ran, of what couldn't, and of what was said."""
+    """Clears the record of what ran, of what couldn't run, and of the warnings given."""
     _ran.clear()
     _broken.clear()
-    _say_once.cache_clear()
+    _warn_once.cache_clear()
 
 
-def triton_form(name: str, tensor: Tensor, *asked: Any) -> Any | None:
-    """The module `kernels.gpu.<name>` where it is to compute a call whose `asked` its `refusal` doesn't refuse. (ROCm's
-    devices are called
-    cuda too.)"""
+def triton_module(name: str, tensor: Tensor, *arguments: Any) -> Any | None:
+    """The module `kernels.gpu.<name>` if it is to compute the call with these arguments, else None.
+
+    None on a CPU, without a driver, and where the module's `refusal` of the arguments gives a reason. (The devices of
+    ROCm are called cuda too.)
+    """
     if tensor.device.type != "cuda" or torch.compiler.is_compiling():
         return None
     module: Any = None
-    if name not in _broken and os.environ.get(ASKED, "off") == "on":
+    if name not in _broken and os.environ.get(VARIABLE, "off") == "on":
         reason = _no_driver()
         if reason is None:
             module = import_module(f"kernels.gpu.{name}")
-            reason = module.refusal(*asked)
+            reason = module.refusal(*arguments)
         if reason is not None:
-            _say_once(name, reason)
+            _warn_once(name, reason)
             module = None
     _ran.setdefault(name, set()).add("triton" if module else "pytorch")
     return module
 
 
 def attempt(name: str, triton: Callable[[], R], pytorch: Callable[[], R]) -> R:
-    """Triton's result; where its compiler or launch fails, PyTorch's, from now on."""
+    """The result of Triton; where its compiler or launch fails, that of PyTorch, now and in later calls."""
     try:
         return triton()
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:  # whatever the compiler raises: its classes differ by version and target
         _broken.add(name)
-        _say_once(name, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}")
+        _warn_once(name, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}")
         _ran.setdefault(name, set()).add("pytorch")
         return pytorch()
 
@@ -82,7 +83,5 @@ def _no_driver() -> str | None:
 
 
 @cache
-def _say_once(name: str, reason: str) -> None:
-    warnings.warn(
-        f"kernel {name!r} can't run as Triton: {reason}; PyTorch runs in its place", RuntimeWarning, stacklevel=4
-    )
+def _warn_once(name: str, reason: str) -> None:
+    warnings.warn(f"kernel {name!r} can't run as Triton: {reason}; PyTorch runs instead", RuntimeWarning, stacklevel=4)

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from kernels.cpu import scans as cpu
 from kernels.cpu.call import takes
-from kernels.implementations import attempt, triton_form
+from kernels.implementations import attempt, triton_module
 
 LOOP = 16  # tokens at which the plain loop is cheaper than one more level
 
 
 def diagonal_scan(a_BTR: Tensor, x_BTR: Tensor, reverse: bool = False) -> Tensor:
     """h `[B, T, R]`; from the last token to the first when `reverse`."""
-    on_gpu = triton_form("scan", x_BTR, x_BTR)
+    on_gpu = triton_module("scan", x_BTR, a_BTR, x_BTR, reverse)
     if on_gpu is not None:
         return attempt(
             "scan", lambda: on_gpu.diagonal_scan(a_BTR, x_BTR, reverse), lambda: _by_pytorch(a_BTR, x_BTR, reverse)

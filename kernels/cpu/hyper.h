@@ -16,7 +16,7 @@ constexpr long SETS = SCORE_SETS;
 static_assert(TABLE_PADDING >= Lanes<float>::COUNT, "a row of a table is read in whole vectors, beyond its end");
 
 // Of H heads and B sequences: S queries (the last positions) of T, d and w wide; tables of rank r, a row `table` long. mixed: bit s for a
-// mixing of score set s, bit 2 for that behind the activation; they are stored one behind the other, those that there are.
+// mixing of score set s, bit 2 for that after the activation; they are stored one after the other, those that there are.
 struct Sizes {
   long sets, H, B, S, T, d, w, r, table, length, rows, causal, by_lag, mixed, parts;
 

@@ -25,7 +25,7 @@ PARTS = 8  # of a head's sequences, each with its own sums of the tables' gradie
 @dataclass(frozen=True)
 class Options:
     layout: Layout
-    mixed: tuple[bool, ...]  # which mixings there are: one a score set, then the one behind the activation
+    mixed: tuple[bool, ...]  # which mixings there are: one a score set, then the one after the activation
     mask_BT: Tensor | None
     eps: float
     rows: int
@@ -102,8 +102,8 @@ def _unpacked(tables_HJKL: Tensor, control_J: Tensor, layout: Layout) -> list[Te
 
 def _sizes(options: Options, q: Tensor, v: Tensor, tables_JHKL: Tensor, parts: int) -> list[int]:
     (sets, H, B, S, d), (T, w) = q.shape, v.shape[2:]
-    *before, behind = options.mixed
-    mixed = sum(there << s for s, there in enumerate(before)) + (behind << SIZES.score_sets)
+    *before, after = options.mixed
+    mixed = sum(there << s for s, there in enumerate(before)) + (after << SIZES.score_sets)
     rank, table = tables_JHKL.shape[2] // 2, tables_JHKL.shape[3]
     layout = options.layout
     rows = min(options.rows, S)

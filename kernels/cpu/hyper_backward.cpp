@@ -151,17 +151,17 @@ struct Backward {
   void four_rows(const Block& block, long row) {
     long at = row * block.pitch;
     S *gate = quad(0), *scale = z.sets > 1 ? quad(1) : nullptr, *active = quad(2), *soft = quad(3), *w = active, *g = read() + at;
-    Narrow<S> low[SETS], low_behind;
+    Narrow<S> low[SETS], low_after;
     piece.mix_scores(0, block, row, plain(0) + at, gate, low[0]);
     if (scale) piece.mix_scores(1, block, row, plain(1) + at, scale, low[1]);
     activate<S>(gate, scale, block.pitch, active, soft);
     block.hide(g, row);
     if (z.there(SETS)) {
-      Mixing<S> behind = piece.mixing(SETS, block);
+      Mixing<S> after = piece.mixing(SETS, block);
       w = quad(4);
-      mix<S>(behind, block, row, active, w, low_behind);
+      mix<S>(after, block, row, active, w, low_after);
       block.hide(w, row);
-      mix_adjoint<S>(behind, sums(SETS, block), block, row, g, active, low_behind, g);
+      mix_adjoint<S>(after, sums(SETS, block), block, row, g, active, low_after, g);
     }
     activate_adjoint<S>(gate, soft, scale, block.pitch, pull.data() + row, block.rows - row, g);
     score_set(0, block, row, g, low[0]);

@@ -1,6 +1,6 @@
 // Decayed linear attention sums, out_t = sum_{i<=t} (q_t k_i) e^{G_t - G_i} v_i with G the running sum of log decays <= 0, one a head or none.
 // Chunks of tokens: scores inside a chunk, between chunks a running state [k, w]. Backward sweeps the state forward again for q and its
-// gradient from the end for k and v, so nothing is kept. G stays in double: a strong decay must leave no rounding behind.
+// gradient from the end for k and v, so nothing is kept. G stays in double: a strong decay must leave no rounding error.
 #include <algorithm>
 #include <cmath>
 
@@ -122,7 +122,7 @@ void linear_backward(const S* q, const S* k, const S* v, const S* decay, const S
       add_rows<S>(dq_, narrow.data(), sums.since.data(), m, kw);
       sums.advance(sums.by_rows(k, sums.until, first, m), v_, m);
     }
-    // dk and dv, with the gradient of the state behind each chunk
+    // dk and dv, with the gradient of the state after each chunk
     std::fill(sums.state.begin(), sums.state.end(), S(0));
     double from_end = 0;
     for (long first = (T - 1) / CHUNK * CHUNK; first >= 0; first -= CHUNK) {

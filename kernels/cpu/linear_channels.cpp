@@ -52,13 +52,13 @@ struct ChannelSums {
   long T, H, kw, vw, b, h;
   Buffer<double> total;                 // [CHUNK, kw] G since the chunk's start, its own token included
   Buffer<S> kept, since, until;         // [CHUNK, kw] e^g of a token, e^G, e^{G of the last - G}
-  Buffer<S> ahead, behind;              // [BLOCK, kw], [CHUNK, kw] to later and from earlier tokens of a block's first border
-  Buffer<S> later, earlier, moving;     // q by ahead, k by behind, and the rows of a block as they decay
+  Buffer<S> to_later, to_border;        // [BLOCK, kw] from the border before a block to its tokens; [CHUNK, kw] from earlier tokens to it
+  Buffer<S> later, earlier, moving;     // q by to_later, k by to_border, and the rows of a block as they decay
   Buffer<S> scores, pull, narrow, scaled, state;
 
   ChannelSums(const S* q, const S* k, const S* v, const S* decay, long T, long H, long kw, long vw, long piece)
       : q(q), k(k), v(v), decay(decay), T(T), H(H), kw(kw), vw(vw), b(piece / H), h(piece % H), total(CHUNK * kw), kept(CHUNK * kw),
-        since(CHUNK * kw), until(CHUNK * kw), ahead(BLOCK * kw), behind(CHUNK * kw), later(BLOCK * kw), earlier(CHUNK * kw),
+        since(CHUNK * kw), until(CHUNK * kw), to_later(BLOCK * kw), to_border(CHUNK * kw), later(BLOCK * kw), earlier(CHUNK * kw),
         moving(BLOCK * kw), scores(CHUNK * CHUNK), pull(CHUNK * CHUNK), narrow(CHUNK * kw), scaled(CHUNK * kw), state(kw * vw) {}
 
   long at(long t, long width) const { return ((b * T + t) * H + h) * width; }
@@ -99,13 +99,13 @@ struct ChannelSums {
     const double* border = &total[(start - 1) * kw];
     for (long t = 0; t < n; ++t)
       for (long c = 0; c < kw; ++c) {
-        ahead[t * kw + c] = exponential(S(total[(start + t) * kw + c] - border[c]));
-        later[t * kw + c] = query(start + t)[c] * ahead[t * kw + c];
+        to_later[t * kw + c] = exponential(S(total[(start + t) * kw + c] - border[c]));
+        later[t * kw + c] = query(start + t)[c] * to_later[t * kw + c];
       }
     for (long i = 0; i < start; ++i)
       for (long c = 0; c < kw; ++c) {
-        behind[i * kw + c] = exponential(S(border[c] - total[i * kw + c]));
-        earlier[i * kw + c] = key(i)[c] * behind[i * kw + c];
+        to_border[i * kw + c] = exponential(S(border[c] - total[i * kw + c]));
+        earlier[i * kw + c] = key(i)[c] * to_border[i * kw + c];
       }
   }
 
@@ -131,7 +131,7 @@ struct ChannelSums {
     }
   }
 
-  // scores [m, m] of the chunk, zero where they would look ahead.
+  // scores [m, m] of the chunk, zero for tokens that come later.
   void score() {
     std::fill(scores.begin(), scores.end(), S(0));
     for (long start = 0; start < m; start += BLOCK) {
@@ -151,7 +151,7 @@ struct ChannelSums {
       if (start) {
         meet(start, n);
         multiply<S>(n, kw, start, S(1), {&pull[start * m], m}, {earlier.data(), kw}, S(0), {narrow.data(), kw});
-        for (long t = 0; t < n; ++t) add_products(dq + at(first + start + t, kw), &narrow[t * kw], &ahead[t * kw], kw);
+        for (long t = 0; t < n; ++t) add_products(dq + at(first + start + t, kw), &narrow[t * kw], &to_later[t * kw], kw);
       }
       keys_at(start, n, [&](long t, long i, const S* decayed) { add_times(dq + at(first + t, kw), decayed, pull[t * m + i], kw); });
     }
@@ -163,7 +163,7 @@ struct ChannelSums {
       if (start) {
         meet(start, n);
         multiply<S>(start, kw, n, S(1), {&pull[start * m], m, true}, {later.data(), kw}, S(0), {narrow.data(), kw});
-        for (long i = 0; i < start; ++i) add_products(dk + at(first + i, kw), &narrow[i * kw], &behind[i * kw], kw);
+        for (long i = 0; i < start; ++i) add_products(dk + at(first + i, kw), &narrow[i * kw], &to_border[i * kw], kw);
       }
       queries_at(start, n, [&](long t, long i, const S* decayed) { add_times(dk + at(first + i, kw), decayed, pull[t * m + i], kw); });
     }
@@ -218,7 +218,7 @@ void sums_backward(const S* q, const S* k, const S* v, const S* decay, const S* 
       x.pull_queries(dq);
       x.advance(k, x.until, v);
     }
-    // dk and dv, with the gradient of the state behind each chunk
+    // dk and dv, with the gradient of the state after each chunk
     std::fill(x.state.begin(), x.state.end(), S(0));
     Buffer<double> from_end(kw);
     for (long first = (T - 1) / CHUNK * CHUNK; first >= 0; first -= CHUNK) {

@@ -171,13 +171,15 @@ def forward_kernel(
     tl.store(lse + (b * rows + here) * heads + h, top + tl.log(mass), mask=here < rows)
 
 
-def refusal(q_BSHk: Tensor, v_BTHd: Tensor) -> str | None:
-    """Why these kernels don't take such tensors, if they don't."""
+def refusal(
+    q_BSHk: Tensor, k_BTHk: Tensor, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool, mask_BT: Tensor | None = None
+) -> str | None:
+    """Why these kernels don't take such a call; None if they do."""
     name = str(v_BTHd.dtype).removeprefix("torch.")
     if v_BTHd.dtype not in WIDEST:
         return f"it takes float32 and bfloat16, not {name}"
     if q_BSHk.shape[-1] > WIDEST[v_BTHd.dtype]:
-        return f"it takes {name} keys up to {WIDEST[v_BTHd.dtype]} channels a head, not {q_BSHk.shape[-1]}"
+        return f"it takes {name} keys up to {WIDEST[v_BTHd.dtype]} channels per head, not {q_BSHk.shape[-1]}"
     return None
 
 

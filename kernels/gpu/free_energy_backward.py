@@ -88,7 +88,7 @@ def score_gradient(
     else:
         w = carried(u, small_D).to(value.dtype)
         g = p * (tl.dot(z.to(value.dtype), tl.trans(w), centred, input_precision=PRECISION) - d_free[:, None])
-        if WITH_VALUES:  # exp(u) follows once, behind all rows
+        if WITH_VALUES:  # exp(u) follows once, after all rows
             x = tl.dot(tl.trans(p.to(value.dtype)), z.to(value.dtype), input_precision=PRECISION)
     return p, tl.where(seen, g, 0.0), x
 

@@ -25,6 +25,7 @@ from kernels.gpu.hyper_backward import backward_kernel
 from kernels.gpu.hyper_block import by_key, by_lag, mixed, mixed_scores, narrow_scores, softplus, write_products
 from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch, padded, target
 from kernels.gpu.tiles import store_tile, tile
+from kernels.lag_layout import Layout
 
 PROGRAMS = 264  # at once: two on each multiprocessor of an H100; more heads and sequences than that take one each
 WIDEST = 128
@@ -59,7 +60,7 @@ def forward_kernel(
     P: tl.constexpr,
     SETS: tl.constexpr,
     BEFORE: tl.constexpr,
-    BEHIND: tl.constexpr,
+    AFTER: tl.constexpr,
     R: tl.constexpr,
     N: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -79,7 +80,7 @@ def forward_kernel(
             query = tile(q + of_set, here, KEY, T, KEY, K)
             write_products(room + s * R * T, query, k + of_set, here, 0, stop, T, KEY, K, R, N, PRECISION)
         tl.debug_barrier()
-        narrow0, narrow1, behind = (
+        narrow0, narrow1, after = (
             tl.zeros([R, P], tl.float32),
             tl.zeros([R, P], tl.float32),
             tl.zeros([R, P], tl.float32),
@@ -91,7 +92,7 @@ def forward_kernel(
                 narrow1 = narrow_scores(room + R * T, 1, first, here, stop, T, L, H, RANK, P, R, N, PRECISION)
                 narrow1 *= tile(control + all_hb * T * RANK, here, RANK, T, RANK, P)
         squares = tl.zeros([R], tl.float32)
-        last: tl.constexpr = SETS if BEFORE else 0  # the mixing behind the activation
+        last: tl.constexpr = SETS if BEFORE else 0  # the mixing after the activation
         for begin in tl.range(0, stop, N, disable_licm=True):
             lags = begin + tl.arange(0, N)
             at, seen = by_lag(room, lags, here, T, R)
@@ -106,20 +107,20 @@ def forward_kernel(
                 )
                 active *= softplus(scale)
             tl.store(at, active, mask=seen)
-            if BEHIND:
-                behind = tl.dot(
-                    active, tile(first + last * H * L * RANK, lags, RANK, L, RANK, P), behind, input_precision=PRECISION
+            if AFTER:
+                after = tl.dot(
+                    active, tile(first + last * H * L * RANK, lags, RANK, L, RANK, P), after, input_precision=PRECISION
                 )
         tl.debug_barrier()
-        if BEHIND:
-            behind *= tile(control + last * all_hb * T * RANK, here, RANK, T, RANK, P)
+        if AFTER:
+            after *= tile(control + last * all_hb * T * RANK, here, RANK, T, RANK, P)
             for begin in tl.range(0, stop, N, disable_licm=True):
                 lags = begin + tl.arange(0, N)
                 at, seen = by_lag(room, lags, here, T, R)
                 active = tl.load(at, mask=seen, other=0.0)
                 weights = mixed(
                     active,
-                    behind,
+                    after,
                     second + last * H * L * RANK,
                     diagonal + last * H * L,
                     lags,
@@ -144,11 +145,21 @@ def forward_kernel(
         tl.debug_barrier()
 
 
-def refusal(q_SHBTd: Tensor, v_HBTw: Tensor, before: Sequence[Any], causal_by_lag: bool, masked: bool) -> str | None:
-    """Why these kernels don't take such a call, if they don't."""
+def refusal(
+    q_SHBTd: Tensor,
+    k_SHBTd: Tensor,
+    v_HBTw: Tensor,
+    before: Sequence[Any],
+    after: Any | None,
+    layout: Layout,
+    mask_BT: Tensor | None = None,
+    eps: float = 1e-6,
+) -> str | None:
+    """Why these kernels don't take such a call; None if they do."""
     if v_HBTw.dtype != torch.float32:
         return f"it takes float32, not {str(v_HBTw.dtype).removeprefix('torch.')}"
-    if not causal_by_lag or masked or q_SHBTd.shape[3] != v_HBTw.shape[2]:
+    causal_by_lag = layout.causal and layout.by_lag
+    if not causal_by_lag or mask_BT is not None or q_SHBTd.shape[3] != v_HBTw.shape[2]:
         return "it takes causal calls by lag, without a mask, with all rows"
     if len({mixing is None for mixing in before}) > 1:
         return "it takes a mixing for every score set or for none"
@@ -158,16 +169,26 @@ def refusal(q_SHBTd: Tensor, v_HBTw: Tensor, before: Sequence[Any], causal_by_la
 
 
 def lag_mix(
-    q_SHBTd: Tensor, k_SHBTd: Tensor, v_HBTw: Tensor, before: Sequence[Any], behind: Any | None, eps: float
+    q_SHBTd: Tensor,
+    k_SHBTd: Tensor,
+    v_HBTw: Tensor,
+    before: Sequence[Any],
+    after: Any | None,
+    layout: Layout,
+    mask_BT: Tensor | None = None,
+    eps: float = 1e-6,
 ) -> Tensor:
-    """`[H, B, T, w]`, as `kernels.hyper.lag_mixing.lag_mix`."""
-    mixings = [m for m in (*before, behind) if m is not None]
+    """`[H, B, T, w]`, as `kernels.hyper.lag_mixing.lag_mix`; causal, by lag, without a mask."""
+    assert layout.causal
+    assert layout.by_lag
+    assert mask_BT is None
+    mixings = [m for m in (*before, after) if m is not None]
     if mixings:
         first, second, diagonal, control = (torch.stack(tables) for tables in zip(*mixings, strict=True))
     else:  # never read
         first = second = v_HBTw.new_empty(1, v_HBTw.shape[0], 1, 1)
         diagonal, control = first[..., 0], v_HBTw.new_empty(1, *v_HBTw.shape[:3], 1)
-    has = before[0] is not None, behind is not None
+    has = before[0] is not None, after is not None
     out: Tensor = _LagMix.apply(q_SHBTd, k_SHBTd, v_HBTw, first, second, diagonal, control, eps, *has)
     return out
 
@@ -175,15 +196,15 @@ def lag_mix(
 class _LagMix(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:
-        *inputs, eps, before, behind = given
+        *inputs, eps, before, after = given
         tensors = contiguous(*inputs)
-        shared, grid = _common(tensors, before, behind)
+        shared, grid = _common(tensors, before, after)
         v = shared["v"]
         out, inverse = torch.empty_like(v), v.new_empty(v.shape[:3])
         scratch = v.new_empty(grid[0] * grid[1], shared["SETS"], ROWS, v.shape[2])
         launch(forward_kernel, grid, FORWARD, **shared, out=out, inverse=inverse, scratch=scratch, eps=eps)
         ctx.save_for_backward(*tensors, out, inverse)
-        ctx.has = before, behind
+        ctx.has = before, after
         return out
 
     @staticmethod
@@ -218,7 +239,7 @@ class _LagMix(torch.autograd.Function):
         return g_q, g_k.sum(2).permute(2, 0, 1, 3, 4), g_v.sum(2), *of_tables, g_control, None, None, None
 
 
-def _common(tensors: Sequence[Tensor], before: bool, behind: bool) -> tuple[dict[str, Any], tuple[int, int]]:
+def _common(tensors: Sequence[Tensor], before: bool, after: bool) -> tuple[dict[str, Any], tuple[int, int]]:
     """What both kernels are given, and their grid."""
     q, k, v, first, second, diagonal, control = tensors
     H, B, T, value = v.shape
@@ -242,7 +263,7 @@ def _common(tensors: Sequence[Tensor], before: bool, behind: bool) -> tuple[dict
         "P": padded(first.shape[-1]),
         "SETS": q.shape[0],
         "BEFORE": before,
-        "BEHIND": behind,
+        "AFTER": after,
         "PRECISION": dot_precision(v.dtype),
     }
     return shared, (max(1, min(blocks(T, ROWS), PROGRAMS // (H * B))), H * B)

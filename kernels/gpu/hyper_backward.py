@@ -81,7 +81,7 @@ def backward_kernel(
     MIXINGS: tl.constexpr,
     SETS: tl.constexpr,
     BEFORE: tl.constexpr,
-    BEHIND: tl.constexpr,
+    AFTER: tl.constexpr,
     R: tl.constexpr,
     N: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -137,7 +137,7 @@ def backward_kernel(
             if SETS == 2:
                 control1 = tile(control + all_hb * T * RANK, here, RANK, T, RANK, P)
                 low1 = narrow_scores(room + R * T, 1, first, here, stop, T, L, H, RANK, P, R, N, PRECISION)
-        if BEHIND:
+        if AFTER:
             control2 = tile(control + last * all_hb * T * RANK, here, RANK, T, RANK, P)
             for begin in tl.range(0, stop, N, disable_licm=True):
                 lags = begin + tl.arange(0, N)
@@ -196,7 +196,7 @@ def backward_kernel(
                     PRECISION,
                 )
                 active *= softplus(scale)
-            if BEHIND:
+            if AFTER:
                 active = mixed(
                     active,
                     low2 * control2,
@@ -246,7 +246,7 @@ def backward_kernel(
                 )
                 soft = softplus(scale)
                 active *= soft
-            if BEHIND:
+            if AFTER:
                 part = last * one_table
                 g = mixing_adjoint(
                     g,

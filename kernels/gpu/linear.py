@@ -181,7 +181,7 @@ def keys_kernel(
     KIND: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """From the end. `state` is the gradient of the state behind the chunk; g_k `[blocks of channels, B, T, H, k]`."""
+    """From the end. `state` is the gradient of the state after the chunk; g_k `[blocks of channels, B, T, H, k]`."""
     b, h = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
     of_tokens = b * tokens * heads + h
     part = tl.program_id(0) * (tl.num_programs(1) // heads).to(tl.int64) * tokens * heads + of_tokens
@@ -220,8 +220,8 @@ def keys_kernel(
         store_tile(g_k + part * KEY, here, heads * KEY, tokens, to_key, KEY, K)
 
 
-def refusal(q_BTHk: Tensor, v_BTHw: Tensor) -> str | None:
-    """Why these kernels don't take such tensors, if they don't."""
+def refusal(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_decay_BTHc: Tensor | None = None) -> str | None:
+    """Why these kernels don't take such a call; None if they do."""
     if v_BTHw.dtype != torch.float32:
         return f"it takes float32, not {str(v_BTHw.dtype).removeprefix('torch.')}"
     if q_BTHk.shape[-1] > WIDEST:

@@ -206,8 +206,10 @@ def keys_kernel(
         peak_K, peak = higher_K + decay, higher + decay[:, None]
 
 
-def refusal(log_q: Tensor, v: Tensor, u: Tensor | None, causal: bool) -> str | None:
-    """Why these kernels don't take such a call, if they don't."""
+def refusal(
+    log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor | None, causal: bool
+) -> str | None:
+    """Why these kernels don't take such a call; None if they do."""
     if u is None or not causal:
         return "it takes causal reads of a mean and a free energy"
     if v.dtype != torch.float32:
@@ -217,8 +219,11 @@ def refusal(log_q: Tensor, v: Tensor, u: Tensor | None, causal: bool) -> str | N
     return None
 
 
-def exact_read(log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """(E_p[v], log E_p[exp(u)]), as `kernels.linear.exact.exact_read` of causal rows."""
+def exact_read(
+    log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """(E_p[v], log E_p[exp(u)]), as `kernels.linear.exact.exact_read`; `causal` must be True."""
+    assert causal
     results: tuple[Tensor, Tensor] = _ExactRead.apply(log_q, log_k, log_decay, v, u)
     return results
 

@@ -57,7 +57,7 @@ def backward_kernel(a, h, g, g_a, g_x, tokens, channels, REVERSE: tl.constexpr, 
         at = (b * tokens + token)[:, None] * channels + mine[None, :]
         has_next = (step > 0)[:, None] & inside
         has_previous = (step < tokens - 1)[:, None] & mine_1R
-        # behind the sequence: a step that changes nothing
+        # after the sequence: a step that changes nothing
         decay = tl.load(a + at + direction * channels, mask=has_next, other=0.0)
         decay = tl.where((step < tokens)[:, None], decay, 1.0)
         kept, added = tl.associative_scan((decay, tl.load(g + at, mask=inside, other=0.0)), 0, merged)
@@ -67,8 +67,8 @@ def backward_kernel(a, h, g, g_a, g_x, tokens, channels, REVERSE: tl.constexpr, 
         carry = row(adjoint, C - 1, C)
 
 
-def refusal(x_BTR: Tensor) -> str | None:
-    """Why these kernels don't take such tensors, if they don't."""
+def refusal(a_BTR: Tensor, x_BTR: Tensor, reverse: bool = False) -> str | None:
+    """Why these kernels don't take such a call; None if they do."""
     if x_BTR.dtype not in (torch.float32, torch.float64):
         return f"it takes float32 and float64, not {str(x_BTR.dtype).removeprefix('torch.')}"
     return None

@@ -150,8 +150,8 @@ def backward_kernel(
     tl.store(g_a + (batch * STATES + n[:, None]) * channels + mine[None, :], to_rates, mask=of_state)
 
 
-def refusal(a_NE: Tensor, v_BTcE: Tensor) -> str | None:
-    """Why these kernels don't take such tensors, if they don't."""
+def refusal(delta_BTE: Tensor, a_NE: Tensor, b_BTN: Tensor, c_BTN: Tensor, v_BTcE: Tensor) -> str | None:
+    """Why these kernels don't take such a call; None if they do."""
     if v_BTcE.dtype != torch.float32:
         return f"it takes float32, not {str(v_BTcE.dtype).removeprefix('torch.')}"
     states, copies = a_NE.shape[0], v_BTcE.shape[2]

@@ -74,7 +74,7 @@ def mix_adjoint(tables: Tables, sums: Tables, block: Block, g_HBRP: Tensor, y_HB
 
 @dataclass(frozen=True)
 class Scores:
-    """One score set of a block: before its mixing, behind it, and the narrow product between."""
+    """One score set of a block: before its mixing, after it, and the narrow product between."""
 
     plain_HBRP: Tensor
     mixed_HBRP: Tensor

@@ -1,5 +1,5 @@
 """Lag mixing: the attention of HyperMLP and HyperGLU (arXiv 2602.12601), a row's scores mixed among its lags before and
-behind a ReLU.
+after a ReLU.
 
 For a head and position t, over the visible keys i, indexed by lag (or signed offset) t − i:
 
@@ -11,7 +11,7 @@ For a head and position t, over the visible keys i, indexed by lag (or signed of
 
 R1 of the paper mixes with first = A, second = B; R2ᵀ with first = B, second = A. Lags that a row does not see are zero
 before and after each mixing. Rows go in blocks whose scores are computed, used and forgotten, in backward once more:
-what is kept is O(T·(d + r)) numbers. The norm of a row multiplies its output, since everything behind it is linear.
+what is kept is O(T·(d + r)) numbers. The norm of a row multiplies its output, since everything after it is linear.
 All-zero rows give 0.
 """
 
@@ -39,7 +39,7 @@ from kernels.hyper.block import (
     scores,
     softplus,
 )
-from kernels.implementations import attempt, triton_form
+from kernels.implementations import attempt, triton_module
 from kernels.lag_layout import Block, Layout
 from kernels.numerics.precision import full_precision
 
@@ -75,7 +75,7 @@ def lag_mix(
     k_SHBTd: Tensor,
     v_HBTw: Tensor,
     before: Sequence[LagMixing | None],
-    behind: LagMixing | None,
+    after: LagMixing | None,
     layout: Layout,
     mask_BT: Tensor | None = None,
     eps: float = 1e-6,
@@ -88,13 +88,14 @@ def lag_mix(
     mask_BT: True at keys that count. Raises ValueError for sequences longer than `layout.length`.
     """
     dtype = torch.float64 if v_HBTw.dtype == torch.float64 else torch.float32
-    mixings = [None if m is None else LagMixing(*(t.to(dtype) for t in m)) for m in (*before, behind)]
+    mixings = [None if m is None else LagMixing(*(t.to(dtype) for t in m)) for m in (*before, after)]
     q, k, v = (t.to(dtype) for t in (q_SHBTd, k_SHBTd, v_HBTw))
-    on_gpu = triton_form("hyper", v_HBTw, q_SHBTd, v, before, layout.causal and layout.by_lag, mask_BT is not None)
+    given = (q, k, v, mixings[:-1], mixings[-1], layout, mask_BT, eps)
+    on_gpu = triton_module("hyper", v_HBTw, *given)
     if on_gpu is not None:
         return attempt(
             "hyper",
-            lambda: on_gpu.lag_mix(q, k, v, mixings[:-1], mixings[-1], eps),
+            lambda: on_gpu.lag_mix(*given),
             lambda: _blockwise(q, k, v, mixings, layout, mask_BT, eps, rows),
         )
     return _blockwise(q, k, v, mixings, layout, mask_BT, eps, rows)
@@ -139,7 +140,7 @@ class _LagMix(torch.autograd.Function):
     @staticmethod
     @full_precision
     def forward(ctx: Any, options: _Options, q: Tensor, k: Tensor, v: Tensor, *flat: Tensor) -> Tensor:
-        *before, behind = options.tables(flat)
+        *before, after = options.tables(flat)
         rows = q.shape[1:4]  # [H, B, S]
         out, inverse = v.new_empty(*rows, v.shape[3]), v.new_empty(*rows, 1)
         for block in options.blocks(q, v):
@@ -148,8 +149,8 @@ class _LagMix(torch.autograd.Function):
             )
             inverse[:, :, block.here] = inverse_norm(block, gate, options.eps)
             activate(block, gate, softplus(block.by_lag(scale[0])) if scale else None, out_HBRP=gate)
-            if behind is not None:
-                mix(behind, block, gate, gate)
+            if after is not None:
+                mix(after, block, gate, gate)
                 block.hide(gate)
             read_NRw = torch.bmm(block.by_key(gate), keys_of(v, block))
             torch.mul(read_NRw.view(out[:, :, block.here].shape), inverse[:, :, block.here], out=out[:, :, block.here])
@@ -193,21 +194,21 @@ class _Backward:
             self._score_set(block, 1, sets[1], g_scale)
 
     def _read(self, block: Block, raw: Tensor, gate: Tensor, soft: Tensor | None) -> Tensor:
-        """The gradient of what `activate` gave; adds to those of v and of the mixing behind it."""
+        """The gradient of what `activate` gave; adds to those of v and of the mixing after it."""
         active, raw_NRw = torch.zeros_like(gate), rows_of(raw, block)
         activate(block, gate, soft, out_HBRP=active)
-        behind, sums = self.tables[-1], self.sums[-1]
+        after, sums = self.tables[-1], self.sums[-1]
         weights, low = active, None
-        if behind is not None:
+        if after is not None:
             weights = torch.zeros_like(gate)
-            low = mix(behind, block, active, weights)
+            low = mix(after, block, active, weights)
             block.hide(weights)
         keys_of(self.g_v, block).baddbmm_(block.by_key(weights).transpose(1, 2), raw_NRw)
         g_HBRP = block.buffer(gate)
         torch.bmm(raw_NRw, keys_of(self.v, block).transpose(1, 2), out=block.by_key(g_HBRP))
         block.hide(g_HBRP)
-        if behind is not None and sums is not None and low is not None:
-            mix_adjoint(behind, sums, block, g_HBRP, active, low)
+        if after is not None and sums is not None and low is not None:
+            mix_adjoint(after, sums, block, g_HBRP, active, low)
         return g_HBRP
 
     def _score_set(self, block: Block, s: int, found: Scores, g_HBRP: Tensor) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kernels.implementations import attempt, triton_form
+from kernels.implementations import attempt, triton_module
 from kernels.numerics.log_mean_exp import log_mean_exp
 from kernels.numerics.precision import full_precision
 
@@ -41,11 +41,11 @@ def exact_read(
     log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor | None, causal: bool
 ) -> tuple[Tensor, Tensor | None]:
     """(E_p[v], log E_p[exp(u)]), `[B, T, H, d]` each. Not causal: without decays, every row sees everything."""
-    given = (log_q, log_k, log_decay, v, u)
-    on_gpu = triton_form("linear_exact", v, log_q, v, u, causal)
+    given = (log_q, log_k, log_decay, v, u, causal)
+    on_gpu = triton_module("linear_exact", v, *given)
     if on_gpu is not None:
-        return attempt("linear_exact", lambda: on_gpu.exact_read(*given), lambda: _by_pytorch(*given, causal))
-    return _by_pytorch(*given, causal)
+        return attempt("linear_exact", lambda: on_gpu.exact_read(*given), lambda: _by_pytorch(*given))
+    return _by_pytorch(*given)
 
 
 def _by_pytorch(

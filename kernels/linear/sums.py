@@ -4,7 +4,7 @@
 
 Contract: q, k `[B, T, H, k]`, v `[B, T, H, w]`, log-decays None, `[B, T, H, 1]` or `[B, T, H, k]`; fp32 or fp64; out
 `[B, T, H, w]`. Exact for any finite decay: every exponent is ≤ 0 and none is clipped; differences of G are taken in
-fp64, so a strong decay leaves no rounding behind. Nothing of shape `[T, k, w]` exists.
+fp64, so a strong decay leaves no rounding error. Nothing of shape `[T, k, w]` exists.
 
 Chunks of 64 tokens: inside a chunk scores as in attention, between chunks a running state `[k, w]`. Decay a channel:
 blocks of 8 tokens within the chunk, each with its own reference point, and the 8×8 on the diagonal by offsets. Backward
@@ -20,7 +20,7 @@ from torch.nn.functional import pad
 
 from kernels.cpu.call import multiplies
 from kernels.cpu.linear import DecayedSums
-from kernels.implementations import attempt, triton_form
+from kernels.implementations import attempt, triton_module
 from kernels.numerics.precision import full_precision
 
 CHUNK = 64
@@ -30,7 +30,7 @@ BLOCK = 8
 @full_precision
 def decayed_sums(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_decay_BTHc: Tensor | None = None) -> Tensor:
     given = (q_BTHk, k_BTHk, v_BTHw, log_decay_BTHc)
-    on_gpu = triton_form("linear", v_BTHw, q_BTHk, v_BTHw)
+    on_gpu = triton_module("linear", v_BTHw, *given)
     if on_gpu is not None:
         return attempt("linear", lambda: on_gpu.decayed_sums(*given), lambda: _DecayedSums.apply(*given))
     tensors = [x for x in given if x is not None]
@@ -173,7 +173,7 @@ def _in_blocks(x: Tensor) -> Tensor:
 
 
 def _chunked(x_BTHw: Tensor) -> Tensor:
-    """`[B, H, n, C, w]`, zeros behind the last token; C is CHUNK, or all of a shorter sequence."""
+    """`[B, H, n, C, w]`, zeros after the last token; C is CHUNK, or all of a shorter sequence."""
     T = x_BTHw.shape[1]
     chunk = min(CHUNK, -(-T // BLOCK) * BLOCK)
     padded = pad(x_BTHw, (0, 0, 0, 0, 0, -T % chunk)) if T % chunk else x_BTHw

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kernels.cpu import scans as cpu
 from kernels.cpu.call import takes
-from kernels.implementations import attempt, triton_form
+from kernels.implementations import attempt, triton_module
 from kernels.numerics.precision import full_precision
 
 CHUNK = 32
@@ -25,7 +25,7 @@ CHUNK = 32
 @full_precision
 def selective_sums(delta_BTE: Tensor, a_NE: Tensor, b_BTN: Tensor, c_BTN: Tensor, v_BTcE: Tensor) -> Tensor:
     given = (delta_BTE, a_NE, b_BTN, c_BTN, v_BTcE)
-    on_gpu = triton_form("selective", v_BTcE, a_NE, v_BTcE)
+    on_gpu = triton_module("selective", v_BTcE, *given)
     if on_gpu is not None:
         return attempt("selective", lambda: on_gpu.selective_sums(*given), lambda: _SelectiveSums.apply(*given))
     form = cpu.SelectiveSums if takes("BTE NE BTN BTN BTcE", *given) else _SelectiveSums
@@ -92,7 +92,7 @@ class _Room:
         return decay, states
 
     def adjoint(self, decay: Tensor, c: Tensor, grad: Tensor, carry: Tensor) -> Tensor:
-        """dL/dh `[t, c, B, N, E]`; `carry` comes from the chunk behind."""
+        """dL/dh `[t, c, B, N, E]`; `carry` comes from the chunk after."""
         states = self.states[: len(grad)]
         torch.mul(c[:, None, :, :, None], grad[..., None, :], out=states)
         states[-1] += carry

@@ -1,9 +1,10 @@
-"""Compiles every Triton kernel for GPUs that aren't here, and tells what each one takes of them.
+"""Compiles every Triton kernel for GPUs that are not present, and reports what resources each one takes.
 
     python -m kernels.tools.ahead_of_time [--target sm_90 …] [--kernel linear …] [--write docs/kernels.md]
 
-The calls are real ones on meta tensors, forward and backward, recorded instead of started. Registers and stack come
-from the target's own assembler, shared memory from Triton. A stack other than 0 means spilled registers.
+The calls of `kernels.registry` are made on meta tensors, forward and backward, and recorded instead of started.
+Registers and stack come from the target's own assembler, shared memory from Triton. A stack other than 0 means spilled
+registers.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from kernels.gpu import free_energy, hyper, linear, linear_exact, scan, selective
+from kernels.calls import Call, OnGpu
 from kernels.gpu.launch import Launch, Target, recording
+from kernels.registry import KERNELS, Kernel
 
 TARGETS: tuple[Target, ...] = get_args(Target)
 SHARED_LIMIT = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, "gfx942": 64 * 1024}
@@ -37,7 +38,7 @@ _TYPES = {torch.float32: "fp32", torch.float64: "fp64", torch.bfloat16: "bf16", 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one kernel takes on one target. registers: a thread; stack, shared: bytes, of a thread and of a block."""
+    """What one kernel takes on one target. registers, stack: per thread, stack in bytes; shared: bytes per block."""
 
     kernel: str
     target: Target
@@ -52,75 +53,37 @@ class Resources:
     def complaints(self) -> list[str]:
         found = [f"{self.stack} bytes of stack"] if self.stack else []
         if self.shared > SHARED_LIMIT[self.target]:
-            found.append(f"{self.shared} bytes of shared memory, {SHARED_LIMIT[self.target]} are there")
+            found.append(f"{self.shared} bytes of shared memory, {SHARED_LIMIT[self.target]} available")
         if self.products and not self.tensor_cores:
             found.append("products without tensor cores")
         return found
 
 
-def _meta(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.empty(shape, device="meta", dtype=dtype, requires_grad=True)
+def _calls() -> dict[str, tuple[Kernel, Call, OnGpu]]:
+    """Name of each call that is compiled, and what is called."""
+    found = {}
+    for kernel in KERNELS:
+        for call in kernel.calls:
+            for shape in call.on_gpu:
+                found[", ".join(filter(None, (kernel.name, shape.name)))] = kernel, call, shape
+    return found
 
 
-def _backward(outputs: Tensor | tuple[Tensor, ...]) -> None:
-    outs = outputs if isinstance(outputs, tuple) else (outputs,)
-    torch.autograd.backward(outs, [torch.empty_like(y) for y in outs])
+CALLS = _calls()
 
 
-def _free_energy(key: int, value: int, dtype: torch.dtype) -> None:
-    q, k, v = (_meta(2, 1024, 8, w, dtype=dtype) for w in (key, key, value))
-    _backward(free_energy.free_energy_read(q, k, v, _meta(8, value), True))
-
-
-def _linear(kind: int) -> None:
-    decay = (None, _meta(2, 1024, 8, 1), _meta(2, 1024, 8, 64))[kind]
-    _backward(linear.decayed_sums(_meta(2, 1024, 8, 64), _meta(2, 1024, 8, 64), _meta(2, 1024, 8, 129), decay))
-
-
-def _linear_exact(kind: int) -> None:
-    decay = (None, _meta(2, 1024, 8, 1), _meta(2, 1024, 8, 64))[kind]
-    wide, narrow = (_meta(2, 1024, 8, w) for w in (64, 32))
-    _backward(linear_exact.exact_read(wide, _meta(2, 1024, 8, 64), decay, narrow, _meta(2, 1024, 8, 32)))
-
-
-def _selective() -> None:
-    tokens = 2, 1024
-    _backward(
-        selective.selective_sums(
-            _meta(*tokens, 512), _meta(16, 512), _meta(*tokens, 16), _meta(*tokens, 16), _meta(*tokens, 3, 512)
-        )
-    )
-
-
-def _scan() -> None:
-    _backward(scan.diagonal_scan(_meta(2, 1024, 16), _meta(2, 1024, 16)))
-
-
-def _hyper(sets: int) -> None:
-    q, k, v = _meta(sets, 2, 4, 1024, 32), _meta(sets, 2, 4, 1024, 32), _meta(2, 4, 1024, 64)
-    mixing = _meta(2, 1024, 16), _meta(2, 1024, 16), _meta(2, 1024), _meta(2, 4, 1024, 16)
-    _backward(hyper.lag_mix(q, k, v, [mixing] * sets, mixing, 1e-6))
-
-
-CALLS: dict[str, Callable[[], None]] = {
-    "free_energy bf16, keys 64, values 32": partial(_free_energy, 64, 32, torch.bfloat16),
-    "free_energy bf16, keys 128, values 64": partial(_free_energy, 128, 64, torch.bfloat16),
-    "free_energy fp32, keys 64, values 32": partial(_free_energy, 64, 32, torch.float32),
-    "linear, no decay": partial(_linear, 0),
-    "linear, a decay a head": partial(_linear, 1),
-    "linear, a decay a channel": partial(_linear, 2),
-    "linear_exact, a decay a channel": partial(_linear_exact, 2),
-    "selective, 16 states, 3 inputs": _selective,
-    "scan": _scan,
-    "hyper, HyperMLP, rank 16": partial(_hyper, 1),
-    "hyper, HyperGLU, rank 16": partial(_hyper, 2),
-}
+def start(name: str) -> None:
+    """Calls a Triton implementation on meta tensors, forward and backward: inside `recording` nothing runs."""
+    kernel, call, shape = CALLS[name]
+    results = kernel.load_triton()(*call.arguments(*call.on_meta(shape)))
+    results = results if isinstance(results, tuple) else (results,)
+    torch.autograd.backward(results, [torch.empty_like(y) for y in results])
 
 
 def resources(call: str, target: Target) -> list[Resources]:
-    """Of every kernel that the call starts, forward and backward."""
+    """Those of every kernel that the call starts, forward and backward."""
     with recording(target) as launches:
-        CALLS[call]()
+        start(call)
     return [_compiled(call, launch, target) for launch in launches]
 
 
@@ -192,7 +155,7 @@ def _of_amd(assembly: str) -> tuple[int, int]:
 
 
 def table(rows: Iterable[Resources]) -> str:
-    """Markdown: a kernel a line; registers, shared memory in KB and spills a target."""
+    """Markdown: one line per kernel; registers, shared memory in KB and spills for each target."""
     by_kernel: dict[str, dict[str, Resources]] = {}
     for r in rows:
         by_kernel.setdefault(r.kernel, {})[r.target] = r
@@ -222,13 +185,13 @@ def main() -> int:
     parser.add_argument("--target", nargs="+", choices=TARGETS, default=list(TARGETS))
     parser.add_argument("--kernel", nargs="+", default=[""], help="the beginning of a call's name")
     parser.add_argument("--write", type=Path, help="a file whose table of resources is replaced")
-    asked = parser.parse_args()
-    calls = [call for call in CALLS if call.startswith(tuple(asked.kernel))]
-    rows = [r for call in calls for target in asked.target for r in resources(call, target)]
+    options = parser.parse_args()
+    calls = [call for call in CALLS if call.startswith(tuple(options.kernel))]
+    rows = [r for call in calls for target in options.target for r in resources(call, target)]
     made = table(rows)
-    if asked.write:
-        before, _, rest = asked.write.read_text("utf-8").partition(BEGIN)
-        asked.write.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{rest.partition(END)[2]}", "utf-8")
+    if options.write:
+        before, _, rest = options.write.read_text("utf-8").partition(BEGIN)
+        options.write.write_text(f"{before}{BEGIN}\n\n{made}\n\n{END}{rest.partition(END)[2]}", "utf-8")
     sys.stdout.write(made + "\n")
     complaints = [f"{r.kernel} on {r.target}: {', '.join(found)}" for r in rows if (found := r.complaints())]
     sys.stderr.write("".join(f"{line}\n" for line in complaints))

@@ -36,7 +36,7 @@ def lag_mix_by_loops(
     k: Tensor,
     v: Tensor,
     before: Sequence[LagMixing | None],
-    behind: LagMixing | None,
+    after: LagMixing | None,
     layout: Layout,
     mask_BT: Tensor | None = None,
     eps: float = 1e-6,
@@ -52,5 +52,5 @@ def lag_mix_by_loops(
                 active = scores[0].relu() / (scores[0].square().sum() + eps).sqrt()
                 if sets == 2:
                     active = softplus(scores[1]) * active
-                rows.append(mix_row(active, behind, h, b, t, entries) @ v[h, b, seen])
+                rows.append(mix_row(active, after, h, b, t, entries) @ v[h, b, seen])
     return torch.stack(rows).view(heads, batch, tokens, -1)

@@ -42,12 +42,12 @@ class Problem:
     k: Tensor
     v: Tensor
     before: list[LagMixing | None]
-    behind: LagMixing | None
+    after: LagMixing | None
     layout: Layout
     mask: Tensor | None = None
 
     def leaves(self) -> list[Tensor]:
-        mixings = [m for m in (*self.before, self.behind) if m is not None]
+        mixings = [m for m in (*self.before, self.after) if m is not None]
         return [self.q, self.k, self.v, *(t for m in mixings for t in m)]
 
 
@@ -91,11 +91,11 @@ def problem(
 
 
 def blockwise(p: Problem, rows: int) -> Tensor:
-    return lag_mix(p.q, p.k, p.v, p.before, p.behind, p.layout, p.mask, rows=rows)
+    return lag_mix(p.q, p.k, p.v, p.before, p.after, p.layout, p.mask, rows=rows)
 
 
 def by_loops(p: Problem) -> Tensor:
-    return lag_mix_by_loops(p.q, p.k, p.v, p.before, p.behind, p.layout, p.mask)
+    return lag_mix_by_loops(p.q, p.k, p.v, p.before, p.after, p.layout, p.mask)
 
 
 def assert_same(p: Problem, rows: int) -> None:
@@ -159,7 +159,7 @@ def test_any_rank_is_right(rank: int, form: str, monkeypatch: pytest.MonkeyPatch
 def test_mixings_of_different_ranks_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # PyTorch's form takes these
     p = problem(6, sets=2, heads=1, batch=1)
-    p.behind = problem(6, rank=3, heads=1, batch=1, seed=1).behind
+    p.after = problem(6, rank=3, heads=1, batch=1, seed=1).after
     assert_same(p, rows=4)
 
 
@@ -264,6 +264,6 @@ def test_nothing_of_size_T_by_T_is_kept_or_made() -> None:
 @pytest.mark.parametrize("last", [1, 5])
 def test_the_last_rows_alone_are_what_they_are_among_all(last: int, by_lag: bool) -> None:
     p = problem(9, sets=2, by_lag=by_lag, length=12)
-    cut = [m and m._replace(control_HBTr=m.control_HBTr[:, :, -last:]) for m in (*p.before, p.behind)]
+    cut = [m and m._replace(control_HBTr=m.control_HBTr[:, :, -last:]) for m in (*p.before, p.after)]
     some = lag_mix(p.q[..., -last:, :], p.k, p.v, cut[:-1], cut[-1], p.layout, rows=4)
     torch.testing.assert_close(some, blockwise(p, 4)[:, :, -last:], rtol=1e-12, atol=1e-12)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from backbones.mixers.rotary import rotate
-from kernels.rows import rms_norm, swiglu
+from kernels.rows import rms_norm, rotate_pairs, swiglu
 from tests.tolerances import FP32, FP64, fp32_sum
 
 SHAPES = [(1, 1), (3, 5), (2, 33, 96), (130, 7)]
@@ -118,13 +118,18 @@ def test_rotations_of_any_layout_are_the_formula_and_turn_gradients_back(dtype: 
     part, heads_first = packed.chunk(3, dim=-1)[1].unflatten(-1, (3, 8)), normal(2, 3, 70, 8).to(dtype).transpose(1, 2)
     for x in (part, heads_first, packed.unflatten(-1, (9, 8))):
         x = x.detach().requires_grad_()
-        position, wanted = torch.arange(70)[:, None] + 5, torch.empty(x.shape, dtype=torch.float64)
+        position, wanted = (
+            torch.arange(70.0, dtype=torch.float64)[:, None] + 5,
+            torch.empty_like(x, dtype=torch.float64),
+        )
         angle = position * 10_000.0 ** (-torch.arange(0, 8, 2, dtype=torch.float64) / 8)
         for pair in range(4):
             a, b = x.detach().double()[..., 2 * pair], x.detach().double()[..., 2 * pair + 1]
             cos, sin = angle[:, pair].cos()[:, None], angle[:, pair].sin()[:, None]
             wanted[..., 2 * pair], wanted[..., 2 * pair + 1] = a * cos - b * sin, a * sin + b * cos
         got = rotate(x, offset=5)
+        (turned,) = rotate_pairs((x,), angle.cos()[:, None].to(dtype), angle.sin()[:, None].to(dtype))
+        assert torch.equal(turned, got)
         assert float((got - wanted).detach().abs().max()) <= (FP64 if dtype == torch.float64 else FP32) * float(
             wanted.abs().max()
         )

@@ -1,4 +1,4 @@
-"""Where Triton can't run PyTorch does, and it is said once."""
+"""Where Triton can't run, PyTorch does, after one warning."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kernels import implementations
+from kernels.calls import Call
 from kernels.free_energy import free_energy_read
-from kernels.implementations import attempt, ran, triton_form
+from kernels.implementations import attempt, ran, triton_module
+from kernels.registry import Kernel
 from kernels.scan import diagonal_scan
+from tests.kernels.every_kernel import cases
 
 
 @pytest.fixture(autouse=True)
-def _account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _fresh_record(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("SUITE_TRITON_KERNELS", "on")
     implementations.forget()
     yield
@@ -30,33 +33,33 @@ def _account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def on_gpu() -> torch.Tensor:
-    """A tensor without memory that says it is on a GPU."""
+    """A tensor without memory whose device is a GPU."""
     with FakeTensorMode():
         return torch.empty(2, 3, 4, device="cuda")
 
 
-def test_cpu_tensors_ask_for_nothing_and_leave_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_on_a_cpu_import_no_triton_and_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(implementations, "import_module", lambda name: pytest.fail(f"{name} was imported"))
     diagonal_scan(torch.ones(1, 4, 2), torch.ones(1, 4, 2))
     free_energy_read(*(torch.ones(1, 4, 1, 2) for _ in range(3)), torch.ones(1, 2), True)
     assert ran() == {}
 
 
-def test_they_are_chosen_only_where_they_are_asked_for(on_gpu: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_triton_is_chosen_only_where_it_is_requested(on_gpu: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SUITE_TRITON_KERNELS")
     monkeypatch.setattr(implementations, "import_module", lambda name: pytest.fail(f"{name} was imported"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert triton_form("scan", on_gpu, on_gpu) is None
+        assert triton_module("scan", on_gpu, on_gpu, on_gpu) is None
     assert ran() == {"scan": "pytorch"}
 
 
-def test_without_a_driver_it_is_said_once_and_pytorch_runs(on_gpu: torch.Tensor) -> None:
+def test_without_a_driver_pytorch_runs_after_one_warning(on_gpu: torch.Tensor) -> None:
     with pytest.warns(RuntimeWarning, match=r"'scan' can't run as Triton: no Triton driver.*PyTorch runs"):
-        assert triton_form("scan", on_gpu, on_gpu) is None
+        assert triton_module("scan", on_gpu, on_gpu, on_gpu) is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert triton_form("scan", on_gpu, on_gpu) is None
+        assert triton_module("scan", on_gpu, on_gpu, on_gpu) is None
     assert ran() == {"scan": "pytorch"}
 
 
@@ -70,37 +73,36 @@ def test_with_a_driver_the_triton_module_is_chosen_unless_it_refuses(
 ) -> None:
     module = SimpleNamespace(refusal=lambda why: why)
     monkeypatch.setattr(implementations, "import_module", {"kernels.gpu.scan": module}.__getitem__)
-    assert triton_form("scan", on_gpu, None) is module
+    assert triton_module("scan", on_gpu, None) is module
     assert ran() == {"scan": "triton"}
-    with pytest.warns(RuntimeWarning, match="it takes red ones"):
-        assert triton_form("scan", on_gpu, "it takes red ones") is None
+    with pytest.warns(RuntimeWarning, match="it takes others"):
+        assert triton_module("scan", on_gpu, "it takes others") is None
     assert ran() == {"scan": "pytorch, triton"}
 
 
 @pytest.mark.usefixtures("driver")
-def test_what_failed_once_is_not_tried_again(on_gpu: torch.Tensor) -> None:
+def test_a_kernel_that_failed_once_is_not_tried_again(on_gpu: torch.Tensor) -> None:
     def fails() -> str:
         raise RuntimeError("out of registers\nand more")
 
     with pytest.warns(RuntimeWarning, match="RuntimeError: out of registers;"):
         assert attempt("scan", fails, lambda: "reference") == "reference"
-    assert triton_form("scan", on_gpu, on_gpu) is None
+    assert triton_module("scan", on_gpu, on_gpu, on_gpu) is None
     assert ran() == {"scan": "pytorch"}
 
 
-@pytest.mark.parametrize(
-    ("name", "asked"), [("free_energy", (4, 4)), ("scan", (4,)), ("selective", (2, 4)), ("linear", (4, 4))]
-)
-def test_kernels_refuse_what_they_do_not_take(name: str, asked: tuple[int, ...]) -> None:
-    module = pytest.importorskip(f"kernels.gpu.{name}")
-    assert module.refusal(*(torch.empty(*[2] * n) for n in asked)) is None
-    assert "not float16" in module.refusal(*(torch.empty(*[2] * n, dtype=torch.float16) for n in asked))
+@pytest.mark.parametrize(("kernel", "call"), cases(lambda kernel: kernel.triton))
+def test_kernels_take_fp32_and_refuse_fp16_with_the_reason(kernel: Kernel, call: Call) -> None:
+    module = pytest.importorskip(f"kernels.gpu.{kernel.name}")
+    assert module.refusal(*call.arguments(*call.draw(torch.float32))) is None
+    assert "not float16" in module.refusal(*call.arguments(*call.draw(torch.float16)))
 
 
 def test_importing_the_kernels_does_not_import_triton() -> None:
     code = (
-        "import sys, kernels.free_energy, kernels.linear.free_energy, kernels.selective.free_energy, "
-        "kernels.channelwise, kernels.hyper.lag_mixing\n"
+        "import sys\nfrom kernels.registry import KERNELS\n"
+        "assert not any('kernels.linear' in name for name in sys.modules)\n"
+        "for kernel in KERNELS:\n    kernel.load()\n"
         "assert not any('kernels.gpu' in name for name in sys.modules)"
     )
     subprocess.run(

@@ -11,6 +11,8 @@ from kernels.gpu.free_energy import free_energy_read
 from tests.kernels.gpu.interpreted.comparing import assert_close
 from tests.tolerances import FP32, FP32_SCAN, PREFIX
 
+pytestmark = pytest.mark.slow
+
 BF16 = 2**-7  # a rounding or two of its eight digits
 
 
@@ -94,26 +96,23 @@ def assert_right(
 
 @pytest.mark.parametrize(
     ("tokens", "causal"),
-    [(33, True), *(pytest.param(t, c, marks=pytest.mark.slow) for t in (1, 64, 65, 256) for c in (True, False))],
+    [(33, True), *((t, c) for t in (1, 64, 65, 256) for c in (True, False))],
 )
 def test_values_in_range_give_the_formula(tokens: int, causal: bool) -> None:
     assert_right(*problem(tokens), betas(1.9), causal, together=tokens in (1, 64, 256))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("tokens", "causal"), [(1, True), (40, True), (40, False)])
 def test_values_out_of_range_give_the_formula_key_by_key(tokens: int, causal: bool) -> None:
     assert_right(*problem(tokens, size=60.0), betas(1.9), causal)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("causal", [True, False])
 def test_values_out_of_range_and_close_together_give_the_formula_by_tiles(causal: bool) -> None:
     q, k, v = problem(100)
     assert_right(q, k, v + 40.0, betas(1.9), causal, together=False)
 
 
-@pytest.mark.slow
 def test_heads_and_sequences_are_told_apart() -> None:
     q, k, v = problem(20, batch=2, heads=2)
     beta = torch.tensor([[0.1, 0.7, 1.5, 3.0], [2.0, 0.3, 1.0, 0.4]])
@@ -122,13 +121,11 @@ def test_heads_and_sequences_are_told_apart() -> None:
     assert_right(q, k, v, beta, True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("key", "value", "size"), [(16, 3, 1.0), (5, 20, 1.0), (5, 20, 60.0), (5, 67, 1.0)])
 def test_widths_need_not_be_powers_of_two(key: int, value: int, size: float) -> None:
     assert_right(*problem(20, key, value, size), betas(0.7, value), True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("size", [1.0, 60.0], ids=["bounded", "exact"])
 def test_masked_keys_carry_no_weight_anywhere(size: float, causal: bool) -> None:
@@ -138,13 +135,11 @@ def test_masked_keys_carry_no_weight_anywhere(size: float, causal: bool) -> None
     assert_right(q, k, torch.where(mask[..., None, None], v, 1e3), betas(1.9), causal, mask)
 
 
-@pytest.mark.slow
 def test_fewer_queries_than_keys_see_them_all() -> None:
     assert_right(*problem(40, rows=3), betas(1.9), False)
     assert_right(*problem(3, rows=40), betas(1.9), False)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("beta", [1e-6, 0.3])
 @pytest.mark.parametrize("late", [1.0, 3e3], ids=["bounded", "exact at the end"])
 def test_small_beta_keeps_its_digits(beta: float, late: float) -> None:
@@ -167,7 +162,6 @@ def by_rows_apart(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
     return torch.cat(rows, 1)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("jump", [80.0, 400.0])
 @pytest.mark.parametrize(("tokens", "at"), [(40, 20), (130, 96)], ids=["inside a block", "between blocks"])
 def test_a_jump_leaves_finite_right_gradients_under_a_huge_upstream(jump: float, tokens: int, at: int) -> None:
@@ -176,7 +170,6 @@ def test_a_jump_leaves_finite_right_gradients_under_a_huge_upstream(jump: float,
     assert_right(q, k, v, betas(1.0), True, upstream=65_536.0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("causal", [True, False])
 def test_values_that_jump_where_the_logits_fall_are_found(causal: bool) -> None:
     """The largest value has a weight of e^{−100}, and decides all the same."""
@@ -187,7 +180,6 @@ def test_values_that_jump_where_the_logits_fall_are_found(causal: bool) -> None:
     assert_right(q, k, v, betas(1.0), causal)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", [1.0, 60.0], ids=["bounded", "exact"])
 @pytest.mark.parametrize("factor", [1.0, 1e4])
 def test_what_comes_later_changes_nothing_before(size: float, factor: float) -> None:
@@ -205,14 +197,12 @@ def test_what_comes_later_changes_nothing_before(size: float, factor: float) -> 
             assert torch.equal(a[:, :40], b[:, :40])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", [1.0, 60.0], ids=["bounded", "exact"])
 def test_half_precision_is_right_to_its_digits(size: float) -> None:
     q, k, v = (x.bfloat16() for x in problem(40, size=size))
     assert_right(q, k, v, betas(1.9), True, share=BF16, gradient_share=2 * BF16)
 
 
-@pytest.mark.slow
 def test_both_implementations_agree() -> None:
     q, k, v = problem(50, size=8.0)
     for a, b in zip(free_energy_read(q, k, v, betas(1.9), True), on_cpu(q, k, v, betas(1.9), True), strict=True):

@@ -11,6 +11,8 @@ from tests.kernels.gpu.interpreted.comparing import assert_close
 from tests.kernels.test_hyper import Problem, by_loops, problem
 from tests.tolerances import FP32_SCAN
 
+pytestmark = pytest.mark.slow
+
 
 def single(p: Problem) -> Problem:
     """The same in fp32."""
@@ -19,11 +21,11 @@ def single(p: Problem) -> Problem:
         return None if m is None else type(m)(*(t.detach().float().requires_grad_() for t in m))
 
     tensors = [t.detach().float().requires_grad_() for t in (p.q, p.k, p.v)]
-    return Problem(*tensors, [cast(m) for m in p.before], cast(p.behind), p.layout)
+    return Problem(*tensors, [cast(m) for m in p.before], cast(p.after), p.layout)
 
 
 def by_triton(p: Problem) -> Tensor:
-    return hyper.lag_mix(p.q, p.k, p.v, p.before, p.behind, 1e-6)
+    return hyper.lag_mix(p.q, p.k, p.v, p.before, p.after, p.layout)
 
 
 def assert_right(wide: Problem) -> None:
@@ -43,14 +45,12 @@ def test_a_block_is_the_loops() -> None:
     assert_right(problem(7, sets=2, heads=1, batch=1, length=9))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sets", [1, 2])
 @pytest.mark.parametrize("mixed", MIXED)
 def test_heads_sequences_and_spare_lags_are_told_apart(sets: int, mixed: tuple[bool, bool]) -> None:
     assert_right(problem(9, sets=sets, mixed=mixed, length=11))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sets", [1, 2])
 def test_several_blocks_of_one_program_are_the_loops(sets: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three blocks of rows, the last one cut, by two programs: sums and scratch go on from block to block."""
@@ -58,13 +58,11 @@ def test_several_blocks_of_one_program_are_the_loops(sets: int, monkeypatch: pyt
     assert_right(problem(37, sets=sets, heads=1, batch=1))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("tokens", [1, 32, 50])
 def test_lengths_beside_the_blocks_are_the_loops(tokens: int) -> None:
     assert_right(problem(tokens, sets=2, heads=1, batch=1))
 
 
-@pytest.mark.slow
 def test_rows_of_zeros_give_zero_with_finite_gradients() -> None:
     p = single(problem(5, sets=2))
     with torch.no_grad():
@@ -74,7 +72,6 @@ def test_rows_of_zeros_give_zero_with_finite_gradients() -> None:
     assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(out.sum(), p.leaves()))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-4, 1e4])
 def test_extreme_scores_are_finite_in_value_and_gradient(scale: float) -> None:
     p = single(problem(20, sets=2))
@@ -86,7 +83,6 @@ def test_extreme_scores_are_finite_in_value_and_gradient(scale: float) -> None:
     assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(out.sum(), p.leaves()))
 
 
-@pytest.mark.slow
 def test_what_comes_later_changes_nothing_before() -> None:
     p = single(problem(30, heads=1, batch=1))
     before = by_triton(p).detach()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from kernels.gpu import linear_exact
 from kernels.gpu.linear import decayed_sums
-from kernels.gpu.linear_exact import exact_read
 from kernels.gpu.scan import diagonal_scan
 from kernels.gpu.selective import selective_sums
 from kernels.linear.exact import _by_pytorch
@@ -17,7 +17,11 @@ from tests.kernels.gpu.interpreted.comparing import assert_close
 from tests.kernels.test_scans import decay_of, decayed_by_loop, dynamics, normal, recurrence, selective_by_loop
 from tests.tolerances import FP32_SCAN
 
-slow = pytest.mark.slow
+pytestmark = pytest.mark.slow
+
+
+def exact_read(log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    return linear_exact.exact_read(log_q, log_k, log_decay, v, u, causal=True)
 
 
 def assert_same(
@@ -44,9 +48,7 @@ def assert_same(
         assert_close(f"gradient {i}", a, b, 4 * share)
 
 
-@pytest.mark.parametrize(
-    ("tokens", "reverse"), [(70, True), *(pytest.param(t, r, marks=slow) for t in (1, 64, 256) for r in (False, True))]
-)
+@pytest.mark.parametrize(("tokens", "reverse"), [(70, True), *((t, r) for t in (1, 64, 256) for r in (False, True))])
 def test_diagonal_scan_is_the_recurrence(tokens: int, reverse: bool) -> None:
     a, x = normal(2, tokens, 18).sigmoid(), normal(2, tokens, 18, seed=1)
     a[0], a[1, :, 1] = 0.0, 1.0
@@ -57,7 +59,6 @@ def test_diagonal_scan_is_the_recurrence(tokens: int, reverse: bool) -> None:
     assert_same(lambda a, x: diagonal_scan(a, x, reverse), slow, (a, x))
 
 
-@slow
 def test_diagonal_scan_takes_double_precision() -> None:
     a, x = normal(2, 70, 3).sigmoid(), normal(2, 70, 3, seed=1)
     assert_close("scan", diagonal_scan(a, x), recurrence(a, x), 1e-12)
@@ -67,11 +68,7 @@ def test_diagonal_scan_takes_double_precision() -> None:
     ("kind", "tokens", "strength"),
     [
         ("a head", 5, 0.1),
-        *(
-            pytest.param(k, t, s, marks=slow)
-            for k in ("none", "a head", "a channel")
-            for t, s in ((1, 1.0), (17, 0.01), (17, 100.0))
-        ),
+        *((k, t, s) for k in ("none", "a head", "a channel") for t, s in ((1, 1.0), (17, 0.01), (17, 100.0))),
     ],
 )
 def test_decayed_sums_are_the_recurrence(kind: str, tokens: int, strength: float) -> None:
@@ -79,7 +76,6 @@ def test_decayed_sums_are_the_recurrence(kind: str, tokens: int, strength: float
     assert_same(decayed_sums, decayed_by_loop, (q, k, v, decay_of(kind, tokens, strength)))
 
 
-@slow
 @pytest.mark.parametrize("kind", ["none", "a head", "a channel"])
 def test_wide_keys_are_summed_in_pieces(kind: str) -> None:
     q, k, v = (normal(2, 5, 2, w, seed=i) for i, w in enumerate((67, 67, 3)))
@@ -93,14 +89,12 @@ def cut(decay: Tensor | None) -> Tensor | None:
     return None if decay is None else decay[:1, :, :1]
 
 
-@slow
 @pytest.mark.parametrize(("kind", "tokens"), [("none", 256), ("a head", 130), ("a channel", 40)])
 def test_decayed_sums_go_on_across_chunks_and_blocks_of_channels(kind: str, tokens: int) -> None:
     q, k, v = (normal(1, tokens, 1, w, seed=i) for i, w in enumerate((4, 4, 35)))
     assert_same(decayed_sums, decayed_by_loop, (q, k, v, cut(decay_of(kind, tokens, 0.1))))
 
 
-@slow
 def test_a_weak_decay_behind_strong_ones_counts_by_its_own_size() -> None:
     for width in (1, 4):
         decay = torch.full((1, 36, 1, width), -1000.0)
@@ -113,12 +107,11 @@ def test_a_weak_decay_behind_strong_ones_counts_by_its_own_size() -> None:
         assert_close("remainder", out[24:], 4 * torch.exp(-1e-3 * torch.arange(12, dtype=torch.float64)), 1e-6)
 
 
-@pytest.mark.parametrize("tokens", [5, *(pytest.param(t, marks=slow) for t in (1, 33, 64))])
+@pytest.mark.parametrize("tokens", [1, 5, 33, 64])
 def test_selective_sums_are_the_recurrence(tokens: int) -> None:
     assert_same(selective_sums, selective_by_loop, dynamics(tokens))
 
 
-@slow
 def test_selective_sums_take_any_number_of_states_and_inputs() -> None:
     made = dynamics(5)
     made[1], made[2], made[3] = (x[..., :3].contiguous() if i else x[:3] for i, x in enumerate(made[1:4]))
@@ -140,7 +133,7 @@ def log_reads(log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor,
     ("kind", "size", "tokens"),
     [
         ("none", 0.1, 2),
-        *(pytest.param(k, s, 18, marks=slow) for k in ("none", "a head", "a channel") for s in (0.1, 100.0)),
+        *((k, s, 18) for k in ("none", "a head", "a channel") for s in (0.1, 100.0)),
     ],
 )
 def test_exact_reads_are_the_formula_for_any_weights_and_values(kind: str, size: float, tokens: int) -> None:
@@ -150,13 +143,11 @@ def test_exact_reads_are_the_formula_for_any_weights_and_values(kind: str, size:
     assert_same(exact_read, log_reads, inputs, 4 * FP32_SCAN if size > 1.0 else FP32_SCAN)
 
 
-@slow
 def test_exact_reads_go_on_across_blocks_of_channels() -> None:
     log_q, log_k, v = normal(1, 6, 1, 4), normal(1, 6, 1, 4, seed=1), normal(1, 6, 1, 19, seed=2)
     assert_same(exact_read, log_reads, (log_q, log_k, None, v, 50 * v))
 
 
-@slow
 @pytest.mark.parametrize("to_key", [0.0, -1.0])
 @pytest.mark.parametrize("step", [40.0, 200.0])
 def test_exact_reads_survive_a_jump_of_keys_and_values_under_a_huge_upstream(step: float, to_key: float) -> None:
@@ -165,13 +156,11 @@ def test_exact_reads_survive_a_jump_of_keys_and_values_under_a_huge_upstream(ste
     assert_same(exact_read, log_reads, (log_q, log_k + to_key * jump, None, v, v + jump), 1e-4, upstream=65_536.0)
 
 
-@slow
 def test_both_implementations_agree_on_hidden_tokens() -> None:
     log_q, log_k, v = (normal(1, 12, 2, w, seed=i).float() for i, w in enumerate((4, 4, 3)))
     log_k[:, :7] = -1e9
-    for a, b in zip(
-        exact_read(log_q, log_k, None, v, 50 * v), _by_pytorch(log_q, log_k, None, v, 50 * v, True), strict=True
-    ):
+    inputs = (log_q, log_k, None, v, 50 * v, True)
+    for a, b in zip(linear_exact.exact_read(*inputs), _by_pytorch(*inputs), strict=True):
         assert_close("rows", a[:, 7:], b[:, 7:].double(), FP32_SCAN)
 
 
@@ -180,7 +169,6 @@ def changed(x: Tensor, tokens: int) -> Tensor:
     return torch.cat((x[:, :tokens], 100.0 * x[:, tokens:].flip(1)), 1)
 
 
-@slow
 def test_what_comes_later_changes_nothing_before() -> None:
     """Within the chunk of what changes, and in chunks before it: to the last digit."""
     q, k, v = (normal(1, 70, 1, w, seed=i).float() for i, w in enumerate((4, 4, 3)))

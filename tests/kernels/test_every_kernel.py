@@ -1,0 +1,79 @@
+"""What holds for every registered kernel, in C++ and in PyTorch: a new entry of the registry is tested here at once."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kernels.calls import Call
+from kernels.registry import Kernel
+from tests.kernels.every_kernel import cases, computed, names, with_gradients
+from tests.tolerances import FP32_SCAN, FP64
+
+PLANTED = 20  # the token that is changed
+every_call = pytest.mark.parametrize(("kernel", "call"), cases())
+every_compiled_call = pytest.mark.parametrize(("kernel", "call"), cases(lambda kernel: bool(kernel.cpp)))
+
+
+@every_call
+def test_nan_in_any_input_shows_in_the_results(
+    kernel: Kernel, call: Call, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that diverges must show it. In no more rows than in PyTorch's implementation."""
+    for i, x in enumerate(call.inputs):
+        tensors = call.draw(torch.float32)
+        tensors[i][tuple(PLANTED if letter == "T" else 0 for letter in x.dims)] = torch.nan
+        found = computed(kernel, call, tensors).isnan().any(-1)
+        sequences = slice(None) if x.reach == "all" else slice(0, 1)
+        tokens = slice(PLANTED, PLANTED + 1) if x.reach == "row" else slice(PLANTED, None)
+        assert bool(found[sequences, tokens].all()), f"NaN in {x.name} does not show"
+        with monkeypatch.context() as patch:
+            patch.setattr("kernels.cpu.call.library", lambda: None)
+            assert bool(computed(kernel, call, tensors).isnan().any(-1)[found].all()), f"NaN in {x.name} spreads"
+
+
+@every_call
+def test_later_tokens_change_no_bit_of_earlier_results(kernel: Kernel, call: Call, form: str) -> None:
+    tensors = call.draw(torch.float32)
+    before = computed(kernel, call, tensors)
+    for x, tensor in zip(call.inputs, tensors, strict=True):
+        if x.reach != "all":
+            tensor.narrow(x.dims.index("T"), PLANTED, tensor.shape[x.dims.index("T")] - PLANTED).mul_(0.5)
+    after = computed(kernel, call, tensors)
+    assert torch.equal(after[:, :PLANTED], before[:, :PLANTED])
+    assert not torch.equal(after[:, PLANTED:], before[:, PLANTED:])
+
+
+@every_call
+def test_fp32_has_the_values_and_gradients_of_fp64(kernel: Kernel, call: Call, form: str) -> None:
+    single = with_gradients(kernel, call, call.draw(torch.float32))
+    double = with_gradients(kernel, call, [x.double() for x in call.draw(torch.float32)])
+    for name, narrow, wide in zip(names(call), single, double, strict=True):
+        assert narrow.dtype == torch.float32
+        error, size = float((narrow - wide).abs().max()), float(wide.abs().max())
+        assert error <= FP32_SCAN * size, f"{name}: off by {error:.2g}, largest entry {size:.2g}"
+
+
+@every_compiled_call
+def test_cpp_has_the_values_and_gradients_of_pytorch(
+    kernel: Kernel, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = with_gradients(kernel, call, call.draw())
+    monkeypatch.setattr("kernels.cpu.call.library", lambda: None)
+    plain = with_gradients(kernel, call, call.draw())
+    for name, fast, slow in zip(names(call), compiled, plain, strict=True):
+        assert float((fast - slow).abs().max()) <= FP64 * float(slow.abs().max()), name
+
+
+@every_compiled_call
+def test_the_number_of_threads_changes_no_bit(kernel: Kernel, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough rows and channels for several parts and blocks, every call on as many threads as there are."""
+    monkeypatch.setattr("kernels.cpu.call.WORK_A_THREAD", 1)
+    tensors, before, results = call.draw(B=3, T=150, E=130, D=40), torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append(with_gradients(kernel, call, tensors))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, other) for others in results[1:] for one, other in zip(results[0], others, strict=True))
