@@ -57,6 +57,20 @@ class MovingAverage(Mixer):
             h_BTE = torch.cat([forward, diagonal_scan(a_BTE[..., half:], u_BTE[..., half:], reverse=True)], dim=-1)
         return self.out_proj(silu(gate_BTE) * h_BTE)
 
+    def plain_forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
+        """The formula token by token: optional, the contract compares `forward` and `cost` with it."""
+        v_BTE, gate_BTE = self.in_proj(x_BTD).chunk(2, dim=-1)
+        (B, T, E), a_E = v_BTE.shape, self.w.sigmoid()
+        real_BT = torch.ones(B, T, dtype=torch.bool) if context.mask_BT is None else context.mask_BT
+        ahead = E if self.config.causal else E // 2
+        h_BTE = torch.zeros_like(v_BTE)
+        for part, order in ((slice(0, ahead), range(T)), (slice(ahead, E), range(T - 1, -1, -1))):
+            h, a = torch.zeros_like(v_BTE[:, 0, part]), a_E[part]
+            for t in order:
+                h = torch.where(real_BT[:, t, None], a * h + (1 - a) * v_BTE[:, t, part], h)
+                h_BTE[:, t, part] = h
+        return self.out_proj(silu(gate_BTE) * h_BTE)
+
     def init_state(self, batch: int, max_len: int) -> State:
         return State({"h_BE": self.w.new_zeros(batch, self.w.numel())})
 

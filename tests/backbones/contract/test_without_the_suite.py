@@ -16,7 +16,7 @@ CODE = """
 import importlib.util, json, sys
 assert not any(importlib.util.find_spec(name) for name in ("suite", "tasks", "tests"))
 from backbones.contract.run import as_json, render, run_checks
-results = run_checks("mine.py:MovingAverage", only=["config", "shape", "prefix", "step", "flops"])
+results = run_checks("mine.py:MovingAverage", only=["config", "shape", "prefix", "step", "flops", "naive"])
 render("mine.py:MovingAverage", results)
 print(json.dumps(as_json("mine.py:MovingAverage", results)))
 """
@@ -42,4 +42,4 @@ def test_a_file_is_checked_where_the_suite_is_not_installed(tmp_path: Path, site
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["holds"] is True
-    assert document["counts"] == {"ok": 6, "not applicable": 4, "failed": 0}
+    assert document["counts"] == {"ok": 10, "not applicable": 2, "failed": 0}
