@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels import work
 from kernels.calls import Call, OnGpu
-from kernels.tools import work
 
 
 @dataclass(frozen=True)

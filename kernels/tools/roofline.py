@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kernels.registry import KERNELS
-from kernels.tools.work import RATES, B, H, T
+from kernels.work import RATES, B, H, T
 
 BEGIN, END = "<!-- roofline: python -m kernels.tools.roofline --write docs/kernels.md -->", "<!-- end of roofline -->"
 

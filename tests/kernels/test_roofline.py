@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kernels.registry import KERNELS
 from kernels.tools import roofline
-from kernels.tools.work import RATES
+from kernels.work import RATES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "kernels.md"
 
