@@ -70,7 +70,7 @@ class TrainingProgress:
         self.first, self.total, self.began = step, total, time.perf_counter()
         self.bar.update(self.task, total=total, completed=step)
 
-    def stepped(self, step: int, loss: float) -> None:
+    def stepped(self, step: int, loss: float, lr: float, grad_norm: float) -> None:
         now = time.perf_counter()
         if now - self.shown < REFRESH_S and step < self.total:
             return
@@ -83,6 +83,9 @@ class TrainingProgress:
         self.valid = f"valid {self.metric.name} {format_metric(self.metric, metrics[self.metric.name])}"
         if not err.is_terminal:
             err.print(f"{escape(self.name)}: step {step}/{self.total}  {self.figures}  {self.valid}", soft_wrap=True)
+
+    def before_checkpoint(self, step: int) -> None:
+        """Nothing is buffered here."""
 
     def warn(self, message: str) -> None:
         err.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)

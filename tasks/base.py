@@ -270,6 +270,36 @@ class Task(ABC):
             Values by name of metric, `loss` among them.
         """
 
+    def keep_files(self, folder: Path) -> None:
+        """Writes into a run's folder what the run needs later besides the options and the data, for example a trained
+        tokenizer. Called once, after `load`.
+
+        Args:
+            folder: the run's folder.
+        """
+        return
+
+    def use_files(self, folder: Path) -> None:
+        """Reads what `keep_files` wrote, where there is something. Called before `load` when a run is resumed, and
+        when its model is used without the data.
+
+        Args:
+            folder: the run's folder.
+        """
+        return
+
+    def plot_examples(self, predict: Callable[[Tensor], Tensor], folder: Path) -> Path | None:
+        """Draws a few test examples with a trained model's outputs, for people to look at. Called after the test.
+
+        Args:
+            predict: a batch's inputs to the model's outputs, fp32, both on the CPU.
+            folder: where the picture is written.
+
+        Returns:
+            The picture's path, or None where the task draws nothing.
+        """
+        return None
+
 
 class TextTask(Task):
     """A task over text: strings become token ids, and token ids stand for bytes."""
@@ -297,20 +327,3 @@ class TextTask(Task):
         Returns:
             UTF-8, unless the ids end within a character.
         """
-
-    def keep_tokenizer(self, folder: Path) -> None:
-        """Writes into a run's folder what `encode` and `decode` need besides the options, so that its model can be used
-        without the data.
-
-        Args:
-            folder: the run's folder.
-        """
-        return
-
-    def use_tokenizer(self, folder: Path) -> None:
-        """Reads what `keep_tokenizer` wrote, where there is something.
-
-        Args:
-            folder: the run's folder.
-        """
-        return

@@ -28,7 +28,7 @@ def load_language_model(run: str, device: torch.device) -> tuple[Decoder, TextTa
     task = tasks.get(config.task)(config.data, Path(written["data_dir"]) if written["data_dir"] else None)
     if not isinstance(task, TextTask) or not isinstance(task.spec, TextInput):
         raise UserError(f"run {folder.name} is of {config.task}, {task.domain}; only language models generate text")
-    task.use_tokenizer(folder)
+    task.use_files(folder)
     state = checkpoint.load(folder, device)
     model = adapter(task.spec).backbone(config.model, candidate.plan(config, task.spec).layers)
     assert isinstance(model, Decoder)

@@ -50,7 +50,7 @@ def _keep_map(seen: dict[int, Tensor], number: int) -> Any:
     return hook
 
 
-def figures(maps: dict[int, Tensor]) -> dict[str, float]:
+def indicator_metrics(maps: dict[int, Tensor]) -> dict[str, float]:
     """Indicators as metrics: `attention/layer1/entropy/head0` and so on."""
     return {
         f"attention/layer{n}/{name}": value

@@ -1,4 +1,6 @@
-"""SIGINT and SIGTERM end a run between two steps, never inside one; a second signal ends it at once."""
+"""Stopping a run between two steps, never inside one: on SIGINT or SIGTERM, or when the caller asks. A second signal
+ends it at once.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +10,41 @@ from typing import Self
 
 
 class Interrupted(Exception):
-    """A signal asked the run to stop. `code` is the exit code that goes with it (130 for SIGINT, 143 for SIGTERM)."""
+    """The run was stopped. `code` is its exit code (130 for SIGINT, 143 for SIGTERM)."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
         self.code = 128 + number
 
 
-class StopSignal:
-    """Context manager: remembers the first SIGINT or SIGTERM in `received`; the second one raises Interrupted where the
-    code stands.
+class Stop:
+    """Whether a run should stop; `received` is the number of the signal that said so.
+
+    This class waits for its owner to call `request`, for example from another thread. `StopSignal` listens to signals.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
         self._shielded = False
+
+    def request(self, number: int = signal.SIGTERM) -> None:
+        """Asks the run to stop before its next step, as if the signal of that number had come."""
+        self.received = number
+
+    def shield(self) -> None:
+        """From now on a second signal is only remembered, so that it cannot interrupt what follows."""
+        self._shielded = True
+
+    def unshield(self) -> None:
+        """Ends `shield`."""
+        self._shielded = False
+
+
+class StopSignal(Stop):
+    """Context manager: the first SIGINT or SIGTERM requests the stop; the second one raises Interrupted at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self._old: dict[int, object] = {}
 
     def __enter__(self) -> Self:
@@ -36,14 +58,7 @@ class StopSignal:
         for number, handler in self._old.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def shield(self) -> None:
-        """From here on a second signal is only remembered: what follows must not be cut in two."""
-        self._shielded = True
-
-    def unshield(self) -> None:
-        self._shielded = False
-
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received and not self._shielded:
             raise Interrupted(number)
-        self.received = number
+        self.request(number)

@@ -25,7 +25,7 @@ from suite.errors import first_line
 from suite.models.inputs import Backbone
 from suite.training import checkpoint
 from suite.training.evaluate import autocast, evaluate
-from suite.training.signals import Interrupted, StopSignal
+from suite.training.signals import Interrupted, Stop
 from tasks.base import Batch, Task
 
 CHECKPOINT_S = 300.0  # the most work that a kill -9 can cost, where validations are further apart
@@ -38,7 +38,14 @@ class Diverged(RuntimeError):
 
 
 class Observer(Protocol):
-    """What the loop tells as it goes. Calls cost little; `before_checkpoint` may block until everything is written."""
+    """What the training loop calls as it goes; the calls should return quickly.
+
+    started: before the first step; `step` is 0, or where a resumed run continues.
+    stepped: after each step, with its loss, learning rate and gradient norm before clipping.
+    validated: after each validation, with the metrics by name.
+    before_checkpoint: may block until everything that was reported is written.
+    warn: a problem that does not stop the run.
+    """
 
     def started(self, step: int, total: int) -> None: ...
     def stepped(self, step: int, loss: float, lr: float, grad_norm: float) -> None: ...
@@ -104,7 +111,7 @@ class Trainer:
         device: torch.device,
         run_dir: Path,
         observer: Observer,
-        stop: StopSignal,
+        stop: Stop,
     ) -> None:
         self.model, self.task, self.config, self.device = model, task, config, device
         self.run_dir, self.observer, self.stop = run_dir, observer, stop

@@ -5,7 +5,8 @@ power.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -18,8 +19,11 @@ from tasks.base import WHOLE, Batch, DataError, DataInfo, Metric, SeriesInput, S
 from tasks.embedded.packaged import PackagedTask
 from tasks.randomness import evenly_spread, shuffled_batches
 from tasks.series import scores
-from tasks.series.heads import loss_of, point_of
+from tasks.series.heads import is_points, loss_of, point_of, quantiles_of
 from tasks.series.options import ForecastOptions, RepositoryOptions, SearchedOptions
+from tasks.series.plot import draw_forecasts
+
+PICTURED_WINDOWS = 3  # test windows in the picture of a run, at most
 
 
 class ForecastTask(Task):
@@ -124,6 +128,16 @@ class ForecastTask(Task):
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         return loss_of(self.options.head, outputs.float(), batch.targets)
+
+    def plot_examples(self, predict: Callable[[Tensor], Tensor], folder: Path) -> Path | None:
+        """A picture of a few test windows, spread evenly over the test part."""
+        places = np.unique(np.linspace(0, self.n_examples("test") - 1, PICTURED_WINDOWS).astype(np.int64))
+        batch = self.windows("test", places)
+        outputs = predict(batch.inputs)
+        band_WHC2 = None if is_points(outputs) else quantiles_of(self.options.head, outputs)[..., [0, -1]]
+        return draw_forecasts(
+            self.name, batch, places.tolist(), self.point(outputs), band_WHC2, folder / "forecasts.png"
+        )
 
     def point(self, outputs: Tensor) -> Tensor:
         """The forecasts `[B, H, C]` that errors are taken of."""

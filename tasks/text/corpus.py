@@ -257,11 +257,11 @@ class CorpusTask(TextTask):
     def decode(self, ids: Sequence[int]) -> bytes:
         return self.tokenizer.decode(i for i in ids if i < len(self.tokenizer.token_bytes))
 
-    def keep_tokenizer(self, folder: Path) -> None:
+    def keep_files(self, folder: Path) -> None:
         if self.options.tokenizer != "bytes":
             cache.write_atomically(folder / FILE, lambda path: path.write_text(self.tokenizer.definition, "utf-8"))
 
-    def use_tokenizer(self, folder: Path) -> None:
+    def use_files(self, folder: Path) -> None:
         if self._tokenizer is None and (folder / FILE).is_file():
             self._tokenizer = kept_tokenizer(self.options, folder / FILE)
 

@@ -67,7 +67,7 @@ def generate_text(
     import torch
 
     from suite.language.generate import generate, load_language_model
-    from suite.training.run import pick_device
+    from suite.training.devices import pick_device
 
     chosen = pick_device(device)
     model, task = load_language_model(run, chosen)
@@ -94,7 +94,7 @@ def harness_results(
     import importlib.util
 
     from suite.records import runs_folder
-    from suite.training.run import pick_device
+    from suite.training.devices import pick_device
 
     if importlib.util.find_spec("lm_eval") is None:
         raise UserError(

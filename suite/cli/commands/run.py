@@ -15,7 +15,7 @@ from suite.errors import UserError
 
 if TYPE_CHECKING:
     from suite.records.record import Record
-    from suite.training.run import Outcome
+    from suite.training.outcome import Outcome
 
 EXAMPLES = """
 **Examples**

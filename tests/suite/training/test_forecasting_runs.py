@@ -180,10 +180,10 @@ def test_a_gluonts_data_set_is_trained_on_and_recorded(mixer, tmp_path, runs):
 
 @pytest.mark.slow
 def test_a_picture_that_cannot_be_drawn_costs_no_record(runs, monkeypatch, capsys):
-    monkeypatch.setattr("suite.training.forecast_plot.draw_forecasts", lambda *_: 1 / 0)
+    monkeypatch.setattr("tasks.series.forecasting.draw_forecasts", lambda *_: 1 / 0)
     made = start(tiny_config("household-power"), data_dir=None, device="cpu").record
     assert made.status == "finished"
-    assert "the forecasts could not be shown: ZeroDivisionError" in " ".join(capsys.readouterr().err.split())
+    assert "could not be drawn: ZeroDivisionError" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("mixer", ["softmax", "hypermlp", "fem"])

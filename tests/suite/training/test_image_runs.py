@@ -57,7 +57,7 @@ def test_deit_smalls_recipe_differs_from_deit_tinys_in_its_widths_alone():
 @pytest.mark.parametrize("task", ["imagenet100", "cifar10", "folder"])
 def test_a_run_over_files_is_recorded_and_goes_on_bit_for_bit_with_averaged_weights(tmp_path, monkeypatch, task):
     monkeypatch.setenv("SUITE_TRACKING", "off")
-    monkeypatch.setattr("suite.training.run.attention_maps", lambda *_: {})
+    monkeypatch.setattr("suite.training.pictures.attention_maps", lambda *_: {})
     match task:
         case "imagenet100":
             folder = write_imagenet100_parquet(tmp_path / "data", 2, 1)

@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-import suite.training.run
+import suite.training.execution
 import tasks
 from suite.errors import UserError
 from suite.records import record, runs_folder
 from suite.records.record import Record
 from suite.training import checkpoint
-from suite.training.run import Outcome, resume, start
+from suite.training.outcome import Outcome
+from suite.training.run import resume, start
 from tests.suite.tiny import TASKS, tiny_arguments, tiny_config
 from tests.suite.training.test_runs import at_step
 
@@ -32,7 +33,7 @@ RANDOM = ("dropout=0.2", "drop_path=0.3", "ema=0.9")
 def _bare(monkeypatch):
     """Neither tracking nor pictures: they take longer than these runs."""
     monkeypatch.setenv("SUITE_TRACKING", "off")
-    monkeypatch.setattr("suite.training.run.attention_maps", lambda *_: {})
+    monkeypatch.setattr("suite.training.pictures.attention_maps", lambda *_: {})
 
 
 def equal_runs(one: Record, two: Record) -> bool:
@@ -105,7 +106,7 @@ def test_a_run_stopped_after_its_last_step_only_tests(monkeypatch):
         raise RuntimeError("the power went off")
 
     with monkeypatch.context() as patch:
-        patch.setattr("suite.training.run.evaluate", fail)
+        patch.setattr("suite.training.execution.evaluate", fail)
         stopped = start(tiny_config("fashion-mnist", "fem"), data_dir=None, device="cpu").record
     assert stopped.status == "failed"
     assert equal_runs(resume(stopped.id, data_dir=None, device="cpu").record, whole)
@@ -127,28 +128,28 @@ def test_a_second_signal_while_tracking_is_closed_loses_neither_record_nor_exit_
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("suite.training.run.close_tracker", close)
+    monkeypatch.setattr("suite.training.execution.close_tracker", close)
     outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
     assert (outcome.exit_code, record.read(outcome.path).status) == (0, "finished")
-    assert "tracking: cut short by a second signal" in capsys.readouterr().err
+    assert f"suite upload {outcome.record.id}" in capsys.readouterr().err
 
 
 def test_trouble_in_tracking_loses_neither_record_nor_exit_code(monkeypatch, capsys):
-    monkeypatch.setattr("suite.training.run.close_tracker", lambda *_: 1 / 0)
+    monkeypatch.setattr("suite.training.execution.close_tracker", lambda *_: 1 / 0)
     outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
     assert (outcome.exit_code, record.read(outcome.path).status) == (0, "finished")
     assert f"suite upload {outcome.record.id}" in capsys.readouterr().err
 
 
 def test_signals_while_the_record_is_written_do_not_cost_it(monkeypatch):
-    real = suite.training.run.assemble
+    real = suite.training.execution.assemble
 
     def assemble(*arguments):
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments)
 
-    monkeypatch.setattr(suite.training.run, "assemble", assemble)
+    monkeypatch.setattr(suite.training.execution, "assemble", assemble)
     outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
     assert (outcome.exit_code, record.read(outcome.path).status) == (0, "finished")
 
@@ -235,7 +236,7 @@ def test_a_damaged_checkpoint_is_one_line(monkeypatch, suite, damage):
     ended = suite("run", "--resume", stopped.record.id)
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
     assert "start" in ended.err
-    assert "anew" in ended.err
+    assert "again" in ended.err
 
 
 def test_a_checkpoint_that_executes_something_is_not_read(monkeypatch, suite, tmp_path):

@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 import torch
 
-import suite.training.run
+import suite.training.execution
 import suite.training.trainer
 import tasks
 from kernels.cpu.library import library
 from suite.boards import board
 from suite.records import record, runs_folder
 from suite.records.record import Record
-from suite.training.run import Outcome, resume, start
+from suite.training.outcome import Outcome
+from suite.training.run import resume, start
 from suite.training.trainer import Trainer
 from tasks.base import DataError
 from tests.suite.tiny import TASKS, tiny_arguments, tiny_config
@@ -31,7 +32,7 @@ from tests.suite.tiny import TASKS, tiny_arguments, tiny_config
 def _bare(monkeypatch):
     """Neither tracking nor pictures: they take longer than these runs."""
     monkeypatch.setenv("SUITE_TRACKING", "off")
-    monkeypatch.setattr("suite.training.run.attention_maps", lambda *_: {})
+    monkeypatch.setattr("suite.training.pictures.attention_maps", lambda *_: {})
 
 
 def run(task: str = "fashion-mnist", mixer: str = "softmax", *sets: str, seed: int = 0) -> Outcome:
@@ -152,7 +153,7 @@ def scripted(monkeypatch, metric: str, values: list[float]) -> list[tuple[str, d
         return metrics, count
 
     monkeypatch.setattr(suite.training.trainer, "evaluate", evaluate)
-    monkeypatch.setattr(suite.training.run, "evaluate", evaluate)
+    monkeypatch.setattr(suite.training.execution, "evaluate", evaluate)
     return seen
 
 
@@ -228,7 +229,7 @@ def test_a_fault_inside_the_loop_leaves_a_record_and_the_whole_story(suite, monk
     made = record.read(folder / record.NAME)
     assert ended.code == 1
     assert made.status == "failed"
-    assert made.error == "RuntimeError: shape '[/7, 3]' is wrong (the whole story: traceback.txt in the run's folder)"
+    assert made.error == "RuntimeError: shape '[/7, 3]' is wrong (full traceback: traceback.txt in the run's folder)"
     assert f"resume it with: suite run --resume {folder.name}" in ended.err
     assert "shape '[/7, 3]' is wrong" in ended.err
     assert "Traceback" not in ended.err
@@ -264,9 +265,9 @@ def test_a_hybrid_may_be_tested_once_more_without_its_other_layers(monkeypatch):
     config = tiny_config("fashion-mnist", "fem")
     config = config.model_copy(update={"hybrid": (1,), "skip_variant_layers": True})
     skipped: list[frozenset[int]] = []
-    real = suite.training.run.evaluate
+    real = suite.training.execution.evaluate
     monkeypatch.setattr(
-        suite.training.run,
+        suite.training.execution,
         "evaluate",
         lambda model, *a, **k: skipped.append(model.trunk.skipped) or real(model, *a, **k),
     )

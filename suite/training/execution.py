@@ -1,0 +1,118 @@
+"""Carrying out a prepared run: train, select on validation, test once, record, track."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import torch
+from torch import nn
+
+from suite.console import TrainingProgress
+from suite.errors import UserError, first_line
+from suite.models.inputs import Backbone
+from suite.records.record import Record
+from suite.tracking.client import Tracker
+from suite.training.evaluate import evaluate
+from suite.training.job import Ending, Job, assemble
+from suite.training.mirror import close_tracker, open_tracker
+from suite.training.observer import RunObserver
+from suite.training.outcome import TRACEBACK, Outcome, keep_traceback, write_record
+from suite.training.pictures import show_pictures
+from suite.training.signals import Interrupted, Stop, StopSignal
+from suite.training.trainer import Diverged, FitResult, Observer, Trainer, loader_workers
+from tasks.base import DataError
+
+
+def carry_out(job: Job, observer: Observer | None, stop: Stop | None) -> Outcome:
+    """Runs a job to its record, however it ends. `observer` replaces the progress bar, `stop` the signal handlers."""
+    with ExitStack() as stack:
+        stop = stop or stack.enter_context(StopSignal())
+        shown = observer or stack.enter_context(_progress(job))
+        tracker = stack.enter_context(open_tracker(job, shown.warn))
+        ending, result = _attempt(job, RunObserver(job, shown, tracker), stop)
+        stop.shield()  # from now on a signal may not cost the record
+        made = assemble(job, ending, result, tracker.run)
+        path = write_record(job, made, shown.warn)
+        stop.unshield()
+        show_pictures(job, tracker, shown.warn)
+        _close_tracking(job, made, tracker, shown.warn)
+        if made.mlflow is None and tracker.run is not None:  # the run was shorter than the store's start
+            made = made.model_copy(update={"mlflow": {"run_id": tracker.run.run_id, "uri": tracker.run.uri}})
+            path = write_record(job, made, shown.warn)
+    return Outcome(made, path, ending.exit_code)
+
+
+def build_model(job: Job) -> nn.Module:
+    """The run's model, its parameters drawn from PyTorch's global generator."""
+    return job.candidate.build(job.config, job.task, job.plan)
+
+
+def _progress(job: Job) -> TrainingProgress:
+    name = f"{job.config.task} · {job.config.mixer}"
+    return TrainingProgress(name, job.task.primary, job.config.train.batch_size, job.task.unit)
+
+
+def _attempt(job: Job, observer: RunObserver, stop: Stop) -> tuple[Ending, FitResult | None]:
+    """Trains and tests; every failure becomes the run's ending."""
+    try:
+        return Ending("finished", None, 0), _fit_and_test(job, observer, stop)
+    except Diverged as problem:
+        return Ending("diverged", str(problem), 1), None
+    except Interrupted as problem:
+        return Ending("interrupted", str(problem), problem.code), None
+    except (DataError, UserError) as problem:
+        return Ending("failed", str(problem), 1), None
+    except Exception as problem:
+        keep_traceback(job, observer.warn)
+        what = f"{type(problem).__name__}: {first_line(problem)}"
+        return Ending("failed", f"{what} (full traceback: {TRACEBACK} in the run's folder)", 1), None
+
+
+def _fit_and_test(job: Job, observer: RunObserver, stop: Stop) -> FitResult:
+    torch.manual_seed(job.config.seed)
+    model = build_model(job).to(job.device)
+    trainer = Trainer(model, job.task, job.config, device=job.device, run_dir=job.folder, observer=observer, stop=stop)
+    trainer.origin, trainer.resumed_at = job.origin(), job.resumed_at
+    if job.resume is not None:
+        trainer.restore(job.resume)
+    job.trace = trainer.trace  # the same list, so that a failed run's record has the losses up to the failure
+    result = trainer.fit()
+    selected = trainer.evaluated
+    selected.load_state_dict(result.best.weights)
+    test, n_tested = _test(job, selected)
+    metrics = {"valid": result.best.metrics, "valid_last": result.final_valid, "test": test}
+    if job.config.skip_variant_layers and isinstance(selected, Backbone):
+        variants = set(range(job.config.model.depth)) - {i - 1 for i in job.config.hybrid}
+        with selected.trunk.without(variants):
+            metrics["test_skip"], _ = _test(job, selected)
+    if not all(math.isfinite(value) for values in metrics.values() for value in values.values()):
+        raise Diverged(f"a metric of the selected checkpoint (step {result.best.step}) is not finite")
+    job.metrics, job.n_evaluated = metrics, {"valid": job.task.n_examples("valid"), "test": n_tested}
+    job.selected = selected
+    return result
+
+
+def _test(job: Job, model: nn.Module) -> tuple[dict[str, float], int]:
+    train = job.config.train
+    return evaluate(
+        model,
+        job.task,
+        "test",
+        batch_size=train.eval_batch_size,
+        device=job.device,
+        precision=train.precision,
+        workers=loader_workers(job.task),
+    )
+
+
+def _close_tracking(job: Job, made: Record, tracker: Tracker, warn: Callable[[str], None]) -> None:
+    """Tracking is a copy: whatever happens to it, the run has ended and its record is written."""
+    later = f"the record is complete; send the rest later: suite upload {job.folder.name}"
+    try:
+        close_tracker(job, made, tracker)
+    except Interrupted:
+        warn(f"tracking: interrupted by a second signal; {later}")
+    except Exception as problem:
+        warn(f"tracking: {type(problem).__name__}: {first_line(problem)}; {later}")

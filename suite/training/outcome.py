@@ -1,0 +1,51 @@
+"""How a run ended, and writing its record wherever that is possible."""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from suite.records import record
+from suite.records.record import Record
+from suite.training.job import Job
+
+TRACEBACK = "traceback.txt"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run's record, its file (None where it could not be written: it was then printed on stderr), and the exit
+    code.
+    """
+
+    record: Record
+    path: Path | None
+    exit_code: int
+
+
+def write_record(job: Job, made: Record, warn: Callable[[str], None]) -> Path | None:
+    """Writes the record; where the run's folder refuses it, to a temporary folder, and at worst to stderr."""
+    try:
+        return record.write(job.folder, made)
+    except OSError as error:
+        refused = error.strerror
+    try:
+        spare = record.write(Path(tempfile.mkdtemp(prefix="mixer-suite-")), made)
+        warn(f"the record could not be written to {job.folder} ({refused}); it is in {spare.parent}")
+        return spare
+    except OSError:
+        text = made.sealed().model_dump_json(by_alias=True)
+        warn(f"the record could be written nowhere ({refused}); here it is: {text}")
+        return None
+
+
+def keep_traceback(job: Job, warn: Callable[[str], None]) -> None:
+    """Writes the traceback of the current exception into the run's folder."""
+    text = traceback.format_exc()
+    try:
+        (job.folder / TRACEBACK).write_text(text, "utf-8")
+    except OSError:
+        warn(text)
