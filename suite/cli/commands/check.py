@@ -1,8 +1,11 @@
-"""`suite check`: the mixer contract."""
+"""`suite check`: the mixer contract and the task contract."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -11,22 +14,69 @@ from suite.cli.output import out, print_json
 
 
 def check(
-    mixer: Annotated[str, typer.Argument(metavar="MIXER", help="A mixer's name, or path/to/file.py:Class.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A mixer or a task, or path/to/file.py:Class.")],
+    data_dir: opt.DataDir = None,
+    set_: opt.DataSet = None,
     slow: Annotated[
-        bool, typer.Option("--slow", help="Include the slow checks (gradcheck of every parameter, torch.compile).")
+        bool, typer.Option("--slow", help="Include the slow checks (gradcheck, torch.compile; large splits, workers).")
     ] = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Runs the mixer contract on a registered mixer or your own file, and lists each check's result. Exit code 1 if a
-    check fails.
+    """Runs the contract of a mixer or a task, registered or in your own file, and lists each check's result. Exit code
+    1 if a check fails.
 
     `suite check examples/moving_average.py:MovingAverage`
     """
-    from backbones.contract import run as contract
-
-    results = contract.run_checks(mixer, slow=slow)
-    if as_json:
-        print_json(contract.as_json(mixer, results))
+    if is_task(name):
+        contract, results = check_task(name, data_dir, set_ or [], slow)
     else:
-        out.print(contract.render(mixer, results))
+        contract, results = check_mixer(
+            name, slow, given=[*(["--data-dir"] if data_dir else []), *(["--set"] if set_ else [])]
+        )
+    if as_json:
+        print_json(contract.as_json(name, results))
+    else:
+        out.print(contract.render(name, results))
     raise typer.Exit(1 if any(result.status == "failed" for result in results) else 0)
+
+
+def is_task(name: str) -> bool:
+    """Whether a task is meant. Raises UserError for a name that is neither a task nor a mixer, MixerError for a mixer's
+    file that cannot be used.
+    """
+    import tasks
+    from backbones.mixers import registry
+    from backbones.mixers.errors import MixerError
+    from suite.errors import UserError, did_you_mean
+
+    if ".py:" not in name:
+        if name in registry.names() or name in tasks.names():
+            return name not in registry.names()
+        near = did_you_mean(name, (*registry.names(), *tasks.names()))
+        raise UserError(f"unknown mixer or task {name!r}{near} (suite list mixers; suite list tasks)")
+    try:
+        registry.get(name)
+    except MixerError:
+        file = Path(name.rpartition(":")[0])
+        if file.is_file() and re.search(r"^\s*(from|import) tasks\b", file.read_text("utf-8", "ignore"), re.MULTILINE):
+            return True
+        raise
+    return False
+
+
+def check_mixer(name: str, slow: bool, given: Sequence[str]) -> tuple[Any, Sequence[Any]]:
+    """The mixer contract's module, and its results. `given`: options of tasks, which are refused."""
+    from backbones.contract import run as contract
+    from suite.errors import UserError
+
+    if given:
+        raise UserError(f"{given[0]} is an option of tasks; {name!r} is a mixer")
+    return contract, contract.run_checks(name, slow=slow)
+
+
+def check_task(name: str, data_dir: Path | None, sets: Sequence[str], slow: bool) -> tuple[Any, Sequence[Any]]:
+    """The task contract's module, and its results."""
+    from suite.models.resolve import resolve_data
+    from tasks.contract import run as contract
+
+    return contract, contract.run_checks(name, data_dir, resolve_data(name, None, sets), slow=slow)

@@ -38,7 +38,7 @@ COMMANDS = {
     "doctor": {"--json"},
     "generate": {"RUN", "--prompt", "--tokens", "--temperature", "--top-k", "--seed", "--device", "--json"},
     "lm-eval": {"RUN", "--tasks", "--limit", "--include", "--batch-size", "--device", "--json"},
-    "check": {"MIXER", "--slow", "--json"},
+    "check": {"NAME", "--data-dir", "--set", "--slow", "--json"},
 }
 
 
@@ -195,6 +195,9 @@ MISTAKES = {
     "skipping without a hybrid": (("run", *FEM, "--skip-variant-layers"), "needs a hybrid"),
     "generate from an unknown run": (("generate", "nothing"), "no run 'nothing'"),
     "check of an unknown mixer": (("check", "fme"), "did you mean 'fem'"),
+    "check of an unknown task": (("check", "sotuu"), "did you mean 'sotu'"),
+    "check of a mixer with data": (("check", "fem", "--data-dir", "."), "--data-dir is an option of tasks"),
+    "check of a task with an unknown option": (("check", "sotu", "--set", "lenght=4"), "did you mean 'length'"),
     "hybrid layer": (("run", *FEM, "--hybrid", "99"), "has layers 1 to"),
     "recipe that is not there": (("run", *FEM, "--recipe", "none.toml"), "does not exist"),
     "recipe that is a folder": (("run", *FEM, "--recipe", "."), "cannot be read"),
