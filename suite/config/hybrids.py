@@ -1,6 +1,4 @@
-"""Hybrid layouts: which layers of a backbone keep softmax (arXiv 2510.11602, table of hybrids). Layers are counted from
-1.
-"""
+"""Hybrid layouts: which layers of a backbone keep softmax (arXiv 2510.11602, table of hybrids), counted from 1."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ def resolve_hybrid(layout: str, depth: int) -> tuple[int, ...]:
 
 
 def _useful(layout: str, layers: set[int], depth: int) -> tuple[int, ...]:
-    """A hybrid keeps some layers and changes some: anything else would stand on a board under a wrong name."""
+    """The softmax layers of a hybrid, some but not all: anything else would have a misleading name on a board."""
     kept = sorted(layers & set(range(1, depth + 1)))
     if not kept or len(kept) == depth:
         what = "no layer" if not kept else "every layer"

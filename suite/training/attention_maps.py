@@ -1,4 +1,4 @@
-"""What the selected model's attention looks like: indicators a layer and head, and the maps as a picture."""
+"""The attention of the selected model: indicators per layer and head, and the maps as a picture."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ PICTURE = "attention.png"
 
 @torch.no_grad()
 def attention_maps(model: Backbone, task: Task, device: torch.device) -> dict[int, Tensor]:
-    """Maps `[B, H, T, T]` by layer, counted from 1, of a few validation examples; layers whose mixer shows none are
-    left out.
-    """
+    """Maps `[B, H, T, T]` of a few validation examples by layer, counted from 1, where the mixer has any."""
     seen: dict[int, Tensor] = {}
     handles = []
     for number, block in enumerate(model.trunk.blocks, 1):
@@ -45,7 +43,7 @@ def _keep_map(seen: dict[int, Tensor], number: int) -> Any:
         assert isinstance(mixer, ShowsMap)
         map_BHTT = mixer.attention_map(*arguments).float().cpu()
         constant_row = any(isinstance(given, Context) and given.constant_row for given in arguments)
-        seen[number] = map_BHTT[:-1] if constant_row else map_BHTT  # the constant sequence is no example
+        seen[number] = map_BHTT[:-1] if constant_row else map_BHTT  # the last row is the constant sequence
 
     return hook
 
@@ -60,7 +58,7 @@ def indicator_metrics(maps: dict[int, Tensor]) -> dict[str, float]:
 
 
 def draw(maps: dict[int, Tensor], path: Path) -> Path:
-    """A picture with a row a layer and a column a head; each map is a mean over examples, dark where the weight is."""
+    """A picture with one row per layer and one column per head: means over examples, dark for large weights."""
     from matplotlib.figure import Figure
 
     heads = max(map_BHTT.shape[1] for map_BHTT in maps.values())
@@ -71,7 +69,7 @@ def draw(maps: dict[int, Tensor], path: Path) -> Path:
         for head, axis in enumerate(row):
             axis.set_axis_off()
             if head < len(mean_HTT):
-                # the square root shows small weights beside large ones
+                # the square root makes small weights visible next to large ones
                 axis.imshow(
                     mean_HTT[head].clamp_min(0).sqrt().numpy(), cmap="magma_r", vmin=0.0, interpolation="nearest"
                 )

@@ -16,9 +16,7 @@ class IncompleteEvaluation(RuntimeError):
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """bf16 autocast where asked for or, under "auto", where the hardware is fast at it (a CUDA GPU that supports
-    it).
-    """
+    """bf16 autocast for "bf16", and for "auto" on a CUDA GPU that is fast at it; otherwise nothing."""
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
     if precision == "bf16" or (precision == "auto" and fast):
         return torch.autocast(device.type, dtype=torch.bfloat16)
@@ -27,6 +25,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Sets the model to evaluation inside the block, and back to its mode after it."""
     was_training = model.training
     model.eval()
     try:
@@ -46,9 +45,7 @@ def evaluate(
     precision: str,
     workers: int = 0,
 ) -> tuple[dict[str, float], int]:
-    """The metrics of a split and how many examples were seen. Raises IncompleteEvaluation when that is not all of
-    them.
-    """
+    """The metrics of a split and how many examples were evaluated. Raises IncompleteEvaluation if some were not."""
     totals: dict[str, tuple[float, float]] = {}
     seen = 0
     with eval_mode(model):

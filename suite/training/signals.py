@@ -18,7 +18,7 @@ class Interrupted(Exception):
 
 
 class Stop:
-    """Whether a run should stop; `received` is the number of the signal that said so.
+    """Whether a run should stop; `received` is then the number of a signal.
 
     This class waits for its owner to call `request`, for example from another thread. `StopSignal` listens to signals.
     """

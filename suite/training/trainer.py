@@ -1,5 +1,5 @@
-"""The one training loop of all domains: clip, cosine with warm-up, validate, keep the best, checkpoint, resume bit for
-bit.
+"""The training loop of all domains: gradient clipping, cosine schedule with warm-up, validation, selection of the best
+checkpoint, and resuming bit for bit.
 """
 
 from __future__ import annotations
@@ -14,27 +14,25 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
-from timm.optim import create_optimizer_v2, param_groups_weight_decay
-from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 
 from backbones.baselines.series import ClosedForm
-from suite.config.run_config import RunConfig, TrainConfig
+from suite.config.run_config import RunConfig
 from suite.errors import first_line
-from suite.models.inputs import Backbone
 from suite.training import checkpoint
 from suite.training.evaluate import autocast, evaluate
+from suite.training.optimisation import make_optimizer, make_schedule
 from suite.training.signals import Interrupted, Stop
 from tasks.base import Batch, Task
 
-CHECKPOINT_S = 300.0  # the most work that a kill -9 can cost, where validations are further apart
+CHECKPOINT_S = 300.0  # at most this much work is lost by a kill -9, even where validations are further apart
 MAX_WORKERS = 16
 TRACE_POINTS = 200  # losses kept for the record
 
 
 class Diverged(RuntimeError):
-    """The loss is not finite any more."""
+    """The loss, a gradient or a metric is not finite."""
 
 
 class Observer(Protocol):
@@ -56,7 +54,7 @@ class Observer(Protocol):
 
 @dataclass
 class Clock:
-    """Seconds by what they went to, over all parts of a resumed run."""
+    """Seconds by activity, summed over all parts of a resumed run."""
 
     step: float = 0.0
     data: float = 0.0
@@ -66,6 +64,7 @@ class Clock:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
+        """Adds the time inside to the field of that name."""
         start = time.perf_counter()
         try:
             yield
@@ -75,7 +74,7 @@ class Clock:
 
 @dataclass
 class Best:
-    """The selected checkpoint so far: by the primary metric on validation, the earlier one on a tie."""
+    """The checkpoint with the best primary metric on validation so far; on a tie, the earlier one."""
 
     step: int = -1
     value: float = math.nan
@@ -83,6 +82,7 @@ class Best:
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def offer(self, step: int, metrics: dict[str, float], task: Task, model: nn.Module) -> None:
+        """Selects these weights if they are the best so far."""
         value = metrics[task.primary.name]
         better = value > self.value if task.primary.higher_is_better else value < self.value
         if self.step < 0 or better:
@@ -92,15 +92,17 @@ class Best:
 
 @dataclass
 class FitResult:
+    """What training returns. `trace` is (step, loss); `examples` counts those trained on, repeats included."""
+
     best: Best
     final_valid: dict[str, float]
     trace: list[tuple[int, float]]
     clock: Clock
-    examples: int  # that the model was trained on, repeats counted
+    examples: int
 
 
 class Trainer:
-    """One fit. All that must survive an interruption is in `state()`."""
+    """Trains one model. Everything that an interruption must not lose is in `state()`."""
 
     def __init__(
         self,
@@ -116,11 +118,11 @@ class Trainer:
         self.model, self.task, self.config, self.device = model, task, config, device
         self.run_dir, self.observer, self.stop = run_dir, observer, stop
         train = config.train
-        self.optimizer = _optimizer(model, train)
-        self.schedule = _schedule(self.optimizer, train)
+        self.optimizer = make_optimizer(model, train)
+        self.schedule = make_schedule(self.optimizer, train)
         self.ema = ModelEmaV3(model, decay=train.ema, use_warmup=True) if train.ema else None
         self.best, self.clock, self.step = Best(), Clock(), 0
-        self.origin: dict[str, str] = {}  # kept in the checkpoint for whoever resumes
+        self.origin: dict[str, str] = {}  # kept in the checkpoint: a resumed run must have the same
         self.resumed_at: list[int] = []
         self._began = self._saved = time.monotonic()
         self.trace: list[tuple[int, float]] = []
@@ -131,11 +133,11 @@ class Trainer:
 
     @property
     def evaluated(self) -> nn.Module:
-        """The weights that are validated, selected and tested: the averaged ones where there are any."""
+        """The model that is validated, selected and tested: the one with averaged weights where there is one."""
         return cast(nn.Module, self.ema.module) if self.ema else self.model
 
     def fit(self) -> FitResult:
-        """Runs to the last step. Raises Diverged, and Interrupted after a checkpoint when a signal asks to stop."""
+        """Trains to the last step. Raises Diverged, and Interrupted (after a checkpoint) when a stop is requested."""
         if isinstance(self.model, ClosedForm):
             return self._solve(self.model)
         steps = self.config.train.steps
@@ -162,7 +164,7 @@ class Trainer:
         return FitResult(self.best, self.valid, self.trace, self.clock, steps * self.config.train.batch_size)
 
     def _solve(self, model: ClosedForm) -> FitResult:
-        """One pass over the training examples instead of steps; the only checkpoint is the one that is tested."""
+        """Fits in one pass over the training examples instead of steps; its only checkpoint is tested."""
         self.observer.started(0, 1)
         with self.clock.timed("step"):
             batches = self.task.eval_batches("train", self.config.train.eval_batch_size, loader_workers(self.task))
@@ -184,7 +186,7 @@ class Trainer:
             what = "loss" if not math.isfinite(value) else "gradient"
             raise Diverged(
                 f"the {what} is not finite at step {self.step + 1} of {self.config.train.steps} (try a lower "
-                "rate: --set lr=…)"
+                "learning rate: --set lr=…)"
             )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -210,11 +212,12 @@ class Trainer:
                 precision=train.precision,
                 workers=loader_workers(self.task),
             )
-        off = [
-            name for name, value in self.valid.items() if not math.isfinite(value)
-        ]  # top-1 is finite even where the logits are not
-        if off:
-            raise Diverged(f"validation {off[0]} is not finite at step {self.step} (try a lower rate: --set lr=…)")
+        # every metric is checked: top-1 is finite even where the logits are not
+        broken = [name for name, value in self.valid.items() if not math.isfinite(value)]
+        if broken:
+            raise Diverged(
+                f"validation {broken[0]} is not finite at step {self.step} (try a lower learning rate: --set lr=…)"
+            )
         with self.clock.timed("bookkeeping"):
             self.best.offer(self.step, self.valid, self.task, self.evaluated)
             self.observer.validated(self.step, self.valid)
@@ -228,11 +231,12 @@ class Trainer:
         except (OSError, RuntimeError) as error:
             if not self._disk_warned:
                 self.observer.warn(
-                    f"no checkpoint could be written to {self.run_dir} ({first_line(error)}); the run goes on without"
+                    f"no checkpoint could be written to {self.run_dir} ({first_line(error)}); the run continues without"
                 )
             self._disk_warned = True
 
     def state(self) -> dict[str, Any]:
+        """The content of a checkpoint."""
         return {
             "identity": self.config.identity,
             "step": self.step,
@@ -249,6 +253,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Continues where `state` was taken."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema:
@@ -259,36 +264,8 @@ class Trainer:
         checkpoint.restore_random_state(state["random"])
 
 
-def _optimizer(model: nn.Module, train: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; for a model that is solved at once, one without parameters, so that its checkpoints have the usual
-    form.
-    """
-    if isinstance(model, ClosedForm):
-        return torch.optim.SGD([{"params": []}], lr=train.lr)
-    groups = param_groups_weight_decay(model, train.weight_decay, no_weight_decay_list=_spared(model))
-    return create_optimizer_v2(groups, opt="adamw", lr=train.lr, weight_decay=0.0, betas=(train.beta1, train.beta2))
-
-
-def _spared(model: nn.Module) -> set[str]:
-    """Names of the matrices that weight decay leaves alone."""
-    return {f"trunk.{name}" for name in model.trunk.no_weight_decay()} if isinstance(model, Backbone) else set()
-
-
-def _schedule(optimizer: torch.optim.Optimizer, train: TrainConfig) -> CosineLRScheduler:
-    warmup = round(train.warmup * train.steps)
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=max(train.steps - warmup, 1),
-        lr_min=train.min_lr * train.lr,
-        t_in_epochs=False,
-        warmup_t=warmup,
-        warmup_lr_init=train.lr / max(warmup, 1),
-        warmup_prefix=True,
-    )
-
-
 def loader_workers(task: Task) -> int:
-    """Loader processes: only for data read from files, which must be decoded beside the training step. Batches do not
-    depend on it.
+    """How many loader processes: some for data in files, which are decoded while the model trains, else none. They do
+    not change the batches.
     """
     return min(MAX_WORKERS, os.cpu_count() or 1) if task.needs_data_dir else 0
