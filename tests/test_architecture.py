@@ -184,7 +184,6 @@ def test_only_the_tracking_process_imports_the_tracking_module():
     """
     users = {file for file, name in all_imports() if name == "suite.tracking.store"}
     allowed = {
-        "suite/tracking/worker.py",
         "suite/tracking/delivery.py",
         "suite/tracking/ui_server.py",
         "suite/cli/commands/doctor.py",

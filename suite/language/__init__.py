@@ -1,1 +1,1 @@
-"""What one does with a trained language model: generation, scoring, lm-evaluation-harness."""
+"""Uses of a trained language model: generation, scoring, lm-evaluation-harness."""

@@ -1,1 +1,1 @@
-"""Tracking in MLflow: a journal per run, a worker process that delivers it, the store, the UI."""
+"""Tracking in MLflow: each run's journal, the worker process that delivers it, the store, the UI."""

@@ -1,11 +1,11 @@
-"""The tracker of a run: what the training process sees of tracking.
+"""The tracker of a run: the part of tracking in the training process.
 
-The training process only appends lines to the run's journal (about ten microseconds each). A worker process of its own
-imports MLflow, connects and delivers the journal, so neither the import, nor the making of a store, nor a slow server
-ever holds up a step. A thread would not do: while one imports MLflow here, the training thread gets next to none of the
-interpreter.
+The training process only appends lines to the run's journal (about ten microseconds each). A separate worker process
+imports MLflow, connects and delivers the journal, so that neither the import, nor the creation of a store, nor a slow
+server delays a step. A thread would not suffice: while it imports MLflow, the training thread hardly gets the
+interpreter lock.
 
-The environment variable `SUITE_TRACKING=off` leaves the worker out: a run keeps its journal, and `suite upload RUN`
+The environment variable `SUITE_TRACKING=off` disables the worker: the run writes its journal, and `suite upload RUN`
 sends it later.
 """
 
@@ -15,7 +15,6 @@ import contextlib
 import math
 import os
 import re
-import socket
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,36 +22,35 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-import psutil
-
 from suite.tracking.journal import JOURNAL, STATE, Event, JournalWriter, now_ms, read_events
+from suite.tracking.process_identity import process_tags
 from suite.tracking.worker_handle import NoWorker, WorkerProcess
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-_FINISH_S = 120.0  # the longest a run waits at its end for a store that has not failed so far
-_TROUBLED_S = 5.0  # and for one that has
+_FINISH_S = 120.0  # how long a run waits at its end for a store without a problem so far
+_PROBLEM_S = 5.0  # and for one with a problem
 _METRIC_NAME = re.compile(r"[^\w\-. :/]", re.ASCII)
 _PARAM_LIMIT, _TAG_LIMIT = 6000, 8000
 
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a record says of tracking: MLflow's id of the run, and the store without credentials or folders."""
+    """The tracking fields of a record: MLflow's id of the run, and the store without credentials or folders."""
 
     run_id: str
     uri: str
 
 
 class Tracker:
-    """Tracks one run. Building it returns at once; nothing here raises or blocks because of the store.
+    """Tracks one run. The constructor returns at once; no method raises or blocks because of the store.
 
-    `home` holds the embedded store, `run_dir` the journal. `resume_run_id` or `resume=True` goes on with the journal of
-    `run_dir` (and the run in the store); otherwise an old journal there is set aside. `warn` is called once, with one
-    line, when tracking is in trouble; the run goes on. `params` are flat: dotted names of the resolved config.
+    `home` holds the embedded store, `run_dir` the journal. `resume_run_id` or `resume=True` continues the journal of
+    `run_dir` (and the run in the store); otherwise an old journal there is renamed. `warn` is called once, with one
+    line, if tracking has a problem; the run continues. `params` are flat: dotted names of the resolved config.
 
     As a context manager it ends the run as FINISHED, FAILED (an exception) or KILLED (KeyboardInterrupt, or SystemExit
-    with the code 143 of SIGTERM) where `finish` was not called before.
+    with SIGTERM's code 143) unless `finish` was called before.
     """
 
     def __init__(
@@ -70,18 +68,19 @@ class Tracker:
     ) -> None:
         self._run_dir, self._warn = run_dir, warn
         self._warned = self._finished = False
-        self._last_step: dict[str, int] = {}  # by metric: what an earlier part of this run has logged already
-        self._summarised: set[str] = set()  # likewise, of the summary
+        # logged by an earlier part of this run: the last step of each metric, and the summary's metrics
+        self._last_step: dict[str, int] = {}
+        self._summarised: set[str] = set()
         self._top_step = 0
         resume = resume or resume_run_id is not None
         continued = resume and self._read_back()
         if not resume:
-            _set_aside(run_dir / JOURNAL)
+            _rename_old_journal(run_dir / JOURNAL)
         self._journal = JournalWriter(run_dir)
         opening: Event = {
             "kind": "resume" if continued else "start",
             "time": now_ms(),
-            "tags": _clean_tags({**tags, **_process_tags()}),
+            "tags": _clean_tags({**tags, **process_tags()}),
         }
         if not continued:
             opening |= {
@@ -96,71 +95,64 @@ class Tracker:
 
     @property
     def run(self) -> TrackedRun | None:
-        """The run in the store; None until the worker has made it (`wait` for that)."""
+        """The run in the store; None until the worker has created it (`wait` waits for that)."""
         status = self._worker.status
         return TrackedRun(status.run_id, status.uri) if status.run_id else None
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Logs metrics of a step. Steps of a metric rise. Values that are not finite are told by a tag instead."""
+        """Logs metrics of a step. The steps of a metric must increase. Values that are not finite become tags."""
         cleaned = {_clean_name(name): value for name, value in metrics.items()}
         new = {name: value for name, value in cleaned.items() if step > self._last_step.get(name, -1)}
         self._log(step, new, "metrics")
-        self._tell()
+        self._report_problem()
 
     def summary(self, metrics: Mapping[str, float]) -> None:
-        """Logs results that belong to the whole run (test metrics, throughput), at its last step, so that tables show
-        them.
-        """
+        """Logs results of the whole run (test metrics, throughput) at its last step, so that tables show them."""
         cleaned = {_clean_name(name): value for name, value in metrics.items()}
         self._log(
             self._top_step, {name: value for name, value in cleaned.items() if name not in self._summarised}, "summary"
         )
-        self._tell()
+        self._report_problem()
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._journal.append({"kind": "tags", "time": now_ms(), "tags": _clean_tags(tags)})
 
     def artifact_text(self, name: str, text: str) -> None:
-        """Keeps a text as the artifact `name` (`folder/file.md`)."""
+        """Stores a text as the artifact `name` (`folder/file.md`)."""
         self._journal.append({"kind": "text", "time": now_ms(), "name": name, "text": text})
 
     def artifact_file(self, path: Path, folder: str = "") -> None:
-        """Keeps a file as an artifact. It is read when it is delivered; files inside the run's folder may move with
-        it.
-        """
+        """Stores a file as an artifact. It is read on delivery; a file in the run's folder may move with the folder."""
         resolved, root = path.resolve(), self._run_dir.resolve()
-        kept = resolved.relative_to(root) if resolved.is_relative_to(root) else resolved
-        self._journal.append({"kind": "file", "time": now_ms(), "path": str(kept), "folder": folder})
+        portable = resolved.relative_to(root) if resolved.is_relative_to(root) else resolved
+        self._journal.append({"kind": "file", "time": now_ms(), "path": str(portable), "folder": folder})
 
     def board(
         self, note_markdown: str, *, primary_metric: str, ascending: bool, columns: tuple[str, ...] | list[str]
     ) -> None:
-        """Puts the task's board into MLflow, as `suite.tracking.store.update_board` does, but from the worker."""
+        """Writes the task's board to MLflow, as `suite.tracking.store.update_board` does, but from the worker."""
         view = {"primary_metric": primary_metric, "ascending": ascending, "columns": list(columns)}
         self._journal.append({"kind": "board", "time": now_ms(), "note_markdown": note_markdown, **view})
 
     def flush(self) -> None:
-        """Makes everything logged so far safe on this machine and asks the worker to deliver it; waits for the disk
-        only.
+        """Writes everything logged so far to the disk and requests its delivery, without waiting for the delivery.
 
-        Called before a checkpoint is saved: a run resumed there then neither loses a point nor logs one twice.
+        Called before a checkpoint is saved, so that a run resumed there neither loses a point nor logs one twice.
         """
         self._journal.sync()
-        self._worker.nudge()
-        self._tell()
+        self._worker.request_delivery()
+        self._report_problem()
 
     def wait(self, timeout_s: float = _FINISH_S) -> TrackedRun | None:
-        """Waits until the store has everything logged so far; returns the run, or None where the store is not to be
-        reached.
-        """
+        """Waits until the store has everything logged so far; returns the run, or None if the store is unreachable."""
         self._journal.sync()
-        troubled = bool(self._worker.status.trouble)
-        self._worker.wait_delivered(min(timeout_s, _TROUBLED_S) if troubled else timeout_s)
-        self._tell()
+        has_problem = bool(self._worker.status.problem)
+        self._worker.wait_delivered(min(timeout_s, _PROBLEM_S) if has_problem else timeout_s)
+        self._report_problem()
         return self.run
 
     def finish(self, status: Status) -> None:
-        """Ends the run, delivers what is left and ends the worker. A second call does nothing."""
+        """Ends the run, delivers what is left and stops the worker. A second call does nothing."""
         if self._finished:
             return
         self._finished = True
@@ -168,9 +160,9 @@ class Tracker:
         self.wait()
         delivered = self._worker.close() and self._journal.error is None
         self._journal.close()
-        self._tell(undelivered=not delivered)
+        self._report_problem(undelivered=not delivered)
         if delivered and self._warned:
-            self._warn("tracking: everything was delivered after all")
+            self._warn("tracking: everything has now been delivered")
 
     def __enter__(self) -> Tracker:
         return self
@@ -199,21 +191,21 @@ class Tracker:
             self._journal.append({"kind": kind, "time": now_ms(), "step": int(step), "values": values})
         self._top_step = max(step, self._top_step)
 
-    def _tell(self, undelivered: bool = False) -> None:
-        trouble = (
+    def _report_problem(self, undelivered: bool = False) -> None:
+        problem = (
             self._journal.error
-            or self._worker.status.trouble
+            or self._worker.status.problem
             or ("not everything was delivered in time" if undelivered else "")
         )
-        if trouble and not self._warned:
+        if problem and not self._warned:
             self._warned = True
             self._warn(
-                f"tracking: {trouble}; the run goes on and keeps its metrics in {self._run_dir / JOURNAL}. "
-                f"Upload them later: suite upload {self._run_dir.name}"
+                f"tracking: {problem}; the run continues and keeps its metrics in {self._run_dir / JOURNAL}; "
+                f"upload them later: suite upload {self._run_dir.name}"
             )
 
     def _read_back(self) -> bool:
-        """Reads an earlier part of this run: which metrics were logged up to which step. False where there is none."""
+        """Reads which metrics an earlier part of this run logged, up to which step. False if there was none."""
         path, found = self._run_dir / JOURNAL, False
         if not path.exists():
             return False
@@ -222,24 +214,15 @@ class Tracker:
             if event["kind"] == "summary":
                 self._summarised |= event["values"].keys()
             if event["kind"] == "finish":
-                self._summarised.clear()  # a summary of where that part ended, not of the whole
+                self._summarised.clear()  # that summary was of an earlier end, not of the whole run
             if event["kind"] == "metrics":
                 self._last_step |= {name: max(event["step"], self._last_step.get(name, -1)) for name in event["values"]}
                 self._top_step = max(event["step"], self._top_step)
         return found
 
 
-def _process_tags() -> dict[str, str]:
-    """Which process runs this, so that a dead one can be told from a living one (see `close_dead_runs`)."""
-    return {
-        "suite.host": socket.gethostname(),
-        "suite.pid": str(os.getpid()),
-        "suite.pid_start": f"{psutil.Process().create_time():.2f}",
-    }
-
-
 def _clean_name(name: str) -> str:
-    """MLflow takes letters, digits and _ - . space : / in names."""
+    """MLflow allows letters, digits and _ - . space : / in names."""
     return _METRIC_NAME.sub("_", name)[:250]
 
 
@@ -251,13 +234,13 @@ def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _set_aside(journal: Path) -> None:
-    """Keeps the journal of an earlier run in the same folder under another name; its state no longer applies."""
+def _rename_old_journal(journal: Path) -> None:
+    """Renames the journal of an earlier run in the same folder, and removes its state, which no longer applies."""
     if not journal.exists():
         return
     number = 1
-    while (aside := journal.with_name(f"tracking.{number}.jsonl")).exists():
+    while (renamed := journal.with_name(f"tracking.{number}.jsonl")).exists():
         number += 1
-    with contextlib.suppress(OSError):  # a folder that can't be written to: the journal itself tells
-        journal.replace(aside)
+    with contextlib.suppress(OSError):  # a folder that is not writable: the journal itself reports it
+        journal.replace(renamed)
         journal.with_name(STATE).unlink(missing_ok=True)

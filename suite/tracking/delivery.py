@@ -1,4 +1,4 @@
-"""Delivers a run's journal to a store: finds or makes the run there, replays the events, remembers how far it got."""
+"""Delivers a run's journal to a store: finds or creates the run there, replays the events, saves its progress."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from suite.errors import UserError
 from suite.tracking.client import TrackedRun
 from suite.tracking.error_messages import explain
 from suite.tracking.journal import JOURNAL, LOCK, Delivered, Event, load_state, read_events, save_state
-from suite.tracking.store import RefusedError, Store, public_uri, tracking_uri
+from suite.tracking.store import RefusedError, Store
+from suite.tracking.store_address import public_uri, tracking_uri
 from suite.tracking.ui_state import BoardView
 
-_GROUP = 1000  # metrics that are delivered, and noted as delivered, together
+_GROUP = 1000  # the number of metric values that are delivered, and saved as delivered, together
 Group = list[tuple[Event, int]]  # events with the offsets at which they begin
 _ID_TAG = "suite.tracking_id"
 
 
 class Delivery:
-    """The way from one journal to one store. Every step may be repeated: the store knows a point it has already.
+    """Delivers one journal to one store. Every step may be repeated: the store ignores points that it already has.
 
-    `pump` raises whatever keeps the store from taking the next event; what was taken before stays taken. An event the
-    store refuses is left out and noted, so that the rest goes on; `pump(again=True)` offers it once more. `refusal` is
-    the last reason.
+    `deliver` raises the error that prevents the delivery of the next event; earlier events stay delivered. An event
+    that the store refuses is skipped and noted; `deliver(again=True)` sends it once more. `refusal` is the last reason.
     """
 
     def __init__(self, home: Path, run_dir: Path, uri: str, boards: bool = True) -> None:
@@ -41,46 +41,46 @@ class Delivery:
 
     @property
     def refused(self) -> int:
-        """How many events the store would not take."""
+        """The number of events that the store refused."""
         return len(self._state.refused)
 
-    def pump(self, again: bool = False) -> None:
+    def deliver(self, again: bool = False) -> None:
         """Delivers every complete event that is not yet in the store."""
         store = self._store = self._store or Store(self._home, self._uri)
         if not self._attached and self._state.run_id:
             self._attached = store.reopen_run(self._state.run_id)
-            if not self._attached:  # removed from the store: the journal has all of it
+            if not self._attached:  # removed from the store: deliver the whole journal
                 self._state = Delivered()
         if again:
-            self._offer_again(store)
+            self._send_refused(store)
         for group, end in _groups(read_events(self._run_dir / JOURNAL, self._state.offset), self._state.offset):
-            self._state.refused += self._offer(store, group)
+            self._state.refused += self._send(store, group)
             self._state.offset = end
             self._save()
 
-    def _offer(self, store: Store, group: Group) -> list[int]:
-        """Delivers a group; returns the offsets of what was refused."""
+    def _send(self, store: Store, group: Group) -> list[int]:
+        """Delivers a group; returns the offsets of the refused events."""
         try:
             self._apply(store, [event for event, _ in group])
         except RefusedError as error:
             if len(group) > 1:
-                return [start for single in group for start in self._offer(store, [single])]
+                return [start for single in group for start in self._send(store, [single])]
             self.refusal = str(error).splitlines()[0][:160]
             return [group[0][1]]
         return []
 
-    def _offer_again(self, store: Store) -> None:
+    def _send_refused(self, store: Store) -> None:
         for start in list(self._state.refused):
             event, _ = next(read_events(self._run_dir / JOURNAL, start))
-            if not self._offer(store, [(event, start)]):
+            if not self._send(store, [(event, start)]):
                 self._state.refused.remove(start)
                 self._save()
 
     def _save(self) -> None:
         save_state(self._run_dir, self._key, self._state)
 
-    def beat(self, time_ms: int) -> None:
-        """Tells the store that the run is alive."""
+    def heartbeat(self, time_ms: int) -> None:
+        """Records in the store that the run is alive."""
         if self._store is not None and self._attached:
             self._store.log_tags(self._state.run_id, {"suite.heartbeat": str(time_ms // 1000)})
 
@@ -107,7 +107,7 @@ class Delivery:
                 store.set_status(run_id, event["status"], event["time"])
 
     def _start(self, store: Store, event: Event) -> None:
-        """Takes up the run to be resumed, or one whose making was not answered, or makes a new one."""
+        """Reopens the run to be resumed, or one whose creation the store did not confirm, or creates a new one."""
         experiment_id = self._state.experiment_id = store.experiment(event["experiment"])
         run_id = event["run_id"]
         if run_id and store.reopen_run(run_id):
@@ -116,7 +116,7 @@ class Delivery:
         else:
             run_id = store.find_run(experiment_id, _ID_TAG, event["tracking_id"])
         if run_id is None:
-            # with all tags at once: a run that is killed right here must tell whose it was
+            # with all tags at once: a run killed at this point must be recognisable
             own = {"mlflow.source.name": "suite run", "mlflow.source.type": "LOCAL", _ID_TAG: event["tracking_id"]}
             tags = {**event["tags"], **own}
             run_id = store.create_run(experiment_id, event["run_name"], event["time"], tags)
@@ -134,9 +134,9 @@ class Delivery:
 
 
 def _groups(events: Iterable[tuple[Event, int]], start: int) -> Iterator[tuple[Group, int]]:
-    """Metrics that follow each other go out together, about a request's worth; every other event goes alone.
+    """Consecutive metrics are sent together, up to about one request; every other event is sent alone.
 
-    Gives each group with the offset behind it; `start` is the offset before the first event.
+    Yields each group with the offset of its end; `start` is the offset of the first event.
     """
     group: Group = []
     size = 0
@@ -152,27 +152,28 @@ def _groups(events: Iterable[tuple[Event, int]], start: int) -> Iterator[tuple[G
 
 
 def upload(run_dir: Path, home: Path) -> TrackedRun:
-    """Delivers what a run kept in its journal to the store of today (`MLFLOW_TRACKING_URI`, or the embedded one under
-    `home`).
+    """Delivers a run's journal to the current store (`MLFLOW_TRACKING_URI`, or the embedded one under `home`).
 
-    May be repeated: nothing arrives twice. A store that does not know the run gets all of it. Raises `UserError`.
+    May be repeated: nothing is stored twice. A store without the run gets all of it. Raises `UserError`.
     """
     if not (run_dir / JOURNAL).is_file():
-        raise UserError(f"{run_dir} has no {JOURNAL}: nothing to upload; pass the folder of a run")
+        raise UserError(f"{run_dir} has no {JOURNAL}: nothing to upload; give the id or folder of a run")
     uri = tracking_uri(home)
     try:
         with FileLock(str(run_dir / LOCK), timeout=0):
             delivery = Delivery(home, run_dir, uri, boards=False)
-            delivery.pump(again=True)
+            delivery.deliver(again=True)
     except Timeout:
         raise UserError(f"{run_dir.name} is still being tracked by its own process; wait until it ends") from None
-    except Exception as error:  # whatever MLflow, its server, its database or the disk come up with
+    except Exception as error:  # MLflow, its server, its database and the disk raise many types
         raise UserError(f"upload of {run_dir.name}: {explain(error, public_uri(uri))}") from error
     if not delivery.run_id:
-        raise UserError(f"{run_dir / JOURNAL} does not hold the start of a run; it is damaged")
+        raise UserError(
+            f"{run_dir / JOURNAL} is damaged: it does not contain the start of a run, so it cannot be uploaded"
+        )
     if delivery.refused:
         raise UserError(
-            f"upload of {run_dir.name}: all arrived but {delivery.refused} entries, which {public_uri(uri)} "
-            f"refused ({delivery.refusal})"
+            f"upload of {run_dir.name}: {public_uri(uri)} refused {delivery.refused} entries and stored all others "
+            f"({delivery.refusal}); repeat the upload, or set MLFLOW_TRACKING_URI to another store"
         )
     return TrackedRun(delivery.run_id, public_uri(uri))

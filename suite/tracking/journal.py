@@ -1,12 +1,11 @@
-"""A run's journal: everything the run wants MLflow to know, one JSON document a line, written before anything is
-delivered.
+"""A run's journal: everything the run logs for MLflow, one JSON document per line, written before it is delivered.
 
-The journal makes tracking a matter of replay: the worker delivers it while the run goes on, a resumed run goes on
-writing to it, and `suite upload` replays it into another store. Every value carries the time at which it was logged, so
-a second delivery of the same line is recognised by the store as the same point and leaves no duplicate.
+The worker delivers the journal during the run, a resumed run appends to it, and `suite upload` replays it into another
+store. Every value carries the time at which it was logged, so that the store recognises a second delivery of the same
+line and keeps no duplicate.
 
-Beside it stands `tracking.state.json`: for every store, which run there belongs to this journal and how many bytes it
-was given.
+`tracking.state.json` in the same folder holds, for every store, which run there belongs to this journal and how many of
+its bytes have been delivered.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ _CHUNK = 1 << 20
 
 
 class JournalWriter:
-    """Appends events. What the disk refuses stays in memory and is written with the next event, in order.
+    """Appends events. What cannot be written stays in memory and is written with the next event, in order.
 
-    `error` is the last refusal, or None. Nothing here raises `OSError`.
+    `error` is the current write error, or None. No method raises `OSError`.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -46,9 +45,7 @@ class JournalWriter:
         self._write()
 
     def sync(self) -> None:
-        """Asks the disk to keep what was written, so that the journal survives a power cut as well as a killed
-        process.
-        """
+        """Flushes everything to the disk, so that the journal survives a power failure as well as a killed process."""
         self._write()
         if self._fd >= 0:
             try:
@@ -68,7 +65,7 @@ class JournalWriter:
             self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
             size = os.fstat(self._fd).st_size
             if size and os.pread(self._fd, 1, size - 1) != b"\n":
-                self._pending = b"\n" + self._pending  # a line was torn by a kill or a full disk: the reader skips it
+                self._pending = b"\n" + self._pending  # a kill or a full disk cut a line off: readers skip it
         except OSError as error:
             self.error = error
 
@@ -86,8 +83,8 @@ class JournalWriter:
 
 
 def read_events(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
-    """Gives each complete event from byte `offset` on, with the offset behind it. A torn last line is left for
-    later.
+    """Yields each complete event from byte `offset` onwards, with the offset of its end. An incomplete last line is
+    left for later.
     """
     rest = b""
     with path.open("rb") as file:
@@ -111,10 +108,10 @@ def _parse(line: bytes) -> Event | None:
 
 @dataclass
 class Delivered:
-    """How far one store has been given the journal: the run there, and the bytes that arrived.
+    """How much of the journal has been delivered to one store: the run there, and the number of bytes.
 
-    `refused` holds the offsets of events before `offset` that the store would not take. `known_steps` is empty
-    unless the run was begun by another journal: then it is what the store had, by metric.
+    `refused` holds the offsets of events before `offset` that the store refused. `known_steps` is empty unless another
+    journal began the run: then it is the last step that the store had of each metric.
     """
 
     run_id: str = ""
@@ -125,9 +122,7 @@ class Delivered:
 
 
 def load_state(run_dir: Path, store: str) -> Delivered:
-    """The state kept for a store (named by its public address); a fresh one where none is kept or the file is
-    damaged.
-    """
+    """The saved state for a store, by its public address; an empty one if there is none or the file is damaged."""
     try:
         return Delivered(**_read_states(run_dir)[store])
     except (KeyError, TypeError):
@@ -152,5 +147,5 @@ def _read_states(run_dir: Path) -> dict[str, Any]:
 
 
 def now_ms() -> int:
-    """The time of an event, as MLflow counts it: milliseconds since 1970."""
+    """The current time in MLflow's unit: milliseconds since 1970."""
     return time.time_ns() // 1_000_000

@@ -1,7 +1,6 @@
-"""MLflow: the store of runs. The only file that imports mlflow, inside functions, by its explicit client.
+"""MLflow, the store of runs. This is the only file that imports mlflow, inside functions, and only its client.
 
-A run uses `suite.tracking.client.Tracker`; `Store` is what its worker delivers to. The functions at the end are for the
-commands.
+A run uses `suite.tracking.client.Tracker`; its worker delivers to `Store`. The functions at the end are for commands.
 """
 
 from __future__ import annotations
@@ -15,57 +14,38 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
-import psutil
 from filelock import FileLock
 
 from suite.tracking.journal import now_ms
+from suite.tracking.process_identity import HOST_TAG, is_alive
+from suite.tracking.store_address import is_embedded, is_server, tracking_uri
 from suite.tracking.ui_state import BOARD_VIEW, VIEW_TAG, BoardView, board_tags, ui_url
 
-# Seconds, not minutes, for a server that does not answer; a user's own values win.
+# A server that does not respond costs seconds, not minutes. Variables set by the user take precedence.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # a command's output is its own
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # only the command itself writes to stdout
     "GIT_PYTHON_REFRESH": "quiet",
 }
 _LOCK_S = 120.0
-_START_SLACK_S = 2.0  # between two readings of when a process started
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 _METRICS, _PARAMS, _TAGS = 1000, 100, 100  # MLflow's limits of one request
 
 
 class RefusedError(Exception):
-    """The store was reached and will never take this: asking again is of no use."""
-
-
-def tracking_uri(home: Path) -> str:
-    """Where runs go: `MLFLOW_TRACKING_URI` if it is set, else the embedded store under `home`."""
-    return os.environ.get("MLFLOW_TRACKING_URI", "").strip() or f"sqlite:///{home.resolve() / 'mlflow.db'}"
-
-
-def is_server(uri: str) -> bool:
-    return urlsplit(uri).scheme in ("http", "https")
-
-
-def public_uri(uri: str) -> str:
-    """The address as a record may show it: without credentials, and without the folders of an embedded store."""
-    if uri.startswith("sqlite"):
-        return f"sqlite:///{Path(uri).name}"
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", "")).rstrip("/")
+    """The store was reached and refused the data for good: a repetition cannot succeed."""
 
 
 class Store:
-    """A connection to the store at `uri`, which is made where it is missing.
+    """A connection to the store at `uri`, which is created if it does not exist.
 
-    Methods raise `RefusedError` for what the store will never take, and whatever MLflow, the database or the system
-    raise where the store can't be reached.
+    Methods raise `RefusedError` for data that the store refuses; if the store cannot be reached, the errors of MLflow,
+    the database or the system.
     """
 
     def __init__(self, home: Path, uri: str) -> None:
@@ -73,26 +53,20 @@ class Store:
             os.environ.setdefault(name, value)
         self._home, self._uri = home, uri
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # MLflow's first import and use warn of its own dependencies, which is not for our users
+            warnings.simplefilter("ignore")  # the first import and use of MLflow warn about its own dependencies
             from mlflow.tracking.client import MlflowClient
 
-            if uri.startswith("sqlite"):
-                importlib.import_module(
-                    "mlflow.store.tracking.sqlalchemy_store"
-                )  # here, for imports must not wait for each other
-            with _turns(home, uri):
+            if is_embedded(uri):  # before the lock is taken, so that no process waits for another's import
+                importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+            with _exclusive(home, uri):
                 self._client: Any = MlflowClient(tracking_uri=uri)
-                if uri.startswith("sqlite"):
-                    self._client.search_experiments(
-                        max_results=1
-                    )  # the database is opened, and migrated, by its first use
-                    _write_ahead(uri)
+                if is_embedded(uri):
+                    self._client.search_experiments(max_results=1)  # the first use opens and migrates the database
+                    _enable_write_ahead_log(uri)
 
     def experiment(self, name: str) -> str:
-        """The id of the experiment, made (or taken out of the bin) where needed. Several processes may ask at once."""
-        with _turns(self._home, self._uri):
+        """The id of the experiment, created (or restored after deletion) if needed. Safe with several processes."""
+        with _exclusive(self._home, self._uri):
             found = self._client.get_experiment_by_name(name)
             if found is None:
                 return self._create_experiment(name)
@@ -103,17 +77,17 @@ class Store:
     def _create_experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
 
-        place = None if is_server(self._uri) else (self._home.resolve() / "artifacts" / name).as_uri()
+        location = None if is_server(self._uri) else (self._home.resolve() / "artifacts" / name).as_uri()
         try:
-            return str(self._client.create_experiment(name, artifact_location=place))
+            return str(self._client.create_experiment(name, artifact_location=location))
         except MlflowException:
-            found = self._client.get_experiment_by_name(name)  # on a server, another process may have been faster
+            found = self._client.get_experiment_by_name(name)  # on a server, another process may have created it first
             if found is None:
                 raise
             return str(found.experiment_id)
 
     def boards(self) -> list[tuple[str, str]]:
-        """Names and ids of the experiments that have a board, the one that changed last first."""
+        """Names and ids of the experiments that have a board, the most recently changed one first."""
         found = self._client.search_experiments(order_by=["last_update_time DESC"])
         return [(each.name, str(each.experiment_id)) for each in found if VIEW_TAG + BOARD_VIEW in each.tags]
 
@@ -122,7 +96,7 @@ class Store:
         return str(run.info.run_id)
 
     def reopen_run(self, run_id: str) -> bool:
-        """Takes a run out of the bin if it lies there; False when the store has no such run."""
+        """Restores the run if it was deleted; False if the store has no such run."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -140,30 +114,30 @@ class Store:
         return str(found[0].info.run_id) if found else None
 
     def running(self, tag: str, value: str) -> Iterator[tuple[str, str, dict[str, str]]]:
-        """The runs that say RUNNING and carry the tag: id, name, tags."""
+        """The runs with status RUNNING and this tag: id, name, tags."""
         experiments = [found.experiment_id for found in self._client.search_experiments()]
-        wanted, token = f"attributes.status = 'RUNNING' and tags.`{tag}` = '{value}'", None
+        query, token = f"attributes.status = 'RUNNING' and tags.`{tag}` = '{value}'", None
         while experiments:
-            page = self._client.search_runs(experiments, wanted, max_results=1000, page_token=token)
+            page = self._client.search_runs(experiments, query, max_results=1000, page_token=token)
             yield from [(run.info.run_id, run.info.run_name, run.data.tags) for run in page]
             token = page.token
             if not token:
                 return
 
     def last_steps(self, run_id: str) -> dict[str, int]:
-        """By metric, the last step the store has."""
+        """The last step of each metric in the store."""
         names = self._client.get_run(run_id).data.metrics
         return {name: max(point.step for point in self._client.get_metric_history(run_id, name)) for name in names}
 
     def log_metrics(self, run_id: str, points: Sequence[tuple[str, float, int, int]]) -> None:
-        """Logs (name, value, time in ms, step). A point that the store has already, time included, is not doubled."""
+        """Logs (name, value, time in ms, step). A point that the store already has, with the same time, is ignored."""
         from mlflow.entities import Metric
 
         for begin in range(0, len(points), _METRICS):
             self._batch(run_id, metrics=[Metric(*point) for point in points[begin : begin + _METRICS]])
 
     def log_params(self, run_id: str, params: Mapping[str, str]) -> None:
-        """Logs parameters; those the run has already stay, as they can't be changed."""
+        """Logs parameters, except those that the run already has, which cannot be changed."""
         from mlflow.entities import Param
 
         present = self._client.get_run(run_id).data.params
@@ -188,12 +162,12 @@ class Store:
 
     @contextmanager
     def _artifact(self, run_id: str) -> Iterator[None]:
-        """Artifacts live elsewhere than runs (a folder, a bucket): when that fails and the store itself answers, it is
-        a refusal.
+        """Artifacts are stored separately from runs (in a folder, a bucket). If storing one fails although the run can
+        be read, that is a refusal.
         """
         try:
             yield
-        except Exception as error:  # whatever the many kinds of artifact stores raise
+        except Exception as error:  # each kind of artifact store raises its own types
             self._client.get_run(run_id)
             raise RefusedError(str(error)) from error
 
@@ -205,7 +179,7 @@ class Store:
                 self._client.set_terminated(run_id, status=status, end_time=end_ms)
 
     def write_board(self, experiment_id: str, note_markdown: str, view: BoardView) -> None:
-        """Writes the experiment tags of a board, only those that changed."""
+        """Writes the experiment tags of a board that have changed."""
         present: Mapping[str, str] = self._client.get_experiment(experiment_id).tags
         for name, value in board_tags(note_markdown, view, now_ms()).items():
             if present.get(name) != value:
@@ -218,9 +192,9 @@ class Store:
 
 
 @contextmanager
-def _turns(home: Path, uri: str) -> Iterator[None]:
-    """Processes that open an embedded store at once take turns: its migrations run without a lock."""
-    if not uri.startswith("sqlite"):
+def _exclusive(home: Path, uri: str) -> Iterator[None]:
+    """Lets one process at a time open an embedded store, because MLflow migrates its database without a lock."""
+    if not is_embedded(uri):
         yield
         return
     home.mkdir(parents=True, exist_ok=True)
@@ -228,8 +202,8 @@ def _turns(home: Path, uri: str) -> Iterator[None]:
         yield
 
 
-def _write_ahead(uri: str) -> None:
-    """Write-ahead logging: readers (the UI) and one writer no longer stop each other. The mode stays with the file."""
+def _enable_write_ahead_log(uri: str) -> None:
+    """With a write-ahead log, readers (the UI) and one writer do not block each other. The mode is kept in the file."""
     connection = sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=_LOCK_S)
     try:
         if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
@@ -253,8 +227,8 @@ def _refusals() -> Iterator[None]:
 def update_board(
     home: Path, experiment: str, *, note_markdown: str, primary_metric: str, ascending: bool, columns: Sequence[str]
 ) -> str:
-    """Writes the task's board into MLflow (note, kind, saved view) and returns the experiment's id. See `BoardView` for
-    `columns`.
+    """Writes the task's board to MLflow (note, kind, saved view) and returns the experiment's id. For `columns` see
+    `BoardView`.
     """
     store = Store(home, tracking_uri(home))
     experiment_id = store.experiment(experiment)
@@ -263,7 +237,7 @@ def update_board(
 
 
 def board_urls(home: Path, base: str) -> dict[str, str]:
-    """By task, the address of its board on the server `base`; the board that changed last comes first."""
+    """The address of each task's board on the server `base`; the most recently changed board comes first."""
     return {
         name: ui_url(base, experiment_id, BOARD_VIEW)
         for name, experiment_id in Store(home, tracking_uri(home)).boards()
@@ -271,25 +245,13 @@ def board_urls(home: Path, base: str) -> dict[str, str]:
 
 
 def close_dead_runs(home: Path) -> list[str]:
-    """Ends as KILLED the runs that say RUNNING though their process on this machine is gone. Returns their names and
+    """Ends as KILLED the runs of this machine with status RUNNING whose process has died. Returns their names and
     ids.
     """
     store, closed = Store(home, tracking_uri(home)), []
-    for run_id, name, tags in list(store.running("suite.host", socket.gethostname())):
-        if not _process_lives(tags):
+    for run_id, name, tags in list(store.running(HOST_TAG, socket.gethostname())):
+        if not is_alive(tags):
             store.set_status(run_id, "KILLED")
-            store.log_tags(run_id, {"suite.closed": "its process was gone"})
+            store.log_tags(run_id, {"suite.closed": "its process had died"})
             closed.append(f"{name} ({run_id})")
     return closed
-
-
-def _process_lives(tags: Mapping[str, str]) -> bool:
-    """True where the process that wrote the tags is alive: the same id and the same start, for ids are used again."""
-    try:
-        process = psutil.Process(int(tags["suite.pid"]))
-        same = abs(process.create_time() - float(tags["suite.pid_start"])) < _START_SLACK_S
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except (KeyError, ValueError, psutil.NoSuchProcess):
-        return False
-    except psutil.AccessDenied:
-        return True

@@ -1,4 +1,4 @@
-"""`suite ui`: the MLflow UI on the embedded store, opened on a task's board. A child process; it ends with this one."""
+"""`suite ui`: the MLflow UI of the embedded store, opened on a task's board. It is a child process of this one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ import typer
 
 from suite.errors import UserError
 from suite.tracking.error_messages import explain
-from suite.tracking.store import board_urls, is_server, public_uri, tracking_uri
+from suite.tracking.store import board_urls
+from suite.tracking.store_address import is_server, public_uri, tracking_uri
 
 HOST = "127.0.0.1"
 _FIRST_PORT, _PORTS = 5000, 100
@@ -31,13 +32,13 @@ _LOG = "ui.log"
 
 
 class _Stopped(Exception):
-    """SIGTERM asked the UI to end."""
+    """SIGTERM was received."""
 
 
 def serve(home: Path, port: int | None, task: str | None = None, open_browser: bool = False) -> int:
     """Serves the UI until Ctrl-C (returns 0) or SIGTERM (returns 143); returns 1 when the server ends by itself.
 
-    `port` None takes the first free one from 5000 on. Where `MLFLOW_TRACKING_URI` is a server, its address is told and
+    `port` None uses the first free port from 5000. If `MLFLOW_TRACKING_URI` is a server, its address is printed and
     nothing is started. Raises `UserError`.
     """
     uri = tracking_uri(home)
@@ -46,35 +47,35 @@ def serve(home: Path, port: int | None, task: str | None = None, open_browser: b
         return 0
     port = _free_port() if port is None else _checked_port(port)
     base = f"http://{HOST}:{port}"
-    boards = _boards(home, uri, base)  # opens, and where needed makes, the database before the server does
+    boards = _boards(home, uri, base)  # opens the database, and creates it if needed, before the server does
     try:
         with _stop_on_sigterm(), _server(home, uri, port) as process:
             _wait_until_up(process, base, home)
             _show(boards, base, task, open_browser)
-            typer.echo("Ctrl-C ends it.", err=True)
+            typer.echo("Press Ctrl-C to stop.", err=True)
             process.wait()
     except KeyboardInterrupt:
         return 0
     except _Stopped:
         return 143
-    typer.echo(f"error: the MLflow server ended by itself; see {home / _LOG}", err=True)
+    typer.echo(f"error: the MLflow server stopped unexpectedly; see {home / _LOG}", err=True)
     return 1
 
 
 def _boards(home: Path, uri: str, base: str) -> dict[str, str]:
     try:
         return board_urls(home, base)
-    except Exception as error:  # whatever MLflow, its server, its database or the disk come up with
+    except Exception as error:  # MLflow, its server, its database and the disk raise many types
         raise UserError(f"suite ui: {explain(error, public_uri(uri))}") from error
 
 
 def _show(boards: dict[str, str], base: str, task: str | None, open_browser: bool) -> None:
-    """Prints the address of the task's board, or of all boards where no task was named; opens the first."""
+    """Prints the address of the task's board, or of all boards if no task is given; opens the first."""
     shown = {name: url for name, url in boards.items() if task in (None, name)}
     for name, url in shown.items():
         typer.echo(f"{name}: {url}")
     if not shown:
-        typer.echo(f"no board of {task or 'any task'} yet (it comes with the first run): {base}")
+        typer.echo(f"no board of {task or 'any task'} yet (the first run creates it): {base}")
     if open_browser:
         webbrowser.open(next(iter(shown.values()), base))
 
@@ -84,14 +85,14 @@ def _free_port() -> int:
         if _is_free(port):
             return port
     raise UserError(
-        f"suite ui: no free port between {_FIRST_PORT} and {_FIRST_PORT + _PORTS - 1}; choose one with --port"
+        f"suite ui: no free port between {_FIRST_PORT} and {_FIRST_PORT + _PORTS - 1}; choose another with --port"
     )
 
 
 def _checked_port(port: int) -> int:
     if not _is_free(port):
         raise UserError(
-            f"suite ui: port {port} is in use; choose another with --port, or leave --port out to take a free one"
+            f"suite ui: port {port} is in use; choose another with --port, or leave --port out to use a free one"
         )
     return port
 
@@ -108,7 +109,7 @@ def _is_free(port: int) -> bool:
 
 @contextlib.contextmanager
 def _server(home: Path, uri: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The server as a process group of its own, ended as a whole on the way out."""
+    """Runs the server as a separate process group and ends the whole group on exit."""
     arguments = [
         "server",
         "--host",
@@ -122,7 +123,7 @@ def _server(home: Path, uri: str, port: int) -> Iterator[subprocess.Popen[bytes]
     ]
     environment = {
         **os.environ,
-        "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: it may hold a password, and arguments are for all to see
+        "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: it may contain a password, and all users see arguments
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
@@ -144,18 +145,18 @@ def _server(home: Path, uri: str, port: int) -> Iterator[subprocess.Popen[bytes]
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    with _deaf():
-        family = _family(process.pid)
+    with _signals_ignored():
+        members = _process_tree(process.pid)
         for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, number)
             deadline = time.monotonic() + _END_S
-            while time.monotonic() < deadline and any(_lives(member) for member in family):
+            while time.monotonic() < deadline and any(_is_alive(member) for member in members):
                 time.sleep(0.05)
         process.wait()
 
 
-def _family(pid: int) -> list[psutil.Process]:
+def _process_tree(pid: int) -> list[psutil.Process]:
     try:
         parent = psutil.Process(pid)
         return [parent, *parent.children(recursive=True)]
@@ -163,7 +164,7 @@ def _family(pid: int) -> list[psutil.Process]:
         return []
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -171,8 +172,8 @@ def _lives(process: psutil.Process) -> bool:
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """A second Ctrl-C must not leave half of the server behind."""
+def _signals_ignored() -> Iterator[None]:
+    """Ignores a second Ctrl-C, which would leave half of the server running."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -182,7 +183,7 @@ def _deaf() -> Iterator[None]:
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], base: str, home: Path) -> None:
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy has no say on this machine
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy for this machine's own address
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -192,7 +193,7 @@ def _wait_until_up(process: subprocess.Popen[bytes], base: str, home: Path) -> N
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise UserError(f"suite ui: the MLflow server did not come up; see {home / _LOG}")
+    raise UserError(f"suite ui: the MLflow server did not start; see {home / _LOG}")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
-"""The task's board inside MLflow's UI: the experiment's note, and a saved view of its runs.
+"""The task's board in MLflow's UI: the experiment's note, and a saved view of its runs.
 
-A saved view is an experiment tag whose value is JSON and holds the table's state as a JSON string. The format belongs
-to the UI of MLflow 3.17 (the project pins that minor version). Nothing here imports MLflow.
+A saved view is an experiment tag whose value is JSON and contains the table's state as a JSON string. The format is
+that of the UI of MLflow 3.17 (the project pins this minor version). Nothing here imports MLflow.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from urllib.parse import quote
 
 BOARD_VIEW = "suiteboard"
 VIEW_TAG = "mlflow.sharedViewState."
-_NOTE_LIMIT = 19_000  # an experiment tag over 20,000 characters is refused
+_NOTE_LIMIT = 19_000  # characters; MLflow refuses experiment tags over 20,000
 _RUN_NAME = "attributes.`Run Name`"
-_RUN_NAME_PIXELS, _PIXELS, _PIXELS_A_LETTER, _MARGIN_PIXELS = 260, 100, 8, 40
+_RUN_NAME_PIXELS, _PIXELS, _PIXELS_PER_LETTER, _MARGIN_PIXELS = 260, 100, 8, 40
 
 
 @dataclass(frozen=True)
 class BoardView:
-    """How the table of runs opens: sorted by the primary metric, which comes first, then `columns` in their order.
+    """The initial table of runs: sorted by the primary metric, which is the first column, followed by `columns`.
 
     Columns are metrics, parameters and tags, written `metrics.test/top1`, `params.seed`, `tags.mixer`.
     """
@@ -47,7 +47,7 @@ def view_state(view: BoardView) -> dict[str, object]:
     """The state of the runs page: the search, the table and the charts."""
     primary = column_id(f"metrics.{view.primary_metric}")
     shown = list(dict.fromkeys([primary, *(column_id(column) for column in view.columns)]))
-    widths = {column: max(_PIXELS, _MARGIN_PIXELS + _PIXELS_A_LETTER * len(column.split("`")[1])) for column in shown}
+    widths = {column: max(_PIXELS, _MARGIN_PIXELS + _PIXELS_PER_LETTER * len(column.split("`")[1])) for column in shown}
     return {
         "searchFilter": "",
         "orderByKey": primary,
@@ -67,7 +67,7 @@ def view_state(view: BoardView) -> dict[str, object]:
 
 
 def column_id(column: str) -> str:
-    """`metrics.test/top1` as the UI names a column: the kind, then the name between backquotes."""
+    """The UI's name of a column such as `metrics.test/top1`: the kind, then the name between backquotes."""
     kind, _, name = column.partition(".")
     if kind not in ("metrics", "params", "tags", "attributes") or not name:
         raise ValueError(f"column {column!r} is not one of metrics.NAME, params.NAME, tags.NAME, attributes.NAME")

@@ -1,4 +1,4 @@
-"""The training process's end of the tracking worker: starts it, asks it to deliver, hears how far it got, ends it."""
+"""The training process's handle of the tracking worker: starts it, requests deliveries, reads its status, ends it."""
 
 from __future__ import annotations
 
@@ -15,28 +15,30 @@ from typing import IO
 
 from suite.tracking.journal import LOG
 
-_END_S = 3.0  # between closing the worker's input and ending it by force
+_END_S = 3.0  # between closing the worker's input and killing it
 
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """The worker's last word: the run in the store, the request it answers, and its trouble in a few words."""
+    """The worker's last status: the run in the store, the last request it has handled, and a short description of a
+    problem.
+    """
 
     run_id: str = ""
     uri: str = ""
     request: int = 0
     delivered: bool = False
-    trouble: str = ""
+    problem: str = ""
 
 
 class NoWorker:
-    """In the worker's place where `SUITE_TRACKING=off`: the journal is kept, nothing is delivered, and that is no
-    trouble.
+    """Replaces the worker if `SUITE_TRACKING=off`: the journal is written, nothing is delivered, and nothing is
+    reported.
     """
 
     status = WorkerStatus()
 
-    def nudge(self) -> None: ...
+    def request_delivery(self) -> None: ...
 
     def wait_delivered(self, timeout_s: float) -> bool:
         return True
@@ -46,7 +48,7 @@ class NoWorker:
 
 
 class WorkerProcess:
-    """The worker of one run. Nothing here raises because of it: trouble stands in `status`."""
+    """The worker process of one run. Its problems are reported in `status`, never raised."""
 
     def __init__(self, home: Path, run_dir: Path) -> None:
         self.status = WorkerStatus()
@@ -58,12 +60,12 @@ class WorkerProcess:
         try:
             self._process = self._start(home, run_dir)
         except OSError as error:
-            self.status = WorkerStatus(trouble=f"the tracking process did not start ({error.strerror})")
+            self.status = WorkerStatus(problem=f"the tracking process did not start ({error.strerror})")
             return
         threading.Thread(target=self._listen, name="tracking", daemon=True).start()
 
-    def nudge(self) -> None:
-        """Asks for a delivery now and does not wait for it."""
+    def request_delivery(self) -> None:
+        """Requests a delivery without waiting for it."""
         self._requests += 1
         if self._process is None or self._process.stdin is None:
             return
@@ -71,11 +73,11 @@ class WorkerProcess:
             self._process.stdin.write(f"{self._requests}\n")
             self._process.stdin.flush()
         except (OSError, ValueError):
-            pass  # it ended: `_listen` tells
+            pass  # the worker has ended: `_listen` reports it
 
     def wait_delivered(self, timeout_s: float) -> bool:
-        """Asks for a delivery, waits for the answer, and says whether everything arrived."""
-        self.nudge()
+        """Requests a delivery and waits for it; returns whether everything was delivered."""
+        self.request_delivery()
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while self._alive() and self.status.request < self._requests:
@@ -86,7 +88,7 @@ class WorkerProcess:
         return self.status.delivered and self.status.request == self._requests
 
     def close(self) -> bool:
-        """Ends the worker; says whether everything was delivered when it was last asked."""
+        """Ends the worker; returns whether the last requested delivery was complete."""
         delivered = self.status.delivered and self.status.request == self._requests
         if self._process is None:
             return False
@@ -118,7 +120,7 @@ class WorkerProcess:
                 stderr=log,
                 env=environment,
                 text=True,
-                # Ctrl-C reaches the run only; the worker sees the run end and delivers the rest
+                # Ctrl-C reaches the run only; the worker notices the end of the run and delivers the rest
                 start_new_session=True,
             )
 
@@ -142,6 +144,10 @@ class WorkerProcess:
             if code != 0 and not self._closing:
                 last = self.status
                 self.status = WorkerStatus(
-                    last.run_id, last.uri, last.request, False, f"the tracking process ended early ({code})"
+                    last.run_id,
+                    last.uri,
+                    last.request,
+                    False,
+                    f"the tracking process ended unexpectedly (exit code {code})",
                 )
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Text from a trained language model: what decoding writes is what the model says, within its context and beyond it."""
+"""Text generation: decoding agrees with the model's forward pass, within its context and beyond it."""
 
 from __future__ import annotations
 
@@ -21,47 +21,49 @@ def trained(monkeypatch):
     return start(tiny_config("sotu", "fem", "steps=2", "evals=1"), data_dir=None, device="cpu").record.id
 
 
-def write(
+def sample(
     model, prompt: torch.Tensor, tokens: int, *, temperature: float = 0.0, top_k: int = 0, seed: int = 0
 ) -> list[int]:
     random = torch.Generator().manual_seed(seed)
     return list(generate(model, prompt, tokens=tokens, temperature=temperature, top_k=top_k, generator=random))
 
 
-def test_without_temperature_every_token_is_the_likeliest_of_the_whole_model(trained):
+def test_at_temperature_zero_every_token_is_the_argmax_of_the_forward_pass(trained):
     model, task = load_language_model(trained, torch.device("cpu"))
     prompt = torch.tensor(task.encode("Fel"))
     seen = prompt.tolist()
-    for token in write(model.double(), prompt, CONTEXT - len(prompt)):
+    for token in sample(model.double(), prompt, CONTEXT - len(prompt)):
         assert token == model(torch.tensor([seen]))[0, -1].argmax().item()
         seen.append(token)
     assert len(seen) == CONTEXT
 
 
-def test_it_writes_on_when_the_context_is_full(trained):
+def test_generation_continues_when_the_context_is_full(trained):
     model, task = load_language_model(trained, torch.device("cpu"))
     prompt = torch.tensor(task.encode("A prompt that is longer than the sixteen bytes of context"))
-    assert len(write(model, prompt, 3 * CONTEXT)) == 3 * CONTEXT
+    assert len(sample(model, prompt, 3 * CONTEXT)) == 3 * CONTEXT
 
 
-def test_draws_follow_the_seed_and_the_likeliest_k(trained):
+def test_samples_depend_on_the_seed_and_top_k(trained):
     model, task = load_language_model(trained, torch.device("cpu"))
     prompt = torch.tensor(task.encode("The "))
-    one, again, other = (write(model, prompt, 18, temperature=1.0, seed=s) for s in (1, 1, 2))
+    one, again, other = (sample(model, prompt, 18, temperature=1.0, seed=s) for s in (1, 1, 2))
     assert one == again != other
-    assert write(model, prompt, 18, temperature=1.0, top_k=1) == write(model, prompt, 18)
+    assert sample(model, prompt, 18, temperature=1.0, top_k=1) == sample(model, prompt, 18)
 
 
-def test_the_text_is_one_json_document_or_the_prompt_and_its_continuation(suite, trained):
-    asked = ("generate", trained, "--prompt", "My fellow ", "--tokens", "5", "--seed", "3")
-    told = json.loads(suite(*asked, "--json").out)
-    assert told["seed"] == 3
-    assert suite(*asked).out == f"My fellow {told['text']}\n"
+def test_the_output_is_one_json_document_or_prompt_and_continuation(suite, trained):
+    arguments = ("generate", trained, "--prompt", "My fellow ", "--tokens", "5", "--seed", "3")
+    document = json.loads(suite(*arguments, "--json").out)
+    assert document["seed"] == 3
+    assert suite(*arguments).out == f"My fellow {document['text']}\n"
 
 
-def test_only_language_models_write(suite, monkeypatch):
+def test_a_run_that_is_not_a_language_model_is_refused_by_name(suite, monkeypatch):
     monkeypatch.setenv("SUITE_TRACKING", "off")
     run = start(tiny_config("fashion-mnist", "softmax", "steps=1"), data_dir=None, device="cpu").record.id
     ended = suite("generate", run)
     assert (ended.code, ended.err.count("\n")) == (2, 1)
-    assert "only language models generate text" in ended.err
+    assert run in ended.err
+    assert "fashion-mnist" in ended.err
+    assert "choose a run of a language task" in ended.err

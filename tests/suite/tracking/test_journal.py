@@ -1,4 +1,4 @@
-"""The journal: what a run writes down for MLflow, whatever happens to the disk, the process or the run."""
+"""The journal: what a run logs for MLflow is kept, whatever happens to the disk, the process or the run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_tracking_is_imported_without_mlflow():
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
-def test_events_come_back_in_order_with_the_offset_behind_them(tmp_path):
+def test_events_are_read_in_order_with_the_offset_of_their_end(tmp_path):
     writer = JournalWriter(tmp_path)
     written = [{"kind": "tags", "n": n, "text": "zwölf\n" * n} for n in range(50)]
     for event in written:
@@ -45,7 +45,7 @@ def test_events_come_back_in_order_with_the_offset_behind_them(tmp_path):
     assert read[-1][1] == (tmp_path / JOURNAL).stat().st_size
 
 
-def test_a_torn_line_is_left_out_and_what_is_written_behind_it_is_not(tmp_path):
+def test_an_incomplete_line_is_skipped_and_later_lines_are_read(tmp_path):
     (tmp_path / JOURNAL).write_bytes(b'{"kind":"tags","n":1}\n{"kind":"tags","n":2,"te')
     assert [event["n"] for event, _ in read_events(tmp_path / JOURNAL)] == [1]
     writer = JournalWriter(tmp_path)
@@ -54,53 +54,53 @@ def test_a_torn_line_is_left_out_and_what_is_written_behind_it_is_not(tmp_path):
     assert [event["n"] for event, _ in read_events(tmp_path / JOURNAL)] == [1, 3]
 
 
-def test_what_a_full_disk_refused_is_written_later_in_order(tmp_path, monkeypatch):
-    writer, real_write, room = JournalWriter(tmp_path), os.write, 30
+def test_events_that_did_not_fit_on_the_disk_are_written_later_in_order(tmp_path, monkeypatch):
+    writer, real_write, free = JournalWriter(tmp_path), os.write, 30
 
-    def short_of_room(fd, data):
-        nonlocal room
-        if not room:
+    def nearly_full(fd, data):
+        nonlocal free
+        if not free:
             raise OSError(errno.ENOSPC, "No space left on device")
-        taken = real_write(fd, data[:room])
-        room -= taken
-        return taken
+        written = real_write(fd, data[:free])
+        free -= written
+        return written
 
-    monkeypatch.setattr(os, "write", short_of_room)
+    monkeypatch.setattr(os, "write", nearly_full)
     for n in range(5):
         writer.append({"kind": "tags", "n": n})
     assert writer.error is not None
     assert writer.error.errno == errno.ENOSPC
-    room = 10_000
+    free = 10_000
     writer.append({"kind": "tags", "n": 5})
     assert writer.error is None
     writer.close()
     assert [event["n"] for event, _ in read_events(tmp_path / JOURNAL)] == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_full_disk_warns_once_and_the_run_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(suite.tracking.client, "_set_aside", lambda journal: None)
+def test_a_full_disk_gives_one_warning_and_the_run_continues(tmp_path, monkeypatch):
+    monkeypatch.setattr(suite.tracking.client, "_rename_old_journal", lambda journal: None)
     (tmp_path / "run-a").mkdir()
     (tmp_path / "run-a" / JOURNAL).symlink_to("/dev/full")  # every write to it fails with "no space left"
-    said: list[str] = []
-    tracked = tracker(tmp_path, warnings=said)
+    warnings: list[str] = []
+    tracked = tracker(tmp_path, warnings=warnings)
     for step in range(100):
         tracked.log(step, {"train/loss": 1.0})
     tracked.flush()
     tracked.finish("FINISHED")
-    assert len(said) == 1
-    assert "No space left" in said[0]
-    assert "suite upload run-a" in said[0]
+    assert len(warnings) == 1
+    assert "No space left" in warnings[0]
+    assert "suite upload run-a" in warnings[0]
 
 
-def test_a_run_folder_that_cannot_be_made_warns_once_and_the_run_goes_on(tmp_path):
-    (tmp_path / "run-a").write_text("a file where the run's folder should be")
-    said: list[str] = []
-    with tracker(tmp_path, warnings=said) as tracked:
+def test_a_missing_run_folder_gives_one_warning_and_the_run_continues(tmp_path):
+    (tmp_path / "run-a").write_text("a file in place of the run's folder")
+    warnings: list[str] = []
+    with tracker(tmp_path, warnings=warnings) as tracked:
         tracked.log(1, {"train/loss": 1.0})
-    assert len(said) == 1
+    assert len(warnings) == 1
 
 
-def test_a_logged_value_costs_well_under_a_millisecond(tmp_path):
+def test_logging_a_value_takes_well_under_a_millisecond(tmp_path):
     tracked = tracker(tmp_path)
     metrics = {"train/loss": 1.25, "train/lr": 1e-3, "train/grad_norm": 0.7}
     begin = time.perf_counter()
@@ -123,7 +123,7 @@ def test_values_that_are_not_finite_become_tags_not_metrics(tmp_path):
     ]
 
 
-def test_names_and_lengths_are_made_to_fit_mlflow(tmp_path):
+def test_names_and_values_are_shortened_to_mlflows_limits(tmp_path):
     with tracker(tmp_path, params={"mixer@|x": "v" * 7000}, tags={"note": "t" * 9000}) as tracked:
         tracked.log(0, {"loss@|β": 1.0})
     start = _events(tmp_path, kind="start")[0]
@@ -133,7 +133,7 @@ def test_names_and_lengths_are_made_to_fit_mlflow(tmp_path):
     assert _events(tmp_path, kind="metrics")[0]["values"] == {"loss___": 1.0}
 
 
-def test_a_summary_stands_at_the_last_step_so_that_tables_show_it(tmp_path):
+def test_a_summary_is_logged_at_the_last_step(tmp_path):
     with tracker(tmp_path) as tracked:
         tracked.log(600, {"valid/top1": 0.7})
         tracked.summary({"valid/top1": 0.8})
@@ -158,7 +158,7 @@ def test_a_resumed_run_logs_no_step_of_a_metric_twice(tmp_path):
     ]
 
 
-def test_a_summary_repeated_after_a_kill_is_kept_once_and_a_new_one_after_an_interruption_counts(tmp_path):
+def test_a_repeated_summary_is_logged_once_but_again_after_an_interruption(tmp_path):
     first = tracker(tmp_path)
     first.summary({"time/s": 1.0})  # killed between summary and finish
     with tracker(tmp_path, resume=True) as second:
@@ -169,7 +169,7 @@ def test_a_summary_repeated_after_a_kill_is_kept_once_and_a_new_one_after_an_int
     assert [event["values"]["time/s"] for event in _events(tmp_path, kind="summary")] == [1.0, 2.0]
 
 
-def test_a_new_run_in_a_used_folder_sets_the_old_journal_aside(tmp_path):
+def test_a_new_run_in_a_used_folder_renames_the_old_journal(tmp_path):
     with tracker(tmp_path) as first:
         first.log(3, {"train/loss": 1.0})
     save_state(tmp_path / "run-a", "sqlite:///x", Delivered("abc", "1", 99))
@@ -191,7 +191,7 @@ def test_a_new_run_in_a_used_folder_sets_the_old_journal_aside(tmp_path):
         (SystemExit(0), "FINISHED"),
     ],
 )
-def test_leaving_the_context_tells_how_the_run_ended(tmp_path, error, status):
+def test_leaving_the_context_logs_how_the_run_ended(tmp_path, error, status):
     def body():
         with tracker(tmp_path):
             if error is not None:
@@ -205,13 +205,13 @@ def test_leaving_the_context_tells_how_the_run_ended(tmp_path, error, status):
     assert [event["status"] for event in _events(tmp_path, kind="finish")] == [status]
 
 
-def test_the_first_word_on_how_a_run_ended_stands(tmp_path):
+def test_the_first_logged_end_of_a_run_is_final(tmp_path):
     with tracker(tmp_path) as tracked:
         tracked.finish("KILLED")
     assert [event["status"] for event in _events(tmp_path, kind="finish")] == ["KILLED"]
 
 
-def test_a_damaged_state_file_is_taken_as_none(tmp_path):
+def test_a_damaged_state_file_counts_as_empty(tmp_path):
     save_state(tmp_path, "a", Delivered("r", "1", 10, {"x": 3}))
     save_state(tmp_path, "b", Delivered("s", "2", 20))
     assert load_state(tmp_path, "a") == Delivered("r", "1", 10, {"x": 3})
@@ -221,7 +221,7 @@ def test_a_damaged_state_file_is_taken_as_none(tmp_path):
         assert load_state(tmp_path, "a") == Delivered()
 
 
-def test_files_inside_the_run_folder_are_written_down_relative_to_it(tmp_path):
+def test_files_inside_the_run_folder_are_logged_with_relative_paths(tmp_path):
     with tracker(tmp_path) as tracked:
         inside, outside = tmp_path / "run-a" / "curve.png", tmp_path / "other.txt"
         inside.write_bytes(b"png")

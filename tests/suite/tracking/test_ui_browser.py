@@ -1,4 +1,4 @@
-"""What a person sees: the task's board in a real browser, from runs tracked as the runner tracks them."""
+"""The task's board in a real browser, for runs tracked as the runner tracks them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tests.suite.tracking.tracked_runs import answers, free_port, tracker, wait_for
+from tests.suite.tracking.tracked_runs import free_port, responds, tracker, wait_for
 
 _BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _FLAGS = [
@@ -28,12 +28,12 @@ _FLAGS = [
     "--virtual-time-budget=30000",
 ]
 _COLUMNS = ["tags.mixer", "tags.seed", "tags.matched", "metrics.test/top1", "metrics.valid/top1", "params.train.lr"]
-# Neither in the order of the metric, nor against it, nor by name.
+# Ordered neither by the metric, in either direction, nor by name.
 _RUNS = {"softmax": 0.8081234, "fem": 0.8212345, "no-mixing": 0.6104444, "gla": 0.7952222, "hypermlp": 0.8030001}
 
 
 class _Table(HTMLParser):
-    """Collects a grid's rows, as {row index: texts}, and the columns that are in sight."""
+    """Collects a grid's rows, as {row index: texts}, and its visible columns."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class _Table(HTMLParser):
 
     @property
     def columns(self) -> list[str]:
-        """From left to right; the document's order is another."""
+        """From left to right, which is not their order in the document."""
         return sorted(self._columns, key=self._columns.__getitem__)
 
     def handle_starttag(self, tag, attributes):
@@ -72,7 +72,7 @@ class _Table(HTMLParser):
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory):
-    """Home of five finished runs of one task, and its board."""
+    """A runs folder with five finished runs of one task and its board."""
     home = tmp_path_factory.mktemp("runs")
     trackers = []
     for mixer, top1 in _RUNS.items():
@@ -101,7 +101,7 @@ def board(tmp_path_factory):
 
 
 def _page(url, profile):
-    """The page's document once it is drawn."""
+    """The rendered page."""
     done = subprocess.run(
         [_BROWSER, *_FLAGS, f"--user-data-dir={profile}", "--dump-dom", url],
         capture_output=True,
@@ -116,9 +116,8 @@ def _page(url, profile):
 
 @pytest.mark.slow
 @pytest.mark.skipif(_BROWSER is None and os.environ.get("SUITE_REQUIRE_BROWSER") != "1", reason="no chromium here")
-def test_the_board_shows_readable_runs_the_best_first_with_the_columns_that_matter(board, tmp_path, monkeypatch):
-    assert _BROWSER is not None, "SUITE_REQUIRE_BROWSER=1, and no chromium on the PATH"
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def test_the_board_shows_the_best_run_first_with_the_chosen_columns(board, tmp_path):
+    assert _BROWSER is not None, "SUITE_REQUIRE_BROWSER=1, but no chromium on the PATH"
     port = free_port()
     code = (
         f"import sys; from pathlib import Path; from suite.tracking.ui_server import serve; "
@@ -126,20 +125,20 @@ def test_the_board_shows_readable_runs_the_best_first_with_the_columns_that_matt
     )
     with subprocess.Popen([sys.executable, "-c", code, str(board)], stdout=subprocess.PIPE, text=True) as server:
         try:
-            wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"), "the UI answers")
+            wait_for(lambda: responds(f"http://127.0.0.1:{port}/health"), "the UI responds")
             url = server.stdout.readline().split(": ", 1)[1].strip()
-            for attempt in range(3):  # a busy machine may not have drawn the rows within the browser's time budget
+            for attempt in range(3):  # a busy machine may not render the rows within the browser's time budget
                 table = _page(url, tmp_path / f"profile-{attempt}")
                 if len(table.rows) >= len(_RUNS):
                     break
         finally:
             server.send_signal(signal.SIGINT)
-    seen = [" ".join(table.rows[index]) for index in sorted(table.rows)]
+    lines = [" ".join(table.rows[index]) for index in sorted(table.rows)]
     expected = sorted(_RUNS, key=_RUNS.__getitem__, reverse=True)
-    names = [re.search(r"\S+ · quick · seed 0", row).group() for row in seen]
+    names = [re.search(r"\S+ · quick · seed 0", row).group() for row in lines]
     assert names == [f"{mixer} · quick · seed 0" for mixer in expected]
-    figures = [float(re.search(r"\b0\.\d+", row).group()) for row in seen]
-    assert figures == pytest.approx([_RUNS[mixer] for mixer in expected], abs=1e-3)
+    values = [float(re.search(r"\b0\.\d+", row).group()) for row in lines]
+    assert values == pytest.approx([_RUNS[mixer] for mixer in expected], abs=1e-3)
     shown = [column for column in table.columns if "`" in column and column != "attributes.`Run Name`"]
     assert shown[:4] == ["metrics.`test/top1`", "tags.`mixer`", "tags.`seed`", "tags.`matched`"]
     assert "fem leads fashion-mnist" in " ".join(table.text)

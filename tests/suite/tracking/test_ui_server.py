@@ -1,4 +1,4 @@
-"""`suite ui`: a real server is started, its address told, and nothing of it is left behind."""
+"""`suite ui`: a real server is started, its address is printed, and all its processes end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from suite.errors import UserError
 from suite.tracking import ui_server
 from suite.tracking.ui_state import BoardView, board_tags, column_id, ui_url, view_state
-from tests.suite.tracking.tracked_runs import answers, free_port, mlflow_server, tracker, wait_for
+from tests.suite.tracking.tracked_runs import free_port, mlflow_server, responds, tracker, wait_for
 
 _SERVE = (
     "import sys; from pathlib import Path; from suite.tracking.ui_server import serve; "
@@ -23,12 +23,7 @@ _SERVE = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _local(monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-
-def test_the_view_opens_on_the_primary_metric_with_the_columns_in_their_order():
+def test_the_view_is_sorted_by_the_primary_metric_with_the_given_columns():
     view = view_state(
         BoardView("test/mse", ascending=True, columns=["tags.mixer", "metrics.test/mse", "params.train.lr"])
     )
@@ -40,24 +35,24 @@ def test_the_view_opens_on_the_primary_metric_with_the_columns_in_their_order():
 
 
 @pytest.mark.parametrize("column", ["mixer", "tag.mixer", "metrics.", ""])
-def test_a_column_of_no_known_kind_is_refused(column):
+def test_a_column_of_unknown_kind_is_refused(column):
     with pytest.raises(ValueError, match=r"metrics\.NAME"):
         column_id(column)
 
 
-def test_a_long_note_is_cut_at_a_line_below_what_mlflow_takes():
+def test_a_long_note_is_cut_between_lines_to_mlflows_limit():
     note = "\n".join(f"| row {n} | 0.5 |" for n in range(3000))
     cut = board_tags(note, BoardView("a", True, []), 0)["mlflow.note.content"]
     assert len(cut) < 20_000
     assert all(line == "" or line == "…" or re.fullmatch(r"\| row \d+ \| 0\.5 \|", line) for line in cut.split("\n"))
 
 
-def test_addresses_join_whatever_the_server_is_called():
+def test_addresses_do_not_depend_on_a_trailing_slash():
     expected = "http://h:1/base/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey=suiteboard"
     assert ui_url("http://h:1/base/", "7") == ui_url("http://h:1/base", "7") == expected
 
 
-def test_a_port_in_use_is_one_clear_line(tmp_path):
+def test_a_port_in_use_is_a_one_line_error(tmp_path):
     with (
         socket.create_server(("127.0.0.1", 0)) as taken,
         pytest.raises(UserError, match=r"port \d+ is in use; choose another") as raised,
@@ -66,30 +61,30 @@ def test_a_port_in_use_is_one_clear_line(tmp_path):
     assert "\n" not in str(raised.value)
 
 
-def test_without_a_wish_a_taken_port_is_passed_over(monkeypatch):
+def test_without_a_port_option_used_ports_are_skipped(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setattr(ui_server, "_FIRST_PORT", port)
         assert port < ui_server._free_port() < port + 100
         monkeypatch.setattr(ui_server, "_PORTS", 1)
-        with pytest.raises(UserError, match="no free port"):
+        with pytest.raises(UserError, match=r"no free port .* --port"):
             ui_server._free_port()
 
 
-def test_a_damaged_store_is_one_clear_line(tmp_path):
+def test_a_damaged_store_is_a_one_line_error(tmp_path):
     (tmp_path / "mlflow.db").write_text("this is not a database" * 100)
     with pytest.raises(UserError, match=r"^suite ui: sqlite:///mlflow.db is damaged: not a database$"):
         ui_server.serve(tmp_path, None)
 
 
-def test_a_server_that_cannot_be_reached_is_one_clear_line(tmp_path, monkeypatch):
+def test_an_unreachable_server_is_a_one_line_error(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ann:secret@127.0.0.1:{free_port()}")
-    with pytest.raises(UserError, match="nothing answers there") as raised:
+    with pytest.raises(UserError, match=r"127\.0\.0\.1.*no server is running there") as raised:
         ui_server.serve(tmp_path, None)
     assert "secret" not in str(raised.value)
 
 
-def test_a_task_without_a_board_and_no_boards_at_all_are_told(capsys, monkeypatch):
+def test_a_task_without_a_board_and_an_empty_store_are_reported(capsys, monkeypatch):
     opened: list[str] = []
     monkeypatch.setattr(ui_server.webbrowser, "open", opened.append)
     ui_server._show({"sotu": "http://h/1"}, "http://h", "household-power", open_browser=True)
@@ -98,8 +93,8 @@ def test_a_task_without_a_board_and_no_boards_at_all_are_told(capsys, monkeypatc
         {"sotu": "http://h/1", "fashion-mnist": "http://h/2"}, "http://h", "fashion-mnist", open_browser=True
     )
     assert capsys.readouterr().out.splitlines() == [
-        "no board of household-power yet (it comes with the first run): http://h",
-        "no board of any task yet (it comes with the first run): http://h",
+        "no board of household-power yet (the first run creates it): http://h",
+        "no board of any task yet (the first run creates it): http://h",
         "fashion-mnist: http://h/2",
     ]
     assert opened == ["http://h", "http://h/2"]
@@ -116,39 +111,39 @@ def _start(home, port, task=None, environment=None):
 
 
 @pytest.mark.slow
-def test_the_server_tells_its_boards_and_leaves_nothing_behind(tmp_path):
+def test_the_server_prints_its_boards_and_all_its_processes_end(tmp_path):
     for task in ("sotu", "fashion-mnist"):
         with tracker(tmp_path, f"run-{task}", experiment=task) as tracked:
-            tracked.board("news", primary_metric="test/top1", ascending=False, columns=[])
+            tracked.board("a note", primary_metric="test/top1", ascending=False, columns=[])
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     link = re.escape(base) + r"/#/experiments/\d+/runs\?workflowType=machine_learning&viewStateShareKey=suiteboard"
     for number, code, task, shown in (
-        (signal.SIGINT, 0, None, rf"fashion-mnist: {link}\nsotu: {link}\nCtrl-C ends it.\n"),
-        (signal.SIGTERM, 143, "sotu", rf"sotu: {link}\nCtrl-C ends it.\n"),
+        (signal.SIGINT, 0, None, rf"fashion-mnist: {link}\nsotu: {link}\nPress Ctrl-C to stop.\n"),
+        (signal.SIGTERM, 143, "sotu", rf"sotu: {link}\nPress Ctrl-C to stop.\n"),
     ):
         process = _start(tmp_path, port, task)
         try:
-            wait_for(lambda: answers(f"{base}/health"), "the UI answers")
-            told = "".join(iter(process.stdout.readline, "Ctrl-C ends it.\n")) + "Ctrl-C ends it.\n"
-            assert re.fullmatch(shown, told)
-            family = psutil.Process(process.pid).children(recursive=True)
-            assert family
+            wait_for(lambda: responds(f"{base}/health"), "the UI responds")
+            printed = "".join(iter(process.stdout.readline, "Press Ctrl-C to stop.\n")) + "Press Ctrl-C to stop.\n"
+            assert re.fullmatch(shown, printed)
+            children = psutil.Process(process.pid).children(recursive=True)
+            assert children
             process.send_signal(number)
             assert process.wait(60) == code
         finally:
             process.kill()
             process.stdout.close()
-        assert [member for member in family if member.is_running() and member.status() != psutil.STATUS_ZOMBIE] == []
-        assert not answers(f"{base}/health")
+        assert [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
+        assert not responds(f"{base}/health")
 
 
 @pytest.mark.slow
-def test_with_a_server_of_ones_own_only_the_link_is_told(tmp_path):
+def test_with_a_tracking_server_only_its_link_is_printed(tmp_path):
     with tracker(tmp_path) as tracked:
-        tracked.board("news", primary_metric="test/top1", ascending=False, columns=[])
+        tracked.board("a note", primary_metric="test/top1", ascending=False, columns=[])
     with mlflow_server(tmp_path, free_port()) as base:
         process = _start(tmp_path / "elsewhere", None, environment={"MLFLOW_TRACKING_URI": base})
-        told, _ = process.communicate(timeout=180)
+        printed, _ = process.communicate(timeout=180)
     assert process.returncode == 0
-    assert re.fullmatch(rf"fashion-mnist: {re.escape(base)}/#/experiments/\d+/runs\?\S+=suiteboard\n", told)
+    assert re.fullmatch(rf"fashion-mnist: {re.escape(base)}/#/experiments/\d+/runs\?\S+=suiteboard\n", printed)

@@ -1,4 +1,4 @@
-"""Helpers of the tracking tests: trackers, a look into the store's tables past MLflow, a server on loopback."""
+"""Helpers of the tracking tests: trackers, direct queries of the store's tables, a local MLflow server."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from suite.tracking.worker_handle import WorkerStatus
 
 
 class SilentWorker:
-    """In the place of the worker process where a test delivers by itself, or not at all."""
+    """Replaces the worker process in tests that deliver by themselves or not at all."""
 
     def __init__(self, home: Path, run_dir: Path) -> None:
         self.status = WorkerStatus()
 
-    def nudge(self) -> None: ...
+    def request_delivery(self) -> None: ...
 
     def wait_delivered(self, timeout_s: float) -> bool:
         return False
@@ -34,7 +34,7 @@ class SilentWorker:
 
 
 def tracker(home: Path, run: str = "run-a", *, warnings: list[str] | None = None, **options: object) -> Tracker:
-    said = [] if warnings is None else warnings
+    warnings = [] if warnings is None else warnings
     options = {
         "experiment": "fashion-mnist",
         "run_name": "fem · quick · seed 0",
@@ -42,7 +42,7 @@ def tracker(home: Path, run: str = "run-a", *, warnings: list[str] | None = None
         "tags": {"mixer": "fem"},
         **options,
     }
-    return Tracker(home=home, run_dir=home / run, warn=said.append, **options)  # type: ignore[arg-type]
+    return Tracker(home=home, run_dir=home / run, warn=warnings.append, **options)  # type: ignore[arg-type]
 
 
 def rows(home: Path, query: str, *values: object) -> list[tuple[object, ...]]:
@@ -53,7 +53,7 @@ def rows(home: Path, query: str, *values: object) -> list[tuple[object, ...]]:
 
 
 def points(home: Path, metric: str, run_id: str | None = None) -> list[tuple[int, float]]:
-    """(step, value) of every point of a metric, in the order of the steps."""
+    """(step, value) of every point of a metric, ordered by step."""
     if run_id is None:
         return rows(home, "select step, value from metrics where key = ? order by step", metric)  # type: ignore[return-value]
     return rows(home, "select step, value from metrics where key = ? and run_uuid = ? order by step", metric, run_id)  # type: ignore[return-value]
@@ -78,9 +78,9 @@ def wait_for(condition, what: str, timeout_s: float = 180.0) -> None:
 
 @contextmanager
 def mlflow_server(folder: Path, port: int) -> Iterator[str]:
-    """A real MLflow server on loopback, over its own database in `folder`; stopped by its process id."""
+    """A real MLflow server on 127.0.0.1 with its own database in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    places = [
+    storage = [
         "--backend-store-uri",
         f"sqlite:///{folder}/mlflow.db",
         "--artifacts-destination",
@@ -101,7 +101,7 @@ def mlflow_server(folder: Path, port: int) -> Iterator[str]:
                 str(port),
                 "--workers",
                 "1",
-                *places,
+                *storage,
             ],
             stdout=log,
             stderr=log,
@@ -109,14 +109,14 @@ def mlflow_server(folder: Path, port: int) -> Iterator[str]:
             cwd=folder,
         )
     try:
-        wait_for(lambda: answers(f"http://127.0.0.1:{port}/health"), "the MLflow server answers")
+        wait_for(lambda: responds(f"http://127.0.0.1:{port}/health"), "the MLflow server responds")
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()
         server.wait(20)
 
 
-def answers(url: str) -> bool:
+def responds(url: str) -> bool:
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5) as reply:
             return reply.status == 200

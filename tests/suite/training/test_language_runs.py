@@ -172,7 +172,7 @@ def test_a_continuations_likelihood_is_that_of_its_tokens_one_by_one(scorer):
 
 
 def test_the_likeliest_continuation_is_greedy_and_another_is_not(scorer):
-    written = scorer.write("Fellow", (), 3, 0.0)
+    written = scorer.generate("Fellow", (), 3, 0.0)
     text = scorer.task.decode(scorer.task.encode("Fellow" + written)).decode()
     assert text == "Fellow" + written
     ids = scorer.task.encode("Fellow")
@@ -199,9 +199,9 @@ def test_a_long_text_is_scored_a_token_once_in_windows_as_full_as_the_context(sc
 
 
 def test_writing_ends_before_the_first_stop(scorer):
-    whole = scorer.write("The ", (), 24, 1.0, seed=1)
+    whole = scorer.generate("The ", (), 24, 1.0, seed=1)
     stop = whole[len(whole) // 2]
-    assert scorer.write("The ", ("never there", stop), 24, 1.0, seed=1) == whole[: whole.index(stop)]
+    assert scorer.generate("The ", ("never there", stop), 24, 1.0, seed=1) == whole[: whole.index(stop)]
 
 
 @pytest.fixture
@@ -232,9 +232,9 @@ def test_the_harness_is_answered_what_the_scorer_says(harness, scorer):
     assert model.loglikelihood(ask("Fellow", "-citizens")) == scorer.continuations([("Fellow", "-citizens")])
     assert model.loglikelihood_rolling(ask("Fellow-citizens")) == scorer.texts(["Fellow-citizens"])
     asked = {"until": ["\n"], "max_gen_toks": 6, "do_sample": False, "temperature": 0.7}
-    assert model.generate_until(ask("Fellow", asked)) == [scorer.write("Fellow", ["\n"], 6, 0.0)]
+    assert model.generate_until(ask("Fellow", asked)) == [scorer.generate("Fellow", ["\n"], 6, 0.0)]
     assert model.generate_until(ask("Fellow", {"until": "\n", "max_gen_toks": 6, "temperature": 0.7})) == [
-        scorer.write("Fellow", ["\n"], 6, 0.7)
+        scorer.generate("Fellow", ["\n"], 6, 0.7)
     ]
 
 
