@@ -64,7 +64,10 @@ INVALID = {
     "check of an unknown mixer": (("check", "fme"), ["'fme'", "did you mean 'fem'"]),
     "check of an unknown task": (("check", "sotuu"), ["'sotuu'", "did you mean 'sotu'"]),
     "check of a mixer with data": (("check", "fem", "--data-dir", "."), ["--data-dir", "'fem'"]),
-    "check of a task with an unknown option": (("check", "sotu", "--set", "lenght=4"), ["lenght", "did you mean 'length'"]),
+    "check of a task with an unknown option": (
+        ("check", "sotu", "--set", "lenght=4"),
+        ["lenght", "did you mean 'length'"],
+    ),
     "hybrid layer": (("run", *FEM, "--hybrid", "99"), ["'99'", "1 to 4"]),
     "missing recipe": (("run", *FEM, "--recipe", "none.toml"), ["'none.toml'", "does not exist"]),
     "recipe that is a folder": (("run", *FEM, "--recipe", "."), ["'.'", "directory"]),
