@@ -1,12 +1,16 @@
-"""The budget: certificates equal what is counted on a real model, what does not fit is refused with both counts."""
+"""The budget: certificates equal counts of a real model; a mixer that does not fit is refused with both counts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import tasks
+from backbones.base import Block, Trunk
 from backbones.mixers import registry
 from suite.config.run_config import RunConfig
 from suite.errors import UserError
@@ -41,11 +45,19 @@ def inputs(spec: InputSpec, batch: int) -> torch.Tensor:
             return torch.randn(batch, spec.look_back, spec.channels)
 
 
-def counted_by_hand(backbone: torch.nn.Module) -> int:
-    """Everything in the blocks and the last norm: what is neither embedding, nor positions, nor head."""
-    trunk = backbone.trunk
-    inside = [p for block in trunk.blocks for p in block.parameters()] + list(trunk.norm.parameters())
-    return sum(p.numel() for p in inside)
+def count(modules: Iterable[nn.Module]) -> int:
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+def count_trunk(trunk: Trunk) -> int:
+    """The blocks and the last norm: everything but embedding, positions and head."""
+    return count([*trunk.blocks, trunk.norm])
+
+
+def first_mixer(trunk: Trunk) -> nn.Module:
+    block = trunk.blocks[0]
+    assert isinstance(block, Block)
+    return block.mixer
 
 
 @pytest.mark.parametrize("mixer", ["softmax", "fem", "no-mixing"])
@@ -55,21 +67,19 @@ def test_the_certificate_counts_what_a_real_model_has(task, mixer):
     plan, certificate = check(config, spec)
     backbone = adapter(spec).backbone(config.model, plan.layers)
     reference = adapter(spec).backbone(config.model, plan.reference)
-    assert certificate.parameters == counted_by_hand(backbone)
-    assert certificate.reference_parameters == counted_by_hand(reference)
-    assert certificate.total_parameters == sum(p.numel() for p in backbone.parameters())
-    assert certificate.mixer_parameters == sum(p.numel() for p in backbone.trunk.blocks[0].mixer.parameters())
-    assert certificate.reference_mixer_parameters == sum(
-        p.numel() for p in reference.trunk.blocks[0].mixer.parameters()
-    )
+    assert certificate.parameters == count_trunk(backbone.trunk)
+    assert certificate.reference_parameters == count_trunk(reference.trunk)
+    assert certificate.total_parameters == count([backbone])
+    assert certificate.mixer_parameters == count([first_mixer(backbone.trunk)])
+    assert certificate.reference_mixer_parameters == count([first_mixer(reference.trunk)])
     assert certificate.ratio == certificate.parameters / certificate.reference_parameters
     assert certificate.length == adapter(spec).length == backbone.trunk.positions.shape[0]
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_flops_of_the_reference_are_what_torch_counts(task, monkeypatch):
-    """FLOPs a token, image or window; torch counts a whole forward pass. Everything runs as plain products so that all
-    are seen.
+    """FLOPs per token, image or window; PyTorch counts a whole forward pass. Only its own products run, so that it sees
+    all of them.
     """
     monkeypatch.setattr("kernels.cpu.call.library", lambda: None)
     config, spec = prepared(task, "softmax", ["patch=56"] if task == "imagenet100" else [])
@@ -98,7 +108,7 @@ def test_decoding_state_is_counted_for_causal_tasks_only(task):
     assert certificate.state_bytes == config.model.depth * mixer.init_state(1, adapter(spec).length).bytes()
 
 
-def test_a_mixer_too_big_is_refused_with_both_counts_and_what_fits():
+def test_a_mixer_too_big_is_refused_with_both_counts_and_the_nearest_fit():
     config, spec = prepared("fashion-mnist", "fem", ["d_v=64"])
     with pytest.raises(UserError) as caught:
         check(config, spec)
@@ -118,21 +128,21 @@ def test_a_mixer_too_small_is_refused_too():
         check(config, spec)
 
 
-def test_declared_unmatched_it_gets_a_certificate_that_says_so():
+def test_a_run_declared_unmatched_has_a_certificate_that_is_not_matched():
     config, spec = prepared("fashion-mnist", "fem", ["d_v=64"], unmatched=True)
     _, certificate = check(config, spec)
     assert not certificate.matched
     assert len(certificate.reasons) == 2
 
 
-def test_a_mixer_without_any_size_at_a_shape_is_one_line(monkeypatch):
+def test_a_mixer_without_any_size_at_a_shape_is_refused(monkeypatch):
     monkeypatch.setattr(registry.get("fem"), "candidates", classmethod(lambda *_: []))
     config, spec = prepared("fashion-mnist", "fem")
-    with pytest.raises(UserError, match=r"no size at dim=32 with 2 heads"):
+    with pytest.raises(UserError, match=r"fem .*dim=32 .*2 heads.*--set mixer\.heads"):
         check(config, spec)
 
 
-def test_the_feed_forward_width_takes_up_what_the_mixer_leaves_and_no_more_than_a_twentieth():
+def test_the_feed_forward_width_uses_what_the_mixer_leaves_up_to_5_percent():
     for task in TASKS:
         config, spec = prepared(task, "fem")
         plan, certificate = check(config, spec)
@@ -171,8 +181,8 @@ def test_every_arm_of_an_ablation_is_matched_on_every_embedded_task(task, scale)
         assert check(config, tasks.get(task)(config.data).spec)[1].matched, (mixer, arm)
 
 
-def test_an_oversize_mixer_cannot_hide_behind_a_thin_feed_forward_layer():
-    """With few enough parameters in all, the mixer's own share still refuses it."""
+def test_a_thin_feed_forward_layer_does_not_admit_an_oversize_mixer():
+    """The total is within its tolerance, but the mixer layer is not."""
     config, _ = prepared("fashion-mnist", "fem", ["d_v=20", "d_k=40", "ffn_width=2000"])
     certificate = certify(config)
     assert abs(certificate.ratio - 1) < 0.01
@@ -180,7 +190,7 @@ def test_an_oversize_mixer_cannot_hide_behind_a_thin_feed_forward_layer():
     assert not certificate.matched
 
 
-def test_a_hybrid_keeps_softmax_where_it_says():
+def test_a_hybrid_has_softmax_in_the_layers_of_its_layout():
     config, spec = prepared("fashion-mnist", "fem", hybrid="first")
     plan, certificate = check(config, spec)
     assert [layer.mixer for layer in plan.layers] == [registry.get("softmax"), registry.get("fem")]

@@ -47,9 +47,10 @@ def test_a_lookup_for_records_imports_no_file_and_no_entry_point(tmp_path, entry
     before = set(sys.modules)
     for name in (f"{path}:Mine", "foreign", "baseline/unknown", "unknown", ""):
         assert registered(name) is None
-    own = registered("fem")
+    own, cls = registered("fem"), mixers.built_in("fem")
     assert own is not None
-    assert own.Options is mixers.built_in("fem").Config
+    assert cls is not None
+    assert own.Options is cls.Config
     assert not [name for name in set(sys.modules) - before if "foreign" in name or name.startswith("_mixer_file")]
     with pytest.raises(SystemExit, match="foreign code"):
         parse(f"{path}:Mine")

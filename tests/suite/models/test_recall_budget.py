@@ -1,4 +1,4 @@
-"""Every built-in mixer can be matched on the recall tasks, at every scale, so that none is missing on a board."""
+"""Every built-in mixer can be matched on the recall tasks at every scale, so that none is missing from a board."""
 
 from __future__ import annotations
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
 from examples.accuracy_by_state import draw
 
 
-def row(mixer: str, state: int, values: list[float], matched: bool = True) -> dict:
+def row(mixer: str, state: int, values: list[float], matched: bool = True) -> dict[str, Any]:
     return {
         "mixer": mixer,
         "state_bytes": state,
@@ -18,7 +21,9 @@ def row(mixer: str, state: int, values: list[float], matched: bool = True) -> di
     }
 
 
-def board(metric: str = "accuracy", deviations: tuple[str, ...] = (), **rows: tuple[int, list[float]]) -> dict:
+def board(
+    metric: str = "accuracy", deviations: tuple[str, ...] = (), **rows: tuple[int, list[float]]
+) -> dict[str, Any]:
     made = [row(mixer, state, values) for mixer, (state, values) in rows.items()]
     return {"task": "mqar", "scale": "board", "metric": metric, "deviations": deviations, "rows": made}
 
@@ -48,7 +53,7 @@ def test_each_difficulty_is_a_panel_and_each_mixer_a_curve_over_the_model_sizes(
     plt.close(drawn)
 
 
-def test_a_point_is_the_mean_over_seeds_and_its_bar_reaches_from_the_worst_to_the_best():
+def test_a_point_is_the_mean_over_seeds_and_its_bar_spans_worst_to_best():
     drawn = draw([board(gla=(8192, [0.25, 0.5, 1.5 / 2]))])
     bars = drawn.axes[0].containers[0]
     assert list(bars[0].get_ydata()) == [0.5]
@@ -67,11 +72,11 @@ def test_widths_of_a_mixer_are_points_of_its_curve_and_unmatched_ones_are_hollow
         "fem": [256, 512],
         "fem (temperature=off)": [1024],
     }
-    hollow = [x for line in panel.lines if line.get_color() == "white" for x in line.get_xdata()]
+    hollow = [x for line in panel.lines if line.get_color() == "white" for x in np.asarray(line.get_xdata()).tolist()]
     assert sorted(hollow) == [128, 256]
     plt.close(drawn)
 
 
-def test_without_a_board_of_a_recall_task_it_says_what_to_run():
+def test_without_a_board_of_a_recall_task_the_error_suggests_a_run():
     with pytest.raises(ValueError, match="suite run --task mqar"):
         draw([board("bits_per_byte", fem=(1, [1.0]))])

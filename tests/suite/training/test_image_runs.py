@@ -15,23 +15,25 @@ from tests.suite.training.test_resume import equal_runs
 from tests.suite.training.test_runs import at_step
 from tests.tasks.images.image_files import write_cifar10, write_folder, write_imagenet100_parquet
 
-IMAGENET_TRAIN = {"imagenet1k": 1_281_167 - 12_812, "imagenet100": 126_689 - 6_335}  # without what is held out, about
+IMAGENET_TRAIN = {
+    "imagenet1k": 1_281_167 - 12_812,
+    "imagenet100": 126_689 - 6_335,
+}  # about; without the validation images
 DEIT_SMALL = Path(__file__).parents[3] / "examples" / "deit-small.toml"
 TINY = ("dim=32", "model.heads=2", "depth=2", "ffn_width=88", "batch_size=8", "steps=6", "evals=2")
 
 
 @pytest.mark.parametrize("task", IMAGENET_TRAIN)
-def test_the_paper_scale_of_imagenet_has_the_size_and_rates_of_deit_tiny(task):
+def test_the_paper_scale_of_imagenet_has_the_size_and_training_of_deit_tiny(task):
     config = resolve(task=task, mixer="softmax", scale="paper")
     train, data, model = config.train, config.data.model_dump(), config.model
     assert (model.dim, model.depth, model.heads, model.drop_path) == (192, 12, 3, 0.1)
-    assert certify(config).parameters == pytest.approx(
-        12 * 12 * 192**2, rel=0.01
-    )  # of attention and a 4 D feed-forward layer
+    # each of 12 layers: 4 D² of attention and 8 D² of a feed-forward layer of width 4 D
+    assert certify(config).parameters == pytest.approx(12 * 12 * 192**2, rel=0.01)
     assert train.steps * train.batch_size / IMAGENET_TRAIN[task] == pytest.approx(300, rel=1e-3)
     assert (train.batch_size, train.lr, train.weight_decay, train.ema) == (1024, 5e-4 * 1024 / 512, 0.05, 0)
     assert train.warmup == pytest.approx(5 / 300, rel=0.01)
-    told = (
+    chosen = (
         "augmentation",
         "magnitude",
         "erase",
@@ -43,7 +45,7 @@ def test_the_paper_scale_of_imagenet_has_the_size_and_rates_of_deit_tiny(task):
         "valid_limit",
         "test_limit",
     )
-    assert tuple(data[name] for name in told) == ("randaugment", 9, 0.25, 0.1, 0.8, 1.0, 224, 16, 0, 0)
+    assert tuple(data[name] for name in chosen) == ("randaugment", 9, 0.25, 0.1, 0.8, 1.0, 224, 16, 0, 0)
 
 
 def test_deit_smalls_recipe_differs_from_deit_tinys_in_its_widths_alone():
@@ -55,7 +57,7 @@ def test_deit_smalls_recipe_differs_from_deit_tinys_in_its_widths_alone():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["imagenet100", "cifar10", "folder"])
-def test_a_run_over_files_is_recorded_and_goes_on_bit_for_bit_with_averaged_weights(tmp_path, monkeypatch, task):
+def test_a_run_over_files_is_recorded_and_resumes_bit_for_bit_with_ema(tmp_path, monkeypatch, task):
     monkeypatch.setenv("SUITE_TRACKING", "off")
     monkeypatch.setattr("suite.training.pictures.attention_maps", lambda *_: {})
     match task:
