@@ -60,8 +60,8 @@ class MovingAverage(Mixer):
     def plain_forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
         """The formula token by token: optional, the contract compares `forward` and `cost` with it."""
         v_BTE, gate_BTE = self.in_proj(x_BTD).chunk(2, dim=-1)
-        (B, T, E), a_E = v_BTE.shape, self.w.sigmoid()
-        real_BT = torch.ones(B, T, dtype=torch.bool) if context.mask_BT is None else context.mask_BT
+        (T, E), a_E = v_BTE.shape[1:], self.w.sigmoid()
+        real_BT = torch.ones_like(v_BTE[..., 0], dtype=torch.bool) if context.mask_BT is None else context.mask_BT
         ahead = E if self.config.causal else E // 2
         h_BTE = torch.zeros_like(v_BTE)
         for part, order in ((slice(0, ahead), range(T)), (slice(ahead, E), range(T - 1, -1, -1))):
@@ -80,13 +80,15 @@ class MovingAverage(Mixer):
         return self.out_proj(silu(gate_BE) * h_BE), State({"h_BE": h_BE}, state.position + 1)
 
     @classmethod
-    def candidates(cls, config: MovingAverageConfig, dim: int, length: int) -> Iterable[MovingAverageConfig]:
+    def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MovingAverageConfig]:
+        assert isinstance(config, MovingAverageConfig)
         widths = [config.width] if config.width else range(2 * dim, 0, -2)
         return (config.model_copy(update={"width": width}) for width in widths)
 
     @staticmethod
-    def cost(config: MovingAverageConfig, dim: int, length: int) -> Cost:
+    def cost(config: MixerConfig, dim: int, length: int) -> Cost:
         """FLOPs: the projections, and 2 per channel for the scan."""
+        assert isinstance(config, MovingAverageConfig)
         assert config.width is not None
         E = config.width
         return Cost(parameters=3 * E * dim + E, flops=6 * E * dim + 2 * E, state_bytes=4 * E if config.causal else 0)

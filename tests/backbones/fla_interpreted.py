@@ -10,6 +10,7 @@ call methods of tensors.
 from __future__ import annotations
 
 import builtins
+import importlib
 import json
 import sys
 import warnings
@@ -23,6 +24,7 @@ from triton.runtime.autotuner import Autotuner
 from triton.runtime.interpreter import TensorHandle
 
 from backbones.contract.run import as_json, run_checks
+from backbones.mixers.fla import mixer
 
 
 def take_first_configuration() -> None:
@@ -44,17 +46,16 @@ def tensor_range(*bounds: Any) -> Iterator[Any]:
         yield tl.tensor(TensorHandle(np.array([number], dtype=np.int32), tl.int32), tl.int32)
 
 
-def main(mixer: str, checks: list[str]) -> None:
+def main(name: str, checks: list[str]) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     take_first_configuration()
-    import fla.layers  # noqa: F401
-
-    for name, module in list(sys.modules.items()):
-        if name.startswith(("fla.ops.", "fla.modules.")):
+    importlib.import_module("fla.layers")
+    for imported, module in list(sys.modules.items()):
+        if imported.startswith(("fla.ops.", "fla.modules.")):
             module.range = tensor_range  # type: ignore[attr-defined]
     mixer.runs_kernels = lambda device: True
-    print(json.dumps(as_json(mixer, run_checks(mixer, only=checks))))  # noqa: T201
+    print(json.dumps(as_json(name, run_checks(name, only=checks))))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from backbones.base import Layer, TrunkConfig
+from backbones.base import Layer, Trunk, TrunkConfig
 from backbones.decoder import Decoder
 from backbones.forecaster import Forecaster, patch_count
 from backbones.mixers import registry
 from backbones.vit import VisionTransformer, patch_grid
 
 DIM, FFN, HEADS = 16, 40, 2
-M = TypeVar("M", bound=nn.Module)
+M = TypeVar("M", Decoder, VisionTransformer, Forecaster, Trunk)
 
 
 def layer(mixer: str = "softmax", *, causal: bool = True, length: int = 12) -> Layer:
@@ -29,7 +30,7 @@ def trunk(*mixers: str, length: int = 12, causal: bool = True, **more: float) ->
     return TrunkConfig(DIM, length, tuple(layer(m, causal=causal, length=length) for m in mixers), **more)
 
 
-def decoder(*mixers: str, **more: float) -> Decoder:
+def decoder(*mixers: str, **more: Any) -> Decoder:
     return ready(Decoder(trunk(*mixers, **more), vocab=11))
 
 
@@ -53,7 +54,17 @@ def ready(model: M) -> M:
     return model.double().eval()
 
 
-BACKBONES = {
+@torch.no_grad()
+def assert_steps_equal_forward(model: Decoder) -> None:
+    ids = torch.randint(11, (2, 12))
+    states, steps = model.init_state(2, 12), []
+    for t in range(12):
+        logits, states = model.step(ids[:, t], states)
+        steps.append(logits)
+    assert torch.allclose(torch.stack(steps, 1), model(ids), rtol=0, atol=1e-10)
+
+
+BACKBONES: dict[str, Callable[..., tuple[Any, Tensor]]] = {
     "decoder": lambda *mixers, **more: (decoder(*mixers, **more), torch.randint(11, (3, 12))),
     "vit": lambda *mixers, **more: (vit(9, 12, 3, *mixers, **more), torch.randn(3, 2, 9, 12, dtype=torch.float64)),
     "forecaster": lambda *mixers, **more: (

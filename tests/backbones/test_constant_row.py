@@ -10,7 +10,7 @@ from backbones.mixers import registry
 from backbones.mixers.errors import MixerError
 from suite.models.resolve import resolve_run
 from suite.training.attention_maps import attention_maps
-from tests.backbones.test_backbones import BACKBONES, assert_steps_give_what_forward_gives, decoder
+from tests.backbones.small_models import BACKBONES, assert_steps_equal_forward, decoder
 
 MIXERS = ("random-qk", "fixed-qk")
 SMALL = ["dim=16", "model.heads=2", "depth=2", "ffn_width=40"]
@@ -45,7 +45,7 @@ def test_decoding_token_by_token_equals_forward(mixers):
     model = decoder(*mixers)
     if model.trunk.takes_constant_row:
         constant_for(model)
-    assert_steps_give_what_forward_gives(model)
+    assert_steps_equal_forward(model)
 
 
 def built(task_name, mixer, seed=0, hybrid=None):

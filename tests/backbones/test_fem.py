@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from backbones.mixers import registry
 from backbones.mixers.base import Context, Mixer
 from backbones.mixers.fem.convolution import LowRankConvolution
-from backbones.mixers.fem.fem import BETA_START, Fem
+from backbones.mixers.fem.fem import BETA_START, Fem, FemSoftmax, KeyedFemConfig
+from backbones.mixers.priors.host_mixer import HostMixer
 from tests.backbones.naive.fem import low_rank_convolution
 from tests.tolerances import FP32_SCAN, FP64, PREFIX
 
@@ -80,6 +81,7 @@ def same(one: Tensor, other: Tensor, tolerance: float = FP64) -> bool:
 def test_with_gates_of_zero_and_one_and_no_convolution_it_equals_its_host_prior(name: str, causal: bool) -> None:
     fem, cls = built(name, causal), registry.get(HOST_OF[name])
     host = moved(cls(cls.Config(causal=causal, heads=HEADS, **widths(cls)), D, T).double())
+    assert isinstance(host, HostMixer)
     with torch.no_grad():
         fem.in_proj.weight[: host.in_proj.weight.shape[0]] = host.in_proj.weight
     fem.out_proj.load_state_dict(host.out_proj.state_dict())
@@ -121,14 +123,15 @@ def test_what_is_off_has_no_parameters_and_the_widths_are_solved_again(name: str
     for config in (full, less):
         assert abs(cls.cost(config, dim, length).parameters / budget - 1) <= 0.05
     names = [{n.split(".")[0] for n, _ in cls(config, dim, length).named_parameters()} for config in (full, less)]
-    gone = {"convolution": {"convolution"}, "lse": {"w_beta"}, "temperature": set(), "gates": set()}[off]
+    gone = {"convolution": {"convolution"}, "lse": {"w_beta"}}.get(off, set())
     assert names[0] - names[1] == gone
     mixer = cls(less, dim, length)
-    E = mixer.widths.values  # type: ignore[union-attr]
+    assert isinstance(mixer, Fem)
+    E, host_parameters = mixer.widths.values, mixer.Host.parameters_of(mixer.widths)
     held = sum(p.numel() for p in mixer.parameters())
-    kept = mixer.Host.parameters_of(mixer.widths) + sum(mixer.Host.projected(mixer.widths)) * dim + 2 * E * dim  # type: ignore[union-attr, operator, arg-type]
+    kept = host_parameters + sum(mixer.Host.projected(mixer.widths)) * dim + 2 * E * dim
     gates = E * dim * ((off not in ("temperature", "lse")) + (off != "gates"))
-    outputs = (kept - mixer.Host.parameters_of(mixer.widths) - E * dim + gates) // dim  # type: ignore[union-attr, operator, arg-type]
+    outputs = (kept - host_parameters - E * dim + gates) // dim
     R = max(2, round(E / 32)) if off != "convolution" else 0
     assert held == kept + gates + E * (off != "lse") + R * (3 * dim + outputs)
 
@@ -163,9 +166,7 @@ def test_the_convolution_is_accurate_over_4096_tokens(causal: bool) -> None:
 
 
 def test_an_initial_layer_has_the_stated_temperature_and_modulates_nothing() -> None:
-    cls = registry.get("fem")
-    fem = cls(cls.Config(heads=HEADS, d_v=4, d_k=8), D, T)
-    assert isinstance(fem, Fem)
+    fem = FemSoftmax(KeyedFemConfig(heads=HEADS, d_v=4, d_k=8), D, T)
     assert fem.convolution is not None
     assert fem.w_beta is not None
     assert bool((fem.w_beta == BETA_START).all())

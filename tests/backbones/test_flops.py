@@ -11,6 +11,7 @@ from backbones.contract.probe import Probe
 from backbones.mixers import registry
 from backbones.mixers.base import Mixer
 from backbones.mixers.fem.fem import Fem
+from backbones.mixers.priors.host_mixer import HostMixer
 from tests.backbones.naive import load_naive_references
 
 NAIVE = load_naive_references()
@@ -37,7 +38,8 @@ def elementwise(mixer: Mixer, name: str) -> int:
     if isinstance(mixer, Fem) and mixer.convolution is not None:
         scans += mixer.convolution.rank
     if name.endswith("aft"):
-        scans += mixer.widths.values * (3 if isinstance(mixer, Fem) else 2)  # type: ignore[union-attr, operator]
+        assert isinstance(mixer, Fem | HostMixer)
+        scans += mixer.widths.values * (3 if isinstance(mixer, Fem) else 2)
     return 2 * scans
 
 

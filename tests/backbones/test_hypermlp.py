@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from backbones.mixers.base import Context
 from backbones.mixers.errors import MixerError
-from backbones.mixers.hyper.hypermlp import HyperConfig, HyperGLU, HyperMixer, HyperMLP
+from backbones.mixers.hyper.config import HyperConfig
+from backbones.mixers.hyper.hypermlp import HyperGLU, HyperMixer, HyperMLP
 from tests.backbones.naive.hyper import hyper
 from tests.tolerances import FP64, PREFIX
 
@@ -32,7 +34,7 @@ def draw(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
 
 
-SWITCHES = [
+SWITCHES: list[dict[str, Any]] = [
     dict(zip(("causal", "lag_layout", "mixing", "convolution", "gates"), values, strict=True))
     for values in itertools.product((True, False), (True, False), ("both", "R1", "R2"), (True, False), (True, False))
 ]
@@ -67,7 +69,7 @@ def test_step_equals_forward_and_formulas_equal_counts_for_all_switches(cls: typ
 
 
 def test_what_is_switched_off_has_no_parameters() -> None:
-    def count(**options: object) -> int:
+    def count(**options: Any) -> int:
         return sum(p.numel() for p in build(HyperMLP, **options).parameters())
 
     full, D, L, H, r, d_qk = count(), 16, 12, 2, 3, 8
@@ -148,7 +150,7 @@ def test_the_size_is_the_largest_rank_with_an_eighth_of_the_width_then_the_neare
     budget = 4 * dim**2
     chosen = cls.size(HyperConfig(causal=causal), dim, length, budget)
     count = {
-        (c.rank, c.d_qk): cls.cost(c, dim, length).parameters
+        (c.rank or 0, c.d_qk or 0): cls.cost(c, dim, length).parameters
         for c in cls.candidates(HyperConfig(causal=causal), dim, length)
     }
     rank = max(r for r, d_qk in count if 8 * d_qk >= dim and count[r, d_qk] <= budget)

@@ -93,4 +93,6 @@ def test_the_map_times_the_values_is_the_output(name: str) -> None:
     context = Context(constant_row="constant row" in cls.capabilities.needs)
     mixer.get_parameter("out_proj.weight").data.copy_(torch.eye(8))
     v_BTD = x_BTD @ mixer.get_parameter("in_proj.weight")[-8:].T
-    torch.testing.assert_close(mixer(x_BTD, context), mixer.attention_map(x_BTD, context)[:, 0] @ v_BTD)
+    assert isinstance(mixer, ShowsMap)
+    map_BTT = mixer.attention_map(x_BTD, context)[:, 0]
+    torch.testing.assert_close(mixer(x_BTD, context), map_BTT @ v_BTD)

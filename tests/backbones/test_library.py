@@ -74,7 +74,7 @@ def test_a_budget_is_kept_and_given_widths_stay() -> None:
 
 def test_parameters_are_initialised_even_where_the_constructor_does_not() -> None:
     class Unset(Pool):
-        def __init__(self, config, dim, length):  # type: ignore[no-untyped-def]
+        def __init__(self, config, dim, length):
             super().__init__(config, dim, length)
             for parameter in self.parameters():
                 parameter.data.fill_(torch.nan)

@@ -8,10 +8,10 @@ import torch
 from backbones.base import Layer, TrunkConfig
 from backbones.forecaster import Forecaster
 from backbones.mixers import registry
-from backbones.series_outputs import OUTPUTS
+from backbones.series_outputs import OUTPUTS, HeadKind
 
 
-def forecaster(kind: str) -> Forecaster:
+def forecaster(kind: HeadKind) -> Forecaster:
     softmax = registry.get("softmax")
     layer = Layer(softmax, softmax.Config(causal=False, heads=2), 24)
     model = Forecaster(TrunkConfig(16, 10, (layer,)), 40, 6, 3, 8, 4, kind=kind).double().eval()

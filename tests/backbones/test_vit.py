@@ -40,6 +40,7 @@ def test_a_vit_reads_patches_row_by_row_and_averages_the_tokens():
     model = vit(6, 9, 3, "no-mixing")
     image = torch.randn(1, 2, 6, 9, dtype=torch.float64)
     weight, bias = model.embedding.weight, model.embedding.bias
+    assert bias is not None
     tokens = []
     for row in range(2):
         for column in range(3):

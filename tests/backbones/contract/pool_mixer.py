@@ -72,12 +72,14 @@ class Pool(Mixer):
         return self.out(total / mass), State({"top": top_B1, "mass": mass, "sum": total}, state.position + 1)
 
     @classmethod
-    def candidates(cls, config: PoolConfig, dim: int, length: int) -> Iterable[PoolConfig]:
+    def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[PoolConfig]:
+        assert isinstance(config, PoolConfig)
         widths = range(4, 4 * dim + 1, 4) if config.width is None else [config.width]
         return [config.model_copy(update={"width": width}) for width in widths]
 
     @staticmethod
-    def cost(config: PoolConfig, dim: int, length: int) -> Cost:
+    def cost(config: MixerConfig, dim: int, length: int) -> Cost:
+        assert isinstance(config, PoolConfig)
         assert config.width is not None
         products = 2 * dim * config.width + dim
         return Cost(products, 2 * products + 2 * length * config.width, 4 * (config.width + 2) if config.causal else 0)
@@ -115,21 +117,21 @@ class MixesRows(Pool):
 
 class MiscountsParameters(Pool):
     @staticmethod
-    def cost(config: PoolConfig, dim: int, length: int) -> Cost:
+    def cost(config: MixerConfig, dim: int, length: int) -> Cost:
         right = Pool.cost(config, dim, length)
         return Cost(right.parameters - (dim if length > 1000 else 0), right.flops, right.state_bytes)
 
 
 class MiscountsFlops(Pool):
     @staticmethod
-    def cost(config: PoolConfig, dim: int, length: int) -> Cost:
+    def cost(config: MixerConfig, dim: int, length: int) -> Cost:
         right = Pool.cost(config, dim, length)
         return Cost(right.parameters, int(right.flops * 1.03), right.state_bytes)
 
 
 class MiscountsState(Pool):
     @staticmethod
-    def cost(config: PoolConfig, dim: int, length: int) -> Cost:
+    def cost(config: MixerConfig, dim: int, length: int) -> Cost:
         right = Pool.cost(config, dim, length)
         return Cost(right.parameters, right.flops, right.state_bytes + 4)
 
@@ -215,8 +217,8 @@ class SizesBadly(Pool):
         )
 
 
-class OtherNaiveForward(Pool):
-    def plain_forward(self, x_BTD: Tensor, context: Context) -> Tensor:
+class DiffersFromItsReference(Pool):
+    def plain_forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
         return super().forward(x_BTD, context) * (1 + 1e-6)
 
 
@@ -245,6 +247,6 @@ BROKEN: dict[type[Pool], str] = {
     UnsavedTable: "state-dict",
     NeedsEvenLength: "shape",
     SizesBadly: "nearest",
-    OtherNaiveForward: "naive",
+    DiffersFromItsReference: "naive",
     TouchesMeta: "meta",
 }

@@ -44,7 +44,7 @@ def test_a_failure_comes_with_the_smallest_input_that_shows_it() -> None:
 
 def test_padding_that_makes_nan_is_caught() -> None:
     class Empty(Pool):
-        def weights(self, x_BTD, context):  # type: ignore[no-untyped-def]
+        def weights(self, x_BTD, context):
             p_BTT = super().weights(x_BTD, context)
             return (
                 p_BTT
@@ -57,11 +57,11 @@ def test_padding_that_makes_nan_is_caught() -> None:
 
 def test_a_sequence_over_the_length_may_be_refused_but_not_mangled() -> None:
     class Cuts(Pool):
-        def forward(self, x_BTD, context=None):  # type: ignore[no-untyped-def]
+        def forward(self, x_BTD, context=None):
             return super().forward(x_BTD[:, : self.length])
 
     class Refuses(Pool):
-        def forward(self, x_BTD, context=None):  # type: ignore[no-untyped-def]
+        def forward(self, x_BTD, context=None):
             raise MixerError("T is over the length")
 
     assert {r.status for r in run_checks(Cuts, only=["too-long"])} == {"failed"}
@@ -84,7 +84,7 @@ def test_a_direction_that_is_not_declared_is_not_applicable() -> None:
 
 def test_without_a_naive_reference_flops_are_reported_as_not_checked() -> None:
     class Bare(Pool):
-        plain_forward = None
+        plain_forward = None  # type: ignore[assignment]
 
     results = run_checks(Bare, only=["flops", "naive"])
     assert {r.status for r in results} == {"not applicable"}

@@ -10,16 +10,17 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable
+from typing import Any
 
 from backbones.contract.probe import NaiveForward
 
 NAIVE: dict[str, NaiveForward] = {}
 
 
-def naive(*names: str) -> Callable[[NaiveForward], NaiveForward]:
+def naive(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Decorator: the naive reference implementation of these mixers."""
 
-    def add(function: NaiveForward) -> NaiveForward:
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
         NAIVE.update(dict.fromkeys(names, function))
         return function
 

@@ -41,7 +41,7 @@ def hyper(mixer: HyperMixer, x_BTD: Tensor, context: Context) -> Tensor:
     near_BTD = x_BTD if mixer.taps is None else convolve(x_BTD, mixer.taps, c.causal)
 
     rows, keys = list(mixer.in_proj.weight.split(mixer.in_splits)), list(mixer.kv_proj.weight.split(mixer.kv_splits))
-    gate = [torch.sigmoid(x_BTD @ w.T) if c.gates else 1.0 for w in rows[1:]]
+    gate = [torch.sigmoid(x_BTD @ w.T) if c.gates else torch.ones(()) for w in rows[1:]]
     q = (x_BTD @ rows[0].T * gate[0]).view(B, T, H, S, -1)
     k, v = (near_BTD @ keys[0].T).view(B, T, H, S, -1), (near_BTD @ keys[1].T).view(B, T, H, -1)
     s = (gate[2] if c.gates else torch.ones(B, T, n_R * H * r, dtype=x_BTD.dtype)).view(B, T, n_R, H, r)
