@@ -1,1 +1,1 @@
-"""Pure functions on tensors, each exact for every finite input. Plain PyTorch."""
+"""Pure functions on tensors, each exact for every finite input. `kernels.registry` lists them."""

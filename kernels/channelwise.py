@@ -1,13 +1,15 @@
-"""Reads whose weights differ by channel and come from keys alone (AFT): `p_t(i)_j ∝ exp(k_ij)`, i ≤ t, in time and
-memory linear in T.
+"""Reads whose weights differ by channel and come from keys alone, as in AFT (arXiv 2105.14103): `p_t(i)_j ∝ exp(k_ij)`.
+
+Causal, in time and memory linear in T.
 
 With the running maximum `top_t = max_{i≤t} k_i` of the past only, every exponent is ≤ 0 and every decay is in [0, 1]:
 
     n_t = e^{top_{t−1} − top_t} n_{t−1} + e^{k_t − top_t}          (sum of weights; log n_t + top_t = logcumsumexp(k)_t)
     N_t = the same with e^{k_t − top_t} v_t                          E_p[v] = N_t / n_t
 
-`log E_p[exp(u)] = logcumsumexp(k + u) − logcumsumexp(k)`, exact for any finite u. Contract: all `[B, T, E]`, fp32 or
-fp64.
+`log E_p[exp(u)] = logcumsumexp(k + u) − logcumsumexp(k)`, exact for any finite u.
+
+Shape letters: B sequences, T tokens, c inputs that share their weights, E channels. All tensors are fp32 or fp64.
 """
 
 from __future__ import annotations
@@ -25,7 +27,14 @@ from kernels.scan import diagonal_scan
 
 
 def running_max(x_BTE: Tensor) -> Tensor:
-    """`max_{i≤t} x_i`, by the even/odd recursion of the diagonal scan. No gradient."""
+    """Running maximum `max_{i≤t} x_i`, by the even/odd recursion of the diagonal scan. No gradient.
+
+    Args:
+        x_BTE: `[B, T, E]`, T ≥ 1.
+
+    Returns:
+        `[B, T, E]`.
+    """
     with torch.no_grad():
         return _running_max(x_BTE.transpose(0, 1).contiguous()).transpose(0, 1)
 
@@ -42,7 +51,15 @@ def _running_max(x: Tensor) -> Tensor:
 
 
 def channelwise_read(k_BTE: Tensor, v_BTcE: Tensor) -> Tensor:
-    """E_p[v] `[B, T, c, E]`: c copies of the channels under the same weights."""
+    """Mean E_p[v] of several inputs under the same weights.
+
+    Args:
+        k_BTE: keys `[B, T, E]`, any finite size.
+        v_BTcE: values `[B, T, c, E]`, of the keys' dtype.
+
+    Returns:
+        `[B, T, c, E]`.
+    """
     return _read_opaquely([k_BTE, v_BTcE], [])[0]
 
 
@@ -67,15 +84,20 @@ def _by_pytorch(k_BTE: Tensor, v_BTcE: Tensor) -> Tensor:
 
 
 def log_cumulative(k_BTE: Tensor) -> Tensor:
-    """`log Σ_{i≤t} exp(k_i)`."""
+    """`log Σ_{i≤t} exp(k_i)`.
+
+    Args:
+        k_BTE: `[B, T, E]`, any finite size.
+
+    Returns:
+        `[B, T, E]`.
+    """
     top, decay = _decays(k_BTE)
     return diagonal_scan(decay, (k_BTE - top).exp()).log() + top
 
 
 def _decays(k_BTE: Tensor) -> tuple[Tensor, Tensor]:
-    """The running maximum, a constant to autograd since the result doesn't depend on it, and `e^{top_{t−1} −
-    top_t}`.
-    """
+    """The running maximum, a constant for autograd since results don't depend on it, and `e^{top_{t−1} − top_t}`."""
     top = running_max(k_BTE)
     decay = torch.cat((torch.zeros_like(top[:, :1]), (top[:, :-1] - top[:, 1:]).exp()), dim=1)
     return top, decay
@@ -83,14 +105,31 @@ def _decays(k_BTE: Tensor) -> tuple[Tensor, Tensor]:
 
 @full_precision
 def channelwise_log_read(k_BTE: Tensor, u_BTE: Tensor) -> Tensor:
-    """`log E_p[exp(u)]` for any finite u. In fp64, since two large sums are subtracted."""
+    """`log E_p[exp(u)]`, computed in fp64 since two large sums are subtracted.
+
+    Args:
+        k_BTE: keys `[B, T, E]`.
+        u_BTE: `[B, T, E]`, any finite size.
+
+    Returns:
+        `[B, T, E]` in the dtype of u.
+    """
     k, u = k_BTE.double(), u_BTE.double()
     return (log_cumulative(k + u) - log_cumulative(k)).to(u_BTE.dtype)
 
 
 def channelwise_free_energy(k_BTE: Tensor, v_BTE: Tensor, beta_E: Tensor) -> tuple[Tensor, Tensor]:
-    """(E_p[v], F(β)): one pass over `[v, w]`, and the exact form for rows and channels that see a value out of
-    range.
+    """Mean and free energy (arXiv 2602.07160) under channelwise weights.
+
+    One pass over `[v, w]`; the exact log-domain form replaces F in rows and channels that see a value out of range.
+
+    Args:
+        k_BTE: keys `[B, T, E]`.
+        v_BTE: values `[B, T, E]`, of the keys' dtype, any finite size.
+        beta_E: inverse temperatures β > 0 `[E]`.
+
+    Returns:
+        `E_p[v]` and `F = (1/β) log E_p[exp(βv)]`, `[B, T, E]` each.
     """
     mu, F = _free_energy_opaquely([k_BTE, v_BTE, beta_E], [])
     return mu, F
@@ -120,8 +159,14 @@ _free_energy_opaquely = opaque(
 
 
 def channelwise_step(state: dict[str, Tensor], k_BE: Tensor, v_BE: Tensor, u_BE: Tensor | None) -> None:
-    """One token more. State: n (log of the summed weights), m (mean of v), f (log of the mean of exp(u)), `[B, E]`
-    each.
+    """Adds one token to a decoding state, in place.
+
+    Args:
+        state: `n_BE` (log of the summed weights), `m_BE` (mean of v) and, with u, `f_BE` (log of the mean of exp(u)),
+            `[B, E]` each. Before the first token n is a large negative number, m and f are zero.
+        k_BE: the token's keys `[B, E]`.
+        v_BE: its values `[B, E]`.
+        u_BE: its exponents `[B, E]`; None if the mean alone is wanted.
     """
     n = torch.logaddexp(state["n_BE"], k_BE)
     log_keep, log_add = state["n_BE"] - n, k_BE - n

@@ -1,21 +1,19 @@
-"""Free-energy read over a softmax prior: per query t and channel j
+"""Mean and free energy of the values under a softmax prior (arXiv 2602.07160): per query t and channel j
 
     μ_tj = Σ_i p_t(i) v_ij        F_tj = (1/β_j) log Σ_i p_t(i) exp(β_j v_ij)        p_t(i) = softmax_i(q_t·k_i/√k)
 
-(arXiv 2602.07160.) Contract: q `[B, S, H, k]`, k `[B, T, H, k]`, v `[B, T, H, d]`, β `[H, d]` positive; μ and F `[B, S,
-H, d]`. Causal needs S = T. `mask_BT` is True at keys that count; rows that see none are finite and mean nothing.
+Two implementations; `implementation` reports which one runs, for the cost of one reduction over v:
 
-Two implementations; `implementation` says which one runs, at the price of one reduction over v:
+- "one pass": `[v, exp(βv)]` are the values of ONE flash attention pass. It serves every row whose visible keys have
+  |βv| ≤ 30 (|βv| ≤ 4 in channels with β < ½): no shift is needed there, so nothing depends on tokens that a row doesn't
+  see. Channels with β < ½ carry `expm1(βv)` and end in log1p, exact down to β → 0, where log and exp would cancel.
+- "exact rows": log-sum-exp over scores and values together, for any finite v, many times more expensive. It serves the
+  other rows of the heads that have any: chosen by row, so that a huge value late in a sequence changes nothing before
+  it.
 
-- "one pass": `[v, exp(βv)]` are the values of ONE flash attention pass. Taken by every row whose visible keys have |βv|
-≤ 30
-  (|βv| ≤ 4 in channels with β < ½): no shift is needed there, so nothing depends on tokens that a row doesn't see.
-  Channels with β < ½ carry `expm1(βv)` and end in log1p, exact down to β → 0 where the plain form cancels.
-- "exact rows": log-sum-exp over scores and values together, any finite v, many times dearer. Taken by the remaining
-rows of the
-  remaining heads: by rows, not by tensors, so that a huge value late in a sequence changes nothing before it.
+On a GPU both are variants of one Triton kernel (`kernels.gpu.free_energy`).
 
-On a GPU the same two are variants of one Triton kernel (`kernels.gpu.free_energy`), where there is a driver.
+Shape letters: B sequences, S queries, T keys, H heads, k and d channels per head of keys and values.
 """
 
 from __future__ import annotations
@@ -44,7 +42,7 @@ from kernels.numerics.log_mean_exp import log_mean_exp
 from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
 
-BLOCK = 64  # rows at once of the exact form
+BLOCK = 64  # exact rows computed at once
 
 Implementation = Literal["one pass", "exact rows"]
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -52,14 +50,35 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 
 def implementation(v_BTHd: Tensor, beta_Hd: Tensor) -> Implementation:
-    """Which implementation these values need."""
+    """Which implementation these values need.
+
+    Args:
+        v_BTHd: values `[B, T, H, d]`.
+        beta_Hd: inverse temperatures β > 0 `[H, d]`.
+
+    Returns:
+        "one pass" if every |βv| is in range, else "exact rows".
+    """
     return "one pass" if in_range(v_BTHd, beta_Hd) else "exact rows"
 
 
 def free_energy_read(
     q_BSHk: Tensor, k_BTHk: Tensor, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool, mask_BT: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(μ, F). Exact rows of half-precision inputs are computed in fp32."""
+    """Mean and free energy of the visible values. Exact rows of half-precision inputs are computed in fp32.
+
+    Args:
+        q_BSHk: queries `[B, S, H, k]`.
+        k_BTHk: keys `[B, T, H, k]`.
+        v_BTHd: values `[B, T, H, d]`, any finite size.
+        beta_Hd: inverse temperatures β > 0 `[H, d]`.
+        causal: whether row t sees keys i ≤ t only; needs S = T.
+        mask_BT: bool `[B, T]`, True at keys that count; None if all do.
+
+    Returns:
+        μ and F, `[B, S, H, d]` each, in the dtype of the values. Rows that see no key (padding) are finite and have no
+        meaning.
+    """
     tensors = [q_BSHk, k_BTHk, v_BTHd, beta_Hd, *([] if mask_BT is None else [mask_BT])]
     mu, F = _read(tensors, [int(causal)])
     return mu, F
@@ -113,20 +132,21 @@ def _one_pass(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, causal: bool, sc
         return FreeEnergy.apply(q, k, v, beta_Hd, causal, scale, (SMALL_BETA, RANGE, SMALL_RANGE))
     q, k = q.contiguous(), k.contiguous()  # the flash operation, called directly, reads other strides wrongly
     extra = 2 * v.shape[-1] - q.shape[-1]
-    if extra > 0:  # zero channels leave the scores as they are and keep the flash pass
+    if extra > 0:  # zero channels leave the scores unchanged and keep the flash pass
         q, k = pad(q, (0, extra)), pad(k, (0, extra))
     mu_F: tuple[Tensor, Tensor] = _OnePass.apply(q.to(v.dtype), k.to(v.dtype), v, beta_Hd, causal, scale)
     return mu_F
 
 
 def _compiled(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor) -> bool:
-    """Whether the compiled pass takes these. It cuts values out of range off, so it serves the rows before them too."""
+    """Whether the C++ pass takes this call. It clamps values out of range, so it serves the rows before them too."""
     return compiled(q, k, v) and beta_Hd.dtype == v.dtype and beta_Hd.shape == v.shape[2:]
 
 
 class _OnePass(torch.autograd.Function):
-    """PyTorch's CPU form. Exponentials and logarithms run on contiguous memory: on strided rows they are 10 to 40 times
-    slower.
+    """The CPU implementation in PyTorch.
+
+    Exponentials and logarithms run on contiguous memory: on strided rows they are 10 to 40 times slower.
     """
 
     @staticmethod

@@ -1,8 +1,7 @@
-"""FEM's two gates:  `y = RMS(softplus(b)) ⊙ [ (1−λ) ⊙ μ + λ ⊙ F ]`,  `λ = sigmoid(a)`,  RMS over the last dimension (a
-head).
+"""The two gates of FEM (arXiv 2602.07160): `y = RMS(softplus(b)) ⊙ [ (1−λ) ⊙ μ + λ ⊙ F ]`, `λ = sigmoid(a)`.
 
-Contract: μ, F, a, b `[…, d]` of one shape. `RMS(s) = s / sqrt(mean(s²) + eps)`. On a CPU a compiled form runs, or one
-that works through blocks of rows that stay in the cache, forward and backward.
+`RMS(s) = s / sqrt(mean(s²) + eps)` over the last dimension, the channels of a head. On a CPU the compiled
+implementation runs, or one that works through blocks of rows that stay in the cache, forward and backward.
 """
 
 from __future__ import annotations
@@ -19,11 +18,29 @@ BLOCK_ELEMENTS = 1 << 15
 
 
 def rms(x: Tensor) -> Tensor:
-    """`x / sqrt(mean(x²) + eps)` over the last dimension."""
+    """`x / sqrt(mean(x²) + eps)` over the last dimension.
+
+    Args:
+        x: `[…, d]`.
+
+    Returns:
+        `[…, d]`.
+    """
     return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS)
 
 
 def gated_mix(mu: Tensor, F: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Both gates in one pass: interpolation between mean and free energy, and output scale.
+
+    Args:
+        mu: means `[…, d]`.
+        F: free energies `[…, d]`.
+        a: logits of the interpolation λ `[…, d]`.
+        b: the output gate before softplus `[…, d]`.
+
+    Returns:
+        y `[…, d]`.
+    """
     if mu.shape == F.shape == a.shape == b.shape and takes("*d *d *d *d", mu, F, a, b):
         mixed: Tensor = GatedMix.apply(mu, F, a, b, EPS)
         return mixed
@@ -76,22 +93,22 @@ class _GatedMix(torch.autograd.Function):
 
 
 def _softplus(x: Tensor, scratch: Tensor, out: Tensor) -> Tensor:
-    """log1p(exp(−|x|)) + max(x, 0): vectorised passes, twice as fast as the library's on a CPU."""
+    """log1p(exp(−|x|)) + max(x, 0): vectorised passes, twice as fast as PyTorch's softplus on a CPU."""
     torch.abs(x, out=out).neg_().exp_().log1p_()
     return out.add_(torch.clamp(x, min=0.0, out=scratch))
 
 
 class _Buffers:
-    """Blocks of rows and reused room for their intermediates: fresh memory a block costs more than the arithmetic."""
+    """Blocks of rows and reused memory for their intermediates: new memory per block costs more than the arithmetic."""
 
     def __init__(self, like: Tensor, count: int) -> None:
         step = max(1, BLOCK_ELEMENTS // (like.shape[1] * like.shape[2]))
         self.blocks = [slice(start, min(start + step, len(like))) for start in range(0, len(like), step)]
-        self.room = like.new_empty(count, min(step, len(like)), *like.shape[1:])
+        self.memory = like.new_empty(count, min(step, len(like)), *like.shape[1:])
         self.averages = like.new_full((like.shape[2], 1), 1.0 / like.shape[2])
 
     def sized(self, rows: slice) -> tuple[Tensor, ...]:
-        return self.room[:, : rows.stop - rows.start].unbind()
+        return self.memory[:, : rows.stop - rows.start].unbind()
 
     def mean(self, x: Tensor) -> Tensor:
         """Over the last dimension, by a product: a reduction over few channels is slower."""

@@ -1,12 +1,12 @@
-"""Where the scores of a block of rows lie in memory, so that a table indexed by lag reads them without any shuffling.
+"""Memory layout of the scores of a block of rows, so that a table indexed by lag reads them without any shuffling.
 
-A block holds R query rows from t0 on and the keys they see. Its scores live in one buffer of row pitch P. Seen with
-pitch P, column c of every row stands for the same lag (or signed offset) `t − i = t0 + R − 1 − c`; seen with pitch P −
-1 from R − 1 on, column i of every row is key i. So a product over keys writes through the second view what elementwise
-and low-rank work over lags reads through the first: the skew costs nothing. Lags fall along a row, so tables are used
-back to front (`reversed_table`).
+A block holds R query rows from t0 on and the keys they see. Its scores are in one buffer of row pitch P. Viewed with
+pitch P, column c of every row is the same lag (or signed offset) `t − i = t0 + R − 1 − c`; viewed with pitch P − 1 from
+R − 1 on, column i of every row is key i. So a product over keys writes through the second view what elementwise and
+low-rank work over lags reads through the first: the skew costs nothing. Lags decrease along a row, so tables are used
+in reverse order (`reversed_table`).
 
-What the skew leaves in a block beside visible scores (a small triangle of columns, or two) is hidden: set to zero.
+Entries of a block that are not scores of visible keys (one or two small triangles of columns) are hidden: set to zero.
 Without the lag layout (`by_lag` False) column c is key c in both views.
 """
 
@@ -43,7 +43,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows `start … start + rows − 1` of a sequence of `tokens`. origin: position of the first row that is at hand."""
+    """Rows `start … start + rows − 1` of a sequence of `tokens`. origin: position of the first row that is given."""
 
     layout: Layout
     tokens: int
@@ -54,7 +54,7 @@ class Block:
 
     @property
     def here(self) -> slice:
-        """Where its rows stand among those at hand."""
+        """The place of its rows among those given."""
         return slice(self.start - self.origin, self.stop - self.origin)
 
     @property
@@ -63,14 +63,12 @@ class Block:
 
     @property
     def keys(self) -> int:
-        """The first so many keys are the ones that any of the rows sees."""
+        """How many keys, from the first, any of the rows sees."""
         return self.stop if self.layout.causal else self.tokens
 
     @property
     def columns(self) -> int:
-        """Columns of the view by lag; a causal block lets what is in a row's future lie in the next row's hidden
-        columns.
-        """
+        """Columns of the view by lag; in a causal block the future of a row is in the hidden columns of the next."""
         return self.keys if self.layout.causal or not self.layout.by_lag else self.keys + self.rows - 1
 
     @property
@@ -78,14 +76,12 @@ class Block:
         return self.columns + int(self.layout.by_lag)
 
     def lags(self) -> slice:
-        """What part of a (reversed) table the columns stand for."""
+        """Which part of a (reversed) table the columns are."""
         first = self.layout.length - self.stop if self.layout.by_lag else 0
         return slice(first, first + self.columns)
 
     def buffer(self, like_HB: Tensor) -> Tensor:
-        """`[H, B, R, P]` for as many heads and sequences as `like` leads with; finite where a product by key won't
-        write.
-        """
+        """`[H, B, R, P]`, heads and sequences as in `like`; zero where no product by key writes."""
         buffer_HBRP = empty((*like_HB.shape[:2], self.rows, self.pitch), like_HB)
         if self.layout.by_lag:
             unwritten = buffer_HBRP[..., 0, : self.rows] if self.layout.causal else buffer_HBRP
@@ -105,25 +101,19 @@ class Block:
 
     @cached_property
     def visible(self) -> list[tuple[int, Tensor]]:
-        """(first column, 1 where a visible key's score stands and 0 elsewhere) of each part of the block that has
-        both.
-        """
+        """(first column, 1 at scores of visible keys and 0 elsewhere) of each part of the block that has both."""
         if self.rows == 1:
             return []
         step_R = torch.arange(self.rows, device=self.device)
-        inside_RC = (
-            step_R[None, :-1] >= self.rows - 1 - step_R[:, None]
-        ).float()  # 0: the key would stand before the first one
+        # 0 where the key would be before the first one
+        inside_RC = (step_R[None, :-1] >= self.rows - 1 - step_R[:, None]).float()
         if self.layout.by_lag:
             return [(0, inside_RC)] if self.layout.causal else [(0, inside_RC), (self.tokens, 1.0 - inside_RC)]
         return [(self.start + 1, 1.0 - inside_RC.flip(0))] if self.layout.causal else []
 
     def hide(self, buffer_HBRP: Tensor) -> None:
-        """Sets what is no score of a visible key to zero."""
-        for (
-            first,
-            visible_RC,
-        ) in self.visible:  # what is hidden is finite; a product is many times faster than masked_fill_ here
+        """Sets everything but scores of visible keys to zero."""
+        for first, visible_RC in self.visible:  # hidden entries are finite; a product is much faster than masked_fill_
             buffer_HBRP[..., first : first + visible_RC.shape[1]].mul_(visible_RC)
         if self.layout.by_lag and self.layout.causal:
             buffer_HBRP[..., self.columns :].zero_()

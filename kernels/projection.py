@@ -1,13 +1,11 @@
-"""Projections: several of one input, each scaled by a low-rank factor, `y = x Wᵀ ⊙ (1 + s P)`; and a few of the
-normalised input.
+"""Projections: several of one input, each scaled by a low-rank factor (FEM, arXiv 2602.07160), `y = x Wᵀ ⊙ (1 + s P)`;
+and a few of the normalised input, `LayerNorm(x) Wᵀ`.
 
-`modulated_projection`: x `[B, T, D]`, W `[C, D]`, s `[B, T, R]` and P `[R, C]` (both or neither), `splits` that sum to
-C; gives one `[B, T, split]` tensor a projection (an empty one where a split is 0). `normed_projection`: `LayerNorm(x)
-Wᵀ`.
+The CPU implementations work through blocks of rows that stay in the cache: `s P`, the normalised x and the gradients of
+z never exist as a whole, and nothing is concatenated. They take fp32 and fp64; under autocast and on other devices the
+formulas run.
 
-The CPU forms work through blocks of rows that stay in the cache: `s P`, the normalised x and the gradients of z never
-exist as a whole, and nothing is concatenated. They are for fp32 and fp64; under autocast and elsewhere the formulas
-run.
+Shape letters: B sequences, T tokens, D input channels, C channels of all projections, R rank.
 """
 
 from __future__ import annotations
@@ -21,12 +19,24 @@ from torch.nn.functional import layer_norm, linear
 from kernels.cpu.call import multiplies
 from kernels.cpu.gates import Projection
 
-BLOCK_ELEMENTS = 1 << 17  # of z, a block
+BLOCK_ELEMENTS = 1 << 17  # of z per block
 
 
 def modulated_projection(
     x_BTD: Tensor, weight_CD: Tensor, splits: Sequence[int], s_BTR: Tensor | None = None, p_RC: Tensor | None = None
 ) -> tuple[Tensor, ...]:
+    """Several projections of x, each multiplied by its channels of `1 + s P`.
+
+    Args:
+        x_BTD: inputs `[B, T, D]`.
+        weight_CD: the weights W of all projections `[C, D]`.
+        splits: channels of each projection; they sum to C.
+        s_BTR: low-rank coefficients `[B, T, R]`; None for plain projections.
+        p_RC: the map P from coefficients to channels `[R, C]`; None with `s_BTR`.
+
+    Returns:
+        A tensor `[B, T, split]` for each projection, without elements where a split is 0.
+    """
     if s_BTR is None or p_RC is None:
         return linear(x_BTD, weight_CD).split(list(splits), dim=-1)
     if (
@@ -56,7 +66,7 @@ class _Projection(torch.autograd.Function):
         rows_x, rows_s = x.reshape(-1, x.shape[-1]), s.reshape(-1, s.shape[-1])
         outs, z = [x.new_empty(len(rows_x), split) for split in splits], x.new_empty(len(rows_x), len(weight))
         parts = list(zip(outs, _slices(splits), strict=True))
-        for rows, (factor,) in _rooms(z, 1):
+        for rows, (factor,) in _with_memory(z, 1):
             torch.mm(rows_x[rows], weight.t(), out=z[rows])
             torch.mm(rows_s[rows], p, out=factor)
             for out, part in parts:
@@ -71,7 +81,7 @@ class _Projection(torch.autograd.Function):
         parts = [grad.reshape(len(x), -1) for grad in grads if grad.numel()]
         grad_x, grad_weight, grad_p = torch.empty_like(x), torch.zeros_like(weight), torch.zeros_like(p)
         grad_s = s.new_empty(s.shape[::-1])
-        for rows, (g, c) in _rooms(z, 2):
+        for rows, (g, c) in _with_memory(z, 2):
             torch.cat([grad[rows] for grad in parts], dim=-1, out=g)
             torch.mul(g, z[rows], out=c)
             torch.mm(p, c.t(), out=grad_s[:, rows])  # this way round: five times faster than c pᵀ
@@ -93,8 +103,15 @@ def _slices(splits: Sequence[int]) -> list[slice]:
 
 
 def normed_projection(x_BTD: Tensor, weight_RD: Tensor, eps: float = 1e-5) -> Tensor:
-    """`LayerNorm(x) Wᵀ` for few rows R of W, LayerNorm without gains: `[B, T, R]`. The normalised input never exists as
-    a whole.
+    """`LayerNorm(x) Wᵀ` for a W of few rows, LayerNorm without gains. The normalised input never exists as a whole.
+
+    Args:
+        x_BTD: inputs `[B, T, D]`.
+        weight_RD: the weights W `[R, D]`.
+        eps: added to the variance.
+
+    Returns:
+        `[B, T, R]`.
     """
     if _fused(x_BTD, weight_RD):
         out: Tensor = _NormedProjection.apply(x_BTD, weight_RD, eps)
@@ -112,7 +129,7 @@ class _NormedProjection(torch.autograd.Function):
             x.new_empty(len(rows_x), 1),
         )
         average = x.new_full((x.shape[-1], 1), 1.0 / x.shape[-1])
-        for rows, (centred, scratch) in _rooms(rows_x, 2):
+        for rows, (centred, scratch) in _with_memory(rows_x, 2):
             torch.mm(rows_x[rows], average, out=mean[rows])
             torch.sub(rows_x[rows], mean[rows], out=centred)
             torch.mm(torch.mul(centred, centred, out=scratch), average, out=inverse[rows]).add_(eps).rsqrt_()
@@ -130,15 +147,15 @@ class _NormedProjection(torch.autograd.Function):
         along = (grad * out).sum(-1, keepdim=True).mul_(inverse.square()).div_(-x.shape[-1])
         centred_weight = weight - weight.mean(-1, keepdim=True)
         grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight)
-        for rows, (centred,) in _rooms(x, 1):
+        for rows, (centred,) in _with_memory(x, 1):
             torch.sub(x[rows], mean[rows], out=centred)
             grad_weight.addmm_(scaled[rows].t(), centred)
             torch.mm(scaled[rows], centred_weight, out=grad_x[rows]).addcmul_(centred, along[rows])
         return grad_x.view(ctx.shape), grad_weight, None
 
 
-def _rooms(x: Tensor, count: int) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
-    """Blocks of rows, each with as much room as they need, `count` times; the room is reused."""
+def _with_memory(x: Tensor, count: int) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
+    """Blocks of rows, each with `count` buffers of its size; the memory is reused."""
     blocks = _blocks(len(x), x.shape[1])
-    room = x.new_empty(count, blocks[0].stop, x.shape[1])
-    return ((rows, room[:, : rows.stop - rows.start].unbind()) for rows in blocks)
+    memory = x.new_empty(count, blocks[0].stop, x.shape[1])
+    return ((rows, memory[:, : rows.stop - rows.start].unbind()) for rows in blocks)

@@ -1,7 +1,11 @@
-"""Row-wise pieces of every block: the root-mean-square norm and the SwiGLU. Compiled on CPUs where there is a compiler.
+"""Operations on one row at a time that every backbone uses, in C++ on CPUs where there is a compiler:
 
-rms_norm(x, gain) = x / sqrt(mean(x²) + eps) · gain          swiglu(x, [G; U], D) = (silu(x Gᵀ) · x Uᵀ) Dᵀ   (arXiv
-2002.05202)
+    rms_norm(x, gain) = x / sqrt(mean(x²) + eps) · gain                     arXiv 1910.07467
+    swiglu(x, [G; U], D) = (silu(x Gᵀ) ⊙ x Uᵀ) Dᵀ                           arXiv 2002.05202
+    rotate_pairs: (a, b) → (a cos θ − b sin θ, a sin θ + b cos θ)           arXiv 2104.09864
+
+Without a compiler a pair of channels to rotate is a complex number, and the rotation one product: 7 times faster on a
+CPU than its four real products, which run elsewhere.
 """
 
 from __future__ import annotations
@@ -17,7 +21,16 @@ from kernels.cpu.call import multiplies, takes
 
 
 def rms_norm(x: Tensor, gain_D: Tensor, eps: float) -> Tensor:
-    """Over the last dimension; a gain of another dtype than x is PyTorch's to promote."""
+    """Root-mean-square norm over the last dimension.
+
+    Args:
+        x: `[…, D]`.
+        gain_D: `[D]`; a gain of another dtype than x is promoted by PyTorch.
+        eps: added to the mean of the squares.
+
+    Returns:
+        `[…, D]`.
+    """
     if takes("*D D", x, gain_D):
         out: Tensor = cpu.RmsNorm.apply(x, gain_D, eps)
         return out
@@ -25,7 +38,16 @@ def rms_norm(x: Tensor, gain_D: Tensor, eps: float) -> Tensor:
 
 
 def swiglu(x: Tensor, up_2FD: Tensor, down_DF: Tensor) -> Tensor:
-    """`[…, D]` → `[…, D]`."""
+    """The feed-forward part of a block.
+
+    Args:
+        x: `[…, D]`.
+        up_2FD: the weights `[G; U]` of gate and values `[2F, D]`.
+        down_DF: the output weights `[D, F]`.
+
+    Returns:
+        `[…, D]`.
+    """
     if (
         len(up_2FD) == 2 * down_DF.shape[-1]
         and multiplies("*D UD DF", x, up_2FD, down_DF)
@@ -38,7 +60,16 @@ def swiglu(x: Tensor, up_2FD: Tensor, down_DF: Tensor) -> Tensor:
 
 
 def rotate_pairs(xs_BTHw: Sequence[Tensor], cos_T1c: Tensor, sin_T1c: Tensor) -> tuple[Tensor, ...]:
-    """Each x with its pairs of channels (2c, 2c + 1) rotated by the angles of their token and pair."""
+    """Rotates pairs of channels (2c, 2c + 1) by the angle of their token and pair.
+
+    Args:
+        xs_BTHw: tensors `[B, T, H, w]` of one dtype, w even.
+        cos_T1c: cosines of the angles `[T, 1, w/2]`.
+        sin_T1c: their sines `[T, 1, w/2]`. No gradient goes to either.
+
+    Returns:
+        The rotated tensors `[B, T, H, w]`, in order.
+    """
     first = xs_BTHw[0]
     shapes = "BTHw " * len(xs_BTHw) + "T1c T1c"
     if all(x.shape == first.shape for x in xs_BTHw) and takes(shapes, *xs_BTHw, cos_T1c, sin_T1c):

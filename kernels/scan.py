@@ -1,11 +1,11 @@
 """The diagonal scan `h_t = a_t h_{t−1} + x_t`, `h_{−1} = 0`, along the tokens.
 
-Contract: a, x `[B, T, R]` of one dtype (fp32 or fp64), T ≥ 1; h `[B, T, R]`. Stable for any decay with |a| ≤ 1, zero
-included: only products of decays are formed, never a quotient or a logarithm. h_t is computed from tokens ≤ t alone (≥
-t when `reverse`).
+Stable for any decay with |a| ≤ 1, zero included: only products of decays are formed, never a quotient or a logarithm.
+h_t is computed from tokens ≤ t alone (≥ t when `reverse`).
 
-Even/odd recursion: neighbouring steps are merged into one, the half as long scan is solved, and the steps between are
-filled in; short scans are a loop. Tokens come first in memory while it runs, so each operation streams whole rows.
+In PyTorch it is an even/odd recursion: pairs of steps are merged into one, the scan of half the length is solved, and
+the steps between are filled in; short scans are a loop. Tokens come first in memory meanwhile, so each operation
+streams whole rows.
 """
 
 from __future__ import annotations
@@ -17,11 +17,20 @@ from kernels.cpu import scans as cpu
 from kernels.cpu.call import takes
 from kernels.implementations import attempt, triton_module
 
-LOOP = 16  # tokens at which the plain loop is cheaper than one more level
+LOOP = 16  # tokens up to which a loop is cheaper than one more level of recursion
 
 
 def diagonal_scan(a_BTR: Tensor, x_BTR: Tensor, reverse: bool = False) -> Tensor:
-    """h `[B, T, R]`; from the last token to the first when `reverse`."""
+    """Scans every channel on its own.
+
+    Args:
+        a_BTR: decays `[B, T, R]`, |a| ≤ 1; fp32 or fp64.
+        x_BTR: inputs `[B, T, R]`, of the dtype of the decays; T ≥ 1.
+        reverse: from the last token to the first.
+
+    Returns:
+        h `[B, T, R]`.
+    """
     on_gpu = triton_module("scan", x_BTR, a_BTR, x_BTR, reverse)
     if on_gpu is not None:
         return attempt(

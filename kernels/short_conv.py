@@ -1,5 +1,5 @@
-"""Short depthwise convolution along the sequence, by shift and add: on a CPU several times faster than `conv1d`, above
-all backwards.
+"""Short depthwise convolution along the sequence, by shift and add: on a CPU several times faster than `conv1d`,
+especially backward.
 
     causal      y_t = Σ_{j=0}^{J−1} w_j ⊙ x_{t−j}
     symmetric   y_t = w_0 ⊙ x_t + Σ_{j=1}^{J−1} w_j ⊙ (x_{t−j} + x_{t+j})
@@ -17,14 +17,23 @@ from torch.autograd.function import once_differentiable
 
 
 def short_conv(x_BTD: Tensor, taps_JD: Tensor, causal: bool) -> Tensor:
-    """`[B, T, D]`, in the wider of the two dtypes. taps_JD: J taps a channel, the one of the token itself first."""
+    """Convolution with J taps per channel.
+
+    Args:
+        x_BTD: inputs `[B, T, D]`.
+        taps_JD: weights w `[J, D]`, that of the token itself first.
+        causal: past tokens only; otherwise the taps apply to both sides.
+
+    Returns:
+        y `[B, T, D]`, in the wider of the two dtypes.
+    """
     dtype = torch.promote_types(x_BTD.dtype, taps_JD.dtype)
     out: Tensor = _ShortConv.apply(x_BTD.to(dtype), taps_JD.to(dtype), causal)
     return out
 
 
 def _add_taps(out: Tensor, x: Tensor, taps: Tensor, ahead: bool) -> None:
-    """Adds taps 1… of tokens before (or after: `ahead`) each one."""
+    """Adds the taps from 1 on, of tokens before (or, if `ahead`, after) each one."""
     for j in range(1, min(len(taps), x.shape[1])):
         if ahead:
             out[:, :-j].addcmul_(x[:, j:], taps[j])

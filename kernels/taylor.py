@@ -1,12 +1,13 @@
 """Attention with the second Taylor polynomial of the exponential in its place (arXiv 2510.11602):
 
-    w_t(i) = 1 + s + s²/2 = ((s + 1)² + 1)/2 ≥ ½,   s = q_t·k_i/√d,      out_t = Σ_i w_t(i) v_i / Σ_i w_t(i)     over
-    the visible i
+    w_t(i) = 1 + s + s²/2 = ((s + 1)² + 1)/2 ≥ ½,   s = q_t·k_i/√d
+    out_t  = Σ_i w_t(i) v_i / Σ_i w_t(i)            over the visible i
 
 The weights are an inner product φ(q)·φ(k) of F = 1 + d + d(d+1)/2 features, φ(x) = [1, x/d^¼, x_a x_b/√d (a < b),
-x_a²/√(2d)], so a running sum of φ(k) ⊗ [v, 1] does it in time linear in T; up to T = F the T×T form is cheaper. One
-ratio: a denominator is never zero. Contract: q, k `[B, T, H, d]`, v `[B, T, H, w]`; out `[B, T, H, w]` in v's dtype,
-computed in fp32 at least. A row that sees nothing is 0.
+x_a²/√(2d)], so a running sum of φ(k) ⊗ [v, 1] computes it in time linear in T; up to T = F the T×T matrix of weights is
+cheaper. The denominator is never zero.
+
+Shape letters: B sequences, T tokens, H heads, d and w channels per head of keys and values.
 """
 
 from __future__ import annotations
@@ -18,16 +19,30 @@ from torch.utils.checkpoint import checkpoint
 from kernels.numerics.precision import full_precision
 
 CHUNK = 64
-LEAST_MASS = 0.25  # a visible key weighs ½ or more: below that there is rounding, or nothing to see
+LEAST_MASS = 0.25  # a visible key weighs ½ or more: a smaller sum is rounding, or no key is visible
 
 
 def feature_count(width: int) -> int:
-    """F of a head of d channels."""
+    """The number of features F of a head.
+
+    Args:
+        width: channels d of the head.
+
+    Returns:
+        F = 1 + d + d(d+1)/2.
+    """
     return 1 + width + width * (width + 1) // 2
 
 
 def features(x: Tensor) -> Tensor:
-    """φ: `[…, d]` to `[…, F]`; φ(q)·φ(k) = 1 + s + s²/2."""
+    """The features φ: φ(q)·φ(k) = 1 + s + s²/2.
+
+    Args:
+        x: queries or keys `[…, d]`.
+
+    Returns:
+        `[…, F]`.
+    """
     d = x.shape[-1]
     a, b = torch.triu_indices(d, d, device=x.device)
     weight = x.new_full(a.shape, d**-0.5).masked_fill(a == b, (2 * d) ** -0.5)
@@ -35,17 +50,41 @@ def features(x: Tensor) -> Tensor:
 
 
 def with_ones(v: Tensor) -> Tensor:
-    """`[v, 1]`: the last channel of a weighted sum is the denominator."""
+    """Appends a channel of ones: in a weighted sum it becomes the denominator.
+
+    Args:
+        v: values `[…, w]`.
+
+    Returns:
+        `[…, w + 1]`.
+    """
     return torch.cat([v, torch.ones_like(v[..., :1])], dim=-1)
 
 
 def ratio(sums: Tensor) -> Tensor:
-    """The weighted mean from sums over `[v, 1]`."""
+    """The weighted mean.
+
+    Args:
+        sums: weighted sums over `[v, 1]`, `[…, w + 1]`.
+
+    Returns:
+        `[…, w]`; 0 where no key was visible.
+    """
     return sums[..., :-1] / sums[..., -1:].clamp_min(LEAST_MASS)
 
 
 def taylor_weights(q_BHTd: Tensor, k_BHTd: Tensor, causal: bool, mask_BT: Tensor | None) -> Tensor:
-    """w, `[B, H, T, T]`, zero where a key isn't seen."""
+    """All weights w.
+
+    Args:
+        q_BHTd: queries `[B, H, T, d]`.
+        k_BHTd: keys `[B, H, T, d]`.
+        causal: whether row t sees keys i ≤ t only.
+        mask_BT: bool `[B, T]`, True at keys that count; None if all do.
+
+    Returns:
+        `[B, H, T, T]`, zero at keys that are not visible.
+    """
     s = torch.matmul(q_BHTd, k_BHTd.transpose(-1, -2)) * q_BHTd.shape[-1] ** -0.5
     w = ((s + 1.0).square() + 1.0) * 0.5
     if mask_BT is not None:
@@ -62,7 +101,19 @@ def taylor_read(
     mask_BT: Tensor | None = None,
     linear: bool | None = None,
 ) -> Tensor:
-    """`linear` chooses the form; by default by length."""
+    """Mean of the visible values under the polynomial weights, computed in fp32 at least.
+
+    Args:
+        q_BTHd: queries `[B, T, H, d]`.
+        k_BTHd: keys `[B, T, H, d]`.
+        v_BTHw: values `[B, T, H, w]`.
+        causal: whether row t sees keys i ≤ t only.
+        mask_BT: bool `[B, T]`, True at keys that count; None if all do.
+        linear: True for running sums of features, False for the T×T weights; None for the cheaper one at this length.
+
+    Returns:
+        `[B, T, H, w]` in the dtype of the values; rows that see no key are 0.
+    """
     dtype = torch.promote_types(v_BTHw.dtype, torch.float32)
     q, k, v = (z.transpose(1, 2).to(dtype) for z in (q_BTHd, k_BTHd, with_ones(v_BTHw)))
     if linear is None:
@@ -72,7 +123,7 @@ def taylor_read(
 
 
 def _linear(q: Tensor, k: Tensor, v: Tensor, causal: bool, mask_BT: Tensor | None) -> Tensor:
-    """Chunk by chunk with a running state; features live inside a chunk only, in backward they are computed again."""
+    """By chunks with a running state; features exist for one chunk at a time and are computed again in backward."""
     if mask_BT is not None:
         v = v * mask_BT[:, None, :, None]
     state = v.new_zeros(*v.shape[:2], feature_count(q.shape[-1]), v.shape[-1])

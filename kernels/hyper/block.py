@@ -16,7 +16,7 @@ from kernels.lag_layout import Block, Layout, reversed_table
 
 @dataclass(frozen=True)
 class Tables:
-    """A mixing with its tables in the order of columns. `scale` is 1 + p; the control is cut by rows."""
+    """A mixing with its tables in the order of columns. `scale` is 1 + p; the control is selected by rows."""
 
     first_HCr: Tensor
     second_HCr: Tensor
@@ -30,7 +30,7 @@ class Tables:
         return cls(first, second, diagonal + 1.0, flat[3])
 
     def zeros(self) -> Tables:
-        """Where the gradients of these tables are gathered."""
+        """Zeros, to which the gradients of these tables are added."""
         return Tables(
             *(torch.zeros_like(t) for t in (self.first_HCr, self.second_HCr, self.scale_HC, self.control_HBTr))
         )
@@ -48,7 +48,7 @@ class Tables:
 
 
 def mix(tables: Tables, block: Block, y_HBRP: Tensor, out_HBRP: Tensor) -> Tensor:
-    """`out = y (1 + p) + ((y·first) ⊙ control) secondᵀ`; gives y·first `[H, M, r]`. `out` may be `y`."""
+    """`out = y (1 + p) + ((y·first) ⊙ control) secondᵀ`; returns y·first `[H, M, r]`. `out` may be `y`."""
     lags, y_HMC, out_HMC = block.lags(), block.by_lag(y_HBRP), block.by_lag(out_HBRP)
     low_HMr = torch.bmm(y_HMC, tables.first_HCr[:, lags])
     torch.mul(y_HMC, tables.scale_HC[:, None, lags], out=out_HMC)
@@ -57,8 +57,9 @@ def mix(tables: Tables, block: Block, y_HBRP: Tensor, out_HBRP: Tensor) -> Tenso
 
 
 def mix_adjoint(tables: Tables, sums: Tables, block: Block, g_HBRP: Tensor, y_HBRP: Tensor, low_HMr: Tensor) -> None:
-    """From the gradient of `mix`'s output (at hidden columns zero) to that of its input, in place; adds to the tables'
-    `sums`.
+    """From the gradient of `mix`'s output to that of its input, in place; adds the tables' gradients to `sums`.
+
+    The gradient of the output is zero in hidden columns.
     """
     lags, g_HMC, y_HMC = block.lags(), block.by_lag(g_HBRP), block.by_lag(y_HBRP)
     control_HMr = tables.control(block)
@@ -74,7 +75,7 @@ def mix_adjoint(tables: Tables, sums: Tables, block: Block, g_HBRP: Tensor, y_HB
 
 @dataclass(frozen=True)
 class Scores:
-    """One score set of a block: before its mixing, after it, and the narrow product between."""
+    """One score set of a block: before its mixing, after it, and the low-rank product in between."""
 
     plain_HBRP: Tensor
     mixed_HBRP: Tensor
@@ -84,7 +85,7 @@ class Scores:
 def scores(
     block: Block, q_HBTd: Tensor, k_HBTd: Tensor, tables: Tables | None, mask_BT: Tensor | None, keep: bool
 ) -> Scores:
-    """Mixed in place, unless the plain scores are to be kept beside. Masked keys are zero in k already."""
+    """The scores of a block, mixed in place unless `keep`. Masked keys are already zero in k."""
     plain = block.buffer(q_HBTd)
     torch.bmm(rows_of(q_HBTd, block), keys_of(k_HBTd, block).transpose(1, 2), out=block.by_key(plain))
     block.hide(plain)
@@ -110,9 +111,7 @@ def keys_of(x_HBTw: Tensor, block: Block) -> Tensor:
 
 
 def softplus(x: Tensor) -> Tensor:
-    """log(1 + eˣ). Several times faster on a CPU than torch's; exponents stop at −80, where denormals would begin to
-    cost.
-    """
+    """log(1 + eˣ), several times faster than PyTorch's on a CPU. Exponents stop at −80: denormals are slow."""
     return x.abs().clamp_max_(80.0).neg_().exp_().log1p_().add_(x.clamp_min(0.0))
 
 
@@ -123,9 +122,7 @@ def inverse_norm(block: Block, gate_HBRP: Tensor, eps: float) -> Tensor:
 
 
 def activate(block: Block, gate_HBRP: Tensor, soft_HMC: Tensor | None, out_HBRP: Tensor) -> None:
-    """ReLU of the gate's scores, times `soft`, the softplus of the scale's: what the norm is still missing from. `out`
-    may be the gate.
-    """
+    """ReLU of the gate's scores, times `soft`, the softplus of the scale's; not normalised. `out` may be the gate."""
     torch.clamp_min(block.by_lag(gate_HBRP), 0.0, out=block.by_lag(out_HBRP))
     if soft_HMC is not None:
         block.by_lag(out_HBRP).mul_(soft_HMC)
@@ -134,10 +131,9 @@ def activate(block: Block, gate_HBRP: Tensor, soft_HMC: Tensor | None, out_HBRP:
 def activate_adjoint(
     block: Block, g_HBRP: Tensor, pull_HM1: Tensor, gate_HBRP: Tensor, soft_HMC: Tensor | None
 ) -> Tensor | None:
-    """Turns the gradient of `activate`'s output into that of the gate's scores, in place, and gives that of the
-    scale's.
+    """From the gradient of `activate`'s output to that of the gate's scores, in place; returns that of the scale's.
 
-    `pull` is what the norm pulls a row by: its gradient is −pull·h. `soft` is used up.
+    The gradient of the norm is −pull·h, `pull` one number per row. `soft` is overwritten.
     """
     g, gate = block.by_lag(g_HBRP), block.by_lag(gate_HBRP)
     g_scale_HBRP: Tensor | None = None

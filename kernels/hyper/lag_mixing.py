@@ -1,18 +1,21 @@
-"""Lag mixing: the attention of HyperMLP and HyperGLU (arXiv 2602.12601), a row's scores mixed among its lags before and
-after a ReLU.
+"""Lag mixing, the attention of HyperMLP and HyperGLU (arXiv 2602.12601): the scores of a row are mixed among its lags,
+before and after a ReLU.
 
 For a head and position t, over the visible keys i, indexed by lag (or signed offset) t − i:
 
-    s = q_t·k_i                              h = s (1 + p) + ((s A) ⊙ c_t) Bᵀ         a mixing: tables A, B [L, r], p
-    [L], control c_t [r]
+    s = q_t·k_i                              h = s (1 + p) + ((s A) ⊙ c_t) Bᵀ
     one score set  (HyperMLP)                a = ReLU(h) / sqrt(Σ h² + eps)
     two score sets (HyperGLU: gate, scale)   a = softplus(h_scale) ⊙ ReLU(h_gate) / sqrt(Σ h_gate² + eps)
     w = a (1 + p') + ((a A') ⊙ c'_t) B'ᵀ     out_t = Σ_i w_i v_i
 
-R1 of the paper mixes with first = A, second = B; R2ᵀ with first = B, second = A. Lags that a row does not see are zero
-before and after each mixing. Rows go in blocks whose scores are computed, used and forgotten, in backward once more:
-what is kept is O(T·(d + r)) numbers. The norm of a row multiplies its output, since everything after it is linear.
-All-zero rows give 0.
+A mixing has tables A and B `[L, r]`, a diagonal p `[L]` and controls c_t `[r]`. R1 of the paper mixes with first = A,
+second = B; R2ᵀ with first = B, second = A. Lags that a row does not see are zero before and after each mixing.
+
+Rows are processed in blocks whose scores are computed, used and discarded, and computed again in backward: O(T·(d + r))
+numbers are saved. The norm of a row multiplies its output, since everything after the norm is linear. All-zero rows
+give 0.
+
+Shape letters: S score sets, H heads, B sequences, T tokens, L lags, r rank, d and w channels per head of keys, values.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ from kernels.implementations import attempt, triton_module
 from kernels.lag_layout import Block, Layout
 from kernels.numerics.precision import full_precision
 
-ROWS = 64  # of a block in PyTorch's form: its scores stay in cache, and the triangles it wastes stay small
+ROWS = 64  # of a block in PyTorch: its scores stay in the cache, and the triangles it wastes stay small
 
 
 class LagMixing(NamedTuple):
@@ -58,7 +61,7 @@ class LagMixing(NamedTuple):
 
 
 class _Options(compiled.Options):
-    """The same, with what the blocks of PyTorch's form need."""
+    """The same, with what the blocks of the PyTorch implementation need."""
 
     def blocks(self, q: Tensor, v: Tensor) -> Iterator[Block]:
         tokens = v.shape[2]
@@ -81,11 +84,25 @@ def lag_mix(
     eps: float = 1e-6,
     rows: int | None = None,
 ) -> Tensor:
-    """`[H, B, T, w]`, computed in fp32, or fp64 where v is. The leading 1 or 2 of q and k are score sets (gate, scale),
-    each with a mixing
-    `before` or None. Queries and controls may be those of the last positions only: as many rows come back.
+    """Attention with mixed scores, computed in fp32, or in fp64 if v is.
 
-    mask_BT: True at keys that count. Raises ValueError for sequences longer than `layout.length`.
+    Args:
+        q_SHBTd: queries of each score set, 1 or 2 (gate, scale), `[S, H, B, T, d]`. They and the controls may be those
+            of the last positions only: as many rows are returned.
+        k_SHBTd: keys of each score set `[S, H, B, T, d]`.
+        v_HBTw: values `[H, B, T, w]`.
+        before: the mixing of each score set, or None.
+        after: the mixing after the activation, or None.
+        layout: whether rows are causal, how tables are indexed, and the longest sequence L.
+        mask_BT: bool `[B, T]`, True at keys that count; None if all do.
+        eps: added to the sum of squares in the norm.
+        rows: rows of a block; None for the number that is fastest.
+
+    Returns:
+        `[H, B, T, w]` in fp32 or fp64.
+
+    Raises:
+        ValueError: for sequences longer than `layout.length`.
     """
     dtype = torch.float64 if v_HBTw.dtype == torch.float64 else torch.float32
     mixings = [None if m is None else LagMixing(*(t.to(dtype) for t in m)) for m in (*before, after)]
@@ -111,7 +128,7 @@ def _blockwise(
     eps: float,
     rows: int | None,
 ) -> Tensor:
-    """In C++ where it can be, otherwise in PyTorch."""
+    """In C++ where it takes the call, otherwise in PyTorch."""
     if mask_BT is not None:
         gone_BT1 = ~mask_BT[..., None]
         k, v = k.masked_fill(gone_BT1, 0.0), v.masked_fill(gone_BT1, 0.0)

@@ -1,1 +1,1 @@
-"""Linear attention with and without decay: sums, exact log-domain reads, free-energy reads."""
+"""Linear attention with and without decay: sums, exact log-domain reads, free energies."""

@@ -1,13 +1,14 @@
-"""Decayed linear attention in the log domain: any finite values, any weights, also where they underflow.
+"""Linear attention with decay in the log domain: any finite values and any weights, also those that underflow.
 
 The state of a head is, for each key channel c, a mean over the past under the weights `φ(k_i)_c e^{−decay since i}`:
 
     n_c = log of the summed weights        m_cj = mean of v_j        f_cj = log of the mean of exp(u_j)
 
 A row weighs the tokens of its chunk and the k channels of the state together and takes one mean and one log-mean-exp
-over them. With chunks of one token this is decoding. Contract: log_q, log_k `[B, T, H, k]` (log of the features),
-log-decays None, `[B, T, H, 1]` or `[B, T, H, k]`, v and u `[B, T, H, d]` (u None: means only); fp32 or fp64. Many times
-dearer than `linear.py`, memory linear in T.
+over them. With chunks of one token this is decoding. Many times more expensive than `kernels.linear.sums`; memory is
+linear in T.
+
+Shape letters: B sequences, T tokens, H heads, C tokens of a chunk, k and d channels per head of keys and values.
 """
 
 from __future__ import annotations
@@ -27,6 +28,19 @@ State = dict[str, Tensor]
 
 
 def empty_state(batch: int, heads: int, key: int, value: int, like: Tensor, free_energy: bool) -> State:
+    """The state before the first token.
+
+    Args:
+        batch: sequences B.
+        heads: heads H.
+        key: key channels k per head.
+        value: value channels d per head.
+        like: a tensor of the dtype and device of the state.
+        free_energy: whether the state has f.
+
+    Returns:
+        `n_BHk` `[B, H, k]`, `m_BHkd` and, for free energies, `f_BHkd` `[B, H, k, d]`.
+    """
     state = {
         "n_BHk": like.new_full((batch, heads, key), NOTHING),
         "m_BHkd": like.new_zeros(batch, heads, key, value),
@@ -40,7 +54,19 @@ def empty_state(batch: int, heads: int, key: int, value: int, like: Tensor, free
 def exact_read(
     log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor | None, causal: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """(E_p[v], log E_p[exp(u)]), `[B, T, H, d]` each. Not causal: without decays, every row sees everything."""
+    """Mean of v and log-mean-exp of u under linear attention.
+
+    Args:
+        log_q: log φ(q) `[B, T, H, k]`; fp32 or fp64.
+        log_k: log φ(k) `[B, T, H, k]`.
+        log_decay: log-decays ≤ 0 `[B, T, H, 1]` or `[B, T, H, k]`; None for no decay.
+        v: values `[B, T, H, d]`, any finite size.
+        u: exponents `[B, T, H, d]`, any finite size; None if the mean alone is wanted.
+        causal: whether row t sees keys i ≤ t only; otherwise every row sees all keys, and there are no decays.
+
+    Returns:
+        `E_p[v]` and `log E_p[exp(u)]`, `[B, T, H, d]` each; None for the second without u.
+    """
     given = (log_q, log_k, log_decay, v, u, causal)
     on_gpu = triton_module("linear_exact", v, *given)
     if on_gpu is not None:
@@ -60,7 +86,7 @@ def _by_pytorch(
             None if x is None else x[:, part].transpose(1, 2)
             for x in (log_q if causal else None, log_k, log_decay, v, u)
         ]
-        # recomputed in backward: a chunk's `[C, k, d]` never add up to `[T, k, d]`
+        # recomputed in backward, so that the `[C, k, d]` of all chunks never exist together
         mu, log_mean, state = checkpoint(exact_chunk, state, *inputs, use_reentrant=False)
         if mu is not None:
             mus.append(mu)
@@ -76,7 +102,19 @@ def _by_pytorch(
 def exact_chunk(
     state: State, log_q: Tensor | None, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, State]:
-    """Rows of one chunk (none without queries) and the state after it. All `[B, H, C, …]`."""
+    """Reads one chunk of tokens and adds it to the state; a chunk of one token is a step of decoding.
+
+    Args:
+        state: the state before the chunk, see `empty_state`.
+        log_q: log φ(q) `[B, H, C, k]`; None if the chunk is added only.
+        log_k: log φ(k) `[B, H, C, k]`.
+        log_decay: log-decays `[B, H, C, 1]` or `[B, H, C, k]`; None for no decay.
+        v: values `[B, H, C, d]`.
+        u: exponents `[B, H, C, d]`; None if the mean alone is wanted.
+
+    Returns:
+        `E_p[v]` and `log E_p[exp(u)]`, `[B, H, C, d]` or None, and the state after the chunk.
+    """
     total = torch.zeros_like(log_k[..., :1]) if log_decay is None else log_decay.double().cumsum(-2)
     mu, log_mean = None, None
     if log_q is not None:

@@ -1,7 +1,10 @@
-"""Reads and free-energy reads over a linear prior: `p_t(i) ∝ Σ_c φ(q_t)_c φ(k_i)_c e^{G_tc − G_ic}`.
+"""Mean and free energy (arXiv 2602.07160) under a linear prior: `p_t(i) ∝ Σ_c φ(q_t)_c φ(k_i)_c e^{G_tc − G_ic}`.
 
-Two implementations, as for softmax. One pass of the chunked sums over `[v, w, 1]`, where features and values have an
-ordinary range (`log φ(k) ≥ −20`, |βv| as in `exponentials.py`); the log domain for rows that see anything else.
+Two implementations, as for softmax: one pass of the chunked sums over `[v, w, 1]`, where features and values have an
+ordinary range (`log φ(k) ≥ −20`, |βv| as in `kernels.numerics.exponentials`); the log domain for rows that see anything
+else.
+
+Shape letters: B sequences, T tokens, H heads, k and d channels per head of keys and values.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from kernels.numerics.exponentials import first_row, in_range, one_pass, out_of_
 from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
 
-FAINT = -20.0  # log φ(k) below which products of features may underflow beside exp(−RANGE)
+FAINT = -20.0  # log φ(k) below which a product of features and exp(−RANGE) may underflow
 HIDDEN = -1e9  # log φ(k) of padding
 
 
@@ -34,7 +37,17 @@ class LinearWeights:
 
     @classmethod
     def of(cls, log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, mask_BT: Tensor | None) -> LinearWeights:
-        """Padding is hidden and doesn't decay. A query's scale cancels: its largest feature becomes 1."""
+        """Weights whose padding is hidden and does not decay.
+
+        Args:
+            log_q: log φ(q) `[B, T, H, k]`. Its scale cancels: the largest feature of a query becomes 1.
+            log_k: log φ(k) `[B, T, H, k]`.
+            log_decay: log-decays ≤ 0 `[B, T, H, 1]` or `[B, T, H, k]`; None for no decay.
+            mask_BT: bool `[B, T]`, True at real tokens; None if all are.
+
+        Returns:
+            The weights of all heads.
+        """
         if mask_BT is not None:
             hidden = ~mask_BT[:, :, None, None]
             log_k = log_k.masked_fill(hidden, HIDDEN)
@@ -42,40 +55,99 @@ class LinearWeights:
         return cls(log_q - log_q.detach().amax(-1, keepdim=True), log_k, log_decay, mask_BT)
 
     def heads(self, part: slice) -> LinearWeights:
+        """Some of the heads.
+
+        Args:
+            part: which heads.
+
+        Returns:
+            Their weights.
+        """
         log_decay = None if self.log_decay is None else self.log_decay[:, :, part]
         return replace(self, log_q=self.log_q[:, :, part], log_k=self.log_k[:, :, part], log_decay=log_decay)
 
     def flipped(self) -> LinearWeights:
+        """The weights with the tokens in reverse order.
+
+        Returns:
+            Weights whose token t is token T − 1 − t of these.
+        """
         log_decay, mask_BT = (None if x is None else x.flip(1) for x in (self.log_decay, self.mask_BT))
         return LinearWeights(self.log_q.flip(1), self.log_k.flip(1), log_decay, mask_BT)
 
     def tensors(self) -> list[Tensor]:
+        """For an opaque operation, together with `present`.
+
+        Returns:
+            log_q, log_k, and what there is of decays and mask.
+        """
         return [x for x in (self.log_q, self.log_k, self.log_decay, self.mask_BT) if x is not None]
 
     def present(self) -> list[int]:
+        """Which of the optional tensors there are.
+
+        Returns:
+            1 or 0 for the decays, 1 or 0 for the mask.
+        """
         return [int(self.log_decay is not None), int(self.mask_BT is not None)]
 
     @classmethod
     def from_tensors(cls, tensors: list[Tensor], present: list[int]) -> LinearWeights:
-        """Back from `tensors()` and `present()`."""
+        """The inverse of `tensors()` and `present()`.
+
+        Args:
+            tensors: the result of `tensors()`.
+            present: the result of `present()`.
+
+        Returns:
+            The weights.
+        """
         return cls(tensors[0], tensors[1], tensors[2] if present[0] else None, tensors[-1] if present[1] else None)
 
     def faint(self) -> Tensor:
-        """`[B, T, H]`: real tokens with a feature too small for the one pass."""
+        """Real tokens with a feature too small for the one pass.
+
+        Returns:
+            bool `[B, T, H]`.
+        """
         faint = (self.log_k.detach() < FAINT).any(-1)
         return faint if self.mask_BT is None else faint & self.mask_BT[..., None]
 
     def ordinary(self) -> bool:
+        """Whether every token's features are large enough for the one pass.
+
+        Returns:
+            True if so, and on the meta device.
+        """
         return self.log_k.is_meta or not bool(self.faint().any())
 
 
 def linear_read(weights: LinearWeights, v_BTHw: Tensor, causal: bool) -> Tensor:
-    """E_p[v]."""
+    """Mean E_p[v] under linear attention.
+
+    Args:
+        weights: the prior.
+        v_BTHw: values `[B, T, H, w]`, fp32 or fp64.
+        causal: whether row t sees keys i ≤ t only; otherwise there are no decays.
+
+    Returns:
+        `[B, T, H, w]`.
+    """
     return _read_opaquely([*weights.tensors(), v_BTHw], [*weights.present(), int(causal)])[0]
 
 
 def linear_free_energy(weights: LinearWeights, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
-    """(E_p[v], F(β))."""
+    """Mean and free energy under linear attention.
+
+    Args:
+        weights: the prior.
+        v_BTHd: values `[B, T, H, d]`, fp32 or fp64, any finite size.
+        beta_Hd: inverse temperatures β > 0 `[H, d]`.
+        causal: whether row t sees keys i ≤ t only; otherwise there are no decays.
+
+    Returns:
+        `E_p[v]` and `F = (1/β) log E_p[exp(βv)]`, `[B, T, H, d]` each.
+    """
     mu, F = _free_energy_opaquely([*weights.tensors(), v_BTHd, beta_Hd], [*weights.present(), int(causal)])
     return mu, F
 
@@ -122,7 +194,7 @@ def _masked(weights: LinearWeights, v: Tensor) -> Tensor:
 
 
 def _mean(weights: LinearWeights, v: Tensor, causal: bool) -> Tensor:
-    """The weighted mean, features below FAINT raised to it. Rows of padding give ones."""
+    """The weighted mean, with features below FAINT raised to it. Rows of padding give ones."""
     q, k = weights.log_q.exp(), weights.log_k.clamp(min=FAINT).exp()
     if weights.mask_BT is not None:
         k = k.masked_fill(~weights.mask_BT[:, :, None, None], 0.0)

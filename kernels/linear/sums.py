@@ -1,15 +1,16 @@
-"""Decayed linear attention sums, causal, in time and memory linear in T:
+"""Causal sums of linear attention (arXiv 2006.16236) with decay (2307.08621, 2312.06635), linear in T:
 
     out_t = Σ_{i≤t} ( Σ_c q_tc k_ic e^{G_tc − G_ic} ) v_i,          G = cumulative sum of the log-decays ≤ 0
 
-Contract: q, k `[B, T, H, k]`, v `[B, T, H, w]`, log-decays None, `[B, T, H, 1]` or `[B, T, H, k]`; fp32 or fp64; out
-`[B, T, H, w]`. Exact for any finite decay: every exponent is ≤ 0 and none is clipped; differences of G are taken in
-fp64, so a strong decay leaves no rounding error. Nothing of shape `[T, k, w]` exists.
+Exact for any finite decay: every exponent is ≤ 0 and none is clipped; differences of G are taken in fp64, so a strong
+decay leaves no rounding error. Nothing of shape `[T, k, w]` exists.
 
-Chunks of 64 tokens: inside a chunk scores as in attention, between chunks a running state `[k, w]`. Decay a channel:
-blocks of 8 tokens within the chunk, each with its own reference point, and the 8×8 on the diagonal by offsets. Backward
-sweeps the state forward again and its gradient backward; only the inputs are kept. The decays' gradient is `q·∂q −
-k·∂k`, summed from the end. On a CPU compiled forms (`kernels.cpu.linear`) take it.
+Chunks of 64 tokens: inside a chunk scores as in attention, between chunks a running state `[k, w]`. With one decay per
+channel: blocks of 8 tokens within the chunk, each with its own reference point, and the 8×8 on the diagonal by offsets.
+Backward computes the state forward again and its gradient backward; only the inputs are saved. The gradient of the
+decays is `q·∂q − k·∂k`, summed from the end. On a CPU compiled implementations run (`kernels.cpu.linear`).
+
+Shape letters: B sequences, T tokens, H heads, k and w channels per head of keys and values, n chunks of C tokens.
 """
 
 from __future__ import annotations
@@ -29,14 +30,26 @@ BLOCK = 8
 
 @full_precision
 def decayed_sums(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_decay_BTHc: Tensor | None = None) -> Tensor:
+    """The sums `out` above, not normalised.
+
+    Args:
+        q_BTHk: queries, features applied `[B, T, H, k]`; fp32 or fp64.
+        k_BTHk: keys, features applied `[B, T, H, k]`.
+        v_BTHw: values `[B, T, H, w]`; append ones for the sums of the weights.
+        log_decay_BTHc: logarithms ≤ 0 of the decays, one per head `[B, T, H, 1]` or per key channel `[B, T, H, k]`;
+            None for no decay. The decay of token t applies to everything before it.
+
+    Returns:
+        `[B, T, H, w]`.
+    """
     given = (q_BTHk, k_BTHk, v_BTHw, log_decay_BTHc)
     on_gpu = triton_module("linear", v_BTHw, *given)
     if on_gpu is not None:
         return attempt("linear", lambda: on_gpu.decayed_sums(*given), lambda: _DecayedSums.apply(*given))
     tensors = [x for x in given if x is not None]
     decays = "" if log_decay_BTHc is None else " BTH1" if log_decay_BTHc.shape[-1] == 1 else " BTHk"
-    form = DecayedSums if multiplies("BTHk BTHk BTHw" + decays, *tensors) else _DecayedSums
-    out: Tensor = form.apply(*given)
+    sums = DecayedSums if multiplies("BTHk BTHk BTHw" + decays, *tensors) else _DecayedSums
+    out: Tensor = sums.apply(*given)
     return out
 
 
@@ -73,9 +86,7 @@ class _DecayedSums(torch.autograd.Function):
 
 
 class _Decay:
-    """The decays of every chunk: `total` is the cumulative log-decay from the chunk's start, its own token included, in
-    fp64.
-    """
+    """The decays of every chunk: `total` is the log-decay summed from the chunk's start to each token, in fp64."""
 
     def __init__(self, log_decay_BTHc: Tensor | None) -> None:
         self.total: Tensor | None = None
@@ -94,11 +105,11 @@ class _Decay:
         return x if self.total is None else x * (self.total[..., -1:, :] - self.total).to(self.dtype).exp_()
 
     def of_chunks(self) -> Tensor | None:
-        """`[B, H, n, c, 1]`: what a chunk leaves of the state before it."""
+        """`[B, H, n, c, 1]`: the factor by which a chunk decays the state before it."""
         return None if self.total is None else self.total[..., -1, :, None].to(self.dtype).exp()
 
     def gap(self, later: slice, earlier: slice) -> Tensor:
-        """e^{G_later − G_earlier}, decays a channel."""
+        """e^{G_later − G_earlier}, with one decay per channel."""
         assert self.total is not None
         after, before = self.total[..., later, :], self.total[..., earlier, :]
         return (after - before).to(self.dtype).exp_()
@@ -111,9 +122,9 @@ def _states(decay: _Decay, added: Tensor, reverse: bool = False) -> Tensor:
     previous, running = None, torch.zeros_like(added[:, :, 0])
     for i in reversed(order) if reverse else order:
         if previous is not None:
-            # forward: chunk i−1 decays the state and adds to it. From the end: chunk i+1 read it, decayed by itself.
-            kept = running if factors is None else running * factors[:, :, previous]
-            running = kept + added[:, :, previous]
+            # forward: chunk i−1 decays the state and adds to it; from the end: chunk i+1 read it after its own decay
+            decayed = running if factors is None else running * factors[:, :, previous]
+            running = decayed + added[:, :, previous]
         states[:, :, i] = running
         previous = i
     return states
@@ -173,7 +184,7 @@ def _in_blocks(x: Tensor) -> Tensor:
 
 
 def _chunked(x_BTHw: Tensor) -> Tensor:
-    """`[B, H, n, C, w]`, zeros after the last token; C is CHUNK, or all of a shorter sequence."""
+    """`[B, H, n, C, w]`, zeros after the last token; C is CHUNK, or the whole of a shorter sequence."""
     T = x_BTHw.shape[1]
     chunk = min(CHUNK, -(-T // BLOCK) * BLOCK)
     padded = pad(x_BTHw, (0, 0, 0, 0, 0, -T % chunk)) if T % chunk else x_BTHw

@@ -1,9 +1,9 @@
-"""What the one-pass free-energy reads share: which values go without a shift, and how their exponentials are carried.
+"""Shared by the one-pass free energies: which values need no shift, and how their exponentials are computed.
 
 A read is one pass over `[v, w]` with `w = exp(βv)`, and `F = log(E_p[w])/β`. Without a shift that is exact while |βv| ≤
 RANGE. Where β < SMALL_BETA it cancels as β → 0, so there `w = expm1(βv)` and F ends in log1p, exact while |βv| ≤
-SMALL_RANGE. The choice hangs on the parameter β, never on the data: no token changes how another is computed. Rows that
-see a value out of range are for a host's exact form.
+SMALL_RANGE. The choice depends on the parameter β, never on the data: no token changes how another is computed. Rows
+that see a value out of range are left to the exact read of the prior.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ SMALL_RANGE = 4.0  # of |βv| where a mean of expm1 keeps its digits
 
 
 def limit(beta_Hd: Tensor) -> Tensor:
-    """The largest |βv| without a shift, a channel."""
+    """The largest |βv| without a shift, for each channel."""
     return torch.where(beta_Hd < SMALL_BETA, SMALL_RANGE, RANGE)
 
 
 def in_range(v_BTHd: Tensor, beta_Hd: Tensor) -> bool:
-    """Whether all values go without a shift; one reduction over v. (On the meta device there are no values: yes.)"""
+    """Whether no value needs a shift; one reduction over v. (On the meta device there are no values: True.)"""
     if v_BTHd.is_meta:
         return True
     with torch.no_grad():
@@ -39,8 +39,9 @@ def out_of_range(v_BTHd: Tensor, beta_Hd: Tensor) -> Tensor:
 
 
 def first_row(bad_BT___: Tensor, causal: bool) -> Tensor:
-    """The first row that sees a bad token, for every sequence `[B, …]` (T where none does; not causal: the first row
-    sees all).
+    """The first row that sees a bad token, for every sequence `[B, …]`; T where none does.
+
+    If not causal, the first row sees all tokens.
     """
     T = bad_BT___.shape[1]
     found = bad_BT___.any(1)
@@ -48,7 +49,7 @@ def first_row(bad_BT___: Tensor, causal: bool) -> Tensor:
 
 
 def carried(v_BTHd: Tensor, beta_Hd: Tensor, clamped: bool) -> Tensor:
-    """w. `clamped`: values out of range are cut off, for rows that the exact form replaces anyway."""
+    """w. `clamped`: values out of range are clamped, for rows that the exact read replaces anyway."""
     u = v_BTHd * beta_Hd
     if clamped:
         top_Hd = limit(beta_Hd)
@@ -65,15 +66,13 @@ def log_of(mean_BTHd: Tensor, beta_Hd: Tensor) -> Tensor:
 def one_pass(
     read: Callable[[Tensor], Tensor], v_BTHd: Tensor, beta_Hd: Tensor, clamped: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """(E_p[v], F) by one `read`, a mean over the last dimension's channels, each by itself."""
+    """(E_p[v], F) by one `read`, the mean of every channel of the last dimension."""
     mu, mean = read(torch.cat((v_BTHd, carried(v_BTHd, beta_Hd, clamped)), dim=-1)).chunk(2, dim=-1)
     return mu, (log_of(mean, beta_Hd) / beta_Hd).to(v_BTHd.dtype)
 
 
 def replaced(fast: Tensor, exact: Tensor, first: Tensor) -> Tensor:
-    """`fast` before the row `first` of each sequence, `exact` from there on. first: a row for each head `[B, H]`, or
-    for each channel.
-    """
+    """`fast` before the row `first` of each sequence, `exact` from there on; one `first` per head or per channel."""
     row = torch.arange(fast.shape[1], device=fast.device).view(-1, *[1] * (first.dim() - 1))
     chosen = row >= first[:, None]
     return torch.where(chosen if chosen.dim() == fast.dim() else chosen[..., None], exact.to(fast.dtype), fast)

@@ -1,10 +1,9 @@
-"""`L_tj = log Σ_n exp(ℓ_tn) exp(u_nj)` with `Σ_n exp(ℓ_tn) = 1`: exact for any finite u, without a `[t, n, j]` tensor
-in memory.
+"""`L_tj = log Σ_n exp(ℓ_tn) exp(u_nj)` with `Σ_n exp(ℓ_tn) = 1`: exact for any finite u, with no `[t, n, j]` tensor.
 
-Contract: ℓ `[..., t, n]` log-weights, normalised over n, −inf where a key isn't seen; u `[..., n, j]` finite; L `[...,
-t, j]`. Absolute error a few ulp of max(1, |u|) at worst, and relative where u is small: the mean of `expm1(u)` and
-log1p replace the plain form, which cancels, wherever the visible u are so small that this is the better of the two.
-Gradients are the posterior weights `exp(ℓ + u − L) ≤ 1`: never inf, never NaN. fp32 or fp64.
+ℓ `[..., t, n]`: log-weights, normalised over n, −inf at keys that are not visible; u `[..., n, j]`: finite; L `[..., t,
+j]`; fp32 or fp64. The absolute error is a few ulp of max(1, |u|) at worst, and relative where u is small: log-sum-exp
+cancels there, and the mean of `expm1(u)` with log1p replaces it wherever the visible u are small enough. Gradients are
+the posterior weights `exp(ℓ + u − L) ≤ 1`: never inf, never NaN.
 """
 
 from __future__ import annotations
@@ -14,21 +13,20 @@ from torch import Tensor
 
 from kernels.numerics.precision import full_precision
 
-ELEMENTS = 1 << 20  # of a block's temporary
+ELEMENTS = 1 << 20  # of the temporary of a block
 EXPM1_LIMIT = 80.0
-SMALL = 0.5  # of |u| where expm1 and log1p are the better form
+SMALL = 0.5  # of |u| up to which expm1 and log1p are more exact
 
 
 @full_precision
 def log_mean_exp(log_weights: Tensor, u: Tensor) -> Tensor:
+    """L `[..., t, j]` from ℓ `[..., t, n]` and u `[..., n, j]`."""
     out: Tensor = _LogMeanExp.apply(log_weights, u)
     return out
 
 
 def log_mix(f: Tensor, u: Tensor, log_keep: Tensor, log_add: Tensor) -> Tensor:
-    """`log( e^{log_keep} e^f + e^{log_add} e^u )` elementwise, where the two weights sum to 1: the mean of two, as
-    exact as above.
-    """
+    """`log( e^{log_keep} e^f + e^{log_add} e^u )` elementwise, for two weights that sum to 1; as exact as above."""
     small = (f.abs() <= SMALL) & (u.abs() <= SMALL)
     zero = f.new_zeros(())
     mean = log_keep.exp() * torch.where(small, f, zero).expm1() + log_add.exp() * torch.where(small, u, zero).expm1()

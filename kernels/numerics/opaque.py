@@ -1,7 +1,8 @@
-"""Kernels that look at their values to choose an implementation, under torch.compile.
+"""Kernels that choose their implementation by their values, under torch.compile.
 
-Eagerly such a kernel is called as it is. A compiled graph must not branch on data, so there the kernel is one opaque
-operation, and its backward another, which computes the kernel again and differentiates it. Whole graphs stay whole.
+In eager mode such a kernel is called directly. A compiled graph must not branch on data, so there the kernel is one
+opaque operation, and its backward another, which computes the kernel again and differentiates it. The graph is not
+broken.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ _outputs: dict[str, Callable[[list[Tensor]], Sequence[Tensor]]] = {}
 
 
 def opaque(name: str, kernel: Kernel, outputs: Callable[[list[Tensor]], Sequence[Tensor]]) -> Kernel:
-    """`kernel(tensors, options)` as a function of the same kind. `outputs(tensors)` gives empty contiguous results of
-    the right form.
+    """`kernel(tensors, options)` as a function of the same kind.
+
+    `outputs(tensors)` returns empty contiguous tensors of the shapes and dtypes of the results.
     """
     _kernels[name], _outputs[name] = kernel, outputs
 
@@ -46,7 +48,7 @@ def _(name: str, tensors: list[Tensor], options: list[int]) -> list[Tensor]:
 @torch.library.custom_op("mixer_suite::run_backward", mutates_args=())
 def _run_backward(name: str, tensors: list[Tensor], options: list[int], grads: list[Tensor]) -> list[Tensor]:
     inputs = [t.detach().requires_grad_(t.is_floating_point()) for t in tensors]
-    # an operation runs below autograd; this one differentiates, so it goes back above, as torch's own opaque calls do
+    # an operation runs below autograd; this one differentiates, so it returns above it, as PyTorch's opaque calls do
     with torch._C._ForceDispatchKeyGuard(*_EAGER), torch.enable_grad():
         outs = _kernels[name](inputs, options)
         wanted = [t for t in inputs if t.requires_grad]

@@ -1,4 +1,4 @@
-"""Running a kernel in the precision of its inputs, whatever autocast would make of its matrix products."""
+"""Running a kernel in the precision of its inputs, whatever autocast would choose for its matrix products."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: no autocast inside. The caller hands over inputs of the precision that it wants."""
+    """Decorator: no autocast inside. The caller passes inputs of the precision that it wants."""
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,1 +1,1 @@
-"""Selective state-space scans: sums, exact log-domain reads, free-energy reads."""
+"""Selective state-space scans: sums, exact log-domain reads, free energies."""

@@ -1,9 +1,10 @@
-"""The normalised selective scan in the log domain, token by token: any finite values, and decoding.
+"""The normalised selective scan (arXiv 2312.00752) in the log domain, token by token: any finite values, and decoding.
 
-Per channel e the rows weigh the past by `Σ_n C_tn exp(Σ_{i<s≤t} Δ_s A_n) Δ_i B_in` and the own token by a skip δ
-besides. The state of a component n is a mean over the past under its own weights, as in `linear_exact.py`: n (log of
-the summed weights), m (mean of v), f (log of the mean of exp(u)), `[B, N, E]` each. Contract: logarithms of Δ `[B, T,
-E]`, B and C `[B, T, N]`, δ `[E]`; A `[N, E]`; v, u `[B, T, E]`.
+In each channel e a row weighs the past by `Σ_n C_tn exp(Σ_{i<s≤t} Δ_s A_n) Δ_i B_in`, and its own token by a skip δ in
+addition. The state of a component n is a mean over the past under its own weights, as in `kernels.linear.exact`: n (log
+of the summed weights), m (mean of v), f (log of the mean of exp(u)).
+
+Shape letters: B sequences, T tokens, N states, E channels.
 """
 
 from __future__ import annotations
@@ -22,6 +23,18 @@ State = dict[str, Tensor]
 
 
 def empty_state(batch: int, states: int, channels: int, like: Tensor, free_energy: bool) -> State:
+    """The state before the first token.
+
+    Args:
+        batch: sequences B.
+        states: states N per channel.
+        channels: channels E.
+        like: a tensor of the dtype and device of the state.
+        free_energy: whether the state has f.
+
+    Returns:
+        `n_BNE`, `m_BNE` and, for free energies, `f_BNE`, `[B, N, E]` each.
+    """
     shape = (batch, states, channels)
     state = {"n_BNE": like.new_full(shape, NOTHING), "m_BNE": like.new_zeros(shape)}
     return state | {"f_BNE": like.new_zeros(shape)} if free_energy else state
@@ -37,7 +50,20 @@ def exact_read(
     v_BTE: Tensor,
     u_BTE: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """(E_p[v], log E_p[exp(u)])."""
+    """Mean of v and log-mean-exp of u under the normalised scan.
+
+    Args:
+        log_delta: log Δ `[B, T, E]`; fp32 or fp64.
+        a_NE: rates A ≤ 0 `[N, E]`.
+        log_b: log B `[B, T, N]`.
+        log_c: log C `[B, T, N]`.
+        log_skip_E: log δ, the extra weight of the own token `[E]`.
+        v_BTE: values `[B, T, E]`, any finite size.
+        u_BTE: exponents `[B, T, E]`, any finite size; None if the mean alone is wanted.
+
+    Returns:
+        `E_p[v]` and `log E_p[exp(u)]`, `[B, T, E]` each; None for the second without u.
+    """
     B, T, E = v_BTE.shape
     state = empty_state(B, a_NE.shape[0], E, v_BTE, u_BTE is not None)
     mus: list[Tensor] = []
@@ -85,7 +111,21 @@ def exact_step(
     v_BE: Tensor,
     u_BE: Tensor | None,
 ) -> tuple[Tensor, Tensor | None, State]:
-    """One token: its row, and the state after it. `log_delta` `[B, E]`, `log_b` and `log_c` `[B, N]`."""
+    """One token of decoding.
+
+    Args:
+        state: the state before the token, see `empty_state`.
+        log_delta: log Δ of the token `[B, E]`.
+        a_NE: rates A ≤ 0 `[N, E]`.
+        log_b: log B of the token `[B, N]`.
+        log_c: log C of the token `[B, N]`.
+        log_skip_E: log δ `[E]`.
+        v_BE: its values `[B, E]`.
+        u_BE: its exponents `[B, E]`; None if the mean alone is wanted.
+
+    Returns:
+        `E_p[v]` and `log E_p[exp(u)]`, `[B, E]` each (None for the second without u), and the state after the token.
+    """
     old = state["n_BNE"] + log_delta.exp()[:, None] * a_NE
     new = log_delta[:, None] + log_b[..., None]
     n = torch.logaddexp(old, new)

@@ -1,9 +1,11 @@
-"""Reads and free-energy reads over a selective state space, divided by the same recurrence run on ones:
+"""Mean and free energy (arXiv 2602.07160) under a selective state space (2312.00752) that is divided by its sum:
 
     p_t(i)_j ∝ Σ_n C_tn exp(Σ_{i<s≤t} Δ_sj A_nj) Δ_ij B_in + δ_j [i = t]
 
-Contract: logarithms of Δ `[B, T, E]`, B and C `[B, T, N]`, δ `[E]`; A `[N, E]` ≤ 0; fp32 or fp64. One pass of the scan
-over `[v, w, 1]`; the log domain for rows and channels that see a value out of range (`exponentials.py`).
+One pass of the scan over `[v, w, 1]`; the log domain for rows and channels that see a value out of range
+(`kernels.numerics.exponentials`).
+
+Shape letters: B sequences, T tokens, c inputs with the same dynamics, N states, E channels.
 """
 
 from __future__ import annotations
@@ -17,12 +19,21 @@ from kernels.numerics.precision import full_precision
 from kernels.selective.exact import exact_read
 from kernels.selective.sums import selective_sums
 
-Dynamics = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # log Δ, A, log B, log C, log δ
+#: log Δ `[B, T, E]`, A ≤ 0 `[N, E]`, log B and log C `[B, T, N]`, log δ `[E]`; fp32 or fp64.
+Dynamics = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 @full_precision
 def selective_read(dynamics: Dynamics, v_BTcE: Tensor) -> Tensor:
-    """E_p[v] for c copies of the channels."""
+    """Mean E_p[v] of c inputs under the same weights.
+
+    Args:
+        dynamics: the prior, see `Dynamics`.
+        v_BTcE: values `[B, T, c, E]`.
+
+    Returns:
+        `[B, T, c, E]`.
+    """
     log_delta, a_NE, log_b, log_c, log_skip = dynamics
     values = torch.cat((v_BTcE, torch.ones_like(v_BTcE[:, :, :1])), dim=2)
     sums = selective_sums(log_delta.exp(), a_NE, log_b.exp(), log_c.exp(), values) + log_skip.exp() * values
@@ -30,7 +41,16 @@ def selective_read(dynamics: Dynamics, v_BTcE: Tensor) -> Tensor:
 
 
 def selective_free_energy(dynamics: Dynamics, v_BTE: Tensor, beta_E: Tensor) -> tuple[Tensor, Tensor]:
-    """(E_p[v], F(β))."""
+    """Mean and free energy of the values.
+
+    Args:
+        dynamics: the prior, see `Dynamics`.
+        v_BTE: values `[B, T, E]`, any finite size.
+        beta_E: inverse temperatures β > 0 `[E]`.
+
+    Returns:
+        `E_p[v]` and `F = (1/β) log E_p[exp(βv)]`, `[B, T, E]` each.
+    """
     mu, F = _free_energy_opaquely([*dynamics, v_BTE, beta_E], [])
     return mu, F
 

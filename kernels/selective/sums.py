@@ -1,10 +1,12 @@
-"""The selective scan of a diagonal state-space model, several inputs in one pass:
+"""The selective scan of a diagonal state-space model (arXiv 2312.00752), several inputs in one pass:
 
     h_t = exp(Δ_t A) h_{t−1} + Δ_t B_t v_t          y_t = C_t·h_t
 
-Contract: Δ `[B, T, E]` ≥ 0, A `[N, E]` ≤ 0, B and C `[B, T, N]`, v `[B, T, c, E]` (c inputs under the same dynamics); y
-`[B, T, c, E]`; fp32 or fp64. The state is `[c, N, E]` a sequence and exists for one chunk of tokens at a time; backward
-keeps the state at each chunk's start and sweeps the chunk again. One operation a token, on rows that stay in the cache.
+The state is `[c, N, E]` per sequence and exists for one chunk of tokens at a time; forward saves the state at each
+chunk's start, and backward computes the chunk again. In PyTorch there is one operation per token, on rows that stay in
+the cache.
+
+Shape letters: B sequences, T tokens, c inputs with the same dynamics, N states, E channels, t tokens of a chunk.
 """
 
 from __future__ import annotations
@@ -24,12 +26,24 @@ CHUNK = 32
 
 @full_precision
 def selective_sums(delta_BTE: Tensor, a_NE: Tensor, b_BTN: Tensor, c_BTN: Tensor, v_BTcE: Tensor) -> Tensor:
+    """Runs the scan on c inputs that share their dynamics.
+
+    Args:
+        delta_BTE: step sizes Δ ≥ 0 `[B, T, E]`; fp32 or fp64.
+        a_NE: rates A ≤ 0 `[N, E]`.
+        b_BTN: input weights B `[B, T, N]`.
+        c_BTN: output weights C `[B, T, N]`.
+        v_BTcE: inputs `[B, T, c, E]`.
+
+    Returns:
+        y `[B, T, c, E]`.
+    """
     given = (delta_BTE, a_NE, b_BTN, c_BTN, v_BTcE)
     on_gpu = triton_module("selective", v_BTcE, *given)
     if on_gpu is not None:
         return attempt("selective", lambda: on_gpu.selective_sums(*given), lambda: _SelectiveSums.apply(*given))
-    form = cpu.SelectiveSums if takes("BTE NE BTN BTN BTcE", *given) else _SelectiveSums
-    out: Tensor = form.apply(*given)
+    sums = cpu.SelectiveSums if takes("BTE NE BTN BTN BTcE", *given) else _SelectiveSums
+    out: Tensor = sums.apply(*given)
     return out
 
 
@@ -38,10 +52,10 @@ class _SelectiveSums(torch.autograd.Function):
     def forward(ctx, delta, a, b, c, v):  # type: ignore[no-untyped-def]
         B, T, copies, E = v.shape
         delta_, b_, c_, v_ = (*(x.transpose(0, 1) for x in (delta, b, c)), v.permute(1, 2, 0, 3))
-        out, room = v.new_empty(T, copies, B, E), _Room(v, a)
+        out, buffers = v.new_empty(T, copies, B, E), _Buffers(v, a)
         starts = v.new_zeros(-(-T // CHUNK) + 1, copies, B, *a.shape)
         for i, rows in enumerate(_chunks(T)):
-            _, states = room.fill(delta_[rows], a, b_[rows], v_[rows], starts[i])
+            _, states = buffers.fill(delta_[rows], a, b_[rows], v_[rows], starts[i])
             torch.matmul(c_[rows][:, None, :, None], states, out=out[rows][..., None, :])
             starts[i + 1] = states[-1]
         ctx.save_for_backward(delta, a, b, c, v, starts)
@@ -55,9 +69,9 @@ class _SelectiveSums(torch.autograd.Function):
         to_delta, to_b, to_c, to_v = (
             torch.empty_like(x, memory_format=torch.contiguous_format) for x in (delta_, b_, c_, v_)
         )
-        to_a, carry, room, later = torch.zeros_like(a), torch.zeros_like(starts[0]), _Room(v, a), _Room(v, a)
+        to_a, carry, buffers, later = torch.zeros_like(a), torch.zeros_like(starts[0]), _Buffers(v, a), _Buffers(v, a)
         for i, rows in reversed(list(enumerate(_chunks(v.shape[1])))):
-            decay, states = room.fill(delta_[rows], a, b_[rows], v_[rows], starts[i])
+            decay, states = buffers.fill(delta_[rows], a, b_[rows], v_[rows], starts[i])
             adjoint = later.adjoint(decay, c_[rows], g_[rows], carry)
             torch.mul(decay[0], adjoint[0], out=carry)
             to_c[rows] = (states @ g_[rows][..., None]).sum(1)[..., 0]
@@ -73,7 +87,7 @@ class _SelectiveSums(torch.autograd.Function):
         return to_delta.transpose(0, 1), to_a, to_b.transpose(0, 1), to_c.transpose(0, 1), to_v.permute(2, 0, 1, 3)
 
 
-class _Room:
+class _Buffers:
     """One chunk's decays and states, reused by every chunk."""
 
     def __init__(self, v_BTcE: Tensor, a_NE: Tensor) -> None:
@@ -92,7 +106,7 @@ class _Room:
         return decay, states
 
     def adjoint(self, decay: Tensor, c: Tensor, grad: Tensor, carry: Tensor) -> Tensor:
-        """dL/dh `[t, c, B, N, E]`; `carry` comes from the chunk after."""
+        """dL/dh `[t, c, B, N, E]`; `carry` comes from the next chunk."""
         states = self.states[: len(grad)]
         torch.mul(c[:, None, :, :, None], grad[..., None, :], out=states)
         states[-1] += carry
