@@ -115,6 +115,7 @@ class Task(ABC):
     #: The options of a run at each scale, for tasks that are not built in: TOML in the layout of
     #: suite/config/recipes/*.toml, or the path of such a file.
     recipes: ClassVar[str | Path] = ""
+    data_decides: ClassVar[frozenset[str]] = frozenset()  # fields of `spec` that are known only with the data
 
     def __init__(self, options: TaskOptions | None = None, data_dir: Path | None = None) -> None:
         """Takes the options, and the folder or file of the data where the task reads any."""

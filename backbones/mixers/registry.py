@@ -60,6 +60,7 @@ def register(name: str) -> Callable[[M], M]:
     return add
 
 
+@cache
 def _load_builtins() -> None:
     for module in BUILTIN_MODULES:
         importlib.import_module(module)

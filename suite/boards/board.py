@@ -7,14 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
 import tasks
-from suite.boards.rows import configuration, deviations, name_of, task_options, untuned_configuration
-from suite.config.recipe import SCALES
-from suite.records import record, runs_folder
-from suite.records.record import Record
-from tasks.base import DataError, Metric
+from suite.boards.rows import configuration, deviations, name_of, untuned_configuration
+from suite.records.collection import Refused
+from suite.records.schema import Record
+from tasks.base import Metric
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,7 @@ class Board:
     rows: tuple[Row, ...]
     unfinished: int
     other_rates: int  # rows of tuned rates that validation did not choose
+    refused: int = 0  # record files that cannot be relied on
 
     @property
     def title(self) -> str:
@@ -53,59 +51,52 @@ class Board:
         return f"{self.task} · {self.scale}{changed}"
 
 
-def local_records() -> list[Record]:
-    """Every readable record under the runs folder, the oldest first; an unreadable one is left to `suite doctor`."""
-    found = []
-    for path in sorted(runs_folder.home().glob(f"*/{record.NAME}")):
-        try:
-            found.append(record.read(path))
-        except record.RecordError:
-            continue
-    return found
-
-
-def count_records() -> int:
-    """How many record files stand under the runs folder, readable or not."""
-    return sum(1 for _ in runs_folder.home().glob(f"*/{record.NAME}"))
-
-
-def is_known(made: Record) -> bool:
-    """Whether this version knows the record's task, its options, its metric and its scale, and so can place it on a
-    board.
-    """
-    if not {"data", "model", "mixer_options", "hybrid", "train"} <= made.config.keys():
-        return False
-    try:
-        metrics = tasks.get(made.task)(task_options(made)).metrics
-    except (DataError, ValidationError):
-        return False
-    return made.scale in SCALES and made.primary_metric in {m.name for m in metrics}
-
-
 def primary_metric(made: Record) -> Metric:
-    """The metric that a known record's task, with the record's options, puts first."""
-    return next(m for m in tasks.get(made.task)(task_options(made)).metrics if m.name == made.primary_metric)
+    """The metric that a record's task, with the record's options, puts first.
+
+    Args:
+        made: a record that was read.
+
+    Returns:
+        The metric with its direction, unit and digits; of a third party's task, whose code is not imported, only what
+        the record holds.
+    """
+    task = tasks.built_in(made.task)
+    if task is None:
+        return Metric(made.primary_metric, made.higher_is_better)
+    return task(made.config.data).primary
 
 
 def boards(
-    records: Iterable[Record], *, task: str | None = None, domain: str | None = None, scale: str | None = None
+    records: Iterable[Record],
+    refused: Sequence[Refused] = (),
+    *,
+    task: str | None = None,
+    domain: str | None = None,
+    scale: str | None = None,
 ) -> list[Board]:
-    """One board for each group of comparable records, shipped recipes first."""
+    """One board for each group of comparable records, shipped recipes first.
+
+    Args:
+        records: records that were read, the oldest first.
+        refused: record files that were not; a board counts those that claim its task or none.
+        task: only boards of this task.
+        domain: only boards of this domain.
+        scale: only boards of this scale.
+
+    Returns:
+        The boards, by domain and task.
+    """
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for made in records:
-        if (
-            task in (None, made.task)
-            and domain in (None, made.domain)
-            and scale in (None, made.scale)
-            and is_known(made)
-        ):
-            content = (made.data.protocol, made.data.fingerprint) if made.data else ()
-            groups[made.task, made.scale, made.group, made.precision, *content].append(made)
-    made_boards = [_board(group) for group in groups.values()]
+        if task in (None, made.task) and domain in (None, made.domain) and scale in (None, made.scale):
+            key = (made.task, made.scale, made.group, made.precision, made.data.protocol, made.data.fingerprint)
+            groups[key].append(made)
+    made_boards = [_board(group, refused) for group in groups.values()]
     return sorted(made_boards, key=lambda b: (b.domain, b.task, bool(b.deviations), b.scale, b.title))
 
 
-def _board(records: Sequence[Record]) -> Board:
+def _board(records: Sequence[Record], refused: Sequence[Refused]) -> Board:
     one = records[-1]
     metric = primary_metric(one)
     finished = [made for made in records if made.status == "finished"]
@@ -127,11 +118,12 @@ def _board(records: Sequence[Record]) -> Board:
         placed,
         len(records) - len(finished),
         len(every) - len(rows),
+        sum(each.task in (None, one.task) for each in refused),
     )
 
 
 def _ranks(row: Row) -> bool:
-    return bool(row.first.certificate["matched"]) and not row.first.config["unmatched"]
+    return row.first.certificate.matched and not row.first.config.unmatched
 
 
 def _best_rates(rows: Sequence[Row], metric: Metric) -> list[Row]:

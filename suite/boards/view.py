@@ -48,18 +48,18 @@ def plain(board: Board) -> dict[str, Any]:
             {
                 "place": row.place,
                 "mixer": row.mixer,
-                "matched": row.first.certificate["matched"],
+                "matched": row.first.certificate.matched,
                 "mean": row.mean,
                 "sd": row.spread,
                 "seeds": [made.seed for made in row.records],
                 "runs": [made.id for made in row.records],
-                "mixer_options": row.first.certificate.get("mixer_options", {}),
+                "mixer_options": row.first.certificate.mixer_options.model_dump(mode="json"),
                 "values": [made.metrics["test"][made.primary_metric] for made in row.records],
-                "parameters": row.first.certificate["parameters"],
-                "ratio": row.first.certificate["ratio"],
-                "flops": row.first.certificate["flops"],
-                "reference_flops": row.first.certificate["reference_flops"],
-                "state_bytes": row.first.certificate["state_bytes"],
+                "parameters": row.first.certificate.parameters,
+                "ratio": row.first.certificate.ratio,
+                "flops": row.first.certificate.flops,
+                "reference_flops": row.first.certificate.reference_flops,
+                "state_bytes": row.first.certificate.state_bytes,
                 "peak_memory_bytes": row.first.peak_memory_bytes,
                 "examples_per_s": row.first.timing.examples_per_s if row.first.timing else None,
             }
@@ -78,8 +78,8 @@ def _cells(row: Row, board: Board) -> list[str]:
         row.mixer,
         figure,
         str(len(row.records)),
-        f"{certificate['parameters']:,} ({certificate['ratio']:.3f}×)",
-        f"{certificate['flops'] / certificate['reference_flops']:.2f}×",
+        f"{certificate.parameters:,} ({certificate.ratio:.3f}×)",
+        f"{certificate.flops / certificate.reference_flops:.2f}×",
         f"{one.timing.examples_per_s:,.0f}" if one.timing else "–",
         f"{one.peak_memory_bytes / 2**20:,.0f}",
     ]
@@ -115,4 +115,6 @@ def _notes(board: Board) -> str:
         notes.append("runs of different devices: compare no speeds or memory")
     if board.unfinished:
         notes.append(f"{board.unfinished} unfinished, failed or diverged run(s) not shown")
+    if board.refused:
+        notes.append(f"{board.refused} record(s) left out, damaged or contradictory: suite doctor names them")
     return "; ".join(notes)

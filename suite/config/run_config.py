@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validat
 from backbones.mixers.base import MixerConfig
 from tasks.base import TaskOptions
 
+TRACE_POINTS = 200  # training losses that a record keeps
+
 
 class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -64,6 +66,21 @@ class TrainConfig(Strict):
         default="auto", description="auto: bf16 autocast where the hardware is fast at it"
     )
 
+    def validates_after(self, step: int) -> bool:
+        """Whether a run validates after this step, counted from 1: `evals` times, evenly spread, the last step among
+        them. Only such a step can be selected.
+        """
+        k = step * self.evals // self.steps
+        return step > 0 and any(
+            1 <= near <= self.evals and round(near * self.steps / self.evals) == step for near in (k - 1, k, k + 1)
+        )
+
+    @property
+    def trace_steps(self) -> tuple[int, ...]:
+        """The steps whose training loss a record keeps: the first, and about TRACE_POINTS evenly spread ones."""
+        every = max(1, self.steps // TRACE_POINTS)
+        return tuple(sorted({1, *range(every, self.steps + 1, every)}))
+
 
 #: Fields that tuning may choose for each mixer; all the others must be equal for two runs to stand on one board.
 TUNED = ("lr", "weight_decay")
@@ -89,22 +106,33 @@ class RunConfig(Strict):
         """The config as plain JSON values."""
         return self.model_dump(mode="json")
 
+    def portable(self) -> dict[str, Any]:
+        """The config as plain JSON values without a path of this machine: what a record holds and the identity covers.
+        A file counts by its name and its content.
+        """
+        return {**self.canonical(), "task": self.task_name, "mixer": self.mixer_name, "data": self.data.portable()}
+
     @property
     def identity(self) -> str:
-        """sha256 over every field that can change a result. A file counts by its content, not by where it stands."""
-        return digest({**self.canonical(), "mixer": self.mixer_name, "data": self.data.portable()})
+        """sha256 over every field that can change a result."""
+        return digest(self.portable())
 
     @property
     def mixer_name(self) -> str:
         """The mixer's name; for `path/file.py:Class`, the file's own name and the class."""
-        return Path(self.mixer).name if ".py:" in self.mixer else self.mixer
+        return _without_folder(self.mixer)
+
+    @property
+    def task_name(self) -> str:
+        """The task's name; for `path/file.py:Class`, the file's own name and the class."""
+        return _without_folder(self.task)
 
     @property
     def group(self) -> str:
         """The identity of the comparison: the same for all mixers, seeds and tuned rates that may stand on one
         board.
         """
-        kept = {**self.canonical(), "data": self.data.portable()}
+        kept = self.portable()
         for name in ("mixer", "mixer_origin", "mixer_options", "hybrid", "seed", "unmatched", "skip_variant_layers"):
             del kept[name]
         for name in TUNED:
@@ -112,6 +140,10 @@ class RunConfig(Strict):
         for name in self.data.tuned():
             del kept["data"][name]
         return digest(kept)
+
+
+def _without_folder(name: str) -> str:
+    return Path(name).name if ".py:" in name else name
 
 
 def canonical_json(value: Any) -> str:

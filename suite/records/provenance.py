@@ -14,7 +14,7 @@ import psutil
 import torch
 
 import suite
-from suite.records.record import Code, Hardware
+from suite.records.schema import Code, Hardware
 
 PACKAGES = ("torch", "torchvision", "timm", "triton", "gluonts", "datasets", "mlflow", "numpy", "pandas", "pydantic")
 

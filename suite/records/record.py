@@ -1,129 +1,46 @@
-"""The record of a run: a strict schema, a hash over its canonical form, nothing in it evaluated or unpickled."""
+"""Reading and writing the record of a run: strict, hashed, checked against itself. Nothing in it is evaluated or
+unpickled.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from suite.config.run_config import canonical_json, digest
+from suite.records.crosscheck import faults
+from suite.records.schema import SCHEMA, Record
 from tasks.storage.cache import write_atomically
 
-SCHEMA = "mixer-suite/run/1"
 NAME = "record.json"
 MAX_BYTES = 65_536
 
-Status = Literal["finished", "failed", "diverged", "interrupted"]
-
 
 class RecordError(Exception):
-    """A record that is not what its schema or its hash says. One line."""
+    """A record that is damaged, does not fit its schema or contradicts itself. One line."""
 
     exit_code = 2
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Code(Strict):
-    version: str
-    git_sha: str | None
-    git_dirty: bool | None
-    mixer_origin: str
-
-
-class Hardware(Strict):
-    platform: str
-    processor: str
-    cores: int
-    memory_bytes: int
-    device: str
-    threads: int
-
-
-class Data(Strict):
-    fingerprint: str
-    protocol: str
-    source: str
-    splits: dict[str, int]
-    details: dict[str, Any] = {}
-
-
-class Selection(Strict):
-    """Which checkpoint was tested, chosen on validation alone."""
-
-    step: int
-    metric: str
-    value: float
-
-
-class Timing(Strict):
-    """Seconds. `start_s`: from the command to the first step. Shares are of the training loop without evaluation."""
-
-    wall_s: float
-    start_s: float
-    step_s: float
-    data_s: float
-    evaluation_s: float
-    bookkeeping_s: float
-    data_share: float
-    bookkeeping_share: float
-    examples_per_s: float
-    steps_per_s: float
-
-
-class Record(Strict):
-    """One run, whatever became of it. `metrics` maps split to name to value; `test` is there only when the run
-    finished.
-    """
-
-    schema_: Literal["mixer-suite/run/1"] = Field(default="mixer-suite/run/1", alias="schema")
-    kind: Literal["run"] = "run"
-    id: str
-    status: Status
-    error: str | None = None
-    created: str
-    task: str
-    domain: str
-    mixer: str
-    scale: str
-    seed: int
-    identity: str
-    group: str
-    config: dict[str, Any]
-    certificate: dict[str, Any]
-    primary_metric: str
-    higher_is_better: bool
-    metrics: dict[str, dict[str, float]]
-    n_evaluated: dict[str, int] = {}
-    selection: Selection | None = None
-    loss_trace: list[tuple[int, float]] = []
-    data: Data | None = None
-    code: Code
-    versions: dict[str, str]
-    hardware: Hardware
-    precision: str
-    implementations: dict[str, str] = {}
-    timing: Timing | None = None
-    peak_memory_bytes: int
-    resumed_at: list[int] = []
-    mlflow: dict[str, str] | None = None
-    hash: str = ""
-
-    def content(self) -> dict[str, Any]:
-        """Plain JSON values, without the hash."""
-        return self.model_dump(mode="json", by_alias=True, exclude={"hash"})
-
-    def sealed(self) -> Record:
-        """The same record with its hash filled in."""
-        return self.model_copy(update={"hash": digest(self.content())})
-
-
 def write(run_dir: Path, record: Record) -> Path:
-    """Seals the record and writes `record.json` atomically. Raises OSError, and RecordError over 64 KB."""
+    """Seals a record and writes it to `record.json`, whole or not at all.
+
+    Args:
+        run_dir: the folder of the run.
+        record: the record; its `hash` is filled in.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        RecordError: the record takes more than 64 KB.
+        OSError: the folder cannot be written.
+    """
     sealed = record.sealed()
     text = json.dumps({**sealed.content(), "hash": sealed.hash}, indent=1, sort_keys=True, allow_nan=False) + "\n"
     if len(text) > MAX_BYTES:
@@ -134,22 +51,120 @@ def write(run_dir: Path, record: Record) -> Path:
 
 
 def read(path: Path) -> Record:
-    """A record from its file. Raises RecordError when it is damaged, does not fit the schema, or its hash is off."""
+    """A record from its file. No code outside the suite is imported for it.
+
+    Args:
+        path: a file that `write` wrote.
+
+    Returns:
+        The record, with its hash.
+
+    Raises:
+        RecordError: the file is missing or damaged, does not fit the schema, was edited, or holds a value that does not
+            follow from its config; with the path and the field's dotted name.
+    """
     try:
-        record = Record.model_validate_json(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise RecordError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path} cannot be read: {error}") from None
+        return parse(_text(path))
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from None
+
+
+def parse(text: str) -> Record:
+    """A record from its text.
+
+    Args:
+        text: the JSON document.
+
+    Returns:
+        The record, with its hash.
+
+    Raises:
+        RecordError: as for `read`, without a path.
+    """
+    raw = _json(text)
+    try:
+        record = Record.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise RecordError(f"{path} does not fit the schema: {where}: {first['msg']}") from None
-    if record.hash != digest(record.content()):
-        raise RecordError(f"{path}: the hash does not match the content (was it edited?)")
+        raise RecordError(f"{where}: {' '.join(first['msg'].removeprefix('Value error, ').split())}") from None
+    content = record.content()
+    written = {**content, "hash": record.hash}
+    if canonical_json(raw) != canonical_json(written):
+        _name_difference(raw, written)
+    if record.hash != digest(content):
+        raise RecordError("hash: it does not match the content (was the file edited?)")
+    if found := faults(record):
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise RecordError(found[0] + more)
     return record
 
 
+def _text(path: Path) -> str:
+    try:
+        with open(path, "rb") as handle:
+            content = handle.read(MAX_BYTES + 1)
+        text = content.decode("utf-8")
+    except FileNotFoundError:
+        raise RecordError("the file does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"the file cannot be read: {error}") from None
+    if len(content) > MAX_BYTES:
+        raise RecordError(f"the file has more than {MAX_BYTES} bytes")
+    return text
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        raw = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_number, parse_float=_number)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"it is not a JSON document ({error})") from None
+    if not isinstance(raw, dict):
+        raise RecordError("it is not a JSON object")
+    if raw.get("schema") != SCHEMA:
+        raise RecordError(f"schema: {raw.get('schema')!r} is recorded, this version reads {SCHEMA!r}; run it again")
+    return raw
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key is repeated")
+    return made
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no finite number")
+    return value
+
+
+def _name_difference(raw: object, content: object, where: str = "") -> None:
+    """Refuses a missing value, for which a default is no substitute, and one that is written otherwise than this suite
+    writes it, `"3"` for 3 or 3 for 3.0: the hash covers the written form.
+    """
+    if not (isinstance(raw, Mapping) and isinstance(content, Mapping)):
+        if canonical_json(raw) != canonical_json(content):
+            raise RecordError(f"{where}: {raw!r} is not how it is written: {content!r}")
+        return
+    for key in [*content, *raw]:
+        name = f"{where}.{key}" if where else key
+        if key not in raw:
+            raise RecordError(f"{name}: it is missing")
+        if key not in content:
+            raise RecordError(f"{name}: it is unknown")
+        _name_difference(raw[key], content[key], name)
+
+
 def same_figures(a: Record, b: Record) -> bool:
-    """Whether two records hold the same metrics, bit for bit."""
+    """Whether two records have the same metrics, bit for bit.
+
+    Args:
+        a: one record.
+        b: the other.
+
+    Returns:
+        True where every metric of every split is equal.
+    """
     return canonical_json(a.metrics) == canonical_json(b.metrics)

@@ -12,7 +12,7 @@ from torch import nn
 from suite.console import TrainingProgress
 from suite.errors import UserError, first_line
 from suite.models.inputs import Backbone
-from suite.records.record import Record
+from suite.records.schema import Record, Tracked
 from suite.tracking.client import Tracker
 from suite.training.evaluate import evaluate
 from suite.training.job import Ending, Job, assemble
@@ -39,7 +39,7 @@ def carry_out(job: Job, observer: Observer | None, stop: Stop | None) -> Outcome
         show_pictures(job, tracker, shown.warn)
         _close_tracking(job, made, tracker, shown.warn)
         if made.mlflow is None and tracker.run is not None:  # the run was shorter than the store's start
-            made = made.model_copy(update={"mlflow": {"run_id": tracker.run.run_id, "uri": tracker.run.uri}})
+            made = made.model_copy(update={"mlflow": Tracked(run_id=tracker.run.run_id, uri=tracker.run.uri)})
             path = write_record(job, made, shown.warn)
     return Outcome(made, path, ending.exit_code)
 

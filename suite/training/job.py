@@ -18,7 +18,7 @@ from suite.models.budget import Plan
 from suite.models.candidate import Candidate
 from suite.models.certificate import Certificate
 from suite.records import provenance
-from suite.records.record import Code, Data, Hardware, Record, Selection, Status, Timing
+from suite.records.schema import Code, Data, Hardware, Record, Selection, Status, Timing, Tracked
 from suite.tracking.client import TrackedRun
 from suite.training.evaluate import autocast
 from suite.training.trainer import FitResult
@@ -84,19 +84,20 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
         status=ending.status,
         error=ending.error,
         created=job.created,
-        task=config.task,
+        task=config.task_name,
         domain=task.domain,
-        mixer=config.mixer,
+        mixer=config.mixer_name,
         scale=config.scale,
         seed=config.seed,
         identity=config.identity,
         group=config.group,
-        config=config.canonical(),
-        certificate=job.certificate.model_dump(mode="json"),
+        config=config.portable(),
+        spec=task.spec,
+        certificate={**job.certificate.model_dump(mode="json"), "task": config.task_name, "mixer": config.mixer_name},
         primary_metric=task.primary.name,
         higher_is_better=task.primary.higher_is_better,
-        metrics=job.metrics,
-        n_evaluated=job.n_evaluated,
+        metrics=job.metrics if result else {},
+        n_evaluated=job.n_evaluated if result else {},
         data=job.data,
         selection=Selection(step=result.best.step, metric=task.primary.name, value=result.best.value)
         if result
@@ -110,7 +111,7 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
         timing=_timing(job, result) if result else None,
         peak_memory_bytes=provenance.peak_memory_bytes(job.device),
         resumed_at=job.resumed_at,
-        mlflow={"run_id": tracked.run_id, "uri": tracked.uri} if tracked else None,
+        mlflow=Tracked(run_id=tracked.run_id, uri=tracked.uri) if tracked else None,
     )
 
 
@@ -119,7 +120,12 @@ def describe_data(task: Task) -> Data:
     info = task.info()
     splits, details = dict(info.splits), dict(info.extra)
     return Data(
-        fingerprint=task.fingerprint, protocol=task.protocol, source=info.source, splits=splits, details=details
+        fingerprint=task.fingerprint,
+        protocol=task.protocol,
+        source=info.source,
+        unit=info.unit,
+        splits=splits,
+        details=details,
     )
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from suite.boards import board, view
 from suite.records import runs_folder
-from suite.records.record import NAME, Record
+from suite.records.collection import read_all
+from suite.records.record import NAME
+from suite.records.schema import Record
 from suite.tracking.client import Status, Tracker
 from suite.training.job import Job
 
@@ -70,7 +72,7 @@ def close_tracker(job: Job, made: Record, tracker: Tracker) -> None:
     }
     if made.timing:
         metrics |= {f"time/{name}": value for name, value in made.timing.model_dump().items()}
-    metrics |= {"budget/parameters": made.certificate["parameters"], "budget/flops": made.certificate["flops"]}
+    metrics |= {"budget/parameters": made.certificate.parameters, "budget/flops": made.certificate.flops}
     tracker.summary({**metrics, "peak_memory_bytes": made.peak_memory_bytes})
     environment = {f"version.{name}": value for name, value in made.versions.items()} | {
         "git_sha": made.code.git_sha or "none"
@@ -78,8 +80,9 @@ def close_tracker(job: Job, made: Record, tracker: Tracker) -> None:
     hardware = {f"hardware.{name}": str(value) for name, value in made.hardware.model_dump().items()}
     tracker.set_tags({**environment, **hardware, "result": made.status, "error": made.error or ""})
     tracker.artifact_text(NAME, made.sealed().model_dump_json(by_alias=True, indent=1))
-    others = [r for r in board.local_records() if r.id != made.id]
-    boards = board.boards([*others, made], task=made.task)
+    found = read_all()
+    others = [r for r in found.records if r.id != made.id]
+    boards = board.boards([*others, made], found.refused, task=made.task)
     primary = job.task.primary
     tracker.board(
         "\n".join(view.markdown(b) for b in boards),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from suite.records import record
-from suite.records.record import Record
+from suite.records.schema import Record
 from suite.training.job import Job
 
 TRACEBACK = "traceback.txt"

@@ -28,7 +28,6 @@ from tasks.base import Batch, Task
 
 CHECKPOINT_S = 300.0  # at most this much work is lost by a kill -9, even where validations are further apart
 MAX_WORKERS = 16
-TRACE_POINTS = 200  # losses kept for the record
 
 
 class Diverged(RuntimeError):
@@ -127,8 +126,7 @@ class Trainer:
         self._began = self._saved = time.monotonic()
         self.trace: list[tuple[int, float]] = []
         self.valid: dict[str, float] = {}
-        self.validation_steps = {round(k * train.steps / train.evals) for k in range(1, train.evals + 1)} - {0}
-        self.trace_every = max(1, train.steps // TRACE_POINTS)
+        self.trace_steps = frozenset(train.trace_steps)
         self._disk_warned = False
 
     @property
@@ -156,7 +154,7 @@ class Trainer:
                 loss, norm = self._update(batch)
             with self.clock.timed("bookkeeping"):
                 self._after_update(loss, norm)
-            if self.step in self.validation_steps:
+            if self.config.train.validates_after(self.step):
                 self._validate()
             elif time.monotonic() - self._saved > CHECKPOINT_S:
                 with self.clock.timed("bookkeeping"):
@@ -196,7 +194,7 @@ class Trainer:
         return value, norm.item()
 
     def _after_update(self, loss: float, norm: float) -> None:
-        if self.step % self.trace_every == 0 or self.step == 1:
+        if self.step in self.trace_steps:
             self.trace.append((self.step, loss))
         self.observer.stepped(self.step, loss, self.optimizer.param_groups[0]["lr"], norm)
 

@@ -28,6 +28,7 @@ class OwnImages(FileImageTask):
     Options: ClassVar[type[TaskOptions]] = SizedImageOptions
     options: SizedImageOptions
     held_out = 0.1
+    data_decides = frozenset({"classes"})
     needed = ()
     source = "a local folder"
     licence = "yours"

@@ -47,6 +47,7 @@ class GluontsSeries(ForecastTask):
     options: RepositoryOptions
     needs_data_dir = True
     channels = 1
+    data_decides = frozenset({"horizon", "season"})
     _facts: tuple[str, int] | None = None
     _fingerprint = ""
     _units: tuple[Tensor, ...]  # of each series: scale, shift, and seasonal error in standardised values

@@ -43,6 +43,7 @@ class OwnSeries(FileSeries):
     summary = "your own series: a CSV file with a column of times and one column a series (--data-dir FILE)"
     protocol = "csv/2"
     Options: ClassVar[type[TaskOptions]] = OwnSeriesOptions
+    data_decides = frozenset({"channels"})
 
     def __init__(self, options: TaskOptions | None = None, data_dir: Path | None = None) -> None:
         super().__init__(options, data_dir)

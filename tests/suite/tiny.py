@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import tasks
 from suite.config.run_config import RunConfig
 from suite.models.candidate import parse
 from suite.models.certificate import Certificate
 from suite.models.resolve import resolve, resolve_run
-from suite.records.record import Code, Data, Hardware, Record, Timing
+from suite.records import recount
+from suite.records.schema import Code, Data, Hardware, Record, Selection, Status, Timing
 
 SHAPE = ("dim=32", "model.heads=2", "depth=2", "ffn_width=88", "batch_size=8")
 SHORT = {
@@ -46,56 +45,66 @@ def made_record(
     value: float = 0.5,
     *,
     task: str = "fashion-mnist",
-    metric: str = "top1",
-    higher: bool = True,
     seed: int = 0,
     name: str = "",
-    status: str = "finished",
+    status: Status = "finished",
     matched: bool = True,
     sets: tuple[str, ...] = (),
     protocol: str = "",
-    domain: str = "vision",
     valid: float | None = None,
 ) -> Record:
-    """A record as a run would write it, with the test figure given and everything else plausible."""
-    made = resolve_run(task=task, mixer=mixer, scale="board", seed=seed, sets=sets, unmatched=not matched)
-    config = made.config
-    if matched:
-        plan = made.candidate.plan(config, tasks.get(task)(config.data).spec)
-        config = config.model_copy(update={"mixer_options": plan.mixer_options})
-    certificate: dict[str, Any] = {
-        "matched": matched,
-        "parameters": 1000,
-        "reference_parameters": 1000,
-        "ratio": 1.0,
-        "flops": 90,
-        "reference_flops": 100,
-        "state_bytes": 0,
+    """A record as a run would write it, with a given test result; everything else agrees with the config."""
+    asked = resolve_run(task=task, mixer=mixer, scale="board", seed=seed, sets=sets, unmatched=not matched)
+    the_task = tasks.get(task)(asked.config.data)
+    plan = asked.candidate.plan(asked.config, the_task.spec)
+    config = asked.config.model_copy(update={"mixer_options": plan.mixer_options})
+    done, train = status == "finished", config.train
+    names = [metric.name for metric in the_task.metrics]
+    by_split = {
+        "test": dict.fromkeys(names, 0.5) | {the_task.primary.name: value},
+        "valid": dict.fromkeys(names, 0.5) | {the_task.primary.name: value if valid is None else valid},
     }
-    done = status == "finished"
+    limits = {split: getattr(config.data, f"{split}_limit", 0) for split in ("valid", "test")}
+    examples = {split: limit or 2000 for split, limit in limits.items()}
     return Record(
-        id=name or f"{mixer}-{seed}",
+        id=name or f"{mixer.replace('/', '-')}-{seed}",
         status=status,
+        error=None if done else "the reason",
         created="2026-01-01T00:00:00+00:00",
         task=task,
-        domain=domain,
-        mixer=mixer,
+        domain=the_task.domain,
+        mixer=config.mixer_name,
         scale="board",
         seed=seed,
         identity=config.identity,
         group=config.group,
-        config=config.canonical(),
-        certificate=certificate,
-        primary_metric=metric,
-        higher_is_better=higher,
-        metrics={"test": {metric: value}, "valid": {metric: value if valid is None else valid}} if done else {},
+        config=config.portable(),
+        spec=the_task.spec,
+        certificate=recount.certificate(config, the_task.spec),
+        primary_metric=the_task.primary.name,
+        higher_is_better=the_task.primary.higher_is_better,
+        metrics={**by_split, "valid_last": by_split["valid"]} if done else {},
+        n_evaluated=examples if done else {},
+        selection=Selection(
+            step=train.steps, metric=the_task.primary.name, value=by_split["valid"][the_task.primary.name]
+        )
+        if done
+        else None,
+        loss_trace=[(step, 1 / step) for step in train.trace_steps],
         data=Data(
-            fingerprint="f" * 64, protocol=protocol or tasks.get(task).protocol, source="made", splits={"train": 1}
+            fingerprint="f" * 64,
+            protocol=protocol or the_task.protocol,
+            source="made",
+            unit="images",
+            splits={"train": 4500, **examples},
+            details={},
         ),
-        code=Code(version="0", git_sha=None, git_dirty=None, mixer_origin="built-in"),
+        code=Code(version="0", git_sha=None, git_dirty=None, mixer_origin=config.mixer_origin),
         versions={"torch": "0"},
         hardware=Hardware(platform="p", processor="c", cores=1, memory_bytes=1, device="cpu", threads=1),
         precision="fp32",
+        implementations={"cpu": "pytorch"},
+        resumed_at=[],
         timing=Timing(
             wall_s=1,
             start_s=1,
@@ -105,8 +114,8 @@ def made_record(
             bookkeeping_s=0,
             data_share=0,
             bookkeeping_share=0,
-            examples_per_s=10,
-            steps_per_s=1,
+            examples_per_s=train.steps * train.batch_size,
+            steps_per_s=train.steps,
         )
         if done
         else None,

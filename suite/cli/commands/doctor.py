@@ -84,19 +84,11 @@ def _check_runs_folder() -> Check:
 
 
 def _check_records() -> Check:
-    from suite.boards import board
-    from suite.records import record, runs_folder
+    from suite.records.collection import read_all
 
-    bad, count = list[str](), 0
-    for path in sorted(runs_folder.home().glob(f"*/{record.NAME}")):
-        count += 1
-        try:
-            made = record.read(path)
-            if not board.is_known(made):
-                bad.append(f"{path} was written by another version (task {made.task}, scale {made.scale})")
-        except record.RecordError as error:
-            bad.append(str(error))
-    return Check("records", not bad, "; ".join(bad) if bad else f"{count} read, all hashes correct")
+    found = read_all()
+    faults = "; ".join(refused.reason for refused in found.refused)
+    return Check("records", not found.refused, faults or f"{len(found.records)} read, each agrees with its config")
 
 
 def _check_store() -> Check:

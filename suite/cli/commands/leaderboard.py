@@ -45,6 +45,7 @@ def find_boards(task: str | None, domain: str | None, scale: str | None) -> list
     import tasks
     from suite.boards import board
     from suite.config.recipe import SCALES
+    from suite.records.collection import read_all
     from tasks.base import Domain
 
     if task:
@@ -52,15 +53,11 @@ def find_boards(task: str | None, domain: str | None, scale: str | None) -> list
     for given, allowed, what in ((domain, get_args(Domain), "domain"), (scale, SCALES, "scale")):
         if given and given not in allowed:
             raise UserError(f"unknown {what} {given!r}{did_you_mean(given, allowed)} (allowed: {', '.join(allowed)})")
-    records = board.local_records()
-    known = [made for made in records if board.is_known(made)]
-    for count, what in (
-        (board.count_records() - len(records), "damaged"),
-        (len(records) - len(known), "written by another version"),
-    ):
-        if count:
-            err.print(f"[yellow]warning:[/] {count} record(s) left out, {what}: suite doctor lists them")
-    return board.boards(known, task=task, domain=domain, scale=scale)
+    found = read_all()
+    if found.refused:
+        count = len(found.refused)
+        err.print(f"[yellow]warning:[/] {count} record(s) left out, damaged or contradictory: suite doctor names them")
+    return board.boards(found.records, found.refused, task=task, domain=domain, scale=scale)
 
 
 def print_boards(boards: Sequence[Board], *, as_markdown: bool) -> None:

@@ -14,7 +14,7 @@ from suite.console import err, format_metric
 from suite.errors import UserError
 
 if TYPE_CHECKING:
-    from suite.records.record import Record
+    from suite.records.schema import Record
     from suite.training.outcome import Outcome
 
 EXAMPLES = """

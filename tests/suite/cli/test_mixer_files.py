@@ -51,7 +51,7 @@ def test_the_example_is_sized_run_and_ranked_like_a_built_in_mixer(tmp_path):
     [path] = (folder / "runs").glob("*/record.json")
     assert record.read(path).model_dump(mode="json", by_alias=True) == made
     assert made["status"] == "finished"
-    assert made["mixer"] == NAMED
+    assert made["mixer"] == "moving_average.py:MovingAverage"  # without the folder
     assert made["code"]["mixer_origin"] == registry.origin(NAMED)
     assert made["code"]["mixer_origin"].startswith("moving_average.py@")
     assert path.parent.name.split("-")[2:4] == ["sotu", "MovingAverage"]

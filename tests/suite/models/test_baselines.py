@@ -15,7 +15,7 @@ from suite.boards import board, view
 from suite.config.run_config import RunConfig
 from suite.errors import UserError
 from suite.models.candidate import parse
-from suite.models.resolve import from_canonical, resolve
+from suite.models.resolve import resolve
 from suite.training.run import start
 from tests.suite.tiny import certify, tiny_sets
 
@@ -67,11 +67,11 @@ def test_a_baseline_leaves_a_record_on_the_mixers_board_without_a_place(runs):
     }
     assert "| baseline | baseline/ridge |" in view.markdown(shown)
     ridge = made["baseline/ridge"]
-    assert ridge.certificate["matched"] is False
-    assert ridge.certificate["parameters"] == 337 * 8
+    assert ridge.certificate.matched is False
+    assert ridge.certificate.parameters == 337 * 8
     assert ridge.n_evaluated == {"valid": 16, "test": 16}
     assert ridge.code.mixer_origin == "baseline"
-    config = from_canonical(ridge.config)
+    config = ridge.config
     assert config.identity == ridge.identity
     task = tasks.get("household-power")(config.data)
     task.load()
@@ -147,8 +147,8 @@ def test_gluonts_own_models_are_trained_by_the_runner_on_the_mixers_board(name, 
     assert made.n_evaluated == {"valid": 16, "test": 16}
     [shown] = board.boards([made, softmax])
     assert {row.mixer: row.place for row in shown.rows} == {"softmax": 1, f"baseline/{name}": None}
-    fitted = {name: p.numel() for name, p in _model(from_canonical(made.config)).named_parameters() if p.requires_grad}
-    assert made.certificate["parameters"] == sum(fitted.values())
+    fitted = {name: p.numel() for name, p in _model(made.config).named_parameters() if p.requires_grad}
+    assert made.certificate.parameters == sum(fitted.values())
     assert not any("positional" in name for name in fitted)  # a fixed table of sines
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from suite.config.run_config import digest
 from suite.records import record
 from suite.records.record import RecordError
 from tests.suite.tiny import made_record
@@ -24,7 +25,7 @@ def edited(path: Path, change: Callable[[dict[str, Any]], None], *, reseal: bool
     change(content)
     if reseal:
         del content["hash"]
-        content["hash"] = record.digest(content)
+        content["hash"] = digest(content)
     path.write_text(json.dumps(content))
     return path
 
@@ -53,7 +54,7 @@ def test_the_file_does_not_depend_on_the_order_of_fields(written):
     ],
 )
 def test_an_edited_record_is_refused(written, change):
-    with pytest.raises(RecordError, match="hash does not match"):
+    with pytest.raises(RecordError, match="hash: it does not match"):
         record.read(edited(written, change))
 
 
@@ -66,13 +67,13 @@ def test_an_edited_record_is_refused(written, change):
         (lambda c: c.update(status="won"), "status"),
         (lambda c: c.update(schema="mixer-suite/run/0"), "schema"),
         (lambda c: c["metrics"]["test"].update(top1="high"), "metrics.test.top1"),
-        (lambda c: c["metrics"]["test"].update(top1=float("nan")), "metrics.test.top1"),
-        (lambda c: c["timing"].update(step_s=float("inf")), "timing.step_s"),
-        (lambda c: c.update(loss_trace=[[1, float("nan")]]), "loss_trace"),
+        (lambda c: c["metrics"]["test"].update(top1=float("nan")), "NaN"),
+        (lambda c: c["timing"].update(step_s=float("inf")), "Infinity"),
+        (lambda c: c.update(loss_trace=[[1, float("nan")]]), "NaN"),
     ],
 )
 def test_a_record_off_its_schema_is_refused_by_the_name_of_what_is_off(written, change, where):
-    with pytest.raises(RecordError, match="does not fit the schema") as caught:
+    with pytest.raises(RecordError) as caught:
         record.read(edited(written, change))
     assert where in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -13,10 +13,13 @@ import pytest
 import torch
 
 from suite.boards import board
+from suite.config.run_config import RunConfig
 from suite.language.generate import load_language_model
 from suite.language.scoring import Scorer, windows
 from suite.models.resolve import from_canonical, resolve
-from suite.records import record
+from suite.records import record, runs_folder
+from suite.records.collection import read_all
+from suite.records.schema import Record
 from suite.training.run import start
 from tasks.base import DataError
 from tasks.text.tokenizers import train_bpe
@@ -134,11 +137,16 @@ def test_a_tokenizer_file_counts_in_the_identity_by_its_content(folder, tmp_path
     made = start(one, data_dir=folder, device="cpu").record
     assert made.status == "finished"
     paths[0].unlink()
-    again = from_canonical(made.config)
+    again = resumable(made)
     assert again.identity == made.identity
     model, task = load_language_model(made.id, torch.device("cpu"))
     assert task.decode(task.encode("Fellow-citizens")) == b"Fellow-citizens"
     assert model.head.out_features == 300
+
+
+def resumable(made: Record) -> RunConfig:
+    """The config in the run's folder, which has the paths that a record leaves out."""
+    return from_canonical(runs_folder.read_run(runs_folder.find_run(made.id))["config"])
 
 
 def test_a_tokenizer_file_that_changed_trains_nothing_and_leaves_the_records_of_the_old_one_on_their_board(
@@ -148,12 +156,12 @@ def test_a_tokenizer_file_that_changed_trains_nothing_and_leaves_the_records_of_
     path = write_text(tmp_path / "a.json", train_bpe(addresses()[:2], 300))
     made = start(config_of("tokenizer=a.json"), data_dir=folder, device="cpu").record
     write_text(path, train_bpe(addresses()[:2], 301))
-    again = from_canonical(made.config)
+    again = resumable(made)
     assert again.identity == made.identity
-    assert [row.first.id for shown in board.boards(board.local_records()) for row in shown.rows] == [made.id]
+    assert [row.first.id for shown in board.boards(read_all().records) for row in shown.rows] == [made.id]
     with pytest.raises(DataError, match="is not the one it was"):
         start(again, data_dir=folder, device="cpu")
-    grown = {**made.config, "data": {**made.config["data"], "vocab": 299}}
+    grown = {**again.canonical(), "data": {**again.canonical()["data"], "vocab": 299}}
     write_text(path, train_bpe(addresses()[:2], 300))
     with pytest.raises(DataError, match="has a vocabulary of 300, 299 was given; --set vocab=0 takes it"):
         start(from_canonical(grown), data_dir=folder, device="cpu")

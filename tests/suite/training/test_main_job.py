@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from suite.records import record
+from suite.records.schema import Record
 from tasks.images.imagenet import class_list
 from tests.suite.tracking.tracked_runs import points, rows, statuses
 from tests.tasks.conftest import save_image
@@ -70,16 +70,16 @@ def test_a_run_is_mirrored_whole_in_the_store_with_its_board(runs):
     few = ("--set", "data.length=32", "--set", "test_limit=8")
     done = suite(runs, "run", "--task", "sotu", "--mixer", "fem", "--unmatched", *TINY, *few, "--json")
     assert done.returncode == 0, done.stderr
-    made = record.Record.model_validate_json(done.stdout)
+    made = Record.model_validate_json(done.stdout)
     assert statuses(runs) == [("fem · quick · seed 0", "FINISHED")]
     assert made.mlflow is not None
-    assert [(made.mlflow["run_id"],)] == rows(runs, "select run_uuid from runs")
+    assert [(made.mlflow.run_id,)] == rows(runs, "select run_uuid from runs")
     metrics = dict(rows(runs, "select key, value from latest_metrics"))
     assert metrics["test/bits_per_byte"] == made.metrics["test"]["bits_per_byte"]
     assert "attention/layer1/entropy/head0" in metrics
     parameters = dict(rows(runs, "select key, value from params"))
     assert parameters["train.steps"] == "6"
-    assert parameters["budget.parameters"] == str(made.certificate["parameters"])
+    assert parameters["budget.parameters"] == str(made.certificate.parameters)
     tags = dict(rows(runs, "select key, value from tags"))
     assert made.data is not None
     assert (tags["identity"], tags["data.fingerprint"]) == (made.identity, made.data.fingerprint)
@@ -110,7 +110,7 @@ def test_a_run_goes_on_without_its_tracking_server_and_is_uploaded_later(runs):
     )
     assert done.returncode == 0, done.stderr
     assert "suite upload" in done.stderr
-    made = record.Record.model_validate_json(done.stdout)
+    made = Record.model_validate_json(done.stdout)
     assert made.status == "finished"
     sent = suite(runs, "upload", made.id, "--json")
     assert sent.returncode == 0, sent.stderr
@@ -124,7 +124,7 @@ def test_imagenet100_trains_from_a_local_folder(runs, folder_of_images):
     data = ("--data-dir", str(folder_of_images))
     done = suite(runs, "run", "--task", "imagenet100", "--mixer", "fem", *data, "--unmatched", *TINY, *small, "--json")
     assert done.returncode == 0, done.stderr
-    made = record.Record.model_validate_json(done.stdout)
+    made = Record.model_validate_json(done.stdout)
     assert (made.status, made.n_evaluated) == ("finished", {"valid": 100, "test": 100})
     assert made.data is not None
     assert made.data.details["class_list"] == "imagenet100_cmc"

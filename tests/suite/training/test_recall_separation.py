@@ -23,7 +23,7 @@ def accuracies(mixer: str, task: str) -> tuple[float, float]:
     """
     made = start(resolve(task=task, mixer=mixer, scale="board"), data_dir=None, device="cpu").record
     assert made.status == "finished", made.error
-    assert made.certificate["matched"]
+    assert made.certificate.matched
     return made.metrics["test"]["accuracy"], made.metrics["test"]["class_accuracy"]
 
 

@@ -18,7 +18,7 @@ import suite.training.execution
 import tasks
 from suite.errors import UserError
 from suite.records import record, runs_folder
-from suite.records.record import Record
+from suite.records.schema import Record
 from suite.training import checkpoint
 from suite.training.outcome import Outcome
 from suite.training.run import resume, start

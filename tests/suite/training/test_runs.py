@@ -19,8 +19,10 @@ import suite.training.trainer
 import tasks
 from kernels.cpu.library import library
 from suite.boards import board
+from suite.config.run_config import TrainConfig
 from suite.records import record, runs_folder
-from suite.records.record import Record
+from suite.records.collection import read_all
+from suite.records.schema import Record
 from suite.training.outcome import Outcome
 from suite.training.run import resume, start
 from suite.training.trainer import Trainer
@@ -65,7 +67,7 @@ def test_a_run_writes_a_whole_record(task, runs):
     )
     assert made.n_evaluated == {split: its_task.n_examples(split) for split in ("valid", "test")}
     assert [step for step, _ in made.loss_trace] == [1, 2, 3, 4, 5, 6]
-    assert made.certificate["matched"] is True
+    assert made.certificate.matched is True
     assert made.data.fingerprint == its_task.fingerprint
     assert made.selection.step in (2, 4, 6)
     assert made.selection.value == made.metrics["valid"][its_task.primary.name]
@@ -78,16 +80,14 @@ def test_a_run_writes_a_whole_record(task, runs):
 
 def solved(made: Record) -> list[str]:
     """The widths that the solver chose, as `--set` values."""
-    return [f"mixer.{name}={made.config['mixer_options'][name]}" for name in ("d_v", "d_k")]
+    return [f"mixer.{name}={getattr(made.config.mixer_options, name)}" for name in ("d_v", "d_k")]
 
 
 def test_the_longest_trace_fits_a_record(tmp_path):
     made = run().record
-    trace = [(step, math.pi * 10 / step) for step in range(1, 2 * suite.training.trainer.TRACE_POINTS)]
+    longest = max((TrainConfig(steps=steps).trace_steps for steps in (1, 199, 200, 399, 400, 5000)), key=len)
+    trace = [(step, math.pi * 10 / step) for step in longest]
     record.write(tmp_path, made.model_copy(update={"loss_trace": trace}))
-    for steps in (1, 2, 199, 200, 399, 400, 5000):
-        every = max(1, steps // suite.training.trainer.TRACE_POINTS)
-        assert steps // every < 2 * suite.training.trainer.TRACE_POINTS
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -208,7 +208,7 @@ def test_a_run_that_diverges_says_so_and_leaves_a_record(suite, runs, task):
     assert f"diverged: {made.error}" in ended.err
     assert [step for step, _ in made.loss_trace][:1] == [1]
     assert record.read(runs / made.id / record.NAME) == made
-    assert [row for b in board.boards(board.local_records()) for row in b.rows] == []
+    assert [row for b in board.boards(read_all().records) for row in b.rows] == []
 
 
 def test_weights_that_the_last_step_ruins_are_never_selected():
