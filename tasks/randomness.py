@@ -1,4 +1,4 @@
-"""Randomness as a pure function of (seed, step): no state to save, nothing to replay when a run resumes."""
+"""Randomness as a pure function of (seed, step): a run that resumes has no state to restore and nothing to replay."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-# The first word of every key, so that streams of one seed are independent. Keys have a fixed length (numpy pads with
-# zeros).
+# The first number of every key, so that the streams of one seed are independent. Keys have a fixed length: numpy pads
+# shorter ones with zeros.
 ORDER, AUGMENT, WINDOWS, SAMPLE, MIX, EXAMPLES = 1, 2, 3, 4, 5, 6
 
 
@@ -22,18 +22,17 @@ def generator(stream: int, seed: int, step: int, position: int = 0) -> np.random
 
 @contextmanager
 def seeded(stream: int, seed: int, step: int, position: int = 0) -> Iterator[None]:
-    """Seeds the global generators of python, numpy and torch (CPU) inside, and puts them back as they were outside.
-
-    For library transforms that draw from those.
+    """Seeds the global generators of Python, NumPy and PyTorch (CPU), and restores them afterwards. For library
+    transforms that draw from them.
     """
-    with kept():
+    with restored_generators():
         seed_all(stream, seed, step, position)
         yield
 
 
 def seed_all(stream: int, seed: int, step: int, position: int = 0) -> None:
-    """Seeds the global generators of python, numpy and torch (CPU). For use inside `kept`: many times cheaper than
-    `seeded`.
+    """Seeds the global generators of Python, NumPy and PyTorch (CPU). Inside `restored_generators` this is many
+    times cheaper than `seeded`.
     """
     words = [int(word) for word in np.random.SeedSequence([stream, seed, step, position]).generate_state(2, np.uint32)]
     random.seed(words[0] << 32 | words[1])
@@ -42,8 +41,8 @@ def seed_all(stream: int, seed: int, step: int, position: int = 0) -> None:
 
 
 @contextmanager
-def kept() -> Iterator[None]:
-    """Puts the global generators of python, numpy and torch (CPU) back as they were."""
+def restored_generators() -> Iterator[None]:
+    """Restores the global generators of Python, NumPy and PyTorch (CPU) afterwards."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         try:
@@ -54,10 +53,9 @@ def kept() -> Iterator[None]:
 
 
 def shuffled_batches(n: int, batch_size: int, seed: int, start_step: int = 0) -> Iterator[NDArray[np.int64]]:
-    """Endless batches of indices in [0, n): the batches at steps `start_step`, `start_step` + 1, … of one endless
-    stream.
+    """Endless batches of indices in [0, n), those of steps `start_step`, `start_step` + 1, … of one endless stream.
 
-    The stream is one permutation of all n after the other, each drawn from (seed, epoch); a batch may span two of them.
+    The stream is a permutation of all n per epoch, drawn from (seed, epoch); a batch may span two epochs.
     """
     epochs: dict[int, NDArray[np.int64]] = {}
     step = start_step
@@ -80,10 +78,10 @@ def evenly_spread(n: int, limit: int) -> NDArray[np.int64]:
 
 
 def permuted(places: NDArray[np.int64], n: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """What stands at `places` of a random order of range(n), drawn from (seed, epoch), which is never held as a whole.
+    """The entries at `places` of a random permutation of range(n), drawn from (seed, epoch) and never stored.
 
-    A Feistel network of six rounds over an even number of bits, walked on from whatever falls at n or above (cycle
-    walking: Black and Rogaway, CT-RSA 2002). Memory and time depend on `places` alone.
+    A Feistel network of six rounds over an even number of bits, applied again to results of n or more (cycle walking:
+    Black and Rogaway, CT-RSA 2002). Memory and time depend on `places` alone.
     """
     half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tasks.base import DataError, Task, TaskOptions
 from tasks.contract import description, evaluation, training
 from tasks.contract.probe import REGISTERED, Check, Figure, NotApplicableError, Probe, ViolationError
-from tasks.randomness import kept
+from tasks.randomness import restored_generators
 from tasks.registry import get
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def run_check(check: Check, probe: Probe) -> CheckResult:
     status: Status = "ok"
     reason = ""
     probe.at()
-    with kept():
+    with restored_generators():
         try:
             check.function(probe)
         except NotApplicableError as outcome:

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tasks.base import Batch, DataError
 from tasks.images.readers import Reader
-from tasks.randomness import SAMPLE, kept, seed_all, shuffled_batches
+from tasks.randomness import SAMPLE, restored_generators, seed_all, shuffled_batches
 
 Key = tuple[int, int, int, int]  # index of the image, seed, step, position in the batch
 Transform = Callable[[Image.Image], Tensor]
@@ -55,7 +55,7 @@ class _Samples(Dataset[Any]):
         traceback.
         """
         try:
-            with kept():
+            with restored_generators():
                 pictures = [self._sample(key) for key in keys]
         except DataError as error:
             return str(error)

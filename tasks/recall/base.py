@@ -1,5 +1,5 @@
-"""What the recall tasks share: sequences drawn by a rule, a loss on the scored tokens, accuracy over all of them and by
-class.
+"""Common parts of the recall tasks: sequences drawn by a rule, a loss on the scored tokens, and their accuracy, overall
+and by class.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from tasks.base import WHOLE, Batch, DataError, DataInfo, Metric, Shard, Split, 
 from tasks.randomness import EXAMPLES, generator, shuffled_batches
 from tasks.recall.sampling import Ints
 
-IGNORED = -100  # target of a token that is not scored
-CHUNK = 512  # sequences a generator draws, so that the first ones of a split do not depend on how many it has
+IGNORED = -100  # target of an unscored token
+CHUNK = 512  # sequences per generator, so that the first ones of a split do not depend on its size
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
@@ -30,23 +30,21 @@ class RecallOptions(TaskOptions):
 
     length: int = Field(default=128, ge=2, le=65536, description="tokens T of a sequence")
     vocab: int = Field(default=16, ge=4, le=2**20, description="tokens of the task's own vocabulary")
-    train_examples: int = Field(
-        default=12800, ge=1, description="training sequences; they are shuffled anew each epoch"
-    )
+    train_examples: int = Field(default=12800, ge=1, description="training sequences; each epoch shuffles them again")
     valid_examples: int = Field(default=1280, ge=1, description="validation sequences")
     test_examples: int = Field(default=1280, ge=1, description="test sequences")
-    data_seed: int = Field(default=0, ge=0, lt=2**31, description="seed of the data, whatever the run's seed is")
+    data_seed: int = Field(default=0, ge=0, lt=2**31, description="seed of the data; independent of the run's seed")
 
 
 class RecallTask(Task):
-    """Sequences made by a rule: nothing is read. Each split has a random stream of its own.
+    """Sequences drawn by a rule; no files are read. Each split has its own random stream.
 
-    The sequences of a split are a function of (options, data seed, split), made when they are first asked for and kept
-    in memory. Targets are -100 where a token is not scored; the loss is the mean over the scored tokens of a batch.
+    The sequences of a split are a function of (options, data seed, split). They are drawn on first use and kept in
+    memory. Targets are -100 where a token is not scored; the loss is the mean over the scored tokens of a batch.
 
-    `accuracy` is right tokens over scored tokens of the split. `class_accuracy` is the mean over target classes of the
-    accuracy within each, a macro average. A class that is predicted and never a target does not count; some libraries
-    count it as 0.
+    `accuracy` is the number of correct tokens over that of scored tokens in the split. `class_accuracy` is the macro
+    average: the mean over target classes of the accuracy within each. A class that is predicted but never a target does
+    not count; some libraries count it as 0.
     """
 
     domain = "recall"
@@ -68,7 +66,7 @@ class RecallTask(Task):
 
     @abstractmethod
     def draw(self, random: np.random.Generator, n: int) -> tuple[Ints, Ints]:
-        """n sequences and their targets, `[n, T]` both."""
+        """n sequences and their targets, both `[n, T]`."""
 
     @property
     def spec(self) -> TextInput:
@@ -146,15 +144,15 @@ class RecallTask(Task):
         return F.cross_entropy(*self.scored(outputs, batch))
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
-        """`nats` over the scored tokens, and for each class that is a target here, `class/<id>`: right ones and all."""
+        """`nats` over the scored tokens, and `class/<id>` for each target class: correct tokens and all of them."""
         logits, targets = self.scored(outputs, batch)
         nats = F.cross_entropy(logits, targets, reduction="none").double().sum().item()
         classes, place = targets.unique(return_inverse=True)
-        right = torch.bincount(place, (logits.argmax(-1) == targets).double(), len(classes))
-        asked = torch.bincount(place, minlength=len(classes))
+        correct = torch.bincount(place, (logits.argmax(-1) == targets).double(), len(classes))
+        scored = torch.bincount(place, minlength=len(classes))
         found = {
-            f"class/{c}": (r, float(a))
-            for c, r, a in zip(classes.tolist(), right.tolist(), asked.tolist(), strict=True)
+            f"class/{c}": (r, float(n))
+            for c, r, n in zip(classes.tolist(), correct.tolist(), scored.tolist(), strict=True)
         }
         return {"nats": (nats, float(len(targets))), **found}
 
@@ -162,7 +160,7 @@ class RecallTask(Task):
         nats, count = sums["nats"]
         classes = [value for name, value in sorted(sums.items()) if name.startswith("class/")]
         return {
-            "accuracy": sum(right for right, _ in classes) / count,
-            "class_accuracy": sum(right / asked for right, asked in classes) / len(classes),
+            "accuracy": sum(correct for correct, _ in classes) / count,
+            "class_accuracy": sum(correct / scored for correct, scored in classes) / len(classes),
             "loss": nats / count,
         }

@@ -1,4 +1,4 @@
-"""MAD's selective copying (`mad-copy`, arXiv 2403.17844): the tokens that stood among blanks, in their order."""
+"""MAD's selective copying (`mad-copy`, arXiv 2403.17844): the tokens between blanks, in their order."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class CopyOptions(RecallOptions):
     """Options of `mad-copy`, with the published values."""
 
     length: int = Field(
-        default=256, ge=4, le=65536, description="tokens T of a sequence; over twice the tokens to copy"
+        default=256, ge=4, le=65536, description="tokens T of a sequence; more than twice the tokens to copy"
     )
     vocab: int = Field(
-        default=16, ge=4, le=2**20, description="tokens; the last is the sign to copy, the one before it the blank"
+        default=16, ge=4, le=2**20, description="tokens; the last one is the copy token, the one before it the blank"
     )
     tokens: int = Field(default=16, ge=1, description="tokens to copy")
 
@@ -33,18 +33,18 @@ class CopyOptions(RecallOptions):
 
 
 class MadCopy(RecallTask):
-    """n tokens in order at random places among blanks, the sign to copy, then n blanks.
+    """n tokens in order at random places between blanks, the copy token, then n blanks.
 
         _ a _ _ b _ c _ > _ _ _       scored at the last n blanks: a, b, c
 
-    Tokens are drawn with replacement from the vocabulary without blank and sign; all sets of places before the sign are
-    equally likely.
+    Tokens are drawn with replacement from the vocabulary without the blank and the copy token; all sets of places
+    before the copy token are equally likely.
 
     Published: 256 tokens, a vocabulary of 16, 16 tokens to copy, 12,800 training and 1,280 test sequences.
     """
 
     name = "mad-copy"
-    summary = "MAD: copy the tokens that stood among blanks, in order (synthetic)"
+    summary = "MAD: copy the tokens between blanks, in order (synthetic)"
     protocol = "mad-copy/1"
     source = "arXiv 2403.17844 (selective copying)"
     Options: ClassVar[type[TaskOptions]] = CopyOptions

@@ -1,6 +1,4 @@
-"""MAD's memorisation (`mad-memorize`, arXiv 2403.17844): facts that stand in no sequence and must go into the
-weights.
-"""
+"""MAD's memorisation (`mad-memorize`, arXiv 2403.17844): facts that no sequence holds, so the weights must."""
 
 from __future__ import annotations
 
@@ -14,17 +12,15 @@ from tasks.randomness import EXAMPLES, generator
 from tasks.recall.base import IGNORED, SPLITS, RecallOptions, RecallTask
 from tasks.recall.sampling import Ints, distinct
 
-FACTS = len(SPLITS)  # the facts have a random stream of their own, after those of the splits
+FACTS = len(SPLITS)  # the random stream of the facts; the earlier ones are the splits'
 
 
 class MemorizeOptions(RecallOptions):
     """Options of `mad-memorize`, with the published values."""
 
     length: int = Field(default=32, ge=2, le=65536, description="tokens T of a sequence; even")
-    vocab: int = Field(
-        default=256, ge=4, le=2**20, description="keys, values and, last, the token that stands in a value's place"
-    )
-    train_examples: int = Field(default=256, ge=1, description="training sequences; they are shuffled anew each epoch")
+    vocab: int = Field(default=256, ge=4, le=2**20, description="keys, values and one mask token, the last")
+    train_examples: int = Field(default=256, ge=1, description="training sequences; each epoch shuffles them again")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -34,19 +30,19 @@ class MemorizeOptions(RecallOptions):
 
 
 class MadMemorize(RecallTask):
-    """Each key has one value, the same in all sequences and splits; the sequences hold keys alone.
+    """Each key has one value, the same in all sequences and splits; the sequences contain only keys and mask tokens.
 
-        k_a ? k_b ? k_a ? …       scored: the value of the key, at the ? after it
+        k_a ? k_b ? k_a ? …       scored: the value of the key, at the mask token ? after it
 
     Keys are the first half of the vocabulary without its last token, values the rest; no two keys share a value. The
-    facts depend on the data seed. Keys are drawn with replacement. No context answers this: a model must have learned
-    the facts.
+    facts depend on the data seed. Keys are drawn with replacement. The context does not contain the answer: a model
+    must have learned the facts.
 
     Published: 32 tokens, a vocabulary of 256, 256 training and 1,280 test sequences.
     """
 
     name = "mad-memorize"
-    summary = "MAD: values of keys that are the same in all sequences and stand in none (synthetic)"
+    summary = "MAD: values of keys that are the same for all sequences but in none of them (synthetic)"
     protocol = "mad-memorize/1"
     source = "arXiv 2403.17844 (memorisation)"
     Options: ClassVar[type[TaskOptions]] = MemorizeOptions

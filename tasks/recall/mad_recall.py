@@ -32,9 +32,11 @@ class NoisyOptions(InContextOptions):
     """Options of `mad-noisy`, with the published values."""
 
     noise: float = Field(
-        default=0.2, ge=0, le=1, description="share of the pairs that are noise instead (one pair never is)"
+        default=0.2, ge=0, le=1, description="fraction of the pairs that are replaced by noise (one pair never is)"
     )
-    noise_vocab: int = Field(default=16, ge=1, le=2**20, description="noise tokens, beside the task's own vocabulary")
+    noise_vocab: int = Field(
+        default=16, ge=1, le=2**20, description="noise tokens, in addition to the task's own vocabulary"
+    )
 
 
 class FuzzyOptions(RecallOptions):
@@ -56,15 +58,15 @@ class FuzzyOptions(RecallOptions):
 
 
 class MadInContext(RecallTask):
-    """Pairs of a key and a value, drawn with replacement; a key keeps the value it was first drawn with, for one
-    sequence only.
+    """Pairs of a key and a value, drawn with replacement. Within a sequence, a key keeps the value it was first drawn
+    with.
 
         k_a v_a k_b v_b k_a v_a …
 
-    Keys are the first half of the vocabulary, values the rest. Scored: the value of every key that stands earlier in
-    the sequence (the published multi-query form), asked for at the token before it. The last pair repeats one of the
-    keys at random, so at least one is scored. The paper trains on every next token of these sequences and tests the
-    values; here the values alone are trained on too.
+    Keys are the first half of the vocabulary, values the rest. Scored: the value of every key that occurred earlier in
+    the sequence (the published multi-query variant), as the target of the token before it. The last pair repeats one of
+    the keys at random, so at least one value is scored. The paper trains on every next token of these sequences and
+    tests the values; here only the values are trained on as well.
 
     Published: 128 tokens, a vocabulary of 16, 12,800 training and 1,280 test sequences.
     """
@@ -92,7 +94,7 @@ class MadInContext(RecallTask):
         pairs[noise] = self._noise_pairs(random, int(noise.sum()))
         kept = np.cumsum((pairs != ABSENT).sum(2), axis=1) <= o.length - K - V
         new = ~noise & (first == np.arange(slots))
-        last = one_of(random, kept & new)  # one of the different keys, all alike
+        last = one_of(random, kept & new)  # one of the different keys, equally likely
         pairs[~kept] = ABSENT
         pairs = np.concatenate([pairs, pairs[np.arange(n), last][:, None]], axis=1)
         scored = np.zeros(pairs.shape, dtype=np.bool_)
@@ -101,19 +103,19 @@ class MadInContext(RecallTask):
         return laid_end_to_end(pairs.reshape(n, -1), scored.reshape(n, -1), o.length, fill=self.spec.vocab - 1)
 
     def _noise_slots(self, random: np.random.Generator, n: int, slots: int) -> Mask:
-        """`[n, slots]`: pairs whose place is taken by noise."""
+        """`[n, slots]`: the pairs that are replaced by noise."""
         return np.zeros((n, slots), dtype=np.bool_)
 
     def _noise_pairs(self, random: np.random.Generator, count: int) -> Ints:
-        """`[count, 2]`: what stands there."""
+        """`[count, 2]`: the noise tokens of so many pairs."""
         return np.empty((count, sum(self.longest)), dtype=np.int64)
 
 
 class MadNoisy(MadInContext):
-    """In-context recall with noise: each pair is, with probability `noise`, two random tokens of a vocabulary of their
-    own instead.
+    """In-context recall with noise: with probability `noise`, a pair is replaced by two random tokens of a separate
+    vocabulary.
 
-    Published: one place in five, 16 noise tokens; the rest as in `mad-in-context`.
+    Published: one pair in five, 16 noise tokens; the rest as in `mad-in-context`.
     """
 
     name = "mad-noisy"
@@ -129,7 +131,7 @@ class MadNoisy(MadInContext):
 
     def _noise_slots(self, random: np.random.Generator, n: int, slots: int) -> Mask:
         noise = random.random((n, slots)) < self.options.noise
-        noise[np.arange(n), random.integers(slots - 1, size=n)] = False  # the last place is the asked pair's
+        noise[np.arange(n), random.integers(slots - 1, size=n)] = False  # the last place belongs to the repeated pair
         return noise
 
     def _noise_pairs(self, random: np.random.Generator, count: int) -> Ints:
@@ -139,14 +141,14 @@ class MadNoisy(MadInContext):
 class MadFuzzy(MadInContext):
     """In-context recall whose keys and values are motifs of several tokens.
 
-    A key is 1 to `key_motif` tokens (all lengths alike), different ones in random order; a value likewise. All tokens
-    of the value of a key seen before are scored, each asked for at the token before it. A short key may begin a longer
-    one: where it ends is told by the value alone, so the first token of a value is asked for at the last token of its
-    key. Motifs are drawn directly, with no list of all permutations. What the last pair leaves free is filled with one
-    more token, the vocabulary's last.
+    A key has 1 to `key_motif` different tokens in random order, all lengths equally likely; a value likewise. All
+    tokens of the value of a key seen before are scored, each as the target of the token before it. A short key may be
+    the beginning of a longer one; only the value shows where it ends, so the first token of a value is the target of
+    the last token of its key. Motifs are drawn directly, without a list of all permutations. The places after the last
+    pair are filled with one more token, the vocabulary's last.
 
-    Published: motifs of up to 3 tokens; the rest as in `mad-in-context`. That all lengths are alike is this suite's
-    choice.
+    Published: motifs of up to 3 tokens; the rest as in `mad-in-context`. That all lengths are equally likely is this
+    suite's choice.
     """
 
     name = "mad-fuzzy"
@@ -175,9 +177,7 @@ def motifs(random: np.random.Generator, n: int, slots: int, vocab: int, longest:
 
 
 def first_alike(keys_NSK: Ints, apart_NS: Mask) -> Ints:
-    """`[N, S]`: for each slot the first slot of its row with the same key; slots set apart are alike to none but
-    themselves.
-    """
+    """`[N, S]`: for each slot the first slot of its row with the same key; slots set apart match only themselves."""
     n, slots, _ = keys_NSK.shape
     alike = np.repeat(np.arange(n)[:, None], slots, axis=1)
     for token_NS in (*np.moveaxis(keys_NSK, 2, 0), np.where(apart_NS, np.arange(slots), ABSENT)):
@@ -189,19 +189,19 @@ def first_alike(keys_NSK: Ints, apart_NS: Mask) -> Ints:
 
 
 def one_of(random: np.random.Generator, allowed_NS: Mask) -> Ints:
-    """`[N]`: in each row one of the allowed slots, all alike; there is at least one."""
+    """`[N]`: in each row one of the allowed slots, all equally likely; there is at least one."""
     return np.where(allowed_NS, random.random(allowed_NS.shape), -1.0).argmax(1)
 
 
 def laid_end_to_end(tokens_NP: Ints, scored_NP: Mask, length: int, fill: int) -> tuple[Ints, Ints]:
-    """Sequences `[N, length]` of the tokens that are not ABSENT, one after the other, then `fill`; a scored one is
-    asked for one before.
+    """Sequences `[N, length]` of the tokens that are not ABSENT, one after the other, then `fill`; and their targets: a
+    scored token is the target of the place before it.
     """
     rows, places = np.nonzero(tokens_NP != ABSENT)
     there = (np.cumsum(tokens_NP != ABSENT, axis=1) - 1)[rows, places]
     inputs = np.full((len(tokens_NP), length), fill, dtype=np.int64)
     inputs[rows, there] = tokens_NP[rows, places]
     targets = np.full_like(inputs, IGNORED)
-    asked = scored_NP[rows, places]
-    targets[rows[asked], there[asked] - 1] = tokens_NP[rows, places][asked]
+    scored = scored_NP[rows, places]
+    targets[rows[scored], there[scored] - 1] = tokens_NP[rows, places][scored]
     return inputs, targets

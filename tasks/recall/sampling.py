@@ -15,7 +15,7 @@ def distinct(random: np.random.Generator, rows: int, n: int, count: int) -> Ints
     drawn = random.integers(n, size=(rows, count))
     for j in range(1, count):
         again = np.flatnonzero((drawn[:, :j] == drawn[:, j : j + 1]).any(1))
-        while again.size:  # a number that a row has already is drawn anew, so the others stay equally likely
+        while again.size:  # a number that a row already has is drawn again, so the others stay equally likely
             drawn[again, j] = random.integers(n, size=again.size)
             again = again[(drawn[again, :j] == drawn[again, j : j + 1]).any(1)]
     return drawn

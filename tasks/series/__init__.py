@@ -1,1 +1,1 @@
-"""Time-series forecasting: embedded, published, GluonTS's and users' own series."""
+"""Time-series forecasting: embedded and published series, GluonTS's data sets and users' own files."""

@@ -1,4 +1,4 @@
-"""Forecasting by the field's protocol without the field's bugs, and the embedded task: hourly household electric
+"""The forecasting protocol of the field, without its known bugs, and the embedded task: hourly household electric
 power.
 """
 
@@ -29,11 +29,11 @@ PICTURED_WINDOWS = 3  # test windows in the picture of a run, at most
 class ForecastTask(Task):
     """Windows of one standardised array, and MSE and MAE over all of them.
 
-    Splits are chronological. The scaler sees the training part only. A validation or test window starts its forecast
-    inside its split; its look-back may reach into the end of the split before, as is standard in the field. Every
-    window counts: nothing is dropped at the end of a split, and metrics are sums over counts. During training,
-    validation scores `valid_limit` evenly spread windows (neighbours overlap in all but one step); the test scores all
-    of them unless `test_limit` says otherwise.
+    Splits are chronological. The scaler is fitted on the training part only. The forecast of a validation or test
+    window lies inside its split; its look-back may reach into the end of the previous split, as is standard. Every
+    window counts: none is dropped at the end of a split, and metrics are sums over counts. During training, validation
+    scores `valid_limit` evenly spread windows (neighbours overlap in all but one step); the test scores all of them
+    unless `test_limit` is set.
     """
 
     domain = "forecasting"
@@ -43,12 +43,12 @@ class ForecastTask(Task):
     options: ForecastOptions | SearchedOptions | RepositoryOptions
     first_time: str  # of the first row; known after `load`
     frequency: str  # as pandas and GluonTS write it
-    season: int = 0  # steps of a day, or of a week of days; 0 where it is not known
+    season: int = 0  # steps per day, or per week for daily data; 0 where unknown
 
     @property
     @abstractmethod
     def channels(self) -> int:
-        """Series side by side."""
+        """Number of series."""
 
     @property
     def spec(self) -> SeriesInput:
@@ -73,11 +73,11 @@ class ForecastTask(Task):
         return scores.metrics(self.options.head, scaled=self.season > 0)
 
     def _split_and_scale(self, values: NDArray[np.float64], borders: tuple[int, int, int]) -> None:
-        """values `[N, C]`; borders: where the training, validation and test parts end."""
+        """values `[N, C]`; borders: the ends of the training, validation and test parts."""
         train_end, valid_end, test_end = borders
         self.borders = borders
         self.mean, self.std = values[:train_end].mean(0), values[:train_end].std(0)
-        self.std[np.ptp(values[:train_end], axis=0) == 0] = 1.0  # a constant column stays what it is, less its mean
+        self.std[np.ptp(values[:train_end], axis=0) == 0] = 1.0  # a constant column is only centred
         self.series = torch.from_numpy(((values - self.mean) / self.std).astype(np.float32))
         self.seasonal_error = scores.seasonal_error(self.series[:train_end].double(), self.season)
         N = self.options.look_back
@@ -87,7 +87,7 @@ class ForecastTask(Task):
                 f"{self.name}: {test_end:,} steps, {train_end:,} of them for training, are too few for a "
                 f"look-back of {N} and a "
                 f"horizon of {self.options.horizon}: a training window has {longest} steps, and every part "
-                "one horizon; give more rows, or ask for less: --horizon N, --track fixed-96"
+                "needs one horizon; use more rows, or shorter windows: --horizon N, --track fixed-96"
             )
         starts: dict[Split, int] = {"train": 0, "valid": train_end - N, "test": valid_end - N}
         ends: dict[Split, int] = {"train": train_end, "valid": valid_end, "test": test_end}
@@ -96,7 +96,7 @@ class ForecastTask(Task):
         self._scored = {split: evenly_spread(len(view), limits[split]) for split, view in self._windows.items()}
 
     def _views(self, start: int, end: int) -> Tensor:
-        """All windows `[n, look-back + horizon, C]` of a part: views of the one array, nothing is copied."""
+        """All windows `[n, look-back + horizon, C]` of a part, as views of the array without a copy."""
         return self.series[start:end].unfold(0, self.options.look_back + self.options.horizon, 1).transpose(1, 2)
 
     def _batch(self, split: Split, index: NDArray[np.int64]) -> Batch:
@@ -122,7 +122,7 @@ class ForecastTask(Task):
         return len(self._scored[split])
 
     def windows(self, split: Split, places: NDArray[np.int64]) -> Batch:
-        """Some of the scored windows of a split, by their place in `eval_batches`."""
+        """Some of the scored windows of a split, by their position in `eval_batches`."""
         self.load()
         return self._batch(split, self._scored[split][places])
 
@@ -140,14 +140,14 @@ class ForecastTask(Task):
         )
 
     def point(self, outputs: Tensor) -> Tensor:
-        """The forecasts `[B, H, C]` that errors are taken of."""
+        """The forecasts `[B, H, C]` that errors are computed from."""
         return point_of(self.options.head, outputs)
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
         return scores.sums(self.options.head, outputs.double(), batch.targets.double(), self.units(batch))
 
     def units(self, batch: Batch) -> scores.Units:
-        """What the values of a batch are counted in: the standardised values themselves."""
+        """The units of the scores of a batch: those of the standardised values."""
         return scores.Units(seasonal_error=self.seasonal_error if self.options.head != "point" else None)
 
     def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
@@ -195,5 +195,5 @@ class HouseholdPower(PackagedTask, ForecastTask):
 
 
 def chronological(n: int, train: float = 0.7, test: float = 0.2) -> tuple[int, int, int]:
-    """Where the parts of n steps end: the first 70 % train, the last 20 % test, what lies between validates."""
+    """The ends of the parts of n steps: the first 70 % train, the last 20 % test, those between validate."""
     return int(n * train), n - int(n * test), n

@@ -1,8 +1,8 @@
-"""Any data set of GluonTS's repository, by GluonTS's protocol: many series, one forecast window at the end of each test
-series.
+"""Any data set of GluonTS's repository, with GluonTS's protocol: many series, one forecast window at the end of each
+test series.
 
-Cut by GluonTS's splitter: the last `horizon` steps of each training series validate, all before them train, and of each
-test series the last `horizon` steps are forecast. Every series is standardised by its own training steps.
+GluonTS's splitter cuts them: the last `horizon` steps of each training series validate, all earlier ones train, and the
+last `horizon` steps of each test series are forecast. Every series is standardised by its own training steps.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tasks.series.gluonts_repository import Entry, Repository
 from tasks.series.options import RepositoryOptions
 
 LICENCE = "see GluonTS's recipe; the data are not part of the suite"
-UNKNOWN_HORIZON = 24  # where no data are at hand: the head's size, which no budget counts
+UNKNOWN_HORIZON = 24  # while there are no data: it sizes the head, which no budget counts
 
 
 @dataclass(frozen=True)
 class SeriesBatch(Batch):
-    """`series_B`: which series each window is of."""
+    """`series_B`: the series of each window."""
 
     series_B: Tensor
 
@@ -54,7 +54,7 @@ class GluontsSeries(ForecastTask):
 
     @property
     def horizon(self) -> int:
-        """The data set's own; where the data are not at hand, what was asked for or a stand-in."""
+        """The data set's own; while there are no data, the requested one or a placeholder."""
         self._know()
         return self._facts[1] if self._facts else self.options.horizon or UNKNOWN_HORIZON
 
@@ -63,7 +63,7 @@ class GluontsSeries(ForecastTask):
         return scores.metrics(self.options.head, scaled=True, original=True)
 
     def _know(self) -> None:
-        """Reads the metadata where they are at hand. Raises DataError where another horizon was asked for."""
+        """Reads the metadata if they are there. Raises DataError if another horizon was requested."""
         folder = None if self._facts else gluonts_repository.find(self.options.dataset, self.data_dir)
         if folder is None:
             return
@@ -95,7 +95,7 @@ class GluontsSeries(ForecastTask):
         self._fingerprint = data.fingerprint
 
     def _cut(self, data: Repository) -> None:
-        """Standardised windows of the three parts, and of each series what its values are counted in."""
+        """Standardised windows of the three parts, and the units of each series."""
         from gluonts.dataset.split import split as cut
 
         H = self.horizon
@@ -121,12 +121,12 @@ class GluontsSeries(ForecastTask):
         self._scored["train"] = np.arange(len(self._starts))
 
     def _hold_training(self, parts: dict[int, NDArray[np.float64]]) -> None:
-        """All windows of all series as views of one array, one series after the other; `_starts` are those within a
-        series.
+        """All windows of all series as views of one array, one series after the other; `_starts`: the windows that do
+        not span two series.
         """
         length = self.options.look_back + self.horizon
-        whole = [_continued(part, length) for part in parts.values()]
-        self.continued = sum(len(part) < length for part in parts.values())
+        whole = [_extended(part, length) for part in parts.values()]
+        self.extended = sum(len(part) < length for part in parts.values())
         ends = np.cumsum([len(part) for part in whole])
         self._starts = np.concatenate(
             [np.arange(end - len(part), end - length + 1) for part, end in zip(whole, ends, strict=True)]
@@ -137,12 +137,12 @@ class GluontsSeries(ForecastTask):
         self._windows = {"train": self.series.unfold(0, length, 1).unsqueeze(-1)}
 
     def _hold_windows(self, split: Split, pairs: Iterable[tuple[Entry, Entry]]) -> None:
-        """What is read and what follows, of each pair that GluonTS's splitter gives; the history may be longer or
-        shorter.
+        """The look-back and the forecast of each pair that GluonTS's splitter yields; its history may be longer or
+        shorter than the look-back.
         """
         L, owners = self.options.look_back, self.owners[split]
         rows = [
-            (np.concatenate([_continued(history["target"].astype(np.float64)[-L:], L), label["target"]]) - self.mean[i])
+            (np.concatenate([_extended(history["target"].astype(np.float64)[-L:], L), label["target"]]) - self.mean[i])
             / self.std[i]
             for i, (history, label) in zip(owners, pairs, strict=True)
         ]
@@ -156,7 +156,7 @@ class GluontsSeries(ForecastTask):
         return SeriesBatch(window[:, :L], window[:, L:], torch.from_numpy(owners))
 
     def units(self, batch: Batch) -> scores.Units:
-        """Of the original values: as GluonTS weighs CRPS."""
+        """Those of the original values: GluonTS computes CRPS on them."""
         assert isinstance(batch, SeriesBatch)
         scale, shift, season = (
             values[batch.series_B].view(-1, 1, 1).to(batch.targets.device) for values in self._units
@@ -180,9 +180,9 @@ class GluontsSeries(ForecastTask):
                 source, LICENCE, {}, "windows", "", embedded=False, notes=(f"not here yet: {_download(name)}", *notes)
             )
         self.load()
-        if self.continued:
+        if self.extended:
             notes += (
-                f"{self.continued:,} series, shorter than a training window, are continued backwards with "
+                f"{self.extended:,} series, shorter than a training window, are extended backwards with "
                 "their first value",
             )
         return DataInfo(
@@ -209,22 +209,22 @@ def _download(name: str) -> str:
 
 
 def _seasonal_error(values: NDArray[np.float64], season: int) -> float:
-    """Mean |x_t − x_{t − season}| of a whole training series; a series shorter than a season counts from step to step,
+    """Mean |x_t − x_{t − season}| of a whole training series; for a series shorter than a season, of consecutive steps,
     as in GluonTS.
     """
     lag = season if season < len(values) else 1
     return float(np.abs(values[lag:] - values[:-lag]).mean()) if len(values) > 1 else 0.0
 
 
-def _continued(values: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-    """At least `length` steps: a shorter series is continued backwards with its first value."""
+def _extended(values: NDArray[np.float64], length: int) -> NDArray[np.float64]:
+    """At least `length` steps: a shorter series is extended backwards with its first value."""
     missing = max(length - len(values), 0)
     return np.concatenate([np.full(missing, values[0]), values])
 
 
 def _owners(data: Repository, name: str) -> NDArray[np.int64]:
-    """Which training series each test series goes on from: the one of its item_id, or of its place (rolling windows
-    repeat the places).
+    """The training series that each test series continues: that of its item_id, or of its position (rolling windows
+    repeat the positions).
     """
     places = {str(entry["item_id"]): i for i, entry in enumerate(data.train) if "item_id" in entry}
     found = []
@@ -235,22 +235,22 @@ def _owners(data: Repository, name: str) -> NDArray[np.int64]:
                 f"{data.horizon} are needed"
             )
         candidates = (places.get(str(entry.get("item_id"))), place % len(data.train))
-        fitting = [i for i in candidates if i is not None and _goes_on(data.train[i], entry)]
+        fitting = [i for i in candidates if i is not None and _continues(data.train[i], entry)]
         if not fitting:
             raise DataError(
-                f"{name}: test series {place + 1} goes on from no training series of its item_id or place; "
-                "make it again"
+                f"{name}: test series {place + 1} continues no training series of its item_id or position; "
+                "create the data set again"
             )
         if len(entry["target"]) < len(data.train[fitting[0]]["target"]) + data.horizon:
             raise DataError(
-                f"{name}: test series {place + 1} ends less than a horizon behind its training series, so its "
+                f"{name}: test series {place + 1} ends less than a horizon after its training series, so its "
                 "labels would be trained on; "
-                "give test series that go on from the training series"
+                "the test series must continue the training series"
             )
         found.append(fitting[0])
     return np.array(found)
 
 
-def _goes_on(train: Entry, test: Entry) -> bool:
+def _continues(train: Entry, test: Entry) -> bool:
     shared = min(len(train["target"]), len(test["target"]))
     return bool(train["start"] == test["start"] and np.array_equal(train["target"][:shared], test["target"][:shared]))

@@ -1,6 +1,4 @@
-"""A forecasting task as GluonTS sees it: the same windows as `TestData`, for GluonTS's own models, evaluators and
-metrics.
-"""
+"""A forecasting task as GluonTS's `TestData`: the same windows, for GluonTS's models, evaluators and metrics."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What a forecast is: a point, quantiles, or a Student-t; and what each is trained on and scored by.
+"""The kinds of forecast, points, quantiles and Student-t distributions, with the loss of each.
 
-A model gives `[B, H, C]` for points, `[B, H, C, 9]` for the quantiles of `LEVELS`, and `[B, H, C, 3]` for (location,
-scale > 0, degrees of freedom > 2). A model that only knows points, like the seasonal-naive baseline, may stand beside
-the others: all its quantiles are its point.
+A model outputs `[B, H, C]` for points, `[B, H, C, 9]` for the quantiles of `LEVELS`, and `[B, H, C, 3]` for (location,
+scale > 0, degrees of freedom > 2). A model that forecasts only points, like the seasonal-naive baseline, can be
+compared with the others: all its quantiles equal its point.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from tasks.base import HeadName
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # GluonTS's usual nine
-NODES = 8193  # of the table of the t distribution's quantiles; between them it is linear, to 1e-6 of a scale
+NODES = 8193  # of the table of the t distribution's quantiles; linear interpolation is exact to 1e-6 of the scale
 LEAST_DEGREES = 2.0
 
 
@@ -43,8 +43,8 @@ def is_points(outputs: Tensor) -> bool:
 
 
 def point_of(head: HeadName, outputs: Tensor) -> Tensor:
-    """The one value `[B, H, C]` that squared and absolute errors are taken of: the median (of a Student-t the mean
-    too).
+    """The value `[B, H, C]` that squared and absolute errors are computed from: the median, which is also the mean of a
+    Student-t.
     """
     if is_points(outputs):
         return outputs
@@ -73,8 +73,7 @@ def quantile_losses(quantiles_BHCQ: Tensor, targets_BHC: Tensor) -> Tensor:
 def student_quantiles(degrees: Tensor) -> Tensor:
     """Quantiles at `LEVELS` of the standard t distribution with more than 2 degrees of freedom, `[..., 9]`.
 
-    There is no closed form, and the exact inverse costs microseconds a value, so they are read from a table over
-    1/degrees.
+    There is no closed form, and the exact inverse costs microseconds per value, so a table over 1/degrees is used.
     """
     table = torch.from_numpy(_student_table()).to(degrees)
     place = (LEAST_DEGREES / degrees).clamp(0, 1) * (NODES - 1)

@@ -1,5 +1,5 @@
-"""What may be chosen of a forecasting task: its horizon, what it reads, and what is forecast. All of it is part of a
-run's identity.
+"""Options of forecasting tasks: horizon, look-back, patches and kind of forecast. All of them are part of a run's
+identity.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from pydantic import Field, model_validator
 from tasks.base import HeadName, TaskOptions
 
 LOOK_BACKS = {"fixed-96": 96, "fixed-336": 336}
-SEARCHED = (96, 192, 336, 512, 720)  # the look-backs among which validation chooses on the track `searched`
+SEARCHED = (96, 192, 336, 512, 720)  # on the track `searched`, validation chooses among these look-backs
 
 
 class WindowOptions(TaskOptions):
-    """Options of every forecasting task but its look-back, which subclasses give as `look_back`."""
+    """Options of every forecasting task. Subclasses add the look-back, as `look_back`."""
 
     horizon: int = Field(
         default=96, ge=1, le=720, description="steps to forecast; the field reports 96, 192, 336 and 720"
@@ -23,7 +23,7 @@ class WindowOptions(TaskOptions):
     patch: int = Field(default=16, ge=1, le=336, description="steps in a patch")
     stride: int = Field(default=8, ge=1, le=336, description="steps from one patch to the next")
     head: HeadName = Field(
-        default="point", description="what is forecast: a point, a student-t, or quantiles 0.1 to 0.9 (quantile)"
+        default="point", description="kind of forecast: a point, a student-t, or quantiles 0.1 to 0.9 (quantile)"
     )
     valid_limit: int = Field(
         default=512, ge=0, description="validation windows scored, evenly spread over the split; 0: all"
@@ -47,9 +47,9 @@ class ForecastOptions(WindowOptions):
 
 
 class SearchedOptions(WindowOptions):
-    """The fixed look-backs and the track `searched`, where each look-back of a stated list is a trial of its own.
+    """The fixed look-backs and the track `searched`, where each look-back of a fixed list is a separate trial.
 
-    All trials forecast the same validation and test steps; the board keeps, for each mixer, the one that is best on
+    All trials forecast the same validation and test steps; for each mixer, the board shows the one that is best on
     validation.
     """
 
@@ -58,7 +58,7 @@ class SearchedOptions(WindowOptions):
         description="the look-back: 336 or 96 steps; searched: validation chooses among 96, 192, 336, 512 and 720",
     )
     look_back: int = Field(
-        default=0, ge=0, description="steps that a forecast reads; 0: the track's. The track searched needs it"
+        default=0, ge=0, description="steps that a forecast reads; 0: the track's. Required on the track searched"
     )
 
     @model_validator(mode="after")
@@ -67,12 +67,13 @@ class SearchedOptions(WindowOptions):
         if self.look_back not in allowed and (self.look_back or len(allowed) > 1):
             listed = ", ".join(map(str, allowed))
             hint = (
-                "name a trial with --set look_back=…"
+                "choose a trial with --set look_back=…"
                 if self.track == "searched"
                 else "other look-backs are trials of --track searched"
             )
             raise ValueError(f"track {self.track} has a look-back of {listed}, not {self.look_back}; {hint}")
-        self.__dict__["look_back"] = self.look_back or allowed[0]  # frozen, and so that a record always tells it
+        # the model is frozen, and a record must show the value used
+        self.__dict__["look_back"] = self.look_back or allowed[0]
         check_patch(self.patch, self.look_back)
         return self
 
@@ -81,25 +82,25 @@ class SearchedOptions(WindowOptions):
 
 
 def check_patch(patch: int, look_back: int) -> None:
-    """Raises ValueError where a patch is longer than what is read."""
+    """Raises ValueError if a patch is longer than the look-back."""
     if patch > look_back:
         raise ValueError(f"patch {patch} is longer than the look-back of {look_back}; allowed are 1 to {look_back}")
 
 
 class RepositoryOptions(WindowOptions):
-    """Of GluonTS's data sets: which one, and what is read. The horizon is the data set's own."""
+    """Options of GluonTS's data sets. The horizon is the data set's own."""
 
     dataset: str = Field(
-        default="m4_hourly", min_length=1, description="its name in GluonTS's repository, such as m4_hourly"
+        default="m4_hourly", min_length=1, description="name in GluonTS's repository, such as m4_hourly"
     )
     look_back: int = Field(
-        default=96, ge=1, le=4096, description="steps that a forecast reads; shorter histories are continued backwards"
+        default=96, ge=1, le=4096, description="steps that a forecast reads; shorter histories are extended backwards"
     )
     horizon: int = Field(
-        default=0, ge=0, description="steps to forecast: 0, or the data set's own number, which is the same"
+        default=0, ge=0, description="steps to forecast: 0 or the data set's own number, which mean the same"
     )
     valid_limit: int = Field(
-        default=512, ge=0, description="validation windows scored, one a series, evenly spread; 0: all"
+        default=512, ge=0, description="validation windows scored, one per series, evenly spread; 0: all"
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""A user's own series: `csv --data-dir FILE|FOLDER`, by the same protocol as the published ones."""
+"""A user's own series (`csv`, `--data-dir FILE|FOLDER`), with the protocol of the published ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.series.published import FileSeries
 from tasks.series.timestamps import STEPS
 
 FORM = (
-    "the file: a line of names, then one row a step; columns are separated by commas; the first holds times "
+    "the file: a line of names, then one row per step; columns are separated by commas; the first holds times "
     "such as 2021-01-31 13:00:00, "
     f"without gaps, in {STEPS}; every other column holds the numbers of one series"
 )
@@ -25,22 +25,24 @@ WEEK = 7
 
 
 class OwnSeriesOptions(SearchedOptions):
-    """Options of `csv`: a file tells its spacing, not what repeats in it."""
+    """Options of `csv`: the spacing follows from the file, the season does not."""
 
     season: int = Field(
-        default=0, ge=0, le=100_000, description="steps that repeat, 24 for hours of a day; 0: not known, so no MASE"
+        default=0,
+        ge=0,
+        le=100_000,
+        description="steps per season, such as 24 for hourly data with a daily pattern; 0: unknown, so no MASE",
     )
 
 
 class OwnSeries(FileSeries):
-    """A CSV file, or a folder with exactly one: a header, a column of times, then one column a series; 70 / 10 / 20 %.
+    """A CSV file, or a folder with exactly one: a header, a column of times, one column per series; 70 / 10 / 20 %.
 
-    The times follow each other by a fixed step or by one of the calendar's; windows count rows. Times with a zone are
-    told in UTC.
+    The times follow a fixed step or a calendar step; windows count rows. Times with a zone are read as UTC.
     """
 
     name = "csv"
-    summary = "your own series: a CSV file with a column of times and one column a series (--data-dir FILE)"
+    summary = "your own series: a CSV file with a column of times and one column per series (--data-dir FILE)"
     protocol = "csv/2"
     Options: ClassVar[type[TaskOptions]] = OwnSeriesOptions
     data_decides = frozenset({"channels"})
@@ -52,14 +54,14 @@ class OwnSeries(FileSeries):
 
     @cached_property
     def channels(self) -> int:
-        """Of the file; 1 where none is given yet, so that a budget can be counted: it does not depend on the number of
-        series.
+        """The file's number of series; 1 if no file is given, so that a budget can be computed, which does not depend
+        on it.
         """
         return 1 if self.data_dir is None else len(read_names(self.path)) - 1
 
     @property
     def path(self) -> Path:
-        """The CSV file. Raises DataError where there is none or more than one."""
+        """The CSV file. Raises DataError if there is none or more than one."""
         if self.data_dir is None:
             raise DataError(
                 "csv needs a series: pass --data-dir FILE.csv; to try the suite now: --task household-power"
@@ -70,7 +72,7 @@ class OwnSeries(FileSeries):
         if len(found) != 1:
             names = f" ({', '.join(p.name for p in found[:3])})" if found else ""
             raise DataError(
-                f"{self.data_dir} holds {len(found)} CSV files{names}; name the one: --data-dir "
+                f"{self.data_dir} holds {len(found)} CSV files{names}; name one of them: --data-dir "
                 f"{self.data_dir}/FILE.csv"
             )
         return found[0]
@@ -102,11 +104,11 @@ class OwnSeries(FileSeries):
         return self._describe(self.path.name, "yours", (split, *self._season_notes()))
 
     def _season_notes(self) -> tuple[str, ...]:
-        """What naming the usual season would give, as far as it fits; nothing where one is named or none is usual."""
+        """Suggests the usual season of this spacing, if it fits; nothing if a season is given or none is usual."""
         usual = 0 if self.season else usual_season(self.frequency)
         if usual < 2:
             return ()
-        known = "no season is given" + ("; daily series usually repeat by weeks" if self.frequency == "D" else "")
+        known = "no season is given" + ("; daily series usually repeat weekly" if self.frequency == "D" else "")
         fitted = self.borders[0]
         if usual >= fitted:
             return (
@@ -122,7 +124,5 @@ class OwnSeries(FileSeries):
 
 
 def usual_season(frequency: str) -> int:
-    """Steps that usually repeat at this spacing: a week of days, else what GluonTS counts; 1 where nothing is known
-    to.
-    """
+    """Steps per season that are usual at this spacing: 7 for daily data, else GluonTS's number; 1 if none is known."""
     return WEEK if frequency == "D" else season_of(period_of(frequency))

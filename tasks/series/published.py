@@ -19,11 +19,11 @@ from tasks.series.options import SearchedOptions
 from tasks.storage import hub
 
 HUB = "thuml/Time-Series-Library"
-MONTH = 30 * 24  # hours of the field's months
+MONTH = 30 * 24  # hours; months of 30 days, as is standard
 
 
 class FileSeries(ForecastTask):
-    """A forecasting task over a file of the user's machine: read once, standardised, fingerprinted by its values."""
+    """A forecasting task over a local file: read once, standardised, fingerprinted by its values."""
 
     Options: ClassVar[type[TaskOptions]] = SearchedOptions
     needs_data_dir = True
@@ -36,13 +36,13 @@ class FileSeries(ForecastTask):
             self._fingerprint = fingerprint_of(table)
             self._check(table)
             self._split_and_scale(table.values, self._ends(len(table.values)))
-            self._table = SeriesTable(table.values[:0], table.columns, ())  # the float64 copy is not needed any more
+            self._table = SeriesTable(table.values[:0], table.columns, ())  # the float64 copy is no longer needed
 
     def _read(self) -> SeriesTable:
         raise NotImplementedError
 
     def _check(self, table: SeriesTable) -> None:
-        """Raises DataError where the file is not the one that the task means."""
+        """Raises DataError if the file is not the expected one."""
 
     def _ends(self, rows: int) -> tuple[int, int, int]:
         return chronological(rows)
@@ -74,8 +74,8 @@ class FileSeries(ForecastTask):
 
 
 def fingerprint_of(table: SeriesTable) -> str:
-    """sha256 over the columns' names and all values in single precision: neither line ends nor surplus digits nor the
-    times count.
+    """sha256 over the columns' names and all values in single precision; line ends, further digits and times do not
+    matter.
     """
     digest = sha256("\n".join(table.columns).encode("utf-8"))
     digest.update(np.ascontiguousarray(table.values, dtype="<f4").tobytes())
@@ -83,8 +83,8 @@ def fingerprint_of(table: SeriesTable) -> str:
 
 
 class PublishedSeries(FileSeries):
-    """One of the field's data sets: `--data-dir` with its file, where the field's archives put it or by itself; else
-    the hub.
+    """One of the standard data sets: from `--data-dir`, a folder in the layout of the field's archives or the file
+    itself; otherwise from the hub.
     """
 
     file: ClassVar[str]  # its place in the field's archives and on the hub
@@ -92,7 +92,7 @@ class PublishedSeries(FileSeries):
     megabytes: ClassVar[float]  # of the file
     origin: ClassVar[str]
     licence: ClassVar[str] = "see the source; the data are not part of the suite"
-    known: ClassVar[str] = ""  # the fingerprint of the field's file, where it could be taken
+    known: ClassVar[str] = ""  # the fingerprint of the standard file, if known
     on_hub: ClassVar[bool] = True
 
     def _read(self) -> SeriesTable:
@@ -106,13 +106,11 @@ class PublishedSeries(FileSeries):
         return self._parse(path)
 
     def _parse(self, path: Path) -> SeriesTable:
-        # the field counts rows; weather lacks a few hours, and its protocol takes the rows as they stand
+        # the field counts rows; weather lacks a few hours, and its protocol uses the rows as they are
         return read_series_csv(path, evenly=False)
 
     def find(self) -> Path | None:
-        """The file in the folder given, None where no folder was given. Raises DataError where the folder does not have
-        it.
-        """
+        """The file in the given folder; None if no folder is given. Raises DataError if the folder does not have it."""
         if self.data_dir is None:
             return None
         if self.data_dir.is_file():
@@ -132,13 +130,13 @@ class PublishedSeries(FileSeries):
         if (rows, columns) != (self.rows, self.channels):
             found, needed = f"{rows:,} rows of {columns} series", f"{self.rows:,} of {self.channels}"
             raise DataError(
-                f"{self.name}: the file has {found}, the published one {needed}; for a series of your own: --task csv"
+                f"{self.name}: the file has {found}, the published one {needed}; for your own series: --task csv"
             )
         if self.known and self._fingerprint != self.known:
             raise DataError(
                 f"{self.name}: the file has the published size but other values (fingerprint "
                 f"{self._fingerprint[:12]}, not "
-                f"{self.known[:12]}); fetch it again, or take --task csv"
+                f"{self.known[:12]}); download it again, or use --task csv"
             )
 
     def prepare(self, progress: Callable[[int, int], None] | None = None) -> None:

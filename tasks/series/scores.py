@@ -1,4 +1,4 @@
-"""The scores of forecasts, as sums and counts: squared and absolute errors, and of distributions CRPS and MASE as
+"""The scores of forecasts, as sums and counts: squared and absolute errors, and for distributions CRPS and MASE as
 GluonTS defines them.
 
 CRPS is the mean weighted quantile loss: `Σ 2 |(y − ŷ_q) (1[y ≤ ŷ_q] − q)| / Σ |y|`, averaged over nine levels q. MASE
@@ -20,10 +20,10 @@ from tasks.series.heads import LEVELS, point_of, quantile_losses, quantiles_of
 
 @dataclass(frozen=True)
 class Units:
-    """How standardised values are turned into the units of the scores; tensors that broadcast to `[B, H, C]`.
+    """Converts standardised values to the units of the scores; tensors that broadcast to `[B, H, C]`.
 
-    seasonal_error: mean |x_t − x_{t − season}|, standardised; ≤ 0 where there is none, and then MASE leaves the series
-    out. scale, shift: of the original values `scale · x + shift`, where CRPS is taken of those.
+    seasonal_error: mean |x_t − x_{t − season}|, standardised; MASE leaves out series where it is ≤ 0. scale, shift: of
+    the original values `scale · x + shift`, for a CRPS of those.
     """
 
     seasonal_error: Tensor | None = None
@@ -32,15 +32,15 @@ class Units:
 
 
 def seasonal_error(train_NC: Tensor, season: int) -> Tensor | None:
-    """`[C]`; None where no season is known or the training part has none."""
+    """`[C]`; None if no season is known or the training part is shorter than one."""
     if not 0 < season < len(train_NC):
         return None
     return (train_NC[season:] - train_NC[:-season]).abs().mean(0)
 
 
 def metrics(head: HeadName, *, scaled: bool, original: bool = False) -> tuple[Metric, ...]:
-    """The reported figures, the primary one first. scaled: whether MASE is among them; original: CRPS is taken of
-    original values.
+    """The reported metrics, the primary one first. scaled: whether MASE is among them; original: CRPS is computed on
+    the original values.
     """
     errors = (
         Metric("mse", higher_is_better=False, unit="standardised²"),
@@ -72,6 +72,6 @@ def sums(head: HeadName, outputs: Tensor, targets_BHC: Tensor, units: Units) -> 
 
 
 def summary(head: HeadName, totals: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """The figures of a split. A point's `loss` is its squared error."""
+    """The metrics of a split. A point's `loss` is its squared error."""
     figures = {name: total / count if count else math.nan for name, (total, count) in totals.items()}
     return {**figures, "loss": figures["mse"]} if head == "point" else figures

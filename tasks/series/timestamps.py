@@ -1,4 +1,4 @@
-"""The column of times of a CSV file: how its cells are read, and by what step the rows follow each other."""
+"""The column of times of a CSV file: reads its cells and finds the step from row to row."""
 
 from __future__ import annotations
 
@@ -18,26 +18,21 @@ if TYPE_CHECKING:
 
 DAY_OR_MONTH_FIRST = re.compile(r"\s*\d{1,2}[./-]\d{1,2}[./-]")
 ZONE = re.compile(r":\d\d(\.\d+)?\s*[+-]\d\d:?\d\d\s*$")
-SAFE = "days stand first in its dates and are taken for months: write YYYY-MM-DD hh:mm:ss"
-STEPS = "even steps, or the calendar's: business days, or starts or ends of months, quarters or years"
+SAFE = "its dates begin with the day, which is read as the month: write YYYY-MM-DD hh:mm:ss"
+STEPS = "even steps or calendar steps: business days, or starts or ends of months, quarters or years"
 FIRST_YEAR, LAST_YEAR = 1678, 2261  # of nanoseconds in 64 bits
-TELLING = (
-    24,
-    12,
-    6,
-    3,
-)  # rows that may tell a step of the calendar: fewer than the first where one of these is missing or wrong
+#: Numbers of first rows from which a calendar step is inferred: fewer are tried in case one of them is missing or
+#: wrong.
+INFERRED_FROM = (24, 12, 6, 3)
 
 
 def read_times(path: Path, cells: pd.Series[str]) -> pd.DatetimeIndex:
-    """The time stamps, in UTC where they have a zone. Raises DataError with the line of the first that cannot be
-    read.
-    """
+    """The time stamps, in UTC if they have a zone. Raises DataError with the line of the first that cannot be read."""
     import pandas as pd
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # pandas warns where it has to guess the format cell by cell
-        # in UTC, where a column changes to summer time and back evenly; times without a zone stay what they are
+        warnings.simplefilter("ignore", UserWarning)  # pandas warns when it guesses the format cell by cell
+        # in UTC the steps stay even when summer time begins or ends; times without a zone stay as they are
         stamps = pd.DatetimeIndex(pd.to_datetime(cells, errors="coerce", utc=True)).tz_localize(None)
         unread = np.flatnonzero(stamps.isna())
         if len(unread):
@@ -46,14 +41,14 @@ def read_times(path: Path, cells: pd.Series[str]) -> pd.DatetimeIndex:
 
 
 def uneven_rows(stamps: pd.DatetimeIndex) -> NDArray[np.int64]:
-    """The rows whose step from the row before is not the first one's, or does not go forward."""
+    """The rows whose step from the row before differs from the first step or does not go forward."""
     gaps = np.diff(stamps.to_numpy())
     return np.flatnonzero((gaps != gaps[0]) | (gaps <= np.timedelta64(0))) + 1
 
 
 def step_of(path: Path, cells: pd.Series[str], stamps: pd.DatetimeIndex) -> str:
-    """The step from row to row as pandas writes it: "h", "15min", "D", "MS". Raises DataError with the line that breaks
-    it.
+    """The step from row to row as pandas writes it: "h", "15min", "D", "MS". Raises DataError with the first line that
+    breaks it.
     """
     import pandas as pd
 
@@ -65,7 +60,7 @@ def step_of(path: Path, cells: pd.Series[str], stamps: pd.DatetimeIndex) -> str:
     if not len(uneven):
         to_offset: Any = pd.tseries.frequencies.to_offset  # its stubs know no time differences
         return str(to_offset(stamps[1] - stamps[0]).freqstr)
-    found = [(*_first_break(stamps, step), step) for rows in TELLING if (step := _calendar_step(stamps[:rows]))]
+    found = [(*_first_break(stamps, step), step) for rows in INFERRED_FROM if (step := _calendar_step(stamps[:rows]))]
     if not found:
         row = int(uneven[0])
         raise DataError(
@@ -74,9 +69,10 @@ def step_of(path: Path, cells: pd.Series[str], stamps: pd.DatetimeIndex) -> str:
         )
     row, due, calendar = max(found, key=lambda one: one[0])
     if row < len(stamps):
-        told = f"; {due:%Y-%m-%d} is due there: gaps have to be filled" if due is not None else ""
+        expected = f"; {due:%Y-%m-%d} is expected there: fill the gaps" if due is not None else ""
         raise DataError(
-            f"{path}, line {row + 2}: the time {quoted(cells.iloc[row])} breaks the calendar's steps ({calendar}){told}"
+            f"{path}, line {row + 2}: the time {quoted(cells.iloc[row])} breaks the calendar steps "
+            f"({calendar}){expected}"
         )
     return calendar
 
@@ -85,14 +81,16 @@ def _advice(cells: pd.Series[str]) -> str:
     first = str(cells.iloc[0])
     if DAY_OR_MONTH_FIRST.match(first):
         return SAFE
-    zone = "; times with a zone are taken in UTC, where days may be others: leave it out" if ZONE.search(first) else ""
-    return f"needed are {STEPS}, without gaps{zone}"
+    zone = (
+        "; times with a zone are read as UTC, where the day may differ: leave the zone out"
+        if ZONE.search(first)
+        else ""
+    )
+    return f"the times must follow {STEPS}, without gaps{zone}"
 
 
 def _first_break(stamps: pd.DatetimeIndex, calendar: str) -> tuple[int, pd.Timestamp | None]:
-    """The first row that is not where the step leads, and what is due there; as many rows as there are where all
-    are.
-    """
+    """The first row that does not follow the step, and the time expected there; the number of rows if all follow it."""
     import pandas as pd
 
     due = pd.date_range(stamps[0], stamps.max(), freq=calendar)
@@ -102,30 +100,30 @@ def _first_break(stamps: pd.DatetimeIndex, calendar: str) -> tuple[int, pd.Times
 
 
 def _calendar_step(stamps: pd.DatetimeIndex) -> str | None:
-    """The step of the calendar that explains the first rows; None where none does, or a fixed one would."""
+    """The calendar step that fits the first rows; None if none does, or if the step is fixed."""
     import pandas as pd
 
     if len(stamps) < 3 or not len(uneven_rows(stamps)):
         return None
     found = pd.infer_freq(stamps)
-    return None if found is None or found.endswith("bh") else found  # of hours of business nobody knows the period
+    return None if found is None or found.endswith("bh") else found  # business hours have no known period
 
 
 def _fault(cells: pd.Series[str], row: int) -> str:
-    """Why a cell is no time: out of pandas' range, or not written as one."""
+    """Why a cell is not a time: outside pandas' range, or not written as one."""
     import pandas as pd
 
-    told = quoted(cells.iloc[row])
+    cell = quoted(cells.iloc[row])
     with suppress(ValueError):
         stamp = pd.Timestamp(cells.iloc[row])
         if not pd.isna(stamp) and not FIRST_YEAR <= stamp.year <= LAST_YEAR:
-            return f"{told} lies outside the years that can be read, {FIRST_YEAR} to {LAST_YEAR}; leave such rows out"
+            return f"{cell} is outside the years that can be read, {FIRST_YEAR} to {LAST_YEAR}; leave such rows out"
     if row == 0:
-        return f"{told} is no time; the first column holds times such as 2021-01-31 13:00:00"
+        return f"{cell} is not a time; the first column must hold times such as 2021-01-31 13:00:00"
     hint = f", or {SAFE}" if DAY_OR_MONTH_FIRST.match(str(cells.iloc[0])) else ""
-    return f"{told} is not a time like those before it; the file is cut off or garbled{hint}"
+    return f"{cell} is not a time like those before it; the file is truncated or garbled{hint}"
 
 
 def quoted(content: object) -> str:
-    """A cell as an error tells it."""
+    """A cell as errors show it."""
     return repr(content) if isinstance(content, str) and content else "an empty cell"

@@ -1,4 +1,4 @@
-"""Recall tasks of few sequences, and their tokens as lists: what the tests of the recall tasks share."""
+"""Small recall tasks and their tokens as lists, for the tests of the recall tasks."""
 
 from __future__ import annotations
 

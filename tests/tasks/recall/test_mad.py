@@ -1,9 +1,10 @@
-"""MAD's six tasks: what their rules promise, checked token by token."""
+"""MAD's six tasks: their rules, checked token by token."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +20,8 @@ from tests.tasks.recall.recall_sequences import MAD, made, sequences
 
 
 def check_recall(inputs: list[int], targets: list[int], vocab: int, fill: int = -1) -> None:
-    """One sequence of keys (below vocab/2) and values (up to vocab) against the rule; other tokens are noise, `fill`
-    ends it.
+    """One sequence of keys (below vocab/2) and values (up to vocab) against the rule; other tokens are noise, and
+    `fill` ends the sequence.
     """
     known: dict[tuple[int, ...], list[int]] = {}
     expected = [IGNORED] * len(inputs)
@@ -46,7 +47,7 @@ def check_recall(inputs: list[int], targets: list[int], vocab: int, fill: int = 
         assert len(set(value)) == len(value) >= 1
         last_end = t
     assert targets == expected
-    assert last_scored == last_end > 0  # the last pair asks for a key that was there
+    assert last_scored == last_end > 0  # the last pair repeats an earlier key
     assert all(token == fill for token in inputs[t:])
 
 
@@ -64,7 +65,7 @@ RECALLS = [
 
 
 @pytest.mark.parametrize(("name", "options"), RECALLS)
-def test_values_are_asked_for_where_their_key_stands_earlier_and_nowhere_else(name, options):
+def test_values_are_targets_exactly_where_their_key_occurred_earlier(name, options):
     task = made(name, **options)
     fill = task.options.vocab if name == "mad-fuzzy" else -1
     for split in ("train", "valid", "test"):
@@ -72,15 +73,15 @@ def test_values_are_asked_for_where_their_key_stands_earlier_and_nowhere_else(na
             check_recall(inputs, targets, task.options.vocab, fill)
 
 
-def test_planted_errors_in_recall_are_seen():
+def test_planted_errors_in_recall_are_found():
     inputs, targets = sequences(made("mad-in-context"))[0]
-    asked = [t for t in range(128) if targets[t] != IGNORED]
-    wrong_value = [*targets[: asked[3]], 8 + (targets[asked[3]] - 7) % 8, *targets[asked[3] + 1 :]]
-    one_missing = [*targets[: asked[0]], IGNORED, *targets[asked[0] + 1 :]]
+    scored = [t for t in range(128) if targets[t] != IGNORED]
+    wrong_value = [*targets[: scored[3]], 8 + (targets[scored[3]] - 7) % 8, *targets[scored[3] + 1 :]]
+    one_missing = [*targets[: scored[0]], IGNORED, *targets[scored[0] + 1 :]]
     for wrong in (wrong_value, one_missing):
         with pytest.raises(AssertionError):
             check_recall(inputs, wrong, 16)
-    with pytest.raises(AssertionError):  # a key whose value changes on the way
+    with pytest.raises(AssertionError):  # a key whose value changes
         check_recall([0, 8, 0, 9], [IGNORED, IGNORED, 9, IGNORED], 16)
 
 
@@ -96,8 +97,8 @@ def test_keys_and_values_of_in_context_recall_are_drawn_evenly():
     assert max(values.values()) < 1.15 * min(values.values())
 
 
-def test_the_last_pair_asks_for_each_different_key_equally_often():
-    """A key that stands twice is not asked for twice as often."""
+def test_the_last_pair_repeats_each_different_key_equally_often():
+    """A key that occurs twice is not repeated twice as often."""
     twice, drawn = 0, 0
     for inputs, _ in sequences(made("mad-in-context", train_examples=4096, length=8)):
         often = Counter(inputs[:6:2])
@@ -107,16 +108,16 @@ def test_the_last_pair_asks_for_each_different_key_equally_often():
     assert twice / drawn == pytest.approx(0.5, abs=0.04)  # about 1,300 draws
 
 
-def test_the_share_of_noise_is_the_asked_one_and_its_tokens_are_its_own():
+def test_the_fraction_of_noise_is_the_option_and_its_tokens_are_separate():
     task = made("mad-noisy", train_examples=1024, noise=0.3, noise_vocab=5)
     pairs = [inputs[t : t + 2] for inputs, _ in sequences(task) for t in range(0, 126, 2)]
     noise = [pair for pair in pairs if pair[0] >= 16]
-    assert len(noise) / len(pairs) == pytest.approx(0.3 * 62 / 63, abs=0.01)  # one of the 63 places never is noise
+    assert len(noise) / len(pairs) == pytest.approx(0.3 * 62 / 63, abs=0.01)  # one of the 63 places is never noise
     assert {token for pair in noise for token in pair} == set(range(16, 21))
     assert task.spec.vocab == 21
 
 
-def test_all_lengths_of_fuzzy_motifs_occur_equally_often_and_every_motif_can_be_drawn():
+def test_fuzzy_motifs_have_all_lengths_equally_often_and_every_motif_occurs():
     task = made("mad-fuzzy", train_examples=2048, vocab=6, key_motif=2, value_motif=3)
     first = []
     for inputs, _ in sequences(task):
@@ -135,7 +136,7 @@ def test_all_lengths_of_fuzzy_motifs_occur_equally_often_and_every_motif_can_be_
 # ----------------------------------------------------------------------------------------------
 
 
-def test_facts_are_the_same_in_all_splits_stand_in_no_sequence_and_follow_the_data_seed():
+def test_facts_are_the_same_in_all_splits_and_depend_on_the_data_seed():
     task = made("mad-memorize", train_examples=256)
     facts: dict[int, int] = {}
     for split in ("train", "valid", "test"):
@@ -145,14 +146,14 @@ def test_facts_are_the_same_in_all_splits_stand_in_no_sequence_and_follow_the_da
             for key, value in zip(inputs[::2], targets[1::2], strict=True):
                 assert facts.setdefault(key, value) == value
                 assert key < 127 <= value < 255
-        assert sorted(facts) == list(range(127))  # every key stands in the training split
+        assert sorted(facts) == list(range(127))  # every key is in the training split
     assert len(set(facts.values())) == 127
     assert task.facts().tolist() == [facts[key] for key in range(127)]
     assert made("mad-memorize", data_seed=1).facts().tolist() != task.facts().tolist()
 
 
 @pytest.mark.parametrize("options", [{}, {"length": 12, "tokens": 3, "vocab": 5}, {"length": 9, "tokens": 4}])
-def test_copying_asks_for_the_tokens_among_the_blanks_in_their_order(options):
+def test_copying_scores_the_tokens_between_the_blanks_in_their_order(options):
     task = made("mad-copy", **options)
     blank, sign, n = task.options.vocab - 2, task.options.vocab - 1, task.options.tokens
     for inputs, targets in sequences(task):
@@ -192,11 +193,11 @@ def test_compression_scores_every_token_from_the_output_at_the_last_position_alo
     assert found["accuracy"] == right / 24
     assert found["loss"] == pytest.approx(nats / 24, rel=1e-6)
     assert task.loss(outputs, batch).item() == pytest.approx(nats / 24, rel=1e-6)
-    outputs[:, :-1] = float("nan")  # what stands at other positions is not looked at
+    outputs[:, :-1] = float("nan")  # outputs at other positions do not matter
     assert task.summarise(task.measure(outputs, batch)) == found
 
 
-def test_a_model_that_knows_the_sequence_scores_1_in_compression():
+def test_perfect_outputs_have_accuracy_1_in_compression():
     task = made("mad-compress")
     batch = next(task.eval_batches("test", 32))
     outputs = torch.zeros(32, 32, task.spec.vocab)
@@ -229,7 +230,7 @@ def test_impossible_options_of_mad_are_refused(name, wrong):
 
 
 def test_the_defaults_of_mad_are_the_published_ones():
-    defaults = {name: tasks.get(name)().options for name in MAD}
+    defaults: dict[str, Any] = {name: tasks.get(name)().options for name in MAD}
     sizes = {name: (o.length, o.vocab, o.train_examples, o.test_examples) for name, o in defaults.items()}
     assert sizes == {
         "mad-in-context": (128, 16, 12800, 1280),

@@ -1,4 +1,4 @@
-"""`mqar`: what its rule promises, checked token by token, and the published power law of its gaps."""
+"""`mqar`: its rule, checked token by token, and the published power law of its gaps."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ def check_mqar(inputs: list[int], targets: list[int], o: MqarOptions) -> None:
     assert len(pairs) == o.pairs
     assert len(set(pairs.values())) == o.pairs
     assert all(1 <= key < o.vocab // 2 <= value < o.vocab for key, value in pairs.items())
-    asked = [t for t in range(o.length) if targets[t] != IGNORED]
-    assert all(t >= 2 * o.pairs and t % 2 == 0 for t in asked)
-    assert sorted(inputs[t] for t in asked) == sorted(pairs)
-    assert all(targets[t] == pairs[inputs[t]] for t in asked)
+    scored = [t for t in range(o.length) if targets[t] != IGNORED]
+    assert all(t >= 2 * o.pairs and t % 2 == 0 for t in scored)
+    assert sorted(inputs[t] for t in scored) == sorted(pairs)
+    assert all(targets[t] == pairs[inputs[t]] for t in scored)
     if o.noise == "zero":
-        assert all(inputs[t] == 0 for t in range(2 * o.pairs, o.length) if t not in asked)
+        assert all(inputs[t] == 0 for t in range(2 * o.pairs, o.length) if t not in scored)
 
 
 @pytest.mark.parametrize("noise", ["random", "zero"])
 @pytest.mark.parametrize(("length", "vocab", "pairs"), [(64, 8192, 4), (64, 128, 16), (128, 40, 18), (4, 4, 1)])
-def test_mqar_asks_each_key_once_after_the_pairs_and_its_value_stands_there(length, vocab, pairs, noise):
+def test_mqar_repeats_each_key_once_after_the_pairs_with_its_value_as_target(length, vocab, pairs, noise):
     task = made("mqar", length=length, vocab=vocab, pairs=pairs, noise=noise)
     for split in ("train", "valid", "test"):
         for inputs, targets in sequences(task, split):
             check_mqar(inputs, targets, task.options)
 
 
-def test_a_planted_error_in_mqar_is_seen():
+def test_planted_errors_in_mqar_are_found():
     task = made("mqar", noise="zero")
     inputs, targets = sequences(task)[0]
-    asked = [t for t in range(64) if targets[t] != IGNORED]
+    scored = [t for t in range(64) if targets[t] != IGNORED]
     swapped = list(targets)
-    swapped[asked[0]], swapped[asked[1]] = targets[asked[1]], targets[asked[0]]
+    swapped[scored[0]], swapped[scored[1]] = targets[scored[1]], targets[scored[0]]
     late = [IGNORED, *targets[:-1]]
     for wrong in (swapped, late):
         with pytest.raises(AssertionError):
@@ -65,10 +65,10 @@ def test_the_gaps_of_mqar_follow_the_published_power_law():
     chi2 = ((ours - theirs) ** 2 / np.maximum(ours + theirs, 1)).sum()
     assert chi2 < 150  # 108 degrees of freedom: over 150 in 0.5 %
     uniform = np.full((4, 28), 4096 / 28)
-    assert ((ours - uniform) ** 2 / uniform).sum() > 3000  # what the test would see of another law
+    assert ((ours - uniform) ** 2 / uniform).sum() > 3000  # another law would be found
 
 
-def test_random_noise_takes_tokens_of_the_whole_vocabulary_and_zero_noise_none():
+def test_random_noise_uses_the_whole_vocabulary_and_zero_noise_token_0():
     filled = [
         x
         for inputs, targets in sequences(made("mqar", vocab=66))

@@ -1,4 +1,4 @@
-"""What the recall tasks share: draws that depend on nothing but options, data seed and split; the loss and both
+"""Common parts of the recall tasks: draws that depend only on options, data seed and split; the loss and both
 accuracies.
 """
 
@@ -51,9 +51,9 @@ def test_weighted_order_equals_drawing_one_after_the_other():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_data_depend_on_options_data_seed_and_split_alone(name):
+def test_the_data_depend_only_on_options_data_seed_and_split(name):
     first, second, other = made(name), made(name), made(name, data_seed=1)
-    second.eval_batches("test", 8)  # the order in which splits are asked for has no part in it
+    second.eval_batches("test", 8)  # the order in which splits are drawn does not matter
     second.load()
     assert first.fingerprint == second.fingerprint != other.fingerprint
     assert sequences(first) == sequences(second)
@@ -67,7 +67,7 @@ def test_the_first_sequences_of_a_split_do_not_depend_on_how_many_it_has(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_sequence_stands_twice_in_or_between_splits(name):
+def test_no_sequence_is_repeated_within_or_between_splits(name):
     task = made(name, train_examples=2 * CHUNK)
     seen = [tuple(inputs) for split in ("train", "valid", "test") for inputs, _ in sequences(task, split)]
     assert len(set(seen)) == len(seen) == 2 * CHUNK + 64 + 64
@@ -84,7 +84,9 @@ def test_accuracy_and_loss_equal_a_loop_over_single_tokens():
     task = made("mqar", vocab=66, length=64, pairs=8)
     torch.manual_seed(0)
     table = torch.randn(66, 66).double()
-    hits, nats, by_class = [], [], {}
+    hits: list[bool] = []
+    nats: list[float] = []
+    by_class: dict[int, list[bool]] = {}
     for inputs, targets in sequences(task, "test"):
         for x, y in zip(inputs, targets, strict=True):
             if y != IGNORED:
@@ -104,7 +106,7 @@ def test_accuracy_and_loss_equal_a_loop_over_single_tokens():
     assert found["loss"] == pytest.approx(np.mean(nats), rel=1e-6)
 
 
-def test_the_loss_looks_at_scored_tokens_only():
+def test_the_loss_depends_on_scored_tokens_only():
     task = made("mqar")
     batch = next(task.train_batches(0, 4))
     outputs = torch.randn(4, 64, 8192)

@@ -1,6 +1,6 @@
-"""Real series in the layouts of the field's archives and of the hub, cut from the embedded household-power data.
+"""Real series, parts of the embedded household-power data, in the layouts of the field's archives and of the hub.
 
-`python -m tests.tasks.series.series_files FOLDER` writes them to look at.
+`python -m tests.tasks.series.series_files FOLDER` writes samples.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def power(rows: int) -> NDArray[np.float64]:
 
 
 def write_csv(path: Path, values: NDArray[np.float64], columns: tuple[str, ...], start: str, freq: str) -> Path:
-    """Informer's and Autoformer's form: a column `date`, then one a series, the target last."""
+    """Informer's and Autoformer's format: a column `date`, then one column per series, the target last."""
     path.parent.mkdir(parents=True, exist_ok=True)
     dates = pd.date_range(start, periods=len(values), freq=freq).strftime("%Y-%m-%d %H:%M:%S")
     table = pd.DataFrame(values, columns=list(columns))
@@ -54,7 +54,7 @@ def write_exchange(folder: Path) -> Path:
 
 
 def write_solar(folder: Path, rows: int, columns: int) -> Path:
-    """`folder/solar_AL.txt.gz`, LSTNet's form: neither header nor times."""
+    """`folder/solar_AL.txt.gz`, in LSTNet's format: neither header nor times."""
     values = np.tile(power(rows), (1, -(-columns // 7)))[:, :columns]
     path = folder / "solar_AL.txt.gz"
     path.write_bytes(

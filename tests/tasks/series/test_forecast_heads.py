@@ -19,7 +19,7 @@ from tasks.series.options import ForecastOptions
 
 @pytest.fixture(scope="module")
 def scored():
-    """household-power by either head: the task and one batch of validation windows."""
+    """household-power with either head: the task and one batch of validation windows."""
     made = {}
     for head in ("student-t", "quantile"):
         task = HouseholdPower(ForecastOptions(horizon=5, head=head, valid_limit=23))
@@ -28,7 +28,7 @@ def scored():
 
 
 def forecasts_of(head: str, batch: Batch) -> torch.Tensor:
-    """Some distributions, each in its own way off the mark."""
+    """Distributions with random errors."""
     generator = torch.Generator().manual_seed(3)
     wrong = batch.targets + 0.5 * torch.randn(batch.targets.shape, generator=generator)
     if head == "quantile":
@@ -52,10 +52,11 @@ def test_the_student_t_is_trained_on_its_likelihood():
     assert loss_of("student-t", outputs, targets).item() == pytest.approx(exact, rel=1e-12)
 
 
-def test_the_quantile_loss_is_lowest_at_the_datas_own_quantiles():
+def test_the_quantile_loss_is_lowest_at_the_quantiles_of_the_data():
     values = torch.from_numpy(stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000)).view(-1, 1, 1)
     own = torch.from_numpy(stats.norm.ppf(np.array(LEVELS))).expand(20_000, 1, 1, 9).clone().requires_grad_()
     loss_of("quantile", own, values).backward()
+    assert own.grad is not None
     assert own.grad.sum(0).abs().max() < 1e-4
     for level in range(9):
         off = own.detach().clone()
@@ -64,7 +65,7 @@ def test_the_quantile_loss_is_lowest_at_the_datas_own_quantiles():
 
 
 @pytest.mark.parametrize("head", ["student-t", "quantile"])
-def test_crps_and_mase_equal_a_plain_loop(scored, head):
+def test_crps_and_mase_equal_a_loop(scored, head):
     task, batch = scored[head]
     outputs = forecasts_of(head, batch)
     found = task.summarise(task.measure(outputs, batch))
@@ -128,7 +129,7 @@ def test_the_scores_do_not_change_with_the_batch_size(scored, head, size):
     assert task.summarise(totals) == pytest.approx(task.summarise(task.measure(outputs, whole)), rel=1e-12)
 
 
-def test_a_point_among_distributions_is_scored_as_a_distribution_without_width(scored):
+def test_a_point_is_scored_as_a_distribution_of_zero_width(scored):
     task, batch = scored["quantile"]
     points = batch.targets + 0.25
     assert torch.equal(point_of("quantile", points), points)
@@ -145,6 +146,9 @@ def test_the_seasonal_error_is_of_the_training_part_alone():
             super()._split_and_scale(values, borders)
 
     plain, disturbed = HouseholdPower(), Disturbed()
-    plain.load(), disturbed.load()
+    plain.load()
+    disturbed.load()
+    assert plain.seasonal_error is not None
+    assert disturbed.seasonal_error is not None
     assert torch.equal(plain.seasonal_error, disturbed.seasonal_error)
     assert math.isfinite(float(plain.seasonal_error.sum()))

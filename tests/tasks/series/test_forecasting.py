@@ -1,4 +1,4 @@
-"""household-power: chronological splits, a scaler that sees the training part only, and every window counted once."""
+"""household-power: chronological splits, a scaler fitted on the training part only, and every window counted once."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tasks.base import Batch
+from tasks.base import Batch, Split
 from tasks.series.forecasting import ForecastTask, HouseholdPower, chronological
 from tasks.series.options import ForecastOptions
 
 
 class Counting(HouseholdPower):
-    """The task over made-up values: row t of every channel holds t, so that a window tells where it stands."""
+    """The task over artificial values: row t of every channel holds t, so that a window shows its position."""
 
     N = 2000
 
@@ -51,7 +51,8 @@ def test_every_forecast_of_a_split_is_a_window_once_and_none_leaves_its_split(ho
     task = Counting(ForecastOptions(horizon=horizon, track=track, valid_limit=0))
     task.load()
     train_end, valid_end, end = task.borders
-    for split, first, last in (("valid", train_end, valid_end), ("test", valid_end, end)):
+    parts: tuple[tuple[Split, int, int], ...] = (("valid", train_end, valid_end), ("test", valid_end, end))
+    for split, first, last in parts:
         batch = all_batches(task, split)
         inputs, targets = task.times(batch.inputs), task.times(batch.targets)
         assert targets[:, 0].tolist() == list(range(first, last - horizon + 1))
@@ -60,7 +61,7 @@ def test_every_forecast_of_a_split_is_a_window_once_and_none_leaves_its_split(ho
         assert task.n_examples(split) == len(targets)
 
 
-def test_an_epoch_of_training_is_every_window_once_and_sees_the_training_part_only():
+def test_an_epoch_of_training_is_every_window_of_the_training_part_once():
     task = Counting(ForecastOptions(horizon=96))
     task.load()
     n = task.borders[0] - 336 - 96 + 1
@@ -80,7 +81,8 @@ def test_the_scaler_never_sees_validation_or_test():
             return values
 
     plain, disturbed = Counting(), Disturbed()
-    plain.load(), disturbed.load()
+    plain.load()
+    disturbed.load()
     train_end = plain.borders[0]
     assert plain.mean.tolist() == disturbed.mean.tolist() == [np.arange(train_end).mean()] * 7
     assert plain.std.tolist() == disturbed.std.tolist() == [np.arange(train_end).std()] * 7
@@ -103,7 +105,7 @@ def test_limited_validation_is_evenly_spread_and_the_default_test_is_complete(po
     assert power.n_examples("valid") == 512
 
 
-def test_mse_and_mae_equal_a_plain_sum_over_all_elements():
+def test_mse_and_mae_equal_a_sum_over_all_elements():
     task = HouseholdPower(ForecastOptions(horizon=3, test_limit=11))
     batch = all_batches(task, "test")
     outputs = torch.randn(batch.targets.shape, generator=torch.Generator().manual_seed(0))
@@ -130,7 +132,7 @@ def test_options_out_of_range_are_refused_with_what_is_allowed(options, message)
 
 
 @pytest.mark.parametrize("horizon", [96, 192, 336, 720])
-def test_the_fields_horizons_and_both_tracks_have_windows_in_every_split(horizon):
+def test_the_standard_horizons_have_windows_in_every_split_on_both_tracks(horizon):
     for track, look_back in (("fixed-96", 96), ("fixed-336", 336)):
         task = HouseholdPower(ForecastOptions(horizon=horizon, track=track))
         assert (task.spec.look_back, task.spec.horizon, task.spec.patch, task.spec.stride) == (
@@ -196,14 +198,14 @@ def test_mse_and_mae_equal_gluonts_evaluate_forecasts():
     forecasts = [SampleForecast(samples=o[None].numpy(), start_date=start + i) for i, o in enumerate(outputs)]
     table = evaluate_forecasts(forecasts, test_data=as_gluonts(task, "valid"), metrics=[MSE(), MAE()], axis=None)
     found = task.summarise(task.measure(outputs, batch))
-    assert found["mse"] == pytest.approx(table["MSE[mean]"].item(), rel=1e-5)  # float32 in there
+    assert found["mse"] == pytest.approx(table["MSE[mean]"].item(), rel=1e-5)  # GluonTS computes in float32
     assert found["mae"] == pytest.approx(table["MAE[0.5]"].item(), rel=1e-5)
 
 
 @pytest.mark.slow
 def test_a_ridge_reaches_the_known_error_at_horizon_96():
-    """A channel-shared ridge on windows less their last value: .600 with this protocol (repeating the last value gives
-    1.3).
+    """A ridge shared by the channels, on windows minus their last value: .600 with this protocol (repeating the last
+    value gives 1.3).
     """
     task = HouseholdPower(ForecastOptions(horizon=96))
     task.load()

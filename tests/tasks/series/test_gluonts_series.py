@@ -1,4 +1,4 @@
-"""GluonTS's data sets: its layout, its splitter and its scores, through the suite's own windows and sums."""
+"""GluonTS's data sets: layout, splitter and scores equal the suite's windows and sums."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def rewrite(folder, part, change):
     path.write_bytes(gzip.compress("".join(json.dumps(entry) + "\n" for entry in found).encode(), mtime=0))
 
 
-def test_every_window_of_every_series_is_there_once(folder):
+def test_every_window_of_every_series_is_yielded_once(folder):
     task = made(folder)
     lengths = [150 + 40 * i for i in range(12)]
     assert task.n_examples("train") == sum(n - HORIZON - LOOK_BACK - HORIZON + 1 for n in lengths)
@@ -74,7 +74,7 @@ def test_every_window_of_every_series_is_there_once(folder):
     assert place == len(series)
 
 
-def test_validation_is_the_end_of_the_training_series_and_the_test_that_of_the_test_series(folder):
+def test_validation_and_test_are_the_ends_of_the_training_and_test_series(folder):
     task = made(folder)
     for split, part in (("valid", "train"), ("test", "test")):
         inputs, targets, series = everything(task, split)
@@ -106,7 +106,7 @@ def test_the_scaler_never_sees_validation_or_test(folder, tmp_path):
     assert plain.fingerprint != disturbed.fingerprint
 
 
-def test_rolling_test_windows_belong_to_the_series_they_go_on_from(folder):
+def test_rolling_test_windows_belong_to_the_series_that_they_continue(folder):
     task = made(folder, "rolling_hourly")
     inputs, targets, series = everything(task, "test")
     assert series.tolist() == [*range(12)] * 3
@@ -120,7 +120,7 @@ def test_rolling_test_windows_belong_to_the_series_they_go_on_from(folder):
     assert nameless.owners["test"].tolist() == series.tolist()
 
 
-def test_a_short_series_is_continued_backwards_and_told(tmp_path):
+def test_a_short_series_is_extended_backwards_and_the_info_reports_it(tmp_path):
     write_gluonts(tmp_path)
 
     def cut(found):
@@ -176,8 +176,8 @@ def summed(task, size):
 
 
 @pytest.mark.parametrize("head", ["student-t", "quantile"])
-def test_crps_and_mase_equal_gluonts_evaluate_forecasts_and_a_plain_loop(folder, head):
-    """GluonTS's own evaluation, end to end, on the original values and with its own seasonal error."""
+def test_crps_and_mase_equal_gluonts_evaluate_forecasts_and_a_loop(folder, head):
+    """GluonTS's evaluation, end to end, on the original values and with its own seasonal error."""
     from gluonts.dataset.common import load_datasets
     from gluonts.dataset.split import split
     from gluonts.ev.metrics import MASE, MeanWeightedSumQuantileLoss
@@ -233,7 +233,7 @@ def test_gluonts_home_is_where_gluonts_looks():
     assert gluonts_repository.home() == get_download_path() / "datasets"
 
 
-def test_what_is_not_there_is_said_in_one_line(folder, tmp_path, monkeypatch):
+def test_missing_data_and_wrong_names_are_refused_in_one_line(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     absent = GluontsSeries(RepositoryOptions(dataset="m4_hourly"))
     assert absent.spec.horizon == 24
@@ -253,7 +253,7 @@ def test_what_is_not_there_is_said_in_one_line(folder, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("given", [True, False])
-def test_a_recipe_that_fails_leaves_nothing_half_done_and_one_that_works_is_asked_once(given, tmp_path, monkeypatch):
+def test_a_failed_recipe_leaves_no_files_and_a_successful_one_runs_once(given, tmp_path, monkeypatch):
     from gluonts.dataset.repository import datasets as recipes
 
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -265,16 +265,17 @@ def test_a_recipe_that_fails_leaves_nothing_half_done_and_one_that_works_is_aske
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(recipes, "materialize_dataset", broken)
-    with pytest.raises(
-        DataError, match=r"m4_hourly could not be made by GluonTS's recipe: no route to host; or pass --data-dir"
-    ):
+    with pytest.raises(DataError, match=r"m4_hourly could not be .*: no route to host; or pass --data-dir"):
         task.prepare()
     root = place or tmp_path / ".gluonts" / "datasets"
     assert {path.name for path in root.iterdir()} <= {".m4_hourly.lock"}
     calls = []
-    monkeypatch.setattr(
-        recipes, "materialize_dataset", lambda name, path: calls.append(name) or write_gluonts(path, name)
-    )
+
+    def works(name, path):
+        calls.append(name)
+        return write_gluonts(path, name)
+
+    monkeypatch.setattr(recipes, "materialize_dataset", works)
     task.prepare()
     GluontsSeries(task.options, place).prepare()
     assert calls == ["m4_hourly"]
@@ -289,14 +290,14 @@ def test_a_recipe_that_fails_leaves_nothing_half_done_and_one_that_works_is_aske
             lambda found: found[2]["target"].__setitem__(5, None),
             "train series 3: a value is missing or not finite",
         ),
-        ("test", lambda found: found[2]["target"].__setitem__(5, 1e9), "test series 3 goes on from no training series"),
+        ("test", lambda found: found[2]["target"].__setitem__(5, 1e9), "test series 3 continues no training series"),
         ("test", lambda found: found[1].update(target=found[1]["target"][:24]), "test series 2 has 24 steps"),
         (
             "test",
             lambda found: found[1].update(target=found[1]["target"][:-24]),
-            "test series 2 ends less than a horizon behind",
+            "test series 2 ends less than a horizon after",
         ),
-        ("train", lambda found: found.clear(), "is not a whole GluonTS data set"),
+        ("train", lambda found: found.clear(), "is not a complete GluonTS data set"),
         (
             "train",
             lambda found: [e.update(target=e["target"][:24]) for e in found],
@@ -316,10 +317,10 @@ def test_a_truncated_file_and_unreadable_metadata_are_refused(tmp_path):
     there = write_gluonts(tmp_path)
     file = there / "test" / "data.json.gz"
     file.write_bytes(file.read_bytes()[:2000])
-    with pytest.raises(DataError, match="is not a whole GluonTS data set"):
+    with pytest.raises(DataError, match="is not a complete GluonTS data set"):
         made(tmp_path)
     (there / "metadata.json").write_text("{}")
-    with pytest.raises(DataError, match="no freq and prediction_length can be read"):
+    with pytest.raises(DataError, match="freq and prediction_length cannot be read"):
         made(tmp_path)
 
 
@@ -334,8 +335,8 @@ def test_a_constant_series_is_standardised_and_left_out_of_mase(tmp_path):
 
 
 @pytest.mark.parametrize("frequency", ["7D", "2D", "30D", "500ms"])
-def test_a_spacing_without_a_season_leaves_no_log_line_and_other_lines_of_that_log_are_kept(frequency, caplog):
+def test_a_spacing_without_a_season_logs_nothing_and_other_log_lines_remain(frequency, caplog):
     assert gluonts_repository.season_of(frequency) == 1
     assert not caplog.records
-    logging.getLogger("gluonts.time_feature.seasonality").warning("of another's asking")
-    assert [record.message for record in caplog.records] == ["of another's asking"]
+    logging.getLogger("gluonts.time_feature.seasonality").warning("from another caller")
+    assert [record.message for record in caplog.records] == ["from another caller"]

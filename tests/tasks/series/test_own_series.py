@@ -1,4 +1,4 @@
-"""`csv`: a user's own series by the same protocol."""
+"""`csv`: a user's own series with the same protocol."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from tests.tasks.series.series_files import power, write_csv
 OPTIONS = OwnSeriesOptions(horizon=24, track="fixed-96")
 
 
-@pytest.mark.parametrize(("frequency", "told"), [("h", "h"), ("15min", "15min"), ("D", "D")])
-def test_a_file_or_a_folder_with_one_is_a_task(tmp_path, frequency, told):
+@pytest.mark.parametrize(("frequency", "expected"), [("h", "h"), ("15min", "15min"), ("D", "D")])
+def test_a_file_or_a_folder_with_one_is_a_task(tmp_path, frequency, expected):
     path = write_csv(tmp_path / "mine.csv", power(1_000)[:, :3], ("a", "b", "c"), "2021-01-01", frequency)
     for place in (path, tmp_path):
         task = OwnSeries(OPTIONS, place)
         assert task.spec.channels == 3
         info = task.info()
         assert dict(info.splits) == {"train": 700, "valid": 100, "test": 200}
-        assert info.extra["frequency"] == told
+        assert info.extra["frequency"] == expected
         assert next(task.train_batches(0, 4)).inputs.shape == (4, 96, 3)
         assert task.n_examples("test") == 200 - 23
 
 
-def test_the_budget_is_counted_without_a_file_and_the_data_then_asked_for():
+def test_without_a_file_the_spec_is_known_and_the_info_describes_the_file():
     assert OwnSeries().spec.channels == 1
     info = OwnSeries().info()
     assert info.fingerprint == ""
-    told = " ".join(info.notes)
+    notes = " ".join(info.notes)
     for needed in (
         "separated by commas",
         "times such as 2021-01-31 13:00:00",
         "without gaps",
-        "even steps, or the calendar's",
+        "even steps or calendar steps",
         "numbers",
     ):
-        assert needed in told
-    assert "split 70/10/20 %" in told
-    assert "--set data.season=N, of fewer steps than the training part" in told
+        assert needed in notes
+    assert "split 70/10/20 %" in notes
+    assert "--set data.season=N, of fewer steps than the training part" in notes
     with pytest.raises(DataError, match=r"pass --data-dir FILE.csv"):
         OwnSeries().load()
 
 
-def test_a_folder_with_none_or_several_files_asks_for_one(tmp_path):
+def test_a_folder_with_none_or_several_files_is_refused(tmp_path):
     with pytest.raises(DataError, match="holds 0 CSV files"):
         OwnSeries(None, tmp_path).load()
     for name in ("a.csv", "b.csv"):
         write_csv(tmp_path / name, power(10), tuple("abcdefg"), "2021-01-01", "h")
-    with pytest.raises(DataError, match=r"holds 2 CSV files \(a.csv, b.csv\); name the one"):
+    with pytest.raises(DataError, match=r"holds 2 CSV files \(a.csv, b.csv\); .*--data-dir"):
         OwnSeries(None, tmp_path).load()
 
 
@@ -62,7 +62,7 @@ def test_times_that_leave_a_gap_are_refused(tmp_path):
         OwnSeries(OPTIONS, path).load()
 
 
-def test_the_fingerprint_follows_the_values_and_names_and_not_the_files_form(tmp_path):
+def test_the_fingerprint_depends_on_values_and_names_and_not_on_the_format(tmp_path):
     values = power(1_000)
     path = write_csv(tmp_path / "a.csv", values, tuple("abcdefg"), "2021-01-01", "h")
     crlf = tmp_path / "b.csv"
@@ -76,7 +76,7 @@ def test_the_fingerprint_follows_the_values_and_names_and_not_the_files_form(tmp
     assert len(set(prints)) == 3
 
 
-def test_the_fast_reading_gives_what_the_text_says_to_the_last_digit(tmp_path):
+def test_fast_reading_gives_the_numbers_of_the_text_to_the_last_digit(tmp_path):
     path = write_csv(tmp_path / "a.csv", power(1_000), tuple("abcdefg"), "2021-01-01", "h")
     task = OwnSeries(OPTIONS, path)
     text = np.array([[float(cell) for cell in line.split(",")[1:]] for line in path.read_text().splitlines()[1:]])
@@ -91,7 +91,7 @@ def in_berlin(n: int) -> list[str]:
 
 
 @pytest.mark.parametrize("zone", ["of winter", "of summer and winter"])
-def test_times_with_a_zone_are_evenly_spaced_where_they_are_so_in_truth(tmp_path, zone):
+def test_times_with_a_zone_are_evenly_spaced_when_they_are_in_utc(tmp_path, zone):
     path = write_csv(tmp_path / "mine.csv", power(1_000)[:, :2], ("a", "b"), "2021-01-01", "h")
     plain = OwnSeries(OPTIONS, path)
     plain.load()
@@ -108,18 +108,16 @@ def test_times_with_a_zone_are_evenly_spaced_where_they_are_so_in_truth(tmp_path
 def test_a_file_without_names_is_refused_and_loses_no_row(tmp_path):
     path = write_csv(tmp_path / "mine.csv", power(1_000), tuple("abcdefg"), "2021-01-01", "h")
     path.write_text("\n".join(path.read_text().splitlines()[1:]))
-    with pytest.raises(
-        DataError, match=r"its first line begins with the time '2021-01-01.*'; a line of names goes above it"
-    ):
+    with pytest.raises(DataError, match=r"its first line begins with the time '2021-01-01.*'; .*line of names"):
         OwnSeries(OPTIONS, path).load()
 
 
 @pytest.mark.parametrize("frequency", ["D", "h"])
-def test_times_that_write_days_first_are_refused_with_a_form_that_works(tmp_path, frequency):
+def test_times_that_begin_with_the_day_are_refused_with_a_format_that_works(tmp_path, frequency):
     path = write_csv(tmp_path / "mine.csv", power(1_000), tuple("abcdefg"), "2021-01-01", frequency)
     header, *rows = path.read_text().splitlines()
-    told = [row.partition(",")[0] for row in rows]
-    dates = [f"{time[8:10]}/{time[5:7]}/{time[:4]}{time[10:]}" for time in told]
+    times = [row.partition(",")[0] for row in rows]
+    dates = [f"{time[8:10]}/{time[5:7]}/{time[:4]}{time[10:]}" for time in times]
     path.write_text(
         "\n".join([header, *(f"{date},{row.partition(',')[2]}" for date, row in zip(dates, rows, strict=True))])
     )
@@ -127,10 +125,10 @@ def test_times_that_write_days_first_are_refused_with_a_form_that_works(tmp_path
         OwnSeries(OPTIONS, path).load()
 
 
-def test_a_season_that_is_named_gives_mase_and_the_info_names_the_usual_one(tmp_path):
+def test_a_given_season_adds_mase_and_the_info_names_the_usual_one(tmp_path):
     path = write_csv(tmp_path / "mine.csv", power(1_000), tuple("abcdefg"), "2021-01-01", "h")
-    told = OwnSeries(OPTIONS, path).info()
-    assert any("--set data.season=24" in note for note in told.notes)
+    info = OwnSeries(OPTIONS, path).info()
+    assert any("--set data.season=24" in note for note in info.notes)
     with pytest.raises(DataError, match="a season of 700 steps does not fit into the 700 of the training part"):
         OwnSeries(OwnSeriesOptions(horizon=24, track="fixed-96", season=700), path).load()
     chosen = OwnSeriesOptions(horizon=24, track="fixed-96", season=24, head="quantile")
@@ -148,9 +146,9 @@ def season_notes(tmp_path, frequency, rows=1_000, **options):
     return [note for note in OwnSeries(chosen, path).info().notes if "season" in note]
 
 
-def test_of_days_the_week_is_the_season_and_the_info_says_so(tmp_path):
+def test_the_info_of_daily_data_names_the_week_as_the_season(tmp_path):
     [note] = season_notes(tmp_path, "D")
-    assert "daily series usually repeat by weeks: --set data.season=7 gives MASE" in note
+    assert "daily series usually repeat weekly: --set data.season=7 gives MASE" in note
     assert "--set mixer.season=7 too" in note
 
 
@@ -172,7 +170,7 @@ def test_a_spacing_without_a_usual_season_gets_no_advice_and_no_log_line(tmp_pat
         ("10min", "144", 1_000, "fixed-336", True, True),
     ],
 )
-def test_a_season_is_advised_only_where_naming_it_works(tmp_path, frequency, usual, rows, track, fits, readable):
+def test_a_season_is_suggested_only_if_it_can_be_used(tmp_path, frequency, usual, rows, track, fits, readable):
     [note] = season_notes(tmp_path, frequency, rows, track=track)
     assert (f"--set data.season={usual} gives MASE" in note) == fits
     assert (f"the usual one, {usual} steps, does not fit into the {rows * 7 // 10:,} of the training part" in note) == (
@@ -184,7 +182,7 @@ def test_a_season_is_advised_only_where_naming_it_works(tmp_path, frequency, usu
         assert season_notes(tmp_path, frequency, rows, track=track, season=season) == []  # and it loads
 
 
-def test_the_season_that_just_does_not_fit_into_the_training_part_is_not_advised(tmp_path):
+def test_a_season_one_step_too_long_for_the_training_part_is_not_suggested(tmp_path):
     for rows, fits in ((2_059, True), (2_058, False)):  # 1,441 and 1,440 steps of training
         [note] = season_notes(tmp_path, "min", rows)
         assert ("--set data.season=1440" in note) == fits

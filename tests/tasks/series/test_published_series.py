@@ -1,5 +1,5 @@
-"""The field's forecasting sets: published splits and counts, every window, a scaler of the training part, files as they
-are found.
+"""The standard forecasting data sets: published splits and counts, every window, a scaler fitted on the training part,
+and files as users have them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PUBLISHED = ("etth1", "etth2", "ettm1", "ettm2", "weather", "electricity", "traf
 
 
 class Counted(PublishedSeries):
-    """A published task over made-up values of its published size: row t of every series holds t."""
+    """A published task over artificial values of its published size: row t of every series holds t."""
 
     def _read(self):
         t = np.arange(self.rows, dtype=np.float64)
@@ -52,7 +52,7 @@ def ett_folder(tmp_path_factory):
 
 @pytest.fixture
 def any_values(monkeypatch):
-    """The files of these tests have the published sizes and names, but other values."""
+    """Accepts files of the published sizes and names with other values."""
     monkeypatch.setattr(Etth1, "known", "")
 
 
@@ -92,11 +92,13 @@ def test_etth1_has_the_published_number_of_test_windows():
     ],
 )
 def test_the_others_are_split_70_10_20(name, train, valid, test):
-    ends = tasks.get(name)()._ends(tasks.get(name).rows)
+    cls = tasks.get(name)
+    assert issubclass(cls, PublishedSeries)
+    ends = cls()._ends(cls.rows)
     assert (ends[0], ends[1] - ends[0], ends[2] - ends[1]) == (train, valid, test)
 
 
-def test_published_tasks_are_read_from_the_archives_folder_the_file_and_a_folder_of_files(ett_folder, any_values):
+def test_published_series_are_read_from_an_archive_folder_or_the_file_or_its_folder(ett_folder, any_values):
     file = ett_folder / "ETT-small" / "ETTh1.csv"
     loaded = [Etth1(None, place) for place in (ett_folder, file.parent, file)]
     assert len({task.fingerprint for task in loaded}) == 1
@@ -109,12 +111,13 @@ def test_published_tasks_are_read_from_the_archives_folder_the_file_and_a_folder
     assert np.allclose(loaded[0].series[:8_640].numpy(), (train - train.mean(0)) / train.std(0), atol=1e-5)
 
 
-def test_what_stands_after_the_training_part_changes_neither_scaler_nor_training(tmp_path, ett_folder, any_values):
+def test_values_after_the_training_part_change_neither_scaler_nor_training(tmp_path, ett_folder, any_values):
     values = power(17_420)
     values[8_640:] = -50 * values[8_640:] + 7
     write_ett(tmp_path, values)
     plain, disturbed = Etth1(None, ett_folder), Etth1(None, tmp_path)
-    plain.load(), disturbed.load()
+    plain.load()
+    disturbed.load()
     assert plain.mean.tolist() == disturbed.mean.tolist()
     assert plain.std.tolist() == disturbed.std.tolist()
     for a, b, _ in zip(plain.train_batches(0, 256), disturbed.train_batches(0, 256), range(3), strict=False):
@@ -143,7 +146,7 @@ def test_a_column_that_is_constant_in_training_gives_finite_values(tmp_path, any
 
 
 def test_a_trial_of_the_searched_track_reads_more_and_forecasts_the_same_steps():
-    """So that validation may choose among them, and their test figures mean the same."""
+    """So that validation may choose among them, and their test metrics are comparable."""
     fixed = counted("etth1")
     for look_back in SEARCHED:
         task = counted("etth1", track="searched", look_back=look_back)
@@ -157,7 +160,7 @@ def test_a_trial_of_the_searched_track_reads_more_and_forecasts_the_same_steps()
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"track": "searched"}, "look-back of 96, 192, 336, 512, 720, not 0; name a trial"),
+        ({"track": "searched"}, "look-back of 96, 192, 336, 512, 720, not 0; .*--set look_back"),
         ({"track": "searched", "look_back": 100}, "not 100"),
         ({"track": "fixed-96", "look_back": 336}, "other look-backs are trials of --track searched"),
         ({"track": "fixed-96", "patch": 97}, "longer than the look-back of 96"),
@@ -168,13 +171,13 @@ def test_look_backs_off_the_track_are_refused_with_what_is_allowed(options, mess
         SearchedOptions(**options)
 
 
-def test_the_fixed_tracks_tell_their_look_back():
+def test_the_fixed_tracks_set_their_look_back():
     assert SearchedOptions().look_back == 336
     assert SearchedOptions(track="fixed-96").look_back == 96
     assert SearchedOptions.model_validate(SearchedOptions(track="fixed-96").model_dump()).look_back == 96
 
 
-def test_a_file_of_another_size_or_other_values_is_not_taken_for_the_published_one(tmp_path, ett_folder):
+def test_a_file_of_another_size_or_with_other_values_is_refused(tmp_path, ett_folder):
     with pytest.raises(DataError, match="published size but other values"):
         Etth1(None, ett_folder).load()
     write_ett(tmp_path, power(17_419))
@@ -182,7 +185,7 @@ def test_a_file_of_another_size_or_other_values_is_not_taken_for_the_published_o
         Etth1(None, tmp_path).load()
 
 
-def test_a_folder_without_the_file_says_which_and_where_it_comes_from(tmp_path):
+def test_a_folder_without_the_file_is_refused_with_its_name_and_source(tmp_path):
     with pytest.raises(
         DataError, match=r"holds no exchange_rate/exchange_rate.csv or exchange_rate.csv; exchange comes from .*LSTNet"
     ):
@@ -191,7 +194,7 @@ def test_a_folder_without_the_file_says_which_and_where_it_comes_from(tmp_path):
         Solar().load()
 
 
-def test_what_a_task_needs_is_told_without_its_data():
+def test_the_info_describes_the_required_file_without_data():
     for name in PUBLISHED:
         info = tasks.get(name)().info()
         assert info.fingerprint == ""
@@ -199,7 +202,7 @@ def test_what_a_task_needs_is_told_without_its_data():
         assert ("suite data prepare" in info.notes[0]) == (name != "solar")
 
 
-def test_solar_is_read_from_lstnets_text_also_compressed(tmp_path, monkeypatch):
+def test_solar_is_read_from_lstnets_compressed_text(tmp_path, monkeypatch):
     write_solar(tmp_path, 1_000, 137)
     monkeypatch.setattr(Solar, "rows", 1_000)
     task = Solar(None, tmp_path)
@@ -211,7 +214,7 @@ def test_solar_is_read_from_lstnets_text_also_compressed(tmp_path, monkeypatch):
     assert np.allclose(task.mean[133:], first.mean(0)[:4], rtol=1e-5)
 
 
-def test_a_published_file_whose_times_leave_a_gap_is_taken_row_by_row_and_the_gap_is_told(tmp_path, monkeypatch):
+def test_a_gap_in_the_times_of_a_published_file_is_counted_and_no_row_is_added(tmp_path, monkeypatch):
     path = write_csv(
         tmp_path / "weather.csv", np.tile(power(3_000), (1, 3)), tuple("abcdefghijklmnopqrstu"), "2020-01-01", "10min"
     )

@@ -1,4 +1,4 @@
-"""Reading series from CSV: what is cut off or garbled is refused, with the line at fault."""
+"""Reading series from CSV: truncated and garbled files are refused, with the line at fault."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def test_a_whole_file_gives_its_numbers_names_and_times(tmp_path, text):
         (GOOD.replace(",1,2", ",1,2,9").replace("4.5", "4.5,9").replace("-6e1", "-6e1,9"), r"not a readable CSV file"),
         ("", r"not a readable CSV file: No columns"),
         ("date,a\n", r"0 rows and 2 columns"),
-        ("date\n2020-01-01\n2020-01-02\n", r"its first line names 1 column; needed are .* with commas between them"),
+        ("date\n2020-01-01\n2020-01-02\n", r"its first line names 1 column; .*commas"),
         (
             GOOD.replace(",", ";"),
-            r"its first line names 1 column and holds semicolons; needed are .* with commas between them",
+            r"its first line names 1 column and holds semicolons; .*commas",
         ),
         (GOOD.replace(",", ";").replace(".", ","), r"its first line names 1 column and holds semicolons"),
         (GOOD.replace(",", "\t"), r"its first line names 1 column and holds tabs"),
-        (GOOD.replace("date,a,b", "date,a,a"), r"two columns have the name 'a'; give every column a name of its own"),
+        (GOOD.replace("date,a,b", "date,a,a"), r"two columns have the name 'a'"),
         (gzip.compress(GOOD.encode(), mtime=0), r"not a readable CSV file: .*utf-8"),
         (b"\x00\x01\xff\xfe" * 50, r"series.csv"),
     ],
@@ -63,7 +63,7 @@ def test_a_damaged_file_is_refused_in_one_line_that_names_it(tmp_path, content, 
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_or_a_folder_is_told_apart_from_a_damaged_one(tmp_path):
+def test_a_missing_file_has_another_error_than_a_folder_or_a_damaged_file(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         read_series_csv(tmp_path / "none.csv")
     with pytest.raises(DataError, match="not a readable CSV file"):
@@ -71,28 +71,26 @@ def test_a_missing_file_or_a_folder_is_told_apart_from_a_damaged_one(tmp_path):
 
 
 @pytest.mark.parametrize("first", ["0", "1", "7", "44197", "1609459200", "1609459200000", "1609459200.5", "-3"])
-def test_a_first_column_of_numbers_is_told_what_a_time_looks_like(tmp_path, first):
+def test_a_first_column_of_numbers_is_refused_with_an_example_of_a_time(tmp_path, first):
     text = f"t,a\n{first},1\n{float(first) + 1:g},2\n"
-    expected = rf"line 2: '{first}' is no time; the first column holds times such as 2021-01-31 13:00:00$"
+    expected = rf"line 2: '{first}' is not a time; .* 2021-01-31 13:00:00$"
     with pytest.raises(DataError, match=expected):
         read(tmp_path, text)
 
 
-def test_an_unreadable_time_after_good_ones_gets_the_advice_on_days_only_where_days_may_stand_first(tmp_path):
+def test_an_unreadable_time_gets_advice_on_the_order_of_days_only_if_it_may_help(tmp_path):
     with pytest.raises(
-        DataError, match=r"line 3: 'later' is not a time like those before it; the file is cut off or garbled$"
+        DataError, match=r"line 3: 'later' is not a time like those before it; the file is truncated or garbled$"
     ):
         read(tmp_path, GOOD.replace("2020-01-01 01:00:00", "later"))
-    with pytest.raises(
-        DataError, match=r"line 3: '13/01/2020' is not a time like those before it; .*, or days stand first"
-    ):
+    with pytest.raises(DataError, match=r"line 3: '13/01/2020' is not a time like those before it; .*YYYY-MM-DD"):
         read(tmp_path, "date,a\n12/01/2020,1\n13/01/2020,2\n")
 
 
-@pytest.mark.parametrize(("cell", "told"), [("", "an empty cell"), ("NaT", "'NaT'"), ("nan", "'nan'")])
-def test_a_missing_time_is_not_taken_for_a_year_out_of_range(tmp_path, cell, told):
+@pytest.mark.parametrize(("cell", "shown"), [("", "an empty cell"), ("NaT", "'NaT'"), ("nan", "'nan'")])
+def test_a_missing_time_is_not_taken_for_a_year_out_of_range(tmp_path, cell, shown):
     with pytest.raises(
-        DataError, match=rf"line 3: {told} is not a time like those before it; the file is cut off or garbled$"
+        DataError, match=rf"line 3: {shown} is not a time like those before it; the file is truncated or garbled$"
     ):
         read(tmp_path, GOOD.replace("2020-01-01 01:00:00", cell))
 
@@ -102,9 +100,7 @@ def test_a_missing_time_is_not_taken_for_a_year_out_of_range(tmp_path, cell, tol
 def test_years_that_cannot_be_read_are_named_in_one_line(tmp_path, year, line):
     rows = ["2000-01-01,1", "2000-01-02,2"]
     rows[line - 2] = f"{year}-01-01,1"
-    with pytest.raises(
-        DataError, match=rf"line {line}: '{year}-01-01' lies outside the years that can be read, 1678 to 2261"
-    ):
+    with pytest.raises(DataError, match=rf"line {line}: '{year}-01-01' .* 1678 to 2261"):
         read(tmp_path, "\n".join(["date,a", *rows]))
 
 
