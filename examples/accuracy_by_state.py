@@ -1,4 +1,4 @@
-"""Accuracy against the bytes a mixer remembers with: a panel a difficulty, a curve a mixer, a point a model size.
+"""Accuracy against the bytes of decoding state: one panel per difficulty, one curve per mixer, one point per model size.
 
     for n in 4 16; do for d in 32 64; do for m in softmax gla ssm; do
       suite run --task mqar --mixer $m --scale board --set pairs=$n --set vocab=64 --set dim=$d
@@ -6,7 +6,7 @@
     suite leaderboard --task mqar --json | python examples/accuracy_by_state.py recall.svg
 
 Each point is a mixer's mean test accuracy over its seeds, the bar from the worst to the best, at its certificate's
-decoding state at the task's length. Boards that differ in the model's size alone share a panel; hollow points are runs
+decoding state at the task's length. Boards that differ only in the model's size share a panel; hollow points are runs
 that are not matched, such as `--unmatched --set mixer.d_k=4`, which changes the state of `gla` and little else.
 """
 
@@ -54,7 +54,7 @@ def draw(boards: Sequence[Board]) -> Figure:
 
 
 def _panels(boards: Sequence[Board]) -> dict[tuple[str, ...], dict[str, list[Point]]]:
-    """For each difficulty, easy ones first where a number tells, the points of each mixer from small states to large
+    """For each difficulty, easy ones first if they have a number, the points of each mixer from small states to large
     ones.
     """
     panels: dict[tuple[str, ...], dict[str, list[Point]]] = defaultdict(lambda: defaultdict(list))
