@@ -1,4 +1,4 @@
-"""Accuracy against the bytes of decoding state: one panel per difficulty, one curve per mixer, one point per model size.
+"""Accuracy against the bytes of decoding state. One panel per difficulty, one curve per mixer, one point per size.
 
     for n in 4 16; do for d in 32 64; do for m in softmax gla ssm; do
       suite run --task mqar --mixer $m --scale board --set pairs=$n --set vocab=64 --set dim=$d
