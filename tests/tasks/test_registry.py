@@ -53,7 +53,7 @@ def test_listing_the_names_imports_no_heavy_library():
     }
 
 
-def test_the_embedded_tasks_train_and_every_spec_is_known_without_torchvision_timm_or_gluonts():
+def test_embedded_tasks_train_and_specs_are_known_without_large_optional_libraries():
     code = """
 import tasks
 tasks.get('imagenet100')().spec

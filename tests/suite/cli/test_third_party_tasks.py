@@ -15,7 +15,7 @@ def installed(tmp_path):
         yield folder
 
 
-def test_package_tasks_are_listed_with_their_origin_and_unusable_ones_with_the_reason(suite, installed):
+def test_package_tasks_are_listed_with_their_origin_and_others_with_the_reason(suite, installed):
     ended = suite("list", "tasks", "--json")
     assert (ended.code, ended.err) == (0, "")
     rows = {row["name"]: row for row in json.loads(ended.out)}
