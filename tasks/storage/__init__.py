@@ -1,1 +1,1 @@
-"""Where data come from and where they are kept: caches, the Hugging Face hub, users' files."""
+"""Where data come from and where they are stored: users' files, the Hugging Face hub, the cache."""

@@ -1,6 +1,4 @@
-"""Where prepared data are kept: `$SUITE_CACHE`, else `mixer-suite` in the user's cache folder. All of it can be made
-again.
-"""
+"""The cache of prepared data: `$SUITE_CACHE`, else `mixer-suite` in the user's cache folder. It can be deleted."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from pathlib import Path
 
 from tasks.base import DataError
 
-RESERVE = 1.1  # free disk asked for, in units of what is needed
+RESERVE = 1.1  # free disk space required, relative to the size of the data
 
 
 class UnwritableError(DataError):
@@ -20,43 +18,41 @@ class UnwritableError(DataError):
 
 
 def folder(*parts: str) -> Path:
-    """A folder of the cache, made where it is missing. Raises DataError where it cannot be."""
+    """A folder of the cache, created if it is missing. Raises DataError if it cannot be created."""
     base = os.environ.get("XDG_CACHE_HOME")
     root = Path(
         os.environ.get("SUITE_CACHE") or (Path(base) if base else Path.home() / ".cache") / "mixer-suite"
     ).absolute()
-    made = root.joinpath(*parts)
+    place = root.joinpath(*parts)
     try:
-        made.mkdir(parents=True, exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(
-            f"prepared data cannot be kept in {made} ({error.strerror}); set SUITE_CACHE to a folder that can be"
+            f"the cache folder {place} cannot be created ({error.strerror}); set SUITE_CACHE to a writable folder"
         ) from None
-    return made
+    return place
 
 
 def require_space(where: Path, needed: int, what: str) -> None:
-    """Raises DataError where the disk of `where` has too little left for `needed` bytes."""
+    """Raises DataError if the disk of `where` has too little free space for `needed` bytes."""
     free = shutil.disk_usage(where).free
     if free < RESERVE * needed:
         raise DataError(
-            f"{what} takes about {needed / 1e6:,.0f} MB, {where} has {free / 1e6:,.0f} MB left; make room, or "
-            "set SUITE_CACHE"
+            f"{what} needs about {needed / 1e6:,.0f} MB, {where} has {free / 1e6:,.0f} MB free; free some space, or "
+            "set SUITE_CACHE to a folder on another disk"
         )
 
 
 def unwritable(where: Path, error: OSError) -> UnwritableError:
-    """What a user is told where a folder of the cache cannot be written."""
+    """The error about a folder of the cache that cannot be written."""
     return UnwritableError(
-        f"the cache folder {where} cannot be written ({error.strerror or error}); set SUITE_CACHE to a folder "
-        "that can be"
+        f"the cache folder {where} cannot be written ({error.strerror or error}); set SUITE_CACHE to a writable folder"
     )
 
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Holds the lock file `path`, having waited for whoever else does. Raises UnwritableError where its folder cannot
-    be written.
+    """Waits for the lock file `path` and holds it. Raises UnwritableError if its folder cannot be written.
 
     Errors from within the `with` block pass through unchanged.
     """
@@ -74,7 +70,7 @@ def lock(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file of the cache, whole or not at all. Raises UnwritableError."""
+    """Writes a text file of the cache, completely or not at all. Raises UnwritableError."""
     try:
         write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
     except OSError as error:
@@ -82,9 +78,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_atomically(path: Path, save: Callable[[Path], object]) -> None:
-    """Calls `save(temporary)`, then moves the file into place: a reader sees the old file or the new one, never a
-    part.
-    """
+    """Calls `save(temporary)`, then moves the file into place: a reader sees the old file or the complete new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save(temporary)

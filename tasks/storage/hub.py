@@ -1,7 +1,7 @@
-"""One file of a data set on the Hugging Face hub: found by its name, downloaded once into the hub's own cache.
+"""One file of a repository on the Hugging Face hub: found by its name, downloaded once into the hub's own cache.
 
-The hub's client locks (two processes download once), goes on with a download that broke off, shows its progress on
-stderr, and takes the cached file where there is no network.
+The hub's client holds a lock (two processes download once), resumes an interrupted download, shows its progress on
+stderr, and uses the cached file if there is no network.
 """
 
 from __future__ import annotations
@@ -15,29 +15,27 @@ from typing import Literal
 
 from tasks.base import DataError
 
-RESERVE = 1.1  # free disk asked for, in units of the file
+RESERVE = 1.1  # free disk space required, relative to the size of the file
 Kind = Literal["dataset", "model"]
-NAME_IT: dict[Kind, str] = {"dataset": "pass --data-dir DIR", "model": "give its path instead"}
+PASS_IT: dict[Kind, str] = {"dataset": "pass --data-dir DIR", "model": "pass its path: --set tokenizer=PATH"}
 
 
 def fetch(repo: str, file: str, kind: Kind = "dataset") -> Path:
-    """The local path of `file` (its usual path in the repository; only its name must match). Raises DataError in one
-    line.
-    """
+    """The local path of `file` (its usual path in the repository; only its name must match). Raises DataError."""
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     with _one_line(repo, file, kind):
         try:
             return Path(_download(repo, file, kind))
-        except LocalEntryNotFoundError:  # neither network nor cache: nothing to look for
+        except LocalEntryNotFoundError:  # neither network nor cache: nowhere to search
             raise
         except EntryNotFoundError:
-            return Path(_download(repo, _of_that_name(repo, file, kind), kind))
+            return Path(_download(repo, _find_by_name(repo, file, kind), kind))
 
 
-def ask(repo: str, file: str, kind: Kind = "dataset") -> None:
-    """Asks for `file` without downloading it. Raises DataError, as `fetch` does, where the hub cannot be reached or
-    lets nobody in.
+def check_access(repo: str, file: str, kind: Kind = "dataset") -> None:
+    """Requests `file` without downloading it. Raises DataError, as `fetch` does, if the hub cannot be reached or denies
+    access.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
@@ -54,24 +52,22 @@ def ask(repo: str, file: str, kind: Kind = "dataset") -> None:
             )
         except LocalEntryNotFoundError:
             raise
-        except EntryNotFoundError:  # `fetch` looks for it elsewhere in the repository
+        except EntryNotFoundError:  # `fetch` searches the rest of the repository
             return
 
 
 def newest_commit(repo: str, what: str) -> str:
-    """The commit that a data set is at, so that all of it is read from that one. Raises DataError, which names
-    `what`.
-    """
+    """The newest commit of a data set, so that all of it can be read at that commit. Raises DataError about `what`."""
     from huggingface_hub import HfApi
 
     with _one_line(repo, what, "dataset"):
         if _offline():
-            raise OSError("the client is told to stay offline (HF_DATASETS_OFFLINE)")
+            raise OSError("the client is offline (HF_DATASETS_OFFLINE is set)")
         return str(HfApi(endpoint=os.environ.get("HF_ENDPOINT")).dataset_info(repo).sha)
 
 
 def cached(repo: str, file: str, kind: Kind = "dataset") -> Path | None:
-    """The file where it has been downloaded before under its usual path; asks no network."""
+    """The file if it has been downloaded before from its usual path; uses no network."""
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repo, file, repo_type=kind)
@@ -79,7 +75,7 @@ def cached(repo: str, file: str, kind: Kind = "dataset") -> Path | None:
 
 
 def _download(repo: str, file: str, kind: Kind) -> str:
-    """Downloads after a look at what it needs: a full disk is told before the download starts."""
+    """Downloads a file after checking that the disk has space for it."""
     from huggingface_hub import hf_hub_download
 
     endpoint = os.environ.get("HF_ENDPOINT")
@@ -93,25 +89,21 @@ def _download(repo: str, file: str, kind: Kind) -> str:
         free = shutil.disk_usage(folder).free
         size = planned.file_size or 0
         if free < RESERVE * size:
-            raise OSError(f"it has {size / 1e6:,.0f} MB, {folder} has {free / 1e6:,.0f} MB left")
+            raise OSError(f"it needs {size / 1e6:,.0f} MB, {folder} has {free / 1e6:,.0f} MB free")
     return str(hf_hub_download(repo, file, repo_type=kind, endpoint=endpoint))
 
 
 def _offline() -> bool:
-    return os.environ.get("HF_DATASETS_OFFLINE", "").upper() in (
-        "1",
-        "ON",
-        "YES",
-        "TRUE",
-    )  # the client knows HF_HUB_OFFLINE only
+    """Whether HF_DATASETS_OFFLINE is set; the client itself reads only HF_HUB_OFFLINE."""
+    return os.environ.get("HF_DATASETS_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 @contextmanager
 def _one_line(repo: str, file: str, kind: Kind) -> Iterator[None]:
-    """Turns what the hub's client raises into a DataError of one line."""
+    """Reports the errors of the hub's client as a DataError of one line."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    # the base class of the hub's own errors is that of whichever HTTP library its client uses
+    # the hub's own errors derive from those of the HTTP library that its client uses
     expected: tuple[type[Exception], ...] = (
         OSError,
         ValueError,
@@ -122,19 +114,17 @@ def _one_line(repo: str, file: str, kind: Kind) -> Iterator[None]:
     except expected as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
-            f"{file} could not be had from the hub's {repo}: {reason}; download it yourself and {NAME_IT[kind]}"
+            f"{file} could not be downloaded from the hub's {repo}: {reason}; download it yourself and {PASS_IT[kind]}"
         ) from error
 
 
-def _of_that_name(repo: str, file: str, kind: Kind) -> str:
-    """The one path in the repository that ends in the file's name."""
+def _find_by_name(repo: str, file: str, kind: Kind) -> str:
+    """The only path in the repository that ends in the file's name."""
     from huggingface_hub import HfApi
 
     name = PurePosixPath(file).name
     every = HfApi(endpoint=os.environ.get("HF_ENDPOINT")).list_repo_files(repo, repo_type=kind)
     found = [path for path in every if PurePosixPath(path).name == name]
     if len(found) != 1:
-        raise ValueError(
-            f"it holds {len(found)} files of the name {name}" + (f" ({', '.join(found[:3])})" if found else "")
-        )
+        raise ValueError(f"it has {len(found)} files named {name}" + (f" ({', '.join(found[:3])})" if found else ""))
     return found[0]

@@ -1,6 +1,4 @@
-"""A user's files: which there are, what is told where they cannot be read, and what tells their content from another
-one.
-"""
+"""A user's files: finding them, reporting unreadable ones, and identifying their content."""
 
 from __future__ import annotations
 
@@ -15,14 +13,14 @@ from pathlib import Path
 
 from tasks.base import DataError
 
-HASHED_WHOLE = 256 * 2**20  # bytes of files that are told from others by all of them
-SAMPLES, SAMPLE = 16, 64 * 2**10  # pieces of each file where there are more, and bytes of a piece
-TOLD_KINDS = 6  # of files left out, by name
+MAX_FULL_HASH_BYTES = 256 * 2**20  # total size up to which files are hashed as a whole
+SAMPLES, SAMPLE_BYTES = 16, 64 * 2**10  # of each file, if there is more
+MAX_NAMED_SUFFIXES = 6
 
 
 @contextmanager
 def reading(place: Path) -> Iterator[None]:
-    """Turns what the system says of a file or folder into one line that names it. Raises DataError."""
+    """Reports the system's errors about a file or folder as a DataError of one line that names it."""
     try:
         yield
     except OSError as error:
@@ -33,7 +31,7 @@ def reading(place: Path) -> Iterator[None]:
 
 
 def files_below(root: Path) -> list[Path]:
-    """All files of a folder and of those in it, in order of path, as `entries_below` finds them. Raises DataError."""
+    """All files in a folder and its subfolders, sorted by path, as `entries_below` finds them. Raises DataError."""
     with reading(root):
         entries = entries_below(root, above=root.resolve().parents)
         return sorted(path for _, entry in entries if (path := Path(entry.path)).is_file())
@@ -42,10 +40,10 @@ def files_below(root: Path) -> list[Path]:
 def entries_below(
     folder: Path, above: Sequence[Path] = (), skipped: Container[str] = ()
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """The files in a folder and the folders below it, each with its path from there, but for what `is_shown` does not.
+    """The files in a folder and its subfolders, with their paths relative to it, without hidden and `skipped` names.
 
-    Links are followed. They may lead in a circle, so no folder is read twice, and none of `above`; one that is also
-    there by itself is not read through a link.
+    Links are followed. They may form a circle, so no folder is read twice, and none of the folders in `above` is read.
+    A folder that is also inside the tree itself is not read through a link.
     """
     seen = {os.path.realpath(place) for place in above}
     folders, links = [("", str(folder))], list[tuple[str, str]]()
@@ -56,7 +54,7 @@ def entries_below(
             continue
         seen.add(real)
         for entry in sorted(os.scandir(place), key=lambda entry: entry.name, reverse=True):
-            if not is_shown(entry.name, skipped):
+            if not is_included(entry.name, skipped):
                 continue
             if _is_folder(entry):
                 (links if entry.is_symlink() else folders).append((f"{prefix}{entry.name}/", entry.path))
@@ -64,8 +62,8 @@ def entries_below(
                 yield f"{prefix}{entry.name}", entry
 
 
-def is_shown(name: str, skipped: Container[str] = ()) -> bool:
-    """Whether a file or folder of that name counts: neither hidden by a dot nor one of `skipped`."""
+def is_included(name: str, skipped: Container[str] = ()) -> bool:
+    """Whether a file or folder of that name counts: it is not hidden (by a dot) and not in `skipped`."""
     return not name.startswith(".") and name not in skipped
 
 
@@ -73,7 +71,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except OSError as error:
-        if error.errno == errno.ELOOP:  # a link to itself is no folder
+        if error.errno == errno.ELOOP:  # a link to itself is not a folder
             return False
         raise
 
@@ -82,19 +80,20 @@ def suffix_of(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def of_other_kinds(kinds: Counter[str], read: Iterable[str]) -> str:
-    """How many files are not read, the most frequent suffixes by name, and which are; empty where there are none."""
-    if not kinds:
+def describe_other_files(counts: Counter[str], accepted: Iterable[str]) -> str:
+    """How many files are not read, their most frequent suffixes, and the accepted ones; empty if there are none."""
+    if not counts:
         return ""
-    ranked = sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
-    told = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in ranked[:TOLD_KINDS]]
-    told += ["…"] if len(ranked) > TOLD_KINDS else []
-    total = kinds.total()
-    return f"{total:,} file{'s' * (total > 1)} of other kinds ({', '.join(told)}; read are {', '.join(sorted(read))})"
+    ranked = sorted(counts.items(), key=lambda suffix: (-suffix[1], suffix[0]))
+    named = [f"{count:,} {suffix or 'without a suffix'}" for suffix, count in ranked[:MAX_NAMED_SUFFIXES]]
+    named += ["…"] if len(ranked) > MAX_NAMED_SUFFIXES else []
+    total = counts.total()
+    files = f"{total:,} file{'s' * (total > 1)} of other types"
+    return f"{files} ({', '.join(named)}; accepted: {', '.join(sorted(accepted))})"
 
 
 def bytes_of(files: Sequence[Path]) -> int:
-    """Bytes of some files. Raises DataError."""
+    """Total size of some files. Raises DataError."""
     total = 0
     for file in files:
         with reading(file):
@@ -103,34 +102,34 @@ def bytes_of(files: Sequence[Path]) -> int:
 
 
 def describe_files(root: Path, files: Sequence[Path]) -> list[tuple[str, int, int, str]]:
-    """Of each file its path below `root`, its bytes, its time of change (nanoseconds) and a hash over its content.
+    """For each file its path below `root`, its bytes, its modification time (nanoseconds) and a hash of its content.
 
-    Paths, bytes and times alone do not tell two folders apart that came out of archives which set every time alike. All
-    of the content is hashed where the files are small in all; of larger ones, pieces of each: what is edited in place
-    between them has another time.
+    Paths, bytes and times alone cannot distinguish folders from archives that set the same time everywhere. If the
+    files are small in total, all of the content is hashed, otherwise samples of each file: an edit between the samples
+    changes the modification time.
     """
     found = []
     for file in files:
         with reading(file):
             found.append((file, os.stat(file)))
-    whole = sum(status.st_size for _, status in found) <= HASHED_WHOLE
-    made = []
+    full = sum(status.st_size for _, status in found) <= MAX_FULL_HASH_BYTES
+    described = []
     for file, status in found:
         name = file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name
-        digest = _content_hash(file, status.st_size, status.st_mtime_ns, whole)
-        made.append((name, status.st_size, status.st_mtime_ns, digest))
-    return made
+        digest = _content_hash(file, status.st_size, status.st_mtime_ns, full)
+        described.append((name, status.st_size, status.st_mtime_ns, digest))
+    return described
 
 
-@cache  # so that a process reads each file once
-def _content_hash(file: Path, size: int, changed: int, whole: bool) -> str:
-    made = blake2b(digest_size=16)
+@cache  # a process reads each file once
+def _content_hash(file: Path, size: int, changed: int, full: bool) -> str:
+    digest = blake2b(digest_size=16)
     with reading(file), file.open("rb") as stream:
-        if whole or size <= SAMPLES * SAMPLE:
-            while chunk := stream.read(SAMPLES * SAMPLE):
-                made.update(chunk)
-            return made.hexdigest()
-        for n in range(SAMPLES):  # the first begins the file, the last ends it
-            stream.seek((size - SAMPLE) * n // (SAMPLES - 1))
-            made.update(stream.read(SAMPLE))
-    return made.hexdigest()
+        if full or size <= SAMPLES * SAMPLE_BYTES:
+            while chunk := stream.read(SAMPLES * SAMPLE_BYTES):
+                digest.update(chunk)
+            return digest.hexdigest()
+        for n in range(SAMPLES):  # from the beginning of the file to its end
+            stream.seek((size - SAMPLE_BYTES) * n // (SAMPLES - 1))
+            digest.update(stream.read(SAMPLE_BYTES))
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Language modelling over a tokenised corpus: packed windows out of a memory map; bits per byte beside perplexity."""
+"""Language modelling over a tokenised corpus: windows of a memory map, scored in bits per byte and perplexity."""
 
 from __future__ import annotations
 
@@ -16,17 +16,15 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from tasks.base import WHOLE, Batch, DataError, DataInfo, Metric, Shard, Split, TaskOptions, TextInput, TextTask
 from tasks.randomness import WINDOWS, evenly_spread, generator, permuted
 from tasks.storage import cache
 from tasks.text.documents import Corpus, Progress
-from tasks.text.sotu import IGNORED
-from tasks.text.token_cache import FORMAT, State, TokenCache, estimate
-from tasks.text.tokenizer_options import FILE, TokenizerOptions, is_ready, kept_tokenizer, open_tokenizer
+from tasks.text.scores import IGNORED, WordCounter, bits_per_byte, mean_loss, perplexity, total_nats
+from tasks.text.token_cache import FORMAT, CacheState, TokenCache, estimate
+from tasks.text.tokenizer_options import TOKENIZER_FILE, TokenizerOptions, is_ready, open_tokenizer, saved_tokenizer
 from tasks.text.tokenizers import ByteTokenizer, Tokenizer
-from tasks.text.word_counter import WordCounter
 
 
 class CorpusOptions(TokenizerOptions):
@@ -40,18 +38,18 @@ class CorpusOptions(TokenizerOptions):
 
 
 class CorpusTask(TextTask):
-    """Documents laid end to end, an end-of-text token before the first and behind each.
+    """Documents laid end to end, with an end-of-text token before the first and after each.
 
     Training: an epoch is every window of T + 1 tokens that begins at a multiple of T, once, in an order drawn from
-    (seed, epoch); the first one begins at a place below T, drawn too, so that the borders move between epochs. Windows
-    reach over the ends of documents.
+    (seed, epoch). The first window begins at a position below T, also drawn, so that the window borders move between
+    epochs. Windows may span several documents.
 
-    Evaluation: every token of a split, the end-of-text tokens among them and without the very first, is predicted
-    exactly once, in windows of T, the last one shorter (padded, the padding not scored). A token sees the tokens of its
-    own window before it.
+    Evaluation: every token of a split except the first, end-of-text tokens included, is predicted exactly once, in
+    windows of T, the last one shorter (padded; the padding is not scored). A token sees the tokens of its own window
+    before it.
 
-    bits_per_byte: nats of all scored tokens, over ln 2 and the bytes of text that those tokens stand for. It compares
-    between tokenizers; perplexity, a token's, does not.
+    bits_per_byte: nats of all scored tokens, divided by ln 2 and by the bytes of text of those tokens. It can be
+    compared between tokenizers; perplexity, which is per token, cannot.
     """
 
     domain = "language"
@@ -61,20 +59,20 @@ class CorpusTask(TextTask):
     counts_words: ClassVar[bool] = False
     licence: ClassVar[str]
     _tokenizer: Tokenizer | None = None
-    _state: State | None = None
+    _state: CacheState | None = None
 
     @abstractmethod
     def _open_corpus(self) -> Corpus:
-        """Lists what there is, without reading it. Raises DataError where there is nothing."""
+        """Lists the documents' files without reading them. Raises DataError if there are none."""
 
     @property
     @abstractmethod
     def _source(self) -> tuple[str, tuple[str, ...]]:
-        """Where the text comes from, and notes. Asks for no data."""
+        """Where the text comes from, and notes about it. Needs no data."""
 
     @property
     def _limit(self) -> int:
-        """Training tokens in use, the first; 0: all."""
+        """Number of training tokens in use, from the beginning; 0: all."""
         return 0
 
     @property
@@ -92,7 +90,6 @@ class CorpusTask(TextTask):
         )
 
     # --- data
-    # ----------------------------------------------------------------------------------------------
 
     @cached_property
     def _corpus(self) -> Corpus:
@@ -100,17 +97,17 @@ class CorpusTask(TextTask):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Opened, or trained, when it is first asked for."""
+        """The tokenizer, opened or trained at its first use."""
         return self._open_tokenizer(None)
 
     def _open_tokenizer(self, progress: Progress | None) -> Tokenizer:
         if self._tokenizer is None:
-            bytewise = self.options.tokenizer == "bytes"
-            self._tokenizer = ByteTokenizer() if bytewise else open_tokenizer(self.options, self._corpus, progress)
+            is_bytes = self.options.tokenizer == "bytes"
+            self._tokenizer = ByteTokenizer() if is_bytes else open_tokenizer(self.options, self._corpus, progress)
             if self._tokenizer.vocab > self.options.vocab:
                 raise DataError(
-                    f"tokenizer {self.options.tokenizer!r} has {self._tokenizer.vocab} ids, expected were "
-                    f"{self.options.vocab}"
+                    f"tokenizer {self.options.tokenizer!r} has {self._tokenizer.vocab} ids, expected are "
+                    f"{self.options.vocab}; restore its original file"
                 )
         return self._tokenizer
 
@@ -124,82 +121,84 @@ class CorpusTask(TextTask):
     def load(self) -> None:
         self._load(None)
 
-    def _load(self, progress: Progress | None) -> State:
+    def _load(self, progress: Progress | None) -> CacheState:
         if self._state is None:
             self._open_tokenizer(progress)
             state = self._cache.open(progress)
             if self._cache.length("train") <= self._limit:
-                there = self._cache.length("train") - 1
+                available = self._cache.length("train") - 1
                 raise DataError(
-                    f"{self.name}: there are {there:,} training tokens, {self._limit:,} were asked for; --set "
-                    f"tokens={there}"
+                    f"{self.name}: tokens={self._limit:,} is more than the {available:,} training tokens of the data; "
+                    f"pass --set tokens={available} or less"
                 )
-            for split, least in (("train", 2 * self.options.length), ("valid", 1), ("test", 1)):
+            for split, minimum in (("train", 2 * self.options.length), ("valid", 1), ("test", 1)):
                 tokens = self._cache.length(split) - 1  # type: ignore[arg-type]
-                if tokens < least:
-                    raise DataError(self._too_short(split, tokens, least))
+                if tokens < minimum:
+                    raise DataError(self._too_short(split, tokens, minimum))
             self._state = state
         return self._state
 
-    def _too_short(self, split: str, tokens: int, least: int) -> str:
-        why = " (twice the length)" if split == "train" else ""
-        return f"{self.name}: the {split} part has {tokens:,} tokens, at least {least:,} are needed{why}"
+    def _too_short(self, split: str, tokens: int, minimum: int) -> str:
+        why = " (twice the context length)" if split == "train" else ""
+        return f"{self.name}: the {split} part has {tokens:,} tokens, at least {minimum:,} are needed{why}"
 
     def prepare(self, progress: Progress | None = None) -> None:
         state = self._load(progress)
-        if self._cache.digest() != state.fingerprints[self._cache.prefix]:
+        if self._cache.digest() != state.fingerprints[self._cache.fingerprint_key]:
             raise DataError(f"the token files in {self._cache.folder} are damaged; delete the folder and prepare again")
 
     def prepare_note(self) -> str:
-        needed = self._needed()
-        return f"{self.name}: {self._to_write(needed)}" if needed else ""
+        needed = self._bytes_needed()
+        return f"{self.name}: {self._disk_note(needed)}" if needed else ""
 
-    def _to_write(self, needed: int) -> str:
-        return f"about {max(needed / 1e6, 0.1):,.1f} MB of tokens go to {cache.folder('tokens')}"
+    def _disk_note(self, needed: int) -> str:
+        return f"about {max(needed / 1e6, 0.1):,.1f} MB of tokens will be written to {cache.folder('tokens')}"
 
-    def _needed(self) -> int:
-        """Bytes of disk that are still to be written, about."""
+    def _bytes_needed(self) -> int:
+        """Approximate bytes of disk that are still to be written."""
         if self._tokenizer is None and not is_ready(self.options, self._corpus):
             return estimate(self.options.vocab, self._corpus.size, self._limit)
-        return self._cache.needed()
+        return self._cache.bytes_needed()
 
     @property
     def fingerprint(self) -> str:
-        return self._load(None).fingerprints[self._cache.prefix]
+        return self._load(None).fingerprints[self._cache.fingerprint_key]
 
     def info(self) -> DataInfo:
         source, notes = self._source
         common: dict[str, Any] = {"source": source, "licence": self.licence, "unit": "tokens", "embedded": False}
-        if self._state is None and not self._at_hand():
+        if self._state is None and not self._is_local():
             return DataInfo(**common, splits={}, fingerprint="", notes=notes)
-        if self._state is None and (needed := self._needed()):
-            waits = f"not prepared yet (suite data prepare {self.name}, or a run, does it): {self._to_write(needed)}"
+        if self._state is None and (needed := self._bytes_needed()):
+            size = {"bytes_at_most": self._corpus.size}
+            missing = f"not prepared yet; run: suite data prepare {self.name} (a run does it too): "
             return DataInfo(
-                **common, splits={}, fingerprint="", notes=(waits, *notes), extra={"bytes_at_most": self._corpus.size}
+                **common, splits={}, fingerprint="", notes=(missing + self._disk_note(needed), *notes), extra=size
             )
-        state = self._load(None)
-        whole = [split for split in state.counts if split != "train" or not self._limit]
+        return self._prepared_info(common, notes)
+
+    def _prepared_info(self, common: Mapping[str, Any], notes: Sequence[str]) -> DataInfo:
+        state, from_file = self._load(None), self.options.tokenizer_sha256
+        complete = [split for split in state.counts if split != "train" or not self._limit]
         return DataInfo(
             **common,
             splits={split: self._cache.length(split) - 1 for split in state.counts},
             fingerprint=self.fingerprint,
             notes=(*notes, f"token files: {self._cache.folder}"),
             extra={
-                "tokenizer": self.tokenizer.fingerprint[:16]
-                if self.options.tokenizer_sha256
-                else self.options.tokenizer,
+                "tokenizer": self.tokenizer.fingerprint[:16] if from_file else self.options.tokenizer,
                 "vocabulary": self.options.vocab,
-                "bytes": {split: state.counts[split].bytes for split in whole},
-                "documents": {split: state.counts[split].documents for split in whole},
+                "bytes": {split: state.counts[split].bytes for split in complete},
+                "documents": {split: state.counts[split].documents for split in complete},
                 **self._corpus.origin(state.source),
             },
         )
 
-    def _at_hand(self) -> bool:
+    def _is_local(self) -> bool:
+        """Whether the text is on this machine, so that describing it downloads nothing."""
         return self.data_dir is not None
 
     # --- batches
-    # ----------------------------------------------------------------------------------------------
 
     def train_batches(
         self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0, shard: Shard = WHOLE
@@ -215,21 +214,20 @@ class CorpusTask(TextTask):
             step += 1
 
     def train_starts(self, seed: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """First tokens of the windows at places `rows` of the endless stream of a seed."""
+        """First tokens of the windows at positions `rows` `[n]` of the endless stream of a seed."""
         T = self.options.length
-        an_epoch = (self._cache.length("train") - T) // T
+        per_epoch = (self._cache.length("train") - T) // T
         starts = np.empty_like(rows)
-        for epoch in np.unique(rows // an_epoch).tolist():
-            here = rows // an_epoch == epoch
+        for epoch in np.unique(rows // per_epoch).tolist():
+            here = rows // per_epoch == epoch
             phase = int(generator(WINDOWS, seed, epoch).integers(T))
-            starts[here] = phase + T * permuted(rows[here] % an_epoch, an_epoch, seed, epoch)
+            starts[here] = phase + T * permuted(rows[here] % per_epoch, per_epoch, seed, epoch)
         return starts
 
     def _eval_starts(self, split: Split) -> NDArray[np.int64]:
         limit = {"valid": self.options.valid_limit, "test": self.options.test_limit, "train": 0}[split]
-        return (
-            evenly_spread(math.ceil((self._cache.length(split) - 1) / self.options.length), limit) * self.options.length
-        )
+        windows = math.ceil((self._cache.length(split) - 1) / self.options.length)
+        return evenly_spread(windows, limit) * self.options.length
 
     def eval_batches(self, split: Split, batch_size: int, workers: int = 0, shard: Shard = WHOLE) -> Iterator[Batch]:
         self.load()
@@ -238,9 +236,8 @@ class CorpusTask(TextTask):
         for at in range(0, len(starts), batch_size):
             first = starts[at : at + batch_size]
             window = self._cache.files[split].windows(first, self.options.length + 1)
-            window[
-                first[:, None] + np.arange(window.shape[1]) >= end
-            ] = -1  # where the tokens in use end before the file
+            places = first[:, None] + np.arange(window.shape[1])
+            window[places >= end] = -1  # the tokens in use may end before the file does
             targets = np.where(window[:, 1:] < 0, IGNORED, window[:, 1:])
             yield Batch(torch.from_numpy(np.maximum(window[:, :-1], 0)), torch.from_numpy(targets))
 
@@ -248,8 +245,7 @@ class CorpusTask(TextTask):
         self.load()
         return len(self._eval_starts(split))
 
-    # --- text and figures
-    # -------------------------------------------------------------------------------------------------------------
+    # --- text and scores
 
     def encode(self, text: str) -> list[int]:
         return [self.tokenizer.end, *self.tokenizer.encode([text])[0].tolist()]
@@ -259,24 +255,22 @@ class CorpusTask(TextTask):
 
     def keep_files(self, folder: Path) -> None:
         if self.options.tokenizer != "bytes":
-            cache.write_atomically(folder / FILE, lambda path: path.write_text(self.tokenizer.definition, "utf-8"))
+            file, definition = folder / TOKENIZER_FILE, self.tokenizer.definition
+            cache.write_atomically(file, lambda path: path.write_text(definition, "utf-8"))
 
     def use_files(self, folder: Path) -> None:
-        if self._tokenizer is None and (folder / FILE).is_file():
-            self._tokenizer = kept_tokenizer(self.options, folder / FILE)
+        if self._tokenizer is None and (folder / TOKENIZER_FILE).is_file():
+            self._tokenizer = saved_tokenizer(self.options, folder / TOKENIZER_FILE)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return F.cross_entropy(outputs.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
+        return mean_loss(outputs, batch.targets)
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
-        nats = F.cross_entropy(
-            outputs.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="none"
-        )
         inputs, targets = batch.inputs.cpu().numpy(), batch.targets.cpu().numpy()
         scored = targets != IGNORED
         count = float(scored.sum())
         sums = {
-            "nats": (nats.double().sum().item(), count),
+            "nats": (total_nats(outputs, batch.targets), count),
             "bytes": (float(self._token_sizes[targets[scored]].sum()), count),
         }
         if self.counts_words:
@@ -285,7 +279,7 @@ class CorpusTask(TextTask):
 
     @cached_property
     def _token_sizes(self) -> NDArray[np.int64]:
-        return np.array([len(piece) for piece in self.tokenizer.token_bytes], dtype=np.int64)
+        return np.array([len(token) for token in self.tokenizer.token_bytes], dtype=np.int64)
 
     @cached_property
     def _word_counter(self) -> WordCounter:
@@ -293,11 +287,10 @@ class CorpusTask(TextTask):
 
     def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         nats, count = sums["nats"]
-        made = {"bits_per_byte": nats / max(sums["bytes"][0], 1.0) / math.log(2), "perplexity": _exp(nats / count)}
+        scores = {
+            "bits_per_byte": bits_per_byte(nats, max(sums["bytes"][0], 1.0)),
+            "perplexity": perplexity(nats / count),
+        }
         if self.counts_words:
-            made["word_perplexity"] = _exp(nats / max(sums["words"][0], 1.0))
-        return {**made, "loss": nats / count}
-
-
-def _exp(value: float) -> float:
-    return math.exp(value) if not value > 700 else math.inf  # math.exp raises beyond 709; nan stays nan
+            scores["word_perplexity"] = perplexity(nats / max(sums["words"][0], 1.0))
+        return {**scores, "loss": nats / count}

@@ -1,5 +1,6 @@
-"""What a corpus is: documents streamed in blocks, never held as a whole, resumable behind each; and tables of them
-through `datasets`.
+"""The interface of a text corpus: a stream of documents that never sits in memory as a whole and can be resumed.
+
+Also reads tables of text through Hugging Face `datasets`.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from typing import Any, Literal
 
 from tasks.base import DataError, Split
 
-ROWS = 1000  # of a block
-State = Mapping[str, Any]  # JSON values: where to go on
-Progress = Callable[[int, int], None]  # of what is done and what there is in all
+ROWS_PER_BLOCK = 1000
+ReadState = Mapping[str, Any]  # JSON values: where to resume reading
+Progress = Callable[[int, int], None]  # called with (done, total)
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A document's text or a part of it; `ends` where the document does."""
+class Fragment:
+    """A document's text or a part of it; `ends` is True for the document's last fragment."""
 
     split: Split
     text: str
@@ -31,58 +32,60 @@ class Piece:
 
 @dataclass(frozen=True)
 class Block:
-    """Some pieces in the corpus's order, and the state to go on with behind them."""
+    """Consecutive fragments of a corpus, and the state from which reading resumes after them."""
 
-    pieces: Sequence[Piece]
-    state: State
+    fragments: Sequence[Fragment]
+    state: ReadState
 
 
 class Corpus(ABC):
     """Documents of all splits in one fixed order."""
 
-    held_out_first: bool = (
-        False  # validation and test stand before the training part, of which a beginning may then be used alone
-    )
+    #: Validation and test come before the training part, so that a prefix of the training part can be used alone.
+    held_out_first: bool = False
 
     @property
     @abstractmethod
     def key(self) -> Mapping[str, Any]:
-        """What tells this corpus from others without reading it: JSON values."""
+        """JSON values that identify this corpus without reading all of it: the key of its cache."""
 
     @property
     @abstractmethod
     def size(self) -> int:
-        """Bytes of text, about; 0 where nobody knows."""
+        """Approximate bytes of text; 0 if unknown."""
 
-    def origin(self, state: State | None) -> Mapping[str, str]:
-        """What a block's state tells of where the text was read, by name."""
+    def origin(self, state: ReadState | None) -> Mapping[str, str]:
+        """Where the text was read from, by name, according to a block's state (such as the hub's commit)."""
         return {}
 
     @abstractmethod
-    def blocks(self, state: State | None = None) -> Iterator[Block]:
-        """All pieces, or those behind a block's state. Raises DataError."""
+    def blocks(self, state: ReadState | None = None) -> Iterator[Block]:
+        """All blocks, or those after the block that has this state. Raises DataError."""
 
 
-def stream_rows(source: Any, field: str, state: State | None, what: str) -> Iterator[tuple[list[str], State]]:
-    """The texts of a streamed `datasets` table, `ROWS` at a time, each with the state behind it. `source()` opens the
-    table.
+def stream_rows(
+    open_table: Callable[[], Any], field: str, state: ReadState | None, what: str
+) -> Iterator[tuple[list[str], ReadState]]:
+    """The texts of a streamed `datasets` table, `ROWS_PER_BLOCK` at a time, each list with the state after it.
 
-    Raises DataError, with the library's reason, where the files or the network give out.
+    `what` names the table in errors. Raises DataError with the library's reason when a file or the network fails.
     """
     from datasets.exceptions import DatasetsError
 
     try:
-        table = source()
-        columns = table.column_names or list(next(iter(table), {}))  # it may know none before it has read some
+        table = open_table()
+        columns = table.column_names or list(next(iter(table), {}))  # some tables know their columns only after a read
         if columns and field not in columns:
             raise DataError(
-                f"{what} has no field {field!r} (there are: {', '.join(columns)}); name it: --set text_field=NAME"
+                f"{what} has no field {field!r} (fields: {', '.join(columns)}); choose one: --set text_field=NAME"
             )
         table = table.select_columns([field]).with_format("arrow")
         if state is not None:
-            table.load_state_dict(json.loads(json.dumps(state)))  # the library changes what it is given
-        for rows in table.iter(ROWS):
-            texts = [text if isinstance(text, str) else _refuse(text, field, what) for text in rows[field].to_pylist()]
+            table.load_state_dict(json.loads(json.dumps(state)))  # a copy: the library modifies its argument
+        for rows in table.iter(ROWS_PER_BLOCK):
+            texts = [
+                text if isinstance(text, str) else _empty_text(text, field, what) for text in rows[field].to_pylist()
+            ]
             yield texts, json.loads(json.dumps(table.state_dict()))
     except DataError:
         raise
@@ -92,30 +95,31 @@ def stream_rows(source: Any, field: str, state: State | None, what: str) -> Iter
         raise DataError(f"{what} cannot be read: {reason}") from error
 
 
-def _refuse(value: object, field: str, what: str) -> str:
+def _empty_text(value: object, field: str, what: str) -> str:
+    """The text of a null value. Raises DataError for any other value."""
     if value is None:
         return ""
     raise DataError(
-        f"{what}: the field {field!r} holds {type(value).__name__} values, text is needed; name another: --set "
-        "text_field=NAME"
+        f"{what}: the field {field!r} holds {type(value).__name__} values, not text; choose another field: "
+        "--set text_field=NAME"
     )
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
-    """The errors of whichever HTTP library the hub's client uses."""
+    """The errors of the HTTP library that the hub's client uses."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return tuple(c for c in HfHubHTTPError.__mro__ if issubclass(c, Exception) and c is not Exception)
 
 
 def open_files(files: Sequence[Path], kind: Literal["parquet", "text"], **options: Any) -> Any:
-    """A streamed table of local files; nothing of it is copied into the library's own cache."""
+    """A streamed table of local files, which the library does not copy into its own cache."""
     from datasets import load_dataset
 
-    names = [glob.escape(str(file)) for file in files]  # the library takes names for patterns
+    names = [glob.escape(str(file)) for file in files]  # the library reads names as patterns
     return load_dataset(kind, data_files={"train": names}, split="train", streaming=True, **options)
 
 
-def share_of(text: str) -> float:
-    """A number in [0, 1) that depends on a document's text alone: equal documents fall into the same split."""
+def hash_fraction(text: str) -> float:
+    """A number in [0, 1) that depends on a document's text only, so that equal documents fall into the same split."""
     return int.from_bytes(sha256(text.encode("utf-8", "replace")).digest()[:6], "big") / 2**48

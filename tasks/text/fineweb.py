@@ -1,6 +1,4 @@
-"""FineWeb-Edu, `sample-10BT` (Penedo et al., arXiv 2406.17557): streamed from the hub, or from its files in a
-folder.
-"""
+"""FineWeb-Edu, `sample-10BT` (Penedo et al., arXiv 2406.17557), streamed from the hub or read from its files."""
 
 from __future__ import annotations
 
@@ -17,23 +15,23 @@ from tasks.storage import hub
 from tasks.storage.user_files import describe_files, reading
 from tasks.text import parquet
 from tasks.text.corpus import CorpusOptions, CorpusTask
-from tasks.text.documents import Block, Corpus, Piece, State, share_of, stream_rows
+from tasks.text.documents import Block, Corpus, Fragment, ReadState, hash_fraction, stream_rows
 from tasks.text.tokenizer_options import HELP
 
 HUB, CONFIG, FOLDER = "HuggingFaceFW/fineweb-edu", "sample-10BT", "sample/10BT"
-VALID, TEST = 1000, 1000  # the first documents of the stream validate, the next ones test
-TEXT_BYTES = 48_000_000_000  # of the whole sample, about
+VALID, TEST = 1000, 1000  # the first documents of the stream are for validation, the next ones for the test
+TEXT_BYTES = 48_000_000_000  # of the whole sample, approximately
 
 
 @dataclass(frozen=True)
 class WebPages(Corpus):
-    """Documents in the order of the files, the held-out ones first. Training skips documents equal to one held out.
+    """Documents in the order of the files, the held-out ones first. Training skips copies of held-out documents.
 
-    The hub's files are all read as they were at one commit, the newest when the first document was read: the state
-    names it. What one object reads from the beginning, for a tokenizer and for the tokens, is of one commit.
+    All files of the hub are read at one commit: the newest one when the first document is read. The read state contains
+    it, and one object uses the same commit for training a tokenizer and for writing tokens.
     """
 
-    files: tuple[Path, ...]  # none: the hub
+    files: tuple[Path, ...]  # empty: read from the hub
     held_out_first = True
 
     @property
@@ -45,29 +43,26 @@ class WebPages(Corpus):
     def size(self) -> int:
         return parquet.text_bytes(self.files, "text") if self.files else TEXT_BYTES
 
-    def blocks(self, state: State | None = None) -> Iterator[Block]:
+    def blocks(self, state: ReadState | None = None) -> Iterator[Block]:
         seen, held_out = (state["seen"], list(state["held out"])) if state else (0, [])
         commit = state.get("commit") if state else self._newest_commit
-        known = set(held_out)
-        what = (
-            str(self.files[0].parent)
-            if self.files
-            else f"the hub's {HUB} ({CONFIG}; or pass --data-dir DIR with its files)"
-        )
-        for texts, behind in stream_rows(lambda: self._open(commit), "text", state["rows"] if state else None, what):
-            pieces = []
+        hashes = set(held_out)
+        from_hub = f"{CONFIG} of the hub's {HUB} (or pass --data-dir DIR with its files)"
+        what = str(self.files[0].parent) if self.files else from_hub
+        for texts, after in stream_rows(lambda: self._open(commit), "text", state["rows"] if state else None, what):
+            fragments = []
             for text in texts:
                 split = "valid" if seen < VALID else "test" if seen < VALID + TEST else "train"
                 seen += 1
                 if split != "train":
-                    held_out.append(share_of(text))
-                    known.add(held_out[-1])
-                elif share_of(text) in known:
+                    held_out.append(hash_fraction(text))
+                    hashes.add(held_out[-1])
+                elif hash_fraction(text) in hashes:
                     continue
-                pieces.append(Piece(split, text, True))  # type: ignore[arg-type]
-            yield Block(pieces, {"rows": behind, "seen": seen, "held out": list(held_out), "commit": commit})
+                fragments.append(Fragment(split, text, True))  # type: ignore[arg-type]
+            yield Block(fragments, {"rows": after, "seen": seen, "held out": list(held_out), "commit": commit})
 
-    def origin(self, state: State | None) -> Mapping[str, str]:
+    def origin(self, state: ReadState | None) -> Mapping[str, str]:
         commit = state.get("commit") if state else None
         return {"hub_commit": commit} if commit else {}
 
@@ -87,17 +82,15 @@ class FinewebOptions(CorpusOptions):
     """Options of `fineweb-edu`."""
 
     tokenizer: str = Field(default="bpe", description=HELP)
-    tokens: int = Field(default=100_000_000, ge=1000, description="training tokens: the stream's first, so many")
+    tokens: int = Field(default=100_000_000, ge=1000, description="number of training tokens: a prefix of the stream")
 
 
 class FinewebEdu(CorpusTask):
-    """The stream is tokenised up to `tokens` training tokens into the memory map, which training reads: it needs the
-    network once.
+    """The first `tokens` training tokens of the stream are written to token files, which training then reads offline.
 
-    Preparing goes on at the exact document where it stopped, however it ended, and where an earlier one had a smaller
-    `tokens`: a run with fewer reads the beginning. The first 1,000 documents validate and the next 1,000 test, whatever
-    `tokens` is. Several machines without a common disk each prepare the same files; ranks then share batches by rows
-    (`share`).
+    Preparation resumes at the exact document where it stopped, however it ended, and extends the files of an earlier
+    run with fewer tokens. The first 1,000 documents are for validation and the next 1,000 for the test, whatever
+    `tokens` is. Machines without a common disk each write the same files.
     """
 
     name = "fineweb-edu"
@@ -116,28 +109,26 @@ class FinewebEdu(CorpusTask):
             return WebPages(())
         for folder in (self.data_dir / FOLDER, self.data_dir):
             with reading(folder):
-                files = (
-                    tuple(sorted(path for path in folder.iterdir() if path.suffix == ".parquet"))
-                    if folder.is_dir()
-                    else ()
-                )
+                entries = folder.iterdir() if folder.is_dir() else ()
+                files = tuple(sorted(path for path in entries if path.suffix == ".parquet"))
             if files:
                 return WebPages(files)
         raise DataError(
-            f"{self.data_dir} holds no {FOLDER}/*.parquet and no *.parquet; {self.name} is {CONFIG} of the hub's {HUB}"
+            f"{self.data_dir} contains neither {FOLDER}/*.parquet nor *.parquet; {self.name} reads the files of "
+            f"{CONFIG} of the hub's {HUB}"
         )
 
-    def _at_hand(self) -> bool:
-        return self.data_dir is not None or not self._needed()
+    def _is_local(self) -> bool:
+        return self.data_dir is not None or not self._bytes_needed()
 
     @property
     def _source(self) -> tuple[str, tuple[str, ...]]:
         notes = (
-            f"the first {VALID:,} documents validate, the next {TEST:,} test",
-            "training skips documents equal to one of them",
+            f"the first {VALID:,} documents are for validation, the next {TEST:,} for the test",
+            "training skips copies of these documents",
         )
         streams = (
-            f"suite data prepare {self.name} streams {self.options.tokens:,} training tokens from the "
-            f"hub; or pass --data-dir DIR"
+            f"suite data prepare {self.name} streams {self.options.tokens:,} training tokens from the hub; or pass "
+            "--data-dir DIR"
         )
         return f"{CONFIG} of the hub's {HUB} (arXiv 2406.17557)", notes if self.data_dir else (*notes, streams)

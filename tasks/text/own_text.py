@@ -10,16 +10,14 @@ from tasks.base import DataError, TaskOptions
 from tasks.text.corpus import CorpusOptions, CorpusTask
 from tasks.text.files import TextFiles, find_text
 
-TOLD = 3  # files, by name
+MAX_NAMED_FILES = 3
 HOW_TO = (
-    "formats: a .txt file is a document, a row of .jsonl or .parquet is one; links are followed, what begins "
-    "with a dot is left out",
-    "text_field: which field of the rows holds the text (--set text_field=NAME)",
-    "splits: by train, valid (validation, val, dev) or test in the names of files or folders; what no file is "
-    "named for is held out of the "
-    "training files, 5 % each: of every .txt file its end (whole lines, if it has enough), of rows (and of 100 "
-    ".txt files or more) those "
-    "drawn by a hash of their text",
+    "formats: a document is a .txt file, or a row of a .jsonl or .parquet file; links are followed, names that begin "
+    "with a dot are ignored",
+    "text_field: the field of the rows that holds the text (--set text_field=NAME)",
+    "splits: from the words train, valid (validation, val, dev) or test in the names of files or folders; a missing "
+    "split is 5 % of the training files: the end of every .txt file (whole lines if it has enough), or rows (and whole "
+    "files from 100 .txt files on) chosen by a hash of their text",
 )
 
 
@@ -32,12 +30,12 @@ class TextOptions(CorpusOptions):
 
 
 class OwnText(CorpusTask):
-    """A folder of .txt (a file is a document), .jsonl and .parquet files (a row is one), or one such file.
+    """A folder of .txt files (one document each), .jsonl and .parquet files (one document per row), or one such file.
 
-    Files with train, valid (validation, val, dev) or test in their name, or in a folder's, belong to that split. What
-    no file is named for is held out of the training files, 5 % for each: of every .txt file its end, cut between lines,
-    or behind a blank where it has too few of them; of rows, and of a hundred .txt files or more, the documents whose
-    text has the smallest hash, so that equal ones stay together.
+    Files with train, valid (validation, val, dev) or test in their name, or in a folder's name, belong to that split. A
+    split without files is held out of the training files, 5 % for each: the end of every .txt file, cut between lines,
+    or after white space if it has too few of them. Of rows, and of .txt files if there are a hundred or more, the
+    documents whose text has the smallest hash are held out, so that equal documents stay together.
     """
 
     name = "text"
@@ -56,7 +54,7 @@ class OwnText(CorpusTask):
         return find_text(self.data_dir, self.options.text_field)
 
     def prepare_note(self) -> str:
-        return "; ".join(note for note in (super().prepare_note(), self._text.left_out) if note)
+        return "; ".join(note for note in (super().prepare_note(), self._text.ignored) if note)
 
     @property
     def _text(self) -> TextFiles:
@@ -67,28 +65,25 @@ class OwnText(CorpusTask):
     def _source(self) -> tuple[str, tuple[str, ...]]:
         if self.data_dir is None:
             return "your own text: pass --data-dir DIR with .txt, .jsonl or .parquet files", HOW_TO
-        files = self._text.files
-        held_out = {split for part in self._text.parts for split in part.missing}
-        how = (
-            "split by the files' names"
-            if not held_out
-            else f"held out of the training files: {' and '.join(sorted(held_out))}"
-        )
-        files_cut = sorted(file.relative_to(self._text.root).as_posix() for file in self._text.inside)
-        cut = ", ".join([*files_cut[:TOLD], *(["…"] if len(files_cut) > TOLD else [])])
-        told = (f"cut inside a line, having too few of them: {cut}" if cut else "", self._text.left_out)
-        return f"{self.data_dir.name}: {len(files)} file{'s' * (len(files) != 1)}", (
-            how,
-            *(note for note in told if note),
-        )
+        count = len(self._text.files)
+        held_out = {split for group in self._text.groups for split in group.missing}
+        by_name = "split by the names of the files"
+        splits = f"held out of the training files: {' and '.join(sorted(held_out))}" if held_out else by_name
+        notes = (splits, self._cut_lines_note(), self._text.ignored)
+        return f"{self.data_dir.name}: {count} file{'s' * (count != 1)}", tuple(note for note in notes if note)
 
-    def _too_short(self, split: str, tokens: int, least: int) -> str:
-        told = super()._too_short(split, tokens, least)
-        named = [file for part in self._text.parts if part.split == split for file in part.files]
+    def _cut_lines_note(self) -> str:
+        files = sorted(file.relative_to(self._text.root).as_posix() for file in self._text.cut_lines)
+        named = ", ".join([*files[:MAX_NAMED_FILES], *(["…"] if len(files) > MAX_NAMED_FILES else [])])
+        return f"cut inside a line because they have too few lines: {named}" if named else ""
+
+    def _too_short(self, split: str, tokens: int, minimum: int) -> str:
+        problem = super()._too_short(split, tokens, minimum)
+        named = [file for group in self._text.groups if group.split == split for file in group.files]
         if named:
-            which = str(named[0]) if len(named) == 1 else f"{named[0]} and {len(named) - 1} more files named for it"
-            instead = "" if split == "train" else ", or leave it out: 5 % of the training files are held out instead"
-            return f"{told}; it is {which}: put more text there{instead}"
+            which = str(named[0]) if len(named) == 1 else f"{named[0]} and {len(named) - 1} more files of this split"
+            instead = "" if split == "train" else ", or leave it out to hold out 5 % of the training files"
+            return f"{problem}; it is {which}: put more text there{instead}"
         return (
-            f"{told}; give more text (of .jsonl and .parquet files more rows), or name files for train, valid and test"
+            f"{problem}; pass more text (more rows of .jsonl and .parquet files), or name files train, valid and test"
         )

@@ -1,6 +1,4 @@
-"""One column of text in Parquet files: what the files tell of it without being read, and its rows through Hugging Face
-`datasets`.
-"""
+"""One text column of Parquet files: its size and rows from the files' footers, its texts through `datasets`."""
 
 from __future__ import annotations
 
@@ -14,28 +12,27 @@ from tasks.text.documents import open_files
 
 
 def open_column(files: Sequence[Path], field: str) -> Any:
-    """A streamed table of the column `field` alone: what else the files hold, and whether they agree on it, is no
-    matter.
+    """A streamed table of the column `field` alone; the files may differ in every other column.
 
-    Raises DataError that names the file where one of them has no such column or no text in it.
+    Raises DataError, which names the file, when one of them has no such column or the column does not hold text.
     """
     from datasets import Features, Value
 
     for file in files:
         schema = _open(file).schema_arrow
         if field not in schema.names:
-            there = ", ".join(schema.names) or "nothing"
-            raise DataError(f"{file} has no field {field!r} (there are: {there}); name it: --set text_field=NAME")
+            fields = ", ".join(schema.names) or "none"
+            raise DataError(f"{file} has no field {field!r} (fields: {fields}); choose one: --set text_field=NAME")
         if not _is_text(schema.field(field).type):
             kind = schema.field(field).type
             raise DataError(
-                f"{file}: the field {field!r} holds {kind}, text is needed; name another: --set text_field=NAME"
+                f"{file}: the field {field!r} holds {kind}, not text; choose another field: --set text_field=NAME"
             )
     return open_files(files, "parquet", columns=[field], features=Features({field: Value("large_string")}))
 
 
 def text_bytes(files: Sequence[Path], field: str) -> int:
-    """Bytes of the text in the column `field`, about, as the files' footers tell. Raises DataError."""
+    """Approximate bytes of text in the column `field`, from the files' footers. Raises DataError."""
     total = 0
     for file in files:
         footer = _open(file).metadata
@@ -46,7 +43,7 @@ def text_bytes(files: Sequence[Path], field: str) -> int:
 
 
 def count_rows(file: Path) -> int:
-    """Rows of a file. Raises DataError."""
+    """Number of rows of a file. Raises DataError."""
     return int(_open(file).metadata.num_rows)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
@@ -12,16 +11,15 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional as F
 
 from tasks import embedded
 from tasks.base import WHOLE, Batch, DataInfo, Metric, Shard, Split, TaskOptions, TextInput, TextTask
 from tasks.embedded.packaged import PackagedTask
 from tasks.randomness import WINDOWS, evenly_spread, generator
+from tasks.text.scores import IGNORED, bits_per_byte, mean_loss, perplexity, total_nats
 
 BYTES = 256
-BOUNDARY = 0  # stands before every address; the texts hold no zero byte
-IGNORED = -100  # target of padding after the end of an address
+BOUNDARY = 0  # precedes every address; the texts contain no zero byte
 EVERY, VALID, TEST = 20, 9, 19
 
 
@@ -36,7 +34,7 @@ class SotuOptions(TaskOptions):
 
 
 class Sotu(PackagedTask, TextTask):
-    """Bytes of 233 addresses, split by address: index mod 20 == 9 validates, == 19 tests, the others train.
+    """Bytes of 233 addresses, split by the index of the address mod 20: 9 validation, 19 test, the others training.
 
     Training: windows of T + 1 bytes at uniformly random positions of the training addresses laid end to end, each with
     a zero byte before it. The positions depend on (seed, step) only.
@@ -45,9 +43,9 @@ class Sotu(PackagedTask, TextTask):
     one shorter (padded, the padding not scored). A byte sees the bytes of its own window before it and the one byte
     before the window; the first byte of an address sees the zero byte. No window reaches into another address.
 
-    Validation during training scores `valid_limit` evenly spread windows, the same for every mixer, seed and moment: a
-    full pass over half a megabyte would cost more than a short run. The test scores every byte unless `test_limit` says
-    otherwise.
+    Validation during training scores `valid_limit` evenly spread windows, the same for every mixer, seed and step: a
+    full pass over half a megabyte would cost more than a short run. The test scores every byte unless `test_limit` is
+    set.
     """
 
     name = "sotu"
@@ -81,9 +79,7 @@ class Sotu(PackagedTask, TextTask):
         self._windows = {split: self._cut(split) for split in ("valid", "test")}
 
     def _cut(self, split: Split) -> tuple[Tensor, Tensor]:
-        """Inputs and targets `[windows, T]` (uint8, int16) of a split, all windows of the first address, then the
-        next.
-        """
+        """Inputs and targets `[windows, T]` (uint8, int16) of a split, in order of the addresses."""
         T = self.options.length
         inputs, targets = [], []
         for address in self.addresses[split]:
@@ -92,8 +88,8 @@ class Sotu(PackagedTask, TextTask):
             targets.append(np.concatenate([address, np.full(padding, IGNORED)]).astype(np.int16).reshape(-1, T))
         limit = self.options.valid_limit if split == "valid" else self.options.test_limit
         all_inputs, all_targets = np.concatenate(inputs), np.concatenate(targets)
-        kept = evenly_spread(len(all_inputs), limit)
-        return torch.from_numpy(all_inputs[kept]), torch.from_numpy(all_targets[kept])
+        chosen = evenly_spread(len(all_inputs), limit)
+        return torch.from_numpy(all_inputs[chosen]), torch.from_numpy(all_targets[chosen])
 
     def info(self) -> DataInfo:
         self.load()
@@ -104,7 +100,10 @@ class Sotu(PackagedTask, TextTask):
             unit="bytes",
             fingerprint=self.fingerprint,
             embedded=True,
-            notes=("split by address: index mod 20 == 9 validates, == 19 tests", "bytes, no tokenizer"),
+            notes=(
+                "split by address: index mod 20 = 9 for validation, 19 for the test",
+                "bytes, no tokenizer",
+            ),
             extra={"addresses": {split: len(parts) for split, parts in self.addresses.items()}},
         )
 
@@ -138,23 +137,21 @@ class Sotu(PackagedTask, TextTask):
         return bytes(i for i in ids if i != BOUNDARY)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        return F.cross_entropy(outputs.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED)
+        return mean_loss(outputs, batch.targets)
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
-        nats = F.cross_entropy(
-            outputs.float().flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORED, reduction="none"
-        )
-        return {"nats": (nats.double().sum().item(), float((batch.targets != IGNORED).sum().item()))}
+        scored = float((batch.targets != IGNORED).sum().item())
+        return {"nats": (total_nats(outputs, batch.targets), scored)}
 
     def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         nats, count = sums["nats"]
-        loss = nats / count
-        perplexity = (
-            math.exp(loss) if not loss > 700 else math.inf
-        )  # math.exp raises beyond 709; a loss of nan stays nan
-        return {"bits_per_byte": loss / math.log(2), "perplexity": perplexity, "loss": loss}
+        return {
+            "bits_per_byte": bits_per_byte(nats, count),
+            "perplexity": perplexity(nats / count),
+            "loss": nats / count,
+        }
 
 
 def split_of(index: int) -> Split:
-    """The split of an address by its place in the order of file names."""
+    """The split of an address from its index in the order of file names."""
     return {VALID: "valid", TEST: "test"}.get(index % EVERY, "train")  # type: ignore[return-value]

@@ -1,9 +1,8 @@
-"""Tokens of text and back, exactly: bytes, or byte-level BPE through the `tokenizers` library (trained here, a file, or
-GPT-2's).
+"""Lossless tokenizers: bytes, or byte-level BPE of the `tokenizers` library (trained here, from a file, or GPT-2's).
 
-Only byte-level tokenizers are taken: each token stands for certain bytes, so `decode(encode(text)) == text` for every
-text, and bits per byte of different tokenizers compare. The end-of-text token stands for no bytes and no text encodes
-to it.
+Only byte-level tokenizers are accepted: each token stands for fixed bytes, so `decode(encode(text)) == text` for every
+text, and bits per byte can be compared between tokenizers. The end-of-text token stands for no bytes, and no text
+encodes to it.
 """
 
 from __future__ import annotations
@@ -25,25 +24,18 @@ from tasks.base import DataError
 if TYPE_CHECKING:
     import tokenizers
 
-BYTES_VOCAB = 257  # 256 bytes and the end of a text
+BYTES_VOCAB = 257  # 256 bytes and the end of text
 GPT2_REPO, GPT2_VOCAB = "openai-community/gpt2", 50_257
-LEAST_BPE = BYTES_VOCAB + 1
-AT_ONCE = 2**17  # characters handed to the library at once: it takes some 90 bytes of memory for each
-IN_TRAINING = 2**12  # the same where it trains: it gathers some hundred texts
+MIN_BPE_VOCAB = BYTES_VOCAB + 1
+MAX_ENCODED_CHARS = 2**17  # per call of the library, which needs about 90 bytes of memory per character
+MAX_TRAINING_CHARS = 2**12  # per text in training, where the library collects some hundred texts
 WORD_BORDER = re.compile(r"(?<=\w)(?= \w)")
-END_NAMES = (
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<|eos|>",
-    "</s>",
-    "<eos>",
-    "[EOS]",
-)  # what files call their end of a text
+END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "<|eos|>", "</s>", "<eos>", "[EOS]")  # usual end-of-text tokens
 
 
 class Tokenizer(ABC):
-    """Token ids in `[0, vocab)`; `end` is the end-of-text token. `token_bytes[id]` are the bytes of an id, none for
-    `end`.
+    """Token ids in `[0, vocab)`; `end` is the end-of-text token. `token_bytes[id]` are the bytes of an id (none for
+    `end`).
     """
 
     vocab: int
@@ -57,7 +49,7 @@ class Tokenizer(ABC):
     @property
     @abstractmethod
     def definition(self) -> str:
-        """All that decides the ids, as text."""
+        """A text that determines all ids."""
 
     def decode(self, ids: Iterable[int]) -> bytes:
         return b"".join(self.token_bytes[i] for i in ids)
@@ -68,7 +60,7 @@ class Tokenizer(ABC):
 
 
 class ByteTokenizer(Tokenizer):
-    """A token a byte of UTF-8; 256 ends a text."""
+    """One token per byte of UTF-8; 256 is the end of text."""
 
     vocab, end = BYTES_VOCAB, BYTES_VOCAB - 1
     token_bytes = (*(bytes([b]) for b in range(256)), b"")
@@ -81,8 +73,8 @@ class ByteTokenizer(Tokenizer):
 class BpeTokenizer(Tokenizer):
     """A byte-level tokenizer of the `tokenizers` library, from its JSON.
 
-    `vocab` 0 takes the file's own size and end token (one more id where it has none); otherwise the last id of `vocab`
-    ends a text.
+    With `vocab` 0 it has the size and the end token of the file (one additional id if the file has no end token);
+    otherwise the last id of `vocab` is the end token.
     """
 
     def __init__(self, definition: str, vocab: int = 0, name: str = "the tokenizer") -> None:
@@ -100,9 +92,10 @@ class BpeTokenizer(Tokenizer):
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[Any]]:
         clean = [to_bytes(text).decode("utf-8") for text in texts]
-        if max(map(len, clean), default=0) <= AT_ONCE:
+        if max(map(len, clean), default=0) <= MAX_ENCODED_CHARS:
             return self._encode(clean)
-        return [np.concatenate([self._encode([part])[0] for part in parts_of(text, AT_ONCE)]) for text in clean]
+        parts = (parts_of(text, MAX_ENCODED_CHARS) for text in clean)
+        return [np.concatenate([self._encode([part])[0] for part in text_parts]) for text_parts in parts]
 
     def _encode(self, texts: Sequence[str]) -> list[NDArray[Any]]:
         return [
@@ -112,30 +105,30 @@ class BpeTokenizer(Tokenizer):
     def _bytes_of_tokens(self, name: str) -> tuple[bytes, ...]:
         added = self._library.get_added_tokens_decoder()
         letters = byte_letters()
-        made = [b""] * self.vocab
+        token_bytes = [b""] * self.vocab
         for token, i in self._library.get_vocab().items():
             if i == self.end:
                 continue
             if i in added:
-                made[i] = b"" if added[i].special else token.encode("utf-8")
+                token_bytes[i] = b"" if added[i].special else token.encode("utf-8")
                 continue
             try:
-                made[i] = bytes(letters[letter] for letter in token)
+                token_bytes[i] = bytes(letters[letter] for letter in token)
             except KeyError:
                 raise DataError(
-                    f"{name} is not byte-level: its token {token!r} stands for no certain bytes; take bytes or bpe"
+                    f"{name} is not byte-level: its token {token!r} stands for no fixed bytes; use bytes or bpe"
                 ) from None
-        return tuple(made)
+        return tuple(token_bytes)
 
 
 def to_bytes(text: str) -> bytes:
-    """UTF-8; a lone half of a surrogate pair, which is no character, becomes '?'."""
+    """The text in UTF-8; an unpaired surrogate, which is no character, becomes '?'."""
     return text.encode("utf-8", "replace")
 
 
 def parts_of(text: str, size: int) -> Iterator[str]:
-    """The text in parts of about `size` characters, cut in front of a blank between two words, where a word of GPT-2's
-    begins.
+    """The text in parts of about `size` characters, cut before a space between two words, where GPT-2's pattern also
+    splits.
     """
     at = 0
     while len(text) - at > size and (border := WORD_BORDER.search(text, at + size)):
@@ -145,37 +138,32 @@ def parts_of(text: str, size: int) -> Iterator[str]:
 
 
 def byte_letters() -> dict[str, int]:
-    """The letter that byte-level vocabularies write for each byte: printable Latin-1 for itself, the others from U+0100
-    on (GPT-2).
-    """
+    """The letter for each byte in byte-level vocabularies (GPT-2): itself in printable Latin-1, else U+0100 and up."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in set(printable)]
     return {chr(b): b for b in printable} | {chr(0x100 + n): b for n, b in enumerate(others)}
 
 
 def _parse(definition: str, name: str) -> tokenizers.Tokenizer:
-    """The library's tokenizer. Raises DataError where it cannot give back every text exactly."""
+    """The library's tokenizer. Raises DataError if it cannot reproduce every text exactly."""
     from tokenizers import Tokenizer as Library
 
-    if not _is_exact(definition, name):  # asked before the library sees it, which panics at a prefix of subwords
+    if not _is_lossless(definition, name):  # checked before the library reads it, which panics at a subword prefix
         raise DataError(
-            f"{name} does not give back every text: allowed is byte-level BPE over all 256 bytes, without "
-            "normalizer, prefix space, "
-            "marks of subwords or of words' ends, dropout and truncation; take bytes or bpe"
+            f"{name} does not reproduce every text: it must be byte-level BPE over all 256 bytes, without normalizer, "
+            "prefix space, subword prefix, end-of-word suffix, dropout and truncation; use bytes or bpe"
         )
     try:
         library = Library.from_str(definition)
     except Exception as error:  # the library raises bare Exceptions
         raise DataError(f"{name} is not a tokenizer.json: {str(error).splitlines()[0]}") from None
-    library.encode_special_tokens = True  # a text that spells a special token out is text
+    library.encode_special_tokens = True  # a special token's name in a text is plain text
     library.no_padding()
     return library
 
 
-def _is_exact(definition: str, name: str) -> bool:
-    """Whether the tokenizer of a tokenizer.json gives back every text exactly. Raises DataError where it describes
-    none.
-    """
+def _is_lossless(definition: str, name: str) -> bool:
+    """Whether the tokenizer of a tokenizer.json reproduces every text. Raises DataError if it is not a tokenizer."""
     try:
         content = json.loads(definition)
         model = content["model"]
@@ -195,7 +183,7 @@ def _is_exact(definition: str, name: str) -> bool:
 
 
 def train_bpe(texts: Iterable[str], vocab: int) -> str:
-    """Byte-level BPE with `vocab` − 1 tokens (the last id ends a text), as JSON. A small corpus may give fewer."""
+    """Byte-level BPE with `vocab` − 1 tokens (the last id is the end of text), as JSON; fewer from a small corpus."""
     from tokenizers import Tokenizer as Library
     from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -203,17 +191,16 @@ def train_bpe(texts: Iterable[str], vocab: int) -> str:
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     library.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(vocab_size=vocab - 1, initial_alphabet=sorted(byte_letters()), show_progress=False)
-    library.train_from_iterator(
-        (part for text in texts for part in parts_of(to_bytes(text).decode("utf-8"), IN_TRAINING)), trainer
-    )
+    clean = (to_bytes(text).decode("utf-8") for text in texts)
+    library.train_from_iterator((part for text in clean for part in parts_of(text, MAX_TRAINING_CHARS)), trainer)
     return str(library.to_str())
 
 
 def read_definition(path: Path) -> str:
-    """A tokenizer.json's content. Raises DataError."""
+    """The content of a tokenizer.json. Raises DataError."""
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"tokenizer {str(path)!r} cannot be read: {error}; allowed are bytes, bpe, gpt2 or a tokenizer.json"
+            f"tokenizer {str(path)!r} cannot be read: {error}; use bytes, bpe, gpt2 or the path of a tokenizer.json"
         ) from None

@@ -1,6 +1,4 @@
-"""WikiText-2 and WikiText-103, raw (Merity et al., arXiv 1609.07843), as the hub serves them: Parquet, one line a
-row.
-"""
+"""WikiText-2 and WikiText-103, raw (Merity et al., arXiv 1609.07843), from the hub's Parquet files."""
 
 from __future__ import annotations
 
@@ -18,18 +16,18 @@ from tasks.storage import hub
 from tasks.storage.user_files import describe_files, reading
 from tasks.text import parquet
 from tasks.text.corpus import CorpusOptions, CorpusTask
-from tasks.text.documents import Block, Corpus, Piece, State, stream_rows
+from tasks.text.documents import Block, Corpus, Fragment, ReadState, stream_rows
 from tasks.text.tokenizer_options import HELP
 
 HUB = "Salesforce/wikitext"
 NAMES: Mapping[Split, str] = {"train": "train", "valid": "validation", "test": "test"}
 HEADING = re.compile(r" = [^=].* = \n?")
-FORM = 1
+KEY_FORMAT = 1
 
 
 @dataclass(frozen=True)
 class WikiFiles(Corpus):
-    """Articles out of rows of lines. A heading of the first level behind an empty row begins one; an empty row is an
+    """Articles from rows of lines. A first-level heading after an empty row begins an article; an empty row is an
     empty line.
     """
 
@@ -37,57 +35,61 @@ class WikiFiles(Corpus):
 
     @property
     def key(self) -> Mapping[str, Any]:
-        return {"form": FORM, **{split: describe_files(paths[0].parent, paths) for split, paths in self.files.items()}}
+        return {
+            "form": KEY_FORMAT,
+            **{split: describe_files(paths[0].parent, paths) for split, paths in self.files.items()},
+        }
 
     @property
     def size(self) -> int:
         return sum(parquet.text_bytes(paths, "text") for paths in self.files.values())
 
-    def blocks(self, state: State | None = None) -> Iterator[Block]:
+    def blocks(self, state: ReadState | None = None) -> Iterator[Block]:
         splits = get_args(Split)
         for split in splits[splits.index(state["split"]) if state else 0 :]:
-            here: State = state if state and state["split"] == split else {"rows": None, "blank": True, "open": False}
+            here: ReadState = (
+                state if state and state["split"] == split else {"rows": None, "blank": True, "open": False}
+            )
             if here["rows"] == "end":
                 continue
             blank, is_open = here["blank"], here["open"]
             paths = self.files[split]
-            for rows, behind in stream_rows(
-                partial(parquet.open_column, paths, "text"), "text", here["rows"], str(paths[0])
-            ):
-                pieces, blank, is_open = _articles(rows, split, blank, is_open)
-                yield Block(pieces, {"split": split, "rows": behind, "blank": blank, "open": is_open})
-            yield Block([Piece(split, "", True)] if is_open else [], {"split": split, "rows": "end"})
+            table = partial(parquet.open_column, paths, "text")
+            for rows, after in stream_rows(table, "text", here["rows"], str(paths[0])):
+                fragments, blank, is_open = _articles(rows, split, blank, is_open)
+                yield Block(fragments, {"split": split, "rows": after, "blank": blank, "open": is_open})
+            yield Block([Fragment(split, "", True)] if is_open else [], {"split": split, "rows": "end"})
 
 
-def _articles(rows: list[str], split: Split, blank: bool, is_open: bool) -> tuple[list[Piece], bool, bool]:
-    """Rows as pieces of articles; `blank`: the row before was empty, `is_open`: a line of an article has come."""
-    pieces: list[Piece] = []
+def _articles(rows: list[str], split: Split, blank: bool, is_open: bool) -> tuple[list[Fragment], bool, bool]:
+    """Rows as fragments of articles; `blank`: the row before was empty; `is_open`: an article has begun."""
+    fragments: list[Fragment] = []
     lines: list[str] = []
     for row in rows:
         if blank and HEADING.fullmatch(row) and is_open:
-            pieces.append(Piece(split, "".join(lines), True))
+            fragments.append(Fragment(split, "".join(lines), True))
             lines = []
         lines.append(row or "\n")
         blank = not row.strip()
-        is_open = is_open or not blank  # empty rows before the first heading belong to the article that it begins
+        is_open = is_open or not blank  # empty rows before the first heading belong to the first article
     if lines:
-        pieces.append(Piece(split, "".join(lines), False))
-    return pieces, blank, is_open
+        fragments.append(Fragment(split, "".join(lines), False))
+    return fragments, blank, is_open
 
 
 class WikiTextOptions(CorpusOptions):
-    """Options of WikiText: BPE of its own training part unless told otherwise."""
+    """Options of WikiText: BPE trained on its training part unless another tokenizer is chosen."""
 
     tokenizer: str = Field(default="bpe", description=HELP)
 
 
 class WikiText(CorpusTask):
-    """The published training, validation and test part. `--data-dir` with the hub's files, or with their folder in it;
-    else the hub.
+    """The published training, validation and test parts, from `--data-dir` (the hub's files, or a folder that contains
+    their folder), else from the hub.
 
-    The text is what the rows hold, an empty row standing for an empty line. word_perplexity divides the same nats by
-    the words between white space; the field's figures for models of words score only what is in their vocabulary and
-    count line ends as words, so they are near to it but not the same.
+    The text is the content of the rows; an empty row is an empty line. word_perplexity divides the same nats by the
+    words between white space. Published values for word-level models score only words of their vocabulary and count
+    line ends as words, so they are close to it but not the same.
     """
 
     licence = "CC BY-SA 3.0"
@@ -104,15 +106,15 @@ class WikiText(CorpusTask):
         return [f"{self.config}/{NAMES[split]}-{n:05}-of-{shards:05}.parquet" for n in range(shards)]
 
     def _open_corpus(self) -> WikiFiles:
-        made = WikiFiles({split: tuple(map(self._find, self._paths(split))) for split in get_args(Split)})
-        for split, paths in made.files.items():
+        corpus = WikiFiles({split: tuple(map(self._find, self._paths(split))) for split in get_args(Split)})
+        for split, paths in corpus.files.items():
             found = sum(map(parquet.count_rows, paths))
             if found != self.rows[split]:
                 raise DataError(
-                    f"{self.name}: {NAMES[split]} has {found:,} rows, the published one {self.rows[split]:,}; "
-                    "your own text: --task text"
+                    f"{self.name}: {NAMES[split]} has {found:,} rows, the published files have {self.rows[split]:,}; "
+                    "for your own text: --task text"
                 )
-        return made
+        return corpus
 
     def _find(self, path: str) -> Path:
         if self.data_dir is None:
@@ -122,30 +124,29 @@ class WikiText(CorpusTask):
                 if place.is_file():
                     return place
         raise DataError(
-            f"{self.data_dir} holds no {path} and no {Path(path).name}; {self.name} is {self.config} of the hub's {HUB}"
+            f"{self.data_dir} contains neither {path} nor {Path(path).name}; {self.name} reads the files of "
+            f"{self.config} of the hub's {HUB}"
         )
 
     def prepare_note(self) -> str:
-        if self._at_hand():
+        if self._is_local():
             return super().prepare_note()
         return (
-            f"{self.name}: {self.megabytes:g} MB come from the hub's {HUB}; what their tokens need is told "
-            "once they are here"
+            f"{self.name}: {self.megabytes:g} MB will be downloaded from the hub's {HUB}; the space for token files is "
+            "reported after that"
         )
 
-    def _at_hand(self) -> bool:
+    def _is_local(self) -> bool:
         every = [path for split in get_args(Split) for path in self._paths(split)]
         return self.data_dir is not None or all(hub.cached(HUB, path) for path in every)
 
     @property
     def _source(self) -> tuple[str, tuple[str, ...]]:
-        fetched = (
+        download = (
             f"suite data prepare {self.name} downloads {self.megabytes:g} MB; or pass --data-dir DIR with its files"
         )
-        return f"{self.config} of the hub's {HUB} (arXiv 1609.07843)", (
-            "published splits",
-            *(() if self._at_hand() else (fetched,)),
-        )
+        notes = ("published splits", *(() if self._is_local() else (download,)))
+        return f"{self.config} of the hub's {HUB} (arXiv 1609.07843)", notes
 
 
 class WikiText2(WikiText):

@@ -72,7 +72,7 @@ def room(tmp_path, monkeypatch):
         raise DataError("it was asked for")
 
     monkeypatch.setattr("tasks.storage.hub.fetch", fetch)
-    monkeypatch.setattr("tasks.storage.hub.ask", lambda repo, file: None)
+    monkeypatch.setattr("tasks.storage.hub.check_access", lambda repo, file: None)
 
     def set_free(theirs: float, ours: float | None = None) -> list[str]:
         """`ours`: None where one disk has both."""

@@ -1,6 +1,4 @@
-"""A small server on this machine that answers as the Hugging Face hub does: what a data set is, its folders, parts of
-its files.
-"""
+"""A small local server that answers like the Hugging Face hub: information about a data set, its folders, its files."""
 
 from __future__ import annotations
 
@@ -11,12 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
-COMMIT = "a" * 40  # the first
+COMMIT = "a" * 40  # the first one
 
 
 class HubServer(ThreadingHTTPServer):
-    """Serves the files of data sets, `repositories[name][path]`, at the newest commit or at one asked for; keeps what
-    was asked for.
+    """Serves the files of data sets, `repositories[name][path]`, at the newest or the requested commit.
+
+    `requests` lists (command, path) of all requests.
     """
 
     daemon_threads = True
@@ -24,7 +23,7 @@ class HubServer(ThreadingHTTPServer):
     def __init__(self, repositories: Mapping[str, Mapping[str, bytes]]) -> None:
         self.commits = {COMMIT: repositories}
         self.newest = COMMIT
-        self.asked: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
         super().__init__(("127.0.0.1", 0), _Answer)
 
     @property
@@ -32,14 +31,14 @@ class HubServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def push(self, repositories: Mapping[str, Mapping[str, bytes]]) -> None:
-        """Another state of all data sets, served from now on to whoever names no commit."""
+        """Adds a commit of all data sets, which is served from now on to requests that name no commit."""
         self.newest = hashlib.sha1(self.newest.encode()).hexdigest()
         self.commits[self.newest] = repositories
 
     @property
     def downloads(self) -> list[str]:
-        """Paths of the files whose content was asked for, in order."""
-        got = (path.partition("/resolve/") for command, path in self.asked if command == "GET")
+        """Paths of the files whose content was requested, in order."""
+        got = (path.partition("/resolve/") for command, path in self.requests if command == "GET")
         return [rest.partition("/")[2] for _, resolved, rest in got if resolved]
 
 
@@ -62,7 +61,7 @@ class _Answer(BaseHTTPRequestHandler):
     def _answer(self, *, body: bool) -> None:
         path, _, query = self.path.partition("?")
         path = unquote(path)
-        self.server.asked.append((self.command, path))
+        self.server.requests.append((self.command, path))
         commit = next((commit for commit in self.server.commits if commit in path), self.server.newest)
         repositories = self.server.commits[commit]
         name = next((name for name in repositories if f"/datasets/{name}" in path), None)
@@ -74,8 +73,8 @@ class _Answer(BaseHTTPRequestHandler):
             return self._send(200, json.dumps(listed).encode(), body, {"Content-Type": "application/json"})
         if rest.startswith("/resolve/"):
             return self._send_file(files.get(rest.removeprefix("/resolve/").partition("/")[2]), commit, body)
-        told = {"id": name, "sha": commit, "siblings": [{"rfilename": file} for file in files]}
-        return self._send(200, json.dumps(told).encode(), body, {"Content-Type": "application/json"})
+        answer = {"id": name, "sha": commit, "siblings": [{"rfilename": file} for file in files]}
+        return self._send(200, json.dumps(answer).encode(), body, {"Content-Type": "application/json"})
 
     def _send_file(self, content: bytes | None, commit: str, body: bool) -> None:
         if content is None:
@@ -100,7 +99,7 @@ class _Answer(BaseHTTPRequestHandler):
 
 
 def _list(files: Mapping[str, bytes], folder: str, *, deep: bool) -> list[dict[str, object]]:
-    """Files and folders of a folder, or of all below it."""
+    """Files and folders in a folder; with `deep`, also those in its subfolders."""
     prefix = f"{folder}/" if folder else ""
     made: dict[str, dict[str, object]] = {}
     for path, content in files.items():

@@ -1,4 +1,4 @@
-"""Fetching from the hub: its real client against a small server that answers as the hub does, on this machine."""
+"""Downloading from the hub: its real client against a small local server that answers like the hub."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def exchange(tmp_path):
 
 
 def fetch(tmp_path: Path, endpoint: str, **variables: str) -> str:
-    """Loads the task `exchange` in a process of its own: the client reads its settings when it is imported."""
+    """Loads the task `exchange` in a separate process, since the client reads its settings when it is imported."""
     environment = {
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(tmp_path / "hf"),
@@ -46,7 +46,7 @@ def fetch(tmp_path: Path, endpoint: str, **variables: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_file_is_downloaded_once_and_then_read_from_the_cache_without_a_network(tmp_path, serve, exchange):
+def test_a_file_is_downloaded_once_and_then_read_from_the_cache_offline(tmp_path, serve, exchange):
     hub = serve({REPO: {"exchange_rate/exchange_rate.csv": exchange, "weather/weather.csv": b"date,a"}})
     first = fetch(tmp_path, hub.endpoint)
     assert hub.downloads == ["exchange_rate/exchange_rate.csv"]
@@ -58,18 +58,19 @@ def test_a_file_is_downloaded_once_and_then_read_from_the_cache_without_a_networ
 
 
 @pytest.mark.slow
-def test_a_file_that_moved_inside_the_repository_is_found_by_its_name(tmp_path, serve, exchange):
+def test_a_file_that_moved_within_the_repository_is_found_by_its_name(tmp_path, serve, exchange):
     hub = serve({REPO: {"README.md": b"", "dataset/exchange_rate.csv": exchange}})
     assert len(set(fetch(tmp_path, hub.endpoint).split())) == 1
     assert hub.downloads == ["dataset/exchange_rate.csv"]
 
 
 @pytest.mark.slow
-def test_what_the_hub_does_not_have_or_no_network_reaches_is_one_line(tmp_path, serve):
+def test_a_missing_file_and_a_missing_network_are_reported_with_a_suggestion(tmp_path, serve):
     hub = serve({REPO: {"README.md": b""}})
-    said = fetch(tmp_path, hub.endpoint)
-    assert said.startswith("refused: exchange_rate/exchange_rate.csv could not be had from the hub's")
-    assert "it holds 0 files of the name exchange_rate.csv; download it yourself and pass --data-dir DIR" in said
+    missing = fetch(tmp_path, hub.endpoint)
+    assert f"{REPO}: it has 0 files named exchange_rate.csv" in missing
     offline = fetch(tmp_path, "http://127.0.0.1:1", HF_HUB_OFFLINE="1")
-    assert offline.startswith("refused: exchange_rate/exchange_rate.csv could not be had")
-    assert offline.count("\n") == 1
+    for output in (missing, offline):
+        assert output.startswith("refused: exchange_rate/exchange_rate.csv ")
+        assert "pass --data-dir DIR" in output
+        assert output.count("\n") == 1

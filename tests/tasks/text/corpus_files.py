@@ -27,14 +27,14 @@ def addresses() -> tuple[str, ...]:
 
 @cache
 def pages(count: int, size: int = 2_000) -> tuple[str, ...]:
-    """`count` documents of about `size` characters, all different, cut out of the addresses."""
+    """`count` different documents of about `size` characters, cut from the addresses."""
     whole = "\n".join(addresses())
     assert count * size <= len(whole)
     return tuple(whole[i * size : (i + 1) * size] for i in range(count))
 
 
 def wiki_rows(count: int, seed: int = 0, width: int = 12) -> list[str]:
-    """Rows as WikiText's: a line each with its line end, an empty row around headings, some 40 rows an article."""
+    """Rows like WikiText's: one line each with its line end, empty rows around headings, about 40 rows per article."""
     words = " ".join(addresses()[seed : seed + 60]).split()
     rows: list[str] = []
     while len(rows) < count:
@@ -50,25 +50,25 @@ def wiki_rows(count: int, seed: int = 0, width: int = 12) -> list[str]:
 
 
 def write_rows(path: Path, columns: Mapping[str, Sequence[object]], group: int = 1000) -> Path:
-    """A Parquet file of small row groups."""
+    """Writes a Parquet file of small row groups."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(dict(columns)), path, row_group_size=group)
     return path
 
 
 def write_wikitext(root: Path, task: type[WikiText] = WikiText2, rows: Mapping[Split, int] | None = None) -> Path:
-    """The hub's folder of a WikiText, with as many rows as the published one unless told otherwise."""
+    """Writes the hub's folder of a WikiText, with the published number of rows by default."""
     for seed, (split, count) in enumerate((rows or task.rows).items()):
         shards = task.shards if split == "train" else 1
-        made = wiki_rows(count, 60 * seed)
+        lines = wiki_rows(count, 60 * seed)
         for n in range(shards):
-            part = made[n * count // shards : (n + 1) * count // shards]
+            part = lines[n * count // shards : (n + 1) * count // shards]
             write_rows(root / task.config / f"{NAMES[split]}-{n:05}-of-{shards:05}.parquet", {"text": part})
     return root
 
 
 def write_fineweb(root: Path, documents: Sequence[str], files: int = 2) -> Path:
-    """The hub's folder of the sample, with some of its columns."""
+    """Writes the hub's folder of the sample, with some of its columns."""
     for n in range(files):
         part = documents[n * len(documents) // files : (n + 1) * len(documents) // files]
         ids = [f"<urn:uuid:{n}-{i}>" for i in range(len(part))]
@@ -81,7 +81,7 @@ def write_fineweb(root: Path, documents: Sequence[str], files: int = 2) -> Path:
 
 
 def write_lines(path: Path, documents: Sequence[str], field: str = "text") -> Path:
-    """A .jsonl file."""
+    """Writes a .jsonl file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps({field: text, "number": i}, ensure_ascii=i % 2 == 0) for i, text in enumerate(documents))
     path.write_text("\n".join(lines) + "\n", "utf-8")

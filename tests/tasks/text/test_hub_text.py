@@ -1,4 +1,4 @@
-"""Text from the hub: the real clients against a small server that answers as the hub does, on this machine."""
+"""Text from the hub: the real clients against a small local server that answers like the hub."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ for options in json.loads(sys.argv[2]):
 
 
 def prepare(tmp_path, name: str, options: list[dict[str, int]], endpoint: str, **variables: str) -> list[list[object]]:
-    """Prepares a task in a process of its own: the clients read their settings when they are imported."""
+    """Prepares a task in a separate process, since the clients read their settings when they are imported."""
     environment = {
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(tmp_path / "hf"),
@@ -57,37 +57,34 @@ def prepare(tmp_path, name: str, options: list[dict[str, int]], endpoint: str, *
 
 
 @pytest.mark.slow
-def test_fineweb_is_streamed_from_the_hub_goes_on_with_more_tokens_and_is_read_without_a_network_after(tmp_path, serve):
+def test_fineweb_is_streamed_and_extended_at_one_commit_then_read_offline(tmp_path, serve):
+    name = "HuggingFaceFW/fineweb-edu"
     folder = write_fineweb(tmp_path / "web", pages(6200, 150))
-    files = {"README.md": CARD, **files_below(folder), "data/CC-1/train-0.parquet": b"of the whole set, never read"}
-    server = serve({"HuggingFaceFW/fineweb-edu": files})
+    files = {"README.md": CARD, **files_below(folder), "data/CC-1/train-0.parquet": b"of another config, never read"}
+    server = serve({name: files})
     options = [{"tokens": 2_000}, {"tokens": 200_000}]
-    told = prepare(tmp_path, "fineweb-edu", options, server.endpoint)
-    assert [splits["train"] for _, splits in told] == [2_000, 200_000]
+    prepared = prepare(tmp_path, "fineweb-edu", options, server.endpoint)
+    assert [splits["train"] for _, splits in prepared] == [2_000, 200_000]
     cls = tasks.get("fineweb-edu")
-    for (fingerprint, _), chosen in zip(told, options, strict=True):
-        assert (
-            cls(cls.Options(tokenizer="bytes", **chosen), folder).fingerprint == fingerprint
-        )  # the files in a folder are the same
-    assert not [path for _, path in server.asked if path.endswith("train-0.parquet")]
-    server.push(
-        {"HuggingFaceFW/fineweb-edu": {**files, **files_below(write_fineweb(tmp_path / "new", pages(6200, 150)[::-1]))}}
-    )
+    for (fingerprint, _), chosen in zip(prepared, options, strict=True):
+        local = cls(cls.Options(tokenizer="bytes", **chosen), folder)
+        assert local.fingerprint == fingerprint
+    assert not [path for _, path in server.requests if path.endswith("train-0.parquet")]
+    server.push({name: {**files, **files_below(write_fineweb(tmp_path / "new", pages(6200, 150)[::-1]))}})
     [[fingerprint, _]] = prepare(tmp_path, "fineweb-edu", [{"tokens": 500_000}], server.endpoint)
-    assert (
-        cls(cls.Options(tokenizer="bytes", tokens=500_000), folder).fingerprint == fingerprint
-    )  # goes on at the commit it began with
+    resumed_at_first_commit = cls(cls.Options(tokenizer="bytes", tokens=500_000), folder)
+    assert resumed_at_first_commit.fingerprint == fingerprint
     *again, (refused, reason) = prepare(
         tmp_path, "fineweb-edu", [*options, {"tokens": 640_000}], NOWHERE, HF_HUB_OFFLINE="1"
     )
-    assert again == told
+    assert again == prepared
     assert refused == "refused"
     assert "pass --data-dir DIR" in reason
     assert "\n" not in reason
 
 
-def test_fineweb_asks_once_for_the_newest_commit_and_tells_the_one_that_was_read(tmp_path, monkeypatch, serve):
-    """The hub's answers are real, the files are read from this machine: of each commit from another folder."""
+def test_fineweb_requests_the_newest_commit_once_and_reports_the_one_it_read(tmp_path, monkeypatch, serve):
+    """The hub's answers are real; the files of each commit are read from a local folder."""
     monkeypatch.setenv("SUITE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(fineweb, "VALID", 10)
     monkeypatch.setattr(fineweb, "TEST", 10)
@@ -112,16 +109,14 @@ def test_fineweb_asks_once_for_the_newest_commit_and_tells_the_one_that_was_read
     folders[server.newest] = write_fineweb(tmp_path / "new", pages(400, 150)[::-1])
     task.prepare()
     assert (task.info().extra["hub_commit"], set(opened)) == (COMMIT, {COMMIT})
-    later = cls(
-        cls.Options(vocab=300, tokens=3000, length=32)
-    )  # another object goes on with the same commit, and tells it
+    later = cls(cls.Options(vocab=300, tokens=3000, length=32))  # resumes at the same commit
     later.prepare()
     assert (later.info().extra["hub_commit"], set(opened)) == (COMMIT, {COMMIT})
     assert cls(later.options).info().extra["hub_commit"] == COMMIT
-    anew = cls(cls.Options(tokenizer="bytes", tokens=2000, length=32))
-    anew.prepare()
-    assert anew.info().extra["hub_commit"] == server.newest
-    local = cls(anew.options, folders[COMMIT])
+    other_tokenizer = cls(cls.Options(tokenizer="bytes", tokens=2000, length=32))
+    other_tokenizer.prepare()
+    assert other_tokenizer.info().extra["hub_commit"] == server.newest
+    local = cls(other_tokenizer.options, folders[COMMIT])
     local.prepare()
     assert "hub_commit" not in local.info().extra
 
@@ -130,8 +125,8 @@ def test_fineweb_asks_once_for_the_newest_commit_and_tells_the_one_that_was_read
 def test_wikitext_is_downloaded_once(tmp_path, serve):
     folder = write_wikitext(tmp_path / "wiki")
     server = serve({"Salesforce/wikitext": files_below(folder)})
-    [[fingerprint, _]] = told = prepare(tmp_path, "wikitext2", [{}], server.endpoint)
+    [[fingerprint, _]] = prepared = prepare(tmp_path, "wikitext2", [{}], server.endpoint)
     cls = tasks.get("wikitext2")
     assert cls(cls.Options(tokenizer="bytes"), folder).fingerprint == fingerprint
     assert len(server.downloads) == 3
-    assert prepare(tmp_path, "wikitext2", [{}], NOWHERE, HF_DATASETS_OFFLINE="1") == told
+    assert prepare(tmp_path, "wikitext2", [{}], NOWHERE, HF_DATASETS_OFFLINE="1") == prepared

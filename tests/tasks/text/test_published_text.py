@@ -1,4 +1,4 @@
-"""WikiText's articles and FineWeb's stream."""
+"""Published text: WikiText's articles and FineWeb's stream."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 import tasks
-from tasks.base import DataError
 from tasks.text.fineweb import WebPages
 from tasks.text.wikitext import WikiFiles, WikiText103
+from tests.tasks.errors import error_of
 from tests.tasks.text.corpus_files import pages, wiki_rows, write_fineweb, write_rows, write_wikitext
 from tests.tasks.text.corpus_reading import check_resumes, documents
 
 # --- WikiText
-# --------------------------------------------------------------------------------------------------
 
 
 def test_articles_begin_at_headings_of_the_first_level_and_keep_every_line(tmp_path):
@@ -27,7 +26,7 @@ def test_articles_begin_at_headings_of_the_first_level_and_keep_every_line(tmp_p
     assert made["train"] == made["valid"] == made["test"]
 
 
-def test_articles_that_reach_over_blocks_and_files_are_whole_and_reading_goes_on_behind_any_block(tmp_path):
+def test_articles_across_blocks_and_files_are_complete_and_reading_resumes(tmp_path):
     rows = wiki_rows(3300)
     rows[999:1003] = ["", " = Article whose empty row ends a block = \n", "", " Some text . \n"]
     paths = tuple(
@@ -40,7 +39,7 @@ def test_articles_that_reach_over_blocks_and_files_are_whole_and_reading_goes_on
     check_resumes(corpus)
 
 
-def test_wikitext103_is_found_in_the_hubs_layout_or_without_its_folder(tmp_path, monkeypatch):
+def test_wikitext103_is_found_with_or_without_the_hubs_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(WikiText103, "rows", {"train": 900, "valid": 200, "test": 200})
     write_wikitext(tmp_path, WikiText103)
     names = {path.name for path in (tmp_path / "wikitext-103-raw-v1").iterdir()}
@@ -52,23 +51,24 @@ def test_wikitext103_is_found_in_the_hubs_layout_or_without_its_folder(tmp_path,
         task.prepare()
         assert task.info().splits["train"] > 40_000
     monkeypatch.setattr(WikiText103, "rows", {"train": 901, "valid": 200, "test": 200})
-    with pytest.raises(DataError, match="train has 900 rows, the published one 901; your own text: --task text"):
-        cls(None, tmp_path).load()
+    message = error_of(cls(None, tmp_path).load)
+    assert "900 rows" in message
+    assert "901" in message
+    assert "--task text" in message
 
 
 # --- FineWeb-Edu
-# --------------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory):
-    """4,200 documents of which one of training equals one held out."""
+    """4,200 documents, of which one training document is a copy of a held-out one."""
     some = list(pages(4200, 150))
     some[2500] = some[3]
     return write_fineweb(tmp_path_factory.mktemp("web"), some), some
 
 
-def test_the_first_thousand_documents_validate_the_next_test_and_training_has_none_of_them(web):
+def test_the_first_two_thousand_documents_are_held_out_and_not_used_for_training(web):
     folder, some = web
     corpus = tasks.get("fineweb-edu")(None, folder)._open_corpus()
     made = documents(corpus)
@@ -78,7 +78,7 @@ def test_the_first_thousand_documents_validate_the_next_test_and_training_has_no
     check_resumes(corpus)
 
 
-def test_more_tokens_go_on_with_the_stream_and_leave_the_held_out_parts_as_they_are(web, tmp_path, monkeypatch):
+def test_more_tokens_resume_the_stream_and_leave_the_held_out_parts_unchanged(web, tmp_path, monkeypatch):
     monkeypatch.setenv("SUITE_CACHE", str(tmp_path))
     cls, read = tasks.get("fineweb-edu"), []
     blocks = WebPages.blocks
@@ -89,16 +89,15 @@ def test_more_tokens_go_on_with_the_stream_and_leave_the_held_out_parts_as_they_
         task.prepare()
         prepared.append(task)
         assert task.info().splits["train"] == tokens
-    assert read[0] is None  # the second time it went on, behind the held-out parts
+    assert read[0] is None  # the second time it resumed after the held-out parts
     assert read[1]["seen"] > 2000
     assert len(list(tmp_path.glob("tokens/*"))) == 1
     small, large = prepared
     assert small.info().extra["documents"] == {"valid": 1000, "test": 1000}
     assert small.fingerprint != large.fingerprint
-    with pytest.raises(
-        DataError, match=r"there are 33\d,\d+ training tokens, 400,000 were asked for; --set tokens=33\d+"
-    ):
-        cls(cls.Options(tokenizer="bytes", tokens=400_000, length=32), web[0]).load()
+    message = error_of(cls(cls.Options(tokenizer="bytes", tokens=400_000, length=32), web[0]).load)
+    assert "tokens=400,000" in message
+    assert "--set tokens=33" in message
     first = np.array([0])
     assert (
         small._cache.files["train"].windows(first, 2001).tolist()
@@ -107,13 +106,10 @@ def test_more_tokens_go_on_with_the_stream_and_leave_the_held_out_parts_as_they_
 
 
 @pytest.mark.parametrize("name", ["wikitext2", "fineweb-edu"])
-def test_with_neither_files_nor_network_it_is_one_line_and_info_tells_what_to_do(name, monkeypatch):
+def test_without_files_and_network_error_and_info_suggest_data_dir(name, monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    task = tasks.get(name)()
-    with pytest.raises(DataError, match=r"the hub's .*--data-dir DIR") as caught:
-        task.load()
-    assert "\n" not in str(caught.value)
-    assert " MB " in tasks.get(name)().prepare_note()  # told before anything is asked for
+    assert "--data-dir DIR" in error_of(tasks.get(name)().load)
+    assert " MB " in tasks.get(name)().prepare_note()  # reported before anything is requested
     info = tasks.get(name)().info()
     assert info.fingerprint == ""
     assert any("--data-dir DIR" in note for note in info.notes)

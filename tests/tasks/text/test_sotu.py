@@ -1,4 +1,4 @@
-"""sotu: the split by address, and every byte scored once with nothing but its own address before it."""
+"""sotu: the split by address; every byte is scored once and sees only bytes of its own address."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 
 import tasks
 from tasks.base import Batch
-from tasks.text.sotu import BOUNDARY, IGNORED, Sotu, SotuOptions
+from tasks.text.scores import IGNORED
+from tasks.text.sotu import BOUNDARY, Sotu, SotuOptions
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def content(sotu, split):
     return [address.tobytes() for address in sotu.addresses[split]]
 
 
-def test_the_split_is_210_12_and_11_addresses_of_the_recorded_size(sotu):
+def test_the_splits_are_210_12_and_11_addresses_of_the_recorded_size(sotu):
     info = sotu.info()
     assert info.extra["addresses"] == {"train": 210, "valid": 12, "test": 11}
     assert sum(info.splits.values()) == 10_761_413
@@ -30,13 +31,13 @@ def test_the_split_is_210_12_and_11_addresses_of_the_recorded_size(sotu):
     assert info.unit == "bytes"
 
 
-def test_no_address_stands_in_two_splits_and_none_holds_the_boundary_byte(sotu):
+def test_no_address_is_in_two_splits_and_none_contains_the_boundary_byte(sotu):
     parts = [set(content(sotu, split)) for split in ("train", "valid", "test")]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 233
     assert not any(bytes([BOUNDARY]) in address for part in parts for address in part)
 
 
-def test_the_test_text_is_the_one_that_bz2_brings_to_1_97_bits_a_byte(sotu):
+def test_bz2_compresses_the_test_text_to_1_97_bits_per_byte(sotu):
     text = b"".join(content(sotu, "test"))
     assert 8 * len(bz2.compress(text)) / len(text) == pytest.approx(1.97, abs=0.005)
 
@@ -48,7 +49,7 @@ def test_every_byte_of_the_test_addresses_is_a_target_exactly_once_in_order(sotu
     assert bytes(targets[targets != IGNORED].tolist()) == b"".join(content(sotu, "test"))
 
 
-def test_each_scored_byte_sees_the_byte_before_it_and_the_first_of_an_address_sees_the_boundary(sotu):
+def test_each_byte_sees_the_byte_before_it_and_the_first_sees_the_boundary(sotu):
     batches = list(sotu.eval_batches("test", 50))
     inputs = torch.cat([b.inputs for b in batches])
     targets = torch.cat([b.targets for b in batches])
@@ -60,7 +61,7 @@ def test_each_scored_byte_sees_the_byte_before_it_and_the_first_of_an_address_se
         assert (targets[start:end].flatten()[len(address) :] == IGNORED).all()
 
 
-def test_limited_validation_is_an_evenly_spread_part_of_the_full_one():
+def test_limited_validation_is_an_evenly_spread_subset():
     full = Sotu(SotuOptions(valid_limit=0, length=128))
     some = Sotu(SotuOptions(valid_limit=100, length=128))
     all_windows = torch.cat([b.targets for b in full.eval_batches("valid", 256)])
@@ -77,7 +78,7 @@ def test_the_default_tests_every_byte(sotu):
     assert sum(int((b.targets != IGNORED).sum()) for b in sotu.eval_batches("test", 128)) == sotu.info().splits["test"]
 
 
-def test_training_windows_are_pieces_of_the_training_text_with_targets_one_byte_on(sotu):
+def test_training_windows_come_from_the_training_text_with_targets_one_byte_later(sotu):
     text = b"".join(bytes([BOUNDARY]) + address for address in content(sotu, "train"))
     batch = next(sotu.train_batches(0, 8))
     for inputs, targets in zip(batch.inputs, batch.targets, strict=True):

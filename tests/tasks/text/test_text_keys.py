@@ -1,4 +1,4 @@
-"""What tells one corpus from another without reading all of it."""
+"""The key of a corpus, which identifies it without reading all of it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_key_changes_with_the_files_and_the_field(tmp_path):
 
 
 def keys(*folders) -> list[str]:
-    """Of folders as an archive leaves them that sets every time alike, as another process sees them."""
+    """The keys that another process computes for folders from an archive that sets the same time everywhere."""
     user_files._content_hash.cache_clear()
     for folder in folders:
         for path in folder.rglob("*.txt"):
@@ -35,17 +35,13 @@ def keys(*folders) -> list[str]:
     return [json.dumps(find_text(folder, "text").key) for folder in folders]
 
 
-@pytest.mark.parametrize("pool", [user_files.HASHED_WHOLE, 1000], ids=["whole", "in pieces"])
+@pytest.mark.parametrize("pool", [user_files.MAX_FULL_HASH_BYTES, 1000], ids=["full", "sampled"])
 @pytest.mark.parametrize("size", [300, 3_000_000])
-def test_the_key_changes_with_the_content_where_names_sizes_and_times_are_alike(tmp_path, monkeypatch, size, pool):
-    monkeypatch.setattr(user_files, "HASHED_WHOLE", pool)
+def test_the_key_changes_with_content_when_names_sizes_and_times_are_equal(tmp_path, monkeypatch, size, pool):
+    monkeypatch.setattr(user_files, "MAX_FULL_HASH_BYTES", pool)
     text = "abc\n" * (size // 4)
-    piece = user_files.SAMPLE
-    places = (
-        0,
-        size // 2 if pool > size else min(size - 2, piece - 1),
-        size - 1,
-    )  # in pieces: where the first one ends
+    first_sample_end = min(size - 2, user_files.SAMPLE_BYTES - 1)
+    places = (0, size // 2 if pool > size else first_sample_end, size - 1)
     for name in ("one", "same"):
         write_text(tmp_path / name / "all.txt", text)
     for place in places:
@@ -55,7 +51,7 @@ def test_the_key_changes_with_the_content_where_names_sizes_and_times_are_alike(
     assert len({one, *others}) == 4
 
 
-def test_a_process_reads_a_file_once_for_the_key_and_again_when_it_changes(tmp_path, monkeypatch):
+def test_a_process_reads_a_file_once_for_the_key_until_it_changes(tmp_path, monkeypatch):
     path, opened = write_text(tmp_path / "all.txt", "some text"), []
     real = Path.open
     monkeypatch.setattr(
@@ -74,13 +70,13 @@ def test_a_process_reads_a_file_once_for_the_key_and_again_when_it_changes(tmp_p
 @pytest.mark.parametrize(
     ("name", "write"), [("wikitext2", write_wikitext), ("fineweb-edu", lambda root: write_fineweb(root, pages(20)))]
 )
-def test_published_files_too_are_told_apart_by_their_content(tmp_path, name, write):
+def test_the_keys_of_published_files_also_depend_on_their_content(tmp_path, name, write):
     made, sizes = [], []
     for part, other in (("a", False), ("b", True)):
         write(tmp_path / part)
         for path in (tmp_path / part).rglob("*.parquet"):
             table = pq.read_table(path)
-            if other:  # of the same size
+            if other:  # the size does not change
                 text = [text.replace("e", "f") for text in table["text"].to_pylist()]
                 table = table.set_column(0, "text", pa.array(text))
             pq.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False)

@@ -1,4 +1,4 @@
-"""Where a text file is cut: between lines, and inside a line only where a held-out part would have none."""
+"""Where a text file is cut: between lines, and inside a line only if a held-out part would have none."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import random
 import pytest
 
 import tasks
-from tasks.base import DataError
 from tasks.text import held_out_lines
 from tasks.text.files import find_text
+from tests.tasks.errors import error_of
 from tests.tasks.text.corpus_files import addresses, pages, write_lines, write_text
 from tests.tasks.text.corpus_reading import check_resumes, documents
 
@@ -17,13 +17,13 @@ WORDS = " ".join(" ".join(addresses()).split())  # no line end in it
 
 
 def split_of(path) -> tuple[str, str, str]:
-    """What of one file is of each split."""
+    """The text of each split of one file."""
     made = documents(find_text(path, "text"))
     return tuple("".join(made[split]) for split in ("train", "valid", "test"))
 
 
 def by_lines(text: str) -> tuple[str, str, str]:
-    """A line belongs to the split where it begins, by bytes."""
+    """The text of each split when a line belongs to the split in which its first byte is."""
     made, read, whole = ["", "", ""], 0, len(text.encode())
     for line in text.splitlines(keepends=True):
         made[(read >= whole * 0.9) + (read >= whole * (0.9 + 0.05))] += line
@@ -32,7 +32,7 @@ def by_lines(text: str) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_text_with_a_line_in_every_part_is_cut_between_lines_alone(tmp_path, seed):
+def test_a_text_with_a_line_in_every_part_is_cut_between_lines_only(tmp_path, seed):
     draw = random.Random(seed)
     lines = [WORDS[n * 700 : n * 700 + draw.randrange(draw.choice((5, 80, 600)))] + "é\n" for n in range(120)]
     path = write_text(tmp_path / "all.txt", "".join(lines))
@@ -42,46 +42,46 @@ def test_a_text_with_a_line_in_every_part_is_cut_between_lines_alone(tmp_path, s
     assert "inside lines" not in find_text(path, "text").key
 
 
-def test_a_text_on_one_line_is_cut_behind_the_next_blanks(tmp_path):
+def test_a_text_on_one_line_is_cut_after_the_next_spaces(tmp_path):
     for size in (1_000, 200_000):
         path = write_text(tmp_path / f"{size}.txt", text := WORDS[:size])
         train, valid, test = split_of(path)
         assert train + valid + test == text
-        for cut, share in ((len(train), 0.9), (len(train + valid), 0.95)):
-            assert cut - 1 == text.index(" ", int(size * share))
+        for cut, fraction in ((len(train), 0.9), (len(train + valid), 0.95)):
+            assert cut - 1 == text.index(" ", int(size * fraction))
         assert find_text(path, "text").key["inside lines"] == {path.name: ["test", "valid"]}
 
 
-def test_where_there_is_no_blank_the_cut_is_between_two_characters(tmp_path):
+def test_without_white_space_the_cut_is_between_two_characters(tmp_path):
     for extra in ("", "a", "ab", "abc"):
-        text = extra + "😀" * 1000  # of four bytes each
+        text = extra + "😀" * 1000  # four bytes each
         train, valid, test = split_of(write_text(tmp_path / "all.txt", text))
         assert train + valid + test == text
-        for part, share in ((train, 0.9), (train + valid, 0.95)):
-            assert 0 <= len(part.encode()) - len(text.encode()) * share <= 4
+        for part, fraction in ((train, 0.9), (train + valid, 0.95)):
+            assert 0 <= len(part.encode()) - len(text.encode()) * fraction <= 4
 
 
-def test_a_blank_at_the_end_of_a_part_leaves_it_its_text(tmp_path):
-    text = "x" * 1890 + " " + "y" * 108 + "\n"  # 2,000 bytes; the blanks stand near the ends of both parts
+def test_a_part_is_not_cut_at_a_space_near_its_end(tmp_path):
+    text = "x" * 1890 + " " + "y" * 108 + "\n"  # 2,000 bytes; the spaces are near the ends of both parts
     made = split_of(write_text(tmp_path / "all.txt", text))
     assert "".join(made) == text
     assert [len(part) // 10 for part in made] == [180, 10, 9]
 
 
 @pytest.mark.parametrize(("at", "splits"), [(96, ["valid"]), (93, ["test"]), (60, ["test", "valid"])])
-def test_only_the_part_in_which_no_line_begins_is_cut_inside_one(tmp_path, at, splits):
+def test_only_a_part_in_which_no_line_begins_cuts_a_line(tmp_path, at, splits):
     text = f"{WORDS[: at * 100 - 1]}\n{WORDS[: 10_000 - at * 100]}"
     path = write_text(tmp_path / "all.txt", text)
     train, valid, test = split_of(path)
     assert train + valid + test == text
     assert find_text(path, "text").key["inside lines"] == {"all.txt": splits}
-    blanks = [text.index(" ", place) + 1 for place in (9000, 9500)]
-    expected = {96: (blanks[0], 9600), 93: (9300, blanks[1]), 60: tuple(blanks)}[at]
+    after_space = [text.index(" ", place) + 1 for place in (9000, 9500)]
+    expected = {96: (after_space[0], 9600), 93: (9300, after_space[1]), 60: tuple(after_space)}[at]
     assert (len(train), len(train + valid)) == expected
 
 
 def test_line_ends_of_one_or_two_bytes_give_the_same_cuts(tmp_path, monkeypatch):
-    monkeypatch.setattr(held_out_lines, "CHUNK", 7)
+    monkeypatch.setattr(held_out_lines, "READ_BYTES", 7)
     text = "".join(f"{n}\n" for n in range(300)) + WORDS[:4000] + "\n"
     made = [
         split_of(write_text(tmp_path / f"{n}.txt", text.replace("\n", end)))
@@ -95,22 +95,20 @@ def test_line_ends_of_one_or_two_bytes_give_the_same_cuts(tmp_path, monkeypatch)
     ("text", "splits"),
     [
         ("x" * 1799 + "\n" + "y" * 200, ["test"]),  # a line begins with the first byte of a part
-        (
-            "\r\n" * 1000 + "x" * 774 + "\n" + "y" * 149 + "\n" + "z" * 75,
-            ["valid"],
-        ),  # at 1,775 and 1,925 of 2,000 bytes as they are read
+        # lines begin at 1,775 and 1,925 of 2,000 bytes, counted with line ends of one byte
+        ("\r\n" * 1000 + "x" * 774 + "\n" + "y" * 149 + "\n" + "z" * 75, ["valid"]),
         ("\r\n" * 1000 + "x" * 774 + "\r" + "y" * 149 + "\r" + "z" * 75, ["valid"]),
         ("\n" * 940 + "x" * 60, ["test"]),
     ],
 )
-def test_the_begins_of_lines_are_found_to_the_byte(tmp_path, monkeypatch, text, splits):
-    for whole in (2**20,) if "\r" in text else (2**20, 0):  # into a larger text it looks by places of its file
-        monkeypatch.setattr(held_out_lines, "SEARCHED_WHOLE", whole)
-        path = write_text(tmp_path / f"{whole}.txt", text)
+def test_the_first_bytes_of_lines_are_found_exactly(tmp_path, monkeypatch, text, splits):
+    for limit in (2**20,) if "\r" in text else (2**20, 0):  # larger files are probed first, by bytes of the file
+        monkeypatch.setattr(held_out_lines, "FULL_SEARCH_BYTES", limit)
+        path = write_text(tmp_path / f"{limit}.txt", text)
         assert find_text(path, "text").key["inside lines"] == {path.name: splits}
 
 
-def test_small_texts_of_few_lines_stay_whole_beside_others_that_have_lines_to_hold_out(tmp_path):
+def test_small_texts_of_few_lines_stay_whole_if_others_have_lines_to_hold_out(tmp_path):
     write_text(tmp_path / "a.txt", verse := "one\ntwo\nthree\n")
     write_text(tmp_path / "b.txt", text := "\n".join(pages(200, 50)))
     corpus = find_text(tmp_path, "text")
@@ -124,14 +122,14 @@ def test_small_texts_of_few_lines_stay_whole_beside_others_that_have_lines_to_ho
     assert "inside lines" not in find_text(tmp_path, "text").key
 
 
-def test_a_large_text_on_one_line_is_held_out_of_too_beside_others(tmp_path):
+def test_a_large_text_on_one_line_is_cut_even_if_others_have_lines(tmp_path):
     write_text(tmp_path / "LICENSE.txt", "\n".join(pages(200, 50)))
     write_text(tmp_path / "large.txt", text := WORDS[:1_400_000])
-    assert 0.05 * len(text) > held_out_lines.LONG
+    assert 0.05 * len(text) > held_out_lines.MIN_CUT_BYTES
     assert [len(made) for made in documents(find_text(tmp_path, "text")).values()] == [2, 2, 2]
 
 
-def test_reading_goes_on_behind_any_block_of_a_text_that_is_cut_inside_a_line(tmp_path):
+def test_reading_resumes_after_any_block_of_a_text_that_is_cut_inside_a_line(tmp_path):
     short = "".join(f"{n}\n" for n in range(2500))
     path = write_text(tmp_path / "all.txt", f"{short}{WORDS[:60_000]}\n{WORDS[:900]}\n")
     assert all(split_of(path))
@@ -139,10 +137,10 @@ def test_reading_goes_on_behind_any_block_of_a_text_that_is_cut_inside_a_line(tm
     check_resumes(find_text(path, "text"))
 
 
-def test_a_large_text_of_short_lines_is_not_read_to_its_end_for_its_key(tmp_path, monkeypatch):
-    monkeypatch.setattr(held_out_lines, "SEARCHED_WHOLE", 1000)
-    read, size_read = [], held_out_lines.size_read
-    monkeypatch.setattr(held_out_lines, "size_read", lambda file: (read.append(file.name), size_read(file))[1])
+def test_a_large_text_of_short_lines_is_not_searched_to_its_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(held_out_lines, "FULL_SEARCH_BYTES", 1000)
+    read, size_read = [], held_out_lines.size_as_read
+    monkeypatch.setattr(held_out_lines, "size_as_read", lambda file: (read.append(file.name), size_read(file))[1])
     for name, text in (
         ("lines", "\n".join(pages(900, 40))),
         ("one", WORDS[:40_000]),
@@ -158,19 +156,17 @@ def test_a_text_on_one_line_trains(tmp_path):
     task = tasks.get("text")(None, write_text(tmp_path / "text8.txt", WORDS[:20_000]))
     task.prepare()
     splits = task.info().splits
-    assert sum(splits.values()) == 20_003  # each with an end
+    assert sum(splits.values()) == 20_003  # one end of text per split
     assert 900 < splits["valid"] < 1100
-    assert "cut inside a line, having too few of them: text8.txt" in task.info().notes
+    assert [note for note in task.info().notes if "cut inside a line" in note and "text8.txt" in note]
 
 
 @pytest.mark.parametrize(("split", "name"), [("valid", "val.txt"), ("test", "test/a.txt"), ("train", "train.txt")])
-def test_a_part_whose_files_are_empty_is_told_with_the_file(tmp_path, split, name):
+def test_a_part_whose_files_are_empty_is_reported_with_the_file(tmp_path, split, name):
     for other in {"train.txt", "val.txt", "test/a.txt"} - {name}:
         write_text(tmp_path / other, WORDS[:2000])
     path = write_text(tmp_path / name, "")
-    with pytest.raises(
-        DataError, match=rf"^text: the {split} part has 0 tokens, .*; it is {path}: put more text there"
-    ) as caught:
-        tasks.get("text")(None, tmp_path).load()
-    assert ("leave it out" in str(caught.value)) == (split != "train")
-    assert "\n" not in str(caught.value)
+    message = error_of(tasks.get("text")(None, tmp_path).load)
+    for part in (f"the {split} part", " 0 tokens", str(path), "put more text there"):
+        assert part in message
+    assert ("leave it out" in message) == (split != "train")
