@@ -1,1 +1,1 @@
-"""Image classification: embedded, published and users' own images."""
+"""Image classification on embedded, published and users' own images."""

@@ -10,10 +10,11 @@ from typing import ClassVar
 from pydantic import Field
 
 from tasks.base import TaskOptions
-from tasks.images.file_task import FileImageOptions, FileImageTask
+from tasks.images.file_options import FileImageOptions
+from tasks.images.file_task import FileImageTask
 from tasks.images.hub_parquet import HubImages
-from tasks.images.parquet import Choice
-from tasks.images.transforms import Recipe
+from tasks.images.parquet import ClassMap
+from tasks.images.transforms import Preprocessing
 
 SIDE, PADDING = 32, 4
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of CIFAR-10's training pixels
@@ -27,7 +28,7 @@ def cifar100_classes() -> tuple[str, ...]:
 
 
 class CifarOptions(FileImageOptions):
-    """Options of CIFAR; the images keep their 32 × 32 pixels."""
+    """Options of CIFAR; the images stay at 32 × 32 pixels."""
 
     patch: int = Field(default=4, ge=1, le=SIDE, description="side of a patch in pixels; divides 32")
 
@@ -37,9 +38,9 @@ class CifarOptions(FileImageOptions):
 
 
 class CifarTask(FileImageTask):
-    """50,000 training and 10,000 test images; 10 % of every class of the former are held out for validation.
+    """50,000 training and 10,000 test images; 10 % of every training class is held out for validation.
 
-    crop-flip is the usual augmentation: the image is padded by 4 pixels and cropped, and flipped.
+    crop-flip is the usual augmentation: the image is padded by 4 pixels, cropped and flipped.
     """
 
     Options: ClassVar[type[TaskOptions]] = CifarOptions
@@ -56,8 +57,8 @@ class CifarTask(FileImageTask):
         raise NotImplementedError
 
     @property
-    def recipe(self) -> Recipe:
-        return Recipe(SIDE, MEAN, STD, PADDING)
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(SIDE, MEAN, STD, PADDING)
 
 
 class Cifar10(CifarTask):
@@ -67,7 +68,7 @@ class Cifar10(CifarTask):
     source = "CIFAR-10 (cs.toronto.edu/~kriz), or uoft-cs/cifar10 of the Hugging Face hub"
     hub = HubImages("uoft-cs/cifar10", "plain_text", {"train": ("train", 1), "test": ("test", 1)}, 144, small=True)
     how_to = (
-        "fetched from the hub by the first run, or by: suite data prepare cifar10",
+        "downloaded from the hub by the first run, or by: suite data prepare cifar10",
         "or --data-dir DIR: the hub's Parquet files, or train/ and test/ with the folders of the ten classes",
     )
 
@@ -83,12 +84,12 @@ class Cifar100(CifarTask):
     source = "CIFAR-100 (cs.toronto.edu/~kriz), or uoft-cs/cifar100 of the Hugging Face hub"
     hub = HubImages("uoft-cs/cifar100", "cifar100", {"train": ("train", 1), "test": ("test", 1)}, 142, small=True)
     how_to = (
-        "fetched from the hub by the first run, or by: suite data prepare cifar100",
+        "downloaded from the hub by the first run, or by: suite data prepare cifar100",
         "or --data-dir DIR: the hub's Parquet files, or train/ and test/ with the folders of the hundred classes",
     )
 
     def class_names(self) -> tuple[str, ...]:
         return cifar100_classes()
 
-    def choose(self, names: Sequence[str]) -> Choice:
-        return super().choose(["crab" if name == "cra" else name for name in names])  # a slip in the hub's list
+    def map_classes(self, names: Sequence[str]) -> ClassMap:
+        return super().map_classes(["crab" if name == "cra" else name for name in names])  # a typo in the hub's list

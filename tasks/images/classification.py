@@ -1,9 +1,9 @@
-"""What the image tasks share: the loss, top-1, top-5, and batches mixed with each other."""
+"""Common code of the image tasks: the loss, top-1 and top-5, and Mixup and CutMix."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 from pydantic import Field
 from torch import Tensor
@@ -12,28 +12,22 @@ from torch.nn import functional as F
 from tasks.base import Batch, ImageInput, Metric, Task, TaskOptions
 from tasks.randomness import MIX, seeded
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+Mixup = Callable[[Tensor, Tensor], Any]  # images `[B, C, S, S]`, labels `[B]` → mixed images, targets `[B, classes]`
+CUTMIX_HELP = "α of CutMix's Beta(α, α); 0: off; together with mixup, one of the two per batch"
 
 
 class ImageOptions(TaskOptions):
-    """Options every image task has. Mixed batches have soft targets `[B, classes]`; evaluation never mixes or
-    smooths.
-    """
+    """Options of every image task. They change training only: evaluation never mixes images or smooths labels."""
 
     label_smoothing: float = Field(
         default=0.0, ge=0.0, lt=1.0, description="weight of the uniform target in the training loss"
     )
     mixup: float = Field(default=0.0, ge=0.0, le=10.0, description="α of Mixup's Beta(α, α); 0: off")
-    cutmix: float = Field(
-        default=0.0, ge=0.0, le=10.0, description="α of CutMix's Beta(α, α); 0: off; with mixup, one of the two a batch"
-    )
+    cutmix: float = Field(default=0.0, ge=0.0, le=10.0, description=CUTMIX_HELP)
 
 
 class ImageTask(Task):
-    """Metrics of image classification. `top1` and `top5` are fractions in [0, 1]; among five classes or fewer there is
-    no `top5`.
-    """
+    """Metrics of image classification: `top1` and `top5` are fractions in [0, 1]; up to five classes have no `top5`."""
 
     domain = "vision"
     unit = "images"
@@ -52,9 +46,7 @@ class ImageTask(Task):
         return isinstance(self.spec, ImageInput) and self.spec.classes > 5
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy with the label smoothing of the options; targets are classes `[B]` or mixtures `[B,
-        classes]`.
-        """
+        """Cross-entropy with the options' label smoothing; targets are classes `[B]` or mixtures `[B, classes]`."""
         return F.cross_entropy(outputs.float(), batch.targets, label_smoothing=self.options.label_smoothing)
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
@@ -68,36 +60,35 @@ class ImageTask(Task):
         return {name: total / count for name, (total, count) in sums.items()}
 
 
-def mixer_of_images(options: ImageOptions, classes: int) -> Callable[[Tensor, Tensor], Any] | None:
-    """torchvision's MixUp or CutMix (one of the two at random where both are on), or None. Draws from torch's global
-    generator.
+def mixup_for(options: ImageOptions, classes: int) -> Mixup | None:
+    """torchvision's MixUp or CutMix (one of them at random if both are on), or None if both are off.
+
+    It draws from torch's global generator.
     """
     if not (options.mixup or options.cutmix):
         return None
     from torchvision.transforms import v2
 
-    on = [(v2.MixUp, options.mixup), (v2.CutMix, options.cutmix)]
-    parts = [kind(alpha=alpha, num_classes=classes) for kind, alpha in on if alpha]
-    chosen: Callable[[Tensor, Tensor], Any] = parts[0] if len(parts) == 1 else v2.RandomChoice(parts)
-    return chosen
+    available = [(v2.MixUp, options.mixup), (v2.CutMix, options.cutmix)]
+    parts = [kind(alpha=alpha, num_classes=classes) for kind, alpha in available if alpha]
+    mixup: Mixup = parts[0] if len(parts) == 1 else v2.RandomChoice(parts)
+    return mixup
 
 
-def mix(mixer: Callable[[Tensor, Tensor], Any] | None, batch: Batch, seed: int, step: int) -> Batch:
-    """The batch, its images mixed with each other as (seed, step) say. A batch of one image has nothing to be mixed
-    with.
-    """
-    if mixer is None or batch.size < 2:
+def apply_mixup(mixup: Mixup | None, batch: Batch, seed: int, step: int) -> Batch:
+    """The batch after mixing its images, as a function of (seed, step). A batch of one image stays as it is."""
+    if mixup is None or batch.size < 2:
         return batch
     with seeded(MIX, seed, step):
-        inputs, targets = mixer(batch.inputs, batch.targets)
+        inputs, targets = mixup(batch.inputs, batch.targets)
     return Batch(inputs, targets)
 
 
-def mix_rows(mixer: Callable[[Tensor, Tensor], Any] | None, batch: Batch, seed: int, step: int) -> Batch:
-    """Some consecutive rows of a larger batch as `mix` mixes all of it, less the first of them.
+def apply_mixup_to_rows(mixup: Mixup | None, batch: Batch, seed: int, step: int) -> Batch:
+    """Mixes some consecutive rows of a larger batch as `apply_mixup` mixes all of it, and drops the first of them.
 
     torchvision mixes an image with the one before it in the batch, and draws once per batch: so the rows after the
     first are equal to the same rows of the whole batch.
     """
-    mixed = mix(mixer, batch, seed, step)
+    mixed = apply_mixup(mixup, batch, seed, step)
     return Batch(mixed.inputs[1:], mixed.targets[1:])

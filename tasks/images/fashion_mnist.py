@@ -1,4 +1,4 @@
-"""Vision, embedded: Fashion-MNIST (`fashion-mnist`), all in memory, augmented by the batch."""
+"""Vision, embedded: Fashion-MNIST (`fashion-mnist`), all in memory and augmented per batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from tasks import embedded
 from tasks.base import WHOLE, Batch, DataInfo, ImageInput, Shard, Split, TaskOptions
 from tasks.embedded.packaged import PackagedTask
-from tasks.images.classification import ImageOptions, ImageTask, mix, mixer_of_images
+from tasks.images.classification import ImageOptions, ImageTask, apply_mixup, mixup_for
 from tasks.randomness import AUGMENT, generator, shuffled_batches
 
 SIDE, CLASSES = 28, 10
@@ -28,7 +28,7 @@ class FashionMnistOptions(ImageOptions):
     patch: int = Field(default=4, ge=1, le=SIDE, description="side of a patch in pixels; divides 28")
     flip: float = Field(default=0.5, ge=0.0, le=1.0, description="probability of a horizontal flip")
     shift: int = Field(
-        default=2, ge=0, le=14, description="largest shift in pixels, in each direction, black coming in"
+        default=2, ge=0, le=14, description="largest shift in pixels in each direction; the border becomes black"
     )
     erase: float = Field(default=0.0, ge=0.0, le=1.0, description="probability of a random rectangle set to the mean")
 
@@ -36,7 +36,7 @@ class FashionMnistOptions(ImageOptions):
     def _patch_divides(self) -> Self:
         if SIDE % self.patch:
             raise ValueError(
-                f"patch {self.patch} does not divide the side of {SIDE} pixels; allowed are 1, 2, 4, 7, 14, 28"
+                f"patch {self.patch} does not divide the side of {SIDE} pixels; choose 1, 2, 4, 7, 14 or 28"
             )
         return self
 
@@ -44,8 +44,8 @@ class FashionMnistOptions(ImageOptions):
 class FashionMnist(PackagedTask, ImageTask):
     """4,500 training, 500 validation and 2,000 test images of 28 × 28 grey pixels, ten balanced classes.
 
-    Pixels are standardised with the mean and the deviation of the training images. Order and augmentation depend on
-    (seed, step).
+    Pixels are standardised with the mean and the standard deviation of the training images. Order and augmentation
+    depend on (seed, step).
     """
 
     name = "fashion-mnist"
@@ -89,16 +89,14 @@ class FashionMnist(PackagedTask, ImageTask):
         self, seed: int, batch_size: int, start_step: int = 0, workers: int = 0, shard: Shard = WHOLE
     ) -> Iterator[Batch]:
         self.load()
-        mixer, rows = mixer_of_images(self.options, CLASSES), shard.rows(batch_size)
+        mixup, rows = mixup_for(self.options, CLASSES), shard.rows(batch_size)
         for step, index in enumerate(shuffled_batches(SIZES["train"], batch_size, seed, start_step), start_step):
             images = self._augmented(index, generator(AUGMENT, seed, step))
-            mixed = mix(mixer, Batch(images, self.labels["train"][index]), seed, step)
-            yield Batch(mixed.inputs[rows], mixed.targets[rows])  # the whole batch is made: it costs a millisecond
+            mixed = apply_mixup(mixup, Batch(images, self.labels["train"][index]), seed, step)
+            yield Batch(mixed.inputs[rows], mixed.targets[rows])  # of the whole batch, which takes a millisecond
 
     def _augmented(self, index: NDArray[np.int64], random: np.random.Generator) -> Tensor:
-        """Shift and flip in one gather, then erase. Library transforms draw once a batch or cost milliseconds an image
-        batch.
-        """
+        """Shift and flip in one gather, then erase: library transforms draw once per batch or take milliseconds."""
         B, o, side = len(index), self.options, torch.arange(SIDE)
         dy, dx = torch.from_numpy(random.integers(0, 2 * o.shift + 1, size=(2, B, 1)))
         flipped = torch.from_numpy(random.random((B, 1)) < o.flip)
@@ -122,11 +120,10 @@ class FashionMnist(PackagedTask, ImageTask):
 
 
 def erased(n: int, probability: float, random: np.random.Generator) -> Tensor:
-    """Masks `[n, 1, 28, 28]`, True in a random rectangle of an image with this probability (Zhong et al. 2017, arXiv
-    1708.04896).
+    """Masks `[n, 1, 28, 28]`, with this probability True in a random rectangle (Zhong et al. 2017, arXiv 1708.04896).
 
-    Area 2 to 25 % of the image, sides in a ratio of 0.3 to 3.3 (log-uniform), at a uniform place, cut off at the
-    border.
+    Its area is 2 to 25 % of the image, the ratio of its sides 0.3 to 3.3 (log-uniform), its position uniform; it is cut
+    off at the border.
     """
     area = random.uniform(0.02, 0.25, (n, 1)) * SIDE * SIDE
     ratio = np.exp(random.uniform(np.log(0.3), np.log(3.3), (n, 1)))

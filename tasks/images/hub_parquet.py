@@ -1,4 +1,4 @@
-"""Image data sets on the Hugging Face hub: their Parquet files by name, downloaded into the hub's own cache."""
+"""Image data sets on the Hugging Face hub: the names of their Parquet files, downloaded into the hub's own cache."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class HubImages:
-    """A data set of the hub.
+    """A data set on the hub.
 
-    `shards`: of each part, its name in the repository and the number of its files; `small`: a run fetches it; `kept`:
-    the share of the images that a task keeps again in our own cache, since Parquet files are not read in any order.
+    `shards`: for each part, its name in the repository and its number of files. `small`: a run may download it.
+    `cached_fraction`: the fraction of the images that a task also stores in the suite's cache, since Parquet files
+    cannot be read in random order.
     """
 
     repo: str
@@ -29,7 +30,7 @@ class HubImages:
     megabytes: float
     small: bool
     gated: bool = False
-    kept: float = 1.0
+    cached_fraction: float = 1.0
 
     def files(self) -> dict[str, list[str]]:
         """The files of each part."""
@@ -38,23 +39,23 @@ class HubImages:
             for part, (name, count) in self.shards.items()
         }
 
-    def here(self) -> bool:
-        """Whether all of it has been downloaded; asks no network."""
+    def is_downloaded(self) -> bool:
+        """Whether all of it has been downloaded; uses no network."""
         return not self._missing()
 
-    def note(self) -> str:
-        """What fetching it and reading it writes and where, in words; asks no network."""
-        (theirs, download), (ours, kept) = self._needs()
-        comes = f"about {download / 1e6:,.0f} MB come from the hub's {self.repo} to {theirs}"
+    def download_note(self) -> str:
+        """What downloading and reading it writes, and where; uses no network."""
+        (hub_cache, download), (our_cache, copied) = self._disk_needs()
+        comes = f"about {download / 1e6:,.0f} MB will be downloaded from the hub's {self.repo} to {hub_cache}"
         return (
-            f"{comes}; about {kept / 1e6:,.0f} MB are kept again in {ours}, or more, decoded, where half of "
-            "the space then left holds that"
+            f"{comes}; about {copied / 1e6:,.0f} MB will be stored again in {our_cache}, or more as decoded pixels if "
+            "these take at most half of the free space"
         )
 
     def fetch(self) -> dict[str, list[Path]]:
-        """The local paths of each part's files, downloaded where they are missing.
+        """The local paths of each part's files; missing ones are downloaded.
 
-        Before the first of them the hub is asked to let us in, the disks for room, and what comes is told unless it is
+        Before the first download, access and free disk space are checked, and the download is announced unless it is
         small. Raises DataError.
         """
         missing = self._missing()
@@ -62,7 +63,7 @@ class HubImages:
             self._call(hub.check_access, missing[0])
             self._require_space()
             if not self.small:
-                sys.stderr.write(f"{self.note()}\n")
+                sys.stderr.write(f"{self.download_note()}\n")
         for file in missing:
             self._call(hub.fetch, file)
         return {part: [self._path(file) for file in files] for part, files in self.files().items()}
@@ -70,50 +71,49 @@ class HubImages:
     def _missing(self) -> list[str]:
         return [file for files in self.files().values() for file in files if hub.cached(self.repo, file) is None]
 
-    def _needs(self) -> tuple[tuple[Path, int], tuple[Path, int]]:
-        """The hub's cache and ours, and about how many bytes each of them still takes."""
+    def _disk_needs(self) -> tuple[tuple[Path, int], tuple[Path, int]]:
+        """The hub's cache and the suite's, each with the approximate number of bytes that are still to be written."""
         from huggingface_hub import constants
 
-        share = len(self._missing()) / sum(count for _, count in self.shards.values())
-        whole = 1e6 * self.megabytes
-        return (Path(constants.HF_HUB_CACHE), int(whole * share)), (cache.folder("images"), int(whole * self.kept))
+        missing = len(self._missing()) / sum(count for _, count in self.shards.values())
+        total = 1e6 * self.megabytes
+        our_cache = cache.folder("images")
+        return (Path(constants.HF_HUB_CACHE), int(total * missing)), (our_cache, int(total * self.cached_fraction))
 
     def _require_space(self) -> None:
-        """Raises DataError where the disk of either folder, or the one disk of both, has too little left."""
+        """Raises DataError if a disk has too little free space for the folders that are on it."""
         by_disk: dict[int, list[tuple[Path, int]]] = {}
-        for folder, needed in self._needs():
-            by_disk.setdefault(_disk(folder), []).append((folder, needed))
+        for folder, needed in self._disk_needs():
+            by_disk.setdefault(_disk_number(folder), []).append((folder, needed))
         for places in by_disk.values():
-            free = shutil.disk_usage(_existing(places[0][0])).free
+            free = shutil.disk_usage(_nearest_existing(places[0][0])).free
             if free < cache.RESERVE * sum(needed for _, needed in places):
-                takes = " and ".join(f"about {needed / 1e6:,.0f} MB in {folder}" for folder, needed in places)
+                needs = " and ".join(f"about {needed / 1e6:,.0f} MB in {folder}" for folder, needed in places)
+                disk = "they are on one disk with" if len(places) > 1 else "its disk has"
                 raise DataError(
-                    f"{self.repo} takes {takes}, {'one disk with' if len(places) > 1 else 'where there are'} "
-                    f"{free / 1e6:,.0f} MB left; "
-                    "make room, set HF_HUB_CACHE or SUITE_CACHE to a folder on another disk, or pass --data-dir DIR"
+                    f"{self.repo} needs {needs}, {disk} {free / 1e6:,.0f} MB free; free some space, set HF_HUB_CACHE "
+                    "or SUITE_CACHE to a folder on another disk, or pass --data-dir DIR"
                 )
 
     def _path(self, file: str) -> Path:
         return hub.cached(self.repo, file) or self._call(hub.fetch, file)
 
     def _call(self, function: Callable[[str, str], T], file: str) -> T:
-        """Calls a function of the hub's client for a file; of a gated set, the error says how to get in."""
+        """Calls a function of the hub's client for a file; for a gated set, its error explains how to get access."""
         try:
             return function(self.repo, file)
         except DataError as error:
-            terms = (
-                f"; {self.repo} is gated: accept its terms on its page of the hub and log in (hf auth login)"
-                if self.gated
-                else ""
-            )
-            raise DataError(f"{error}{terms}") from error
+            if not self.gated:
+                raise
+            access = f"{self.repo} is gated: accept its terms on its page of the hub and log in (hf auth login)"
+            raise DataError(f"{error}; {access}") from error
 
 
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there already."""
+def _nearest_existing(folder: Path) -> Path:
+    """The folder, or the nearest parent that exists."""
     return next(place for place in (folder, *folder.parents) if place.exists())
 
 
-def _disk(folder: Path) -> int:
-    """The number of the disk that a folder is on, or would be."""
-    return _existing(folder).stat().st_dev
+def _disk_number(folder: Path) -> int:
+    """The device number of the disk that a folder is on, or would be on."""
+    return _nearest_existing(folder).stat().st_dev

@@ -1,4 +1,4 @@
-"""Sets of image files, wherever they lie: the listing of one, and an image as RGB."""
+"""Sets of labelled image files: their listing and splits, and decoding an image to RGB."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from tasks.base import DataError
+from tasks.base import DataError, Split
 
-SIXTEEN_BIT = ("PNG", "PPM")  # formats with no more, of which Pillow may give wider integers
-UNRANGED = {"I": "signed or 32-bit integers", "F": "floating-point numbers"}  # by Pillow's mode
+SIXTEEN_BIT = ("PNG", "PPM")  # formats of at most 16 bits, which Pillow may read as wider integers
+UNKNOWN_RANGE = {"I": "signed or 32-bit integers", "F": "floating-point numbers"}  # by Pillow's mode
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One image: its name in the set ("train/n01440764/a.JPEG"), its class, its size in bytes (0 where that is not
-    known).
-    """
+    """One image: its name in the set ("train/n01440764/a.JPEG"), its class, its size in bytes (0 if unknown)."""
 
     path: str
     label: int
@@ -33,8 +31,8 @@ class ImageFile:
 
 
 class Listing(Sequence[ImageFile]):
-    """Image files in a fixed order, held in a few arrays: a million of Python's objects would be copied into every
-    loader process.
+    """Image files in a fixed order, held in a few arrays: a million Python objects would be copied into every loader
+    process.
     """
 
     def __init__(self, images: Iterable[ImageFile]) -> None:
@@ -66,30 +64,29 @@ class Listing(Sequence[ImageFile]):
 class ImageSet(ABC):
     """The labelled images of a folder or of Parquet files.
 
-    `classes` are their names: the label of a class is its place there. `parts` says which images of `listing` each part
-    of the set has ("train", "valid", "test", or "all" where it is not parted). `chunks` are runs of images that are
-    read one after the other.
+    `classes`: class names by label. `parts`: the indices into `listing` of each part of the set ("train", "valid",
+    "test", or "all" if it has no parts). `chunks`: ranges of images that are read in sequence.
     """
 
     classes: tuple[str, ...]
     listing: Listing
     parts: Mapping[str, NDArray[np.int64]]
     chunks: Sequence[range]
-    fingerprint: str  # sha256 over the classes and what the files are, not over the pixels
-    stamp: str  # changes with the fingerprint and whenever a file is written anew
-    left_out: str = ""  # which files of the set are not read and why, in words
+    fingerprint: str  # sha256 over the classes and the names and sizes of the files, not over the pixels
+    stamp: str  # changes with the fingerprint and whenever a file is rewritten
+    ignored: str = ""  # one line about the files that are not read
 
     @abstractmethod
     def encoded(self, chunk: int) -> Iterator[bytes]:
         """The image files of a chunk, in order. Raises DataError."""
 
     @abstractmethod
-    def where(self, index: int) -> str:
-        """An image's place, for a message."""
+    def location(self, index: int) -> str:
+        """Where an image is, for a message."""
 
     @abstractmethod
     def sample(self) -> Iterator[bytes]:
-        """Some image files from all over the set."""
+        """Some image files, spread over the set."""
 
 
 def fingerprint(images: Iterable[ImageFile], classes: Sequence[str]) -> str:
@@ -98,27 +95,58 @@ def fingerprint(images: Iterable[ImageFile], classes: Sequence[str]) -> str:
     return sha256(json.dumps([list(classes), listed]).encode("utf-8")).hexdigest()
 
 
-def hold_out(images: Sequence[ImageFile], share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Splits images into the indices (kept, held out): of every class the `share` whose name has the smallest sha256.
+def split_parts(images: ImageSet, fraction: float) -> dict[Split, NDArray[np.int64]]:
+    """The indices of each split of a set, from its parts; those of validation and the test are sorted by class.
 
-    The number is rounded, at least 1 where a class has two images or more, and 0 where it has one. It depends on names
-    only.
+    A missing test or validation split is held out of the training part. Raises DataError if nothing can be held out.
+    """
+    parts = dict(images.parts)
+    train = parts.get("train", parts.get("all"))
+    if train is None:
+        raise DataError(f"the set has only the part {', '.join(parts)}; add a training part: train-*.parquet or train/")
+    test = parts["test"] if "test" in parts else parts.get("valid")
+    valid = parts["valid"] if "test" in parts and "valid" in parts else None
+    if test is None:
+        train, test = _hold_out_of(images, train, fraction)
+    if valid is None:
+        train, valid = _hold_out_of(images, train, fraction)
+    valid, test = (index[np.argsort(images.listing.labels[index], kind="stable")] for index in (valid, test))
+    return {"train": train, "valid": valid, "test": test}
+
+
+def _hold_out_of(
+    images: ImageSet, index: NDArray[np.int64], fraction: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    rest, out = hold_out([images.listing[i] for i in index.tolist()], fraction)
+    if not len(out):
+        raise DataError(
+            f"nothing can be held out: every class has a single image, such as {images.location(int(index[0]))}; add "
+            "images, or a part for validation and one for the test"
+        )
+    return index[rest], index[out]
+
+
+def hold_out(images: Sequence[ImageFile], fraction: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The indices (remaining, held out): of every class, the `fraction` of images whose names have the smallest sha256.
+
+    The number per class is rounded, at least 1 if the class has two images or more, and 0 if it has one. The choice
+    depends on names only.
     """
     by_class: dict[int, list[tuple[bytes, int]]] = {}
     for i, image in enumerate(images):
         by_class.setdefault(image.label, []).append((sha256(os.fsencode(image.path)).digest(), i))
     out = np.zeros(len(images), dtype=bool)
     for members in by_class.values():
-        count = max(1, round(share * len(members))) if len(members) > 1 else 0
+        count = max(1, round(fraction * len(members))) if len(members) > 1 else 0
         out[[i for _, i in sorted(members)[:count]]] = True
     return np.flatnonzero(~out), np.flatnonzero(out)
 
 
 def read_rgb(encoded: bytes, where: str) -> Image.Image:
-    """The whole image, decoded, as RGB: grey, palette, CMYK and 16-bit images are converted, transparency is dropped.
+    """The decoded image as RGB: grey, palette, CMYK and 16-bit images are converted, transparency is dropped.
 
-    Raises DataError, with the image's place, where it cannot be decoded to its end or its pixels have no range that is
-    known.
+    `where` is its location in errors. Raises DataError if it cannot be decoded completely or the range of its pixel
+    values is unknown.
     """
     try:
         with Image.open(BytesIO(encoded)) as image:
@@ -127,23 +155,22 @@ def read_rgb(encoded: bytes, where: str) -> Image.Image:
                 image.mode == "I" and image.format in SIXTEEN_BIT
             ):  # Pillow would clip to 255
                 return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-            if image.mode in UNRANGED:  # Pillow would clip these too, and no one says what is white
-                raise DataError(
-                    f"{where} cannot be read as an image: its pixels are {UNRANGED[image.mode]}; save it as 8 or 16 bit"
-                )
-            # through RGBA, since Pillow warns of palettes with transparency
+            if image.mode in UNKNOWN_RANGE:  # Pillow would clip these too, and the value of white is unknown
+                found = UNKNOWN_RANGE[image.mode]
+                raise DataError(f"{where} cannot be read as an image: its pixels are {found}; save it as 8 or 16 bit")
+            # through RGBA, since Pillow warns about palettes with transparency
             return (image.convert("RGBA") if image.mode == "P" else image).convert("RGB")
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if isinstance(error, UnidentifiedImageError):
-            reason = "it is in no known format"
+            reason = "unknown format"
         raise DataError(f"{where} cannot be read as an image: {reason}; replace or remove it") from error
 
 
 def stored_size(width: int, height: int, side: int) -> tuple[int, int]:
-    """(width, height) of an image whose shorter side is at most `side`, as stored; 0 leaves every image as it is."""
+    """(width, height) of an image in the cache: its shorter side is at most `side` pixels; 0: no limit."""
     short = min(width, height)
     if side == 0 or short <= side:
         return width, height
@@ -151,6 +178,6 @@ def stored_size(width: int, height: int, side: int) -> tuple[int, int]:
 
 
 def shrink(image: Image.Image, side: int) -> Image.Image:
-    """The image brought to `stored_size`."""
+    """The image resized to `stored_size`."""
     size = stored_size(*image.size, side)
     return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)

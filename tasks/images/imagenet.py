@@ -13,9 +13,10 @@ import numpy as np
 
 from tasks.base import DataError, TaskOptions
 from tasks.images.class_folders import difference
-from tasks.images.file_task import FileImageTask, SizedImageOptions
+from tasks.images.file_options import SizedImageOptions
+from tasks.images.file_task import FileImageTask
 from tasks.images.hub_parquet import HubImages
-from tasks.images.parquet import Choice
+from tasks.images.parquet import ClassMap
 
 CLASS_LIST = "imagenet100_cmc"
 SYNSETS_SHA256 = "385e0240499426c022b773be1ae4da780f057b89c9694c7f47199f62746b6edd"
@@ -27,58 +28,56 @@ HUB = HubImages(
     small=False,
     gated=True,
 )
-KNOWN_NAMES = (
-    0.95  # share of the thousand names that must be ImageNet's, at their places: a few are spelt in more than one way
+SOURCES = (
+    "ImageNet (ILSVRC 2012) is available after registration from image-net.org, or from the hub as "
+    "ILSVRC/imagenet-1k; its licence does not allow us to ship it"
 )
+MIN_EQUAL_NAMES = 0.95  # fraction of the thousand names that must be ImageNet's: some have several spellings
 
 
 @cache
 def synsets() -> tuple[str, ...]:
-    """ImageNet-1k's thousand class ids, sorted: the label of a class, on the hub too, is its place here."""
+    """ImageNet-1k's thousand class ids, sorted. The index of an id is its label, also on the hub."""
     from timm.data import ImageNetInfo
 
     found = tuple(ImageNetInfo("imagenet-1k").label_names())
     if sha256("\n".join(found).encode()).hexdigest() != SYNSETS_SHA256:
         raise DataError(
-            "the installed timm has another list of ImageNet's classes; install the version that constraints.txt names"
+            "the installed timm has another list of ImageNet's classes; install the version in constraints.txt"
         )
     return found
 
 
 @cache
 def class_list() -> tuple[str, ...]:
-    """The 100 class ids of CMC, sorted: the label of a class is its place here."""
+    """The 100 class ids of CMC, sorted. The index of an id is its label."""
     return tuple(sorted((files(__package__) / f"{CLASS_LIST}.txt").read_text(encoding="ascii").split()))
 
 
 def ids_of(names: Sequence[str]) -> tuple[str, ...]:
-    """The class ids of Parquet files whose labels have these names: ids already, or ImageNet-1k's thousand words in its
-    order.
+    """The class ids of Parquet files whose labels have these names: ids, or ImageNet-1k's thousand words in its order.
 
-    Raises DataError for a thousand names in another order; other names are given back as they are.
+    Raises DataError for a thousand names in another order; any other names are returned unchanged.
     """
     from timm.data import ImageNetInfo
 
     if len(names) != len(synsets()) or set(names) == set(synsets()):
         return tuple(names)
     words = ImageNetInfo("imagenet-1k").label_descriptions(detailed=False)
-    differing = [
-        i for i, (name, word) in enumerate(zip(names, words, strict=True)) if name.casefold() != word.casefold()
-    ]
+    pairs = enumerate(zip(names, words, strict=True))
+    differing = [i for i, (name, word) in pairs if name.casefold() != word.casefold()]
     misplaced = [i for i in differing if names[i] in words]
-    if misplaced or len(differing) > (1 - KNOWN_NAMES) * len(words):
+    if misplaced or len(differing) > (1 - MIN_EQUAL_NAMES) * len(words):
         i = (misplaced or differing)[0]
         raise DataError(
-            f"the thousand class names are not ImageNet's in its order: label {i} is {names[i]!r}, there it is "
-            f"{words[i]!r}"
+            f"the thousand class names are not ImageNet's in its order: label {i} is {names[i]!r}, expected is "
+            f"{words[i]!r}; pass the files of the hub's ILSVRC/imagenet-1k"
         )
     return synsets()
 
 
 class ImageNetTask(FileImageTask):
-    """ImageNet (ILSVRC 2012), all or some of its classes. Its val/ is the test split: the labels of its test images are
-    not public.
-    """
+    """ImageNet (ILSVRC 2012), all or some of its classes. Its val/ is the test split: its test labels are secret."""
 
     Options: ClassVar[type[TaskOptions]] = SizedImageOptions
     options: SizedImageOptions
@@ -87,30 +86,28 @@ class ImageNetTask(FileImageTask):
     licence = "ImageNet terms of access: non-commercial research and education"
     hub = HUB
 
-    def choose(self, names: Sequence[str]) -> Choice:
-        wanted, given = self.class_names(), ids_of(names)
+    def map_classes(self, names: Sequence[str]) -> ClassMap:
+        wanted, found = self.class_names(), ids_of(names)
         assert wanted is not None
-        whole = set(given) == set(synsets())
-        if not whole and set(given) != set(wanted):
-            raise DataError(f"{self.name}: {difference(set(given), wanted, 'class names')}")
+        if set(found) not in (set(synsets()), set(wanted)):
+            raise DataError(f"{self.name}: {difference(set(found), wanted, 'class names')}")
         place = {name: i for i, name in enumerate(wanted)}
-        return wanted, np.array([place.get(name, -1) for name in given])
+        return wanted, np.array([place.get(name, -1) for name in found])
 
 
 class ImageNet1k(ImageNetTask):
-    """The thousand classes. 1 % of every class of train/ is held out for validation."""
+    """All thousand classes. 1 % of every class of train/ is held out for validation."""
 
     name = "imagenet1k"
     summary = "ImageNet's 1,000 classes, from a local folder or the hub (gated)"
     protocol = "imagenet1k/1"
     held_out = 0.01
     how_to = (
-        "ImageNet (ILSVRC 2012) comes from image-net.org, or as ILSVRC/imagenet-1k from the hub, after "
-        "registration; it may not be shipped",
-        "--data-dir DIR: train/ and val/, in each the folders of the 1,000 classes (n01440764 …), or the hub's "
+        SOURCES,
+        "--data-dir DIR: train/ and val/, each with the folders of the 1,000 classes (n01440764 …), or the hub's "
         "Parquet files",
-        "or accept the terms on the hub, hf auth login, and: suite data prepare imagenet1k (downloads 145 GB "
-        "and keeps as much again)",
+        "or accept the terms on the hub, hf auth login, and: suite data prepare imagenet1k (downloads 145 GB and "
+        "stores as much again)",
     )
 
     @property
@@ -122,28 +119,25 @@ class ImageNet1k(ImageNetTask):
 
 
 class ImageNet100(ImageNetTask):
-    """100 classes of ImageNet, as listed by the authors of CMC (arXiv 1906.05849); 5 % of every class of train/ held
+    """The 100 classes of ImageNet in the list of CMC's authors (arXiv 1906.05849); 5 % of every class of train/ is held
     out for validation.
 
-    From a folder with exactly these classes, Parquet files with exactly these, or all of ImageNet-1k's Parquet files,
-    of which they are taken.
+    They are read from a folder with exactly these classes, Parquet files with exactly these classes, or all of
+    ImageNet-1k's Parquet files.
     """
 
     name = "imagenet100"
     summary = "100 classes of ImageNet (CMC's list), from a local folder or the hub (gated)"
     protocol = "imagenet100/1"
     held_out = 0.05
-    hub = replace(HUB, kept=0.1)
+    hub = replace(HUB, cached_fraction=0.1)
     how_to = (
-        "ImageNet (ILSVRC 2012) comes from image-net.org, or as ILSVRC/imagenet-1k from the hub, after "
-        "registration; it may not be shipped",
-        "make a folder with train/ and val/ and in each the folders (or links) of CMC's 100 classes "
-        "(imagenet100.txt of its authors' code, arXiv 1906.05849; class_list_sha256 is that of its sorted ids, "
-        "one a line)",
-        "or take ImageNet-1k's Parquet files, of which these classes are read: --data-dir DIR, or accept the "
-        "terms on the hub, "
-        "hf auth login, and: suite data prepare imagenet100 (downloads 145 GB and keeps a tenth of it again)",
-        "check either with: suite data prepare imagenet100 --data-dir DIR",
+        SOURCES,
+        "make a folder with train/ and val/, each with the folders (or links) of CMC's 100 classes (imagenet100.txt of "
+        "its authors' code, arXiv 1906.05849; class_list_sha256 is the sha256 of its sorted ids, one per line)",
+        "or use ImageNet-1k's Parquet files, from which these classes are read: --data-dir DIR, or accept the terms on "
+        "the hub, hf auth login, and: suite data prepare imagenet100 (downloads 145 GB and stores a tenth of it again)",
+        "check a folder with: suite data prepare imagenet100 --data-dir DIR",
     )
 
     @property

@@ -1,4 +1,4 @@
-"""Batches of images, read, transformed and mixed by loader processes."""
+"""Batches of images that loader processes read, transform and mix."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from tasks.randomness import SAMPLE, restored_generators, seed_all, shuffled_bat
 
 Key = tuple[int, int, int, int]  # index of the image, seed, step, position in the batch
 Transform = Callable[[Image.Image], Tensor]
-Mix = Callable[[Batch, int, int], Batch]  # of a batch, a seed and a step
+Mix = Callable[[Batch, int, int], Batch]  # (batch, seed, step) → batch
 
 
 class TrainingKeys:
-    """Endless lists of keys over the images at `index`, from a step on: those at `places` of each batch, all by
-    default.
+    """The keys of each training batch over the images at `index`, endlessly from `start_step` on.
+
+    `places`: the positions of each batch that are given; None: all.
     """
 
     def __init__(
@@ -39,39 +40,39 @@ class TrainingKeys:
 
 
 def evaluation_keys(index: NDArray[Any], batch_size: int) -> list[list[Key]]:
-    """Each image once, in order."""
+    """The keys of each evaluation batch: every image once, in order."""
     keys: list[Key] = [(int(i), 0, 0, position) for position, i in enumerate(index)]
     return [keys[at : at + batch_size] for at in range(0, len(keys), batch_size)]
 
 
 class _Samples(Dataset[Any]):
-    """Whole batches of decoded, transformed and mixed images, made in the worker."""
+    """Batches of decoded, transformed and mixed images, assembled in the worker."""
 
     def __init__(self, reader: Reader, labels: NDArray[Any], transform: Transform, mix: Mix | None) -> None:
         self.reader, self.labels, self.transform, self.mix = reader, labels, transform, mix
 
     def __getitems__(self, keys: list[Key]) -> tuple[Tensor, Tensor] | str:
-        """The batch of these keys, or what is wrong with one of its images: an exception would arrive as a worker's
+        """The batch of these keys, or the error about one of its images: an exception would arrive as a worker's
         traceback.
         """
         try:
             with restored_generators():
-                pictures = [self._sample(key) for key in keys]
+                images = [self._sample(key) for key in keys]
         except DataError as error:
             return str(error)
-        batch = Batch(torch.stack(pictures), torch.from_numpy(self.labels[[key[0] for key in keys]]))
+        batch = Batch(torch.stack(images), torch.from_numpy(self.labels[[key[0] for key in keys]]))
         if self.mix is not None:
             batch = self.mix(batch, keys[0][1], keys[0][2])
         return batch.inputs, batch.targets
 
     def _sample(self, key: Key) -> Tensor:
-        index, *where = key
+        index, *place = key
         image = self.reader.read(index)
-        seed_all(SAMPLE, *where)
+        seed_all(SAMPLE, *place)
         return self.transform(image)
 
 
-def _as_they_are(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
@@ -85,16 +86,16 @@ def load_batches(
 ) -> Iterator[Batch]:
     """One batch for every list of keys, in order; `mix(batch, seed, step)` may mix its images.
 
-    Each sample is seeded by its own key and each mixture by the batch's first, so the number of workers changes
-    nothing.
+    Each sample is seeded by its own key and each mixture by the first key of the batch, so the batches do not depend on
+    the number of workers.
     """
     loader = DataLoader(
         _Samples(reader, labels, transform, mix),
         batch_sampler=keys,
         num_workers=workers,
-        collate_fn=_as_they_are,
+        collate_fn=_unchanged,
         pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),  # else the loader draws from the global one
+        generator=torch.Generator(),  # otherwise the loader draws from the global one
     )
     for loaded in loader:
         if isinstance(loaded, str):

@@ -7,23 +7,24 @@ from typing import Any, ClassVar
 
 from tasks.base import DataError, TaskOptions
 from tasks.images.class_folders import find_classes, part_folders
-from tasks.images.file_task import FileImageTask, SizedImageOptions
-from tasks.images.parquet import find_shards, read_schema
+from tasks.images.file_options import SizedImageOptions
+from tasks.images.file_task import FileImageTask
+from tasks.images.parquet import find_parquet_files, read_schema
 from tasks.storage.user_files import reading
 
-UNKNOWN = 2  # classes where no folder is given yet, so that a budget can be counted: it does not depend on their number
+UNKNOWN = 2  # classes before a folder is given, so that a budget can be computed: it does not depend on their number
 
 
 class OwnImages(FileImageTask):
-    """Any image folder, with train/, val/ and test/, some of them, or class folders only; or Parquet files as the hub
-    names them.
+    """Any image folder: train/, val/ and test/, some of them, or class folders only; or Parquet files named as on the
+    hub.
 
-    The classes are those of the training part, sorted by name. What there is of val/ and test/ is used as it is; what
-    is missing is held out: 10 % of every class, first for the test, then for validation.
+    The classes are those of the training part, sorted by name. A single part val/ or test/ is the test split; missing
+    splits are held out: 10 % of every class, first for the test, then for validation.
     """
 
     name = "folder"
-    summary = "your own images: one folder a class, in train/, val/, test/ or not parted, or Parquet (--data-dir DIR)"
+    summary = "your own images: one folder per class, with or without train/, val/, test/; or Parquet (--data-dir DIR)"
     protocol = "folder/1"
     Options: ClassVar[type[TaskOptions]] = SizedImageOptions
     options: SizedImageOptions
@@ -33,9 +34,9 @@ class OwnImages(FileImageTask):
     source = "a local folder"
     licence = "yours"
     how_to = (
-        "--data-dir DIR: DIR/train/CLASS/, DIR/val/CLASS/, DIR/test/CLASS/, or DIR/CLASS/ with images in it or "
-        "in folders below",
-        "or Parquet files with an image and a class column, as Hugging Face datasets writes them: "
+        "--data-dir DIR: DIR/train/CLASS/, DIR/val/CLASS/, DIR/test/CLASS/, or DIR/CLASS/, with images in it or in "
+        "its subfolders",
+        "or Parquet files with an image and a class column, as Hugging Face datasets writes them, named "
         "train-00000-of-00001.parquet",
     )
 
@@ -44,11 +45,11 @@ class OwnImages(FileImageTask):
         assert self.data_dir is not None
         if not self.data_dir.is_dir():
             raise DataError(
-                f"folder needs images: {self.data_dir} is not a folder. Pass --data-dir DIR with one folder a class"
+                f"folder needs images: {self.data_dir} is not a folder. Pass --data-dir DIR with one folder per class"
             )
-        shards = find_shards(self.data_dir)
-        if shards:
-            return len(read_schema(next(iter(shards.values()))[0], self.label)[1])
+        files = find_parquet_files(self.data_dir)
+        if files:
+            return len(read_schema(next(iter(files.values()))[0], self.label)[1])
         with reading(self.data_dir):
             return len(find_classes(self.data_dir, part_folders(self.data_dir, ())))
 
@@ -57,7 +58,7 @@ class OwnImages(FileImageTask):
         return UNKNOWN if self.data_dir is None else self._classes
 
     def _layout(self) -> str:
-        return "train/, val/ and test/, or with one folder a class"
+        return "train/, val/ and test/, or with one folder per class"
 
     def _details(self) -> dict[str, Any]:
         return {} if self.data_dir is None else {"classes": self.classes}

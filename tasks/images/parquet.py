@@ -1,6 +1,7 @@
-"""Images in Parquet files as the Hugging Face hub serves them: a column of files (`bytes`, `path`), a column of labels,
-and the classes'
-names in the schema's metadata."""
+"""Images in Parquet files of the Hugging Face hub.
+
+They have a column of image files (`bytes`, `path`), a column of labels, and the class names in the schema's metadata.
+"""
 
 from __future__ import annotations
 
@@ -15,39 +16,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.base import DataError
-from tasks.images.class_folders import PART_NAMES
+from tasks.images.class_folders import PART_NAMES, some_of
 from tasks.images.image_set import ImageFile, ImageSet, Listing
 
 SHARD = re.compile(r"(?P<part>[a-z]+)-(?P<number>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]+)?\.parquet")
-AT_ONCE = 32  # rows read at a time
+ROWS_PER_READ = 32  # rows read at a time
 SAMPLED_SHARDS = 4
 
-#: The classes that a task wants and, for each of the files' labels in order, its label in the task or -1 (left out).
-Choice = tuple[Sequence[str], NDArray[np.int64]]
-Choose = Callable[[Sequence[str]], Choice]
+#: The classes of a task and, for each label of the files in order, its label in the task, or -1 if it is not used.
+ClassMap = tuple[Sequence[str], NDArray[np.int64]]
+MapClasses = Callable[[Sequence[str]], ClassMap]
 
 
 @dataclass(frozen=True)
-class Shard:
+class ParquetShard:
     path: Path
     part: str
-    rows: NDArray[np.int64]  # the rows in use, ascending
+    rows: NDArray[np.int64]  # rows in use, ascending
 
 
 class ParquetSet(ImageSet):
-    """The images of a data set's Parquet shards, in the order of parts, shards and rows.
+    """The images of a data set's Parquet shards, in order of part, shard and row.
 
-    `choose` takes the names of the files' classes and says which are wanted. `needed`: the parts that are read, "" all
-    there are. `label`: the column of the labels where the files have several.
+    `map_classes` maps the class names of the files to the classes of the task. `label`: the name of the label column if
+    the files have several.
     """
 
-    def __init__(self, root: Path, files: Mapping[str, Sequence[Path]], choose: Choose, label: str = "label") -> None:
+    def __init__(
+        self, root: Path, files: Mapping[str, Sequence[Path]], map_classes: MapClasses, label: str = "label"
+    ) -> None:
         self.root = root
         self.columns, names = read_schema(next(iter(files.values()))[0], label)
-        wanted, places = choose(names)
+        wanted, places = map_classes(names)
         self.classes = tuple(wanted)
         images: list[ImageFile] = []
-        self.shards: list[Shard] = []
+        self.shards: list[ParquetShard] = []
         self.parts, self.chunks = {}, []
         for part, paths in files.items():
             start = len(images)
@@ -61,24 +64,24 @@ class ParquetSet(ImageSet):
         self._identify([image.label for image in images])
 
     def _add(self, path: Path, part: str, names: Sequence[str], places: NDArray[np.int64]) -> list[ImageFile]:
-        """The wanted images of one shard."""
+        """The images in use of one shard."""
         if read_schema(path, self.columns.label) != (self.columns, list(names)):
             raise DataError(
-                f"{path}: its columns or class names are not those of the other files; download them again, "
-                "all of one version"
+                f"{path}: its columns or class names differ from those of the other files; download all files again at "
+                "one version"
             )
         labels = read_labels(path, self.columns, names)
-        kept = places[labels]
-        shard = Shard(path, part, np.flatnonzero(kept >= 0))
+        chosen = places[labels]
+        shard = ParquetShard(path, part, np.flatnonzero(chosen >= 0))
         self.shards.append(shard)
-        size = path.stat().st_size // max(len(labels), 1)  # an image's share of the file
-        return [ImageFile(f"{path.name}:{row}", int(kept[row]), size) for row in shard.rows.tolist()]
+        size = path.stat().st_size // max(len(labels), 1)  # mean over the images of the file
+        return [ImageFile(f"{path.name}:{row}", int(chosen[row]), size) for row in shard.rows.tolist()]
 
     def _require_all_classes(self, part: str, found: set[int]) -> None:
         missing = [name for i, name in enumerate(self.classes) if i not in found]
         if missing:
             raise DataError(
-                f"{self.root}: the {part} part has no image of {len(missing)} classes ({', '.join(missing[:3])}, …)"
+                f"{self.root}: the {part} part has no image of {len(missing)} classes ({some_of(missing)}); add some"
             )
 
     def _identify(self, labels: Sequence[int]) -> None:
@@ -92,20 +95,20 @@ class ParquetSet(ImageSet):
         self.stamp = sha256(f"{self.root.resolve()} {self.fingerprint} {times.hexdigest()}".encode()).hexdigest()
 
     def encoded(self, chunk: int) -> Iterator[bytes]:
-        shard, start, taken = self.shards[chunk], 0, 0
+        shard, start, given = self.shards[chunk], 0, 0
         for column in _batches(shard.path, self.columns.image):
             end = start + len(column)
-            while taken < len(shard.rows) and shard.rows[taken] < end:
-                yield self._file(shard, int(shard.rows[taken]), column[int(shard.rows[taken]) - start].as_py())
-                taken += 1
+            while given < len(shard.rows) and shard.rows[given] < end:
+                yield self._file(shard, int(shard.rows[given]), column[int(shard.rows[given]) - start].as_py())
+                given += 1
             start = end
 
-    def _file(self, shard: Shard, row: int, value: Any) -> bytes:
+    def _file(self, shard: ParquetShard, row: int, value: Any) -> bytes:
         if not value or value.get("bytes") is None:
-            raise DataError(f"{shard.path}, row {row}: it holds no image bytes, or only a path to them")
+            raise DataError(f"{shard.path}, row {row}: no image bytes; store the images in the file, not their paths")
         return bytes(value["bytes"])
 
-    def where(self, index: int) -> str:
+    def location(self, index: int) -> str:
         name, _, row = self.listing[index].path.rpartition(":")
         return f"{self.root}: row {row} of {name}"
 
@@ -122,11 +125,11 @@ class Columns:
     label: str
 
 
-def find_shards(root: Path, needed: Sequence[str] = ()) -> dict[str, list[Path]]:
-    """The Parquet files of each part, in `root` or one folder below; {} where there are none. Raises DataError where
-    shards are missing.
+def find_parquet_files(root: Path, needed: Sequence[str] = ()) -> dict[str, list[Path]]:
+    """The Parquet files of each part, in `root` or one folder below; {} if there are none.
 
-    Read are `PART-NNNNN-of-NNNNN.parquet`, as the hub names them, of the parts in `needed` or of all that there are.
+    They are named `PART-NNNNN-of-NNNNN.parquet`, as on the hub; the parts are those in `needed`, or all if it is empty.
+    Raises DataError if files are missing or have other names.
     """
     every = [path for pattern in ("*.parquet", "*/*.parquet") for path in root.glob(pattern)]
     found: dict[str, list[Path]] = {}
@@ -137,13 +140,13 @@ def find_shards(root: Path, needed: Sequence[str] = ()) -> dict[str, list[Path]]
             found.setdefault(part, []).append(path)
     if every and not found:
         raise DataError(
-            f"{root}: {every[0].name} is not named as the hub names its files: train-00000-of-00001.parquet"
+            f"{root}: {every[0].name} is not a name of the hub; rename it, for example to train-00000-of-00001.parquet"
         )
     for part, paths in found.items():
         _require_whole(root, part, paths)
     missing = [part for part in needed if part not in found]
     if found and missing:
-        raise DataError(f"{root} has no Parquet files of the part {missing[0]}; needed are {' and '.join(needed)}")
+        raise DataError(f"{root} has no Parquet files of the part {missing[0]}; the task needs {' and '.join(needed)}")
     return {part: found[part] for part in PART_NAMES if part in found}
 
 
@@ -153,16 +156,12 @@ def _require_whole(root: Path, part: str, paths: Sequence[Path]) -> None:
     numbers = sorted(int(name["number"]) for name in names)
     if len(counts) > 1 or numbers != list(range(max(counts))):
         missing = sorted(set(range(max(counts))) - set(numbers))
-        what = (
-            f"shard {missing[0]:05} of {max(counts):05} is missing" if missing else "there are shards of two versions"
-        )
-        raise DataError(f"{root}: of the part {part}, {what}; download the files again, all of one version")
+        what = f"lacks shard {missing[0]:05} of {max(counts):05}" if missing else "has shards of two versions"
+        raise DataError(f"{root}: the part {part} {what}; download all files again at one version")
 
 
 def read_schema(path: Path, label: str) -> tuple[Columns, list[str]]:
-    """The columns of the images and of the labels, and the names of the classes, from the metadata that `datasets`
-    writes.
-    """
+    """The image column, the label column and the class names, from the metadata that `datasets` writes."""
     from datasets import ClassLabel, Features, Image
     from pyarrow import ArrowException, parquet
 
@@ -175,15 +174,14 @@ def read_schema(path: Path, label: str) -> tuple[Columns, list[str]]:
     chosen = label if label in labels else labels[0] if len(labels) == 1 else None
     if len(images) != 1 or chosen is None:
         raise DataError(
-            f"{path}: its metadata name {len(images)} image columns and {len(labels)} class columns of "
-            f"{', '.join(features)}; needed is "
-            f"one of each (of several class columns, {label!r}), as Hugging Face datasets writes them"
+            f"{path}: of the columns {', '.join(features)} its metadata mark {len(images)} as images and {len(labels)} "
+            f"as classes; write it with Hugging Face datasets, with one of each (or a class column {label!r})"
         )
     return Columns(images[0], chosen), list(features[chosen].names)
 
 
 def read_labels(path: Path, columns: Columns, names: Sequence[str]) -> NDArray[np.int64]:
-    """The labels of a shard's rows. Raises DataError for one that names no class."""
+    """The labels of a shard's rows. Raises DataError if one of them is not a class."""
     from pyarrow import ArrowException, parquet
 
     try:
@@ -193,18 +191,20 @@ def read_labels(path: Path, columns: Columns, names: Sequence[str]) -> NDArray[n
         raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
     wrong = np.flatnonzero(~((labels >= 0) & (labels < len(names))))
     if len(wrong):
-        given = f"the label of row {wrong[0]} is {labels[wrong[0]]:g}"
-        raise DataError(f"{path}: {given}, allowed are 0 to {len(names) - 1} (is the part unlabelled?)")
+        raise DataError(
+            f"{path}: the label of row {wrong[0]} is {labels[wrong[0]]:g}, not in 0 to {len(names) - 1}; is this part "
+            "unlabelled?"
+        )
     return labels.astype(np.int64)
 
 
 def _batches(path: Path, column: str) -> Iterator[Any]:
-    """The column's values, some rows at a time."""
+    """The values of a column, `ROWS_PER_READ` rows at a time."""
     from pyarrow import ArrowException, parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=AT_ONCE, columns=[column]):
+            for batch in file.iter_batches(batch_size=ROWS_PER_READ, columns=[column]):
                 yield batch.column(0)
     except (OSError, ArrowException) as error:
         raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error

@@ -1,8 +1,8 @@
-"""A set's images kept in the cache for reading in any order: decoded once to pixels, or as the files they were.
+"""The images of a set in the cache, for reading in random order: as decoded pixels or as image files.
 
-A store is a folder of chunks: `00012.bin` holds the images of a chunk one after the other, `00012.npy` their ends,
-heights and widths (`[n, 3]`; height 0: an encoded file). The second is written last and at once, so a chunk is whole
-where it is there: building goes on where it was broken off.
+A store is a folder of chunks. `00012.bin` contains the images of a chunk one after the other, `00012.npy` their ends,
+heights and widths (`[n, 3]`; height 0: an encoded file). The second file is written last and atomically, so a chunk
+that has it is complete, and building resumes after the last complete chunk.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from tasks.images.image_set import ImageSet, read_rgb, shrink
 from tasks.storage import cache
 
 Progress = Callable[[int, int], None]
-AT_ONCE = 64  # images in memory while a chunk is written
-MAPPED = 256  # chunks mapped at a time: each holds a file open
+IMAGES_IN_MEMORY = 64  # while a chunk is written
+MAX_MAPPED_CHUNKS = 256  # each of them keeps a file open
 
 
 class Store:
-    """The store of a set in a folder of its own. `decoded`: pixels, at most `side` at the shorter side (0: as they
-    are); else files.
+    """The stored images of a set, in their own folder.
+
+    `decoded`: as pixels, with a shorter side of at most `side` (0: unchanged); otherwise as image files.
     """
 
     def __init__(self, folder: Path, images: ImageSet, *, decoded: bool, side: int = 0) -> None:
@@ -39,16 +40,14 @@ class Store:
         self._open: dict[int, tuple[NDArray[np.int64], Any]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}  # a copy in another process maps the files anew
+        return {**self.__dict__, "_open": {}}  # a copy in another process maps the files itself
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         return all(self._index(chunk).is_file() for chunk in range(len(self.images.chunks)))
 
     def build(self, progress: Progress | None = None) -> None:
-        """Writes the chunks that are missing. Raises one DataError that counts the damaged images and names the first
-        three.
-        """
+        """Writes the missing chunks. Raises a DataError that counts the damaged images and names the first three."""
         total, problems = len(self.images.listing), list[str]()
         with cache.lock(self.folder / "lock"), ThreadPoolExecutor(os.cpu_count()) as pool:
             for number, chunk in enumerate(self.images.chunks):
@@ -57,10 +56,10 @@ class Store:
                 elif progress is not None:
                     progress(chunk.stop, total)
         if problems:
-            raise damaged(problems, total)
+            raise damaged_images(problems, total)
 
     def read(self, index: int) -> Image.Image:
-        """An image as RGB, at most `side` at its shorter side."""
+        """An image as RGB, with a shorter side of at most `side`."""
         chunk = int(np.searchsorted(self._starts, index, side="right")) - 1
         table, blob = self._mapped(chunk)
         place = index - int(self._starts[chunk])
@@ -68,39 +67,39 @@ class Store:
         end, height, width = (int(value) for value in table[place])
         if height:
             return Image.fromarray(blob[start:end].reshape(height, width, 3))
-        return shrink(read_rgb(blob[start:end].tobytes(), self.images.where(index)), self.side)
+        return shrink(read_rgb(blob[start:end].tobytes(), self.images.location(index)), self.side)
 
     def _index(self, chunk: int) -> Path:
         return self.folder / f"{chunk:05}.npy"
 
     def _mapped(self, chunk: int) -> tuple[NDArray[np.int64], Any]:
         if chunk not in self._open:
-            if len(self._open) == MAPPED:
+            if len(self._open) == MAX_MAPPED_CHUNKS:
                 self._open.clear()
             try:
                 table = np.load(self._index(chunk))
                 blob = np.memmap(self._index(chunk).with_suffix(".bin"), dtype=np.uint8, mode="r")
                 if len(blob) != table[-1, 0]:
-                    raise ValueError("it was cut off")
+                    raise ValueError("truncated")
             except (OSError, ValueError) as error:
                 raise DataError(
-                    f"the cache {self.folder} is damaged ({error}); delete that folder, it is made anew"
+                    f"the cache {self.folder} is damaged ({error}); delete that folder and try again"
                 ) from error
             self._open[chunk] = table, blob
         return self._open[chunk]
 
     def _write(self, chunk: int, pool: ThreadPoolExecutor, progress: Progress | None) -> list[str]:
-        """Writes a chunk, or says what is wrong with its images."""
+        """Writes a chunk unless some of its images are damaged, and returns the errors about those."""
         rows: list[tuple[int, int, int]] = []
         problems: list[str] = []
         index, end = self._index(chunk), 0
         try:
             with index.with_suffix(".bin").open("wb") as stream:
-                for done, made in enumerate(self._packed(chunk, pool), self.images.chunks[chunk].start + 1):
-                    if isinstance(made, str):
-                        problems.append(made)
+                for done, packed in enumerate(self._packed(chunk, pool), self.images.chunks[chunk].start + 1):
+                    if isinstance(packed, str):
+                        problems.append(packed)
                     else:
-                        blob, height, width = made
+                        blob, height, width = packed
                         stream.write(blob)
                         end += len(blob)
                         rows.append((end, height, width))
@@ -113,28 +112,25 @@ class Store:
                 np.save(table, np.array(rows, dtype=np.int64).reshape(-1, 3))
                 cache.write_atomically(index, lambda path: path.write_bytes(table.getvalue()))
         except OSError as error:
-            reason = error.strerror or error
-            raise DataError(
-                f"the cache {self.folder} cannot be written ({reason}); make room, or set SUITE_CACHE"
-            ) from error
+            raise cache.unwritable(self.folder, error) from error
         return problems
 
     def _packed(self, chunk: int, pool: ThreadPoolExecutor) -> Iterator[tuple[bytes, int, int] | str]:
-        """(bytes, height, width) of each image of a chunk, or what is wrong with it."""
+        """(bytes, height, width) of each image of a chunk, or the error about it."""
         files = zip(self.images.chunks[chunk], self.images.encoded(chunk), strict=True)
-        while group := list(islice(files, AT_ONCE)):
+        while group := list(islice(files, IMAGES_IN_MEMORY)):
             yield from pool.map(self._pack, group) if self.decoded else ((file, 0, 0) for _, file in group)
 
     def _pack(self, numbered: tuple[int, bytes]) -> tuple[bytes, int, int] | str:
         index, file = numbered
         try:
-            image = shrink(read_rgb(file, self.images.where(index)), self.side)
+            image = shrink(read_rgb(file, self.images.location(index)), self.side)
         except DataError as error:
             return str(error)
         return image.tobytes(), image.height, image.width
 
 
-def damaged(problems: list[str], total: int) -> DataError:
-    """One line for all the damaged images of a set."""
+def damaged_images(problems: list[str], total: int) -> DataError:
+    """One error, of one line, about all damaged images of a set."""
     more = f" | and {len(problems) - 3} more" if len(problems) > 3 else ""
     return DataError(f"{len(problems)} of {total} images are damaged: {' | '.join(problems[:3])}{more}")

@@ -11,10 +11,12 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How images are brought to the model. `padding`: small images keep their size and are cropped out of themselves
-    padded by it; else
-    training takes random resized crops and evaluation the middle of the image at 1/0.875 of the side."""
+class Preprocessing:
+    """The size and normalisation of the model's images.
+
+    With `padding`, small images keep their size, and training crops them from the image padded by it. Without it,
+    training uses random resized crops, and evaluation the centre of the image at 1/0.875 of the side.
+    """
 
     side: int
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -22,44 +24,50 @@ class Recipe:
     padding: int = 0
 
 
-def evaluation_transform(recipe: Recipe) -> Any:
+def evaluation_transform(spec: Preprocessing) -> Any:
     from timm.data import create_transform
 
-    share = 1.0 if recipe.padding else 0.875
+    crop = 1.0 if spec.padding else 0.875
     return create_transform(
-        recipe.side, is_training=False, interpolation="bicubic", crop_pct=share, mean=recipe.mean, std=recipe.std
+        spec.side,
+        is_training=False,
+        interpolation="bicubic",
+        crop_pct=crop,
+        mean=spec.mean,
+        std=spec.std,
     )
 
 
-def training_transform(recipe: Recipe, augmentation: str, magnitude: int, erase: float) -> Any:
-    """`augmentation`: "none", "crop-flip" or "randaugment" (crop, flip and RandAugment as DeiT has it, arXiv
-    2012.12877).
-    """
+def training_transform(spec: Preprocessing, augmentation: str, magnitude: int, erase: float) -> Any:
+    """`augmentation`: "none", "crop-flip", or "randaugment" (also RandAugment as in DeiT, arXiv 2012.12877)."""
     from timm.data import create_transform
     from torchvision import transforms
 
     if augmentation == "none":
-        return evaluation_transform(recipe)
-    made = create_transform(
-        recipe.side,
+        return evaluation_transform(spec)
+    transform = create_transform(
+        spec.side,
         is_training=True,
         interpolation="bicubic",
         auto_augment=f"rand-m{magnitude}-mstd0.5-inc1" if augmentation == "randaugment" else None,
         color_jitter=None,
         re_prob=erase,
         re_mode="pixel",
-        mean=recipe.mean,
-        std=recipe.std,
+        mean=spec.mean,
+        std=spec.std,
     )
-    if recipe.padding:
-        crop = [transforms.Resize(recipe.side), transforms.RandomCrop(recipe.side, padding=recipe.padding)]
-        made.transforms[:1] = crop  # in the place of the random resized crop
-    for op in (op for step in made.transforms for op in getattr(step, "ops", ())):
+    if spec.padding:
+        crop = [
+            transforms.Resize(spec.side),
+            transforms.RandomCrop(spec.side, padding=spec.padding),
+        ]
+        transform.transforms[:1] = crop  # instead of the random resized crop
+    for op in (op for step in transform.transforms for op in getattr(step, "ops", ())):
         if op.name == "PosterizeIncreasing":
             op.aug_fn = _posterize
-    return made
+    return transform
 
 
 def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
-    """timm asks for 0 bits at the greatest strength, a black image, which Pillow 13 refuses; here one bit is kept."""
+    """At the greatest strength timm requests 0 bits, a black image, which Pillow 13 refuses; here it is one bit."""
     return ImageOps.posterize(image, max(1, bits))

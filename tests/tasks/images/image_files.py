@@ -1,7 +1,7 @@
-"""Real pictures in the layouts that image data come in: folders of images, and Parquet files as the hub serves them.
+"""Real images in the usual layouts: folders of images, and Parquet files of the hub.
 
-The pictures are those of the embedded fashion-mnist, enlarged and coloured. `python -m tests.tasks.images.image_files
-FOLDER` writes a set of each kind to look at or to train on.
+They are those of the embedded fashion-mnist, enlarged and coloured. `python -m tests.tasks.images.image_files FOLDER`
+writes a set of each kind to look at or to train on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tasks import embedded
 from tasks.images.cifar import CIFAR10
 from tasks.images.imagenet import class_list
 
-#: mode and format of every n-th picture of a class
+#: mode and format of the images of a class, in turn
 KINDS = (("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGB", "PNG"), ("P", "PNG"))
 SUFFIX = {"JPEG": ".JPEG", "PNG": ".png"}
 
@@ -32,9 +32,7 @@ def _clothes() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def picture(label: int, number: int, width: int, height: int) -> Image.Image:
-    """The `number`-th picture of a class: the garment of `label` mod 10, in one of ten colours, so that a hundred
-    classes differ.
-    """
+    """The `number`-th image of a class: the garment of `label` mod 10 in one of ten colours, for a hundred classes."""
     images, labels = _clothes()
     place = np.flatnonzero(labels == label % 10)[number]
     hue = 25 * (label // 10 % 10)
@@ -50,9 +48,7 @@ def encode(image: Image.Image, mode: str, kind: str) -> bytes:
 
 
 def files_of(classes: int, count: int, first: int = 0, side: int = 0) -> Iterator[tuple[int, str, bytes]]:
-    """(label, file name, file) of `count` pictures a class; every kind in turn and of mixed sizes, or PNGs of `side`
-    pixels.
-    """
+    """(label, file name, file) of `count` images per class, of all kinds and mixed sizes, or PNGs of `side` pixels."""
     for label in range(classes):
         for number in range(first, first + count):
             yield label, *_file(label, number, side)
@@ -66,9 +62,7 @@ def _file(label: int, number: int, side: int) -> tuple[str, bytes]:
 
 
 def write_folder(root: Path, names: Sequence[str], **counts: int) -> Path:
-    """`root/PART/CLASS/FILE` for each part and its number of pictures a class; the part "all" goes to
-    `root/CLASS/FILE`.
-    """
+    """Writes `root/PART/CLASS/FILE` for each part with its number of images per class; "all" is `root/CLASS/FILE`."""
     first = 0
     for part, count in counts.items():
         for label, file, content in files_of(len(names), count, first):
@@ -91,11 +85,10 @@ def write_parquet(
     coarse: Sequence[str] = (),
     order: Sequence[int] | None = None,
 ) -> list[Path]:
-    """`folder/PART-NNNNN-of-NNNNN.parquet` through Hugging Face datasets, features and all; label i is the class
-    `names[i]`.
+    """Writes `folder/PART-NNNNN-of-NNNNN.parquet` with metadata through Hugging Face datasets; label i is `names[i]`.
 
-    `order`: the files' labels in terms of `names`, by default as they are; `coarse`: a second class column, of these
-    names.
+    `order`: the labels of the files as indices into `names`, by default unchanged. `coarse`: the names of a second
+    class column.
     """
     from datasets import ClassLabel, Dataset, Features
     from datasets import Image as ImageFeature
@@ -116,14 +109,14 @@ def write_parquet(
 
 
 def write_cifar10(folder: Path, train: int, test: int) -> Path:
-    """uoft-cs/cifar10 as the hub has it, with fewer pictures."""
+    """Writes uoft-cs/cifar10 in the hub's layout, with fewer images per class."""
     for part, count, first in (("train", train, 0), ("test", test, train)):
         write_parquet(folder / "plain_text", part, list(files_of(10, count, first, side=32)), CIFAR10, image="img")
     return folder
 
 
 def write_imagenet100_parquet(folder: Path, train: int, valid: int, *, shards: int = 2) -> Path:
-    """The hundred classes under their ids, in ImageNet-1k's layout, rows in no order."""
+    """Writes the hundred classes by their ids in ImageNet-1k's layout, with shuffled rows."""
     for part, count, first in (("train", train, 0), ("validation", valid, train)):
         files = list(files_of(100, count, first))
         mixed = [files[i] for i in np.random.default_rng(0).permutation(len(files))]

@@ -1,4 +1,4 @@
-"""fashion-mnist: balanced splits that share no image, and augmentations that do what their options say."""
+"""fashion-mnist: balanced splits that share no image, and augmentations that follow their options."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def test_splits_are_balanced(fashion):
         assert fashion.n_examples(split) == len(fashion.images[split]) == 10 * per_class
 
 
-def test_no_image_stands_in_two_splits_nor_twice_in_one(fashion):
+def test_no_image_appears_twice_in_one_or_in_two_splits(fashion):
     images = [image.numpy().tobytes() for split in ("train", "valid", "test") for image in fashion.images[split]]
     assert len(set(images)) == len(images) == 7000
 
 
-def test_pixels_are_standardised_with_the_training_images_only(fashion):
+def test_pixels_are_standardised_with_the_training_images(fashion):
     train = torch.cat([b.inputs for b in fashion.eval_batches("train", 500)]).double()
     assert train.mean().item() == pytest.approx(0, abs=1e-5)
     assert train.std().item() == pytest.approx(1, abs=1e-5)
@@ -41,7 +41,7 @@ def test_pixels_are_standardised_with_the_training_images_only(fashion):
     assert abs(test.mean().item()) > 1e-4
 
 
-def test_an_epoch_without_augmentation_is_every_training_image_once():
+def test_an_epoch_without_augmentation_contains_every_training_image_once():
     task = FashionMnist(FashionMnistOptions(**PLAIN))
     batches = task.train_batches(0, 500)
     seen = torch.cat([next(batches).inputs for _ in range(9)])
@@ -68,7 +68,7 @@ def test_a_flip_of_one_half_mirrors_about_half_of_the_images():
     assert 430 < int(mirrored.sum()) < 570
 
 
-def test_a_shift_moves_the_picture_by_whole_pixels_and_black_comes_in():
+def test_a_shift_moves_the_image_by_whole_pixels_and_fills_with_black():
     task = FashionMnist(FashionMnistOptions(**{**PLAIN, "shift": 3}))
     plain = next(FashionMnist(FashionMnistOptions(**PLAIN)).train_batches(0, 20)).inputs[:, 0]
     black = (0 - task_stats(task)[0]) / task_stats(task)[1]
@@ -91,17 +91,17 @@ def task_stats(task):
     return task.mean, task.std
 
 
-def test_erasing_blanks_one_rectangle_within_its_limits():
+def test_erasing_masks_one_rectangle_within_its_limits():
     masks = erased(2000, 0.5, generator(AUGMENT, 0, 0))
-    hit = masks.flatten(1).any(1)
-    assert 900 < int(hit.sum()) < 1100
-    for mask in masks[hit][:200, 0]:
+    chosen = masks.flatten(1).any(1)
+    assert 900 < int(chosen.sum()) < 1100
+    for mask in masks[chosen][:200, 0]:
         rows, columns = mask.any(1), mask.any(0)
         assert torch.equal(mask, rows[:, None] & columns[None, :])
         for side in (rows, columns):
             places = side.nonzero().flatten()
             assert torch.equal(places, torch.arange(int(places[0]), int(places[-1]) + 1))
-    assert masks[hit].double().mean().item() == pytest.approx(0.135, abs=0.02)
+    assert masks[chosen].double().mean().item() == pytest.approx(0.135, abs=0.02)
 
 
 def test_mixup_mixes_pairs_and_their_labels_in_the_same_proportion():
@@ -109,15 +109,15 @@ def test_mixup_mixes_pairs_and_their_labels_in_the_same_proportion():
     mixed = next(FashionMnist(FashionMnistOptions(**PLAIN, mixup=1.0)).train_batches(0, 16))
     weight = float(mixed.targets[0].max())
     onehot = torch.nn.functional.one_hot(plain.targets, 10).float()
-    for share in (weight, 1 - weight):
-        expected = share * plain.inputs + (1 - share) * plain.inputs.roll(1, 0)
+    for own in (weight, 1 - weight):
+        expected = own * plain.inputs + (1 - own) * plain.inputs.roll(1, 0)
         if torch.allclose(mixed.inputs, expected, atol=1e-5):
-            assert torch.allclose(mixed.targets, share * onehot + (1 - share) * onehot.roll(1, 0), atol=1e-5)
+            assert torch.allclose(mixed.targets, own * onehot + (1 - own) * onehot.roll(1, 0), atol=1e-5)
             return
     raise AssertionError("no proportion explains the mixed images")
 
 
-def test_each_step_mixes_in_its_own_proportion():
+def test_each_step_draws_its_own_proportion_of_mixup():
     batches = FashionMnist(FashionMnistOptions(mixup=1.0)).train_batches(0, 16)
     assert len({round(float(next(batches).targets[0].max()), 6) for _ in range(8)}) > 4
 
@@ -136,7 +136,7 @@ def test_smoothing_and_soft_targets_equal_the_formula():
     assert task.loss(logits, soft).item() == pytest.approx(wanted, rel=1e-5)
 
 
-def test_measures_are_plain_counts_and_plain_cross_entropy_even_with_smoothing():
+def test_metrics_are_unsmoothed_even_if_training_is_smoothed():
     task = FashionMnist(FashionMnistOptions(label_smoothing=0.3))
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(50, 10)), rng.integers(0, 10, 50)
@@ -148,8 +148,8 @@ def test_measures_are_plain_counts_and_plain_cross_entropy_even_with_smoothing()
     assert found["loss"] == pytest.approx(np.mean(nats), rel=1e-6)
 
 
-def test_when_the_patch_does_not_divide_the_side_then_the_allowed_ones_are_told():
-    with pytest.raises(ValidationError, match="allowed are 1, 2, 4, 7, 14, 28"):
+def test_a_patch_that_does_not_divide_the_side_is_refused_with_the_divisors():
+    with pytest.raises(ValidationError, match=r"patch 5 .* 1, 2, 4, 7, 14 or 28"):
         FashionMnistOptions(patch=5)
     with pytest.raises(ValidationError):
         ImageOptions(label_smoothing=1.0)
