@@ -77,7 +77,10 @@ def ids_of(names: Sequence[str]) -> tuple[str, ...]:
 
 
 class ImageNetTask(FileImageTask):
-    """ImageNet (ILSVRC 2012), all or some of its classes. Its val/ is the test split: its test labels are secret."""
+    """ImageNet (ILSVRC 2012), all or some of its classes.
+
+    Its val/ is the test split, since the labels of the official test set are not public.
+    """
 
     Options: ClassVar[type[TaskOptions]] = SizedImageOptions
     options: SizedImageOptions
