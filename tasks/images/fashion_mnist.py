@@ -36,7 +36,7 @@ class FashionMnistOptions(ImageOptions):
     def _patch_divides(self) -> Self:
         if SIDE % self.patch:
             raise ValueError(
-                f"patch {self.patch} does not divide the side of {SIDE} pixels; choose 1, 2, 4, 7, 14 or 28"
+                f"patch {self.patch} does not divide the side of {SIDE} pixels; choose one of 1, 2, 4, 7, 14, 28"
             )
         return self
 

@@ -149,7 +149,7 @@ def test_metrics_are_unsmoothed_even_if_training_is_smoothed():
 
 
 def test_a_patch_that_does_not_divide_the_side_is_refused_with_the_divisors():
-    with pytest.raises(ValidationError, match=r"patch 5 .* 1, 2, 4, 7, 14 or 28"):
+    with pytest.raises(ValidationError, match=r"patch 5 .* 1, 2, 4, 7, 14, 28"):
         FashionMnistOptions(patch=5)
     with pytest.raises(ValidationError):
         ImageOptions(label_smoothing=1.0)
