@@ -1,3 +1,1 @@
-"""Compiled forms of scans for CPUs, in C++: built at first use, kept, and announced; without a compiler PyTorch's forms
-run, visibly.
-"""
+"""Kernels for CPUs in C++, built at first use. Without a compiler PyTorch runs instead, after a warning."""

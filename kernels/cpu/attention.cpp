@@ -1,5 +1,5 @@
-// Softmax attention over [B, T, H, width] as it lies, values as wide as they like. Blocks of rows meet blocks of keys: their scores stay in
-// the cache, products go to the library, and backward computes the scores once more from each row's log-sum-exp.
+// Softmax attention over tensors [B, T, H, width] where they are, with values of any width. Blocks of rows meet blocks of keys: their scores
+// stay in the cache, the library computes the products, and backward computes the weights again from the log-sum-exp of each row.
 #include <algorithm>
 #include <cmath>
 
@@ -13,7 +13,7 @@ constexpr long ROWS = 64, KEYS = 512;  // of a block
 
 struct Sizes {
   long B, S, T, H, dk, dv, causal;
-  long q_pitch, k_pitch, v_pitch;  // between a token and the next; what is written has its heads in one piece
+  long q_pitch, k_pitch, v_pitch;  // from one token to the next; in results the heads of a token are contiguous
 };
 
 // One head of one sequence.
@@ -30,7 +30,7 @@ struct Head {
   long dv(long row) const { return ((b * sizes.T + row) * sizes.H + h) * sizes.dv; }
   long out(long row) const { return ((b * sizes.S + row) * sizes.H + h) * sizes.dv; }
   long lse(long row) const { return (b * sizes.H + h) * sizes.S + row; }
-  // How many keys from `start` on, of at most `count`, a row sees.
+  // How many of the `count` keys from `start` on a row sees.
   long seen(long row, long start, long count) const { return sizes.causal ? std::max(0L, std::min(count, row + 1 - start)) : count; }
 };
 
@@ -75,7 +75,7 @@ void attention(const S* q, const S* k, const S* v, S* out, S* lse, double scale,
   });
 }
 
-// Turns scores and the gradients of weights of one block into weights and the gradients of scores.
+// Of one block: scores become weights, and gradients of weights become gradients of scores.
 template <class S>
 void weigh(const Head<S>& head, const S* out, const S* lse, const S* g, S* weights, S* pull, long first, long m, long start, long n) {
   for (long i = 0; i < m; ++i) {

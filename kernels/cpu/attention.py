@@ -1,4 +1,4 @@
-"""Softmax attention over `attention.cpp`, forward and backward. fp32 or fp64, on a CPU."""
+"""Softmax attention by `attention.cpp`, forward and backward; fp32 or fp64, on a CPU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kernels.cpu.call import call, in_rows
 
 
 def read(q_BSHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-    """(out `[B, S, H, w]`, log-sum-exp of each row's scores `[B, H, S]`)."""
+    """(out `[B, S, H, w]`, log-sum-exp of the scores of each row `[B, H, S]`)."""
     B, S, H, _ = q_BSHk.shape
     out, lse = v_BTHw.new_empty(B, S, H, v_BTHw.shape[-1]), v_BTHw.new_empty(B, H, S)
     inputs, sizes = _laid_out(q_BSHk, k_BTHk, v_BTHw, causal)
@@ -23,7 +23,7 @@ def read(q_BSHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, causal: bool, scale: fl
 def read_backward(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad: Tensor, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of q, k and v from that of `out`, contiguous."""
+    """Contiguous gradients of q, k and v from that of `out`."""
     grads = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
     inputs, sizes = _laid_out(q, k, v, causal)
     call("attention_backward", [*inputs, out, lse, grad.contiguous(), *grads], sizes, _work(q, v), scale)
@@ -31,7 +31,7 @@ def read_backward(
 
 
 def _laid_out(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[list[Tensor], list[int]]:
-    """The inputs in rows and all sizes. Parts of one wide projection are read where they are."""
+    """The inputs and all sizes. Parts of one wide projection are read in place."""
     inputs, pitches = zip(*map(in_rows, (q, k, v)), strict=True)
     B, S, H, k_width = q.shape
     return list(inputs), [B, S, v.shape[1], H, k_width, v.shape[-1], int(causal), *pitches]

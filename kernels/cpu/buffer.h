@@ -1,5 +1,5 @@
-// Scratch memory that begins on a cache line: products and vectorised loops may round by where their operands lie, and the same work must
-// give the same bits each time.
+// Scratch memory that begins on a cache line: the rounding of products and vectorised loops may depend on the addresses of their operands,
+// and the same work must give the same bits each time.
 #pragma once
 #include <cstddef>
 #include <new>

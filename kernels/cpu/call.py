@@ -1,4 +1,4 @@
-"""Calls into the compiled library: which calls it takes, and how tensors get there."""
+"""Calls into the compiled library: which calls it takes, and how tensors are passed to it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from kernels.cpu.library import library, products
 
-WORK_A_THREAD = 1 << 17  # numbers: below that a thread costs more than it takes over
-WATCHERS = ("_FlopCounterMode", "ProxyTorchDispatchMode")  # they know PyTorch's own operations only
+WORK_PER_THREAD = 1 << 17  # numbers; with less work a thread costs more than it saves
+WATCHERS = ("_FlopCounterMode", "ProxyTorchDispatchMode")  # they see PyTorch's own operations only
 NAMES = {torch.float32: "float", torch.float64: "double"}
 
 
 def takes(shapes: str, *tensors: Tensor) -> bool:
-    """Whether the compiled form computes this call: plain tensors of one dtype on a CPU, none empty, of the shapes it
-    reads without asking
-    ("*D D": a letter is one size wherever it stands, 1 is 1, * any number of dimensions), while nobody traces or counts
-    operations.
+    """Whether the compiled library takes a call with these tensors.
+
+    It takes ordinary CPU tensors of one dtype, fp32 or fp64, none of them empty, whose shapes agree with `shapes`,
+    while operations are neither traced nor counted. It does not check shapes itself. In "*D D" a letter is the same
+    size everywhere, 1 is 1, and * is any number of dimensions.
     """
     if torch.compiler.is_compiling() or type(_get_current_dispatch_mode()).__name__ in WATCHERS:
         return False
@@ -38,7 +39,7 @@ def takes(shapes: str, *tensors: Tensor) -> bool:
 
 
 def multiplies(shapes: str, *tensors: Tensor) -> bool:
-    """The same of a form that calls matrix products."""
+    """The same for an implementation that calls matrix products."""
     return takes(shapes, *tensors) and products() is not None
 
 
@@ -55,9 +56,7 @@ def _agree(shapes: str, tensors: Sequence[Tensor]) -> bool:
 
 
 def in_rows(x_BTHw: Tensor) -> tuple[Tensor, int]:
-    """x and how far its tokens lie apart, where they lie evenly with `[H, w]` of each in one piece; else a contiguous
-    copy.
-    """
+    """x and the distance between its tokens, if that is constant and `[H, w]` of each is contiguous; else a copy."""
     B, T, H, w = x_BTHw.shape
     batch, token, head, one = x_BTHw.stride()
     even = (one == 1 or w == 1) and (head == w or H == 1) and (batch == T * token or B == 1) and token >= H * w
@@ -65,7 +64,7 @@ def in_rows(x_BTHw: Tensor) -> tuple[Tensor, int]:
 
 
 def pointers(tensors: Sequence[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
-    """For a function that takes any number of contiguous tensors."""
+    """The addresses of contiguous tensors, for a function that takes any number of them."""
     return (ctypes.c_void_p * len(tensors))(*(x.data_ptr() for x in tensors))
 
 
@@ -77,12 +76,14 @@ def lengths(numbers: Sequence[int]) -> ctypes.Array[ctypes.c_long]:
 def call(
     name: str, tensors: Sequence[Tensor | ctypes.Array[Any] | None], sizes: list[int], work: int, *numbers: float
 ) -> None:
-    """The function `name` of the first tensor's dtype, on tensors laid out as it expects them (None: a null pointer; or
-    `pointers` and
-    `lengths`), then `numbers`, then `sizes`, then the threads for so much work."""
+    """Calls the C++ function `name` for the dtype of the first tensor.
+
+    Its arguments are `tensors` in the layout that it expects (None becomes a null pointer; `pointers` and `lengths` are
+    passed on), then `numbers`, then `sizes`, then the number of threads for so much `work`.
+    """
     first = tensors[0]
     assert isinstance(first, Tensor)
     function = getattr(library(), f"{name}_{NAMES[first.dtype]}")
-    threads = min(torch.get_num_threads(), 1 + work // WORK_A_THREAD)
+    threads = min(torch.get_num_threads(), 1 + work // WORK_PER_THREAD)
     given = [ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else x for x in tensors]
     function(*given, *map(ctypes.c_double, numbers), *(ctypes.c_long(n) for n in (*sizes, threads)))

@@ -3,13 +3,15 @@
 #include <algorithm>
 #include <cmath>
 
-// e^x for x <= 0: zero below -80, where denormals are slow and add nothing.
+constexpr double LEAST_EXPONENT = -80;  // below it denormals are slow and add nothing
+
+// e^x for x <= 0: zero below LEAST_EXPONENT.
 template <class S>
 S exponential(S x) {
-  return x < S(-80) ? S(0) : std::exp(std::max(x, S(-80)));
+  return x < S(LEAST_EXPONENT) ? S(0) : std::exp(std::max(x, S(LEAST_EXPONENT)));
 }
 
-// The largest of n numbers and `from`, in lanes that compilers keep apart; what is not a number is passed over.
+// The largest of n numbers and `from`, in lanes that vectorise; NaN is ignored.
 template <class S>
 S largest(const S* x, long n, S from) {
   constexpr long LANES = 16;
@@ -23,13 +25,13 @@ S largest(const S* x, long n, S from) {
   return lanes[0];
 }
 
-// e^-|x|: what softplus and the logistic function are made of. Exponents stop where denormals would begin to cost.
+// e^-|x|, from which softplus and the logistic function are computed.
 template <class S>
 S decay(S x) {
-  return std::exp(std::max(-std::abs(x), S(-80)));
+  return std::exp(std::max(-std::abs(x), S(LEAST_EXPONENT)));
 }
 
-// log(1 + e) for 0 <= e <= 1. In single precision a polynomial, the best one in relative error (5e-9): twice as fast as a library's.
+// log(1 + e) for 0 <= e <= 1. In single precision the polynomial of least relative error (5e-9): twice as fast as log1p.
 inline double log_of_one_and(double e) { return std::log1p(e); }
 inline float log_of_one_and(float e) {
   constexpr float TERMS[] = {-0.00324404822f, 0.01985158399f, -0.05695980415f, 0.10603687167f, -0.15305614471f,

@@ -1,6 +1,6 @@
-// What stands around the one attention pass of the free-energy read, a channel at a time: values [v, w] with w = exp(beta v), or expm1 in
-// channels where beta is small, and F = log(mean of w) / beta behind it. N rows of C = H d channels, d a head; sums over rows come in parts
-// of ROWS_PER_PART rows, so that they don't depend on the number of threads.
+// Before and after the one attention pass of the free-energy read: values [v, w] with w = exp(beta v), or expm1 in channels where beta is
+// small, and F = log(mean of w) / beta from what was read. N rows of C = H d channels, d per head; sums over rows come in parts of
+// ROWS_PER_PART rows, so that they don't depend on the number of threads.
 #include <algorithm>
 #include <cmath>
 
@@ -11,7 +11,7 @@ namespace {
 template <class S>
 struct Channels {
   const S* beta;
-  S bound;  // below it a channel is small
+  S bound;  // of beta, below which a channel is small
   long C, d;
   bool any_small;
 
@@ -20,7 +20,7 @@ struct Channels {
   }
   S small(long i) const { return beta[i] < bound ? S(1) : S(0); }
 
-  // f(channel, place in [v, w] of v, of w), head by head
+  // f(channel, index of its v in [v, w], index of its w), head by head
   template <class F>
   void each(F f) const {
     for (long head = 0; head < C; head += d)
@@ -36,11 +36,11 @@ void by_rows(long N, long threads, F work) {
   });
 }
 
-// values [N, H, 2d] from v [N, C]; beta v is cut off at the tops, which rows that the caller keeps don't see
+// values [N, H, 2d] from v [N, C]; beta v is clamped at the tops: the caller replaces rows that see a clamped value
 template <class S>
 void carried(const S* v, const S* beta, S* values, double bound, double top, double small_top, long N, long C, long d, long threads) {
   Channels<S> channels(beta, bound, C, d);
-  auto cut = [](S u, S limit) { return std::min(std::max(u, -limit), limit); };
+  auto clamp = [](S u, S limit) { return std::min(std::max(u, -limit), limit); };
   S high = S(top), low = S(small_top);
   by_rows(N, threads, [&](long, long row, bool) {
     const S* x = v + row * C;
@@ -49,12 +49,12 @@ void carried(const S* v, const S* beta, S* values, double bound, double top, dou
       channels.each([&](long i, long at_v, long at_w) {
         S u = x[i] * beta[i];
         out[at_v] = x[i];
-        out[at_w] = beta[i] < channels.bound ? std::expm1(cut(u, low)) : std::exp(cut(u, high));
+        out[at_w] = beta[i] < channels.bound ? std::expm1(clamp(u, low)) : std::exp(clamp(u, high));
       });
     else
       channels.each([&](long i, long at_v, long at_w) {
         out[at_v] = x[i];
-        out[at_w] = std::exp(cut(x[i] * beta[i], high));
+        out[at_w] = std::exp(clamp(x[i] * beta[i], high));
       });
   });
 }
@@ -79,7 +79,7 @@ void free_energy(const S* read, const S* beta, S* mu, S* F, double bound, long N
   });
 }
 
-// The gradient of what was read, and the part of beta's that comes through F = log / beta: parts [parts, C].
+// The gradient of what was read, and the part of the gradient of beta that comes through F = log / beta: parts [parts, C].
 template <class S>
 void free_energy_backward(const S* g_mu, const S* g_F, const S* read, const S* F, const S* beta, S* g_read, S* parts, double bound, long N,
                           long C, long d, long threads) {
@@ -97,7 +97,7 @@ void free_energy_backward(const S* g_mu, const S* g_F, const S* read, const S* F
   });
 }
 
-// The gradient of v from that of the values, and the part of beta's that comes through w: parts [parts, C].
+// The gradient of v from that of the values, and the part of the gradient of beta that comes through w: parts [parts, C].
 template <class S>
 void carried_backward(const S* g_values, const S* values, const S* beta, S* dv, S* parts, double bound, long N, long C, long d,
                       long threads) {

@@ -1,7 +1,6 @@
-"""The one-pass free-energy read over `attention.cpp` and `free_energy.cpp`, forward and backward. fp32 or fp64, on a
-CPU.
+"""The one-pass free-energy read by `attention.cpp` and `free_energy.cpp`, forward and backward; fp32 or fp64, on a CPU.
 
-Contract and range as the one pass of `kernels.free_energy`, but values `[v, exp(βv)]` may be wider than queries.
+Arguments and range as for the one pass of `kernels.free_energy`, but values `[v, exp(βv)]` may be wider than queries.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from kernels.cpu.sizes import SIZES
 class FreeEnergy(torch.autograd.Function):
     """(q, k, v, β `[H, d]`, causal, scale, limits) → (μ, F).
 
-    limits: channels with β below the first carry expm1(βv) and end in log1p; |βv| is cut off at the second, in those
+    limits: channels with β below the first carry expm1(βv) and end in log1p; |βv| is clamped at the second, in those
     channels at the third.
     """
 

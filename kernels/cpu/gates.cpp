@@ -1,4 +1,5 @@
-// FEM's gates, y = RMS(softplus(b)) * ((1 - l) mu + l F), l = sigmoid(a), RMS over a head of d channels: one pass over memory each way.
+// The gates of FEM, y = RMS(softplus(b)) * ((1 - l) mu + l F), l = sigmoid(a), RMS over the d channels of a head: one pass over memory
+// forward, one backward.
 #include <algorithm>
 #include <cmath>
 
@@ -36,7 +37,7 @@ void gated_mix_backward(const S* mu, const S* F, const S* a, const S* b, const S
                         long d, long threads) {
   by_heads(N, threads, [&](long head) {
     long at = head * d;
-    S along = 0, *s = db + at;  // softplus(b), until the gradient takes its place
+    S along = 0, *s = db + at;  // softplus(b), until the gradient overwrites it
     for (long i = 0; i < d; ++i) s[i] = softplus(b[at + i], decay(b[at + i]));
     S inverse = inverse_rms(s, d, eps);
     for (long i = at; i < at + d; ++i) {

@@ -1,7 +1,6 @@
-"""FEM's gates and its scaled projections over `gates.cpp` and `projection.cpp`, forward and backward. fp32 or fp64, on
-a CPU.
+"""FEM's gates and scaled projections by `gates.cpp` and `projection.cpp`, forward and backward; fp32 or fp64, on a CPU.
 
-Contracts as in `kernels.gates` and `kernels.projection`.
+Arguments as in `kernels.gates` and `kernels.projection`.
 """
 
 from __future__ import annotations
@@ -40,9 +39,7 @@ class GatedMix(torch.autograd.Function):
 
 
 class Projection(torch.autograd.Function):
-    """(x `[…, D]`, W `[C, D]`, s `[…, R]`, P `[R, C]`, widths that sum to C) → `x Wᵀ ⊙ (1 + s P)`, a tensor `[…,
-    width]` each.
-    """
+    """(x `[…, D]`, W `[C, D]`, s `[…, R]`, P `[R, C]`, widths) → `x Wᵀ ⊙ (1 + s P)`, `[…, width]` for each width."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, s: Tensor, p: Tensor, widths: Sequence[int]) -> tuple[Tensor, ...]:

@@ -1,7 +1,7 @@
-// Lag mixing (kernels.hyper.lag_mixing has the formulas): how a block of rows lies in memory, and what is done to four of its rows at a time.
+// Lag mixing (formulas: kernels.hyper.lag_mixing): the layout of a block of rows in memory, and the operations on four of its rows at a time.
 //
-// A block's scores are written by products over keys and read by lag, as kernels.lag_layout has it: with pitch P column c of every row is the
-// same entry of the tables; from `shift` on and with pitch P - shifted column i is key i. What is no score of a visible key is kept zero.
+// Scores of a block are written by products over keys and read by lag, as in kernels.lag_layout: with pitch P, column c of every row is the
+// same entry of the tables; from `shift` on and with pitch P - 1, column i is key i. Everything but scores of visible keys is zero.
 #pragma once
 #include <algorithm>
 
@@ -15,8 +15,8 @@ namespace hyper {
 constexpr long SETS = SCORE_SETS;
 static_assert(TABLE_PADDING >= Lanes<float>::COUNT, "a row of a table is read in whole vectors, beyond its end");
 
-// Of H heads and B sequences: S queries (the last positions) of T, d and w wide; tables of rank r, a row `table` long. mixed: bit s for a
-// mixing of score set s, bit 2 for that after the activation; they are stored one after the other, those that there are.
+// H heads and B sequences: S queries (the last positions) of T tokens, d and w channels; tables of rank r, rows of `table` numbers.
+// mixed: bit s for the mixing of score set s, bit SETS for that after the activation; the present ones are stored one after another.
 struct Sizes {
   long sets, H, B, S, T, d, w, r, table, length, rows, causal, by_lag, mixed, parts;
 
@@ -25,12 +25,12 @@ struct Sizes {
   long mixings() const { return at(SETS) + there(SETS); }
   long table_rows() const { return 2 * r + 1; }  // of first, of second, 1 + p
   long origin() const { return T - S; }
-  // The widest that a block gets, in numbers a row.
+  // The largest pitch of a block: numbers per row.
   template <class V>
   long widest() const {
     return (T + (by_lag ? rows : 0)) / Lanes<V>::COUNT * Lanes<V>::COUNT + Lanes<V>::COUNT;
   }
-  long room() const { return (rows + QUAD - 1) / QUAD * QUAD; }  // rows of a buffer
+  long padded_rows() const { return (rows + QUAD - 1) / QUAD * QUAD; }  // of a buffer
 };
 
 // Rows start ... start + rows - 1 of a sequence.
@@ -52,7 +52,7 @@ struct Block {
   Matrix<V> by_key(V* buffer) const {
     return {buffer + shift, pitch - by_lag};
   }
-  // Of four rows from `row` on, what isn't visible.
+  // Zeroes the entries of four rows, from `row` on, that are not visible.
   template <class V>
   void hide(V* four, long row) const {
     for (long i = 0; i < QUAD; ++i) {
@@ -71,7 +71,7 @@ struct Block {
   }
 };
 
-// A mixing of one block: its tables from the block's first column on, `pitch` from row to row; its controls from the block's first row on.
+// A mixing of one block: its tables from the first column of the block on, `pitch` numbers per row; its controls from the first row on.
 template <class S>
 struct Mixing {
   const S *first, *second, *scale, *control;
@@ -86,7 +86,7 @@ void controlled(const Mixing<S>& by, long row, long rows, const Narrow<S> low, N
   }
 }
 
-// out = y (1 + p) + ((y first) control) second of four rows, and y first in `low`. out may be y.
+// For four rows: out = y (1 + p) + ((y first) control) second, and low = y first. out may be y.
 template <class S>
 void mix(const Mixing<S>& by, const Block& block, long row, const S* y, S* out, Narrow<S> low) {
   Narrow<S> down;
@@ -95,7 +95,7 @@ void mix(const Mixing<S>& by, const Block& block, long row, const S* y, S* out, 
   widen<S>(y, by.scale, block.pitch, by.second, by.pitch, by.r, down, out);
 }
 
-// Everything of one head and sequence that both directions read.
+// The inputs of one head and sequence, for forward and backward.
 template <class S>
 struct Piece {
   const Sizes& z;
@@ -113,12 +113,12 @@ struct Piece {
     const S* first = tables + (j * z.H + h) * z.table_rows() * z.table + block.table;
     return {first, first + z.r * z.table, first + 2 * z.r * z.table, control + ((j * z.H * z.B + here()) * z.S + row) * z.r, z.table, int(z.r)};
   }
-  // The scores of a set by key, nothing hidden yet.
+  // The scores of a set by key; nothing is hidden yet.
   void score(long set, const Block& block, S* into) const {
     multiply<S>(block.rows, block.keys, z.d, S(1), {queries(set) + (block.start - z.origin()) * z.d, z.d}, {keys(set), z.d, true}, S(0),
                 block.by_key(into));
   }
-  // The mixed scores of a set: `plain` hidden and then mixed to `out`, which may be the same. Without a mixing only hidden, and copied.
+  // The mixed scores of a set in `out`, which may be `plain`; `plain` is hidden first. Without a mixing it is hidden and copied.
   void mix_scores(long set, const Block& block, long row, S* plain, S* out, Narrow<S> low) const {
     block.hide(plain, row);
     if (!z.there(set)) {

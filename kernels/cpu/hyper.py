@@ -1,5 +1,6 @@
-"""Lag mixing over `hyper_forward.cpp` and `hyper_backward.cpp`. Contract as in `kernels.hyper.lag_mixing`; fp32 or
-fp64, on a CPU.
+"""Lag mixing by `hyper_forward.cpp` and `hyper_backward.cpp`; fp32 or fp64, on a CPU.
+
+Arguments as in `kernels.hyper.lag_mixing`.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from kernels.cpu.sizes import SIZES
 from kernels.lag_layout import Layout, reversed_table
 
 ROWS = 48  # of a block
-PARTS = 8  # of a head's sequences, each with its own sums of the tables' gradients: so they don't depend on the threads
+PARTS = 8  # of the sequences of a head, with separate gradients of the tables: sums don't depend on the threads
 
 
 @dataclass(frozen=True)
 class Options:
     layout: Layout
-    mixed: tuple[bool, ...]  # which mixings there are: one a score set, then the one after the activation
+    mixed: tuple[bool, ...]  # which mixings are present: one per score set, then the one after the activation
     mask_BT: Tensor | None
     eps: float
     rows: int
 
     def mixings(self, flat: Sequence[Tensor]) -> list[Sequence[Tensor]]:
-        """(first, second, diagonal, control) of each that there is."""
+        """(first, second, diagonal, control) of each that is present."""
         return [flat[i : i + 4] for i in range(0, len(flat), 4)]
 
 
 def computes(mixings: Sequence[Sequence[Tensor]]) -> bool:
-    """Whether the compiled form takes mixings of these ranks."""
+    """Whether the compiled library takes mixings of these ranks."""
     ranks = {first.shape[-1] for first, *_ in mixings}
     return len(ranks) <= 1 and max(ranks, default=0) <= SIZES.max_rank
 
@@ -74,15 +75,13 @@ class LagMix(torch.autograd.Function):
 
 
 def _shared(options: Options, q: Tensor, k: Tensor, v: Tensor, flat: Sequence[Tensor]) -> list[Tensor]:
-    """What both directions read; no mask is a tensor without memory."""
+    """The inputs of forward and backward; without a mask an empty tensor is passed."""
     mask = v.new_empty(0) if options.mask_BT is None else options.mask_BT.to(v.dtype).contiguous()
     return [q, k, v, *_packed(options.mixings(flat), options.layout, v), mask]
 
 
 def _packed(mixings: Sequence[Sequence[Tensor]], layout: Layout, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Tables `[mixings, H, 2r + 1, L']` in the order of columns, a row for each of first, second and 1 + p; controls
-    `[mixings, …]`.
-    """
+    """Tables `[mixings, H, 2r + 1, L']` in the order of columns: r rows of first, r of second, 1 + p; and controls."""
     if not mixings:
         return like.new_empty(0, like.shape[0], 1, 0), like.new_empty(0)
     tables = [torch.cat([first, second, diagonal[..., None] + 1.0], -1) for first, second, diagonal, _ in mixings]
@@ -91,7 +90,7 @@ def _packed(mixings: Sequence[Sequence[Tensor]], layout: Layout, like: Tensor) -
 
 
 def _unpacked(tables_HJKL: Tensor, control_J: Tensor, layout: Layout) -> list[Tensor]:
-    """The inverse, for gradients."""
+    """The inverse of `_packed`, for gradients."""
     found = []
     for table_HKL, control in zip(tables_HJKL.unbind(1), control_J, strict=True):
         table_HLK = reversed_table(table_HKL[..., : -SIZES.table_padding].transpose(1, 2), layout)

@@ -1,19 +1,19 @@
-// Lag mixing, backward: the scores of each block once more, then its gradients. Gradients of tables come in `parts` of a head's sequences,
-// so that they don't depend on the number of threads.
+// Lag mixing, backward: the scores of each block again, then its gradients. Gradients of tables come in `parts`, each over some of the
+// sequences of a head, so that they don't depend on the number of threads.
 #include "hyper.h"
 
 namespace {
 
 using namespace hyper;
 
-// The gradients of a mixing's tables from a block's first column on, and of its controls from the block's first row on.
+// The gradients of a mixing: of its tables from the first column of a block on, of its controls from the first row of the block on.
 template <class S>
 struct Sums {
   S *first, *second, *scale, *control;
 };
 
-// out = g scale + down first of four rows, and what they add to the sums of the tables: y is the mixing's input, g the gradient of its
-// output, `into` y first and `down` g second, both times the control. out may be y or g.
+// For four rows: out = g scale + down first, and their contribution to the gradients of the tables. y is the input of the mixing, g the
+// gradient of its output; into = (y first) control, down = (g second) control. out may be y or g.
 template <class S>
 void widen_adjoint(const Mixing<S>& by, const Sums<S>& sums, long pitch, const S* g, const S* y, const Narrow<S> into, const Narrow<S> down,
                    S* out) {
@@ -49,7 +49,7 @@ void widen_adjoint(const Mixing<S>& by, const Sums<S>& sums, long pitch, const S
   });
 }
 
-// From the gradient g of what `mix` made of y to that of y, in `out`, which may be one of them.
+// From the gradient g of the output of `mix` to that of its input y, in `out`, which may be y or g.
 template <class S>
 void mix_adjoint(const Mixing<S>& by, const Sums<S>& sums, const Block& block, long row, const S* g, const S* y, const Narrow<S> low, S* out) {
   Narrow<S> up, into, down;
@@ -62,7 +62,7 @@ void mix_adjoint(const Mixing<S>& by, const Sums<S>& sums, const Block& block, l
   widen_adjoint<S>(by, sums, block.pitch, g, y, into, down, out);
 }
 
-// relu(gate) softplus(scale) of four rows in `active`, softplus(scale) in `soft` and its derivative in place of the scale.
+// For four rows: relu(gate) softplus(scale) in `active`, softplus(scale) in `soft`, and its derivative in place of the scale.
 template <class S>
 void activate(const S* gate, S* scale, long pitch, S* active, S* soft) {
   for (long c = 0; c < QUAD * pitch; ++c) {
@@ -78,8 +78,8 @@ void activate(const S* gate, S* scale, long pitch, S* active, S* soft) {
   }
 }
 
-// From the gradient g of `activate`'s output to those of the gate, in place, and of the scale, in place of softplus's derivative `slope`.
-// pull: what the norm pulls a row by.
+// From the gradient g of the output of `activate` to that of the gate, in place, and that of the scale, in place of the derivative `slope`
+// of softplus. The gradient of the norm of a row is -pull times the gate.
 template <class S>
 void activate_adjoint(const S* gate, const S* soft, S* slope, long pitch, const S* pull, long rows, S* g) {
   for (long i = 0; i < std::min<long>(QUAD, rows); ++i, gate += pitch, g += pitch) {
@@ -106,10 +106,10 @@ struct Backward {
   const S *out, *inverse, *grad;
   Gradients<S> to;
   long part;
-  long size = z.room() * z.widest<S>(), four = QUAD * z.widest<S>();
-  // a block's: plain scores of each set, later the weights of the read and the second set's gradient; the gradient of the read, later of the
-  // first set. Four rows': mixed scores, what becomes of them, weights.
-  Buffer<S> memory = Buffer<S>((z.sets + 1) * size + 5 * four), raw = Buffer<S>(z.rows * z.w), pull = Buffer<S>(z.room());
+  long size = z.padded_rows() * z.widest<S>(), four = QUAD * z.widest<S>();
+  // Of a block: plain scores of each set, later overwritten by the weights of the read and the gradient of the second set; the gradient of
+  // the read, later that of the first set. Of four rows: mixed scores, activations, weights.
+  Buffer<S> memory = Buffer<S>((z.sets + 1) * size + 5 * four), raw = Buffer<S>(z.rows * z.w), pull = Buffer<S>(z.padded_rows());
 
   S* plain(long set) { return memory.data() + set * size; }
   S* read() { return memory.data() + z.sets * size; }
@@ -123,7 +123,7 @@ struct Backward {
     return {first, first + z.r * z.table, first + 2 * z.r * z.table, to.control + ((j * z.H * z.B + piece.here()) * z.S + row) * z.r};
   }
 
-  // The gradient of the read without its norm, and the pull of the norm on each row's scores.
+  // The gradient of the read without its norm, and the gradient of the norm of each row, as `pull`.
   void start(const Block& block, long at) {
     std::fill(pull.begin(), pull.end(), S(0));
     for (long i = 0; i < block.rows; ++i) {
@@ -137,7 +137,7 @@ struct Backward {
     }
   }
 
-  // From the gradient of a set's mixed scores to that of its plain ones.
+  // From the gradient of the mixed scores of a set to that of its plain scores.
   void score_set(long set, const Block& block, long row, const S* g, const Narrow<S> low) {
     S *into = gradient(set) + row * block.pitch, *y = plain(set) + row * block.pitch;
     if (z.there(set)) {
@@ -190,8 +190,8 @@ struct Backward {
   }
 };
 
-// As lag_mix; out and inverse are what it gave, g the gradient of out. Adds to to_k, to_v and to_tables [H, parts, mixings, 2r + 1, table],
-// writes to_q and to_control, each as the input.
+// Arguments as lag_mix; out and inverse are its results, g the gradient of out. Adds to `to.k`, `to.v` and `to.tables`
+// [H, parts, mixings, 2r + 1, table], writes `to.q` and `to.control`, of the shapes of the inputs.
 template <class S>
 void lag_mix_backward(const S* q, const S* k, const S* v, const S* tables, const S* control, const S* mask, const S* out, const S* inverse,
                       const S* g, Gradients<S> to, const Sizes& z, long threads) {

@@ -5,7 +5,7 @@ namespace {
 
 using namespace hyper;
 
-// 1 / |gate| of four rows, and relu(gate) softplus(scale) in place of the gate. scale may be null.
+// For four rows: 1 / |gate| in `inverse`, and relu(gate) softplus(scale) in place of the gate. scale may be null.
 template <class S>
 void activate(S* gate, const S* scale, long pitch, double eps, S* inverse, long rows) {
   for (long i = 0; i < std::min<long>(QUAD, rows); ++i) {
@@ -29,7 +29,7 @@ void activate(S* gate, const S* scale, long pitch, double eps, S* inverse, long 
 
 template <class S>
 void one(const Piece<S>& piece, const Sizes& z, double eps, S* out, S* inverse) {
-  long size = z.room() * z.widest<S>();
+  long size = z.padded_rows() * z.widest<S>();
   Buffer<S> memory(z.sets * size);
   S *gate = memory.data(), *scale = z.sets > 1 ? gate + size : nullptr;
   Narrow<S> low;
@@ -57,7 +57,7 @@ void one(const Piece<S>& piece, const Sizes& z, double eps, S* out, S* inverse) 
 }
 
 // q [sets, H, B, S, d], k [sets, H, B, T, d], v [H, B, T, w], tables [mixings, H, 2r + 1, table], control [mixings, H, B, S, r],
-// mask [B, T] or null: 0 where a key doesn't count -> out [H, B, S, w], inverse [H, B, S]: 1 / norm of each row
+// mask [B, T] or null: 0 where a key does not count -> out [H, B, S, w], inverse [H, B, S]: 1 / norm of each row
 template <class S>
 void lag_mix(const S* q, const S* k, const S* v, const S* tables, const S* control, const S* mask, S* out, S* inverse, double eps,
              const Sizes& z, long threads) {

@@ -1,8 +1,8 @@
-"""Builds the C++ sources once a machine and loads them.
+"""Builds the C++ sources once per machine and loads them.
 
-They need no headers of PyTorch and go through raw pointers, so nothing but a C++ compiler is needed. The library is
-named by a hash of source, flags, compiler and processor, and put in place by a rename: any number of processes may
-build it at once. `SUITE_COMPILED_KERNELS=off` leaves it out.
+They need no headers of PyTorch and work on raw pointers, so only a C++ compiler is needed. The library is named by a
+hash of sources, flags, compiler and processor, and moved into place by a rename, so any number of processes may build
+it at the same time. `SUITE_COMPILED_KERNELS=off` disables it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from kernels.cpu.sizes import SIZES, Sizes
 
 SOURCES = tuple(sorted(Path(__file__).parent.glob("*.cpp")))
 HEADERS = tuple(sorted(Path(__file__).parent.glob("*.h")))
-# -ffast-math only where code is compiled: at the link it would change the rounding of the whole process
-# and without its leave to forget what is not a number, which a run that diverges has to show; the macro still asks for
-# vector functions
+# -ffast-math for compiling only: at the link it would change the rounding of the whole process.
+# Without its assumption that there is no NaN, because a run that diverges must show it; the macro still requests vector
+# functions.
 FLOATS = ("-ffast-math", "-fno-finite-math-only", "-D__FAST_MATH__")
 COMPILE = ("-O3", "-march=native", "-mprefer-vector-width=512", *FLOATS, *SIZES.flags(), "-std=c++17", "-fPIC", "-c")
 TIMEOUT_S = 300
@@ -36,19 +36,19 @@ log = logging.getLogger(__name__)
 
 
 class UnavailableError(Exception):
-    """Why there is no compiled form here."""
+    """Why there is no compiled library."""
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The library, or None, told once a process with the reason."""
+    """The library, or None after one warning per process with the reason."""
     try:
         found = ctypes.CDLL(str(_built()))
         check_sizes(found)
         found.use_products(*(products() or (None, None, None)))
         return found
     except (UnavailableError, OSError, subprocess.SubprocessError) as error:
-        log.warning("CPU kernels: %s; PyTorch's forms run in place of the compiled ones", error)
+        log.warning("CPU kernels: %s; PyTorch runs instead of the C++ implementations", error)
         return None
 
 
@@ -63,11 +63,9 @@ def check_sizes(found: ctypes.CDLL, expected: Sizes = SIZES) -> None:
 
 @cache
 def products() -> tuple[ctypes.c_void_p, ...] | None:
-    """The single and double products of the library that PyTorch computes with, and what sets their threads; None where
-    they aren't found.
+    """The fp32 and fp64 matrix products of PyTorch's own library, and the function that sets their threads; or None.
 
-    PyTorch's builds for x86 hold Intel's MKL and export them; others don't, and kernels that multiply run in PyTorch's
-    form there.
+    PyTorch's builds for x86 contain Intel's MKL and export them. For others the kernels that multiply run in PyTorch.
     """
     folder = Path(torch.__file__).with_name("lib")
     try:
@@ -76,7 +74,7 @@ def products() -> tuple[ctypes.c_void_p, ...] | None:
         return tuple(ctypes.cast(getattr(library, name), ctypes.c_void_p) for name in names)
     except (StopIteration, OSError, AttributeError) as error:
         log.warning(
-            "CPU kernels: no way to call PyTorch's matrix products (%s); kernels that need them run in its form", error
+            "CPU kernels: PyTorch exports no matrix products (%s); kernels that need them run in PyTorch", error
         )
         return None
 
@@ -87,7 +85,7 @@ def _built() -> Path:
     compiler = _compiler()
     target = _folder() / f"kernels-{_key(compiler)}.so"
     if not target.exists():
-        log.warning("CPU kernels: compiling them for this machine, once (some 10 s): %s", target)
+        log.warning("CPU kernels: compiling them once for this machine (about 10 s): %s", target)
         _build(compiler, target)
     return target
 
@@ -106,7 +104,7 @@ def _folder() -> Path:
     try:
         folder = (Path(root) if root else Path.home() / ".cache") / "mixer-suite"
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError) as error:  # no home, or one that can't be written
+    except (OSError, RuntimeError) as error:  # no home folder, or one that can't be written
         folder = Path(tempfile.gettempdir()) / f"mixer-suite-{os.getuid()}"
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_uid != os.getuid():
@@ -115,7 +113,7 @@ def _folder() -> Path:
 
 
 def _key(compiler: str) -> str:
-    """-march=native: the processor is a part of what comes out."""
+    """The processor is part of it, because of -march=native."""
     version = subprocess.run(
         [compiler, "--version"], capture_output=True, text=True, timeout=TIMEOUT_S, check=True
     ).stdout

@@ -1,6 +1,6 @@
-// Decayed linear attention sums, out_t = sum_{i<=t} (q_t k_i) e^{G_t - G_i} v_i with G the running sum of log decays <= 0, one a head or none.
-// Chunks of tokens: scores inside a chunk, between chunks a running state [k, w]. Backward sweeps the state forward again for q and its
-// gradient from the end for k and v, so nothing is kept. G stays in double: a strong decay must leave no rounding error.
+// Causal sums of linear attention, out_t = sum_{i<=t} (q_t k_i) e^{G_t - G_i} v_i with G the running sum of log decays <= 0, one per head or
+// none. Chunks of tokens: scores inside a chunk, between chunks a running state [k, w]. Backward computes the state forward again for q and
+// its gradient from the end for k and v, so nothing is saved. G is in double: a strong decay must leave no rounding error.
 #include <algorithm>
 #include <cmath>
 
@@ -13,7 +13,7 @@ namespace {
 
 constexpr long CHUNK = LINEAR_CHUNK;
 
-// One head of one sequence: q, k [T, kw], v [T, vw] of pitches H kw and H vw, decays [T] of pitch H (none: null).
+// One head of one sequence: q, k [T, kw], v [T, vw] of pitches H kw and H vw, decays [T] of pitch H (null for none).
 template <class S>
 struct Sums {
   const S *q, *k, *v, *decay;
@@ -30,7 +30,7 @@ struct Sums {
   long values() const { return H * vw; }
   S left() const { return since_last; }
 
-  // Reads a chunk's decays.
+  // Reads the decays of a chunk.
   void enter(long first, long m) {
     since_last = S(1);
     if (!decay) return;
@@ -43,7 +43,7 @@ struct Sums {
     since_last = since[m - 1];
   }
 
-  // Decays squares of scores [m, m] and sets what looks ahead to zero.
+  // Decays the scores [m, m] of a chunk and sets those of later keys to zero.
   void decayed(S* squares, long m) const {
     for (long t = 0; t < m; ++t) {
       S* row = squares + t * m;
@@ -53,7 +53,7 @@ struct Sums {
     }
   }
 
-  // x [m, kw] from `first` on, each row by its factor; x itself where there is no decay.
+  // x [m, kw] from `first` on, each row times its factor; x itself if there is no decay.
   Matrix<const S> by_rows(const S* x, const Buffer<S>& factor, long first, long m) {
     if (!decay) return {x + at(first, kw), keys()};
     for (long t = 0; t < m; ++t) {
@@ -90,14 +90,14 @@ void linear(const S* q, const S* k, const S* v, const S* decay, S* out, long B, 
   });
 }
 
-// Adds row-wise factors times x [m, kw] to out.
+// Adds x [m, kw], each row times its factor, to out.
 template <class S>
 void add_rows(Matrix<S> out, const S* x, const S* factor, long m, long kw) {
   for (long t = 0; t < m; ++t)
     for (long c = 0; c < kw; ++c) out.data[t * out.pitch + c] += factor[t] * x[t * kw + c];
 }
 
-// d_decay is null where there is no decay.
+// d_decay is null if there is no decay.
 template <class S>
 void linear_backward(const S* q, const S* k, const S* v, const S* decay, const S* g, S* dq, S* dk, S* dv, S* d_decay, long B, long T, long H,
                      long kw, long vw, long threads) {

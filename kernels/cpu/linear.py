@@ -1,8 +1,7 @@
-"""Decayed linear attention sums, forward and backward: over `linear.cpp` with no decay or one a head, over
-`linear_channels.cpp` with one a
-key channel. fp32 or fp64, on a CPU.
+"""Causal sums of linear attention, forward and backward; fp32 or fp64, on a CPU.
 
-Contract as in `kernels.linear.sums`.
+By `linear.cpp` with no decay or one per head, by `linear_channels.cpp` with one per key channel. Arguments as in
+`kernels.linear.sums`.
 """
 
 from __future__ import annotations

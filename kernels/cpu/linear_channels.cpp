@@ -1,6 +1,7 @@
-// Decayed linear attention sums with a decay a key channel, out_t = sum_{i<=t} sum_c q_tc k_ic e^{G_tc - G_ic} v_i with G the running sum of
-// log decays <= 0. Chunks of tokens as in linear.cpp; inside a chunk, blocks: later tokens meet those of earlier blocks at the border
-// between them, where both factors are at most 1, in one product; within a block keys decay from token to token. No exponent is clipped.
+// Causal sums of linear attention with one decay per key channel, out_t = sum_{i<=t} sum_c q_tc k_ic e^{G_tc - G_ic} v_i with G the running
+// sum of log decays <= 0. Chunks of tokens as in linear.cpp, and blocks inside a chunk: tokens of a block meet those of earlier blocks at the
+// border between them, where both factors are at most 1, in one product; within a block keys decay from token to token. No exponent is
+// clipped.
 #include <algorithm>
 #include <cmath>
 #ifdef __SSE__
@@ -16,7 +17,7 @@ namespace {
 
 constexpr long CHUNK = LINEAR_CHUNK, BLOCK = 16;
 
-// Numbers next to zero count as zero for a while: strong decays make many, which take many times as long and add nothing.
+// Within its scope denormals count as zero: strong decays produce many, which are slow and add nothing.
 class WithoutDenormals {
  public:
 #ifdef __SSE__
@@ -85,7 +86,7 @@ struct ChannelSums {
       for (long c = 0; c < kw; ++c) until[t * kw + c] = exponential(S(last[c] - total[t * kw + c]));
   }
 
-  // The rows of x that begin with the chunk, by factors.
+  // The rows of x in the chunk, times factors.
   Matrix<const S> by(const S* x, const Buffer<S>& factor) {
     for (long t = 0; t < m; ++t) {
       const S* row = x + at(first + t, kw);
@@ -94,7 +95,7 @@ struct ChannelSums {
     return {scaled.data(), kw};
   }
 
-  // Factors and decayed rows of the block of n tokens from `start` on, and of all tokens of the chunk before it.
+  // Factors and decayed rows: of the block of n tokens from `start` on, and of all tokens of the chunk before the block.
   void meet(long start, long n) {
     const double* border = &total[(start - 1) * kw];
     for (long t = 0; t < n; ++t)
@@ -144,7 +145,7 @@ struct ChannelSums {
     }
   }
 
-  // Adds to dq and dk what `pull`, the gradient of the scores, gives them inside the chunk.
+  // Add to dq and dk the part that comes from `pull`, the gradient of the scores inside the chunk.
   void pull_queries(S* dq) {
     for (long start = 0; start < m; start += BLOCK) {
       long n = std::min(BLOCK, m - start);
@@ -169,14 +170,14 @@ struct ChannelSums {
     }
   }
 
-  // d [m, kw] = (x stateᵀ) by factors
+  // d [m, kw] = (x stateᵀ) times factors
   void from_state(S* d, const S* x, const Buffer<S>& factor) {
     multiply<S>(m, kw, vw, S(1), of_values(x), states(true), S(0), {narrow.data(), kw});
     for (long t = 0; t < m; ++t)
       for (long c = 0; c < kw; ++c) d[at(first + t, kw) + c] = narrow[t * kw + c] * factor[t * kw + c];
   }
 
-  // state = state · (decays of the chunk) + (x by factors)ᵀ y
+  // state = state · (decays of the chunk) + (x times factors)ᵀ y
   void advance(const S* x, const Buffer<S>& factor, const S* y) {
     for (long c = 0; c < kw; ++c)
       for (long w = 0; w < vw; ++w) state[c * vw + w] *= since[(m - 1) * kw + c];

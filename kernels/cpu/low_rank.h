@@ -1,4 +1,4 @@
-// Products of four rows with tables of a few long rows: what lag mixing does between its matrix products.
+// Products of four rows with tables of a few long rows: the work of lag mixing between its matrix products.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -16,7 +16,7 @@ constexpr long BYTES = 32;
 #else
 constexpr long BYTES = 16;
 #endif
-constexpr int QUAD = 4;  // rows that go together, so that what is loaded of a table serves all of them
+constexpr int QUAD = 4;  // rows processed together, so that each load of a table serves all of them
 
 template <class S>
 struct Lanes {
@@ -35,11 +35,11 @@ struct Lanes {
   }
 };
 
-// r numbers of each of four rows.
+// r numbers for each of four rows.
 template <class S>
 using Narrow = S[QUAD][MAX_RANK];
 
-// work(K, from) for ranks from ... from + K - 1 until all have had their turn; K is a constant, at most 4.
+// work(K, from) for ranks from ... from + K - 1, until all are done; K is a constant, at most 4.
 template <class F>
 void in_turns(int r, F work) {
   int from = 0;
@@ -48,7 +48,7 @@ void in_turns(int r, F work) {
   if (r - from >= 1) work(std::integral_constant<int, 1>(), from);
 }
 
-// work(r), r a constant where it is a frequent one.
+// work(r), with r a constant if it is a frequent rank.
 template <class F>
 void of_rank(int r, F work) {
   if (r == 1) return work(std::integral_constant<int, 1>());
@@ -81,7 +81,7 @@ template <class S>
 void widen(const S* y, const S* scale, long pitch, const S* table, long table_pitch, int rank, const Narrow<S> by, S* out) {
   using L = Lanes<S>;
   of_rank(rank, [&](auto r) {
-    typename L::Vector factor[MAX_RANK][QUAD];  // a copy that nothing stored to `out` can change
+    typename L::Vector factor[MAX_RANK][QUAD];  // a copy that stores to `out` cannot change
     for (int k = 0; k < r; ++k) {
       for (int i = 0; i < QUAD; ++i) factor[k][i] = by[i][k] - typename L::Vector{};
     }

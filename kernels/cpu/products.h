@@ -1,16 +1,16 @@
-// Matrix products by the library that PyTorch itself computes with: kernels.cpu.library hands its functions over.
+// Matrix products by the library that PyTorch itself uses: kernels.cpu.library passes its functions to `use_products`.
 #pragma once
 #include "parallel.h"
 
 using Gemm = void (*)(const char*, const char*, const int*, const int*, const int*, const void*, const void*, const int*, const void*,
                       const int*, const void*, void*, const int*);
 extern Gemm single_product, double_product;
-extern int (*threads_of_products)(int);  // sets those of the calling thread, gives what it was; 0: as the process has it
+extern int (*threads_of_products)(int);  // sets the number for the calling thread, returns the one before; 0: that of the process
 
 inline Gemm product_of(const float*) { return single_product; }
 inline Gemm product_of(const double*) { return double_product; }
 
-// One matrix [rows, columns] in row order, its rows `pitch` numbers apart, read as its transpose where `turned`.
+// A matrix [rows, columns] in row order, its rows `pitch` numbers apart, read as its transpose if `turned`.
 template <class S>
 struct Matrix {
   S* data;
@@ -27,7 +27,7 @@ Matrix<S> turned(Matrix<S> x) {
 template <class S>
 void multiply(long m, long n, long k, S by, Matrix<const S> a, Matrix<const S> b, S keep, Matrix<S> out) {
   int M = int(m), N = int(n), K = int(k), la = int(a.pitch), lb = int(b.pitch), lo = int(out.pitch);
-  // the library's order is by columns: it computes the transpose of the product
+  // the library stores matrices by columns: it computes the transpose of the product
   product_of(out.data)(b.turned ? "T" : "N", a.turned ? "T" : "N", &N, &M, &K, &by, b.data, &lb, a.data, &la, &keep, out.data, &lo);
 }
 

@@ -1,6 +1,6 @@
 // Several projections of one input, each scaled by its part of a low-rank factor: y = x Wᵀ * (1 + s P), W [C, D], s [N, R], P [R, C]. Blocks of
-// rows stay in the cache; z = x Wᵀ is kept for backward, the factor is computed again. The C channels come from and go to `count` tensors
-// [N, width] of their own, so nothing is cut or joined outside.
+// rows stay in the cache; z = x Wᵀ is saved for backward, the factor is computed again. The C channels belong to `count` separate tensors
+// [N, width], so the caller need not split or concatenate.
 #include <algorithm>
 
 #include "buffer.h"
@@ -32,7 +32,7 @@ void projection(const S* x, const S* w, const S* s, const S* p, S* z, S* const* 
   });
 }
 
-// dw [WEIGHT_PARTS, C, D] and dp [WEIGHT_PARTS, R, C] come in parts.
+// dw [WEIGHT_PARTS, C, D] and dp [WEIGHT_PARTS, R, C] come in parts of the rows, so that sums don't depend on the number of threads.
 template <class S>
 void projection_backward(const S* x, const S* w, const S* s, const S* p, const S* z, S* dx, S* dw, S* ds, S* dp, const S* const* grads,
                          const long* widths, long count, long N, long D, long C, long R, long threads) {
@@ -57,7 +57,7 @@ void projection_backward(const S* x, const S* w, const S* s, const S* p, const S
           }
         }
       }
-      multiply<S>(R, m, C, S(1), p_, turned(to_factor_), S(0), {to_s.data(), m});  // this way round: few columns are slow
+      multiply<S>(R, m, C, S(1), p_, turned(to_factor_), S(0), {to_s.data(), m});  // in this order, since products with few columns are slow
       for (long row = 0; row < m; ++row)
         for (long r = 0; r < R; ++r) ds[(first + row) * R + r] = to_s[r * m + row];
       multiply<S>(R, C, m, S(1), turned(s_), to_factor_, S(1), {to_p, C});

@@ -1,4 +1,4 @@
-// What works on one row at a time: the root-mean-square norm and the rotation by positions, each in one pass over memory where a chain of
+// Operations on one row at a time: the root-mean-square norm and the rotation by positions, each in one pass over memory where a chain of
 // tensor operations takes several. Sums over rows come in parts of ROWS_PER_PART rows, so that they don't depend on the number of threads.
 #include <algorithm>
 #include <cmath>
@@ -8,7 +8,7 @@
 
 namespace {
 
-// y = x * scale * gain with scale = 1 / sqrt(mean(x^2) + eps), kept a row.
+// y = x * scale * gain with scale = 1 / sqrt(mean(x^2) + eps), saved for each row.
 template <class S>
 void rms_norm(const S* x, const S* gain, S* y, S* scale, long rows, long D, double eps, long threads) {
   by_parts(rows, threads, [&](long, long first, long end) {
@@ -42,8 +42,8 @@ void rms_norm_backward(const S* x, const S* gain, const S* scale, const S* g, S*
   });
 }
 
-// Turns pairs of channels (2c, 2c + 1) of x by the angle whose cosine and sine are in row t of the tables [T, w / 2], the other way round
-// when `back`. Rows of x lie `pitch` numbers apart; y [B, T, H, w].
+// Rotates pairs of channels (2c, 2c + 1) of x by the angle whose cosine and sine are in row t of the tables [T, w / 2], in the opposite
+// direction if `back`. Rows of x are `pitch` numbers apart; y [B, T, H, w].
 template <class S>
 void rotate(const S* x, const S* cosine, const S* sine, S* y, long B, long T, long H, long w, long pitch, long back, long threads) {
   long half = w / 2;

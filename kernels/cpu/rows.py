@@ -1,6 +1,4 @@
-"""Autograd functions over `rows.cpp` and `swiglu.cpp`: the root-mean-square norm, the rotation by positions, the
-SwiGLU. fp32 or fp64, on
-a CPU."""
+"""The root-mean-square norm and the rotation by `rows.cpp`, SwiGLU by `swiglu.cpp`; fp32 or fp64, on a CPU."""
 
 from __future__ import annotations
 
@@ -47,16 +45,16 @@ class Rotate(torch.autograd.Function):
     def forward(ctx: Any, cos: Tensor, sin: Tensor, *xs: Tensor) -> tuple[Tensor, ...]:
         cos, sin = cos.contiguous(), sin.contiguous()
         ctx.save_for_backward(cos, sin)
-        return tuple(_turned(x, cos, sin, back=False) for x in xs)
+        return tuple(_rotated(x, cos, sin, back=False) for x in xs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
-        return (None, None, *(_turned(grad, cos, sin, back=True) for grad in grads))
+        return (None, None, *(_rotated(grad, cos, sin, back=True) for grad in grads))
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
     x, pitch = in_rows(x)
     y = x.new_empty(x.shape)
     call("rotate", [x, cos, sin, y], [*x.shape, pitch, int(back)], x.numel())

@@ -1,7 +1,5 @@
-// Scans along the tokens, for kernels/cpu/__init__.py. Plain C++ on raw pointers: it compiles in seconds and needs no headers of PyTorch.
-//
-// Channels are independent, so work goes in blocks of at most W of them, whose state stays in registers and the first cache.
-// Sums that grow with the length are kept in double. Nothing here relies on infinities.
+// Scans along the tokens. Channels are independent, so they are processed in blocks of at most W, whose state stays in registers and the
+// first cache. Sums that grow with the length are in double. Nothing here relies on infinities.
 #include <algorithm>
 #include <cmath>
 
@@ -50,9 +48,9 @@ void diagonal_backward(const S* a, const S* h, const S* g, S* da, S* dx, long B,
   });
 }
 
-// y_t = sum_{i<=t} exp(k_i) v_i / sum_{i<=t} exp(k_i): k [B, T, E], v and y [B, T, c, E]; share [B, T, E] is the newest token's weight.
+// y_t = sum_{i<=t} exp(k_i) v_i / sum_{i<=t} exp(k_i): k [B, T, E], v and y [B, T, c, E]; newest [B, T, E] is the weight of the newest token.
 template <class S>
-void channelwise(const S* k, const S* v, S* y, S* share, long B, long T, long copies, long E, long threads) {
+void channelwise(const S* k, const S* v, S* y, S* newest, long B, long T, long copies, long E, long threads) {
   long blocks = blocks_of(E);
   parallel(B * blocks, threads, [&](long piece) {
     long b = piece / blocks, from = piece % blocks * W, w = std::min(W, E - from);
@@ -61,7 +59,7 @@ void channelwise(const S* k, const S* v, S* y, S* share, long B, long T, long co
     Buffer<double> sums(copies * W, 0.0);
     for (long t = 0; t < T; ++t) {
       const S* kt = k + (b * T + t) * E + from;
-      S* st = share + (b * T + t) * E + from;
+      S* st = newest + (b * T + t) * E + from;
       if (!t) std::copy(kt, kt + w, top);
       for (long i = 0; i < w; ++i) {
         S small = std::exp(-std::abs(kt[i] - top[i]));
@@ -84,17 +82,17 @@ void channelwise(const S* k, const S* v, S* y, S* share, long B, long T, long co
   });
 }
 
-// With r_t = g_t + (1 - share_{t+1}) r_{t+1} and q_t the same of g_t y_t: dv = share r, dk = share (v r - q).
+// With r_t = g_t + (1 - newest_{t+1}) r_{t+1} and q_t the same of g_t y_t: dv = newest r, dk = newest (v r - q).
 template <class S>
 void channelwise_backward(
-    const S* v, const S* y, const S* share, const S* g, S* dk, S* dv, long B, long T, long copies, long E, long threads) {
+    const S* v, const S* y, const S* newest, const S* g, S* dk, S* dv, long B, long T, long copies, long E, long threads) {
   long blocks = blocks_of(E);
   parallel(B * blocks, threads, [&](long piece) {
     long b = piece / blocks, from = piece % blocks * W, w = std::min(W, E - from);
     Buffer<double> r(copies * W, 0.0), q(copies * W, 0.0);
     double keep[W] = {};
     for (long t = T - 1; t >= 0; --t) {
-      const S* st = share + (b * T + t) * E + from;
+      const S* st = newest + (b * T + t) * E + from;
       S* dkt = dk + (b * T + t) * E + from;
       double to_k[W] = {};
       for (long c = 0; c < copies; ++c) {
@@ -115,7 +113,7 @@ void channelwise_backward(
   });
 }
 
-// What one block of channels of the selective scan works with: states and decays of one chunk.
+// One block of channels of the selective scan: its inputs, and the states and decays of one chunk.
 template <class S>
 struct Selective {
   const S *delta, *a, *b, *c, *v;
@@ -150,7 +148,7 @@ struct Selective {
   }
 };
 
-// h_t = exp(delta_t a) h_{t-1} + delta_t b_t v_t, y_t = c_t h_t; starts [B, chunks, c, N, E] keeps the state before each chunk.
+// h_t = exp(delta_t a) h_{t-1} + delta_t b_t v_t, y_t = c_t h_t; starts [B, chunks, c, N, E] receives the state before each chunk.
 template <class S>
 void selective(const S* delta, const S* a, const S* b, const S* c, const S* v, S* y, S* starts, long B, long T, long copies, long E, long N,
                long threads) {
@@ -182,7 +180,7 @@ void selective(const S* delta, const S* a, const S* b, const S* c, const S* v, S
   });
 }
 
-// Gradients; those shared by blocks or sequences come in parts: da [B, N, E], db and dc [blocks, B, T, N].
+// Gradients; those that are sums over blocks or sequences come in parts: da [B, N, E], db and dc [blocks, B, T, N].
 template <class S>
 void selective_backward(const S* delta, const S* a, const S* b, const S* c, const S* v, const S* starts, const S* g, S* d_delta, S* da, S* db,
                         S* dc, S* dv, long B, long T, long copies, long E, long N, long threads) {
@@ -197,8 +195,8 @@ void selective_backward(const S* delta, const S* a, const S* b, const S* c, cons
       long first = chunk * CHUNK, last = std::min(T, first + CHUNK);
       for (long copy = 0; copy < copies; ++copy)
         for (long n = 0; n < N; ++n) {
-          const S* kept = starts + (((batch * chunks + chunk) * copies + copy) * N + n) * E + block.from;
-          std::copy(kept, kept + w, block.begin(copy, n));
+          const S* saved = starts + (((batch * chunks + chunk) * copies + copy) * N + n) * E + block.from;
+          std::copy(saved, saved + w, block.begin(copy, n));
         }
       block.sweep(first, last);
       for (long t = last - 1; t >= first; --t) {
@@ -249,12 +247,12 @@ void selective_backward(const S* delta, const S* a, const S* b, const S* c, cons
       const S* a, const S* h, const S* g, S* da, S* dx, long B, long T, long R, long reverse, long threads) {                             \
     diagonal_backward<S>(a, h, g, da, dx, B, T, R, reverse, threads);                                                                     \
   }                                                                                                                                       \
-  extern "C" void channelwise_##NAME(const S* k, const S* v, S* y, S* share, long B, long T, long copies, long E, long threads) {         \
-    channelwise<S>(k, v, y, share, B, T, copies, E, threads);                                                                             \
+  extern "C" void channelwise_##NAME(const S* k, const S* v, S* y, S* newest, long B, long T, long copies, long E, long threads) {         \
+    channelwise<S>(k, v, y, newest, B, T, copies, E, threads);                                                                             \
   }                                                                                                                                       \
   extern "C" void channelwise_backward_##NAME(                                                                                            \
-      const S* v, const S* y, const S* share, const S* g, S* dk, S* dv, long B, long T, long copies, long E, long threads) {              \
-    channelwise_backward<S>(v, y, share, g, dk, dv, B, T, copies, E, threads);                                                            \
+      const S* v, const S* y, const S* newest, const S* g, S* dk, S* dv, long B, long T, long copies, long E, long threads) {              \
+    channelwise_backward<S>(v, y, newest, g, dk, dv, B, T, copies, E, threads);                                                            \
   }                                                                                                                                       \
   extern "C" void selective_##NAME(const S* delta, const S* a, const S* b, const S* c, const S* v, S* y, S* starts, long B, long T,       \
                                    long copies, long E, long N, long threads) {                                                           \

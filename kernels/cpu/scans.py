@@ -1,7 +1,6 @@
-"""Autograd functions over `scans.cpp`: the diagonal scan, the channelwise read and the selective scan, forward and
-backward.
+"""Autograd functions for `scans.cpp`: the diagonal scan, the channelwise read and the selective scan.
 
-Contracts as in `kernels.scan`, `kernels.channelwise` and `kernels.selective.sums`; fp32 or fp64, on a CPU.
+Arguments as in `kernels.scan`, `kernels.channelwise` and `kernels.selective.sums`; fp32 or fp64, on a CPU.
 """
 
 from __future__ import annotations
@@ -43,17 +42,17 @@ class ChannelwiseRead(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, k: Tensor, v: Tensor) -> Tensor:
         k, v = k.contiguous(), v.contiguous()
-        y, share = torch.empty_like(v), torch.empty_like(k)
-        call("channelwise", [k, v, y, share], [*v.shape], v.numel())
-        ctx.save_for_backward(v, y, share)
+        y, newest = torch.empty_like(v), torch.empty_like(k)
+        call("channelwise", [k, v, y, newest], [*v.shape], v.numel())
+        ctx.save_for_backward(v, y, newest)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        v, y, share = ctx.saved_tensors
-        to_k, to_v = torch.empty_like(share), torch.empty_like(v)
-        call("channelwise_backward", [v, y, share, grad.contiguous(), to_k, to_v], [*v.shape], v.numel())
+        v, y, newest = ctx.saved_tensors
+        to_k, to_v = torch.empty_like(newest), torch.empty_like(v)
+        call("channelwise_backward", [v, y, newest, grad.contiguous(), to_k, to_v], [*v.shape], v.numel())
         return to_k, to_v
 
 

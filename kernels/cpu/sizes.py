@@ -1,4 +1,4 @@
-"""Sizes on which Python, which allocates buffers, and C++, which fills them, must agree. Written here and nowhere else.
+"""Sizes on which Python, which allocates buffers, and C++, which fills them, must agree. They are written only here.
 
 `kernels.cpu.library` passes each to the C++ compiler as a macro (`max_rank` as `SUITE_MAX_RANK`), `sizes.h` makes them
 constants, and a library that was built with other values is refused when it is loaded.

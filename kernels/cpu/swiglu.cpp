@@ -1,5 +1,5 @@
-// The feed-forward part of a block, y = (silu(x Ugᵀ) * (x Uuᵀ)) Dᵀ, with U = [Ug; Uu] [2F, D] and D [D, F]. Blocks of rows go through all of
-// it while they are in the cache; z = x Uᵀ [N, 2F] is kept for backward, everything between is computed again.
+// The feed-forward part of a block, y = (silu(x Ugᵀ) * (x Uuᵀ)) Dᵀ, with U = [Ug; Uu] [2F, D] and D [D, F]. Each block of rows is computed to
+// the end while it is in the cache; z = x Uᵀ [N, 2F] is saved for backward, everything in between is computed again.
 #include <algorithm>
 
 #include "buffer.h"
@@ -49,7 +49,8 @@ void gated_backward(const S* z, const S* da, S* a, S* dz, long m, long F) {
   }
 }
 
-// d_up [WEIGHT_PARTS, 2F, D] and d_down [WEIGHT_PARTS, D, F] come in parts, zeros where a part has no rows.
+// d_up [WEIGHT_PARTS, 2F, D] and d_down [WEIGHT_PARTS, D, F] come in parts of the rows, so that sums don't depend on the number of threads;
+// a part without rows is zero.
 template <class S>
 void swiglu_backward(const S* x, const S* up, const S* down, const S* z, const S* g, S* dx, S* d_up, S* d_down, long N, long D, long F,
                      long threads) {

@@ -64,7 +64,7 @@ def test_without_it_pytorch_runs_and_the_reason_is_told_once(
     monkeypatch.setenv(variable, value)
     with caplog.at_level(logging.WARNING):
         assert [scanned(), scanned()] == [1.9375, 1.9375]
-    assert caplog.text.count("PyTorch's forms run") == 1
+    assert caplog.text.count("PyTorch runs instead") == 1
     assert said in caplog.text
 
 

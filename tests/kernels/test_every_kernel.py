@@ -68,7 +68,7 @@ def test_cpp_has_the_values_and_gradients_of_pytorch(
 @every_compiled_call
 def test_the_number_of_threads_changes_no_bit(kernel: Kernel, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Enough rows and channels for several parts and blocks, every call on as many threads as there are."""
-    monkeypatch.setattr("kernels.cpu.call.WORK_A_THREAD", 1)
+    monkeypatch.setattr("kernels.cpu.call.WORK_PER_THREAD", 1)
     tensors, before, results = call.draw(B=3, T=150, E=130, D=40), torch.get_num_threads(), []
     try:
         for count in (1, 2, 3):
