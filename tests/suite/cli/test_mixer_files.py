@@ -130,8 +130,8 @@ def test_a_fixed_file_is_read_again_after_a_failure(tmp_path):
 
 
 def documented_commands() -> list[list[str]]:
-    """The `suite` commands for authors of mixers in CONTRIBUTING.md."""
-    lines = re.findall(r"^suite (.+)$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.MULTILINE)
+    """The `suite` commands of docs/adding-a-mixer.md."""
+    lines = re.findall(r"^suite (.+)$", (ROOT / "docs" / "adding-a-mixer.md").read_text("utf-8"), re.MULTILINE)
     only_installed = "check moving-average"  # the name exists once the author's package is installed
     return [line.split() for line in lines if line != only_installed]
 
