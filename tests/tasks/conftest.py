@@ -1,6 +1,4 @@
-"""Fixtures of the task tests: loaded embedded tasks, and a tiny folder of the 100 classes in every mode Pillow
-writes.
-"""
+"""Fixtures of the task tests: loaded embedded tasks, small data sets in every layout, and a local hub."""
 
 from __future__ import annotations
 
@@ -38,7 +36,7 @@ def embedded_tasks():
 
 
 def save_image(path: Path, mode: str, width: int, height: int, seed: int) -> None:
-    """A smooth random picture of the given mode: the suffix chooses the format."""
+    """Saves a smooth random image of the given mode in the format of the suffix."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((width, height))
     image = small.convert("P", palette=Image.Palette.ADAPTIVE) if mode == "P" else small.convert(mode)
@@ -50,9 +48,7 @@ def save_image(path: Path, mode: str, width: int, height: int, seed: int) -> Non
 
 @pytest.fixture(scope="session")
 def _image_folder(tmp_path_factory):
-    """DIR with train/ (3 images a class) and val/ (2): JPEGs of mixed sizes, RGB, grey and CMYK; PNGs with palette and
-    with alpha.
-    """
+    """ImageNet-100 with train/ (3 images per class) and val/ (2): JPEG and PNG files of all modes and mixed sizes."""
     root = tmp_path_factory.mktemp("imagenet100")
     kinds = [
         ("RGB", "JPEG"),
@@ -76,21 +72,19 @@ def _image_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def _cifar_folder(tmp_path_factory):
-    """DIR as the hub has uoft-cs/cifar10, with 12 + 4 pictures a class."""
+    """The hub's folder of uoft-cs/cifar10, with 12 + 4 images per class."""
     return write_cifar10(tmp_path_factory.mktemp("cifar10"), 12, 4)
 
 
 @pytest.fixture(scope="session")
 def _own_folder(tmp_path_factory):
-    """DIR with six class folders of 18 pictures each, not parted."""
+    """Six class folders of 18 images each, without parts."""
     return write_folder(tmp_path_factory.mktemp("own"), ("bags", "boots", "coats", "hats", "shirts", "ties"), all=18)
 
 
 @pytest.fixture(scope="session")
 def _series_folder(tmp_path_factory):
-    """DIR with exchange_rate/exchange_rate.csv, as the field's archives have it, one CSV file of its own, and a data
-    set of GluonTS's.
-    """
+    """exchange_rate/exchange_rate.csv as in the published archives, a user's CSV file, and a GluonTS data set."""
     root = tmp_path_factory.mktemp("series")
     write_exchange(root)
     write_gluonts(root, "power_hourly", rolling=4)
@@ -100,13 +94,13 @@ def _series_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def _wikitext_folder(tmp_path_factory):
-    """DIR with WikiText-2 as the hub has it, with as many rows."""
+    """The hub's folder of WikiText-2, with the published number of rows."""
     return write_wikitext(tmp_path_factory.mktemp("wikitext"))
 
 
 @pytest.fixture(scope="session")
 def _text_folder(tmp_path_factory):
-    """DIR with train/, valid/ and test/, each with one address."""
+    """Text with train/, valid/ and test/, each with one address."""
     root = tmp_path_factory.mktemp("text")
     for name, text in zip(("train", "valid", "test"), addresses(), strict=False):
         write_text(root / name / "address.txt", text)
@@ -115,31 +109,31 @@ def _text_folder(tmp_path_factory):
 
 @pytest.fixture
 def wikitext_folder(_wikitext_folder):
-    """WikiText-2, to be read only."""
+    """WikiText-2, for reading only."""
     return _wikitext_folder
 
 
 @pytest.fixture
 def image_folder(_image_folder):
-    """The tiny folder, to be read only."""
+    """The small ImageNet-100, for reading only."""
     return _image_folder
 
 
 @pytest.fixture
 def cifar_folder(_cifar_folder):
-    """The tiny CIFAR-10, to be read only."""
+    """The small CIFAR-10, for reading only."""
     return _cifar_folder
 
 
 @pytest.fixture
 def own_image_folder(_image_folder, tmp_path):
-    """A copy of the tiny folder that a test may damage."""
+    """A copy of the small ImageNet-100 that a test may damage."""
     return Path(shutil.copytree(_image_folder, tmp_path / "images"))
 
 
 @pytest.fixture
 def serve():
-    """Starts a server that answers as the hub does, with the repositories given."""
+    """Starts a server that answers like the hub, with the given repositories."""
     started = []
 
     def start(repositories) -> HubServer:

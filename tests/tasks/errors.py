@@ -9,9 +9,9 @@ import pytest
 from tasks.base import DataError
 
 
-def error_of(action: Callable[[], object]) -> str:
-    """The message of the DataError that `action` raises, which must be one line."""
+def error_of(action: Callable[..., object], *arguments: object) -> str:
+    """The message of the DataError that `action(*arguments)` raises, which must be one line."""
     with pytest.raises(DataError) as caught:
-        action()
+        action(*arguments)
     assert "\n" not in str(caught.value)
     return str(caught.value)

@@ -36,9 +36,10 @@ def picture(label: int, number: int, width: int, height: int) -> Image.Image:
     images, labels = _clothes()
     place = np.flatnonzero(labels == label % 10)[number]
     hue = 25 * (label // 10 % 10)
-    paint = Image.new("HSV", (1, 1), (hue, 200, 255)).convert("RGB").getpixel((0, 0))
+    colour = Image.new("HSV", (1, 1), (hue, 200, 255)).convert("RGB").getpixel((0, 0))
+    assert isinstance(colour, tuple)
     grey = Image.fromarray(images[place]).resize((width, height), Image.Resampling.BICUBIC)
-    return ImageOps.colorize(grey, black="black", white=paint)
+    return ImageOps.colorize(grey, black="black", white=colour)
 
 
 def encode(image: Image.Image, mode: str, kind: str) -> bytes:
@@ -76,7 +77,7 @@ def write_folder(root: Path, names: Sequence[str], **counts: int) -> Path:
 def write_parquet(
     folder: Path,
     part: str,
-    files: Sequence[tuple[int, str, bytes]],
+    files: Sequence[tuple[int, str, bytes | None]],
     names: Sequence[str],
     *,
     shards: int = 1,

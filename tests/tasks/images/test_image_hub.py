@@ -13,6 +13,7 @@ import pytest
 import tasks
 from tasks.base import DataError
 from tasks.images import hub_parquet
+from tasks.images.file_task import FileImageTask
 from tests.tasks.errors import error_of
 from tests.tasks.storage.hub_server import HubServer, _Answer, files_below
 
@@ -97,6 +98,8 @@ def test_download_and_copy_are_announced_with_folders_before_the_first_file(
 ):
     requested = disk_space(1000)
     task = tasks.get(name)()
+    assert isinstance(task, FileImageTask)
+    assert task.hub is not None
     note = task.prepare_note()
     if name != "cifar10":  # a run downloads CIFAR, but only `prepare` the others
         assert note == ""

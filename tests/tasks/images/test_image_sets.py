@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 
 import tasks
-from tasks.images.cifar import CIFAR10, Cifar10, Cifar100, cifar100_classes
+from tasks.base import Split
+from tasks.images.cifar import CIFAR10, Cifar10, Cifar100, CifarOptions, cifar100_classes
 from tasks.images.file_options import SizedImageOptions
 from tasks.images.imagenet import ImageNet1k, ImageNet100, class_list, ids_of, synsets
 from tasks.images.loading import TrainingKeys
 from tasks.images.own_images import OwnImages
 from tests.tasks.errors import error_of
 from tests.tasks.images.image_files import files_of, write_folder, write_parquet
-from tests.tasks.images.image_reading import SMALL, labelled_pixels
+from tests.tasks.images.image_reading import SMALL, labelled_pixels, reader_of
 
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 NAMES = ("boots", "coats", "shirts")
 
 
@@ -50,18 +52,13 @@ def test_parquet_and_folder_give_the_same_images_and_labels(tmp_path):
     write_folder(tmp_path / "folder", class_list(), train=2, val=1)
     for part, count, first in (("train", 2, 0), ("validation", 1, 2)):
         files = list(files_of(100, count, first))
-        write_parquet(
-            tmp_path / "parquet",
-            part,
-            [files[i] for i in np.random.default_rng(1).permutation(len(files))],
-            class_list(),
-            shards=3,
-        )
-    made = [ImageNet100(SMALL, tmp_path / layout) for layout in ("folder", "parquet")]
-    first, second = map(labelled_pixels, made)
-    assert len(first) == 300
-    assert first == second
-    assert [task.n_examples(split) for task in made for split in ("train", "valid", "test")] == [100, 100, 100] * 2
+        shuffled = [files[i] for i in np.random.default_rng(1).permutation(len(files))]
+        write_parquet(tmp_path / "parquet", part, shuffled, class_list(), shards=3)
+    from_folder, from_parquet = (ImageNet100(SMALL, tmp_path / layout) for layout in ("folder", "parquet"))
+    assert len(labelled_pixels(from_folder)) == 300
+    assert labelled_pixels(from_folder) == labelled_pixels(from_parquet)
+    for task in (from_folder, from_parquet):
+        assert [task.n_examples(split) for split in SPLITS] == [100, 100, 100]
 
 
 @pytest.mark.parametrize("names", ["words", pytest.param("ids", marks=pytest.mark.slow)])
@@ -147,16 +144,17 @@ def test_cifar100_reads_the_fine_labels_and_corrects_the_hubs_typo(tmp_path):
 
 
 def test_cifar_is_cropped_from_the_padded_image_and_evaluated_unchanged(cifar_folder):
-    task = Cifar10(Cifar10.Options(augmentation="crop-flip", erase=0, mixup=0, cutmix=0), cifar_folder)
+    task = Cifar10(CifarOptions(augmentation="crop-flip", erase=0, mixup=0, cutmix=0), cifar_folder)
+    reader = reader_of(task)
     (batch,) = task.eval_batches("test", 40)
     mean, std = (np.array(values)[:, None, None] for values in (task.preprocessing.mean, task.preprocessing.std))
     for i, index in enumerate(task.index["test"].tolist()):
-        pixels = np.asarray(task._reader.read(index)).transpose(2, 0, 1) / 255
+        pixels = np.asarray(reader.read(index)).transpose(2, 0, 1) / 255
         np.testing.assert_allclose(batch.inputs[i].numpy(), (pixels - mean) / std, atol=1e-5)
     keys = next(iter(TrainingKeys(task.index["train"], 12, seed=0, start_step=0)))
     moved = 0
     for image, (index, *_) in zip(next(task.train_batches(0, 12)).inputs.numpy() * std + mean, keys, strict=True):
-        source = np.asarray(task._reader.read(index)).transpose(2, 0, 1) / 255
+        source = np.asarray(reader.read(index)).transpose(2, 0, 1) / 255
         padded = np.pad(source, ((0, 0), (4, 4), (4, 4)))
         crops = [padded[:, y : y + 32, x : x + 32] for y in range(9) for x in range(9)]
         assert any(np.allclose(image, one, atol=1e-5) for crop in crops for one in (crop, crop[:, :, ::-1]))
@@ -231,7 +229,7 @@ def test_parquet_files_with_other_names_or_without_metadata_are_refused(tmp_path
     [("label", ("row 2 is -1", "0 to 2")), ("bytes", ("row 2: no image bytes", "store the images in the file"))],
 )
 def test_unlabelled_rows_and_rows_without_an_image_are_named(tmp_path, column, parts):
-    files = list(files_of(3, 4))
+    files: list[tuple[int, str, bytes | None]] = list(files_of(3, 4))
     order = [0, 1, 2]
     if column == "label":
         files[2] = (3, *files[2][1:])

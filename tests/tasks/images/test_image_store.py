@@ -19,6 +19,7 @@ from tasks.images.readers import SETTING, FileReader, open_images
 from tasks.images.store import Store
 from tests.tasks.errors import error_of
 from tests.tasks.images.image_files import files_of, write_folder, write_parquet
+from tests.tasks.images.image_reading import reader_of
 
 NAMES = ("boots", "coats", "shirts")
 
@@ -67,15 +68,14 @@ def test_images_read_in_random_order_equal_those_of_their_files(folder, own_cach
     write_parquet(folder.with_name("parquet"), "train", list(files_of(3, 20)), NAMES, shards=3)
     monkeypatch.setenv(SETTING, "auto" if decoded else "off")
     task = OwnImages(None, folder.with_name("parquet"))
-    task.load()
-    assert isinstance(task._reader, Store)
-    assert task._reader.decoded == decoded
-    plain = FolderSet(folder, None)
-    direct = FileReader(plain, 0)
+    reader = reader_of(task)
+    assert isinstance(reader, Store)
+    assert reader.decoded == decoded
+    direct = FileReader(FolderSet(folder, None), 0)
     order = np.random.default_rng(0).permutation(60).tolist()
-    copied = pickle.loads(pickle.dumps(task._reader))  # as in loader processes that are not forked
+    copied = pickle.loads(pickle.dumps(reader))  # as in loader processes that are not forked
     for i in order:
-        assert np.array_equal(np.asarray(task._reader.read(i)), np.asarray(direct.read(i)))
+        assert np.array_equal(np.asarray(reader.read(i)), np.asarray(direct.read(i)))
         assert np.array_equal(np.asarray(copied.read(i)), np.asarray(direct.read(i)))
 
 
@@ -90,7 +90,7 @@ def test_evaluation_at_224_is_the_same_with_images_stored_at_256(tmp_path, own_c
     plain, stored = (OwnImages(SizedImageOptions(stored_side=side), tmp_path / "large") for side in (0, 256))
     for a, b in zip(plain.eval_batches("train", 2), stored.eval_batches("train", 2), strict=True):
         assert torch.equal(a.inputs, b.inputs)
-    assert min(stored._reader.read(0).size) == 256  # type: ignore[union-attr]
+    assert min(reader_of(stored).read(0).size) == 256
 
 
 def test_building_resumes_with_the_missing_chunk(folder, own_cache):
@@ -119,16 +119,12 @@ def test_a_truncated_cache_file_is_reported_with_its_folder(folder, own_cache):
 
 
 def test_a_rewritten_file_is_decoded_again(folder, own_cache):
-    first = OwnImages(None, folder)
-    first.load()
-    old = np.asarray(first._reader.read(0))  # type: ignore[union-attr]
+    old = np.asarray(reader_of(OwnImages(None, folder)).read(0))
     image, other = folder / "boots" / "000_0000.JPEG", folder / "coats" / "001_0004.JPEG"
     size = image.stat().st_size
     assert other.stat().st_size < size
     image.write_bytes(other.read_bytes().ljust(size, b"\0"))  # name and size do not change
-    second = OwnImages(None, folder)
-    second.load()
-    new = np.asarray(second._reader.read(0))  # type: ignore[union-attr]
+    new = np.asarray(reader_of(OwnImages(None, folder)).read(0))
     assert new.shape != old.shape or not np.array_equal(new, old)
 
 
@@ -178,9 +174,8 @@ def test_a_cache_that_cannot_be_written_is_reported_with_its_folder(folder, own_
 
 def _open(folder, results):
     torch.set_num_threads(1)
-    task = OwnImages(None, folder)
-    task.load()
-    results.put(sum(int(np.asarray(task._reader.read(i)).sum()) for i in range(60)))  # type: ignore[union-attr]
+    reader = reader_of(OwnImages(None, folder))
+    results.put(sum(int(np.asarray(reader.read(i)).sum(dtype=np.int64)) for i in range(60)))
 
 
 @pytest.mark.slow

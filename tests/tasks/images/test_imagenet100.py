@@ -18,6 +18,7 @@ from tasks.images.loading import TrainingKeys, load_batches
 from tasks.images.readers import SETTING
 from tasks.images.transforms import training_transform
 from tests.tasks.errors import error_of
+from tests.tasks.images.image_reading import reader_of
 
 SMALL = SizedImageOptions(image_size=32, patch=8)
 FIRST = class_list()[0]
@@ -207,7 +208,10 @@ def test_images_of_every_mode_become_rgb_of_the_right_brightness(tmp_path, mode)
     else:
         image = grey.convert("RGB").convert(mode, dither=Image.Dither.NONE)
     path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
-    image.save(path, **({"transparency": b"\x80"} if mode == "P" else {}))
+    if mode == "P":
+        image.save(path, transparency=b"\x80")
+    else:
+        image.save(path)
     pixels = np.asarray(read_rgb(path.read_bytes(), str(path))).astype(int)
     assert pixels.shape == (5, 7, 3)
     assert abs(pixels - (255 if mode == "1" else 192)).max() <= 3
@@ -267,10 +271,9 @@ def test_each_sample_is_keyed_by_seed_step_and_position_in_the_batch():
 @pytest.mark.parametrize("other", [(0, 2, 5, 6), (0, 1, 6, 6), (0, 1, 5, 7)])
 def test_the_augmentation_of_a_sample_changes_with_each_part_of_its_key(image_folder, other):
     task = ImageNet100(SMALL, image_folder)
-    task.load()
-    assert task._reader is not None
+    reader = reader_of(task)
     keys = [[(0, 1, 5, 6)], [other], [(0, 1, 5, 6)]]
     transform = training_transform(task.preprocessing, "randaugment", 9, 0.25)
-    first, changed, again = load_batches(task._reader, task.set.listing.labels, transform, keys, workers=0)
+    first, changed, again = load_batches(reader, task.set.listing.labels, transform, keys, workers=0)
     assert torch.equal(first.inputs, again.inputs)
     assert not torch.equal(first.inputs, changed.inputs)

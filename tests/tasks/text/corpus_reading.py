@@ -41,12 +41,13 @@ def check_resumes(corpus: Corpus) -> None:
         assert fragments(corpus, json.loads(json.dumps(blocks[i].state))) == expected[read:]
 
 
+Document = tuple[Split, str]  # with its text
+
+
 class ListedCorpus(Corpus):
     """Documents in memory, one per block; reading fails at document number `broken`."""
 
-    def __init__(
-        self, listed: Sequence[tuple[str, str]], *, held_out_first: bool = False, broken: int | None = None
-    ) -> None:
+    def __init__(self, listed: Sequence[Document], *, held_out_first: bool = False, broken: int | None = None) -> None:
         self.listed, self.held_out_first, self.broken = listed, held_out_first, broken
         self.read = 0  # number of documents read
 
@@ -64,22 +65,22 @@ class ListedCorpus(Corpus):
                 raise DataError("the network is gone")
             split, text = self.listed[i]
             self.read += 1
-            fragments = [Fragment(split, text[:3], False), Fragment(split, text[3:], True)]  # type: ignore[arg-type]
+            fragments = [Fragment(split, text[:3], False), Fragment(split, text[3:], True)]
             yield Block(fragments, {"next": i + 1})
 
 
-def listed_pages() -> list[tuple[str, str]]:
+def listed_pages() -> list[Document]:
     """(split, text) of 40 pages; a quarter each for validation and the test."""
-    splits = ("valid", "test", "train", "train")
+    splits: tuple[Split, ...] = ("valid", "test", "train", "train")
     return [(splits[i % 4], f"{i}: {page}") for i, page in enumerate(pages(40, 200))]
 
 
-def held_out_first(listed: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def held_out_first(listed: Sequence[Document]) -> list[Document]:
     """The documents with those of validation and test first, otherwise in their order."""
     return sorted(listed, key=lambda document: document[0] == "train")
 
 
-def byte_tokens(listed: Sequence[tuple[str, str]], split: str) -> list[int]:
+def byte_tokens(listed: Sequence[Document], split: str) -> list[int]:
     """The tokens of a split as bytes, with an end of text (256) before the first document and after each."""
     return [256, *(token for s, text in listed if s == split for token in [*text.encode(), 256])]
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-import tasks
-from tasks.base import Batch
+from tasks.base import Batch, Split
 from tasks.randomness import permuted
+from tasks.text.own_text import OwnText, TextOptions
 from tasks.text.scores import IGNORED
+from tasks.text.wikitext import WikiText2, WikiTextOptions
 from tests.tasks.errors import error_of
 from tests.tasks.text.corpus_files import addresses, write_text
 
@@ -33,9 +34,8 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["bytes", "bpe"])
 def task(request, folder):
-    cls = tasks.get("text")
-    vocab = {"vocab": 300} if request.param == "bpe" else {}
-    loaded = cls(cls.Options(tokenizer=request.param, length=LENGTH, valid_limit=0, **vocab), folder)
+    vocab = 300 if request.param == "bpe" else 0
+    loaded = OwnText(TextOptions(tokenizer=request.param, length=LENGTH, valid_limit=0, vocab=vocab), folder)
     loaded.load()
     return loaded
 
@@ -48,8 +48,7 @@ def test_a_tokenizer_that_turns_out_to_lose_text_is_refused(task, folder, tmp_pa
         "pretokenizers": [{"type": "WhitespaceSplit"}, definition["pre_tokenizer"]],
     }
     (tmp_path / "mine.json").write_text(json.dumps(definition), "utf-8")
-    cls = tasks.get("text")
-    message = error_of(cls(cls.Options(tokenizer=str(tmp_path / "mine.json"), length=LENGTH), folder).load)
+    message = error_of(OwnText(TextOptions(tokenizer=str(tmp_path / "mine.json"), length=LENGTH), folder).load)
     assert "tokenizer" in message
     assert "use bytes, bpe" in message
 
@@ -117,10 +116,10 @@ def test_bits_per_byte_is_the_nats_of_all_tokens_over_the_bytes_of_the_text(task
 
 
 def test_limits_keep_windows_spread_over_the_split(folder):
-    cls = tasks.get("text")
-    some = cls(cls.Options(length=16, valid_limit=5, test_limit=3), folder)
-    every = cls(cls.Options(length=16, valid_limit=0), folder)
-    for split, count in (("valid", 5), ("test", 3)):
+    some = OwnText(TextOptions(length=16, valid_limit=5, test_limit=3), folder)
+    every = OwnText(TextOptions(length=16, valid_limit=0), folder)
+    counts: dict[Split, int] = {"valid": 5, "test": 3}
+    for split, count in counts.items():
         chosen = torch.cat([b.inputs for b in some.eval_batches(split, 2)]).tolist()
         all_windows = torch.cat([b.inputs for b in every.eval_batches(split, 64)]).tolist()
         assert len(chosen) == some.n_examples(split) == count
@@ -130,9 +129,8 @@ def test_limits_keep_windows_spread_over_the_split(folder):
 
 @pytest.mark.parametrize("tokenizer", ["bytes", pytest.param("bpe", marks=pytest.mark.slow)])
 def test_word_counts_do_not_depend_on_the_cut_into_windows(wikitext_folder, tokenizer):
-    cls = tasks.get("wikitext2")
-    vocab = {"vocab": 300} if tokenizer == "bpe" else {}
-    task = cls(cls.Options(tokenizer=tokenizer, length=37, test_limit=0, **vocab), wikitext_folder)
+    vocab = 300 if tokenizer == "bpe" else 0
+    task = WikiText2(WikiTextOptions(tokenizer=tokenizer, length=37, test_limit=0, vocab=vocab), wikitext_folder)
     words, text = 0.0, b""
     for batch in task.eval_batches("test", 256):
         words += task.measure(torch.zeros(*batch.inputs.shape, 1).expand(-1, -1, task.spec.vocab), batch)["words"][0]
@@ -147,21 +145,19 @@ def test_word_counts_do_not_depend_on_the_cut_into_windows(wikitext_folder, toke
 
 
 def test_a_text_shorter_than_two_windows_is_refused_in_one_line(folder):
-    cls = tasks.get("text")
-    message = error_of(cls(cls.Options(length=5000), folder).load)
+    message = error_of(OwnText(TextOptions(length=5000), folder).load)
     assert "train part" in message
     assert "at least 10,000 " in message
 
 
 def test_prepare_reports_token_files_that_changed_on_disk(tmp_path, monkeypatch, folder):
     monkeypatch.setenv("SUITE_CACHE", str(tmp_path))
-    cls = tasks.get("text")
-    cls(None, folder).prepare()
+    OwnText(None, folder).prepare()
     [path] = tmp_path.glob("tokens/*/valid.bin")
     content = bytearray(path.read_bytes())
     content[100] ^= 1
     path.write_bytes(content)
-    message = error_of(cls(None, folder).prepare)
+    message = error_of(OwnText(None, folder).prepare)
     assert str(path.parent) in message
     assert "delete the folder" in message
 

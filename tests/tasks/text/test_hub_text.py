@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
 
-import tasks
 from tasks.text import fineweb
+from tasks.text.fineweb import FinewebEdu, FinewebOptions
+from tasks.text.wikitext import WikiText2, WikiTextOptions
 from tests.tasks.storage.hub_server import COMMIT, files_below
 from tests.tasks.text.corpus_files import pages, write_fineweb, write_wikitext
 
@@ -39,7 +41,7 @@ for options in json.loads(sys.argv[2]):
 """
 
 
-def prepare(tmp_path, name: str, options: list[dict[str, int]], endpoint: str, **variables: str) -> list[list[object]]:
+def prepare(tmp_path, name: str, options: list[dict[str, int]], endpoint: str, **variables: str) -> list[list[Any]]:
     """Prepares a task in a separate process, since the clients read their settings when they are imported."""
     environment = {
         "HF_ENDPOINT": endpoint,
@@ -65,14 +67,13 @@ def test_fineweb_is_streamed_and_extended_at_one_commit_then_read_offline(tmp_pa
     options = [{"tokens": 2_000}, {"tokens": 200_000}]
     prepared = prepare(tmp_path, "fineweb-edu", options, server.endpoint)
     assert [splits["train"] for _, splits in prepared] == [2_000, 200_000]
-    cls = tasks.get("fineweb-edu")
     for (fingerprint, _), chosen in zip(prepared, options, strict=True):
-        local = cls(cls.Options(tokenizer="bytes", **chosen), folder)
+        local = FinewebEdu(FinewebOptions(tokenizer="bytes", **chosen), folder)
         assert local.fingerprint == fingerprint
     assert not [path for _, path in server.requests if path.endswith("train-0.parquet")]
     server.push({name: {**files, **files_below(write_fineweb(tmp_path / "new", pages(6200, 150)[::-1]))}})
     [[fingerprint, _]] = prepare(tmp_path, "fineweb-edu", [{"tokens": 500_000}], server.endpoint)
-    resumed_at_first_commit = cls(cls.Options(tokenizer="bytes", tokens=500_000), folder)
+    resumed_at_first_commit = FinewebEdu(FinewebOptions(tokenizer="bytes", tokens=500_000), folder)
     assert resumed_at_first_commit.fingerprint == fingerprint
     *again, (refused, reason) = prepare(
         tmp_path, "fineweb-edu", [*options, {"tokens": 640_000}], NOWHERE, HF_HUB_OFFLINE="1"
@@ -93,30 +94,30 @@ def test_fineweb_requests_the_newest_commit_once_and_reports_the_one_it_read(tmp
     monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     folders = {COMMIT: write_fineweb(tmp_path / "old", pages(400, 150))}
-    cls, opened, plain = tasks.get("fineweb-edu"), [], fineweb.WebPages._open
+    opened, plain = [], fineweb.WebPages._open
 
     def open_commit(corpus, commit):
         if corpus.files:
             return plain(corpus, commit)
         opened.append(commit)
-        return plain(cls(None, folders[commit])._open_corpus(), None)
+        return plain(FinewebEdu(None, folders[commit])._open_corpus(), None)
 
     monkeypatch.setattr(fineweb.WebPages, "_open", open_commit)
-    task = cls(cls.Options(vocab=300, tokens=2000, length=32))
+    task = FinewebEdu(FinewebOptions(vocab=300, tokens=2000, length=32))
     assert "hub_commit" not in task.info().extra  # nothing has been read
     assert task.tokenizer.vocab == 300
     server.push({name: {}})
     folders[server.newest] = write_fineweb(tmp_path / "new", pages(400, 150)[::-1])
     task.prepare()
     assert (task.info().extra["hub_commit"], set(opened)) == (COMMIT, {COMMIT})
-    later = cls(cls.Options(vocab=300, tokens=3000, length=32))  # resumes at the same commit
+    later = FinewebEdu(FinewebOptions(vocab=300, tokens=3000, length=32))  # resumes at the same commit
     later.prepare()
     assert (later.info().extra["hub_commit"], set(opened)) == (COMMIT, {COMMIT})
-    assert cls(later.options).info().extra["hub_commit"] == COMMIT
-    other_tokenizer = cls(cls.Options(tokenizer="bytes", tokens=2000, length=32))
+    assert FinewebEdu(later.options).info().extra["hub_commit"] == COMMIT
+    other_tokenizer = FinewebEdu(FinewebOptions(tokenizer="bytes", tokens=2000, length=32))
     other_tokenizer.prepare()
     assert other_tokenizer.info().extra["hub_commit"] == server.newest
-    local = cls(other_tokenizer.options, folders[COMMIT])
+    local = FinewebEdu(other_tokenizer.options, folders[COMMIT])
     local.prepare()
     assert "hub_commit" not in local.info().extra
 
@@ -126,7 +127,6 @@ def test_wikitext_is_downloaded_once(tmp_path, serve):
     folder = write_wikitext(tmp_path / "wiki")
     server = serve({"Salesforce/wikitext": files_below(folder)})
     [[fingerprint, _]] = prepared = prepare(tmp_path, "wikitext2", [{}], server.endpoint)
-    cls = tasks.get("wikitext2")
-    assert cls(cls.Options(tokenizer="bytes"), folder).fingerprint == fingerprint
+    assert WikiText2(WikiTextOptions(tokenizer="bytes"), folder).fingerprint == fingerprint
     assert len(server.downloads) == 3
     assert prepare(tmp_path, "wikitext2", [{}], NOWHERE, HF_DATASETS_OFFLINE="1") == prepared

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import tasks
-from tasks.text.fineweb import WebPages
-from tasks.text.wikitext import WikiFiles, WikiText103
+from tasks.text.fineweb import FinewebEdu, FinewebOptions, WebPages
+from tasks.text.wikitext import WikiFiles, WikiText103, WikiTextOptions
 from tests.tasks.errors import error_of
 from tests.tasks.text.corpus_files import pages, wiki_rows, write_fineweb, write_rows, write_wikitext
 from tests.tasks.text.corpus_reading import check_resumes, documents
@@ -45,13 +45,12 @@ def test_wikitext103_is_found_with_or_without_the_hubs_folder(tmp_path, monkeypa
     names = {path.name for path in (tmp_path / "wikitext-103-raw-v1").iterdir()}
     assert "train-00000-of-00002.parquet" in names
     assert len(names) == 4
-    cls = tasks.get("wikitext103")
     for folder in (tmp_path, tmp_path / "wikitext-103-raw-v1"):
-        task = cls(cls.Options(tokenizer="bytes", length=32), folder)
+        task = WikiText103(WikiTextOptions(tokenizer="bytes", length=32), folder)
         task.prepare()
         assert task.info().splits["train"] > 40_000
     monkeypatch.setattr(WikiText103, "rows", {"train": 901, "valid": 200, "test": 200})
-    message = error_of(cls(None, tmp_path).load)
+    message = error_of(WikiText103(None, tmp_path).load)
     assert "900 rows" in message
     assert "901" in message
     assert "--task text" in message
@@ -70,39 +69,43 @@ def web(tmp_path_factory):
 
 def test_the_first_two_thousand_documents_are_held_out_and_not_used_for_training(web):
     folder, some = web
-    corpus = tasks.get("fineweb-edu")(None, folder)._open_corpus()
-    made = documents(corpus)
-    assert made["valid"] == some[:1000]
-    assert made["test"] == some[1000:2000]
-    assert made["train"] == some[2000:2500] + some[2501:]
+    corpus = FinewebEdu(None, folder)._open_corpus()
+    by_split = documents(corpus)
+    assert by_split["valid"] == some[:1000]
+    assert by_split["test"] == some[1000:2000]
+    assert by_split["train"] == some[2000:2500] + some[2501:]
     check_resumes(corpus)
 
 
 def test_more_tokens_resume_the_stream_and_leave_the_held_out_parts_unchanged(web, tmp_path, monkeypatch):
     monkeypatch.setenv("SUITE_CACHE", str(tmp_path))
-    cls, read = tasks.get("fineweb-edu"), []
-    blocks = WebPages.blocks
-    monkeypatch.setattr(WebPages, "blocks", lambda self, state=None: (read.append(state), blocks(self, state))[1])
+    states, blocks = [], WebPages.blocks
+
+    def recorded_blocks(corpus, state=None):
+        states.append(state)
+        return blocks(corpus, state)
+
+    def task_of(tokens: int) -> FinewebEdu:
+        return FinewebEdu(FinewebOptions(tokenizer="bytes", tokens=tokens, length=32), web[0])
+
+    monkeypatch.setattr(WebPages, "blocks", recorded_blocks)
     prepared = []
     for tokens in (2000, 200_000):
-        task = cls(cls.Options(tokenizer="bytes", tokens=tokens, length=32), web[0])
+        task = task_of(tokens)
         task.prepare()
         prepared.append(task)
         assert task.info().splits["train"] == tokens
-    assert read[0] is None  # the second time it resumed after the held-out parts
-    assert read[1]["seen"] > 2000
+    assert states[0] is None
+    assert states[1]["seen"] > 2000  # the second time it resumed after the held-out parts
     assert len(list(tmp_path.glob("tokens/*"))) == 1
     small, large = prepared
     assert small.info().extra["documents"] == {"valid": 1000, "test": 1000}
     assert small.fingerprint != large.fingerprint
-    message = error_of(cls(cls.Options(tokenizer="bytes", tokens=400_000, length=32), web[0]).load)
+    message = error_of(task_of(400_000).load)
     assert "tokens=400,000" in message
     assert "--set tokens=33" in message
-    first = np.array([0])
-    assert (
-        small._cache.files["train"].windows(first, 2001).tolist()
-        == large._cache.files["train"].windows(first, 2001).tolist()
-    )
+    first, second = (task._cache.files["train"].windows(np.array([0]), 2001) for task in prepared)
+    assert first.tolist() == second.tolist()
 
 
 @pytest.mark.parametrize("name", ["wikitext2", "fineweb-edu"])

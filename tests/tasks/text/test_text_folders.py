@@ -71,7 +71,7 @@ def test_one_file_is_cut_between_lines_at_90_and_95_percent(tmp_path):
 def test_a_field_that_ends_in_the_middle_of_a_file_is_reported(tmp_path):
     rows = [{"text": f"page {i}"} for i in range(1000)] + [{"txt": f"page {i}"} for i in range(1500)]
     (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    message = error_of(lambda: documents(find_text(tmp_path, "text")))
+    message = error_of(documents, find_text(tmp_path, "text"))
     for part in ("all.jsonl", "'text'", "line 1001", "txt", "--set text_field=NAME"):
         assert part in message
 
@@ -125,7 +125,7 @@ def test_many_text_files_can_be_resumed_and_one_that_is_not_utf8_is_named(tmp_pa
     check_resumes(corpus)
     assert "7\nend" in documents(corpus)["train"]
     (tmp_path / "207.txt").write_bytes(b"caf\xe9")
-    message = error_of(lambda: documents(corpus))
+    message = error_of(documents, corpus)
     assert "207.txt" in message
     assert "save it as UTF-8" in message
 

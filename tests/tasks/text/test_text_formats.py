@@ -31,7 +31,7 @@ def test_the_text_field_is_an_option_and_a_wrong_one_is_reported_with_the_fields
         ("all.jsonl", "number", ("'number' holds int", "line 1,")),
         ("all.parquet", "text", ("'text'", "body, year")),
     ):
-        message = error_of(lambda name=name, field=field: documents(find_text(tmp_path / name, field)))
+        message = error_of(documents, find_text(tmp_path / name, field))
         for part in (name, *parts, "--set text_field=NAME"):
             assert part in message
 
@@ -40,7 +40,7 @@ def test_the_text_field_is_an_option_and_a_wrong_one_is_reported_with_the_fields
 def test_a_row_whose_field_is_not_text_is_refused_with_its_file_and_line(tmp_path, wrong):
     rows = [{"text": f"page {i}"} for i in range(300)]
     path = write_text(tmp_path / "all.jsonl", "\n".join(map(json.dumps, [*rows[:150], {"text": wrong}, *rows[150:]])))
-    message = error_of(lambda: documents(find_text(path, "text")))
+    message = error_of(documents, find_text(path, "text"))
     for part in ("all.jsonl", f"'text' holds {type(wrong).__name__}", "line 151,", "--set text_field=NAME"):
         assert part in message
 
@@ -89,7 +89,7 @@ def test_parquet_files_may_differ_in_all_columns_but_the_text(tmp_path):
 def test_the_parquet_file_that_has_no_text_is_named(tmp_path, wrong, found):
     write_rows(tmp_path / "a.parquet", {"text": pages(20)})
     write_rows(tmp_path / "b.parquet", wrong)
-    message = error_of(lambda: documents(find_text(tmp_path, "text")))
+    message = error_of(documents, find_text(tmp_path, "text"))
     for part in ("b.parquet", found, "--set text_field=NAME"):
         assert part in message
 
@@ -105,7 +105,7 @@ def test_ambiguous_splits_and_missing_text_are_refused_with_a_suggestion(tmp_pat
         ("c", ("nothing", ".txt, .jsonl or .parquet")),
         ("none", ("--data-dir DIR",)),
     ):
-        message = error_of(lambda place=place: find_text(tmp_path / place, "text"))
+        message = error_of(find_text, tmp_path / place, "text")
         for part in (str(tmp_path / place), *parts):
             assert part in message
 
@@ -121,7 +121,7 @@ def test_ambiguous_splits_and_missing_text_are_refused_with_a_suggestion(tmp_pat
 )
 def test_a_file_that_is_not_of_its_format_is_named(tmp_path, name, content, suggestion):
     (tmp_path / name).write_bytes(content)
-    message = error_of(lambda: documents(find_text(tmp_path / name, "text")))
+    message = error_of(documents, find_text(tmp_path / name, "text"))
     assert message.startswith(f"{tmp_path / name} cannot be read: ")
     assert suggestion in message
     if name == "train.parquet":
@@ -135,7 +135,7 @@ def test_the_line_number_counts_blank_lines_and_lines_before_resuming(tmp_path, 
     path = write_text(tmp_path / "all.jsonl", "\n".join([*lines[:2100], '{"text": 5}', *lines[2100:]]))
     corpus = find_text(path, "text")
     state = json.loads(json.dumps(next(iter(corpus.blocks())).state)) if resumed else None
-    assert "line 2101," in error_of(lambda: documents(corpus, state))
+    assert "line 2101," in error_of(documents, corpus, state)
 
 
 def test_only_the_text_column_of_parquet_files_counts_for_the_disk_space(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 
 import tasks
 from tasks.storage import user_files
+from tasks.text.corpus import CorpusTask
 from tasks.text.files import find_text
 from tests.tasks.text.corpus_files import pages, write_fineweb, write_text, write_wikitext
 
@@ -54,9 +55,12 @@ def test_the_key_changes_with_content_when_names_sizes_and_times_are_equal(tmp_p
 def test_a_process_reads_a_file_once_for_the_key_until_it_changes(tmp_path, monkeypatch):
     path, opened = write_text(tmp_path / "all.txt", "some text"), []
     real = Path.open
-    monkeypatch.setattr(
-        Path, "open", lambda self, *args, **kwargs: (opened.append(self), real(self, *args, **kwargs))[1]
-    )
+
+    def recorded_open(file, *arguments, **options):
+        opened.append(file)
+        return real(file, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", recorded_open)
     first = find_text(tmp_path, "text").key
     once = list(opened)
     assert set(once) == {path}
@@ -71,7 +75,7 @@ def test_a_process_reads_a_file_once_for_the_key_until_it_changes(tmp_path, monk
     ("name", "write"), [("wikitext2", write_wikitext), ("fineweb-edu", lambda root: write_fineweb(root, pages(20)))]
 )
 def test_the_keys_of_published_files_also_depend_on_their_content(tmp_path, name, write):
-    made, sizes = [], []
+    corpus_keys, sizes = [], []
     for part, other in (("a", False), ("b", True)):
         write(tmp_path / part)
         for path in (tmp_path / part).rglob("*.parquet"):
@@ -81,7 +85,9 @@ def test_the_keys_of_published_files_also_depend_on_their_content(tmp_path, name
                 table = table.set_column(0, "text", pa.array(text))
             pq.write_table(table, path, compression="none", use_dictionary=False, write_statistics=False)
             os.utime(path, (1e9, 1e9))
-        made.append(json.dumps(tasks.get(name)(None, tmp_path / part)._corpus.key))
+        task = tasks.get(name)(None, tmp_path / part)
+        assert isinstance(task, CorpusTask)
+        corpus_keys.append(json.dumps(task._corpus.key))
         sizes.append(sorted(path.stat().st_size for path in (tmp_path / part).rglob("*.parquet")))
     assert sizes[0] == sizes[1]
-    assert made[0] != made[1]
+    assert corpus_keys[0] != corpus_keys[1]

@@ -18,17 +18,17 @@ WORDS = " ".join(" ".join(addresses()).split())  # no line end in it
 
 def split_of(path) -> tuple[str, str, str]:
     """The text of each split of one file."""
-    made = documents(find_text(path, "text"))
-    return tuple("".join(made[split]) for split in ("train", "valid", "test"))
+    by_split = documents(find_text(path, "text"))
+    return "".join(by_split["train"]), "".join(by_split["valid"]), "".join(by_split["test"])
 
 
 def by_lines(text: str) -> tuple[str, str, str]:
     """The text of each split when a line belongs to the split in which its first byte is."""
-    made, read, whole = ["", "", ""], 0, len(text.encode())
+    parts, read, total = ["", "", ""], 0, len(text.encode())
     for line in text.splitlines(keepends=True):
-        made[(read >= whole * 0.9) + (read >= whole * (0.9 + 0.05))] += line
+        parts[(read >= total * 0.9) + (read >= total * (0.9 + 0.05))] += line
         read += len(line.encode())
-    return tuple(made)
+    return parts[0], parts[1], parts[2]
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -139,8 +139,13 @@ def test_reading_resumes_after_any_block_of_a_text_that_is_cut_inside_a_line(tmp
 
 def test_a_large_text_of_short_lines_is_not_searched_to_its_end(tmp_path, monkeypatch):
     monkeypatch.setattr(held_out_lines, "FULL_SEARCH_BYTES", 1000)
-    read, size_read = [], held_out_lines.size_as_read
-    monkeypatch.setattr(held_out_lines, "size_as_read", lambda file: (read.append(file.name), size_read(file))[1])
+    read, size_as_read = [], held_out_lines.size_as_read
+
+    def recorded_size(file):
+        read.append(file.name)
+        return size_as_read(file)
+
+    monkeypatch.setattr(held_out_lines, "size_as_read", recorded_size)
     for name, text in (
         ("lines", "\n".join(pages(900, 40))),
         ("one", WORDS[:40_000]),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import tasks
+from tasks.text.own_text import OwnText
 from tests.tasks.errors import error_of
 from tests.tasks.text.corpus_files import addresses, write_lines, write_rows, write_text
 
@@ -32,10 +33,10 @@ def forbid(monkeypatch, place: Path) -> None:
     guard(os, "stat", itself=False)
 
 
-def refused(name: str, folder: Path, **options) -> str:
+def refused(name: str, folder: Path) -> str:
     """The error when the data cannot be prepared."""
     cls = tasks.get(name)
-    return error_of(cls(cls.Options(tokenizer="bytes", **options), folder).prepare)
+    return error_of(cls(cls.Options.model_validate({"tokenizer": "bytes"}), folder).prepare)
 
 
 def test_an_unreadable_folder_is_named_and_not_skipped(tmp_path, monkeypatch):
@@ -72,7 +73,7 @@ def test_an_unreadable_file_is_named_and_not_the_cache(tmp_path, monkeypatch, na
         ".parquet": lambda p, t: write_rows(p, {"text": t}),
     }
     path = write[Path(name).suffix](folder / name, addresses()[:2])
-    task = tasks.get("text")(None, folder)
+    task = OwnText(None, folder)
     if later:  # it was readable when the files were listed
         assert task._cache.bytes_needed()
     forbid(monkeypatch, path)

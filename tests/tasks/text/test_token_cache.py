@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import namedtuple
@@ -12,36 +13,37 @@ from dataclasses import asdict
 
 import pytest
 
-from tasks.storage import cache
-from tasks.text.token_cache import TokenCache
+from tasks.text.token_cache import SPLITS, TokenCache
 from tasks.text.tokenizers import BpeTokenizer, ByteTokenizer, byte_letters, train_bpe
 from tests.tasks.errors import error_of
 from tests.tasks.text.corpus_files import pages, write_lines
-from tests.tasks.text.corpus_reading import ListedCorpus, byte_tokens, held_out_first, listed_pages, tokens_of
+from tests.tasks.text.corpus_reading import Document, ListedCorpus, byte_tokens, held_out_first, listed_pages, tokens_of
 
 
 @pytest.fixture
-def documents() -> list[tuple[str, str]]:
+def documents() -> list[Document]:
     return listed_pages()
 
 
 def test_each_split_is_its_documents_with_an_end_before_the_first_and_after_each(tmp_path, documents):
     tokens = TokenCache(tmp_path, ListedCorpus(documents), ByteTokenizer())
     state = tokens.open()
-    for split in ("train", "valid", "test"):
+    for split in SPLITS:
         assert tokens_of(tokens, split) == byte_tokens(documents, split)
         assert state.counts[split].documents == sum(s == split for s, _ in documents)
         assert state.counts[split].bytes == sum(len(text) for s, text in documents if s == split)
 
 
 def test_a_cache_is_built_once_and_then_opened(tmp_path, documents):
-    first, second = (TokenCache(tmp_path, ListedCorpus(documents), ByteTokenizer()) for _ in range(2))
+    corpus = ListedCorpus(documents)
+    first = TokenCache(tmp_path, ListedCorpus(documents), ByteTokenizer())
+    second = TokenCache(tmp_path, corpus, ByteTokenizer())
     assert first.bytes_needed() > 0
     fingerprints = first.open().fingerprints
     assert second.bytes_needed() == 0
     assert second.open().fingerprints == fingerprints
     assert (first.built, second.built) == (True, False)
-    assert second.corpus.read == 0
+    assert corpus.read == 0
 
 
 def test_the_fingerprint_depends_on_the_tokens_and_the_tokenizer(tmp_path, documents):
@@ -91,29 +93,29 @@ def test_a_cache_that_cannot_be_written_is_reported_with_its_folder(tmp_path, do
 
 
 def test_a_built_cache_can_be_used_without_write_permission(tmp_path, documents, monkeypatch):
-    def token_cache(limit: int) -> TokenCache:
+    def token_cache(limit: int) -> tuple[TokenCache, ListedCorpus]:
         corpus = ListedCorpus(held_out_first(documents), held_out_first=True)
-        return TokenCache(tmp_path, corpus, ByteTokenizer(), limit)
+        return TokenCache(tmp_path, corpus, ByteTokenizer(), limit), corpus
 
-    built = token_cache(1500)
+    built, _ = token_cache(1500)
     built.open()
     for place in ("filelock.FileLock.acquire", "tasks.storage.cache.write_atomically"):
         with monkeypatch.context() as patched:
             patched.setattr(place, refuse)
             for limit in (1500, 500):  # the fingerprint of 500 is not yet on disk
-                reader = token_cache(limit)
+                reader, corpus = token_cache(limit)
                 assert reader.open().fingerprints[str(limit)] == reader.digest()
                 assert tokens_of(reader, "train") == tokens_of(built, "train")[: limit + 1]
-                assert (reader.built, reader.corpus.read) == (False, 0)
+                assert (reader.built, corpus.read) == (False, 0)
     assert "500" not in json.loads((tmp_path / "state.json").read_text())["fingerprints"]
-    token_cache(500).open()
+    token_cache(500)[0].open()
     assert "500" in json.loads((tmp_path / "state.json").read_text())["fingerprints"]
 
 
 def test_a_full_disk_is_reported_before_anything_is_written(tmp_path, documents, monkeypatch):
     tokens = TokenCache(tmp_path, ListedCorpus(documents), ByteTokenizer())
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: usage(10**9, 10**9, 2 * tokens.corpus.size))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 2 * tokens.corpus.size))
     message = error_of(tokens.open)
     for part in (str(tmp_path), " MB free", "set SUITE_CACHE"):
         assert part in message
@@ -125,7 +127,7 @@ import json, sys
 from pathlib import Path
 import datasets, tasks
 task = tasks.get("text")(tasks.get("text").Options(tokenizer="bpe", vocab=300), Path(sys.argv[1]))
-print("here", flush=True)
+print("ready", flush=True)
 sys.stdin.readline()
 task.prepare()
 print(json.dumps([task._cache.built, task.fingerprint]))
@@ -137,10 +139,13 @@ def test_two_processes_at_once_build_one_cache_once(tmp_path):
     write_lines(tmp_path / "data" / "pages.jsonl", pages(500))
     environment = {**os.environ, "SUITE_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-c", TWO, str(tmp_path / "data")]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    both = [subprocess.Popen(command, env=environment, **pipes) for _ in range(2)]
-    assert [process.stdout.readline() for process in both] == ["here\n", "here\n"]
+    pipe = subprocess.PIPE
+    both = [subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) for _ in range(2)]
     for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
     results = [json.loads(process.communicate(timeout=300)[0]) for process in both]

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from tasks.text import token_cache
-from tasks.text.token_cache import TokenCache
+from tasks.text.token_cache import SPLITS, TokenCache
 from tasks.text.tokenizers import ByteTokenizer
 from tests.tasks.errors import error_of
-from tests.tasks.text.corpus_reading import ListedCorpus, byte_tokens, held_out_first, listed_pages, tokens_of
+from tests.tasks.text.corpus_reading import Document, ListedCorpus, byte_tokens, held_out_first, listed_pages, tokens_of
 
 
 @pytest.fixture
-def documents() -> list[tuple[str, str]]:
+def documents() -> list[Document]:
     return listed_pages()
 
 
@@ -26,34 +26,37 @@ def test_an_interrupted_build_resumes_at_the_exact_document(tmp_path, documents,
     uninterrupted.folder.mkdir()
     failing = TokenCache(tmp_path, ListedCorpus(documents, broken=broken), ByteTokenizer())
     assert error_of(failing.open) == "the network is gone"
-    for split in ("train", "valid", "test"):  # a killed process leaves tokens that it had not committed
+    for split in SPLITS:  # a killed process leaves tokens that it had not committed
         with open(tmp_path / f"{split}.bin", "ab") as file:
             file.write(b"\x07" * 999)
-    resumed = TokenCache(tmp_path, ListedCorpus(documents), ByteTokenizer())
+    corpus = ListedCorpus(documents)
+    resumed = TokenCache(tmp_path, corpus, ByteTokenizer())
     assert resumed.open().fingerprints == uninterrupted.open().fingerprints
-    for split in ("train", "valid", "test"):
+    for split in SPLITS:
         assert tokens_of(resumed, split) == byte_tokens(documents, split)
-    assert resumed.corpus.read <= len(documents) - broken + 7  # it did not start from scratch
-    assert (resumed.corpus.read == len(documents)) == (broken <= 1)
+    assert corpus.read <= len(documents) - broken + 7  # it did not start from scratch
+    assert (corpus.read == len(documents)) == (broken <= 1)
 
 
-def limited(folder: Path, documents: list[tuple[str, str]], limit: int) -> TokenCache:
+def limited(folder: Path, documents: list[Document], limit: int) -> tuple[TokenCache, ListedCorpus]:
+    """A cache that uses `limit` training tokens, and its corpus."""
     corpus = ListedCorpus(held_out_first(documents), held_out_first=True)
-    return TokenCache(folder, corpus, ByteTokenizer(), limit)
+    return TokenCache(folder, corpus, ByteTokenizer(), limit), corpus
 
 
 def test_a_stream_is_read_up_to_the_limit_and_extended_from_there(tmp_path, documents):
     expected = byte_tokens(documents, "train")
-    small, large = limited(tmp_path, documents, 500), limited(tmp_path, documents, 1500)
+    small, small_corpus = limited(tmp_path, documents, 500)
     first = small.open()
     assert tokens_of(small, "train") == expected[:501]
-    assert small.corpus.read < len(documents)
+    assert small_corpus.read < len(documents)
+    large, large_corpus = limited(tmp_path, documents, 1500)
     second = large.open()
     assert tokens_of(large, "train") == expected[:1501]
-    assert small.corpus.read + large.corpus.read < len(documents)
-    again = limited(tmp_path, documents, 500)
+    assert small_corpus.read + large_corpus.read < len(documents)
+    again, unread_corpus = limited(tmp_path, documents, 500)
     assert again.open().fingerprints["500"] == first.fingerprints["500"] != second.fingerprints["1500"]
-    assert again.corpus.read == 0
+    assert unread_corpus.read == 0
     assert again.digest() == first.fingerprints["500"]
 
 
@@ -93,6 +96,6 @@ def test_an_interrupted_build_that_lost_tokens_is_refused_unchanged(tmp_path, do
 
 @pytest.mark.parametrize("how", ["deleted", "shortened"])
 def test_a_stream_that_lost_tokens_is_not_extended(tmp_path, documents, how):
-    limited(tmp_path, documents, 500).open()
+    limited(tmp_path, documents, 500)[0].open()
     damage(tmp_path / "test.bin", how)
-    assert str(tmp_path / "test.bin") in error_of(limited(tmp_path, documents, 1500).open)
+    assert str(tmp_path / "test.bin") in error_of(limited(tmp_path, documents, 1500)[0].open)

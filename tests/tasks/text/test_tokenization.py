@@ -169,7 +169,7 @@ def test_a_tokenizer_that_cannot_be_saved_is_reported_with_the_cache_folder(monk
     for place in ("filelock.FileLock.acquire", "tasks.storage.cache.write_atomically"):
         with monkeypatch.context() as patched:
             patched.setattr(place, refuse)
-            message = error_of(lambda: open_tokenizer(options, corpus))
+            message = error_of(open_tokenizer, options, corpus)
             for part in (f"{tmp_path}/tokenizers ", "Permission denied", "set SUITE_CACHE"):
                 assert part in message
     assert not is_ready(options, corpus)
@@ -190,7 +190,7 @@ def altered(definition: str, **changes) -> str:
     ],
 )
 def test_a_tokenizer_that_loses_part_of_a_text_is_refused(trained, changes):
-    message = error_of(lambda: BpeTokenizer(altered(trained, **changes), name="mine.json"))
+    message = error_of(BpeTokenizer, altered(trained, **changes), 0, "mine.json")
     assert message.startswith("mine.json does not reproduce every text")
     assert "use bytes or bpe" in message
 
@@ -202,13 +202,13 @@ def test_a_vocabulary_that_lacks_a_byte_or_has_dropout_or_affixes_is_refused(tra
     less = {token: i for token, i in less.items() if "q" not in token}
     affixes = ({**model, "continuing_subword_prefix": "##"}, {**model, "end_of_word_suffix": "</w>"})
     for changed in ({**model, "vocab": less, "merges": merges}, {**model, "dropout": 0.1}, *affixes):
-        message = error_of(lambda changed=changed: BpeTokenizer(altered(trained, model=changed)))
+        message = error_of(BpeTokenizer, altered(trained, model=changed))
         assert "does not reproduce every text" in message
 
 
 @pytest.mark.parametrize("definition", ["{}", "[]", "not json", '{"model": 3}', '{"model": {"type": "BPE"}}'])
 def test_a_file_that_is_not_a_tokenizer_is_named(definition):
-    message = error_of(lambda: BpeTokenizer(definition, name="mine.json"))
+    message = error_of(BpeTokenizer, definition, 0, "mine.json")
     assert message.startswith("mine.json is not a tokenizer.json")
 
 
@@ -224,7 +224,7 @@ def test_a_file_that_is_not_a_tokenizer_is_named(definition):
     ],
 )
 def test_a_tokenizer_with_a_part_of_the_wrong_type_is_refused(trained, changes):
-    message = error_of(lambda: BpeTokenizer(altered(trained, **changes), name="mine.json"))
+    message = error_of(BpeTokenizer, altered(trained, **changes), 0, "mine.json")
     assert message.startswith(("mine.json is not a tokenizer.json", "mine.json does not reproduce every text"))
 
 
@@ -250,6 +250,6 @@ def test_the_vocabulary_is_filled_in_and_a_wrong_one_is_refused(tmp_path, traine
 
 def test_gpt2s_tokenizer_without_a_network_is_refused_with_a_suggestion(monkeypatch):
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
-    message = error_of(lambda: open_tokenizer(TokenizerOptions(tokenizer="gpt2"), TwoParts("", "")))
+    message = error_of(open_tokenizer, TokenizerOptions(tokenizer="gpt2"), TwoParts("", ""))
     assert "openai-community/gpt2" in message
     assert "--set tokenizer=PATH" in message
