@@ -1,3 +1,4 @@
-"""Triton kernels, forward and backward, beside the PyTorch ones of the same names. Import a module of it only where
-Triton is to run.
+"""Triton kernels, forward and backward, with the names and arguments of the public functions.
+
+Import a module of this package only where Triton is to run.
 """

@@ -1,6 +1,4 @@
-"""expm1, log1p and what rests on them: exact where exp(x) − 1 and log(1 + x) cancel. Polynomials, the same on every
-target.
-"""
+"""expm1 and log1p by polynomials, the same on every target: exact where exp(x) − 1 and log(1 + x) cancel."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ import triton.language as tl
 
 @triton.jit
 def expm1(x):
-    """Taylor to x⁸ up to |x| = ½: the remainder is below 1e-8 of it. Finite: x is cut off at 88."""
+    """Taylor polynomial of degree 8 up to |x| = ½: relative error below 1e-8. Finite: x is clamped at 88."""
     small = tl.abs(x) <= 0.5
     y = tl.where(small, x, 0.0)
     s = y * (1.0 / 40320.0) + 1.0 / 5040.0

@@ -1,20 +1,19 @@
-"""Free-energy flash attention: mean and free energy of a softmax prior in one pass over the keys (contract:
-`kernels.free_energy`).
+"""Free-energy flash attention: mean and free energy of a softmax prior in one pass over the keys.
 
-Two variants of each kernel, one launch each; a block of rows is computed by exactly one of them, chosen by `first`, the
-first row of a head that sees a value out of range. No value is read back to the host for that.
+Arguments as in `kernels.free_energy`. There are two variants of each kernel, one launch each; a block of rows is
+computed by exactly one of them, chosen by `first`, the first row of a head that sees a value out of range. No value is
+read back to the host for that.
 
-- bounded (|βv| ≤ 30, 4 where β < ½): the values are `[v, exp(βv)]` (expm1 where β is small), both on tensor cores, no
-maximum a channel.
-- exact: any finite value. Beside the online maximum m of the logits there is one for each row and channel, of logit +
-βv − m. A tile of
-  keys is shifted by its largest value a channel and goes through tensor cores while its values span ≤ FAR (nothing
-  underflows then, since the tile has its own maximum of the logits too); otherwise key by key. In tiles that hold a
-  row's future the span is ≤ NEAR, so that the future doesn't show in the past's last digits. Where β < ½ the mean of
-  expm1(βv) is carried besides.
+- bounded (|βv| ≤ 30, 4 where β < ½): the values are `[v, exp(βv)]` (expm1 where β is small), both on tensor cores,
+  without a maximum per channel.
+- exact: any finite value. In addition to the online maximum m of the logits there is one for each row and channel, of
+  logit + βv − m. A tile of keys is shifted by its largest value in each channel and uses tensor cores while its values
+  span ≤ FAR (nothing underflows then, since the tile has its own maximum of the logits too); otherwise it is computed
+  key by key. In tiles that contain the future of a row the span is ≤ NEAR, so that the future does not change the last
+  digits of the past. Where β < ½ the mean of expm1(βv) is computed in addition.
 
-Nothing seen: HIDDEN, finite, in place of −∞, so that no difference of two is NaN; a key that is seen wipes out what it
-left.
+A row that has seen no key has the maximum HIDDEN, finite instead of −∞, so that no difference of two is NaN; the first
+visible key erases its effect.
 """
 
 from __future__ import annotations
@@ -33,15 +32,12 @@ from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch
 from kernels.gpu.tiles import carried, column, row, tile
 from kernels.numerics.exponentials import first_row, out_of_range
 
-WIDEST = {
-    torch.bfloat16: 128,
-    torch.float32: 64,
-}  # of a head's keys: a tile of queries is held in registers, fp32 as several parts
-PIECE = {
-    torch.bfloat16: 64,
-    torch.float32: 32,
-}  # of a head's values: wider ones are read as several heads with the same weights
-EXACT_RANGE = tl.constexpr(60.0)  # of βv where the mean of expm1 is carried: exp of it times many tokens is finite
+#: Most key channels per head: a tile of queries is held in registers, fp32 as several parts.
+WIDEST = {torch.bfloat16: 128, torch.float32: 64}
+#: Value channels per head; wider heads are read as several heads with the same weights.
+PIECE = {torch.bfloat16: 64, torch.float32: 32}
+#: Of βv where the mean of expm1 is computed: its exponential times many tokens is finite.
+EXACT_RANGE = tl.constexpr(60.0)
 FAR = tl.constexpr(40.0)
 NEAR = tl.constexpr(16.0)
 HIDDEN = tl.constexpr(-1e30)
@@ -91,14 +87,10 @@ def forward_kernel(
     query = tile(q + (b * rows * heads + h) * KEY, here, heads * KEY, rows, KEY, K)
     top = tl.full([M], HIDDEN, tl.float32)  # of the logits so far
     mass = tl.zeros([M], tl.float32)
-    mean, carry = (
-        tl.zeros([M, D], tl.float32),
-        tl.zeros([M, D], tl.float32),
-    )  # sums of v; of w, or of expm1 where β is small
-    peak, total = (
-        tl.full([M, D], HIDDEN, tl.float32),
-        tl.zeros([M, D], tl.float32),
-    )  # exact: Σ exp(logit − top + βv) = total·exp(peak)
+    # sums of v; of w, or of expm1 where β is small
+    mean, carry = tl.zeros([M, D], tl.float32), tl.zeros([M, D], tl.float32)
+    # exact: Σ exp(logit − top + βv) = total·exp(peak)
+    peak, total = tl.full([M, D], HIDDEN, tl.float32), tl.zeros([M, D], tl.float32)
     for begin in tl.range(0, stop if CAUSAL else tokens, N, disable_licm=True):
         keys = begin + tl.arange(0, N)
         there = keys < tokens
@@ -186,9 +178,9 @@ def refusal(
 def free_energy_read(
     q_BSHk: Tensor, k_BTHk: Tensor, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool, mask_BT: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(μ, F), as `kernels.free_energy.free_energy_read`, for fp32 and bf16. Finite βv below 1e29."""
+    """(μ, F), as `kernels.free_energy.free_energy_read`, for fp32 and bf16 and |βv| below 1e29."""
     q, k, width = q_BSHk.to(v_BTHd.dtype), k_BTHk.to(v_BTHd.dtype), v_BTHd.shape[-1]
-    pieces = blocks(width, PIECE[v_BTHd.dtype])  # heads of their own, with the same weights
+    pieces = blocks(width, PIECE[v_BTHd.dtype])  # become separate heads, with the same weights
     v, beta = split(v_BTHd, pieces), split(beta_Hd.float(), pieces, fill=1.0)
     if pieces > 1:
         q, k = q.repeat_interleave(pieces, 2), k.repeat_interleave(pieces, 2)
@@ -241,7 +233,7 @@ class _FreeEnergy(torch.autograd.Function):
 def common(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, mask: Tensor | None, first: Tensor, causal: bool
 ) -> dict[str, Any]:
-    """What all kernels of this read are given."""
+    """The arguments of all kernels of this module."""
     return {
         "q": q,
         "k": k,
@@ -264,7 +256,7 @@ def common(
 
 
 def forward_configs(dtype: torch.dtype, K: int, exact: bool) -> list[Config]:
-    """Found by compiling ahead of time: no spills; the shape that keeps most rows is first."""
+    """Found by compiling ahead of time: no spills. The shape with most rows is first."""
     if exact and target() in ("sm_100", "gfx942"):
         return [Config.of(warps=8 if target() == "sm_100" else 4, stages=1, M=16, N=16)]
     if exact or dtype == torch.float32:

@@ -1,13 +1,13 @@
 """Gradients of the free-energy flash attention. With p the prior's weights, ρ = βF and z the gradient of ρ:
 
-    ∂logit_ti = p_ti [ (∂μ_t·v_i − D^μ_t) + (Σ_j z_tj e^{−ρ_tj} w_ij − D^F_t) ]        D^μ = ∂μ·μ,   D^F = Σ_j z_tj
-    e^{−ρ_tj} w(ρ_tj)
-    ∂v_ij     = Σ_t p_ti ∂μ_tj + β_j x_ij,   x_ij = Σ_t z_tj p_ti e^{u_ij − ρ_tj}       ∂β_j = Σ_i v_ij x_ij − Σ_t z_tj
-    F_tj
+    ∂logit_ti = p_ti [ (∂μ_t·v_i − D^μ_t) + (Σ_j z_tj e^{−ρ_tj} w_ij − D^F_t) ]
+    D^μ_t     = ∂μ_t·μ_t                             D^F_t = Σ_j z_tj e^{−ρ_tj} w(ρ_tj)
+    ∂v_ij     = Σ_t p_ti ∂μ_tj + β_j x_ij            x_ij  = Σ_t z_tj p_ti e^{u_ij − ρ_tj}
+    ∂β_j      = Σ_i v_ij x_ij − Σ_t z_tj F_tj
 
-with w(u) = expm1(u) where β < ½ and exp(u) elsewhere: the constant cancels, so the small one keeps the digits. In the
-exact variant a tile is shifted as in forward while no factor leaves e^{±FAR}; otherwise each key's posterior p e^{u−ρ}
-≤ 1 is taken as one exponential.
+with w(u) = expm1(u) where β < ½ and exp(u) elsewhere: the constant cancels, and expm1 keeps the digits of small u. In
+the exact variant a tile is shifted as in forward while no factor leaves e^{±FAR}; otherwise the posterior p e^{u−ρ} ≤ 1
+of each key is computed as one exponential.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HIDDEN = tl.constexpr(-1e30)
 
 @triton.jit
 def factors(u, rho, there, inside, small_D):
-    """Whether a tile's posteriors factorise within e^{±FAR}, and its shift a channel (0 where β is small)."""
+    """Whether the posteriors of a tile factorise within e^{±FAR}, and its shift per channel (0 where β is small)."""
     highest = tl.max(tl.where(there[:, None], u, -float("inf")), 0)
     lowest = tl.min(tl.where(there[:, None], u, float("inf")), 0)
     shift = tl.where(small_D | (highest < lowest), 0.0, highest)
@@ -88,7 +88,7 @@ def score_gradient(
     else:
         w = carried(u, small_D).to(value.dtype)
         g = p * (tl.dot(z.to(value.dtype), tl.trans(w), centred, input_precision=PRECISION) - d_free[:, None])
-        if WITH_VALUES:  # exp(u) follows once, after all rows
+        if WITH_VALUES:  # exp(u) multiplies the sum once, after all rows
             x = tl.dot(tl.trans(p.to(value.dtype)), z.to(value.dtype), input_precision=PRECISION)
     return p, tl.where(seen, g, 0.0), x
 
@@ -219,7 +219,7 @@ def keys_kernel(
     begin = tl.program_id(0) * N
     b, h = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
     exact_from = tl.load(first + tl.program_id(1))
-    change = tl.where(exact_from >= rows, rows, exact_from // M * M)  # blocks of rows from here on are exact
+    change = tl.where(exact_from >= rows, rows, exact_from // M * M)  # from this row on, blocks are exact
     reached = begin // M * M if CAUSAL else 0
     if EXACT:
         lowest, highest = tl.maximum(reached, change), rows
@@ -283,7 +283,7 @@ def keys_kernel(
     to_key = to_key * scale
     at_beta = g_beta + ((b * tl.num_programs(0) + tl.program_id(0)) * heads + h) * VALUE + channels
     to_beta = tl.sum(value.to(tl.float32) * to_u, 0)
-    if EXACT and lowest > reached:  # the bounded rows' part is there already
+    if EXACT and lowest > reached:  # the part of the bounded rows is already there
         to_key += tile(g_k + of_keys * KEY, keys, heads * KEY, tokens, KEY, K).to(tl.float32)
         to_v += tile(g_v + of_keys * VALUE, keys, heads * VALUE, tokens, VALUE, D).to(tl.float32)
         to_beta += tl.load(at_beta, mask=channels < VALUE, other=0.0)
@@ -295,7 +295,7 @@ def keys_kernel(
 def gradients(
     shared: dict[str, Any], grad_mu: Tensor, grad_free: Tensor, mu: Tensor, rho: Tensor, lse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of q, k, v and β. `shared`: the arguments that the forward kernel had too."""
+    """The gradients of q, k, v and β. `shared`: the arguments that forward has too."""
     q, k, v, beta = (shared[name] for name in ("q", "k", "v", "beta"))
     grad_mu, small = grad_mu.contiguous(), beta < SMALL_BETA
     z = (grad_free.float() / beta).contiguous()
@@ -325,14 +325,14 @@ def gradients(
 
 
 def queries_config(dtype: torch.dtype, exact: bool) -> Config:
-    """Small tiles: five products' operands and three sums live at once. Found by compiling ahead of time: no spills."""
+    """Small tiles: the operands of five products and three sums are live at once. Found by compiling: no spills."""
     if target() == "gfx942":
         return Config.of(warps=4, stages=1, M=16, N=16) if exact else Config.of(warps=4, stages=1, M=32, N=32)
     return Config.of(warps=8 if exact or dtype == torch.float32 else 4, stages=1, M=32, N=32)
 
 
 def keys_config(dtype: torch.dtype, exact: bool) -> Config:
-    """Blocks of keys are of one size in both variants, since they add up."""
+    """Blocks of keys have one size in both variants, since the results add up."""
     if target() == "gfx942":
         return Config.of(warps=4, stages=1, M=16, N=16)
     if dtype == torch.float32 or target() == "sm_100":

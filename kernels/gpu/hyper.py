@@ -1,13 +1,12 @@
-"""Lag mixing in blocks of rows (formulas: `kernels.hyper.lag_mixing`), causal, tables by lag, no mask; other calls are
-PyTorch's.
+"""Lag mixing in blocks of rows (formulas: `kernels.hyper.lag_mixing`): causal, tables by lag, no mask.
 
-A program goes through blocks of R rows of one head. The scores of a block lie in a scratch of its own, `[R, T]` by lag,
-small enough for the L2 cache and used again for every block: products with keys write and read it at address (row, t −
-i), low-rank work with the tables at (row, lag). So every product is one of two plain matrices, and nothing of size T×T
-exists.
+A program processes blocks of R rows of one head. The scores of a block are in scratch memory of the program, `[R, T]`
+by lag, small enough for the L2 cache and reused for every block: products with keys write and read it at address (row,
+t − i), low-rank work with the tables at (row, lag). So every product is one of two plain matrices, and nothing of size
+T×T exists.
 
-Backward computes the scores again. What many rows add to (keys, values, tables) is summed by each program in memory of
-its own, and then over programs: in a fixed order, so results don't change from run to run.
+Backward computes the scores again. Gradients to which many rows add (keys, values, tables) are summed by each program
+in its own memory, and then over programs: in a fixed order, so results don't change from run to run.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch
 from kernels.gpu.tiles import store_tile, tile
 from kernels.lag_layout import Layout
 
-PROGRAMS = 264  # at once: two on each multiprocessor of an H100; more heads and sequences than that take one each
+PROGRAMS = 264  # two for each multiprocessor of an H100; with more heads and sequences than that, one for each
 WIDEST = 128
 ROWS = 16
 FORWARD = Config.of(warps=4, stages=1, R=ROWS, N=16)  # found by compiling ahead of time: no spills
@@ -67,7 +66,7 @@ def forward_kernel(
 ):
     hb = tl.program_id(1).to(tl.int64)
     h, all_hb = hb // B, tl.num_programs(1)
-    room = scratch + (hb * tl.num_programs(0) + tl.program_id(0)) * SETS * R * T
+    buffer = scratch + (hb * tl.num_programs(0) + tl.program_id(0)) * SETS * R * T
     first, second, diagonal = first + h * L * RANK, second + h * L * RANK, diagonal + h * L
     control = control + hb * T * RANK
     v = v + hb * T * VALUE
@@ -78,7 +77,7 @@ def forward_kernel(
         for s in tl.static_range(SETS):
             of_set = (s * all_hb + hb) * T * KEY
             query = tile(q + of_set, here, KEY, T, KEY, K)
-            write_products(room + s * R * T, query, k + of_set, here, 0, stop, T, KEY, K, R, N, PRECISION)
+            write_products(buffer + s * R * T, query, k + of_set, here, 0, stop, T, KEY, K, R, N, PRECISION)
         tl.debug_barrier()
         narrow0, narrow1, after = (
             tl.zeros([R, P], tl.float32),
@@ -86,24 +85,24 @@ def forward_kernel(
             tl.zeros([R, P], tl.float32),
         )
         if BEFORE:
-            narrow0 = narrow_scores(room, 0, first, here, stop, T, L, H, RANK, P, R, N, PRECISION)
+            narrow0 = narrow_scores(buffer, 0, first, here, stop, T, L, H, RANK, P, R, N, PRECISION)
             narrow0 *= tile(control, here, RANK, T, RANK, P)
             if SETS == 2:
-                narrow1 = narrow_scores(room + R * T, 1, first, here, stop, T, L, H, RANK, P, R, N, PRECISION)
+                narrow1 = narrow_scores(buffer + R * T, 1, first, here, stop, T, L, H, RANK, P, R, N, PRECISION)
                 narrow1 *= tile(control + all_hb * T * RANK, here, RANK, T, RANK, P)
         squares = tl.zeros([R], tl.float32)
         last: tl.constexpr = SETS if BEFORE else 0  # the mixing after the activation
         for begin in tl.range(0, stop, N, disable_licm=True):
             lags = begin + tl.arange(0, N)
-            at, seen = by_lag(room, lags, here, T, R)
+            at, seen = by_lag(buffer, lags, here, T, R)
             _, gate = mixed_scores(
-                room, 0, narrow0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION
+                buffer, 0, narrow0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION
             )
             squares += tl.sum(gate * gate, 1)
             active = tl.maximum(gate, 0.0)
             if SETS == 2:
                 _, scale = mixed_scores(
-                    room + R * T, 1, narrow1, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION
+                    buffer + R * T, 1, narrow1, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION
                 )
                 active *= softplus(scale)
             tl.store(at, active, mask=seen)
@@ -116,7 +115,7 @@ def forward_kernel(
             after *= tile(control + last * all_hb * T * RANK, here, RANK, T, RANK, P)
             for begin in tl.range(0, stop, N, disable_licm=True):
                 lags = begin + tl.arange(0, N)
-                at, seen = by_lag(room, lags, here, T, R)
+                at, seen = by_lag(buffer, lags, here, T, R)
                 active = tl.load(at, mask=seen, other=0.0)
                 weights = mixed(
                     active,
@@ -135,7 +134,7 @@ def forward_kernel(
         read = tl.zeros([R, D], tl.float32)
         for begin in tl.range(0, stop, N, disable_licm=True):
             keys = begin + tl.arange(0, N)
-            at, seen = by_key(room, keys, here, T, R)
+            at, seen = by_key(buffer, keys, here, T, R)
             read = tl.dot(
                 tl.load(at, mask=seen, other=0.0), tile(v, keys, VALUE, T, VALUE, D), read, input_precision=PRECISION
             )
@@ -185,7 +184,7 @@ def lag_mix(
     mixings = [m for m in (*before, after) if m is not None]
     if mixings:
         first, second, diagonal, control = (torch.stack(tables) for tables in zip(*mixings, strict=True))
-    else:  # never read
+    else:  # the kernels never read these
         first = second = v_HBTw.new_empty(1, v_HBTw.shape[0], 1, 1)
         diagonal, control = first[..., 0], v_HBTw.new_empty(1, *v_HBTw.shape[:3], 1)
     has = before[0] is not None, after is not None
@@ -240,7 +239,7 @@ class _LagMix(torch.autograd.Function):
 
 
 def _common(tensors: Sequence[Tensor], before: bool, after: bool) -> tuple[dict[str, Any], tuple[int, int]]:
-    """What both kernels are given, and their grid."""
+    """The arguments of both kernels, and their grid."""
     q, k, v, first, second, diagonal, control = tensors
     H, B, T, value = v.shape
     shared = {

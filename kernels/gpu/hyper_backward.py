@@ -1,4 +1,4 @@
-"""Gradients of lag mixing in blocks of rows: one sweep that computes a block's scores again."""
+"""Gradients of lag mixing in blocks of rows: one pass that computes the scores of each block again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def mixing_adjoint(
     P: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """From the gradient g of a mixing's output at these lags to that of its input y; adds to those of its tables."""
+    """From the gradient g of the output of a mixing at these lags to that of its input y; adds to the tables' own."""
     down = up * control
     add_tile(g_second, lags, RANK, L, tl.dot(tl.trans(g), low_control, input_precision=PRECISION), RANK, P)
     add_tile(g_first, lags, RANK, L, tl.dot(tl.trans(y), down, input_precision=PRECISION), RANK, P)
@@ -86,16 +86,16 @@ def backward_kernel(
     N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """raw: gradient of the read without its norm; pull: what the norm pulls a row's gate by. The scratch holds, by set,
-    plain scores and
-    gradients, and the weights where the second set's gradient comes later. g_k, g_v and g_* of tables have a part a
-    program.
+    """raw: gradient of the read without its norm. The gradient of the norm is −pull times the gate, for each row.
+
+    The scratch memory has, for each set, plain scores and gradients; the weights are where the gradient of the second
+    set comes later. g_k, g_v and the gradients of tables have one part per program.
     """
     hb = tl.program_id(1).to(tl.int64)
     h, all_hb = hb // B, tl.num_programs(1)
     program = hb * tl.num_programs(0) + tl.program_id(0)
-    room = scratch + program * (SETS + 2) * R * T
-    grads, weights = room + SETS * R * T, room + (SETS + 1) * R * T
+    buffer = scratch + program * (SETS + 2) * R * T
+    grads, weights = buffer + SETS * R * T, buffer + (SETS + 1) * R * T
     tables = program * MIXINGS * L
     g_first, g_second, g_diagonal = g_first + tables * RANK, g_second + tables * RANK, g_diagonal + tables
     g_k, g_v = g_k + program * SETS * T * KEY, g_v + program * T * VALUE
@@ -111,7 +111,7 @@ def backward_kernel(
         for s in tl.static_range(SETS):
             of_set = (s * all_hb + hb) * T * KEY
             write_products(
-                room + s * R * T,
+                buffer + s * R * T,
                 tile(q + of_set, here, KEY, T, KEY, K),
                 k + of_set,
                 here,
@@ -133,22 +133,22 @@ def backward_kernel(
         control0 = tile(control, here, RANK, T, RANK, P)
         control1, control2 = control0, control0
         if BEFORE:
-            low0 = narrow_scores(room, 0, first, here, stop, T, L, H, RANK, P, R, N, PRECISION)
+            low0 = narrow_scores(buffer, 0, first, here, stop, T, L, H, RANK, P, R, N, PRECISION)
             if SETS == 2:
                 control1 = tile(control + all_hb * T * RANK, here, RANK, T, RANK, P)
-                low1 = narrow_scores(room + R * T, 1, first, here, stop, T, L, H, RANK, P, R, N, PRECISION)
+                low1 = narrow_scores(buffer + R * T, 1, first, here, stop, T, L, H, RANK, P, R, N, PRECISION)
         if AFTER:
             control2 = tile(control + last * all_hb * T * RANK, here, RANK, T, RANK, P)
             for begin in tl.range(0, stop, N, disable_licm=True):
                 lags = begin + tl.arange(0, N)
                 at, seen = by_lag(grads, lags, here, T, R)
                 _, gate = mixed_scores(
-                    room, 0, low0 * control0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION
+                    buffer, 0, low0 * control0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION
                 )
                 active = tl.maximum(gate, 0.0)
                 if SETS == 2:
                     _, scale = mixed_scores(
-                        room + R * T,
+                        buffer + R * T,
                         1,
                         low1 * control1,
                         second,
@@ -174,12 +174,12 @@ def backward_kernel(
             at, seen = by_lag(grads, lags, here, T, R)
             to_weights, _ = by_lag(weights, lags, here, T, R)
             _, gate = mixed_scores(
-                room, 0, low0 * control0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION
+                buffer, 0, low0 * control0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION
             )
             active = tl.maximum(gate, 0.0)
             if SETS == 2:
                 _, scale = mixed_scores(
-                    room + R * T,
+                    buffer + R * T,
                     1,
                     low1 * control1,
                     second,
@@ -223,12 +223,12 @@ def backward_kernel(
             to_scale, _ = by_lag(weights, lags, here, T, R)
             g = tl.load(at, mask=seen, other=0.0)
             _, gate = mixed_scores(
-                room, 0, low0 * control0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION
+                buffer, 0, low0 * control0, second, diagonal, lags, here, T, L, H, RANK, P, R, BEFORE, PRECISION
             )
             active, soft, scale = tl.maximum(gate, 0.0), 1.0, gate
             if SETS == 2:
                 _, scale = mixed_scores(
-                    room + R * T,
+                    buffer + R * T,
                     1,
                     low1 * control1,
                     second,
@@ -285,7 +285,7 @@ def backward_kernel(
                 store_tile(g_control + all_hb * T * RANK, here, RANK, T, up1 * low1, RANK, P)
             for begin in tl.range(0, stop, N, disable_licm=True):
                 lags = begin + tl.arange(0, N)
-                from0, seen = by_lag(room, lags, here, T, R)
+                from0, seen = by_lag(buffer, lags, here, T, R)
                 at, _ = by_lag(grads, lags, here, T, R)
                 g, y = tl.load(at, mask=seen, other=0.0), tl.load(from0, mask=seen, other=0.0)
                 g = mixing_adjoint(

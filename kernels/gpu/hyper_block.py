@@ -1,4 +1,4 @@
-"""What lag mixing does to one block of rows: scores in the scratch by key and by lag, and their mixing."""
+"""Operations of lag mixing on one block of rows: scores in scratch memory by key and by lag, and their mixing."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ def softplus(x):
 
 @triton.jit
 def add_tile(base, rows, stride, count, values, WIDTH: tl.constexpr, PADDED: tl.constexpr):
-    """To what is there. Only this program uses the memory."""
+    """Adds to memory that only this program uses."""
     store_tile(base, rows, stride, count, tile(base, rows, stride, count, WIDTH, PADDED) + values, WIDTH, PADDED)
 
 
 @triton.jit
-def by_lag(room, lags, here, T, R: tl.constexpr):
-    """Addresses of the block's scores at these lags, and which of them are of a visible key."""
+def by_lag(buffer, lags, here, T, R: tl.constexpr):
+    """Addresses of the scores of a block at these lags, and which of them belong to a visible key."""
     seen = (lags[None, :] <= here[:, None]) & (here < T)[:, None]
-    return room + tl.arange(0, R)[:, None] * T + lags[None, :], seen
+    return buffer + tl.arange(0, R)[:, None] * T + lags[None, :], seen
 
 
 @triton.jit
-def by_key(room, keys, here, T, R: tl.constexpr):
-    """The same at these keys."""
+def by_key(buffer, keys, here, T, R: tl.constexpr):
+    """The same for these keys."""
     seen = (keys[None, :] <= here[:, None]) & (here < T)[:, None]
-    return room + tl.arange(0, R)[:, None] * T + (here[:, None] - keys[None, :]), seen
+    return buffer + tl.arange(0, R)[:, None] * T + (here[:, None] - keys[None, :]), seen
 
 
 @triton.jit
 def write_products(
-    room,
+    buffer,
     left,
     right,
     here,
@@ -52,14 +52,14 @@ def write_products(
     """`left · right_i` of the visible keys; right is `[T, WIDTH]`."""
     for i in tl.range(begin, stop, N, disable_licm=True):
         keys = i + tl.arange(0, N)
-        at, seen = by_key(room, keys, here, T, R)
+        at, seen = by_key(buffer, keys, here, T, R)
         product = tl.dot(left, tl.trans(tile(right, keys, WIDTH, T, WIDTH, PADDED)), input_precision=PRECISION)
         tl.store(at, product, mask=seen)
 
 
 @triton.jit
 def mixed(y, narrow, second, diagonal, lags, seen, L, RANK: tl.constexpr, P: tl.constexpr, PRECISION: tl.constexpr):
-    """y (1 + p) + narrow·secondᵀ, zero where no key is seen. narrow: (y·first) ⊙ control."""
+    """y (1 + p) + narrow·secondᵀ, zero where no key is visible. narrow: (y·first) ⊙ control."""
     scale = 1.0 + tl.load(diagonal + lags, mask=lags < L, other=0.0)
     wide = tl.dot(narrow, tl.trans(tile(second, lags, RANK, L, RANK, P)), input_precision=PRECISION)
     return tl.where(seen, y * scale[None, :] + wide, 0.0)
@@ -67,7 +67,7 @@ def mixed(y, narrow, second, diagonal, lags, seen, L, RANK: tl.constexpr, P: tl.
 
 @triton.jit
 def mixed_scores(
-    room,
+    buffer,
     which,
     narrow,
     second,
@@ -84,7 +84,7 @@ def mixed_scores(
     PRECISION: tl.constexpr,
 ):
     """(plain, mixed) scores of a set at these lags."""
-    at, seen = by_lag(room, lags, here, T, R)
+    at, seen = by_lag(buffer, lags, here, T, R)
     y = tl.load(at, mask=seen, other=0.0)
     if BEFORE:
         return y, mixed(
@@ -95,7 +95,7 @@ def mixed_scores(
 
 @triton.jit
 def narrow_scores(
-    room,
+    buffer,
     which,
     first,
     here,
@@ -113,7 +113,7 @@ def narrow_scores(
     low = tl.zeros([R, P], tl.float32)
     for begin in tl.range(0, stop, N, disable_licm=True):
         lags = begin + tl.arange(0, N)
-        at, seen = by_lag(room, lags, here, T, R)
+        at, seen = by_lag(buffer, lags, here, T, R)
         table = tile(first + which * H * L * RANK, lags, RANK, L, RANK, P)
         low = tl.dot(tl.load(at, mask=seen, other=0.0), table, low, input_precision=PRECISION)
     return low

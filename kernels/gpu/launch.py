@@ -1,8 +1,8 @@
-"""How every Triton kernel here is started, on a GPU, under the interpreter, or only compiled.
+"""How every Triton kernel is started: on a GPU, in the interpreter, or only to be compiled.
 
-Kernels take contiguous tensors. `launch` runs one; inside `recording()` it runs nothing and keeps what would have been
-started, so that the ahead-of-time compiler (`kernels.tools.ahead_of_time`) sees the signatures, constants and
-configurations of real calls on meta tensors.
+Kernels take contiguous tensors. `launch` runs one; inside `recording()` it runs nothing and records the launch, so that
+the ahead-of-time compiler (`kernels.tools.ahead_of_time`) gets the signatures, constants and configurations of real
+calls on meta tensors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Target = Literal["sm_80", "sm_90", "sm_100", "gfx942"]
 
 @dataclass(frozen=True)
 class Config:
-    """Tile sizes, by the name of the kernel's constant, and how the compiler is to lay it out."""
+    """Tile sizes, by the name of the kernel's constant, and options of the compiler."""
 
     tiles: tuple[tuple[str, int], ...]
     warps: int = 4
@@ -38,7 +38,7 @@ class Config:
 
 @dataclass(frozen=True)
 class Launch:
-    """A start that was recorded instead of made."""
+    """A launch that was recorded instead of run."""
 
     kernel: Any
     arguments: dict[str, Any]
@@ -52,7 +52,7 @@ _chosen: dict[tuple[Any, ...], Config] = {}
 
 @contextmanager
 def recording(target: Target) -> Iterator[list[Launch]]:
-    """Launches are kept in the list, configured as for `target`."""
+    """Launches are added to the list, configured for `target`, instead of run."""
     global _recorded, _target
     before = _recorded, _target
     _recorded, _target = [], target
@@ -67,7 +67,7 @@ def interpreted() -> bool:
 
 
 def target() -> Target:
-    """What the current device is; the interpreter passes for sm_90."""
+    """The current device; in the interpreter sm_90."""
     if _target is not None:
         return _target
     if interpreted():
@@ -79,8 +79,9 @@ def target() -> Target:
 
 
 def dot_precision(dtype: torch.dtype) -> str:
-    """Of products of fp32 operands: three tf32 products, about as exact; one where PyTorch's setting allows. AMD has
-    fp32 units.
+    """How fp32 operands are multiplied: three tf32 products, about as exact, or one if PyTorch's setting allows it.
+
+    AMD has matrix units for fp32.
     """
     if dtype != torch.float32 or target() == "gfx942":
         return "ieee"
@@ -96,9 +97,7 @@ def launch(kernel: Any, grid: tuple[int, ...], config: Config, **arguments: Any)
 
 
 def tuned(key: tuple[Any, ...], candidates: Sequence[Config], run: Callable[[Config], None]) -> Config:
-    """The fastest of the listed candidates for `key`, timed once on the call's own tensors, which `run` may do any
-    number of times.
-    """
+    """The fastest of the candidates for `key`, timed once on the tensors of the call by repeating `run`."""
     if len(candidates) == 1 or _recorded is not None or interpreted():
         return candidates[0]
     if key not in _chosen:
@@ -113,7 +112,7 @@ def _milliseconds(run: Callable[[], None]) -> float:
 
 
 def padded(width: int) -> int:
-    """A tile as wide: a power of two, and no less than a matrix product takes."""
+    """Width of a tile for `width` channels: a power of two, at least the smallest that a matrix product takes."""
     return max(16, 1 << (width - 1).bit_length())
 
 
@@ -122,7 +121,7 @@ def blocks(count: int, size: int) -> int:
 
 
 def split(x_Hw: Tensor, pieces: int, fill: float = 0.0) -> Tensor:
-    """Heads' channels in equal pieces, each a head: `[…, H, w]` to `[…, H·pieces, ⌈w/pieces⌉]`."""
+    """Splits the channels of every head into equal pieces, each a head: `[…, H, w]` to `[…, H·pieces, ⌈w/pieces⌉]`."""
     if pieces == 1:
         return x_Hw
     spare = -x_Hw.shape[-1] % pieces

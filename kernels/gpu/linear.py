@@ -1,13 +1,13 @@
-"""Decayed linear attention sums, causal (contract: `kernels.linear.sums`): chunks with a running state, products on
-tensor cores.
+"""Causal sums of linear attention (arguments: `kernels.linear.sums`): chunks with a running state, products on tensor
+cores.
 
-A program holds the `[k, W]` state of W value channels of one head and goes through the chunks; queries' and keys'
-gradients come in parts, one a program. Chunks of 64 tokens without decays or with one a head, of 16 with decays a
-channel, where the scores within a chunk are taken key by key: every exponent is ≤ 0, none is clipped. The decays are
-summed within a chunk, in fp64.
+A program holds the `[k, W]` state of W value channels of one head and processes the chunks in order; gradients of
+queries and keys come in parts, one per program. On AMD chunks are up to 64 tokens long without decays or with one per
+head; elsewhere, and with one decay per channel, 16. With one decay per channel the scores within a chunk are computed
+key by key: every exponent is ≤ 0, none is clipped. Decays are summed within a chunk, in fp64.
 
-Backward is two sweeps: forward with the state again (for ∂q), and from the end with the state's gradient (for ∂k and
-∂v).
+Backward has two passes: forward with the state again (for ∂q), and from the end with the gradient of the state (for ∂k
+and ∂v).
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from torch.autograd.function import once_differentiable
 from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch, padded, split, target
 from kernels.gpu.tiles import column, row, store_tile, tile
 
-NONE, HEAD, CHANNEL = 0, 1, 2  # what has a decay of its own
+NONE, HEAD, CHANNEL = 0, 1, 2  # what each decay belongs to
 A_HEAD, A_CHANNEL = tl.constexpr(HEAD), tl.constexpr(CHANNEL)
-WIDEST = 128  # of a head's keys
-PIECE = 32  # of a head's keys on NVIDIA: wider ones are computed as several heads, whose sums add up
+WIDEST = 128  # key channels per head
+PIECE = 32  # key channels per head on NVIDIA; wider heads are computed as several heads, whose sums add up
 
 
 @triton.jit
 def chunk_decays(
     log_decay, begin, of_tokens, heads, tokens, KEY: tl.constexpr, K: tl.constexpr, C: tl.constexpr, KIND: tl.constexpr
 ):
-    """The summed log-decays from the chunk's start on `[C, K]` (or `[C, 1]`) in fp64; factors since the start, until
-    the end, whole.
+    """Log-decays summed from the start of the chunk, `[C, K]` or `[C, 1]`, in fp64; and three decay factors.
+
+    The factors: from the start to each token, from each token to the end, and of the whole chunk.
     """
     if KIND == A_CHANNEL:
         steps = tile(log_decay + of_tokens * KEY, begin + tl.arange(0, C), heads * KEY, tokens, KEY, K)
@@ -48,7 +49,7 @@ def chunk_decays(
 
 @triton.jit
 def weigh(scores, total, C: tl.constexpr, KIND: tl.constexpr):
-    """Times e^{G_t − G_i}, with one decay a head; zero at i > t."""
+    """Scores times e^{G_t − G_i}, if there is one decay per head; zero at i > t."""
     order = tl.arange(0, C)
     if KIND == A_HEAD:
         flat = tl.sum(total, 1)
@@ -268,7 +269,7 @@ class _DecayedSums(torch.autograd.Function):
 
 
 def decay_gradient(by_token_BTHk: Tensor, log_decay: Tensor) -> Tensor:
-    """From the gradient of the summed decays at each token to that of the decays, which all later sums hold."""
+    """From the gradient of the summed decays at each token to that of the decays, which all later sums contain."""
     if log_decay.shape[-1] == 1:
         by_token_BTHk = by_token_BTHk.sum(-1, keepdim=True)
     return by_token_BTHk.flip(1).cumsum(1).flip(1).to(log_decay.dtype)
@@ -277,7 +278,7 @@ def decay_gradient(by_token_BTHk: Tensor, log_decay: Tensor) -> Tensor:
 def _common(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None
 ) -> tuple[dict[str, Any], tuple[int, int], Config]:
-    """What all kernels here are given, their grid and tiles."""
+    """The arguments of all kernels of this module, their grid and tiles."""
     kind = NONE if log_decay is None else HEAD if log_decay.shape[-1] == 1 else CHANNEL
     K = padded(q.shape[-1])
     config = _config(kind, K)
@@ -298,6 +299,6 @@ def _common(
 
 
 def _config(kind: int, K: int) -> Config:
-    """Found by compiling ahead of time: no spills. NVIDIA's fp32 products take three registers for one."""
+    """Found by compiling ahead of time: no spills. On NVIDIA fp32 products need three times the registers."""
     chunk = 16 if kind == CHANNEL or target() != "gfx942" else 64 if K <= 64 else 32
     return Config.of(warps=4, stages=1, C=chunk, W=32)

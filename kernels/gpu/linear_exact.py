@@ -1,14 +1,14 @@
-"""Decayed linear attention in the log domain, causal (contract: `kernels.linear.exact`): any finite values and weights,
-token by token.
+"""Linear attention with decay in the log domain, causal (arguments: `kernels.linear.exact`): any finite values and
+weights, token by token.
 
-A program holds D value channels of one head. Forward: the state of a key channel is a mean over the past, n, m, f as
-there; a row is a mean and a log-mean-exp over the key channels. Backward keeps nothing but the rows' log-masses N and
-results; it takes the forward states again for the queries, and from the end, for keys and values, the signed sums over
-later rows
+A program holds D value channels of one head. Forward: the state of a key channel is a mean over the past, n, m, f as in
+that module; a row is a mean and a log-mean-exp over the key channels. Only the log-masses N of the rows and the results
+are saved. Backward computes the forward states again for the queries, and from the end, for keys and values, the signed
+sums over later rows
 
     M_cj = Σ_t e^{lq_tc − N_t + G_t − G_i} ∂μ_tj          X_cj = Σ_t e^{lq_tc − N_t − L_tj + G_t − G_i} ∂L_tj
 
-each beside the largest of its exponents, so that with e^{lk_ic} and e^{lk_ic + u_ij} every exponent is ≤ 0.
+each relative to its largest exponent, so that with e^{lk_ic} and e^{lk_ic + u_ij} every exponent is ≤ 0.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def log_add(a, b):
 
 @triton.jit
 def absorb(n, m, f, log_key, value, u):
-    """The state of a head with one token more: as `log_mix`."""
+    """Adds one token to the state of a head, as `log_mix`."""
     after = log_add(n, log_key)
     log_keep, log_new = (n - after)[:, None], (log_key - after)[:, None]
     m = m + tl.exp(log_new) * (value[None, :] - m)
@@ -59,7 +59,7 @@ def weights_of(n, log_query):
 
 @triton.jit
 def decay_at(log_decay, token, KEY: tl.constexpr, K: tl.constexpr, KIND: tl.constexpr):
-    """`[K]`, of one token of a head."""
+    """The log-decays `[K]` of one token of a head."""
     c = tl.arange(0, K)
     if KIND == 2:
         return tl.load(log_decay + token * KEY + c, mask=c < KEY, other=0.0)
@@ -258,7 +258,7 @@ class _ExactRead(torch.autograd.Function):
 def _common(
     log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor
 ) -> tuple[dict[str, Any], tuple[int, int], Config]:
-    """What all kernels here are given, their grid and tiles."""
+    """The arguments of all kernels of this module, their grid and tiles."""
     kind = 0 if log_decay is None else 1 if log_decay.shape[-1] == 1 else 2
     config = Config.of(warps=4, stages=1, D=16)
     shared = {

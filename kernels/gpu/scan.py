@@ -1,8 +1,7 @@
-"""The diagonal scan `h_t = a_t h_{t−1} + x_t` (contract: `kernels.scan`): chunks of tokens by an associative scan, one
-after another.
+"""The diagonal scan `h_t = a_t h_{t−1} + x_t` (arguments: `kernels.scan`): chunks of tokens by an associative scan.
 
-A program holds some channels of one sequence. Backward is the same scan from the other end: with λ the gradient of h,
-`λ_t = g_t + a_{t+1} λ_{t+1}`, `∂x = λ`, `∂a_t = λ_t h_{t−1}`.
+A program processes the chunks in order for some channels of one sequence. Backward is the same scan from the other end:
+with λ the gradient of h, `λ_t = g_t + a_{t+1} λ_{t+1}`, `∂x = λ`, `∂a_t = λ_t h_{t−1}`.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def backward_kernel(a, h, g, g_a, g_x, tokens, channels, REVERSE: tl.constexpr, 
         at = (b * tokens + token)[:, None] * channels + mine[None, :]
         has_next = (step > 0)[:, None] & inside
         has_previous = (step < tokens - 1)[:, None] & mine_1R
-        # after the sequence: a step that changes nothing
+        # beyond the sequence: a step that changes nothing
         decay = tl.load(a + at + direction * channels, mask=has_next, other=0.0)
         decay = tl.where((step < tokens)[:, None], decay, 1.0)
         kept, added = tl.associative_scan((decay, tl.load(g + at, mask=inside, other=0.0)), 0, merged)

@@ -1,8 +1,8 @@
-"""The selective scan of a diagonal state space, several inputs in one pass (contract: `kernels.selective.sums`).
+"""The selective scan of a diagonal state space, several inputs in one pass (arguments: `kernels.selective.sums`).
 
-A program holds the `[c, N, E]` state of some channels in registers and goes through the tokens. Forward keeps the state
-at each chunk's start; backward writes a chunk's states to a scratch that it uses again for every chunk, and goes
-through them from the end.
+A program holds the `[c, N, E]` state of some channels in registers and processes the tokens in order. Forward saves the
+state at the start of each chunk; backward writes the states of a chunk to scratch memory, reused for every chunk, and
+reads them from the end.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kernels.gpu.launch import Config, blocks, contiguous, launch
 
 CHUNK = 32
 CONFIG = Config.of(warps=4, stages=1, R=32, CHUNK=CHUNK)
-WIDEST = 64  # states times inputs of a channel
+WIDEST = 64  # most states times inputs per channel
 
 
 @triton.jit
@@ -99,7 +99,7 @@ def backward_kernel(
     size = (COPIES * STATES) * channels
     places = (s[:, None, None] * STATES + n[None, :, None]) * channels + mine[None, None, :]
     whole = (s < COPIES)[:, None, None] & (n < STATES)[None, :, None] & here[None, None, :]
-    room = scratch + batch * (CHUNK + 1) * size + places
+    buffer = scratch + batch * (CHUNK + 1) * size + places
     partial = (tl.program_id(0) * tl.num_programs(1) + batch) * tokens
     carry = tl.zeros([S, N, R], tl.float32)  # decay_{t+1} λ_{t+1}
     to_rates = tl.zeros([N, R], tl.float32)
@@ -107,7 +107,7 @@ def backward_kernel(
         chunk = chunks - 1 - i
         length = tl.minimum(tokens - chunk * CHUNK, CHUNK)
         state = tl.load(starts + (batch * chunks + chunk) * size + places, mask=whole, other=0.0)
-        tl.store(room, state, mask=whole)
+        tl.store(buffer, state, mask=whole)
         for j in range(length):
             at = batch * tokens + chunk * CHUNK + j
             step = tl.load(delta + at * channels + mine, mask=here, other=0.0)
@@ -115,7 +115,7 @@ def backward_kernel(
             value = tl.load(v + at * COPIES * channels + s[:, None] * channels + mine[None, :], mask=inputs, other=0.0)
             decay = tl.exp(step[None, :] * rates)
             state = decay[None, :, :] * state + (step[None, :] * value)[:, None, :] * into[None, :, None]
-            tl.store(room + (j + 1) * size, state, mask=whole)
+            tl.store(buffer + (j + 1) * size, state, mask=whole)
         tl.debug_barrier()
         for back in range(length):
             j = length - 1 - back
@@ -126,8 +126,8 @@ def backward_kernel(
             at_inputs = at * COPIES * channels + s[:, None] * channels + mine[None, :]
             value, grad = tl.load(v + at_inputs, mask=inputs, other=0.0), tl.load(g + at_inputs, mask=inputs, other=0.0)
             before, after = (
-                tl.load(room + j * size, mask=whole, other=0.0),
-                tl.load(room + (j + 1) * size, mask=whole, other=0.0),
+                tl.load(buffer + j * size, mask=whole, other=0.0),
+                tl.load(buffer + (j + 1) * size, mask=whole, other=0.0),
             )
             decay = tl.exp(step[None, :] * rates)
             adjoint = carry + out_of[None, :, None] * grad[:, None, :]
@@ -156,7 +156,7 @@ def refusal(delta_BTE: Tensor, a_NE: Tensor, b_BTN: Tensor, c_BTN: Tensor, v_BTc
         return f"it takes float32, not {str(v_BTcE.dtype).removeprefix('torch.')}"
     states, copies = a_NE.shape[0], v_BTcE.shape[2]
     if _power(states) * _power(copies) > WIDEST:
-        return f"it takes up to {WIDEST} states a channel, all inputs together, not {states} for each of {copies}"
+        return f"it takes up to {WIDEST} states per channel for all inputs together, not {states} for each of {copies}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Pieces of kernels: loading a tile of rows, and single rows and columns of one in registers."""
+"""Parts of kernels: loading a tile of rows, and single rows and columns of a tile in registers."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ def row(x, n, SIZE: tl.constexpr):
 
 @triton.jit
 def carried(u, small_D):
-    """w of values in range, as `kernels.numerics.exponentials.carried`; values that no row of the block sees are cut
-    off, not overflown.
+    """w of values in range, as `kernels.numerics.exponentials.carried`.
+
+    Larger values, which no row of the block sees, are clamped, so that they do not overflow.
     """
     cut = tl.where(small_D, SMALL_RANGE, RANGE)[None, :]
     u = tl.minimum(tl.maximum(u, -cut), cut)
