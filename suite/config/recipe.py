@@ -1,6 +1,6 @@
 """Recipes: the options of a run as TOML, shipped with the suite for each task and scale, or a file of the user's.
 
-`task`, `mixer`, `scale`, `seed` at the top, and the sections `[data]`, `[model]`, `[mixer]` (with `name`), `[train]`.
+At the top `task`, `mixer`, `scale`, `seed` and `hybrid`, then the sections `[data]`, `[model]`, `[mixer]` (with `name`), `[train]`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Sections = dict[str, dict[str, Any]]
 @cache
 def _recipe_file(task: str) -> dict[str, Any] | None:
     """`suite/config/recipes/<task>.toml`, or the file there whose `tasks` names the task: tasks of one family share
-    theirs. None for a task that is not built in.
+    one. None for a task that is not built in.
     """
     folder = resources.files("suite.config").joinpath("recipes")
     own = folder.joinpath(f"{task}.toml")
@@ -32,13 +32,11 @@ def _recipe_file(task: str) -> dict[str, Any] | None:
     return next((content for content in shared if task in content.get("tasks", ())), None)
 
 
-def _brought_recipe(task: str) -> dict[str, Any]:
-    """The recipe that a third-party task brings in its class attribute `recipes`: TOML, or the path of such a file."""
+def _own_recipe(task: str) -> dict[str, Any]:
+    """The recipe in the class attribute `recipes` of a third-party task: TOML, or the path of such a file."""
     recipes = tasks.get(task).recipes
     if not recipes:
-        raise UserError(
-            f"task {task!r} brings no recipe: its class attribute `recipes` is empty (docs/adding-a-task.md)"
-        )
+        raise UserError(f"task {task!r} has no recipe: its class attribute `recipes` is empty (docs/adding-a-task.md)")
     try:
         content = tomllib.loads(recipes.read_text("utf-8") if isinstance(recipes, Path) else recipes)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -61,18 +59,19 @@ def _brought_recipe(task: str) -> dict[str, Any]:
 
 def scales_of(task: str) -> tuple[str, ...]:
     """The scales at which a task has a recipe. Raises UserError or DataError where it has none that can be read."""
-    content = _recipe_file(task) or _brought_recipe(task)
+    content = _recipe_file(task) or _own_recipe(task)
     return tuple(scale for scale in SCALES if scale in content)
 
 
 def shipped_recipe(task: str, scale: str, mixer: str = "") -> Sections:
-    """The sections of a task's shipped recipe at a scale: the file's common part, overridden by the scale's.
+    """The sections of a task's recipe at a scale: the file's common part, overridden by the scale's.
 
-    `[SCALE.mixers.NAME]` gives the widths of a mixer that the solver finds none for at that scale's shape.
+    `[SCALE.mixers.NAME]` sets the widths of a mixer for which the solver finds none at that scale's shape. Raises
+    UserError where there is no such scale, or no readable recipe.
     """
     if scale not in SCALES:
         raise UserError(f"unknown scale {scale!r}{did_you_mean(scale, SCALES)} (allowed: {', '.join(SCALES)})")
-    content = _recipe_file(task) or _brought_recipe(task)
+    content = _recipe_file(task) or _own_recipe(task)
     if scale not in content:
         there = ", ".join(name for name in SCALES if name in content)
         raise UserError(f"task {task!r} has no recipe at scale {scale!r}; it has {there or 'none'}")
@@ -85,7 +84,7 @@ def shipped_recipe(task: str, scale: str, mixer: str = "") -> Sections:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """A user's recipe file, its top-level names checked."""
+    """The content of a user's recipe file. Raises UserError for an unreadable file or an unknown name at its top level."""
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
@@ -100,9 +99,9 @@ def read_recipe(path: Path) -> dict[str, Any]:
                 f"{', '.join(allowed)})"
             )
         if name in SECTIONS and not isinstance(value, dict) and not (name == "mixer" and isinstance(value, str)):
-            raise UserError(f"recipe {str(path)!r}: {name!r} is a section: write [{name}]")
+            raise UserError(f"recipe {str(path)!r}: {name!r} is a section; write [{name}]")
         if name in ("task", "scale", "hybrid") and not isinstance(value, str):
-            raise UserError(f"recipe {str(path)!r}: {name} is a text in quotes, {value!r} was given")
+            raise UserError(f"recipe {str(path)!r}: {name} must be a string, {value!r} was given")
     if isinstance(content.get("mixer"), str):
         content["mixer"] = {"name": content["mixer"]}
     return content

@@ -83,7 +83,7 @@ def resolve_run(**request: Unpack[Request]) -> Resolved:
     config = _assemble(task, scale, _seed(request.get("seed"), given), hybrid, task_class, candidate, sections)
     if request.get("skip_variant_layers") and not config.hybrid:
         raise UserError(
-            "--skip-variant-layers needs a hybrid: without softmax layers none would be left (for example "
+            "--skip-variant-layers needs a hybrid, whose softmax layers remain when the others are skipped (for example "
             "--hybrid even)"
         )
     switches = {name: bool(request.get(name)) for name in ("unmatched", "skip_variant_layers")}
@@ -205,7 +205,7 @@ def _sections(
 def _seed(seed: int | None, given: Mapping[str, Any]) -> int:
     value = seed if seed is not None else given.get("seed", 0)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
-        raise UserError(f"seed: a whole number from 0 to 2147483647 is allowed, {value!r} was given")
+        raise UserError(f"seed: an integer from 0 to 2147483647 is allowed, {value!r} was given")
     return value
 
 
@@ -226,7 +226,7 @@ def _assemble(
     if reason := candidate.unsuitable(task, subject, options):
         raise UserError(reason)
     if hybrid and not candidate.hybrids:
-        raise UserError(f"{candidate.name} has no layers to keep softmax in; drop --hybrid")
+        raise UserError(f"{candidate.name} has no mixer layers, so it cannot be a hybrid; drop --hybrid")
     return RunConfig(
         task=task,
         scale=scale,

@@ -1,4 +1,4 @@
-"""Recipes that third-party tasks bring: TOML in the class or in a file next to it."""
+"""Recipes of third-party tasks: TOML in the class or in a file next to it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_recipe_may_be_a_file_next_to_the_task(tmp_path):
 @pytest.mark.parametrize(
     ("recipes", "said"),
     [
-        ('""', "brings no recipe"),
+        ('""', "has no recipe"),
         ('"[board"', "cannot be read"),
         ('__import__("pathlib").Path("no-such.toml")', "cannot be read"),
         ('"[baord.train]"', "unknown part 'baord'; did you mean 'board'"),

@@ -93,7 +93,7 @@ def test_a_baseline_is_counted_and_never_matched():
     [
         ("household-power", "baseline/rigde", {}, "did you mean 'baseline/ridge'"),
         ("sotu", "baseline/ridge", {}, "is for forecasting tasks"),
-        ("household-power", "baseline/ridge", {"hybrid": "even"}, "no layers to keep softmax in"),
+        ("household-power", "baseline/ridge", {"hybrid": "even"}, "drop --hybrid"),
         ("household-power", "baseline/ridge", {"sets": ["penalty=-1"]}, "mixer.penalty"),
         ("household-power", "baseline/ridge", {"sets": ["season=3"]}, "unknown option 'season'"),
         ("household-power", "baseline/dlinear", {"sets": ["kernel=24"]}, "take 25"),
