@@ -1,6 +1,7 @@
 """Recipes: the options of a run as TOML, shipped with the suite for each task and scale, or a file of the user's.
 
-At the top `task`, `mixer`, `scale`, `seed` and `hybrid`, then the sections `[data]`, `[model]`, `[mixer]` (with `name`), `[train]`.
+At the top `task`, `mixer`, `scale`, `seed` and `hybrid`, then the sections `[data]`, `[model]`, `[mixer]` (with `name`)
+and `[train]`.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def shipped_recipe(task: str, scale: str, mixer: str = "") -> Sections:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The content of a user's recipe file. Raises UserError for an unreadable file or an unknown name at its top level."""
+    """A user's recipe file. Raises UserError where it is unreadable or has an unknown name at its top level."""
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:

@@ -83,7 +83,7 @@ def resolve_run(**request: Unpack[Request]) -> Resolved:
     config = _assemble(task, scale, _seed(request.get("seed"), given), hybrid, task_class, candidate, sections)
     if request.get("skip_variant_layers") and not config.hybrid:
         raise UserError(
-            "--skip-variant-layers needs a hybrid, whose softmax layers remain when the others are skipped (for example "
+            "--skip-variant-layers needs a hybrid, whose softmax layers remain when the others are skipped (example: "
             "--hybrid even)"
         )
     switches = {name: bool(request.get(name)) for name in ("unmatched", "skip_variant_layers")}
