@@ -1,8 +1,9 @@
-"""Baselines: the same runner, data and boards as the mixers, and never a rank."""
+"""Baselines: the same runner, data and boards as the mixers, without a rank."""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from suite.errors import UserError
 from suite.models.candidate import parse
 from suite.models.resolve import resolve
 from suite.training.run import start
+from tasks.base import SeriesInput
 from tests.suite.tiny import certify, tiny_sets
 
 
@@ -36,7 +38,7 @@ def test_the_seasonal_naive_forecast_repeats_the_last_season():
 
 
 def test_the_ridge_minimises_the_penalised_squares():
-    """The gradient of `‖Y − ZW‖² + α ‖W‖²` vanishes at the solution, by a plain loop over windows and channels."""
+    """The gradient of `‖Y − ZW‖² + α ‖W‖²` is zero at the solution, by a plain loop over windows and channels."""
     generator = torch.Generator().manual_seed(0)
     windows = [(torch.randn(5, 6, 2, generator=generator), torch.randn(5, 3, 2, generator=generator)) for _ in range(4)]
     ridge = Ridge(6, 3, penalty=0.7)
@@ -52,7 +54,7 @@ def test_the_ridge_minimises_the_penalised_squares():
     assert ridge.weight.abs().max() > 0.05
 
 
-def test_a_baseline_leaves_a_record_on_the_mixers_board_without_a_place(runs):
+def test_a_baseline_is_on_the_mixers_board_without_a_place(runs):
     made = {
         name: start(tiny(name), data_dir=None, device="cpu").record
         for name in ("softmax", "baseline/ridge", "baseline/seasonal-naive")
@@ -99,7 +101,7 @@ def test_a_baseline_is_counted_and_never_matched():
         ("household-power", "baseline/dlinear", {"sets": ["kernel=24"]}, "take 25"),
     ],
 )
-def test_a_baseline_that_cannot_be_is_refused_in_one_line(task, mixer, options, message):
+def test_an_impossible_baseline_is_refused_in_one_line(task, mixer, options, message):
     with pytest.raises((UserError, BaselineError), match=message) as caught:
         resolve(task=task, mixer=mixer, **options)
     assert "\n" not in str(caught.value)
@@ -109,11 +111,12 @@ def test_a_baseline_that_cannot_be_is_refused_in_one_line(task, mixer, options, 
 @pytest.mark.parametrize("head", ["point", "student-t", "quantile"])
 @pytest.mark.parametrize("name", ["dlinear", "patchtst"])
 @torch.no_grad()
-def test_gluonts_own_models_give_what_gluonts_says_of_them(name, head):
-    """The same parameters through GluonTS's network by hand, one series at a time."""
+def test_gluonts_models_return_what_gluonts_computes(name, head):
+    """The same network, called as GluonTS does, one series at a time."""
     config = tiny(f"baseline/{name}", f"head={head}")
     spec = tasks.get("household-power")(config.data).spec
-    model = _model(config).double().eval()
+    assert isinstance(spec, SeriesInput)
+    model: Any = _model(config).double().eval()
     x_BNC = 3 * torch.randn(2, 336, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 5
     found = model(x_BNC)
     assert found.shape == ((2, 8, 7) if head == "point" else (2, 8, 7, spec.outputs))
@@ -135,7 +138,7 @@ def test_gluonts_own_models_give_what_gluonts_says_of_them(name, head):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dlinear", "patchtst"])
-def test_gluonts_own_models_are_trained_by_the_runner_on_the_mixers_board(name, runs):
+def test_gluonts_models_are_trained_by_the_runner_and_on_the_mixers_board(name, runs):
     made = start(tiny(f"baseline/{name}", "steps=12"), data_dir=None, device="cpu").record
     again = start(tiny(f"baseline/{name}", "steps=12"), data_dir=None, device="cpu").record
     softmax = start(tiny("softmax", "steps=12"), data_dir=None, device="cpu").record
@@ -158,7 +161,7 @@ def _model(config: RunConfig) -> nn.Module:
 
 
 @pytest.mark.slow
-def test_a_linear_baselines_flops_are_those_of_its_products():
+def test_the_flops_of_a_linear_baseline_are_those_of_its_products():
     config = tiny("baseline/dlinear", "hidden=3")
     certificate = certify(config)
     products = 2 * 336 * 8 * 3 + 8 * 3  # two maps of the window, and the output layer of each step

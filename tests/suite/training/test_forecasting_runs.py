@@ -1,4 +1,4 @@
-"""Forecasting runs: what validation may see, the searched track's board, and the pictures of forecasts."""
+"""Forecasting runs: what validation may see, the board of the searched track, and pictures of forecasts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from suite.models.resolve import resolve, resolve_run
 from suite.records.schema import RecordedConfig
 from suite.training.evaluate import IncompleteEvaluation, evaluate
 from suite.training.run import start
+from tasks.base import Split
+from tasks.series.forecasting import HouseholdPower
 from tasks.series.options import SearchedOptions
 from tasks.series.published import Etth1, Exchange
 from tests.suite.tiny import certify, made_record, tiny_config, tiny_sets
@@ -58,14 +60,14 @@ def test_no_test_window_has_a_part_in_training_or_selection(tmp_path, runs):
     assert a.n_evaluated == {"valid": 8, "test": 8}
 
 
-def test_a_few_test_windows_are_drawn_against_what_came_and_tracked(runs):
+def test_a_picture_of_a_few_test_windows_is_drawn_and_tracked(runs):
     made = start(tiny_config("household-power"), data_dir=None, device="cpu")
     picture = runs / made.record.id / "forecasts.png"
     with Image.open(picture) as image:
         assert image.format == "PNG"
         assert len(np.unique(np.asarray(image.convert("L")))) > 10
     assert '"path":"forecasts.png"' in (runs / made.record.id / "tracking.jsonl").read_text().replace('": "', '":"')
-    task = tasks.get("household-power")(tiny_config("household-power").data)
+    task = HouseholdPower(tiny_config("household-power").data)
     scored = next(task.eval_batches("test", 16))
     some = task.windows("test", np.array([0, 15]))
     assert torch.equal(some.targets, scored.targets[[0, 15]])
@@ -73,7 +75,7 @@ def test_a_few_test_windows_are_drawn_against_what_came_and_tracked(runs):
 
 
 class LastValue(torch.nn.Module):
-    """Half of the last value again: no learning, but another forecast for every window."""
+    """Repeats half of the last value: nothing is learned, but every window has another forecast."""
 
     def __init__(self, horizon):
         super().__init__()
@@ -91,11 +93,15 @@ def ett_folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("horizon", [96, *(pytest.param(h, marks=pytest.mark.slow) for h in (192, 336, 720))])
-def test_every_ett_window_of_every_split_is_evaluated_whatever_the_batch_size(horizon, ett_folder, monkeypatch):
+def test_every_ett_window_is_evaluated_whatever_the_batch_size(horizon, ett_folder, monkeypatch):
     monkeypatch.setattr(Etth1, "known", "")  # other values than the published ones, and as many
     task = Etth1(SearchedOptions(track="fixed-96", horizon=horizon, valid_limit=0), ett_folder)
     task.load()
-    windows = {"train": 8_640 - 96 - horizon + 1, "valid": 2_880 - horizon + 1, "test": 2_880 - horizon + 1}
+    windows: dict[Split, int] = {
+        "train": 8_640 - 96 - horizon + 1,
+        "valid": 2_880 - horizon + 1,
+        "test": 2_880 - horizon + 1,
+    }
     for split, expected in windows.items():
         figures = []
         for size in (32, 1000) if split == "train" else (1, 7, 32):
@@ -108,8 +114,8 @@ def test_every_ett_window_of_every_split_is_evaluated_whatever_the_batch_size(ho
 
 
 @pytest.mark.parametrize("mixer", ["softmax", pytest.param("fem", marks=pytest.mark.slow)])
-def test_a_trained_forecasters_figures_are_the_same_whatever_the_evaluations_batches(mixer):
-    """Its norm over the batch must tell what training kept, not the batch that is evaluated."""
+def test_a_forecasters_metrics_do_not_depend_on_the_evaluation_batch_size(mixer):
+    """Its batch norm must use the statistics of training, not those of the evaluated batch."""
     sets = tiny_sets("household-power", "valid_limit=45", "test_limit=45", "head=quantile")
     made = resolve_run(task="household-power", mixer=mixer, scale="board", sets=sets)
     config, candidate = made.config, made.candidate
@@ -122,7 +128,8 @@ def test_a_trained_forecasters_figures_are_the_same_whatever_the_evaluations_bat
         task.loss(model(batch.inputs), batch).backward()
         optimizer.step()
     assert model.training
-    for split in ("valid", "test"):
+    splits: tuple[Split, ...] = ("valid", "test")
+    for split in splits:
         figures = []
         for size in (1, 7, 32):
             found, seen = evaluate(model, task, split, batch_size=size, device=torch.device("cpu"), precision="fp32")
@@ -145,7 +152,7 @@ def test_an_evaluation_that_drops_the_last_batch_is_refused(ett_folder, monkeypa
 
 
 @pytest.mark.parametrize("head", ["student-t", pytest.param("quantile", marks=pytest.mark.slow)])
-def test_a_run_with_a_distribution_is_selected_by_crps_and_draws_its_spread(head, runs, capsys):
+def test_a_run_with_a_distribution_is_selected_by_crps_and_draws_its_band(head, runs, capsys):
     outcome = start(tiny_config("household-power", "fem", f"head={head}"), data_dir=None, device="cpu")
     made = outcome.record
     report_run(outcome, quiet=False)
@@ -154,6 +161,7 @@ def test_a_run_with_a_distribution_is_selected_by_crps_and_draws_its_spread(head
     assert made.status == "finished"
     assert made.primary_metric == "crps"
     assert set(made.metrics["test"]) == {"crps", "mase", "mse", "mae", "loss"}
+    assert made.selection is not None
     assert made.selection.value == made.metrics["valid"]["crps"]
     assert made.group != point.group
     plain = certify(point)
@@ -175,12 +183,12 @@ def test_a_gluonts_data_set_is_trained_on_and_recorded(mixer, tmp_path, runs):
     assert made.certificate.matched == (mixer == "fem")
     assert made.n_evaluated == {"valid": 12, "test": 12}
     assert set(made.metrics["test"]) == {"crps", "mase", "mse", "mae", "loss"}
-    assert made.config.data.dataset == "power_hourly"
+    assert made.config.canonical()["data"]["dataset"] == "power_hourly"
     assert (runs / made.id / "forecasts.png").is_file()
 
 
 @pytest.mark.slow
-def test_a_picture_that_cannot_be_drawn_costs_no_record(runs, monkeypatch, capsys):
+def test_a_picture_that_cannot_be_drawn_does_not_fail_the_run(runs, monkeypatch, capsys):
     monkeypatch.setattr("tasks.series.forecasting.draw_forecasts", lambda *_: 1 / 0)
     made = start(tiny_config("household-power"), data_dir=None, device="cpu").record
     assert made.status == "finished"
@@ -188,8 +196,8 @@ def test_a_picture_that_cannot_be_drawn_costs_no_record(runs, monkeypatch, capsy
 
 
 @pytest.mark.parametrize("mixer", ["softmax", "hypermlp", "fem"])
-def test_of_the_searched_look_backs_the_board_keeps_the_one_that_validation_chose(mixer):
-    """Whatever widths the solver takes at each look-back: HyperMLP's follow from the length."""
+def test_a_board_keeps_the_look_back_that_validation_selected(mixer):
+    """Also where the solver's widths differ per look-back: HyperMLP's depend on the length."""
 
     def trial(look_back, valid, test, *more):
         sets = ("track=searched", f"look_back={look_back}", *more)
@@ -217,8 +225,8 @@ def test_of_the_searched_look_backs_the_board_keeps_the_one_that_validation_chos
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_options_of_code_that_no_board_runs_are_never_taken_for_trials(own):
-    """A baseline's or a third party's: rows stay apart where nobody knows what the solver chose."""
+def test_options_of_code_that_no_board_imports_keep_their_own_rows(own):
+    """A baseline's or a third party's: which widths the solver chose is unknown, so the rows stay separate."""
 
     def trial(penalty, valid, test):
         sets = ("track=searched", "look_back=336", f"mixer.penalty={penalty}")

@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def trained(tmp_path_factory):
     assert outcome.record.status == "finished"
     shutil.rmtree(root / "speeches")
     shutil.rmtree(root / "cache")
-    return str(outcome.path.parent)
+    return str(root / "runs" / outcome.record.id)
 
 
 @pytest.fixture
@@ -75,9 +76,9 @@ def scorer(trained):
     return Scorer(model.double(), task, torch.device("cpu"), batch_size=3)
 
 
-def told(scorer, ids: list[int]) -> list[tuple[float, bool]]:
-    """Of each token from the second on: its log-likelihood after all before it, and whether it is the likeliest. One at
-    a time.
+def one_by_one(scorer, ids: list[int]) -> list[tuple[float, bool]]:
+    """For each token from the second on: its log-likelihood given all tokens before it, and whether it is the most
+    likely one. One forward pass per token.
     """
     made = []
     for at in range(1, len(ids)):
@@ -87,7 +88,7 @@ def told(scorer, ids: list[int]) -> list[tuple[float, bool]]:
 
 
 @pytest.mark.slow
-def test_bytes_and_bpe_train_and_are_recorded_with_bits_per_byte_from_the_nats_of_tokens(folder, suite):
+def test_bits_per_byte_come_from_the_nats_per_token_of_bytes_and_bpe(folder, suite):
     for options, vocab in (((), 257), (BPE, 300)):
         sets = [part for value in short(*options) for part in ("--set", value)]
         asked = ("--task", "text", "--mixer", "fem", "--scale", "board", "--device", "cpu", "--data-dir", str(folder))
@@ -103,26 +104,26 @@ def test_bytes_and_bpe_train_and_are_recorded_with_bits_per_byte_from_the_nats_o
             assert test["bits_per_byte"] < test["loss"] / math.log(2)
 
 
-def test_the_command_says_what_it_will_write_and_where_before_it_does(folder, suite):
+def test_prepare_reports_what_it_will_write_and_where_before_writing(folder, suite):
     ended = suite("data", "prepare", "text", "--data-dir", str(folder), "--json")
     assert json.loads(ended.out)["status"] == "ready"
     assert ended.err.startswith("text: about 0.1 MB of tokens ")
     assert suite("data", "prepare", "text", "--data-dir", str(folder), "--json").err == ""
 
 
-def test_info_of_what_is_not_prepared_writes_nothing(folder, suite):
+def test_info_on_unprepared_data_writes_nothing(folder, suite):
     (folder / "train.txt").write_text("Never seen before. " * 500, "utf-8")
     for options in ((), ("--set", "tokenizer=bpe", "--set", "vocab=259")):
-        told = json.loads(suite("data", "info", "text", "--data-dir", str(folder), *options, "--json").out)
-        assert told["fingerprint"] == ""
-        assert told["notes"][0].startswith("not prepared yet")
+        info = json.loads(suite("data", "info", "text", "--data-dir", str(folder), *options, "--json").out)
+        assert info["fingerprint"] == ""
+        assert info["notes"][0].startswith("not prepared yet")
 
 
 def test_a_run_writes_text_after_its_data_are_gone(trained, suite):
-    told = json.loads(
+    written = json.loads(
         suite("generate", trained, "--prompt", "Fellow-citizens of the", "--tokens", "5", "--seed", "3", "--json").out
     )
-    assert told["text"]
+    assert written["text"]
 
 
 def test_a_tokenizer_file_counts_in_the_identity_by_its_content(folder, tmp_path):
@@ -149,9 +150,7 @@ def resumable(made: Record) -> RunConfig:
     return from_canonical(runs_folder.read_run(runs_folder.find_run(made.id))["config"])
 
 
-def test_a_tokenizer_file_that_changed_trains_nothing_and_leaves_the_records_of_the_old_one_on_their_board(
-    folder, tmp_path, monkeypatch
-):
+def test_a_changed_tokenizer_file_trains_nothing_and_old_records_keep_their_board(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write_text(tmp_path / "a.json", train_bpe(addresses()[:2], 300))
     made = start(config_of("tokenizer=a.json"), data_dir=folder, device="cpu").record
@@ -167,31 +166,31 @@ def test_a_tokenizer_file_that_changed_trains_nothing_and_leaves_the_records_of_
         start(from_canonical(grown), data_dir=folder, device="cpu")
 
 
-def test_a_continuations_likelihood_is_that_of_its_tokens_one_by_one(scorer):
+def test_the_likelihood_of_a_continuation_is_that_of_its_tokens_one_by_one(scorer):
     pairs = [("Fellow-citizens", " of the Senate"), ("", "The"), ("I lay before you ", "the result"), ("We", "")]
     for (context, continuation), (total, greedy) in zip(pairs, scorer.continuations(pairs), strict=True):
         ids = scorer.task.encode(context + continuation)
         assert len(ids) <= LENGTH + 1
-        scored = told(scorer, ids)[len(scorer.task.encode(context.rstrip())) - 1 :]
+        scored = one_by_one(scorer, ids)[len(scorer.task.encode(context.rstrip())) - 1 :]
         assert total == pytest.approx(
             sum(nats for nats, _ in scored), abs=1e-5
         )  # the model's answer is rounded to single precision
-        assert greedy == all(likeliest for _, likeliest in scored)
+        assert greedy == all(is_best for _, is_best in scored)
 
 
-def test_the_likeliest_continuation_is_greedy_and_another_is_not(scorer):
+def test_only_the_most_likely_continuation_is_greedy(scorer):
     written = scorer.generate("Fellow", (), 3, 0.0)
     text = scorer.task.decode(scorer.task.encode("Fellow" + written)).decode()
     assert text == "Fellow" + written
     ids = scorer.task.encode("Fellow")
-    likeliest = scorer.model(torch.tensor([ids]))[0, -1].argmax().item()
-    window = next(windows(0, [*ids, likeliest], len(ids), LENGTH))
-    other = next(windows(1, [*ids, (likeliest + 1) % 300], len(ids), LENGTH))
+    best = scorer.model(torch.tensor([ids]))[0, -1].argmax().item()
+    window = next(windows(0, [*ids, best], len(ids), LENGTH))
+    other = next(windows(1, [*ids, (best + 1) % 300], len(ids), LENGTH))
     (_, greedy), (_, not_greedy) = scorer._score([window, other], 2)
     assert (greedy, not_greedy) == (True, False)
 
 
-def test_a_long_text_is_scored_a_token_once_in_windows_as_full_as_the_context(scorer):
+def test_each_token_of_a_long_text_is_scored_once_in_windows_of_full_context(scorer):
     text = addresses()[3][:400]
     ids = scorer.task.encode(text)
     made = list(windows(0, ids, 1, LENGTH))
@@ -206,7 +205,7 @@ def test_a_long_text_is_scored_a_token_once_in_windows_as_full_as_the_context(sc
     assert scorer.texts(["short", text, ""])[1:] == [pytest.approx(expected, rel=1e-6), 0.0]
 
 
-def test_writing_ends_before_the_first_stop(scorer):
+def test_generation_ends_before_the_first_stop(scorer):
     whole = scorer.generate("The ", (), 24, 1.0, seed=1)
     stop = whole[len(whole) // 2]
     assert scorer.generate("The ", ("never there", stop), 24, 1.0, seed=1) == whole[: whole.index(stop)]
@@ -214,12 +213,12 @@ def test_writing_ends_before_the_first_stop(scorer):
 
 @pytest.fixture
 def harness(monkeypatch):
-    """The adapter on the library where it is installed, and else on what it takes of its interface."""
+    """The adapter with the library where it is installed, otherwise with the part of its interface that is used."""
     try:
         import lm_eval  # noqa: F401
     except ImportError:
         names = ("lm_eval", "lm_eval.api", "lm_eval.api.instance", "lm_eval.api.model", "lm_eval.tasks")
-        modules = {name: ModuleType(name) for name in names}
+        modules: dict[str, Any] = {name: ModuleType(name) for name in names}
         modules["lm_eval.api.model"].LM = type("LM", (), {})
         modules["lm_eval.api.instance"].Instance = SimpleNamespace
         modules["lm_eval.tasks"].TaskManager = SimpleNamespace
@@ -231,7 +230,7 @@ def harness(monkeypatch):
     sys.modules.pop("suite.language.lm_eval")
 
 
-def test_the_harness_is_answered_what_the_scorer_says(harness, scorer):
+def test_the_harness_gets_the_scorers_results(harness, scorer):
     model = harness.SuiteLM(scorer)
 
     def ask(*arguments: object) -> list[SimpleNamespace]:

@@ -1,4 +1,4 @@
-"""The main job as a user does it, tracking on, in processes of its own."""
+"""The main use, as a user runs it: with tracking, in separate processes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,10 +47,15 @@ def suite(runs, *arguments, **environment):
     )
 
 
+def mapping(runs: Path, query: str) -> dict[str, Any]:
+    """The rows of a query for a key and a value."""
+    return {str(key): value for key, value in rows(runs, query)}
+
+
 @pytest.fixture(scope="module")
 def folder_of_images(tmp_path_factory):
-    """A folder of the 100 classes, three images a class for training and one for the test, of mixed sizes, grey ones
-    among them.
+    """A folder with the 100 classes, three training images and one test image per class, of mixed sizes, some of them
+    grey.
     """
     root = tmp_path_factory.mktemp("images")
     for part, count in (("train", 3), ("val", 1)):
@@ -66,7 +73,7 @@ def folder_of_images(tmp_path_factory):
     return root
 
 
-def test_a_run_is_mirrored_whole_in_the_store_with_its_board(runs):
+def test_the_store_has_all_of_a_run_and_its_board(runs):
     few = ("--set", "data.length=32", "--set", "test_limit=8")
     done = suite(runs, "run", "--task", "sotu", "--mixer", "fem", "--unmatched", *TINY, *few, "--json")
     assert done.returncode == 0, done.stderr
@@ -74,18 +81,18 @@ def test_a_run_is_mirrored_whole_in_the_store_with_its_board(runs):
     assert statuses(runs) == [("fem · quick · seed 0", "FINISHED")]
     assert made.mlflow is not None
     assert [(made.mlflow.run_id,)] == rows(runs, "select run_uuid from runs")
-    metrics = dict(rows(runs, "select key, value from latest_metrics"))
+    metrics = mapping(runs, "select key, value from latest_metrics")
     assert metrics["test/bits_per_byte"] == made.metrics["test"]["bits_per_byte"]
     assert "attention/layer1/entropy/head0" in metrics
-    parameters = dict(rows(runs, "select key, value from params"))
+    parameters = mapping(runs, "select key, value from params")
     assert parameters["train.steps"] == "6"
     assert parameters["budget.parameters"] == str(made.certificate.parameters)
-    tags = dict(rows(runs, "select key, value from tags"))
+    tags = mapping(runs, "select key, value from tags")
     assert made.data is not None
     assert (tags["identity"], tags["data.fingerprint"]) == (made.identity, made.data.fingerprint)
     assert [step for step, _ in points(runs, "train/loss")] == [1, 2, 3, 4, 5, 6]
     assert {path.name for path in (runs / "artifacts").rglob("*.*")} >= {"record.json", "attention.png"}
-    of_experiment = dict(rows(runs, "select key, value from experiment_tags"))
+    of_experiment = mapping(runs, "select key, value from experiment_tags")
     assert "fem" in of_experiment["mlflow.note.content"]
     view = next(
         json.loads(value) for name, value in of_experiment.items() if name.startswith("mlflow.sharedViewState.")
@@ -93,7 +100,7 @@ def test_a_run_is_mirrored_whole_in_the_store_with_its_board(runs):
     assert "test/bits_per_byte" in json.loads(view["state"])["orderByKey"]
 
 
-def test_a_run_goes_on_without_its_tracking_server_and_is_uploaded_later(runs):
+def test_a_run_without_its_tracking_server_finishes_and_is_uploaded_later(runs):
     gone = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
     done = suite(
         runs,
@@ -116,7 +123,7 @@ def test_a_run_goes_on_without_its_tracking_server_and_is_uploaded_later(runs):
     assert sent.returncode == 0, sent.stderr
     assert [(json.loads(sent.stdout)["mlflow_run"],)] == rows(runs, "select run_uuid from runs")
     assert statuses(runs) == [("softmax · quick · seed 0", "FINISHED")]
-    assert dict(rows(runs, "select key, value from latest_metrics"))["test/mse"] == made.metrics["test"]["mse"]
+    assert mapping(runs, "select key, value from latest_metrics")["test/mse"] == made.metrics["test"]["mse"]
 
 
 def test_imagenet100_trains_from_a_local_folder(runs, folder_of_images):
@@ -142,7 +149,7 @@ def test_a_corrupt_image_is_one_line(runs, folder_of_images, tmp_path):
     assert f"{class_list()[3]}/0.JPEG" in done.stderr
 
 
-def test_both_mixers_stand_on_one_board(runs):
+def test_both_mixers_are_on_one_board(runs):
     for mixer in ("softmax", "fem"):
         done = suite(
             runs,

@@ -1,6 +1,4 @@
-"""Recall tasks at their test size, trained through the suite: attention that looks tokens up solves them, other
-attention does not.
-"""
+"""Recall tasks at their test size: only attention whose weights depend on the query solves them."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ def _untracked(monkeypatch):
 
 
 def accuracies(mixer: str, task: str) -> tuple[float, float]:
-    """The test accuracy, over tokens and over classes, of a matched run with the shipped recipe, the same for every
+    """Test accuracy over tokens and over classes of a matched run with the shipped recipe, which is the same for every
     mixer.
     """
     made = start(resolve(task=task, mixer=mixer, scale="board"), data_dir=None, device="cpu").record
@@ -34,14 +32,12 @@ def test_softmax_recalls_nearly_every_value(task):
 
 @pytest.mark.parametrize("mixer", ["query-free", "random-qk", "fixed-qk"])
 def test_weights_that_ignore_the_query_recall_less_than_half(mixer):
-    """One value in four is what naming any value of the sequence gives."""
+    """Naming any value of the sequence is right once in four."""
     accuracy, _ = accuracies(mixer, "mqar")
     assert 0.2 < accuracy < 0.5
 
 
 def test_weights_that_ignore_the_query_recall_less_than_half_in_context():
-    """One in three is what naming a value that stands in the sequence gives; keys differ in how often they stood
-    there.
-    """
+    """Naming a value of the sequence is right once in three; keys differ in how often they occurred."""
     accuracy, _ = accuracies("query-free", "mad-in-context")
     assert 0.2 < accuracy < 0.5

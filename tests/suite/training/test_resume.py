@@ -1,6 +1,4 @@
-"""Stopping and going on: signals, kill -9, damaged checkpoints. A resumed run equals the uninterrupted one bit for
-bit.
-"""
+"""Stopping and resuming: signals, kill -9, damaged checkpoints. A resumed run equals the whole one bit for bit."""
 
 from __future__ import annotations
 
@@ -14,16 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
-import suite.training.execution
 import tasks
 from suite.errors import UserError
 from suite.records import record, runs_folder
 from suite.records.schema import Record
 from suite.training import checkpoint
+from suite.training.job import assemble
 from suite.training.outcome import Outcome
 from suite.training.run import resume, start
 from tests.suite.tiny import TASKS, tiny_arguments, tiny_config
-from tests.suite.training.test_runs import at_step
+from tests.suite.training.test_runs import at_step, recorded
 
 #: Everything that draws random numbers while training, and averaged weights.
 RANDOM = ("dropout=0.2", "drop_path=0.3", "ema=0.9")
@@ -57,7 +55,7 @@ def test_a_signal_stops_between_two_steps_and_the_run_can_be_resumed(monkeypatch
     made = record.read(folder / record.NAME)
     assert ended.code == code
     assert (made.status, made.error) == ("interrupted", f"stopped by {signal.Signals(number).name}")
-    assert f"resume it with: suite run --resume {folder.name}" in ended.err
+    assert f"suite run --resume {folder.name}" in ended.err
     assert [step for step, _ in made.loss_trace] == [1, 2, 3]
     outcome = resume(folder.name, data_dir=None, device="cpu")
     assert (outcome.exit_code, outcome.record.status, outcome.record.resumed_at) == (0, "finished", [3])
@@ -68,24 +66,24 @@ def test_a_signal_stops_between_two_steps_and_the_run_can_be_resumed(monkeypatch
 def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(monkeypatch, task, sets):
     whole = start(tiny_config(task, "fem", *sets), data_dir=None, device="cpu").record
     stopped = interrupted_at(monkeypatch, 3, signal.SIGTERM, *sets, task=task).record
-    torch.manual_seed(123)  # the process that resumes has drawn other numbers before
+    torch.manual_seed(123)  # the resuming process has drawn other numbers before
     assert equal_runs(resume(stopped.id, data_dir=None, device="cpu").record, whole)
 
 
-def test_a_run_that_is_under_way_cannot_be_resumed(monkeypatch, suite, runs):
-    said = []
+def test_a_running_run_cannot_be_resumed(monkeypatch, suite, runs):
+    refused: list[Path] = []
 
-    def try_it():
+    def resume_it():
         [folder] = runs.iterdir()
-        with pytest.raises(UserError, match="is under way in another process"):
+        with pytest.raises(UserError, match=folder.name):
             resume(folder.name, data_dir=None, device="cpu")
-        said.append(folder)
+        refused.append(folder)
 
-    at_step(monkeypatch, 3, try_it)
+    at_step(monkeypatch, 3, resume_it)
     outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
     assert outcome.exit_code == 0
-    assert said
-    assert not (said[0] / runs_folder.LOCK).exists()
+    [folder] = refused
+    assert not (folder / runs_folder.LOCK).exists()
 
 
 def test_a_run_may_be_interrupted_twice(monkeypatch):
@@ -103,7 +101,7 @@ def test_a_run_stopped_after_its_last_step_only_tests(monkeypatch):
     whole = start(tiny_config("fashion-mnist", "fem"), data_dir=None, device="cpu").record
 
     def fail(*arguments, **more):
-        raise RuntimeError("the power went off")
+        raise RuntimeError("the power failed")
 
     with monkeypatch.context() as patch:
         patch.setattr("suite.training.execution.evaluate", fail)
@@ -123,35 +121,33 @@ def test_a_second_signal_ends_the_run_at_once(monkeypatch):
     assert (outcome.exit_code, outcome.record.status) == (130, "interrupted")
 
 
-def test_a_second_signal_while_tracking_is_closed_loses_neither_record_nor_exit_code(monkeypatch, capsys):
+def test_a_second_signal_while_tracking_closes_costs_no_record(monkeypatch, capsys):
     def close(*arguments):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr("suite.training.execution.close_tracker", close)
     outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
-    assert (outcome.exit_code, record.read(outcome.path).status) == (0, "finished")
+    assert (outcome.exit_code, recorded(outcome).status) == (0, "finished")
     assert f"suite upload {outcome.record.id}" in capsys.readouterr().err
 
 
-def test_trouble_in_tracking_loses_neither_record_nor_exit_code(monkeypatch, capsys):
+def test_a_tracking_error_costs_neither_record_nor_exit_code(monkeypatch, capsys):
     monkeypatch.setattr("suite.training.execution.close_tracker", lambda *_: 1 / 0)
     outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
-    assert (outcome.exit_code, record.read(outcome.path).status) == (0, "finished")
+    assert (outcome.exit_code, recorded(outcome).status) == (0, "finished")
     assert f"suite upload {outcome.record.id}" in capsys.readouterr().err
 
 
-def test_signals_while_the_record_is_written_do_not_cost_it(monkeypatch):
-    real = suite.training.execution.assemble
-
-    def assemble(*arguments):
+def test_signals_while_the_record_is_written_do_not_prevent_it(monkeypatch):
+    def interrupted_assemble(*arguments):
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(*arguments)
+        return assemble(*arguments)
 
-    monkeypatch.setattr(suite.training.execution, "assemble", assemble)
+    monkeypatch.setattr("suite.training.execution.assemble", interrupted_assemble)
     outcome = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu")
-    assert (outcome.exit_code, record.read(outcome.path).status) == (0, "finished")
+    assert (outcome.exit_code, recorded(outcome).status) == (0, "finished")
 
 
 def test_a_run_whose_mixer_has_changed_since_cannot_be_resumed(monkeypatch, suite, tmp_path):
@@ -172,7 +168,7 @@ def test_a_run_whose_data_have_changed_since_cannot_be_resumed(monkeypatch, suit
     assert "its data was" in ended.err
 
 
-def test_a_run_begun_under_another_protocol_cannot_be_resumed_into_this_one(monkeypatch, suite):
+def test_a_run_started_under_another_protocol_cannot_be_resumed(monkeypatch, suite):
     stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax").record
     monkeypatch.setattr(tasks.get("fashion-mnist"), "protocol", "fashion-mnist/99")
     ended = suite("run", "--resume", stopped.id)
@@ -180,7 +176,7 @@ def test_a_run_begun_under_another_protocol_cannot_be_resumed_into_this_one(monk
     assert "its protocol was fashion-mnist/1, now it is fashion-mnist/99" in ended.err
 
 
-def test_a_checkpoint_from_before_protocols_were_kept_goes_on(monkeypatch, suite, runs):
+def test_a_checkpoint_without_a_protocol_can_be_resumed(monkeypatch, suite, runs):
     stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax").record
     path = runs / stopped.id / checkpoint.NAME
     state = torch.load(path, weights_only=True)
@@ -189,12 +185,15 @@ def test_a_checkpoint_from_before_protocols_were_kept_goes_on(monkeypatch, suite
     assert suite("run", "--resume", stopped.id).code == 0
 
 
-def test_checkpoints_come_by_the_clock_too_where_validations_are_far_apart(monkeypatch):
-    saved = []
-    save = checkpoint.save
-    monkeypatch.setattr(
-        checkpoint, "save", lambda folder, content: saved.append(content["step"]) or save(folder, content)
-    )
+def test_checkpoints_are_also_written_by_the_clock_between_validations(monkeypatch):
+    saved: list[int] = []
+    real = checkpoint.save
+
+    def save(folder, content):
+        saved.append(content["step"])
+        real(folder, content)
+
+    monkeypatch.setattr(checkpoint, "save", save)
     start(tiny_config("fashion-mnist", "softmax", "evals=1"), data_dir=None, device="cpu")
     assert saved == [6]
     saved.clear()
@@ -203,14 +202,14 @@ def test_checkpoints_come_by_the_clock_too_where_validations_are_far_apart(monke
     assert saved == [1, 2, 3, 4, 5, 6]
 
 
-def test_what_a_killed_process_left_half_written_is_swept_away(tmp_path):
+def test_what_a_killed_process_left_half_written_is_deleted(tmp_path):
     leftover = tmp_path / f".{checkpoint.NAME}.4711"
     leftover.write_text("half")
     checkpoint.save(tmp_path, {"step": 1})
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
 
 
-def test_handlers_are_put_back_after_a_run():
+def test_signal_handlers_are_restored_after_a_run():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     start(tiny_config("fashion-mnist", "softmax", "steps=1"), data_dir=None, device="cpu")
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
@@ -232,7 +231,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_one_line(monkeypatch, suite, damage):
     stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax")
-    DAMAGES[damage](stopped.path.with_name(checkpoint.NAME))
+    DAMAGES[damage](runs_folder.home() / stopped.record.id / checkpoint.NAME)
     ended = suite("run", "--resume", stopped.record.id)
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
     assert "start" in ended.err
@@ -241,7 +240,7 @@ def test_a_damaged_checkpoint_is_one_line(monkeypatch, suite, damage):
 
 def test_a_checkpoint_that_executes_something_is_not_read(monkeypatch, suite, tmp_path):
     stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax")
-    path = stopped.path.with_name(checkpoint.NAME)
+    path = runs_folder.home() / stopped.record.id / checkpoint.NAME
     torch.save({**torch.load(path), "surplus": Trap(tmp_path / "sprung")}, path)
     ended = suite("run", "--resume", stopped.record.id)
     assert (ended.code, ended.err.count("\n")) == (2, 1)
@@ -260,12 +259,12 @@ class Trap:
 
 def test_a_damaged_record_of_a_stopped_run_is_one_line(monkeypatch, suite):
     stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax")
-    stopped.path.write_text("{}")
+    (runs_folder.home() / stopped.record.id / record.NAME).write_text("{}")
     ended = suite("run", "--resume", stopped.record.id)
     assert (ended.code, ended.err.count("\n")) == (2, 1)
 
 
-def test_a_checkpoint_is_whole_or_the_old_one(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, {"step": 1})
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
@@ -274,8 +273,7 @@ def test_a_checkpoint_is_whole_or_the_old_one(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
 
 
-# --- real processes
-# -----------------------------------------------------------------------------------------------------------------
+# --- real processes ---
 
 LONG = ("steps=120", "evals=40")
 

@@ -1,6 +1,4 @@
-"""Runs from config to record on real data: what is trained, selected, tested and written, and what a bad end leaves
-behind.
-"""
+"""Runs from config to record on real data: what is trained, selected, tested and written, also when a run fails."""
 
 from __future__ import annotations
 
@@ -9,13 +7,10 @@ import json
 import math
 import resource
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 
-import suite.training.execution
-import suite.training.trainer
 import tasks
 from kernels.cpu.library import library
 from suite.boards import board
@@ -23,6 +18,7 @@ from suite.config.run_config import TrainConfig
 from suite.records import record, runs_folder
 from suite.records.collection import read_all
 from suite.records.schema import Record
+from suite.training.evaluate import evaluate
 from suite.training.outcome import Outcome
 from suite.training.run import resume, start
 from suite.training.trainer import Trainer
@@ -41,6 +37,12 @@ def run(task: str = "fashion-mnist", mixer: str = "softmax", *sets: str, seed: i
     return start(tiny_config(task, mixer, *sets, seed=seed), data_dir=None, device="cpu")
 
 
+def recorded(outcome: Outcome) -> Record:
+    """The record as its file has it."""
+    assert outcome.path is not None
+    return record.read(outcome.path)
+
+
 def at_step(monkeypatch, step: int, action: Callable[[], object]) -> None:
     """Does something right after an update."""
     after = Trainer._after_update
@@ -54,10 +56,11 @@ def at_step(monkeypatch, step: int, action: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_run_writes_a_whole_record(task, runs):
+def test_a_run_writes_a_complete_record(task, runs):
     outcome = run(task, "fem")
-    made = record.read(outcome.path)
+    made = recorded(outcome)
     assert outcome.exit_code == 0
+    assert outcome.path is not None
     assert outcome.path == runs / made.id / record.NAME
     assert (made.status, made.error, made.task, made.mixer) == ("finished", None, task, "fem")
     its_task = tasks.get(task)(tiny_config(task).data)
@@ -68,13 +71,16 @@ def test_a_run_writes_a_whole_record(task, runs):
     assert made.n_evaluated == {split: its_task.n_examples(split) for split in ("valid", "test")}
     assert [step for step, _ in made.loss_trace] == [1, 2, 3, 4, 5, 6]
     assert made.certificate.matched is True
+    assert made.data is not None
+    assert made.selection is not None
+    assert made.timing is not None
     assert made.data.fingerprint == its_task.fingerprint
     assert made.selection.step in (2, 4, 6)
     assert made.selection.value == made.metrics["valid"][its_task.primary.name]
     assert made.timing.data_share + made.timing.bookkeeping_share < 1
     assert made.identity == tiny_config(task, "fem", *solved(made)).identity
     assert made.implementations == {"cpu": "c++" if library() else "pytorch"}
-    assert Path(outcome.path).stat().st_size < record.MAX_BYTES
+    assert outcome.path.stat().st_size < record.MAX_BYTES
     assert not list(outcome.path.parent.glob(".*"))  # no half-written files
 
 
@@ -91,7 +97,7 @@ def test_the_longest_trace_fits_a_record(tmp_path):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_same_config_gives_the_same_losses_and_figures_bit_for_bit(task):
+def test_the_same_config_gives_the_same_losses_and_metrics_bit_for_bit(task):
     one, two, other = run(task).record, run(task).record, run(task, seed=1).record
     assert one.loss_trace == two.loss_trace
     assert record.same_figures(one, two)
@@ -100,17 +106,20 @@ def test_the_same_config_gives_the_same_losses_and_figures_bit_for_bit(task):
     assert one.loss_trace != other.loss_trace
 
 
-def test_weight_decay_spares_vectors_positions_and_what_a_mixer_asks_for(monkeypatch):
-    groups = []
-    fit = Trainer.fit
-    monkeypatch.setattr(
-        Trainer, "fit", lambda self: groups.append((dict(self.model.named_parameters()), self.optimizer)) or fit(self)
-    )
+def test_weight_decay_excludes_vectors_positions_and_what_a_mixer_names(monkeypatch):
+    trainers: list[Trainer] = []
+    real = Trainer.fit
+
+    def fit(self):
+        trainers.append(self)
+        return real(self)
+
+    monkeypatch.setattr(Trainer, "fit", fit)
     run("fashion-mnist", "fem", "steps=1", "weight_decay=0.25")
-    parameters, optimizer = groups[0]
+    parameters, optimizer = dict(trainers[0].model.named_parameters()), trainers[0].optimizer
     decayed = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0.25 for p in group["params"]}
-    spared = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0.0 for p in group["params"]}
-    assert decayed | spared == {id(p) for p in parameters.values()}
+    excluded = {id(p) for group in optimizer.param_groups if group["weight_decay"] == 0.0 for p in group["params"]}
+    assert decayed | excluded == {id(p) for p in parameters.values()}
     matrices = {name for name, p in parameters.items() if id(p) in decayed}
     assert all(parameters[name].ndim > 1 for name in matrices)
     assert "trunk.positions" not in matrices
@@ -129,31 +138,37 @@ def test_the_test_split_is_read_once_and_after_everything_else(task, monkeypatch
     read: list[str] = []
     steps: list[int] = []
     cls = tasks.get(task)
-    evaluate, train = cls.eval_batches, Trainer._update
-    monkeypatch.setattr(
-        cls, "eval_batches", lambda self, split, *more: read.append(split) or evaluate(self, split, *more)
-    )
-    monkeypatch.setattr(Trainer, "_update", lambda self, batch: steps.append(len(read)) or train(self, batch))
+    real_batches, real_update = cls.eval_batches, Trainer._update
+
+    def eval_batches(self, split, *more):
+        read.append(split)
+        return real_batches(self, split, *more)
+
+    def update(self, batch):
+        steps.append(len(read))
+        return real_update(self, batch)
+
+    monkeypatch.setattr(cls, "eval_batches", eval_batches)
+    monkeypatch.setattr(Trainer, "_update", update)
     assert run(task).exit_code == 0
     assert read[:4] == ["valid", "valid", "valid", "test"]
-    assert set(read[4:]) <= {"valid"}  # the attention maps, when everything is chosen and written
+    assert set(read[4:]) <= {"valid"}  # the attention maps, after the record is written
     assert max(steps) == 2  # the last update came before the third validation
 
 
 def scripted(monkeypatch, metric: str, values: list[float]) -> list[tuple[str, dict[str, torch.Tensor]]]:
-    """Lets validation give these figures; returns, as they come, the weights of every evaluation."""
+    """Makes validation return these values; the list that is returned collects the weights of every evaluation."""
     seen: list[tuple[str, dict[str, torch.Tensor]]] = []
-    real = suite.training.trainer.evaluate
 
-    def evaluate(model, task, split, **more):
-        metrics, count = real(model, task, split, **more)
+    def scripted_evaluate(model, task, split, **more):
+        metrics, count = evaluate(model, task, split, **more)
         if split == "valid":
             metrics[metric] = values[len(seen)]
         seen.append((split, {name: tensor.clone() for name, tensor in model.state_dict().items()}))
         return metrics, count
 
-    monkeypatch.setattr(suite.training.trainer, "evaluate", evaluate)
-    monkeypatch.setattr(suite.training.execution, "evaluate", evaluate)
+    monkeypatch.setattr("suite.training.trainer.evaluate", scripted_evaluate)
+    monkeypatch.setattr("suite.training.execution.evaluate", scripted_evaluate)
     return seen
 
 
@@ -167,10 +182,11 @@ def scripted(monkeypatch, metric: str, values: list[float]) -> list[tuple[str, d
     ],
 )
 @pytest.mark.parametrize("ema", ["ema=0", "ema=0.5"])
-def test_the_checkpoint_that_validation_chose_is_the_one_tested(monkeypatch, task, metric, values, best, ema):
+def test_the_checkpoint_that_validation_selects_is_tested(monkeypatch, task, metric, values, best, ema):
     seen = scripted(monkeypatch, metric, values)
     made = run(task, "softmax", ema).record
     assert [split for split, _ in seen] == ["valid", "valid", "valid", "test"]
+    assert made.selection is not None
     assert made.selection.step == 2 * (best + 1)
     assert made.selection.value == made.metrics["valid"][metric] == values[best]
     assert made.metrics["valid_last"][metric] == values[-1]
@@ -179,7 +195,7 @@ def test_the_checkpoint_that_validation_chose_is_the_one_tested(monkeypatch, tas
     assert any(not torch.equal(tested[name], tensor) for name, tensor in seen[(best + 1) % 3][1].items())
 
 
-def test_averaged_weights_change_what_is_evaluated_and_not_what_is_trained():
+def test_averaged_weights_change_the_evaluation_and_not_the_training():
     plain, averaged = run().record, run("fashion-mnist", "softmax", "ema=0.9").record
     assert averaged.loss_trace == plain.loss_trace
     for split in ("valid", "valid_last", "test"):
@@ -194,15 +210,17 @@ def test_an_example_that_is_not_evaluated_fails_the_run(monkeypatch):
     )
     made = run("household-power").record
     assert made.status == "failed"
+    assert made.error is not None
     assert "10 examples of valid were evaluated, it has 16" in made.error
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_run_that_diverges_says_so_and_leaves_a_record(suite, runs, task):
+def test_a_run_that_diverges_reports_it_and_has_a_record(suite, runs, task):
     ended = suite(*tiny_arguments(task, "softmax", "lr=1e30", "clip=1e30"), "--json")
     made = Record.model_validate_json(ended.out)
     assert ended.code == 1
     assert (made.status, made.metrics, made.selection) == ("diverged", {}, None)
+    assert made.error is not None
     assert "not finite at step" in made.error
     assert "--set lr=" in made.error
     assert f"diverged: {made.error}" in ended.err
@@ -212,13 +230,14 @@ def test_a_run_that_diverges_says_so_and_leaves_a_record(suite, runs, task):
 
 
 def test_weights_that_the_last_step_ruins_are_never_selected():
-    """Top-1 of logits that are all NaN is a finite figure."""
+    """Top-1 of logits that are all NaN is finite."""
     made = run("fashion-mnist", "softmax", "steps=1", "evals=1", "warmup=0", "lr=1e37").record
     assert made.status == "diverged"
+    assert made.error is not None
     assert "validation loss is not finite" in made.error
 
 
-def test_a_fault_inside_the_loop_leaves_a_record_and_the_whole_story(suite, monkeypatch, runs):
+def test_an_exception_in_the_loop_has_a_record_and_a_full_traceback(suite, monkeypatch, runs):
     def fail():
         raise RuntimeError("shape '[/7, 3]' is wrong\nand more of it")
 
@@ -229,8 +248,10 @@ def test_a_fault_inside_the_loop_leaves_a_record_and_the_whole_story(suite, monk
     made = record.read(folder / record.NAME)
     assert ended.code == 1
     assert made.status == "failed"
-    assert made.error == "RuntimeError: shape '[/7, 3]' is wrong (full traceback: traceback.txt in the run's folder)"
-    assert f"resume it with: suite run --resume {folder.name}" in ended.err
+    assert made.error is not None
+    assert made.error.startswith("RuntimeError: shape '[/7, 3]' is wrong (")
+    assert "traceback.txt" in made.error
+    assert f"suite run --resume {folder.name}" in ended.err
     assert "shape '[/7, 3]' is wrong" in ended.err
     assert "Traceback" not in ended.err
     assert "in fail" in (folder / "traceback.txt").read_text()
@@ -239,7 +260,7 @@ def test_a_fault_inside_the_loop_leaves_a_record_and_the_whole_story(suite, monk
     assert (resumed.record.status, resumed.record.resumed_at) == ("finished", [2])
 
 
-def test_data_that_break_in_the_middle_fail_the_run_in_one_line(suite, monkeypatch, runs):
+def test_data_that_are_damaged_in_the_middle_fail_the_run_in_one_line(suite, monkeypatch, runs):
     def fail():
         raise DataError("image 7 is damaged")
 
@@ -251,7 +272,7 @@ def test_data_that_break_in_the_middle_fail_the_run_in_one_line(suite, monkeypat
     assert not (folder / "traceback.txt").exists()
 
 
-def test_an_unmatched_run_is_run_when_asked_for_and_never_ranks(suite):
+def test_an_unmatched_run_needs_its_option_and_never_ranks(suite):
     wide = [*tiny_arguments("fashion-mnist", "fem", "d_v=64", "d_k=128", "steps=1")]
     refused = suite(*wide)
     assert (refused.code, refused.err.count("\n")) == (2, 1)
@@ -261,23 +282,23 @@ def test_an_unmatched_run_is_run_when_asked_for_and_never_ranks(suite):
     assert [(row["place"], row["matched"]) for row in one["rows"]] == [(None, False)]
 
 
-def test_a_hybrid_may_be_tested_once_more_without_its_other_layers(monkeypatch):
+def test_a_hybrid_may_be_tested_again_without_its_other_layers(monkeypatch):
     config = tiny_config("fashion-mnist", "fem")
     config = config.model_copy(update={"hybrid": (1,), "skip_variant_layers": True})
     skipped: list[frozenset[int]] = []
-    real = suite.training.execution.evaluate
-    monkeypatch.setattr(
-        suite.training.execution,
-        "evaluate",
-        lambda model, *a, **k: skipped.append(model.trunk.skipped) or real(model, *a, **k),
-    )
+
+    def recording_evaluate(model, *arguments, **more):
+        skipped.append(model.trunk.skipped)
+        return evaluate(model, *arguments, **more)
+
+    monkeypatch.setattr("suite.training.execution.evaluate", recording_evaluate)
     made = start(config, data_dir=None, device="cpu").record
     assert skipped == [frozenset(), frozenset({1})]  # counted from 0
     assert set(made.metrics["test_skip"]) == set(made.metrics["test"])
     assert made.metrics["test_skip"]["loss"] != made.metrics["test"]["loss"]
 
 
-def test_a_progress_line_a_validation_goes_to_stderr_and_the_result_to_stdout(suite):
+def test_a_progress_line_per_validation_goes_to_stderr_the_result_to_stdout(suite):
     ended = suite(*tiny_arguments("fashion-mnist"))
     assert [line.split("  ")[0] for line in ended.err.splitlines()] == [
         f"fashion-mnist · softmax: step {s}/6" for s in (2, 4, 6)
@@ -288,8 +309,8 @@ def test_a_progress_line_a_validation_goes_to_stderr_and_the_result_to_stdout(su
 
 @contextlib.contextmanager
 def largest_file(size):
-    """No file grows beyond `size` bytes, as on a full disk. Only around a command: the tests' own report may be a
-    longer file.
+    """No file grows beyond `size` bytes, as on a full disk. Only around a command: the report of the tests themselves
+    may be longer.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
@@ -310,7 +331,7 @@ def test_a_disk_too_full_for_checkpoints_warns_once_and_the_run_finishes(suite, 
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".") or "checkpoint" in path.name]
 
 
-def test_a_folder_that_refuses_the_record_has_it_written_elsewhere_and_says_where(suite, monkeypatch, tmp_path):
+def test_a_record_that_its_folder_refuses_is_written_elsewhere_and_found(suite, monkeypatch, tmp_path):
     real = record.write
 
     def write(folder, made):
@@ -327,13 +348,13 @@ def test_a_folder_that_refuses_the_record_has_it_written_elsewhere_and_says_wher
     assert record.read(spare) == Record.model_validate_json(ended.out)
 
 
-def test_a_record_that_no_disk_takes_is_told_whole_on_stderr(suite, runs):
+def test_a_record_that_no_disk_takes_is_printed_completely_on_stderr(suite, runs):
     with largest_file(5_000):
         ended = suite(
             *tiny_arguments("fashion-mnist", "softmax", "steps=40", "evals=1")
         )  # the trace makes the record long enough
     assert ended.code == 0, ended.err
     [line] = [line for line in ended.err.splitlines() if "written nowhere" in line]
-    told = Record.model_validate_json(line.split("here it is: ")[1])
-    assert told.status == "finished"
-    assert told.hash == told.sealed().hash
+    printed = Record.model_validate_json(line.split("here it is: ")[1])
+    assert printed.status == "finished"
+    assert printed.hash == printed.sealed().hash
