@@ -54,11 +54,13 @@ def is_task(name: str) -> bool:
             return name not in registry.names()
         near = did_you_mean(name, (*registry.names(), *tasks.names()))
         raise UserError(f"unknown mixer or task {name!r}{near} (suite list mixers; suite list tasks)")
+    file = Path(name.rpartition(":")[0])
+    if not file.is_file():
+        raise UserError(f"file {str(file)!r} does not exist (expected: path/to/file.py:Class)")
     try:
         registry.get(name)
     except MixerError:
-        file = Path(name.rpartition(":")[0])
-        if file.is_file() and re.search(r"^\s*(from|import) tasks\b", file.read_text("utf-8", "ignore"), re.MULTILINE):
+        if re.search(r"^\s*(from|import) tasks\b", file.read_text("utf-8", "ignore"), re.MULTILINE):
             return True
         raise
     return False
@@ -76,7 +78,11 @@ def check_mixer(name: str, slow: bool, given: Sequence[str]) -> tuple[Any, Seque
 
 def check_task(name: str, data_dir: Path | None, sets: Sequence[str], slow: bool) -> tuple[Any, Sequence[Any]]:
     """The task contract's module, and its results."""
+    import tasks
+    from suite.console import say
     from suite.models.resolve import resolve_data
     from tasks.contract import run as contract
 
-    return contract, contract.run_checks(name, data_dir, resolve_data(name, None, sets), slow=slow)
+    options = resolve_data(name, None, sets)
+    say(tasks.get(name)(options, data_dir).prepare_note())
+    return contract, contract.run_checks(name, data_dir, options, slow=slow)
