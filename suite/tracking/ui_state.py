@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 BOARD_VIEW = "suiteboard"
@@ -43,7 +44,7 @@ def board_tags(note_markdown: str, view: BoardView, now_ms: int) -> dict[str, st
     }
 
 
-def view_state(view: BoardView) -> dict[str, object]:
+def view_state(view: BoardView) -> dict[str, Any]:
     """The state of the runs page: the search, the table and the charts."""
     primary = column_id(f"metrics.{view.primary_metric}")
     shown = list(dict.fromkeys([primary, *(column_id(column) for column in view.columns)]))

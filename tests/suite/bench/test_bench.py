@@ -5,6 +5,7 @@ gives exit code 1.
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,11 @@ def evaluated(monkeypatch):
     monkeypatch.setattr(kernels, "forward_backward", evaluate)
 
 
+def results_of(workload) -> list[torch.Tensor]:
+    results: list[torch.Tensor] = workload()
+    return results
+
+
 @pytest.mark.parametrize("length", [1, 65])
 def test_competitors_of_a_kernel_compute_the_same_values(evaluated, length):
     seen = 0
@@ -46,7 +52,7 @@ def test_competitors_of_a_kernel_compute_the_same_values(evaluated, length):
         naive_names = [name for name in workloads if name in ("cumulative sum", "step by step", "dense")]
         for name in EQUIVALENT.get(comparison.name, naive_names):
             seen += 1
-            for ours, theirs in zip(workloads["ours"](), workloads[name](), strict=True):
+            for ours, theirs in zip(results_of(workloads["ours"]), results_of(workloads[name]), strict=True):
                 error = float((ours - theirs).abs().max()) / max(float(theirs.abs().max()), 1e-6)
                 assert error <= 1e-6, (comparison.name, name)
     assert seen >= 8
@@ -62,8 +68,8 @@ def test_the_dense_free_energy_equals_two_attention_calls():
 
 
 def test_every_round_runs_each_workload_once_in_rotating_order():
-    order = []
-    timings = interleaved({name: lambda name=name: order.append(name) for name in "abc"}, rounds=3)
+    order: list[str] = []
+    timings = interleaved({name: partial(order.append, name) for name in "abc"}, rounds=3)
     assert {t.samples for t in timings.values()} == {3}
     turns = [name for at, name in enumerate(order) if at == 0 or order[at - 1] != name]
     assert "".join(turns).endswith("abc" + "bca" + "cab")
@@ -92,13 +98,17 @@ def fixed(seconds):
     return timings
 
 
+def doing_nothing(*names):
+    """A comparison's `build`, with implementations that do nothing."""
+    return lambda: {name: lambda: None for name in names}
+
+
 @pytest.mark.parametrize(
     ("kind", "bound", "met"), [("price", 2.0, True), ("price", 1.9, False), ("speed", 0.5, True), ("speed", 0.6, False)]
 )
 def test_a_requirement_is_met_or_unmet_by_its_ratio(monkeypatch, kind, bound, met):
     monkeypatch.setattr("suite.bench.comparison.interleaved", fixed({"ours": 2.0, "theirs": 1.0}))
-    build = lambda: {"ours": lambda: None, "theirs": lambda: None}  # noqa: E731
-    comparison = Comparison("x", 8, build, (Requirement(kind, "theirs", bound),))
+    comparison = Comparison("x", 8, doing_nothing("ours", "theirs"), (Requirement(kind, "theirs", bound),))
     [figure] = run_comparison(comparison, rounds=2).figures()
     assert figure["met"] is met
     assert figure["value"] == {"price": 2.0, "speed": 0.5}[kind]
@@ -106,8 +116,7 @@ def test_a_requirement_is_met_or_unmet_by_its_ratio(monkeypatch, kind, bound, me
 
 def test_utilisation_compares_flop_rates(monkeypatch):
     monkeypatch.setattr("suite.bench.comparison.interleaved", fixed({"ours": 2.0, "product": 1.0}))
-    build = lambda: {"ours": lambda: None, "product": lambda: None}  # noqa: E731
-    comparison = Comparison("x", 8, build, (Requirement("mfu", "product", 0.4, work=0.9),))
+    comparison = Comparison("x", 8, doing_nothing("ours", "product"), (Requirement("mfu", "product", 0.4, work=0.9),))
     [figure] = run_comparison(comparison, rounds=2).figures()
     assert figure["value"] == pytest.approx(0.45)
     assert figure["met"]
@@ -165,14 +174,18 @@ def test_an_unmet_requirement_is_reported_with_its_value_and_bound():
 def test_the_dense_layer_computes_the_same_values(monkeypatch):
     monkeypatch.setattr(layers, "forward_backward", lambda function, *inputs: lambda: function(*inputs))
     workloads = layers.layer("hyperglu", 65)
-    assert torch.allclose(workloads["ours"](), workloads["dense"](), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(workloads["ours"](), workloads["dense"](), rtol=1e-4, atol=1e-5)
 
 
 def test_forward_backward_computes_gradients_of_every_input():
     seen = []
+
+    def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        seen.append((a.requires_grad, b.requires_grad))
+        return a * b
+
     x = torch.ones(3)
-    workload = forward_backward(lambda a, b: seen.append((a.requires_grad, b.requires_grad)) or a * b, x, x)
-    workload()
+    forward_backward(product, x, x)()
     assert seen == [(True, True)]
     assert not x.requires_grad
 

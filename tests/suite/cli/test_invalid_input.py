@@ -18,7 +18,7 @@ from tests.suite.tiny import tiny_arguments, tiny_config
 FEM = ("--task", "fashion-mnist", "--mixer", "fem")
 POWER = ("--task", "household-power", "--mixer", "fem")
 #: By name: the arguments, and what the message must contain: the given value, the allowed values or what to do.
-INVALID = {
+INVALID: dict[str, tuple[tuple[str, ...], list[str]]] = {
     "unknown command": (("rnu",), ["'rnu'", "Did you mean 'run'"]),
     "no command": ((), ["no command given"]),
     "missing argument": (("data", "info"), ["'TASK'"]),
@@ -141,7 +141,7 @@ def test_invalid_input_is_one_line_on_stderr_and_exit_code_2(suite, runs, tmp_pa
 
 
 #: By name: the content of the recipe, and what the message must contain.
-INVALID_RECIPES = {
+INVALID_RECIPES: dict[str, tuple[str | bytes, list[str]]] = {
     "not TOML": ("steps = = 3", ["recipe.toml", "line 1, column 9"]),
     "unknown top-level name": ("sede = 1", ["'sede'", "did you mean 'seed'"]),
     "unknown section": ("[trian]\nlr = 1", ["'trian'", "did you mean 'train'"]),

@@ -212,9 +212,9 @@ def test_the_first_logged_end_of_a_run_is_final(tmp_path):
 
 
 def test_a_damaged_state_file_counts_as_empty(tmp_path):
-    save_state(tmp_path, "a", Delivered("r", "1", 10, {"x": 3}))
+    save_state(tmp_path, "a", Delivered("r", "1", 10, [3], {"x": 3}))
     save_state(tmp_path, "b", Delivered("s", "2", 20))
-    assert load_state(tmp_path, "a") == Delivered("r", "1", 10, {"x": 3})
+    assert load_state(tmp_path, "a") == Delivered("r", "1", 10, [3], {"x": 3})
     state = tmp_path / "tracking.state.json"
     for damage in ("{", "[]", json.dumps({"a": {"unknown": 1}})):
         state.write_text(damage)

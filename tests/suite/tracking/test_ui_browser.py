@@ -100,8 +100,15 @@ def board(tmp_path_factory):
     return home
 
 
+def _first(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    assert match is not None, (pattern, text)
+    return match.group()
+
+
 def _page(url, profile):
     """The rendered page."""
+    assert _BROWSER is not None
     done = subprocess.run(
         [_BROWSER, *_FLAGS, f"--user-data-dir={profile}", "--dump-dom", url],
         capture_output=True,
@@ -126,6 +133,7 @@ def test_the_board_shows_the_best_run_first_with_the_chosen_columns(board, tmp_p
     with subprocess.Popen([sys.executable, "-c", code, str(board)], stdout=subprocess.PIPE, text=True) as server:
         try:
             wait_for(lambda: responds(f"http://127.0.0.1:{port}/health"), "the UI responds")
+            assert server.stdout is not None
             url = server.stdout.readline().split(": ", 1)[1].strip()
             for attempt in range(3):  # a busy machine may not render the rows within the browser's time budget
                 table = _page(url, tmp_path / f"profile-{attempt}")
@@ -135,9 +143,9 @@ def test_the_board_shows_the_best_run_first_with_the_chosen_columns(board, tmp_p
             server.send_signal(signal.SIGINT)
     lines = [" ".join(table.rows[index]) for index in sorted(table.rows)]
     expected = sorted(_RUNS, key=_RUNS.__getitem__, reverse=True)
-    names = [re.search(r"\S+ · quick · seed 0", row).group() for row in lines]
+    names = [_first(r"\S+ · quick · seed 0", row) for row in lines]
     assert names == [f"{mixer} · quick · seed 0" for mixer in expected]
-    values = [float(re.search(r"\b0\.\d+", row).group()) for row in lines]
+    values = [float(_first(r"\b0\.\d+", row)) for row in lines]
     assert values == pytest.approx([_RUNS[mixer] for mixer in expected], abs=1e-3)
     shown = [column for column in table.columns if "`" in column and column != "attributes.`Run Name`"]
     assert shown[:4] == ["metrics.`test/top1`", "tags.`mixer`", "tags.`seed`", "tags.`matched`"]

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import webbrowser
 
 import psutil
 import pytest
@@ -30,7 +31,7 @@ def test_the_view_is_sorted_by_the_primary_metric_with_the_given_columns():
     assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`test/mse`", True)
     assert view["selectedColumns"] == ["metrics.`test/mse`", "tags.`mixer`", "params.`train.lr`"]
     assert view["columnOrder"] == ["attributes.`Run Name`", *view["selectedColumns"]]
-    assert set(view["columnWidths"]) == set(view["columnOrder"])
+    assert view["columnWidths"].keys() == set(view["columnOrder"])
     assert view_state(BoardView("test/top1", ascending=False, columns=[]))["orderByAsc"] is False
 
 
@@ -86,7 +87,7 @@ def test_an_unreachable_server_is_a_one_line_error(tmp_path, monkeypatch):
 
 def test_a_task_without_a_board_and_an_empty_store_are_reported(capsys, monkeypatch):
     opened: list[str] = []
-    monkeypatch.setattr(ui_server.webbrowser, "open", opened.append)
+    monkeypatch.setattr(webbrowser, "open", opened.append)
     ui_server._show({"sotu": "http://h/1"}, "http://h", "household-power", open_browser=True)
     ui_server._show({}, "http://h", None, open_browser=False)
     ui_server._show(
@@ -118,11 +119,12 @@ def test_the_server_prints_its_boards_and_all_its_processes_end(tmp_path):
     port = free_port()
     base = f"http://127.0.0.1:{port}"
     link = re.escape(base) + r"/#/experiments/\d+/runs\?workflowType=machine_learning&viewStateShareKey=suiteboard"
-    for number, code, task, shown in (
+    cases: tuple[tuple[signal.Signals, int, str | None, str], ...] = (
         (signal.SIGINT, 0, None, rf"fashion-mnist: {link}\nsotu: {link}\nPress Ctrl-C to stop.\n"),
         (signal.SIGTERM, 143, "sotu", rf"sotu: {link}\nPress Ctrl-C to stop.\n"),
-    ):
-        process = _start(tmp_path, port, task)
+    )
+    for number, code, board, shown in cases:
+        process = _start(tmp_path, port, board)
         try:
             wait_for(lambda: responds(f"{base}/health"), "the UI responds")
             printed = "".join(iter(process.stdout.readline, "Press Ctrl-C to stop.\n")) + "Press Ctrl-C to stop.\n"

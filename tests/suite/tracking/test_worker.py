@@ -19,7 +19,16 @@ from suite.tracking.delivery import upload
 from suite.tracking.journal import JOURNAL
 from suite.tracking.store import Store, close_dead_runs
 from suite.tracking.store_address import tracking_uri
-from tests.suite.tracking.tracked_runs import free_port, mlflow_server, points, rows, statuses, tracker, wait_for
+from tests.suite.tracking.tracked_runs import (
+    free_port,
+    mlflow_server,
+    points,
+    rows,
+    statuses,
+    tracker,
+    wait_for,
+    worker_process,
+)
 
 # A stand-in for a training process: logs a step every few milliseconds, up to a step or until it is killed.
 _TRAIN = """
@@ -82,7 +91,7 @@ def test_a_run_arrives_with_its_final_status(home):
         assert run is not None
         assert points(home, "train/loss") == [(step, float(step)) for step in range(20)]
         tracked.log(20, {"train/loss": 20.0})
-        worker = tracked._worker._process
+        worker = worker_process(tracked)
     assert worker.poll() == 0
     assert (run.run_id, run.uri) == (rows(home, "select run_uuid from runs")[0][0], "sqlite:///mlflow.db")
     assert len(points(home, "train/loss")) == 21
@@ -165,7 +174,7 @@ def test_runs_that_create_the_same_store_at_once_all_arrive(tmp_path, train):
 @pytest.mark.slow
 def test_without_a_server_the_run_continues_and_is_uploaded_later(tmp_path, empty_store, monkeypatch):
     shutil.copytree(empty_store, tmp_path / "server")
-    port, warnings = free_port(), []
+    port, warnings = free_port(), list[str]()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     with tracker(tmp_path, warnings=warnings) as tracked:
         for step in range(1500):
@@ -193,7 +202,7 @@ def test_without_a_server_the_run_continues_and_is_uploaded_later(tmp_path, empt
 @pytest.mark.slow
 def test_a_server_that_returns_receives_what_it_missed(tmp_path, empty_store, monkeypatch):
     shutil.copytree(empty_store, tmp_path / "server")
-    port, warnings = free_port(), []
+    port, warnings = free_port(), list[str]()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     with tracker(tmp_path, warnings=warnings) as tracked:
         tracked.log(0, {"train/loss": 0.0})
@@ -229,7 +238,7 @@ def test_a_server_that_never_responds_does_not_slow_the_run(tmp_path, monkeypatc
                 slowest, step = max(slowest, time.perf_counter() - begin), step + 1
                 time.sleep(0.01)
                 assert step < 10_000, "the worker reported no problem"
-            worker = tracked._worker._process
+            worker = worker_process(tracked)
             begin = time.monotonic()
         assert time.monotonic() - begin < 10  # the end of the run waits five seconds once a problem is known
     assert slowest < 1.0  # a flush waits for the disk of a busy machine, never for the server (3 s per request)
@@ -244,7 +253,7 @@ def test_a_worker_that_dies_gives_a_warning_and_the_run_continues(home):
     with tracker(home, warnings=warnings) as tracked:
         tracked.log(0, {"train/loss": 0.0})
         tracked.wait()
-        tracked._worker._process.kill()
+        worker_process(tracked).kill()
         wait_for(lambda: bool(tracked._worker.status.problem), "the tracker notices it")
         tracked.log(1, {"train/loss": 1.0})
         begin = time.monotonic()

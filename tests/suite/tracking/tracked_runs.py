@@ -13,9 +13,10 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from suite.tracking.client import Tracker
-from suite.tracking.worker_handle import WorkerStatus
+from suite.tracking.worker_handle import WorkerProcess, WorkerStatus
 
 
 class SilentWorker:
@@ -45,7 +46,7 @@ def tracker(home: Path, run: str = "run-a", *, warnings: list[str] | None = None
     return Tracker(home=home, run_dir=home / run, warn=warnings.append, **options)  # type: ignore[arg-type]
 
 
-def rows(home: Path, query: str, *values: object) -> list[tuple[object, ...]]:
+def rows(home: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
     with closing(sqlite3.connect(home / "mlflow.db")) as database:
         found = database.execute(query, values).fetchall()
         database.commit()
@@ -55,12 +56,19 @@ def rows(home: Path, query: str, *values: object) -> list[tuple[object, ...]]:
 def points(home: Path, metric: str, run_id: str | None = None) -> list[tuple[int, float]]:
     """(step, value) of every point of a metric, ordered by step."""
     if run_id is None:
-        return rows(home, "select step, value from metrics where key = ? order by step", metric)  # type: ignore[return-value]
-    return rows(home, "select step, value from metrics where key = ? and run_uuid = ? order by step", metric, run_id)  # type: ignore[return-value]
+        return rows(home, "select step, value from metrics where key = ? order by step", metric)
+    return rows(home, "select step, value from metrics where key = ? and run_uuid = ? order by step", metric, run_id)
+
+
+def worker_process(tracked: Tracker) -> subprocess.Popen[str]:
+    """The process that delivers a tracker's journal."""
+    assert isinstance(tracked._worker, WorkerProcess)
+    assert tracked._worker._process is not None
+    return tracked._worker._process
 
 
 def statuses(home: Path) -> list[tuple[str, str]]:
-    return rows(home, "select name, status from runs order by start_time")  # type: ignore[return-value]
+    return rows(home, "select name, status from runs order by start_time")
 
 
 def free_port() -> int:
