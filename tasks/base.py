@@ -106,6 +106,8 @@ class Task(ABC):
     domain: ClassVar[Domain]
     summary: ClassVar[str]  # one line for `suite list tasks`
     protocol: ClassVar[str]  # version of data preparation + split + metrics, for example "sotu/1"
+    #: Raise it when data preparation, split or metrics change: records of earlier versions then have their own boards.
+    version: ClassVar[int] = 1
     unit: ClassVar[str] = "examples"  # the word for what a batch counts: sequences, images, windows
     Options: ClassVar[type[TaskOptions]] = TaskOptions
     needs_data_dir: ClassVar[bool] = False

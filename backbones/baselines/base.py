@@ -71,8 +71,10 @@ class Baseline(Generic[Chosen]):
     domain: of the tasks that it is for.
     Options: the class of its options.
     build: the model for given sizes; raises BaselineError where there is none for them.
+    version: to raise when the same options come to compute something else, as for mixers.
     """
 
     domain: str
     Options: type[Chosen]
     build: Callable[[SeriesSizes, Chosen, ReferenceShape], nn.Module]
+    version: int = 1

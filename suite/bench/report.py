@@ -108,7 +108,7 @@ def measure(kind: str, comparisons: Sequence[Comparison], rounds: int, against: 
         "pass": "decoding" if kind == "decode" else "forward and backward",
         "implementations": implementations(torch.device("cpu")),
         "hardware": provenance.hardware(torch.device("cpu")).model_dump(mode="json"),
-        "versions": provenance.versions(),
+        "versions": provenance.packages(),
         "contests": [outcome.plain() for outcome in outcomes],
         "exponents": list(exponents(outcomes)),
     }

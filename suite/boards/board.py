@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import tasks
-from suite.boards.rows import configuration, deviations, name_of, untuned_configuration
+from suite.boards.rows import configuration, deviations, is_retired, name_of, untuned_configuration
 from suite.records.collection import Refused
 from suite.records.schema import Record
 from tasks.base import Metric
@@ -87,13 +87,18 @@ def boards(
     Returns:
         The boards, by domain and task.
     """
-    groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    groups: dict[tuple[object, ...], list[Record]] = defaultdict(list)
     for made in records:
         if task in (None, made.task) and domain in (None, made.domain) and scale in (None, made.scale):
-            key = (made.task, made.scale, made.group, made.precision, made.data.protocol, made.data.fingerprint)
-            groups[key].append(made)
+            groups[_group(made)].append(made)
     made_boards = [_board(group, refused) for group in groups.values()]
     return sorted(made_boards, key=lambda b: (b.domain, b.task, bool(b.deviations), b.scale, b.title))
+
+
+def _group(made: Record) -> tuple[object, ...]:
+    """Equal for records of one board."""
+    versions = made.versions.task, made.versions.training
+    return (made.task, made.scale, made.group, made.precision, *versions, made.data.fingerprint)
 
 
 def _board(records: Sequence[Record], refused: Sequence[Refused]) -> Board:
@@ -123,7 +128,8 @@ def _board(records: Sequence[Record], refused: Sequence[Refused]) -> Board:
 
 
 def _ranks(row: Row) -> bool:
-    return row.first.certificate.matched and not row.first.config.unmatched
+    first = row.first
+    return first.certificate.matched and not first.config.unmatched and not is_retired(first)
 
 
 def _best_rates(rows: Sequence[Row], metric: Metric) -> list[Row]:

@@ -5,77 +5,94 @@ from __future__ import annotations
 from typing import Any
 
 import tasks
-from suite.config.run_config import TUNED, digest
+from suite.config.identity import digest, without
+from suite.config.run_config import BUILT_IN, OF_A_ROW, OF_A_RUN, TRAINING_VERSION, TUNED, RunConfig
 from suite.models.budget import widths_of, with_free_widths
 from suite.models.candidate import Candidate, registered
 from suite.models.resolve import default_options, resolve
 from suite.records.schema import Record
 
+#: Options of the backbone that belong to a row, by their names in `model`.
+MODEL_OPTIONS = tuple(name.partition(".")[2] for name in OF_A_ROW if name.startswith("model."))
+
 
 def configuration(made: Record) -> str:
     """A digest, equal for runs of one row: all but the seed counts."""
-    return _digest(made.config.portable())
+    return digest([made.versions.mixer, without(made.config.recorded(), OF_A_RUN)])
 
 
 def untuned_configuration(made: Record) -> str:
     """A digest, equal for runs among which validation chooses."""
-    return _digest(_untuned(made))
+    config, tuned = made.config, made.config.tuned
+    kept = without(config.recorded(), (*OF_A_RUN, *tuned))
+    if any(name.startswith("data.") for name in tuned):
+        # the widths that the solver takes follow from the length, which such an option of the data may change
+        given = _given_options(made)
+        kept["mixer_options"] = kept["mixer_options"] if given is None else given
+    return digest([made.versions.mixer, kept])
 
 
 def name_of(made: Record) -> str:
-    """The mixer, and what of its options, rates and hybrid differs from the usual ones."""
+    """The mixer, and what of its options, rates, version and hybrid differs from the usual ones."""
     hybrid = f" (hybrid {','.join(map(str, made.config.hybrid))})" if made.config.hybrid else ""
     return made.mixer + hybrid + _options_off_default(made)
 
 
+def is_retired(made: Record) -> bool:
+    """Whether the run is of an earlier version of one of the suite's mixers: it has its own row and no rank."""
+    return made.config.mixer_origin == BUILT_IN and not made.recounted
+
+
 def deviations(made: Record) -> tuple[str, ...]:
     """What differs from the shipped recipe for every mixer of the board."""
-    task, differing, tuned = tasks.built_in(made.task), [], {*TUNED, *made.config.data.tuned()}
+    task, differing, tuned = tasks.built_in(made.task), [], made.config.tuned
     if task is None:
         return ()
-    if made.data.protocol != task.protocol:
-        differing.append(f"protocol {made.data.protocol}")
+    if made.versions.task != task.version:
+        differing.append(f"version {made.versions.task} of the task")
+    if made.versions.training != TRAINING_VERSION:
+        differing.append(f"version {made.versions.training} of training")
     if task.needs_data_dir:
         differing.append(f"data {made.data.fingerprint[:8]}")
-    usual, own = _shipped(made), made.config.portable()
+    usual, own = _usual(made).portable(), made.config.portable()
     for section in ("data", "model", "train"):
         for name, value in own[section].items():
-            if value != usual[section].get(name) and (section == "model" or name not in tuned):
+            if value != usual[section].get(name) and f"{section}.{name}" not in (*tuned, *OF_A_ROW):
                 differing.append(f"{name}={value}")
     return tuple(differing)
 
 
-def _untuned(made: Record) -> dict[str, Any]:
-    """The config without what validation chooses for each mixer."""
-    config, tuned = made.config.portable(), made.config.data.tuned()
-    given = _given_options(made) if tuned else None
-    return {
-        **config,
-        "train": {k: v for k, v in config["train"].items() if k not in TUNED},
-        "data": {k: v for k, v in config["data"].items() if k not in tuned},
-        # the widths that the solver takes follow from the length, which such an option of the data may change
-        "mixer_options": config["mixer_options"] if given is None else given,
-    }
-
-
-def _digest(config: dict[str, Any]) -> str:
-    return digest({k: v for k, v in config.items() if k not in ("seed", "skip_variant_layers")})
-
-
 def _options_off_default(made: Record) -> str:
-    """What a mixer wants said of its rows, and the options and tuned rates that differ from the usual ones."""
+    """The remark of a mixer on its rows, and the options and tuned rates that differ from the usual ones."""
     solved, candidate = made.certificate.mixer_options.model_dump(mode="json"), _candidate(made)
     named = {name: solved[name] for name in candidate.board_options if name in solved} if candidate else {}
     given = {**named, **{name: value for name, value in (_given_options(made) or {}).items() if name not in named}}
     switches = [candidate.board_note] if candidate and candidate.board_note else []
-    switches += [
-        f"{name}={'on' if value is True else 'off' if value is False else value}" for name, value in given.items()
-    ]
-    config = made.config.portable()
-    usual = _shipped(made)["train"] if tasks.built_in(made.task) else {}
-    switches += [f"{name}={config['train'][name]:g}" for name in TUNED if config["train"][name] != usual.get(name)]
-    switches += [f"{name}={config['data'][name]}" for name in sorted(made.config.data.tuned())]
+    if is_retired(made):
+        switches.append(f"version {made.versions.mixer}")
+    switches += [f"{name}={_shown(value)}" for name, value in {**given, **_row_options(made)}.items()]
     return f" ({', '.join(switches)})" if switches else ""
+
+
+def _shown(value: object) -> str:
+    return (
+        "on" if value is True else "off" if value is False else f"{value:g}" if isinstance(value, float) else str(value)
+    )
+
+
+def _row_options(made: Record) -> dict[str, Any]:
+    """Options of the backbone that belong to the row, and tuned ones, where they differ from the usual values. Tuned
+    options of the data are always named.
+    """
+    own = made.config.portable()
+    usual = _usual(made).portable() if tasks.built_in(made.task) else {"model": {}, "train": {}}
+    changed = {}
+    for section, names in (("model", MODEL_OPTIONS), ("train", TUNED)):
+        for name in names:
+            if name in own[section] and own[section][name] != usual[section].get(name):
+                changed[name] = own[section][name]
+    tuned = [name.partition(".")[2] for name in made.config.tuned if name.startswith("data.")]
+    return changed | {name: own["data"][name] for name in tuned}
 
 
 def _given_options(made: Record) -> dict[str, Any] | None:
@@ -96,5 +113,6 @@ def _candidate(made: Record) -> Candidate | None:
     return registered(made.mixer) if made.recounted else None
 
 
-def _shipped(made: Record) -> dict[str, Any]:
-    return resolve(task=made.task, mixer="softmax", scale=made.scale).canonical()
+def _usual(made: Record) -> RunConfig:
+    """The shipped recipe of the record's task and scale."""
+    return resolve(task=made.task, mixer="softmax", scale=made.scale)

@@ -8,8 +8,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from suite.boards.board import Board, Row
+from suite.boards.rows import is_retired
+from suite.config.run_config import OWN_ORIGINS
 from suite.console import format_metric
-from suite.models.candidate import registered
+from suite.models.baseline_candidate import ORIGIN as BASELINE
+from suite.records.schema import Record
 
 
 def table(board: Board) -> Table:
@@ -74,7 +77,7 @@ def _cells(row: Row, board: Board) -> list[str]:
     if row.spread is not None:
         figure += f" ± {format_metric(board.metric, row.spread)}"
     return [
-        str(row.place) if row.place else "unmatched" if _can_rank(one.mixer) else "baseline",
+        str(row.place) if row.place else _reason(one),
         row.mixer,
         figure,
         str(len(row.records)),
@@ -85,9 +88,11 @@ def _cells(row: Row, board: Board) -> list[str]:
     ]
 
 
-def _can_rank(mixer: str) -> bool:
-    candidate = registered(mixer)
-    return candidate is None or candidate.ranked
+def _reason(made: Record) -> str:
+    """Why a row has no place."""
+    if made.config.mixer_origin == BASELINE:
+        return "baseline"
+    return "earlier version" if is_retired(made) else "unmatched"
 
 
 def _headers(board: Board) -> list[str]:
@@ -113,6 +118,8 @@ def _notes(board: Board) -> str:
         notes.append("host prior: positive, normalised weights of that kind, not the full published layer of the name")
     if len({made.hardware.device for row in board.rows for made in row.records}) > 1:
         notes.append("runs of different devices: compare no speeds or memory")
+    if any(row.first.config.mixer_origin not in OWN_ORIGINS for row in board.rows):
+        notes.append("the counts of third-party mixers are what their records claim: their code is not run here")
     if board.unfinished:
         notes.append(f"{board.unfinished} unfinished, failed or diverged run(s) not shown")
     if board.refused:

@@ -5,14 +5,13 @@ Paths, devices and tracking are no part of it: they may not change a result.
 
 from __future__ import annotations
 
-import json
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
 from backbones.mixers.base import MixerConfig
+from suite.config.identity import digest, significant, without
 from tasks.base import TaskOptions
 
 TRACE_POINTS = 200  # training losses that a record keeps
@@ -82,18 +81,32 @@ class TrainConfig(Strict):
         return tuple(sorted({1, *range(every, self.steps + 1, every)}))
 
 
-#: Fields that tuning may choose for each mixer; all the others must be equal for two runs to stand on one board.
+#: The version of the training loop. Raise it when the same config trains to other results: records of earlier versions
+#: then have boards of their own.
+TRAINING_VERSION = 1
+
+BUILT_IN = "built-in"
+#: Origins of what ships with the suite; anything else is a third party's.
+OWN_ORIGINS = (BUILT_IN, "baseline")
+
+#: Options of training that validation may choose for each mixer.
 TUNED = ("lr", "weight_decay")
+#: Options that distinguish the rows of a board. The width factor of the softmax parameter curve and `canon`, the same
+#: short convolution for any mixer, are among them, so that such rows are compared with the others.
+OF_A_ROW = ("mixer", "mixer_origin", "mixer_options", "hybrid", "unmatched", "model.canon", "model.width_factor")
+#: Options that distinguish the runs of a row.
+OF_A_RUN = ("seed", "skip_variant_layers")
 
 
 class RunConfig(Strict):
     """One run. `hybrid` lists the layers, counted from 1, that keep softmax (resolved, never a layout's name)."""
 
     task: str
+    task_origin: str = BUILT_IN  # of a file: its name and the hash of its content
     scale: str
     seed: int = Field(default=0, ge=0, lt=2**31)
     mixer: str
-    mixer_origin: str = "built-in"  # of a file: its name and the hash of its content
+    mixer_origin: str = BUILT_IN  # as for the task
     data: SerializeAsAny[TaskOptions]
     mixer_options: SerializeAsAny[MixerConfig]
     hybrid: tuple[int, ...] = ()
@@ -103,19 +116,52 @@ class RunConfig(Strict):
     train: TrainConfig = TrainConfig()
 
     def canonical(self) -> dict[str, Any]:
-        """The config as plain JSON values."""
+        """The whole config, to run it again on this machine.
+
+        Returns:
+            Plain JSON values, paths included.
+        """
         return self.model_dump(mode="json")
 
     def portable(self) -> dict[str, Any]:
-        """The config as plain JSON values without a path of this machine: what a record holds and the identity covers.
-        A file counts by its name and its content.
+        """The config without a path of this machine: a file counts by its name and its content.
+
+        Returns:
+            Plain JSON values.
         """
         return {**self.canonical(), "task": self.task_name, "mixer": self.mixer_name, "data": self.data.portable()}
 
+    def recorded(self) -> dict[str, Any]:
+        """The config as records hold it and the identity covers it: portable, without the options that have the value
+        they were introduced with. A third party's own options are all kept.
+
+        Returns:
+            Plain JSON values.
+        """
+        data = type(self.data) if self.task_origin in OWN_ORIGINS else TaskOptions
+        mixer = type(self.mixer_options) if self.mixer_origin in OWN_ORIGINS else MixerConfig
+        models = {"data": data, "mixer_options": mixer, "model": type(self.model), "train": type(self.train)}
+        values = self.portable()
+        sections = {name: significant(values[name], model) for name, model in models.items()}
+        return significant({**values, **sections}, type(self))
+
+    @property
+    def tuned(self) -> tuple[str, ...]:
+        """Options that validation may choose for each mixer, as `section.option`. A third party's task has none in its
+        data: that needs its code.
+        """
+        data = sorted(self.data.tuned()) if self.task_origin in OWN_ORIGINS else []
+        return (*(f"train.{name}" for name in TUNED), *(f"data.{name}" for name in data))
+
     @property
     def identity(self) -> str:
-        """sha256 over every field that can change a result."""
-        return digest(self.portable())
+        """sha256 over every option that can change a result."""
+        return digest(self.recorded())
+
+    @property
+    def group(self) -> str:
+        """sha256 over the options that are the same for all runs of a board."""
+        return digest(without(self.recorded(), (*OF_A_ROW, *OF_A_RUN, *self.tuned)))
 
     @property
     def mixer_name(self) -> str:
@@ -127,30 +173,6 @@ class RunConfig(Strict):
         """The task's name; for `path/file.py:Class`, the file's own name and the class."""
         return _without_folder(self.task)
 
-    @property
-    def group(self) -> str:
-        """The identity of the comparison: the same for all mixers, seeds and tuned rates that may stand on one
-        board.
-        """
-        kept = self.portable()
-        for name in ("mixer", "mixer_origin", "mixer_options", "hybrid", "seed", "unmatched", "skip_variant_layers"):
-            del kept[name]
-        for name in TUNED:
-            del kept["train"][name]
-        for name in self.data.tuned():
-            del kept["data"][name]
-        return digest(kept)
-
 
 def _without_folder(name: str) -> str:
     return Path(name).name if ".py:" in name else name
-
-
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys, no spaces and no NaN: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def digest(value: Any) -> str:
-    """sha256 (hex) of a value's canonical JSON."""
-    return sha256(canonical_json(value).encode()).hexdigest()

@@ -36,6 +36,10 @@ class BaselineCandidate:
     def Options(self) -> type[BaselineOptions]:
         return self.baseline.Options
 
+    @property
+    def version(self) -> int:
+        return self.baseline.version
+
     def obstacle(self, device: torch.device) -> str:
         return ""
 

@@ -28,6 +28,7 @@ class Candidate(Protocol):
 
     name: as the user gave it.
     Options: the class of its options.
+    version: raised when its computation changes: runs of different versions are different rows of a board.
     origin: "built-in", "baseline", a distribution with its version, or a file with the hash of its content.
     ranked: whether its runs can have a rank; a baseline's never do.
     hybrids: whether some of its layers can be softmax ones.
@@ -39,6 +40,8 @@ class Candidate(Protocol):
     def name(self) -> str: ...
     @property
     def Options(self) -> type[MixerConfig]: ...
+    @property
+    def version(self) -> int: ...
     @property
     def origin(self) -> str: ...
     @property

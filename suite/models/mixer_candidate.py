@@ -33,6 +33,10 @@ class MixerCandidate:
         return self.mixer.Config
 
     @property
+    def version(self) -> int:
+        return self.mixer.version
+
+    @property
     def board_options(self) -> tuple[str, ...]:
         return self.mixer.board_options
 

@@ -229,6 +229,7 @@ def _assemble(
         raise UserError(f"{candidate.name} has no mixer layers, so it cannot be a hybrid; drop --hybrid")
     return RunConfig(
         task=task,
+        task_origin=tasks.origin(task),
         scale=scale,
         seed=seed,
         mixer=candidate.name,

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 import tasks
 from backbones.baselines.base import PREFIX, BaselineError
 from backbones.mixers.registry import built_in
+from suite.config.identity import canonical_json
 from suite.config.recipe import SCALES
-from suite.config.run_config import canonical_json
+from suite.config.run_config import BUILT_IN, OWN_ORIGINS, TRAINING_VERSION
 from suite.models.baseline_candidate import ORIGIN as BASELINE
 from suite.models.budget import LAYER_TOLERANCE, TOTAL_TOLERANCE
+from suite.models.candidate import registered
 from suite.records import recount
-from suite.records.schema import BUILT_IN, Record, Timing
+from suite.records.schema import Record, Timing
 from tasks.base import Task
 
 SPLITS = ("valid", "test")
@@ -55,7 +58,8 @@ def _of_config(record: Record) -> Iterator[str]:
     if config.scale not in SCALES:
         yield f"config.scale: {config.scale!r} is unknown to this version"
     yield from _of_origin(record)
-    if config.portable() != config.canonical():
+    yield from _of_versions(record)
+    if config.portable() != config.canonical() or any(map(_is_path, config.data.model_dump().values())):
         yield "config: it holds a path of the machine that made it"
     if config.hybrid and not _is_layout(config.hybrid, config.model.depth):
         yield f"config.hybrid: {list(config.hybrid)} is no layout of {config.model.depth} layers"
@@ -65,32 +69,49 @@ def _of_config(record: Record) -> Iterator[str]:
     yield from _differs("group", record.group, config.group)
 
 
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and (PurePath(value).is_absolute() or ".." in PurePath(value).parts)
+
+
 def _is_layout(layers: tuple[int, ...], depth: int) -> bool:
     return list(layers) == sorted(set(layers) & set(range(1, depth + 1))) and len(layers) < depth
 
 
 def _of_origin(record: Record) -> Iterator[str]:
-    """A third party's mixer can claim neither the suite's origin nor the name of one of the suite's mixers."""
-    name, origin = record.config.mixer, record.config.mixer_origin
-    own = built_in(name)
-    if ".py:" in name:
-        file = name.rpartition(":")[0]
-        if not origin.startswith(f"{file}@"):
-            yield f"config.mixer_origin: {origin!r} is not of the file {file!r}"
-    elif name.startswith(PREFIX):
-        yield from _differs("config.mixer_origin", origin, BASELINE, "its mixer")
-    elif own is not None and own.package:
-        if not origin.startswith(f"{own.package} "):
-            yield f"config.mixer_origin: {origin!r}, but {name} is of the package {own.package}"
-    elif own is not None:
-        yield from _differs("config.mixer_origin", origin, BUILT_IN, "its mixer")
-    yield from _differs("code.mixer_origin", record.code.mixer_origin, origin)
+    """A third party can claim neither the suite's origin nor the name of one of its tasks or mixers."""
+    config, mixer = record.config, built_in(record.config.mixer)
+    own_task = BUILT_IN if tasks.built_in(config.task) else None
+    own_mixer = BASELINE if config.mixer.startswith(PREFIX) else BUILT_IN if mixer and not mixer.package else None
+    for kind, name, own in (("task", config.task, own_task), ("mixer", config.mixer, own_mixer)):
+        origin, field = getattr(config, f"{kind}_origin"), f"config.{kind}_origin"
+        if ".py:" in name:
+            file = name.rpartition(":")[0]
+            if not origin.startswith(f"{file}@"):
+                yield f"{field}: {origin!r} is not of the file {file!r}"
+        elif own:
+            yield from _differs(field, origin, own, f"its {kind}")
+        elif origin in OWN_ORIGINS:
+            yield f"{field}: {name!r} is no {kind} of this version"
+        yield from _differs(f"code.{kind}_origin", getattr(record.code, f"{kind}_origin"), origin)
+    if mixer and mixer.package and not config.mixer_origin.startswith(f"{mixer.package} "):
+        yield f"config.mixer_origin: {config.mixer_origin!r}, but {config.mixer} wraps the package {mixer.package}"
+
+
+def _of_versions(record: Record) -> Iterator[str]:
+    """None is from the future."""
+    task, mixer = tasks.built_in(record.config.task), registered(record.config.mixer)
+    known = {"training": TRAINING_VERSION}
+    known |= {"task": task.version} if task and record.config.task_origin == BUILT_IN else {}
+    known |= {"mixer": mixer.version} if mixer and record.config.mixer_origin in OWN_ORIGINS else {}
+    for name, version in known.items():
+        if getattr(record.versions, name) > version:
+            yield f"versions.{name}: {getattr(record.versions, name)} is recorded, this suite has {version}"
 
 
 def _task(record: Record) -> Task | None:
-    """The record's task, where it ships with the suite. Building it reads no data."""
+    """The record's task, where it ships with the suite in this version. Building it reads no data."""
     found = tasks.built_in(record.task)
-    return found(record.config.data) if found else None
+    return found(record.config.data) if found and found.version == record.versions.task else None
 
 
 def _of_task(record: Record, task: Task | None) -> Iterator[str]:
@@ -115,8 +136,9 @@ def _of_certificate(record: Record) -> Iterator[str]:
         return
     for name, value in derived.items():
         yield from _differs(f"certificate.{name}", recorded[name], value)
-    options = config.mixer_options.model_dump(mode="json")
-    yield from _differs("config.mixer_options", options, recorded["mixer_options"], "its certificate")
+    if record.recounted:
+        solved = recount.certificate(config, record.spec)["mixer_options"]
+        yield from _differs("config.mixer_options", config.mixer_options.model_dump(mode="json"), solved, "the solver")
     if record.certificate.matched == bool(record.certificate.reasons):
         yield "certificate.reasons: there are some if and only if a run is not matched"
     if not (record.certificate.matched or config.unmatched or config.mixer_origin == BASELINE):
@@ -128,10 +150,11 @@ def _derived_certificate(record: Record) -> Mapping[str, Any]:
     what does not depend on its code.
     """
     config, certificate = record.config, record.certificate
+    options = {"mixer_options": config.recorded()["mixer_options"]}
     if record.recounted:
-        return recount.certificate(config, record.spec)
+        return {**recount.certificate(config, record.spec), **options}
     if config.mixer_origin == BASELINE:
-        return _of_baseline(record)
+        return {**_of_baseline(record), **options}
     ratio = certificate.parameters / max(certificate.reference_parameters, 1)
     mixer_ratio = certificate.mixer_parameters / max(certificate.reference_mixer_parameters, 1)
     layers_match = certificate.pays_in_ffn or abs(mixer_ratio - 1) <= LAYER_TOLERANCE
@@ -142,6 +165,7 @@ def _derived_certificate(record: Record) -> Mapping[str, Any]:
         "ratio": ratio,
         "mixer_ratio": mixer_ratio,
         "matched": layers_match and abs(ratio - 1) <= TOTAL_TOLERANCE,
+        **options,
     }
 
 
@@ -164,6 +188,11 @@ def _of_results(record: Record, task: Task | None) -> Iterator[str]:
     if train.precision != "auto" or record.hardware.device == "cpu":
         chosen = "fp32" if train.precision == "auto" else train.precision
         yield from _differs("precision", record.precision, chosen)
+    if record.race is not None:
+        yield from _differs("race.lr", record.race.lr, train.lr)
+        yield from _differs("race.seed", record.race.seed, record.seed)
+    if record.threads is not None:
+        yield from _differs("threads.count", record.threads.count, record.hardware.threads, "its hardware")
     if record.status == "finished":
         yield from _of_metrics(record, task)
         yield from _of_selection(record)

@@ -34,16 +34,20 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
-def code(mixer_origin: str) -> Code:
-    """The suite's version and commit, and where the run's mixer comes from."""
+def code(task_origin: str, mixer_origin: str) -> Code:
+    """The suite's version and commit, and where the run's task and mixer come from."""
     status = _git("status", "--porcelain", "--untracked-files=no")
     dirty = None if status is None else bool(status)
     return Code(
-        version=suite.__version__, git_sha=_git("rev-parse", "HEAD"), git_dirty=dirty, mixer_origin=mixer_origin
+        version=suite.__version__,
+        git_sha=_git("rev-parse", "HEAD"),
+        git_dirty=dirty,
+        task_origin=task_origin,
+        mixer_origin=mixer_origin,
     )
 
 
-def versions() -> dict[str, str]:
+def packages() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

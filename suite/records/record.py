@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from suite.config.run_config import canonical_json, digest
+from suite.config.identity import canonical_json, digest
 from suite.records.crosscheck import faults
 from suite.records.schema import SCHEMA, Record
 from tasks.storage.cache import write_atomically

@@ -16,7 +16,8 @@ from typing import Any
 import backbones
 import suite
 from backbones.mixers.priors.softmax import Softmax
-from suite.config.run_config import RunConfig, digest
+from suite.config.identity import digest
+from suite.config.run_config import RunConfig
 from suite.models.candidate import Candidate, registered
 from tasks.base import DataError, InputSpec
 from tasks.storage.cache import folder, write_text

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, SerializeAsAny, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializeAsAny,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 import tasks
 from backbones.mixers.base import MixerConfig
-from suite.config.run_config import RunConfig, Strict, digest
-from suite.models.baseline_candidate import ORIGIN as BASELINE
+from suite.config.identity import digest, introduced_values
+from suite.config.run_config import BUILT_IN, OWN_ORIGINS, RunConfig, Strict
 from suite.models.candidate import registered
 from suite.models.certificate import Certificate
 from tasks.base import Domain, ImageInput, SeriesInput, TaskOptions, TextInput
 
-BUILT_IN = "built-in"
-SCHEMA = "mixer-suite/run/1"
+SCHEMA = "mixer-suite/run/2"
 Status = Literal["finished", "failed", "diverged", "interrupted"]
 SplitName = Literal["valid", "valid_last", "test", "test_skip"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -40,27 +50,47 @@ class UnloadedMixerOptions(MixerConfig):
 
 
 class RecordedConfig(RunConfig):
-    """A RunConfig read from plain values: options of what ships with the suite get their class, others stay as they
-    are.
+    """A RunConfig read from plain values. What ships with the suite gets its options' class, others stay as recorded.
+    An option that did not exist when the record was written gets the value it was introduced with.
     """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _top(cls, value: object) -> object:
+        return _filled(value, cls)
 
     @field_validator("data", mode="before")
     @classmethod
     def _data(cls, value: object, info: ValidationInfo) -> object:
-        task = tasks.built_in(info.data.get("task", ""))
-        return (task.Options if task else UnloadedTaskOptions).model_validate(value)
+        name, options = info.data.get("task", ""), UnloadedTaskOptions
+        if info.data.get("task_origin") not in OWN_ORIGINS:
+            return options.model_validate(value)
+        task = tasks.built_in(name)
+        if task is None:
+            raise ValueError(f"task {name!r} is unknown to this version")
+        return task.Options.model_validate(_filled(value, task.Options))
 
     @field_validator("mixer_options", mode="before")
     @classmethod
     def _mixer_options(cls, value: object, info: ValidationInfo) -> object:
-        options: type[MixerConfig] = UnloadedMixerOptions
-        name = info.data.get("mixer", "")
-        if info.data.get("mixer_origin") in (BUILT_IN, BASELINE):
-            candidate = registered(name)
-            if candidate is None:
-                raise ValueError(f"mixer {name!r} is unknown to this version")
-            options = candidate.Options
-        return options.model_validate(value)
+        name, options = info.data.get("mixer", ""), UnloadedMixerOptions
+        if info.data.get("mixer_origin") not in OWN_ORIGINS:
+            return options.model_validate(value)
+        candidate = registered(name)
+        if candidate is None:
+            raise ValueError(f"mixer {name!r} is unknown to this version")
+        return candidate.Options.model_validate(_filled(value, candidate.Options))
+
+    @field_validator("model", "train", mode="before")
+    @classmethod
+    def _section(cls, value: object, info: ValidationInfo) -> object:
+        model = cls.model_fields[str(info.field_name)].annotation
+        assert isinstance(model, type)
+        return _filled(value, model)
+
+
+def _filled(value: object, model: type[BaseModel]) -> object:
+    return {**introduced_values(model), **value} if isinstance(value, Mapping) else value
 
 
 class RecordedCertificate(Certificate):
@@ -75,6 +105,7 @@ class Code(Strict):
     version: str
     git_sha: Annotated[str, Field(pattern="^[0-9a-f]{40}([0-9a-f]{24})?$")] | None
     git_dirty: bool | None
+    task_origin: str
     mixer_origin: str
 
 
@@ -133,10 +164,53 @@ class Tracked(Strict):
     uri: str
 
 
-class Record(Strict):
-    """One run, whatever its status. `metrics` maps split to metric to value; only a finished run has any."""
+class Versions(Strict):
+    """What decides whether runs are comparable: a board has one version of its task and of training, a row one version
+    of its mixer.
+    """
 
-    schema_: Literal["mixer-suite/run/1"] = Field(default="mixer-suite/run/1", alias="schema")
+    task: int = Field(ge=1)
+    mixer: int = Field(ge=1)
+    training: int = Field(ge=1)
+
+
+class Race(Strict):
+    """The place of a run in its mixer's race: of the first rates, of the best two, of a rate added at the edge of the
+    window, or of the softmax parameter curve.
+    """
+
+    lr: float
+    seed: Count
+    role: Literal["screening", "final", "moved", "curve"]
+
+
+class Threads(Strict):
+    """Threads that computed, and how idle ones wait."""
+
+    count: int = Field(ge=1)
+    wait_policy: Literal["active", "passive"]
+
+
+class Parallel(Strict):
+    """Processes that trained one model together."""
+
+    world_size: int = Field(ge=1)
+    strategy: Literal["ddp", "fsdp2"]
+
+
+class Contract(Strict):
+    """Whether the mixer passed the contract, and which version of it."""
+
+    checked: bool
+    version: int = Field(ge=1)
+
+
+class Record(Strict):
+    """One run, whatever its status. `metrics` maps split to metric to value; only a finished run has any. None means
+    that something was not recorded.
+    """
+
+    schema_: Literal["mixer-suite/run/2"] = Field(default="mixer-suite/run/2", alias="schema")
     kind: Literal["run"] = "run"
     id: Name
     status: Status
@@ -149,6 +223,7 @@ class Record(Strict):
     seed: Count
     identity: Sha256
     group: Sha256
+    versions: Versions
     config: RecordedConfig
     spec: Annotated[TextInput | ImageInput | SeriesInput, Field(discriminator="kind")]
     certificate: RecordedCertificate
@@ -160,22 +235,33 @@ class Record(Strict):
     loss_trace: list[tuple[Count, float]]
     data: Data
     code: Code
-    versions: dict[str, str]
+    packages: dict[str, str]
     hardware: Hardware
     precision: Literal["fp32", "bf16"]
     implementations: dict[str, str]
+    product_path: str | None = None  # what computes the matrix products
+    deterministic: bool | None = None  # PyTorch's deterministic algorithms
+    threads: Threads | None = None
+    parallel: Parallel | None = None
+    race: Race | None = None
+    contract: Contract | None = None
     timing: Timing | None = None
     peak_memory_bytes: Count
     resumed_at: list[Count]
     mlflow: Tracked | None = None
     hash: Sha256 | Literal[""] = ""
 
+    @field_serializer("config")
+    def _recorded(self, config: RecordedConfig) -> dict[str, Any]:
+        return config.recorded()
+
     @property
     def recounted(self) -> bool:
-        """Whether reading the record recounts its certificate on this version's own code. A third party's mixer is not
-        imported, so its certificate is what the record claims.
+        """Whether reading the record recounts its certificate on this version's own code. The certificate of a third
+        party's mixer, whose code is not imported, and of an earlier version of a mixer is what the record claims.
         """
-        return self.config.mixer_origin == BUILT_IN
+        own = registered(self.mixer) if self.config.mixer_origin == BUILT_IN else None
+        return own is not None and own.version == self.versions.mixer
 
     def content(self) -> dict[str, Any]:
         """The record without its hash.

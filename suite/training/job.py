@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from backbones.base import implementations
-from suite.config.run_config import RunConfig
+from suite.config.run_config import TRAINING_VERSION, RunConfig
 from suite.models.budget import Plan
 from suite.models.candidate import Candidate
 from suite.models.certificate import Certificate
 from suite.records import provenance
-from suite.records.schema import Code, Data, Hardware, Record, Selection, Status, Timing, Tracked
+from suite.records.schema import Code, Data, Hardware, Record, Selection, Status, Timing, Tracked, Versions
 from suite.tracking.client import TrackedRun
 from suite.training.evaluate import autocast
 from suite.training.trainer import FitResult
@@ -56,10 +56,15 @@ class Job:
         return {
             "data": self.data.fingerprint,
             "protocol": self.data.protocol,
+            "task": self.code.task_origin,
             "mixer": self.code.mixer_origin,
             "device": self.device.type,
             "precision": self.precision,
         }
+
+    @property
+    def versions(self) -> Versions:
+        return Versions(task=self.task.version, mixer=self.candidate.version, training=TRAINING_VERSION)
 
     @property
     def precision(self) -> str:
@@ -91,9 +96,10 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
         seed=config.seed,
         identity=config.identity,
         group=config.group,
-        config=config.portable(),
+        versions=job.versions,
+        config=config.recorded(),
         spec=task.spec,
-        certificate={**job.certificate.model_dump(mode="json"), "task": config.task_name, "mixer": config.mixer_name},
+        certificate=_recorded_certificate(job),
         primary_metric=task.primary.name,
         higher_is_better=task.primary.higher_is_better,
         metrics=job.metrics if result else {},
@@ -104,7 +110,7 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
         else None,
         loss_trace=job.trace,
         code=job.code,
-        versions=provenance.versions(),
+        packages=provenance.packages(),
         hardware=job.hardware,
         precision=job.precision,
         implementations=implementations(job.device),
@@ -113,6 +119,13 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
         resumed_at=job.resumed_at,
         mlflow=Tracked(run_id=tracked.run_id, uri=tracked.uri) if tracked else None,
     )
+
+
+def _recorded_certificate(job: Job) -> dict[str, Any]:
+    """Without the folders of files, and with the options that the record's config has."""
+    names = {"task": job.config.task_name, "mixer": job.config.mixer_name}
+    options = job.config.recorded()["mixer_options"]
+    return {**job.certificate.model_dump(mode="json"), **names, "mixer_options": options}
 
 
 def describe_data(task: Task) -> Data:

@@ -74,7 +74,7 @@ def close_tracker(job: Job, made: Record, tracker: Tracker) -> None:
         metrics |= {f"time/{name}": value for name, value in made.timing.model_dump().items()}
     metrics |= {"budget/parameters": made.certificate.parameters, "budget/flops": made.certificate.flops}
     tracker.summary({**metrics, "peak_memory_bytes": made.peak_memory_bytes})
-    environment = {f"version.{name}": value for name, value in made.versions.items()} | {
+    environment = {f"version.{name}": value for name, value in made.packages.items()} | {
         "git_sha": made.code.git_sha or "none"
     }
     hardware = {f"hardware.{name}": str(value) for name, value in made.hardware.model_dump().items()}

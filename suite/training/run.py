@@ -64,7 +64,9 @@ def start(
     folder = runs_folder.new_run(config, data_dir)
     task.keep_files(folder)
     with runs_folder.alone(folder):
-        job = _job(config, candidate, folder, task, chosen, (plan, certificate), runs_folder.now())
+        job = _job(
+            config, candidate, folder, task, chosen, (plan, certificate), runs_folder.read_run(folder)["created"]
+        )
         return carry_out(job, observer, stop)
 
 
@@ -120,7 +122,7 @@ def _job(
         device,
         *checked,
         created,
-        provenance.code(candidate.origin),
+        provenance.code(tasks.origin(config.task), candidate.origin),
         provenance.hardware(device),
         describe_data(task),
         resume=resume,

@@ -37,6 +37,7 @@ class ForecastTask(Task):
     """
 
     domain = "forecasting"
+    version = 2
     unit = "windows"
     has_epochs = True
     Options: ClassVar[type[TaskOptions]] = ForecastOptions

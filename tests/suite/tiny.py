@@ -8,7 +8,7 @@ from suite.models.candidate import parse
 from suite.models.certificate import Certificate
 from suite.models.resolve import resolve, resolve_run
 from suite.records import recount
-from suite.records.schema import Code, Data, Hardware, Record, Selection, Status, Timing
+from suite.records.schema import Code, Data, Hardware, Record, Selection, Status, Timing, Versions
 
 SHAPE = ("dim=32", "model.heads=2", "depth=2", "ffn_width=88", "batch_size=8")
 SHORT = {
@@ -50,7 +50,7 @@ def made_record(
     status: Status = "finished",
     matched: bool = True,
     sets: tuple[str, ...] = (),
-    protocol: str = "",
+    task_version: int = 0,
     valid: float | None = None,
 ) -> Record:
     """A record as a run would write it, with a given test result; everything else agrees with the config."""
@@ -78,7 +78,8 @@ def made_record(
         seed=seed,
         identity=config.identity,
         group=config.group,
-        config=config.portable(),
+        versions=Versions(task=task_version or the_task.version, mixer=asked.candidate.version, training=1),
+        config=config.recorded(),
         spec=the_task.spec,
         certificate=recount.certificate(config, the_task.spec),
         primary_metric=the_task.primary.name,
@@ -93,14 +94,16 @@ def made_record(
         loss_trace=[(step, 1 / step) for step in train.trace_steps],
         data=Data(
             fingerprint="f" * 64,
-            protocol=protocol or the_task.protocol,
+            protocol=the_task.protocol,
             source="made",
             unit="images",
             splits={"train": 4500, **examples},
             details={},
         ),
-        code=Code(version="0", git_sha=None, git_dirty=None, mixer_origin=config.mixer_origin),
-        versions={"torch": "0"},
+        code=Code(
+            version="0", git_sha=None, git_dirty=None, task_origin=config.task_origin, mixer_origin=config.mixer_origin
+        ),
+        packages={"torch": "0"},
         hardware=Hardware(platform="p", processor="c", cores=1, memory_bytes=1, device="cpu", threads=1),
         precision="fp32",
         implementations={"cpu": "pytorch"},

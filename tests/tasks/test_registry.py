@@ -16,7 +16,7 @@ def test_every_name_gives_a_task_that_knows_its_name_and_its_spec_without_data()
         task = tasks.get(name)()
         assert isinstance(task, Task)
         assert task.name == name
-        assert task.protocol.startswith(f"{name}/")
+        assert task.protocol == f"{name}/{task.version}"
         assert task.spec is not None
         assert task.primary == task.metrics[0]
 

@@ -55,7 +55,7 @@ def print_checks(found: Sequence[Check]) -> None:
 def _check_packages() -> Check:
     from suite.records import provenance
 
-    versions = provenance.versions()
+    versions = provenance.packages()
     ok = "not installed" not in versions.values() and sys.version_info >= (3, 11)
     return Check("packages", ok, ", ".join(f"{name} {version}" for name, version in versions.items()))
 

@@ -57,6 +57,14 @@ def test_one_seed_has_no_deviation():
     assert only([made_record()]).rows[0].spread is None
 
 
+def test_runs_of_an_earlier_version_of_a_mixer_have_their_own_row_and_no_rank(monkeypatch):
+    earlier = made_record("fem", 0.9)
+    monkeypatch.setattr("backbones.mixers.fem.fem.Fem.version", 2)
+    found = only([earlier, made_record("fem", 0.8), made_record("softmax", 0.5)])
+    assert [(row.mixer, row.place) for row in found.rows] == [("fem", 1), ("softmax", 2), ("fem (version 1)", None)]
+    assert "| earlier version | fem (version 1) |" in view.markdown(found)
+
+
 def test_of_a_repeated_seed_the_newest_counts():
     row = only([made_record(value=0.5, name="a"), made_record(value=0.9, name="b")]).rows[0]
     assert (row.mean, len(row.records), row.first.id) == (0.9, 1, "b")
@@ -85,10 +93,10 @@ def test_runs_with_other_steps_shapes_or_data_stand_on_boards_of_their_own(sets)
     assert sets[0] in found[1].title
 
 
-def test_runs_of_another_protocol_or_other_data_stand_on_boards_of_their_own():
-    old = made_record("fem", protocol="fashion-mnist/0")
-    found = boards([made_record("softmax"), old])
-    assert [b.deviations for b in found] == [(), ("protocol fashion-mnist/0",)]
+def test_runs_of_another_version_of_the_task_or_of_other_data_have_their_own_boards():
+    later = made_record("fem", task_version=2)
+    found = boards([made_record("softmax"), later])
+    assert [b.deviations for b in found] == [(), ("version 2 of the task",)]
     changed = made_record("fem")
     changed = changed.model_copy(update={"data": changed.data.model_copy(update={"fingerprint": "0" * 64})})
     assert len(boards([made_record("softmax"), changed])) == 2

@@ -15,8 +15,9 @@ import tasks
 from backbones.mixers import registry
 from backbones.mixers.errors import MixerError
 from suite.config.hybrids import LAYOUTS, resolve_hybrid
+from suite.config.identity import canonical_json
 from suite.config.recipe import SCALES
-from suite.config.run_config import TUNED, ModelConfig, RunConfig, TrainConfig, canonical_json
+from suite.config.run_config import TUNED, ModelConfig, RunConfig, TrainConfig
 from suite.errors import UserError
 from suite.models.inputs import adapter
 from suite.models.resolve import from_canonical, resolve, resolve_run

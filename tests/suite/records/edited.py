@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from suite.config.run_config import digest
+from suite.config.identity import digest
 from suite.records import record
-from suite.records.schema import Record, Tracked
+from suite.records.schema import Contract, Parallel, Race, Record, Threads, Tracked
 from tests.suite.tiny import made_record
 
 Path_ = tuple[str | int, ...]
@@ -23,6 +23,12 @@ def full_record() -> Record:
         update={
             "code": made.code.model_copy(update={"git_sha": "a" * 40, "git_dirty": False}),
             "data": made.data.model_copy(update={"details": {"classes": 10}}),
+            "product_path": "mkl",
+            "deterministic": False,
+            "threads": Threads(count=made.hardware.threads, wait_policy="passive"),
+            "parallel": Parallel(world_size=1, strategy="ddp"),
+            "race": Race(lr=made.config.train.lr, seed=made.seed, role="screening"),
+            "contract": Contract(checked=True, version=1),
             "mlflow": Tracked(run_id="0" * 32, uri="sqlite:///mlflow.db"),
             "resumed_at": [2],
         }

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
+from backbones.mixers.fem.fem import FemSoftmax, KeyedFemConfig
 from suite.boards.board import boards
 from suite.boards.view import markdown
 from suite.cli.commands import doctor
-from suite.config.run_config import digest
+from suite.config.identity import digest, introduced
 from suite.records import record
 from suite.records.collection import read_all
 from suite.records.record import RecordError
-from suite.records.schema import Record, RecordedConfig
+from suite.records.schema import SCHEMA, Record, RecordedConfig
+from tasks.images.fashion_mnist import FashionMnist, FashionMnistOptions
 from tests.suite.records import edited
 from tests.suite.tiny import made_record
 
@@ -32,13 +34,16 @@ FREE = (
     "data.unit",
     "data.details.*",
     "data.splits.train",
-    "versions.*",
+    "packages.*",
+    "product_path",
+    "deterministic",
+    "parallel.world_size",
+    "contract.*",
     "hardware.platform",
     "hardware.processor",
     "hardware.cores",
     "hardware.memory_bytes",
     "hardware.device",
-    "hardware.threads",
     "implementations.*",
     "peak_memory_bytes",
     "resumed_at.*",
@@ -81,7 +86,7 @@ def parsed(content: dict[str, Any]) -> Record:
 
 
 #: Values of which one follows from the other: the fault may name either
-PAIRS = {"metrics": "selection.value", "selection": "metrics.valid", "data": "n_evaluated"}
+PAIRS = {"metrics": "selection.value", "selection": "metrics.valid", "data": "n_evaluated", "hardware": "threads"}
 
 
 def names(fault: str, path: edited.Path_) -> bool:
@@ -123,7 +128,7 @@ def test_a_missing_value_is_refused_by_its_name(sound, field):
     paths = [path[: i + 1] for path in edited.leaves(sound) if path[0] == field for i in range(len(path))]
     for path in sorted(set(paths), key=str):
         fault = fault_of(edited.without(sound, path))
-        free_entry = is_free(path) and path[0] in ("versions", "implementations", "data", "resumed_at")
+        free_entry = is_free(path) and path[0] in ("packages", "implementations", "data", "resumed_at")
         assert names(fault, path) or (free_entry and not fault), (name_of(path), fault)
 
 
@@ -134,7 +139,7 @@ def test_a_value_of_another_type_is_refused_by_its_name(sound, field, value):
         same_type = type(edited.at(sound, path)) is type(value) or value == edited.at(sound, path)
         if path[0] == field and not same_type and not name_of(path).startswith("data.details."):
             fault = fault_of(edited.changed(sound, path, value))
-            optional = value is None and name_of(path) in ("code.git_sha", "code.git_dirty")
+            optional = value is None and is_free(path)
             measured = is_free(path) and isinstance(value, float)
             assert names(fault, path) or optional or measured, (name_of(path), fault)
 
@@ -220,6 +225,43 @@ def test_a_record_is_read_without_importing_a_third_partys_code(sound, monkeypat
     for origin in ("built-in", "baseline", "other.py@0123456789ab", "a-package 1.0"):
         forged = edited.changed(content, ("config", "mixer_origin"), origin)
         assert fault_of(forged).startswith("config.mixer_o")
+
+
+def test_an_option_added_later_leaves_a_record_as_it_was(sound, monkeypatch):
+    class LaterData(FashionMnistOptions):
+        added: int = introduced(3)
+
+    class LaterMixer(KeyedFemConfig):
+        added: bool = introduced(False, now=True)
+
+    monkeypatch.setattr(FashionMnist, "Options", LaterData)
+    monkeypatch.setattr(FemSoftmax, "Config", LaterMixer)
+    read = parsed(sound)
+    assert (read.config.data.model_dump()["added"], read.config.mixer_options.model_dump()["added"]) == (3, False)
+    assert edited.plain(read) == sound
+    written = edited.changed(sound, ("config", "data", "added"), 3)
+    assert fault_of(written).startswith("config.data.added")  # records leave it out
+
+
+def test_a_record_of_an_earlier_version_is_read_and_not_counted_again(sound, monkeypatch):
+    monkeypatch.setattr(FemSoftmax, "version", 2)
+    monkeypatch.setattr(FashionMnist, "version", 2)
+    assert fault_of(sound) == ""
+    assert not parsed(sound).recounted
+    assert fault_of(edited.changed(sound, ("certificate", "flops"), 1)) == ""
+    assert fault_of(edited.changed(sound, ("certificate", "reference_flops"), 1)).startswith(
+        "certificate.reference_flops"
+    )
+    for name, current in (("task", 2), ("mixer", 2), ("training", 1)):
+        assert fault_of(edited.changed(sound, ("versions", name), current + 1)).startswith(f"versions.{name}")
+
+
+@pytest.mark.parametrize("schema", ["mixer-suite/run/1", "mixer-suite/run/3", "", None])
+def test_a_record_of_another_schema_is_refused_by_its_name(sound, schema):
+    fault = fault_of({**sound, "schema": schema})
+    assert fault.startswith("schema")
+    assert repr(schema) in fault
+    assert repr(SCHEMA) in fault
 
 
 MALFORMED = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from suite.config.run_config import digest
+from suite.config.identity import digest
 from suite.records import record
 from suite.records.record import RecordError
 from tests.suite.tiny import made_record
