@@ -25,6 +25,15 @@ class MixerConfig(BaseModel):
     causal: bool = Field(default=True, description="a position sees itself and the past only")
     heads: int = Field(default=4, ge=1, description="number of heads")
 
+    @classmethod
+    def solved_options(cls) -> list[str]:
+        """Options that the budget solver chooses where the user does not: those whose default is None.
+
+        Returns:
+            Their names.
+        """
+        return [name for name, field in cls.model_fields.items() if field.default is None]
+
 
 @dataclass(frozen=True)
 class Capabilities:

@@ -54,13 +54,8 @@ def _validated(name: str, cls: type[Mixer], options: Mapping[str, object]) -> Mi
         raise MixerError(f"{name}: {option}={first['input']!r}: {reason}") from None
 
 
-def _widths(config: MixerConfig) -> list[str]:
-    """The options that the solver chooses where they are not given: those whose default is None."""
-    return [name for name, field in type(config).model_fields.items() if field.default is None]
-
-
 def _has_widths(config: MixerConfig) -> bool:
-    return any(getattr(config, name) is not None for name in _widths(config))
+    return any(getattr(config, name) is not None for name in config.solved_options())
 
 
 def _require_budget(name: str, cls: type[Mixer], sized: MixerConfig, dim: int, length: int, budget: int | None) -> None:
@@ -68,7 +63,7 @@ def _require_budget(name: str, cls: type[Mixer], sized: MixerConfig, dim: int, l
     wanted, found = budget or softmax_parameters(dim), cls.cost(sized, dim, length).parameters
     if abs(found / wanted - 1) <= TOLERANCE:
         return
-    ways = [f"budget={found}", "another dim or heads", *(f"{option}=…" for option in _widths(sized))]
+    ways = [f"budget={found}", "another dim or heads", *(f"{option}=…" for option in sized.solved_options())]
     raise MixerError(
         f"{name} at dim={dim}, length={length} has no size within 5 % of {wanted:,} parameters, the nearest has "
         f"{found:,}; try {', '.join(ways[:-1])} or {ways[-1]}"

@@ -110,7 +110,7 @@ def widths_of(config: RunConfig) -> list[str]:
     Returns:
         Their names.
     """
-    return [name for name, field in type(config.mixer_options).model_fields.items() if field.default is None]
+    return config.mixer_options.solved_options()
 
 
 def with_free_widths(config: RunConfig) -> RunConfig:
