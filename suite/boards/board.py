@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import tasks
 from suite.boards.rows import configuration, deviations, is_retired, name_of, untuned_configuration
+from suite.config.run_config import without_folder
 from suite.records.collection import Refused
 from suite.records.schema import Record
 from tasks.base import Metric
@@ -80,7 +81,7 @@ def boards(
     Args:
         records: records that were read, the oldest first.
         refused: record files that were not; a board counts those that claim its task or none.
-        task: only boards of this task.
+        task: only boards of this task; of `path/file.py:Class`, the folder does not count.
         domain: only boards of this domain.
         scale: only boards of this scale.
 
@@ -88,6 +89,7 @@ def boards(
         The boards, by domain and task.
     """
     groups: dict[tuple[object, ...], list[Record]] = defaultdict(list)
+    task = without_folder(task) if task else None
     for made in records:
         if task in (None, made.task) and domain in (None, made.domain) and scale in (None, made.scale):
             groups[_group(made)].append(made)

@@ -166,13 +166,21 @@ class RunConfig(Strict):
     @property
     def mixer_name(self) -> str:
         """The mixer's name; for `path/file.py:Class`, the file's own name and the class."""
-        return _without_folder(self.mixer)
+        return without_folder(self.mixer)
 
     @property
     def task_name(self) -> str:
         """The task's name; for `path/file.py:Class`, the file's own name and the class."""
-        return _without_folder(self.task)
+        return without_folder(self.task)
 
 
-def _without_folder(name: str) -> str:
+def without_folder(name: str) -> str:
+    """A task's or mixer's name as records hold it.
+
+    Args:
+        name: a registered name, or `path/file.py:Class`.
+
+    Returns:
+        The name; of a file, its own name and the class.
+    """
     return Path(name).name if ".py:" in name else name

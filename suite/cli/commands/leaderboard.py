@@ -48,8 +48,8 @@ def find_boards(task: str | None, domain: str | None, scale: str | None) -> list
     from suite.records.collection import read_all
     from tasks.base import Domain
 
-    if task:
-        tasks.get(task)
+    if task and ".py:" not in task and task not in tasks.names():
+        tasks.get(task)  # raises with the nearest name; the code of a third-party task is not needed here
     for given, allowed, what in ((domain, get_args(Domain), "domain"), (scale, SCALES, "scale")):
         if given and given not in allowed:
             raise UserError(f"unknown {what} {given!r}{did_you_mean(given, allowed)} (allowed: {', '.join(allowed)})")

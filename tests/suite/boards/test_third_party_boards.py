@@ -1,0 +1,49 @@
+"""Boards of third-party tasks and mixers: their records are enough, their code is neither needed nor run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from tests.suite.tiny import tiny_arguments
+from tests.tasks.third_party import EXAMPLE
+
+FEW = ("steps=4", "evals=2", "train_examples=40", "valid_examples=20", "test_examples=20", "digits=4")
+
+
+@pytest.fixture
+def no_foreign_code(monkeypatch):
+    for registry in ("backbones.mixers.registry", "tasks.registry"):
+        for loader in ("_load_file", "_load_entry"):
+            monkeypatch.setattr(f"{registry}.{loader}", lambda *_: pytest.fail("foreign code was loaded"))
+
+
+def test_runs_of_a_task_file_have_a_board_without_the_file(suite, tmp_path, request):
+    file = tmp_path / "here" / "sorting.py"
+    file.parent.mkdir()
+    shutil.copy(EXAMPLE, file)
+    sets = [part for value in FEW for part in ("--set", value)]
+    for mixer in ("softmax", "fem"):
+        ended = suite(*["run", "--task", f"{file}:Sorting", "--mixer", mixer, "--scale", "board", *sets])
+        assert ended.code == 0, ended.err
+        assert "sorting.py:Sorting · board" in ended.out  # its board, after the result
+    file.unlink()
+    request.getfixturevalue("no_foreign_code")
+    for task in (f"{file}:Sorting", "sorting.py:Sorting"):
+        [board] = json.loads(suite("leaderboard", "--task", task, "--json").out)
+        assert (board["task"], board["metric"], board["higher_is_better"]) == ("sorting.py:Sorting", "accuracy", True)
+        assert {row["mixer"].split(" ")[0] for row in board["rows"]} == {"softmax", "fem"}
+
+
+def test_a_mixer_files_row_says_that_its_counts_are_claimed(suite, tmp_path, request):
+    file = tmp_path / "mine.py"
+    file.write_text("from backbones.mixers.deconstructed.variants import NoMixing\nclass Mine(NoMixing):\n    pass\n")
+    ended = suite(*tiny_arguments("fashion-mnist", f"{file}:Mine", "steps=1"))
+    assert ended.code == 0, ended.err
+    file.unlink()
+    request.getfixturevalue("no_foreign_code")
+    shown = suite("leaderboard")
+    assert "mine.py:Mine" in shown.out
+    assert "counts of third-party mixers are what their records claim" in " ".join(shown.out.split())
