@@ -121,7 +121,7 @@ def channelwise_log_read(k_BTE: Tensor, u_BTE: Tensor) -> Tensor:
 def channelwise_free_energy(k_BTE: Tensor, v_BTE: Tensor, beta_E: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and free energy (arXiv 2602.07160) under channelwise weights.
 
-    One pass over `[v, w]`; the exact log-domain form replaces F in rows and channels that see a value out of range.
+    One pass over `[v, w]`; the exact log-domain read replaces F in rows and channels that see a value out of range.
 
     Args:
         k_BTE: keys `[B, T, E]`.

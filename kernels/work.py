@@ -37,7 +37,7 @@ def free_energy() -> Work:
         "arithmetic": pairs * (10 + 4 * D / 128),
         "memory": 2 * (2 * keys + 3 * values) + 4 * values,
     }
-    # two kernels, each of which forms the scores and their gradient; then one product for queries, three for keys
+    # two kernels, each of which computes the scores and their gradient; then one product for queries, three for keys
     backward = {
         "bf16 products": pairs * (2 * (2 * K + 4 * D) + 2 * K + 2 * K + 4 * D),
         "exponentials": pairs * (2 + 2 * D / 64),
@@ -50,7 +50,7 @@ def free_energy() -> Work:
 def linear() -> Work:
     """fp32, no decay, chunks of 16, over `[v, w, 1]` in blocks of 32 channels, for 32 key channels at a time.
 
-    Each block forms the scores again, and values and results exist once for every piece of the keys.
+    Each block computes the scores again, and values and results exist once for every piece of the keys.
     """
     width, chunk, piece = 2 * D + 1, 16, 32
     parts, pieces, heads = -(-width // 32), K // piece, B * T * H
@@ -94,7 +94,7 @@ def scan() -> Work:
 def hyper() -> Work:
     """HyperGLU, fp32: scores through the L2 cache; keys, values and tables for each block of 16 rows.
 
-    A mixing is two products of rank r; backward forms it three times and adds four.
+    A mixing is two products of rank r; backward computes it three times and adds four.
     """
     rows = 16
     pairs, stored = B * H * T * T / 2, 4 * B * T * H * (2 * 2 * K + 2 * D)

@@ -1,4 +1,4 @@
-"""What tests of kernels share."""
+"""Fixtures of all tests of kernels."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from kernels.cpu.library import library
 
 
 @pytest.fixture(autouse=True)
-def _fresh_memory_holds_no_number() -> Iterator[None]:
-    """What a kernel leaves unwritten, or reads before it writes, is not a number."""
+def _new_memory_is_nan() -> Iterator[None]:
+    """Memory that a kernel leaves unwritten, or reads before it writes, is NaN."""
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
     yield
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(params=["compiled", "pytorch"])
-def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every test twice: with the compiled forms, and as on a machine without a compiler. Gives which."""
+@pytest.fixture(params=["c++", "pytorch"])
+def cpp_or_pytorch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a test twice: with the C++ implementations, and as on a machine without a compiler."""
     if request.param == "pytorch":
         monkeypatch.setattr("kernels.cpu.call.library", lambda: None)
     elif not any(map(shutil.which, ("g++", "clang++", "c++"))):
         pytest.skip("no C++ compiler here")
     else:
-        assert library() is not None, "there is a C++ compiler, and the kernels do not compile"
+        assert library() is not None, "there is a C++ compiler, but the kernels do not compile"
     return str(request.param)

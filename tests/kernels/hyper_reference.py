@@ -1,4 +1,4 @@
-"""Lag mixing by loops over positions, as the formulas have it."""
+"""Lag mixing by loops over positions, straight from the formulas."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def visible_keys(t: int, tokens: int, causal: bool, mask_T: Tensor | None) -> li
 
 
 def entry(layout: Layout, t: int, i: int) -> int:
-    """Which entry of a table belongs to key i seen from position t."""
+    """Which entry of a table belongs to key i at position t."""
     if not layout.by_lag:
         return i
     return t - i if layout.causal else t - i + layout.length - 1

@@ -1,4 +1,4 @@
-"""Softmax attention, compiled and by PyTorch, against the formula in fp64."""
+"""Softmax attention, in C++ and in PyTorch, against the formula in fp64."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from torch import Tensor
 from kernels.attention import softmax_read
 from tests.tolerances import FP32, FP64
 
-pytestmark = pytest.mark.usefixtures("form")
-LONG = 1100  # more keys than two blocks hold
+pytestmark = pytest.mark.usefixtures("cpp_or_pytorch")
+LONG = 1100  # more keys than in two blocks
 
 
 def problem(
     tokens: int, width: int, dtype: torch.dtype = torch.float64, rows: int | None = None, size: float = 1.0
-) -> list[Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     draw = torch.Generator().manual_seed(5)
-    shapes = (2, rows or tokens, 2, 8), (2, tokens, 2, 8), (2, tokens, 2, width)
-    return [
-        (size * torch.randn(*shape, generator=draw, dtype=torch.float64)).to(dtype).requires_grad_() for shape in shapes
-    ]
+
+    def normal(*shape: int) -> Tensor:
+        return (size * torch.randn(*shape, generator=draw, dtype=torch.float64)).to(dtype).requires_grad_()
+
+    return normal(2, rows or tokens, 2, 8), normal(2, tokens, 2, 8), normal(2, tokens, 2, width)
 
 
 def by_formula(q: Tensor, k: Tensor, v: Tensor, causal: bool, mask: Tensor | None = None) -> Tensor:
@@ -33,13 +34,14 @@ def by_formula(q: Tensor, k: Tensor, v: Tensor, causal: bool, mask: Tensor | Non
 
 
 def apart(got: Tensor, wanted: Tensor) -> float:
+    """The largest difference, relative to the largest wanted entry."""
     return float((got.double() - wanted).detach().abs().max() / wanted.detach().abs().max())
 
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("width", [2, 8, 20], ids=["values narrower", "values as wide", "values wider"])
 @pytest.mark.parametrize("masked", [False, True])
-def test_it_is_the_formula_at_any_width(causal: bool, width: int, masked: bool) -> None:
+def test_values_of_any_width_give_the_formula(causal: bool, width: int, masked: bool) -> None:
     q, k, v = problem(21, width)
     mask = torch.arange(21).expand(2, 21) >= torch.tensor([[0], [4]]) if masked else None
     seen = torch.ones(2, 21) if mask is None or not causal else mask.cummax(1).values.double()
@@ -66,7 +68,7 @@ def test_gradients_are_those_of_the_formula_at_any_length(causal: bool, tokens: 
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_masked_keys_beyond_the_first_block_count_for_nothing_in_value_and_gradient(causal: bool) -> None:
+def test_masked_keys_after_the_first_block_change_neither_values_nor_gradients(causal: bool) -> None:
     inputs = problem(LONG, 8)
     mask = torch.rand(2, LONG, generator=torch.Generator().manual_seed(1)) < 0.5
     mask[:, 0] = True
@@ -81,7 +83,7 @@ def test_fewer_queries_than_keys_read_all_of_them() -> None:
     assert apart(softmax_read(q, k, v, causal=False), by_formula(q, k, v, causal=False)) < FP64
 
 
-def test_scores_of_any_size_leave_finite_gradients() -> None:
+def test_huge_scores_leave_finite_gradients() -> None:
     inputs = problem(130, 8, torch.float32, size=60.0)  # scores in the tens of thousands
     got = softmax_read(*inputs, True)
     assert apart(got, by_formula(*inputs, True)) < 1e-4  # the scores themselves are rounded
@@ -110,17 +112,17 @@ def test_threads_change_no_bit() -> None:
 
 
 @pytest.mark.parametrize("which", [0, 1, 2], ids=["q", "k", "v"])
-def test_what_is_not_a_number_stays_visible(which: int) -> None:
-    """A run that diverges has to see it."""
-    inputs = [x.detach() for x in problem(40, 8, torch.float32)]
-    inputs[which][0, 3] = torch.nan
-    assert bool(softmax_read(*inputs, True)[0, 3].isnan().all())
+def test_nan_stays_visible(which: int) -> None:
+    """A run that diverges must show it."""
+    q, k, v = (x.detach() for x in problem(40, 8, torch.float32))
+    (q, k, v)[which][0, 3] = torch.nan
+    assert bool(softmax_read(q, k, v, True)[0, 3].isnan().all())
 
 
-def test_parts_of_one_projection_are_read_where_they_are() -> None:
+def test_parts_of_one_projection_are_read_in_place() -> None:
     packed = torch.randn(2, 30, 3 * 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    parts = [x.unflatten(-1, (2, 8)) for x in packed.chunk(3, dim=-1)]
-    heads_first = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in parts]
-    wanted = by_formula(*parts, True)
-    assert apart(softmax_read(*parts, True), wanted) < FP64
-    assert apart(softmax_read(*heads_first, True), wanted) < FP64
+    q, k, v = (x.unflatten(-1, (2, 8)) for x in packed.chunk(3, dim=-1))
+    wanted = by_formula(q, k, v, True)
+    assert apart(softmax_read(q, k, v, True), wanted) < FP64
+    q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v))  # heads first in memory
+    assert apart(softmax_read(q, k, v, True), wanted) < FP64

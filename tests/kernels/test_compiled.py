@@ -1,6 +1,4 @@
-"""The compiled kernels: what is built and when, and that a machine without a compiler runs PyTorch's forms and is
-told.
-"""
+"""The compiled library: when it is built, and that without a compiler PyTorch runs instead after a warning."""
 
 from __future__ import annotations
 
@@ -36,7 +34,7 @@ def scanned() -> float:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="no C++ compiler here")
-def test_it_is_built_once_told_once_and_found_again(fresh: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_it_is_built_and_announced_once_and_found_again(fresh: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert built.library() is not None
     [made] = fresh.iterdir()
@@ -51,24 +49,29 @@ def test_it_is_built_once_told_once_and_found_again(fresh: Path, caplog: pytest.
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "said"),
+    ("variable", "value", "reason"),
     [
         ("CXX", "no-such-compiler", "no C++ compiler (no-such-compiler is not on the PATH)"),
         ("CXX", "false", "returned non-zero exit status"),
         ("SUITE_COMPILED_KERNELS", "off", "SUITE_COMPILED_KERNELS is off"),
     ],
 )
-def test_without_it_pytorch_runs_and_the_reason_is_told_once(
-    fresh: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variable: str, value: str, said: str
+def test_without_it_pytorch_runs_after_one_warning_with_the_reason(
+    fresh: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    variable: str,
+    value: str,
+    reason: str,
 ) -> None:
     monkeypatch.setenv(variable, value)
     with caplog.at_level(logging.WARNING):
         assert [scanned(), scanned()] == [1.9375, 1.9375]
     assert caplog.text.count("PyTorch runs instead") == 1
-    assert said in caplog.text
+    assert reason in caplog.text
 
 
-def test_a_source_that_does_not_compile_leaves_nothing_behind(
+def test_a_source_that_does_not_compile_leaves_no_file(
     fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = tmp_path / "broken.cpp"
@@ -81,7 +84,7 @@ def test_a_source_that_does_not_compile_leaves_nothing_behind(
     assert not list(fresh.iterdir())
 
 
-def test_what_raw_pointers_would_read_wrongly_is_pytorchs() -> None:
+def test_it_refuses_tensors_that_raw_pointers_would_read_wrongly() -> None:
     x = torch.ones(1, 3, 2)
     refused: list[tuple[str, tuple[Tensor, ...]]] = [
         ("ABC ABC", (x.half(), x.half())),

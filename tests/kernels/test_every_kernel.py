@@ -17,7 +17,7 @@ every_compiled_call = pytest.mark.parametrize(("kernel", "call"), cases(lambda k
 
 @every_call
 def test_nan_in_any_input_shows_in_the_results(
-    kernel: Kernel, call: Call, form: str, monkeypatch: pytest.MonkeyPatch
+    kernel: Kernel, call: Call, cpp_or_pytorch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that diverges must show it. In no more rows than in PyTorch's implementation."""
     for i, x in enumerate(call.inputs):
@@ -33,7 +33,7 @@ def test_nan_in_any_input_shows_in_the_results(
 
 
 @every_call
-def test_later_tokens_change_no_bit_of_earlier_results(kernel: Kernel, call: Call, form: str) -> None:
+def test_later_tokens_change_no_bit_of_earlier_results(kernel: Kernel, call: Call, cpp_or_pytorch: str) -> None:
     tensors = call.draw(torch.float32)
     before = computed(kernel, call, tensors)
     for x, tensor in zip(call.inputs, tensors, strict=True):
@@ -45,7 +45,7 @@ def test_later_tokens_change_no_bit_of_earlier_results(kernel: Kernel, call: Cal
 
 
 @every_call
-def test_fp32_has_the_values_and_gradients_of_fp64(kernel: Kernel, call: Call, form: str) -> None:
+def test_fp32_has_the_values_and_gradients_of_fp64(kernel: Kernel, call: Call, cpp_or_pytorch: str) -> None:
     single = with_gradients(kernel, call, call.draw(torch.float32))
     double = with_gradients(kernel, call, [x.double() for x in call.draw(torch.float32)])
     for name, narrow, wide in zip(names(call), single, double, strict=True):

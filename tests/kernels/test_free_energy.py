@@ -1,4 +1,4 @@
-"""The free-energy read over softmax: which implementation runs, and that it shows in nothing but the time."""
+"""The free-energy read over softmax: which implementation runs, and that results do not depend on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from kernels.free_energy import free_energy_read, implementation
 from tests.tolerances import FP64
 
-pytestmark = pytest.mark.usefixtures("form")
+pytestmark = pytest.mark.usefixtures("cpp_or_pytorch")
 
 H, D = 2, 4
 
@@ -33,7 +33,7 @@ def problem(
 def by_loop(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, causal: bool, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Row by row in fp64; with a tiny β by the mean of expm1, which the plain form would cancel."""
+    """Row by row in fp64; with a tiny β by the mean of expm1, because log-sum-exp would cancel."""
     q, k, v, beta = (x.double() for x in (q, k, v, beta))
     mu, F = torch.empty(*q.shape[:3], D, dtype=torch.float64), torch.empty(*q.shape[:3], D, dtype=torch.float64)
     for b in range(q.shape[0]):
@@ -50,8 +50,8 @@ def by_loop(
     return mu, F
 
 
-def close(got: Tensor, wanted: Tensor, share: float) -> bool:
-    return float((got.double() - wanted).detach().abs().max()) <= share * float(wanted.abs().max())
+def close(got: Tensor, wanted: Tensor, fraction: float) -> bool:
+    return float((got.double() - wanted).detach().abs().max()) <= fraction * float(wanted.abs().max())
 
 
 def betas(value: float, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -85,7 +85,9 @@ def test_the_choice_follows_the_range_of_the_values(value: float, beta: float, c
     beta=st.sampled_from([1e-6, 0.1, 0.49, 0.51, 1.9]),
     seed=st.integers(0, 99),
 )
-def test_it_is_the_formula(causal: bool, key: int, tokens: int, size: float, beta: float, seed: int) -> None:
+def test_mean_and_free_energy_are_the_formula(
+    causal: bool, key: int, tokens: int, size: float, beta: float, seed: int
+) -> None:
     q, k, v = problem(tokens, key, size, seed)
     for got, wanted in zip(
         free_energy_read(q, k, v, betas(beta), causal), by_loop(q, k, v, betas(beta), causal), strict=True
@@ -95,7 +97,7 @@ def test_it_is_the_formula(causal: bool, key: int, tokens: int, size: float, bet
 
 @pytest.mark.parametrize("tokens", [63, 64, 65, 128, 257])
 def test_blocks_of_rows_are_right_at_their_edges(tokens: int) -> None:
-    """The first value out of range stands in the first, second or third block of rows."""
+    """The first value out of range is in the first, second or third block of rows."""
     q, k, v = problem(tokens)
     for at in {0, min(63, tokens - 1), tokens // 2, tokens - 1}:
         late = v.clone()
@@ -116,7 +118,7 @@ def softmax_mean(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.einsum("bhst,bthd->bshd", scores.masked_fill(hidden, -torch.inf).softmax(-1), v)
 
 
-def test_channels_of_small_and_of_large_beta_go_together() -> None:
+def test_channels_of_small_and_large_beta_may_be_mixed() -> None:
     q, k, v = problem(20)
     mixed = torch.tensor([[1e-6, 0.1, 1.9, 8.0], [5.0, 0.4, 0.6, 1e-4]], dtype=torch.float64)
     mu, F = free_energy_read(q, k, v, mixed, True)

@@ -1,6 +1,4 @@
-"""Blockwise lag mixing equals the loops, in value and gradient, for any length, block, layout, mask and choice of
-mixings.
-"""
+"""Blockwise lag mixing equals loops over positions, in value and gradient, for any length, block, layout and mask."""
 
 from __future__ import annotations
 
@@ -21,19 +19,20 @@ from kernels.hyper import lag_mixing
 from kernels.hyper.lag_mixing import ROWS, LagMixing, lag_mix
 from kernels.lag_layout import Layout
 from tests.kernels.hyper_reference import lag_mix_by_loops
+from tests.kernels.memory import LargestTensor
 from tests.tolerances import FP32_SCAN, FP64
 
 
-@pytest.fixture(params=["compiled", "pytorch"], autouse=True)
-def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every test twice: in C++, and as on a machine without a compiler. The other form may not be touched."""
+@pytest.fixture(params=["c++", "pytorch"], autouse=True)
+def cpp_or_pytorch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs every test twice: in C++, and as on a machine without a compiler; the other implementation must not run."""
     if request.param == "pytorch":
         monkeypatch.setattr("kernels.cpu.call.library", lambda: None)
         return "pytorch"
     if library() is None or products() is None:
         pytest.skip("no C++ compiler here, or no matrix products to call")
     monkeypatch.setattr(lag_mixing, "_LagMix", None)
-    return "compiled"
+    return "c++"
 
 
 @dataclass
@@ -73,9 +72,8 @@ def problem(
     def random(*shape: int, scale: float = 1.0) -> Tensor:
         return (scale * torch.randn(shape, generator=draw, dtype=torch.float64)).to(dtype).requires_grad_()
 
-    def mixing() -> (
-        LagMixing
-    ):  # small tables keep the problem well conditioned: what is left is the difference of two orders of summation
+    def mixing() -> LagMixing:
+        """Small tables keep the problem well conditioned: only the order of summation makes a difference."""
         L = layout.table
         tables = (
             random(heads, L, rank, scale=L**-0.5),
@@ -144,20 +142,20 @@ def test_blocks_equal_loops_in_value_and_every_gradient(
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("spare", [-1, 0, 1])
-def test_the_real_block_size_is_right_at_its_edges(spare: int, causal: bool, form: str) -> None:
-    rows = ROWS if form == "pytorch" else COMPILED_ROWS
+def test_the_real_block_size_is_right_at_its_edges(spare: int, causal: bool, cpp_or_pytorch: str) -> None:
+    rows = ROWS if cpp_or_pytorch == "pytorch" else COMPILED_ROWS
     assert_same(problem(rows + spare, sets=2, causal=causal, heads=1, batch=1), rows)
 
 
 @pytest.mark.parametrize("rank", [1, 3, 4, 7, 16, 17])
-def test_any_rank_is_right(rank: int, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_rank_is_right(rank: int, cpp_or_pytorch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if rank > SIZES.max_rank:
-        monkeypatch.undo()  # PyTorch's form takes these
+        monkeypatch.undo()  # PyTorch takes these
     assert_same(problem(6, sets=2, rank=rank, heads=1, batch=1), rows=4)
 
 
 def test_mixings_of_different_ranks_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()  # PyTorch's form takes these
+    monkeypatch.undo()  # PyTorch takes these
     p = problem(6, sets=2, heads=1, batch=1)
     p.after = problem(6, rank=3, heads=1, batch=1, seed=1).after
     assert_same(p, rows=4)
@@ -169,7 +167,7 @@ def test_a_long_odd_length_is_right(causal: bool) -> None:
     assert_same(problem(257, sets=2, causal=causal, heads=1, batch=1), rows=ROWS)
 
 
-def test_memory_is_poisoned_and_nothing_of_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uninitialised_memory_never_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lag_layout, "empty", lambda shape, like: like.new_full(shape, float("nan")))
     for causal in (True, False):
         for by_lag in (True, False):
@@ -187,7 +185,7 @@ def test_rows_of_zeros_give_zero_with_finite_gradients() -> None:
         assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(out.sum(), p.leaves()))
 
 
-def test_the_active_set_of_two_score_sets_is_the_sign_of_the_gate_and_nothing_else() -> None:
+def test_with_two_score_sets_the_sign_of_the_gate_alone_decides_what_is_active() -> None:
     p = problem(7, sets=2, mixed=(True, False), heads=1, batch=1, values=7)
     p.v = torch.eye(7, dtype=torch.float64)[None, None].requires_grad_()  # the output is the row of weights
     out = blockwise(p, 4)
@@ -222,9 +220,9 @@ def test_single_precision_is_right_and_finite_under_a_large_upstream_gradient(se
         assert float((a - b).detach().abs().max()) <= FP32_SCAN * float(b.detach().abs().max())
 
 
-def test_threads_change_no_bit(form: str) -> None:
-    if form == "pytorch":
-        pytest.skip("PyTorch's products promise no such thing")
+def test_threads_change_no_bit(cpp_or_pytorch: str) -> None:
+    if cpp_or_pytorch == "pytorch":
+        pytest.skip("products of PyTorch do not promise this")
     p = problem(70, sets=2, heads=2, batch=PARTS + 3, dtype=torch.float32)
     before = torch.get_num_threads()
     try:
@@ -238,31 +236,23 @@ def test_threads_change_no_bit(form: str) -> None:
         torch.set_num_threads(before)
 
 
-def test_nothing_of_size_T_by_T_is_kept_or_made() -> None:
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    largest = 0
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            out = func(*args, **(kwargs or {}))
-            for t in out if isinstance(out, (tuple, list)) else (out,):
-                if isinstance(t, Tensor):
-                    largest = max(largest, t.numel())
-            return out
-
+def test_nothing_of_size_T_by_T_is_saved_or_made() -> None:
     p = problem(512, heads=1, batch=1, dtype=torch.float32)
     saved: list[int] = []
-    with Watch(), torch.autograd.graph.saved_tensors_hooks(lambda t: (saved.append(t.numel()), t)[1], lambda t: t):
+
+    def save(tensor: Tensor) -> Tensor:
+        saved.append(tensor.numel())
+        return tensor
+
+    with LargestTensor() as made, torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
         blockwise(p, 32).sum().backward()
     assert max(saved) <= 512 * 4
-    assert largest <= 32 * (512 + 32)
+    assert made.elements <= 32 * (512 + 32)
 
 
 @pytest.mark.parametrize("by_lag", [True, False])
 @pytest.mark.parametrize("last", [1, 5])
-def test_the_last_rows_alone_are_what_they_are_among_all(last: int, by_lag: bool) -> None:
+def test_the_last_rows_alone_equal_those_of_all_rows(last: int, by_lag: bool) -> None:
     p = problem(9, sets=2, by_lag=by_lag, length=12)
     cut = [m and m._replace(control_HBTr=m.control_HBTr[:, :, -last:]) for m in (*p.before, p.after)]
     some = lag_mix(p.q[..., -last:, :], p.k, p.v, cut[:-1], cut[-1], p.layout, rows=4)

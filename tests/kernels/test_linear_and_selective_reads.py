@@ -18,7 +18,7 @@ from tests.tolerances import FP32_SCAN, FP64
 
 B, H, K, D, N = 2, 2, 4, 3, 4
 CHUNK_EDGES = [1, 15, 16, 17, 40]
-in_cpp_and_pytorch = pytest.mark.usefixtures("form")
+in_cpp_and_pytorch = pytest.mark.usefixtures("cpp_or_pytorch")
 KINDS = ["none", "one per head", "one per channel"]
 
 

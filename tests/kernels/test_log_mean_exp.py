@@ -36,14 +36,13 @@ def by_loop(log_weights: Tensor, u: Tensor) -> Tensor:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("dtype", "ulp"), [(torch.float64, 1e-15), (torch.float32, 5e-7)])
 @pytest.mark.parametrize("elements", [1, 1 << 20], ids=["row by row", "at once"])
-def test_it_is_exact_at_every_size(
+def test_the_log_mean_exp_is_exact_at_every_size(
     size: float, dtype: torch.dtype, ulp: float, elements: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "ELEMENTS", elements)
     log_weights, u = problem(size, dtype)
     got, wanted = log_mean_exp(log_weights, u).double(), by_loop(log_weights, u)
-    # weights given as rounded logarithms sum to one within an ulp or two only, which a large u hides and a small one
-    # shows
+    # weights from rounded logarithms sum to one within an ulp or two, which a small u shows and a large one hides
     weights_off = (log_weights.double().exp().sum(-1, keepdim=True) - 1).abs() * min(size, 1.0)
     assert bool(((got - wanted).abs() <= 4 * ulp * size * 5 + weights_off).all())
 
@@ -66,11 +65,11 @@ def test_its_gradients_are_the_numerical_ones(size: float) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_mean_of_two_is_the_mean_of_two(size: float) -> None:
+def test_the_mean_of_two_equals_the_loop(size: float) -> None:
     draw = torch.Generator().manual_seed(3)
     f, u = (size * torch.randn(200, generator=draw, dtype=torch.float64) for _ in range(2))
-    share = torch.rand(200, generator=draw, dtype=torch.float64)
-    weights = torch.stack((1 - share, share), -1)
+    fraction = torch.rand(200, generator=draw, dtype=torch.float64)
+    weights = torch.stack((1 - fraction, fraction), -1)
     wanted = by_loop(weights.log()[:, None], torch.stack((f, u), -1)[..., None])[:, 0, 0]
-    got = log_mix(f, u, (1 - share).log(), share.log())
+    got = log_mix(f, u, (1 - fraction).log(), fraction.log())
     assert float((got - wanted).abs().max()) <= 1e-13 * max(size, 1e-2)

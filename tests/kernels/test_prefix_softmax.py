@@ -1,6 +1,4 @@
-"""The read whose logits belong to keys: equal to the loop for logits of any size, linear in time, finite where nothing
-is seen.
-"""
+"""The read whose logits come from keys: equal to the loop for logits of any size, finite where no key is visible."""
 
 from __future__ import annotations
 
@@ -59,7 +57,7 @@ def test_equals_the_loop_in_value_and_gradient(
 
 
 @pytest.mark.parametrize("jump", [500.0, -500.0, 1e4])
-def test_a_jump_of_the_logits_in_fp32_is_exact_before_and_behind_it(jump: float) -> None:
+def test_a_jump_of_the_logits_in_fp32_is_exact_before_and_after_it(jump: float) -> None:
     logits, v = draw(65, 1.0)
     shifted = (logits.detach() + jump * (torch.arange(65) >= 32)[None, :, None]).float()
     out = prefix_softmax_read(shifted, v.detach().float(), True)
@@ -75,7 +73,7 @@ def test_length_4096_in_fp32_is_right_with_logits_in_the_thousands() -> None:
         assert (out[t] - wide[: t + 1].softmax(0) @ v[0, : t + 1, 0].double()).abs().max() <= FP32_SCAN
 
 
-def test_a_row_that_sees_nothing_is_zero_and_its_gradient_finite() -> None:
+def test_a_row_without_visible_keys_is_zero_and_its_gradient_finite() -> None:
     logits, v = draw(5, 100.0)
     mask = torch.ones(2, 5, dtype=torch.bool)
     mask[0] = False
@@ -85,7 +83,7 @@ def test_a_row_that_sees_nothing_is_zero_and_its_gradient_finite() -> None:
         assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(out.square().sum(), (logits, v)))
 
 
-def test_steps_equal_the_whole_even_at_large_logits() -> None:
+def test_decoding_equals_the_whole_read_even_at_large_logits() -> None:
     logits, v = (z.detach() for z in draw(33, 1e3))
     whole = prefix_softmax_read(logits, v, True)
     mass, y = torch.full((2, 2), HIDDEN, dtype=torch.float64), torch.zeros(2, 2, 3, dtype=torch.float64)
@@ -95,7 +93,7 @@ def test_steps_equal_the_whole_even_at_large_logits() -> None:
 
 
 @pytest.mark.parametrize("size", [1e2, 1e3, 5e3])
-def test_steps_in_fp32_keep_the_whole_ones_digits_at_large_logits(size: float) -> None:
+def test_decoding_in_fp32_keeps_the_digits_at_large_logits(size: float) -> None:
     draw = torch.Generator().manual_seed(3)
     logits, v = size * torch.randn(1, 1024, 2, generator=draw), torch.randn(1, 1024, 2, 4, generator=draw)
     whole = prefix_softmax_read(logits.double(), v.double(), causal=True)

@@ -1,6 +1,4 @@
-"""The fused projections and gates are their formulas, at any number of rows and block size, and have the formulas'
-gradients.
-"""
+"""The fused projections and gates are their formulas, with their gradients, for any number of rows and block size."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).requires_grad_()
 
 
-pytestmark = pytest.mark.usefixtures("form")
+pytestmark = pytest.mark.usefixtures("cpp_or_pytorch")
 
 
 @pytest.fixture(params=[1, 1 << 17], ids=["small blocks", "one block"], autouse=True)
@@ -59,7 +57,7 @@ def test_the_gates_are_their_formula(tokens: int) -> None:
     assert float((single - wanted).detach().abs().max()) <= FP32 * float(wanted.detach().abs().max())
 
 
-def test_half_precision_takes_the_plain_forms() -> None:
+def test_under_autocast_the_formula_runs_in_half_precision() -> None:
     x, w, s, p = (
         t.detach().float()
         for t in (normal(2, 9, 3, seed=0), normal(7, 3, seed=1), normal(2, 9, 2, seed=2), normal(2, 7, seed=3))
@@ -70,8 +68,8 @@ def test_half_precision_takes_the_plain_forms() -> None:
     assert torch.allclose(torch.cat(outs, -1).float(), (x @ w.T) * (1 + s @ p), atol=0.05, rtol=0.05)
 
 
-def test_what_is_not_a_number_stays_visible() -> None:
-    """A run that diverges has to see it."""
+def test_nan_stays_visible() -> None:
+    """A run that diverges must show it."""
     for which in range(4):
         inputs = [normal(1, 5, 2, 16, seed=i).detach().float() for i in range(4)]
         inputs[which][0, 2, 1, 3] = torch.nan

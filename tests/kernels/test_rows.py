@@ -1,4 +1,4 @@
-"""The norm, the SwiGLU and the rotation, compiled and not, against loops in fp64."""
+"""The norm, the SwiGLU and the rotation, in C++ and in PyTorch, against loops in fp64."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHAPES = [(1, 1), (3, 5), (2, 33, 96), (130, 7)]
 EPS = 1e-6
 
 
-pytestmark = pytest.mark.usefixtures("form")
+pytestmark = pytest.mark.usefixtures("cpp_or_pytorch")
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -45,31 +45,31 @@ def weights(dim: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize(("dtype", "share"), [(torch.float64, FP64), (torch.float32, FP32)])
-def test_the_norm_is_its_formula(shape: tuple[int, ...], dtype: torch.dtype, share: float) -> None:
+@pytest.mark.parametrize(("dtype", "fraction"), [(torch.float64, FP64), (torch.float32, FP32)])
+def test_the_norm_is_its_formula(shape: tuple[int, ...], dtype: torch.dtype, fraction: float) -> None:
     x, gain = normal(*shape).to(dtype), normal(shape[-1], seed=1).to(dtype)
     got, wanted = rms_norm(x, gain, EPS), norm_by_loop(x, gain)
     assert got.dtype == dtype
-    assert float((got - wanted).abs().max()) <= share * float(wanted.abs().max())
+    assert float((got - wanted).abs().max()) <= fraction * float(wanted.abs().max())
 
 
 @pytest.mark.parametrize(("rows", "dim", "width"), [((1,), 3, 2), ((3, 50), 8, 20), ((700,), 4, 300), ((33,), 5, 5000)])
-@pytest.mark.parametrize(("dtype", "share"), [(torch.float64, FP64), (torch.float32, FP32)])
+@pytest.mark.parametrize(("dtype", "fraction"), [(torch.float64, FP64), (torch.float32, FP32)])
 def test_the_swiglu_is_its_formula_at_any_size(
-    rows: tuple[int, ...], dim: int, width: int, dtype: torch.dtype, share: float
+    rows: tuple[int, ...], dim: int, width: int, dtype: torch.dtype, fraction: float
 ) -> None:
     inputs = [x.to(dtype).requires_grad_() for x in (normal(*rows, dim), *weights(dim, width))]
     wide = [x.detach().double().requires_grad_() for x in inputs]
     gate, up = (wide[0] @ wide[1].T).chunk(2, dim=-1)
     got, wanted = swiglu(*inputs), (gate * gate.sigmoid() * up) @ wide[2].T
     assert got.dtype == dtype
-    assert float((got - wanted).detach().abs().max()) <= share * float(wanted.detach().abs().max())
+    assert float((got - wanted).detach().abs().max()) <= fraction * float(wanted.detach().abs().max())
     upstream = normal(*rows, dim, seed=4)
     pairs = zip(
         torch.autograd.grad(got, inputs, upstream.to(dtype)), torch.autograd.grad(wanted, wide, upstream), strict=True
     )
     allowed = (
-        share if dtype == torch.float64 else fp32_sum(2 * width)
+        fraction if dtype == torch.float64 else fp32_sum(2 * width)
     )  # the gradient of x sums over both halves of the inner width
     assert all(float((mine - theirs).abs().max()) <= allowed * float(theirs.abs().max()) for mine, theirs in pairs)
 
@@ -80,7 +80,7 @@ def test_the_norms_gradients_are_the_numerical_ones(shape: tuple[int, ...]) -> N
     assert torch.autograd.gradcheck(lambda x, g: rms_norm(x, g, EPS), (x, gain), fast_mode=True)
 
 
-def test_rows_apart_in_memory_are_read_as_they_are() -> None:
+def test_rows_that_are_not_adjacent_in_memory_are_read_right() -> None:
     x, (up, down) = normal(4, 6, 8).transpose(0, 1), weights(8, 5)
     gain = normal(8, seed=1)
     assert float((rms_norm(x, gain, EPS) - norm_by_loop(x, gain)).abs().max()) <= FP64
@@ -98,8 +98,8 @@ def test_extremes_are_finite_in_value_and_gradient(size: float) -> None:
         assert bool(gradient.isfinite().all())
 
 
-def test_what_is_not_a_number_stays_visible() -> None:
-    """A run that diverges has to see it."""
+def test_nan_stays_visible() -> None:
+    """A run that diverges must show it."""
     x, (up, down) = torch.ones(2, 4), (w.float() for w in weights(4, 3))
     x[0, 1] = torch.nan
     assert not bool(rms_norm(x, torch.ones(4), EPS)[0].isfinite().all())
@@ -107,13 +107,13 @@ def test_what_is_not_a_number_stays_visible() -> None:
     assert bool(rotate(x.view(1, 2, 1, 4))[0, 0].isnan().any())
 
 
-def test_no_rows_give_no_rows() -> None:
+def test_empty_inputs_give_empty_results() -> None:
     assert rms_norm(torch.ones(0, 4), torch.ones(4), EPS).shape == (0, 4)
     assert swiglu(torch.ones(0, 4), torch.ones(6, 4), torch.ones(4, 3)).shape == (0, 4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["fp64", "fp32"])
-def test_rotations_of_any_layout_are_the_formula_and_turn_gradients_back(dtype: torch.dtype) -> None:
+def test_rotations_of_any_layout_are_the_formula_and_rotate_gradients_back(dtype: torch.dtype) -> None:
     packed = normal(2, 70, 3 * 24).to(dtype)
     part, heads_first = packed.chunk(3, dim=-1)[1].unflatten(-1, (3, 8)), normal(2, 3, 70, 8).to(dtype).transpose(1, 2)
     for x in (part, heads_first, packed.unflatten(-1, (9, 8))):

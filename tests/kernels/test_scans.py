@@ -1,4 +1,4 @@
-"""The scans equal their recurrences, token by token in fp64, at any length and for any decay; so do their gradients."""
+"""The scans and their gradients equal recurrences, token by token in fp64, at any length and for any decay."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ LENGTHS = [1, 2, 3, 15, 16, 17, 31, 32, 33, 63, 64, 65, 257]
 some = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-pytestmark = pytest.mark.usefixtures("form")
+pytestmark = pytest.mark.usefixtures("cpp_or_pytorch")
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def close(got: Tensor, wanted: Tensor, share: float) -> bool:
-    return float((got.double() - wanted).abs().max()) <= share * float(wanted.abs().max())
+def close(got: Tensor, wanted: Tensor, fraction: float) -> bool:
+    return float((got.double() - wanted).abs().max()) <= fraction * float(wanted.abs().max())
 
 
 def recurrence(a: Tensor, x: Tensor) -> Tensor:
@@ -74,13 +74,13 @@ def decayed_by_loop(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None) -
 
 
 def decay_of(kind: str, tokens: int, strength: float, dtype: torch.dtype = torch.float64) -> Tensor | None:
-    """Mostly weak decays, now and then a strong one."""
+    """Mostly weak decays, and a few strong ones."""
     if kind == "none":
         return None
-    return -strength * normal(2, tokens, 2, 1 if kind == "a head" else 4, seed=7, dtype=dtype).abs() ** 5
+    return -strength * normal(2, tokens, 2, 1 if kind == "one per head" else 4, seed=7, dtype=dtype).abs() ** 5
 
 
-kinds = pytest.mark.parametrize("kind", ["none", "a head", "a channel"])
+kinds = pytest.mark.parametrize("kind", ["none", "one per head", "one per channel"])
 
 
 @kinds
@@ -103,12 +103,13 @@ def test_decayed_sums_keep_fp32_digits_over_4096_tokens(kind: str) -> None:
     assert close(decayed_sums(q, k, v, decay), decayed_by_loop(q, k, v, decay), FP32_SCAN)
 
 
-@pytest.mark.parametrize("kind", ["a head", "a channel"])
-def test_forgetting_never_stops(kind: str) -> None:
-    """After a strong decay at every token, the far past weighs e^{−500} and less: zero, not a clipped remainder; and a
-    weak
-    decay behind a strong one still counts by its own size."""
-    tokens, width = 200, 1 if kind == "a head" else 4
+@pytest.mark.parametrize("kind", ["one per head", "one per channel"])
+def test_strong_decays_forget_completely_and_do_not_disturb_weak_ones(kind: str) -> None:
+    """After a strong decay at every token, the far past weighs e^{−500} and less: zero, not a clipped remainder.
+
+    A weak decay after strong ones has its own exact effect.
+    """
+    tokens, width = 200, 1 if kind == "one per head" else 4
     decay = torch.full((1, tokens, 1, width), -5.0)
     decay[:, 150:] = -1e-3
     q = k = torch.ones(1, tokens, 1, 4)
@@ -126,9 +127,8 @@ def test_forgetting_never_stops(kind: str) -> None:
 def test_decayed_sums_have_the_numerical_gradients(kind: str, tokens: int) -> None:
     q, k, v = (normal(1, tokens, 2, w, seed=i).requires_grad_() for i, w in enumerate((4, 4, 3)))
     decay = decay_of(kind, tokens, 1.0)
-    inputs = (
-        [q, k, v] if decay is None else [q, k, v, (decay[:1] - 0.01).requires_grad_()]
-    )  # away from 0, where decays end
+    # away from 0, the largest log-decay
+    inputs = [q, k, v] if decay is None else [q, k, v, (decay[:1] - 0.01).requires_grad_()]
     assert torch.autograd.gradcheck(decayed_sums, inputs, fast_mode=True)
 
 

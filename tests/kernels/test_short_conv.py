@@ -1,6 +1,4 @@
-"""The short convolution equals a loop over positions and taps, forwards and backwards, for sequences shorter than it
-too.
-"""
+"""The short convolution and its gradients equal a loop over positions and taps, also for very short sequences."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ def test_equals_the_loop_and_so_do_its_gradients(tokens: int, causal: bool) -> N
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
-def test_the_identity_tap_gives_its_input_back_bit_for_bit() -> None:
+def test_the_identity_tap_returns_its_input_bit_for_bit() -> None:
     x, taps = torch.randn(2, 9, 5), torch.zeros(4, 5)
     taps[0] = 1.0
     assert torch.equal(short_conv(x, taps, True), x)

@@ -1,4 +1,4 @@
-"""The Taylor read: both forms, their gradients, its features, and what it may hold."""
+"""The Taylor read: both implementations, their gradients, the features, and memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels.taylor import feature_count, features, taylor_read
+from tests.kernels.memory import LargestTensor
 from tests.tolerances import FP32_SCAN, FP64
 
 
@@ -26,9 +27,10 @@ def by_loops(q: Tensor, k: Tensor, v: Tensor, causal: bool, mask: Tensor | None)
     return out
 
 
-def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
     g = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=g, dtype=torch.float64).to(dtype).requires_grad_() for _ in range(3)]
+    q, k, v = (torch.randn(shape, generator=g, dtype=torch.float64).to(dtype).requires_grad_() for _ in range(3))
+    return q, k, v
 
 
 @settings(max_examples=16, deadline=None, derandomize=True)
@@ -39,7 +41,9 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> list
     scale=st.sampled_from([1e-3, 1.0, 30.0]),
     padding=st.integers(0, 3),
 )
-def test_both_forms_equal_the_loop(tokens: int, causal: bool, linear: bool, scale: float, padding: int) -> None:
+def test_sums_of_features_and_square_weights_equal_the_loop(
+    tokens: int, causal: bool, linear: bool, scale: float, padding: int
+) -> None:
     q, k, v = (scale * z for z in draw(2, tokens, 1, 4, seed=tokens))
     mask = torch.ones(2, tokens, dtype=torch.bool)
     mask[0, : min(padding, tokens - 1)] = False
@@ -50,7 +54,7 @@ def test_both_forms_equal_the_loop(tokens: int, causal: bool, linear: bool, scal
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("tokens", [63, 64, 65, 257])
-def test_the_linear_form_is_the_square_one_in_value_and_gradient(tokens: int, causal: bool) -> None:
+def test_sums_of_features_equal_square_weights_in_value_and_gradient(tokens: int, causal: bool) -> None:
     inputs = draw(1, tokens, 2, 4)
     both = [taylor_read(*inputs, causal, None, linear) for linear in (True, False)]
     assert (both[0] - both[1]).abs().max() <= 1e-11
@@ -59,10 +63,10 @@ def test_the_linear_form_is_the_square_one_in_value_and_gradient(tokens: int, ca
         assert (a - b).abs().max() <= FP64 * b.abs().max()
 
 
-def test_the_linear_form_holds_at_length_4096_in_fp32() -> None:
-    wide = [z.detach() for z in draw(1, 4096, 1, 4)]
-    narrow = taylor_read(*(z.float() for z in wide), True)
-    q, k, v = (z[0, :, 0] for z in wide)
+def test_sums_of_features_are_right_at_length_4096_in_fp32() -> None:
+    q, k, v = (z.detach() for z in draw(1, 4096, 1, 4))
+    narrow = taylor_read(q.float(), k.float(), v.float(), True)
+    q, k, v = (z[0, :, 0] for z in (q, k, v))
     for t in (0, 63, 64, 1023, 4095):
         s = k[: t + 1] @ q[t] / 2.0
         w = 1 + s + s**2 / 2
@@ -71,28 +75,16 @@ def test_the_linear_form_holds_at_length_4096_in_fp32() -> None:
 
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(width=st.integers(1, 9), seed=st.integers(0, 99))
-def test_features_multiply_to_the_polynomial_and_are_as_many_as_stated(width: int, seed: int) -> None:
+def test_products_of_features_are_the_polynomial(width: int, seed: int) -> None:
     q, k, _ = draw(width, seed=seed)
     s = q @ k / width**0.5
     assert features(q).shape == (feature_count(width),)
     torch.testing.assert_close(features(q) @ features(k), 1 + s + s**2 / 2, rtol=1e-12, atol=1e-12)
 
 
-def test_the_linear_form_holds_no_matrix_of_all_positions_nor_states_of_every_token() -> None:
-    from torch.utils._python_dispatch import TorchDispatchMode
-
-    largest = 0
-
-    class Watch(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            out = func(*args, **(kwargs or {}))
-            for t in out if isinstance(out, (tuple, list)) else (out,):
-                largest = max(largest, t.numel() if isinstance(t, Tensor) else 0)
-            return out
-
+def test_sums_of_features_keep_neither_square_weights_nor_states_of_all_tokens() -> None:
     T, d = 1024, 4
     inputs = draw(1, T, 1, d, dtype=torch.float32)
-    with Watch():
+    with LargestTensor() as made:
         taylor_read(*inputs, True).sum().backward()
-    assert largest <= max(64 * 64, T * (d + 1))
+    assert made.elements <= max(64 * 64, T * (d + 1))

@@ -1,6 +1,4 @@
-"""Triton chooses its interpreter when it is imported: `interpreted/` is for a process of its own, which
-`test_interpreted.py` starts.
-"""
+"""Triton chooses its interpreter when it is imported: `test_interpreted.py` runs `interpreted/` in its own process."""
 
 import os
 

@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is there on Linux only")
 
+from kernels.gpu.launch import Target, recording
 from kernels.registry import KERNELS
 from kernels.tools import ahead_of_time
 
@@ -37,9 +38,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "kernels.md"
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ahead_of_time.TARGETS)
 @pytest.mark.parametrize("call", STARTED)
-def test_a_kernel_fits_its_target(
-    call: str, target: ahead_of_time.Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kernel_fits_its_target(call: str, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     found = ahead_of_time.resources(call, target)
     assert len(found) == STARTED[call]
@@ -64,7 +63,7 @@ def test_the_registered_calls_start_every_kernel_function() -> None:
     }
     started = set()
     for call in ahead_of_time.CALLS:
-        with ahead_of_time.recording("sm_90") as launches:
+        with recording("sm_90") as launches:
             ahead_of_time.start(call)
         started |= {(launch.kernel.__module__.rpartition(".")[2], launch.kernel.__name__) for launch in launches}
     assert started == written

@@ -41,7 +41,8 @@ def on_gpu() -> torch.Tensor:
 def test_calls_on_a_cpu_import_no_triton_and_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(implementations, "import_module", lambda name: pytest.fail(f"{name} was imported"))
     diagonal_scan(torch.ones(1, 4, 2), torch.ones(1, 4, 2))
-    free_energy_read(*(torch.ones(1, 4, 1, 2) for _ in range(3)), torch.ones(1, 2), True)
+    q, k, v = (torch.ones(1, 4, 1, 2) for _ in range(3))
+    free_energy_read(q, k, v, torch.ones(1, 2), True)
     assert ran() == {}
 
 

@@ -1,6 +1,4 @@
-"""Memory is poisoned, and Triton's interpreter gets right products of bfloat16: it multiplies their bits as
-integers.
-"""
+"""New memory is NaN, and products of bfloat16 are corrected: Triton's interpreter multiplies their bits as integers."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from triton.runtime import interpreter  # noqa: E402
 
 
 def widened(x: Any) -> Any:
-    """Of a bfloat16 operand, as the interpreter does for fp8."""
+    """A bfloat16 operand as fp32, as the interpreter does for fp8."""
     if x.dtype.scalar != tl.bfloat16:
         return x
     return interpreter.TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
@@ -37,6 +35,8 @@ def _products_of_bfloat16() -> None:
 
 
 def poisoned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same function, whose floating-point results are filled with NaN."""
+
     def made(*args: Any, **kwargs: Any) -> Tensor:
         x = make(*args, **kwargs)
         return x.fill_(float("nan")) if x.is_floating_point() else x
@@ -46,6 +46,6 @@ def poisoned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 @pytest.fixture(autouse=True)
 def _poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a kernel doesn't write, and reads or gives back, is NaN."""
+    """Memory that a kernel reads or returns without writing it is NaN."""
     monkeypatch.setattr(torch, "empty_like", poisoned(torch.empty_like))
     monkeypatch.setattr(Tensor, "new_empty", poisoned(Tensor.new_empty))

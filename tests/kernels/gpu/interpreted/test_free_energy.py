@@ -1,4 +1,4 @@
-"""The free-energy flash attention against rows in fp64: values, gradients, extremes, what comes later."""
+"""The free-energy flash attention against rows in fp64: values, gradients, extremes, and no effect of later tokens."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def problem(
     rows: int | None = None,
     batch: int = 1,
     heads: int = 1,
-) -> list[Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     draw = torch.Generator().manual_seed(seed)
     shapes = (batch, rows or tokens, heads, key), (batch, tokens, heads, key), (batch, tokens, heads, value)
     q, k, v = (torch.randn(*shape, generator=draw) for shape in shapes)
-    return [q, k, size * v]
+    return q, k, size * v
 
 
 def betas(value: float, width: int = 4, heads: int = 1) -> Tensor:
@@ -39,14 +39,14 @@ def betas(value: float, width: int = 4, heads: int = 1) -> Tensor:
 def by_rows(
     q: Tensor, k: Tensor, v: Tensor, beta: Tensor, causal: bool, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """All rows at once in fp64; where every |βv| is small by the mean of expm1, which the plain form would cancel."""
+    """All rows at once in fp64; by the mean of expm1 where every |βv| is small, because log-sum-exp would cancel."""
     q, k, v, beta = (x.double() for x in (q, k, v, beta))
     scores = torch.einsum("bshk,bthk->bhst", q, k) * q.shape[-1] ** -0.5
     seen = torch.ones(scores.shape[-2:], dtype=torch.bool)
     seen = (seen.tril() if causal else seen)[None, None]
     if mask is not None:
         seen = seen & mask[:, None, None]
-        seen = seen | ~seen.any(-1, keepdim=True)  # rows that see nothing mean nothing
+        seen = seen | ~seen.any(-1, keepdim=True)  # rows that see no key have no meaning
     log_p = scores.masked_fill(~seen, -torch.inf).log_softmax(-1)
     u = (v * beta).transpose(1, 2)
     mean = torch.einsum("bhst,bhtd->bhsd", log_p.exp(), u.clamp(-1.0, 1.0).expm1()).log1p()
@@ -64,15 +64,17 @@ def assert_right(
     mask: Tensor | None = None,
     upstream: float = 1.0,
     together: bool = True,
-    share: float = FP32,
-    gradient_share: float = 4 * FP32_SCAN,
+    fraction: float = FP32,
+    gradient_fraction: float = 4 * FP32_SCAN,
 ) -> None:
-    """μ, F and all gradients are those of the rows in fp64; rows that see nothing are left out. Gradients of the sum,
-    or of each apart.
+    """μ, F and all gradients are those of the rows in fp64; rows that see no key are left out.
+
+    `together`: gradients of the sum of both results, otherwise of each one.
     """
     leaves = [x.detach().clone().requires_grad_() for x in (q, k, v, beta)]
     wide = [x.detach().double().requires_grad_() for x in (q, k, v, beta)]
-    got, wanted = free_energy_read(*leaves, causal, mask), by_rows(*wide, causal, mask)
+    got = free_energy_read(leaves[0], leaves[1], leaves[2], leaves[3], causal, mask)
+    wanted = by_rows(wide[0], wide[1], wide[2], wide[3], causal, mask)
     sees = (
         torch.ones(q.shape[:2])
         if mask is None
@@ -81,17 +83,17 @@ def assert_right(
     rows = sees.bool()[..., None, None]
     for name, a, b in zip(("mean", "free energy"), got, wanted, strict=True):
         assert a.dtype == v.dtype
-        assert_close(name, a * rows, torch.where(rows, b, 0.0), share)
+        assert_close(name, a * rows, torch.where(rows, b, 0.0), fraction)
     draw = torch.Generator().manual_seed(1)
     weights = [upstream * torch.randn(got[0].shape, generator=draw).to(v.dtype) * rows for _ in range(2)]
     for chosen in [(1.0, 1.0)] if together else [(1.0, 0.0), (0.0, 1.0)]:
         given = [w * c for w, c in zip(weights, chosen, strict=True)]
-        a = torch.autograd.grad(got, leaves, given, retain_graph=True)
-        b = torch.autograd.grad(wanted, wide, [w.double() for w in given], retain_graph=True)
+        found = torch.autograd.grad(got, leaves, given, retain_graph=True)
+        right = torch.autograd.grad(wanted, wide, [w.double() for w in given], retain_graph=True)
         # β's gradient is a difference of two sums of this size
         least = 0.0, 0.0, 0.0, float(v.abs().max() * given[1].abs().sum((0, 1)).max() / beta.min())
-        for name, x, y, size in zip("qkvβ", a, b, least, strict=True):
-            assert_close(f"gradient in {name} of {chosen}", x, y, gradient_share, size)
+        for name, x, y, size in zip("qkvβ", found, right, least, strict=True):
+            assert_close(f"gradient in {name} of {chosen}", x, y, gradient_fraction, size)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_values_out_of_range_and_close_together_give_the_formula_by_tiles(causal
     assert_right(q, k, v + 40.0, betas(1.9), causal, together=False)
 
 
-def test_heads_and_sequences_are_told_apart() -> None:
+def test_heads_and_sequences_do_not_mix() -> None:
     q, k, v = problem(20, batch=2, heads=2)
     beta = torch.tensor([[0.1, 0.7, 1.5, 3.0], [2.0, 0.3, 1.0, 0.4]])
     assert_right(q, k, v, beta, True)
@@ -148,7 +150,8 @@ def test_small_beta_keeps_its_digits(beta: float, late: float) -> None:
     leaves, wide = (
         ([x.to(t).requires_grad_() for x in (q, k, v, betas(beta))]) for t in (torch.float32, torch.float64)
     )
-    got, wanted = free_energy_read(*leaves, True)[1], by_rows_apart(*wide)
+    got = free_energy_read(leaves[0], leaves[1], leaves[2], leaves[3], True)[1]
+    wanted = by_rows_apart(*wide)
     assert_close("before", got[:, :40], wanted[:, :40], FP32)
     assert_close("after", got, wanted, FP32)
     gradients = [torch.autograd.grad(F[:, :40].sum(), x[:3]) for F, x in ((got, leaves), (wanted, wide))]
@@ -157,7 +160,7 @@ def test_small_beta_keeps_its_digits(beta: float, late: float) -> None:
 
 
 def by_rows_apart(q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> Tensor:
-    """F, row by row by whichever form is good for what the row sees."""
+    """F, row by row, in the form that is exact for the values that the row sees."""
     rows = [by_rows(q[:, t : t + 1], k[:, : t + 1], v[:, : t + 1], beta, False)[1] for t in range(q.shape[1])]
     return torch.cat(rows, 1)
 
@@ -171,8 +174,8 @@ def test_a_jump_leaves_finite_right_gradients_under_a_huge_upstream(jump: float,
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_values_that_jump_where_the_logits_fall_are_found(causal: bool) -> None:
-    """The largest value has a weight of e^{−100}, and decides all the same."""
+def test_a_large_value_under_a_tiny_weight_decides(causal: bool) -> None:
+    """The largest value has a weight of e^{−100}, and still decides."""
     q, k, v = problem(40)
     q[...], k[...] = 10.0, 0.0
     k[:, 35] = -100.0 / (10.0 * 8**0.5)
@@ -182,15 +185,13 @@ def test_values_that_jump_where_the_logits_fall_are_found(causal: bool) -> None:
 
 @pytest.mark.parametrize("size", [1.0, 60.0], ids=["bounded", "exact"])
 @pytest.mark.parametrize("factor", [1.0, 1e4])
-def test_what_comes_later_changes_nothing_before(size: float, factor: float) -> None:
-    """Within the tile of what changes, and in tiles before it."""
+def test_later_tokens_change_nothing_before_them(size: float, factor: float) -> None:
+    """In the tile where they are, and in tiles before it."""
     first = problem(50, size=size)
-    second = [
-        torch.cat((x[:, :40], factor * y[:, 40:]), 1)
-        for x, y in zip(first, problem(50, size=size, seed=1), strict=True)
-    ]
+    others = problem(50, size=size, seed=1)
+    q, k, v = (torch.cat((x[:, :40], factor * y[:, 40:]), 1) for x, y in zip(first, others, strict=True))
     for a, b in zip(
-        free_energy_read(*first, betas(1.9), True), free_energy_read(*second, betas(1.9), True), strict=True
+        free_energy_read(*first, betas(1.9), True), free_energy_read(q, k, v, betas(1.9), True), strict=True
     ):
         assert_close("before", a[:, :40], b[:, :40].double(), PREFIX)
         if size * factor == 1.0:
@@ -200,7 +201,7 @@ def test_what_comes_later_changes_nothing_before(size: float, factor: float) -> 
 @pytest.mark.parametrize("size", [1.0, 60.0], ids=["bounded", "exact"])
 def test_half_precision_is_right_to_its_digits(size: float) -> None:
     q, k, v = (x.bfloat16() for x in problem(40, size=size))
-    assert_right(q, k, v, betas(1.9), True, share=BF16, gradient_share=2 * BF16)
+    assert_right(q, k, v, betas(1.9), True, fraction=BF16, gradient_fraction=2 * BF16)
 
 
 def test_both_implementations_agree() -> None:

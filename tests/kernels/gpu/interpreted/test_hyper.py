@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kernels.gpu import hyper
+from kernels.hyper.lag_mixing import LagMixing
 from tests.kernels.gpu.interpreted.comparing import assert_close
 from tests.kernels.test_hyper import Problem, by_loops, problem
 from tests.tolerances import FP32_SCAN
@@ -17,11 +18,13 @@ pytestmark = pytest.mark.slow
 def single(p: Problem) -> Problem:
     """The same in fp32."""
 
-    def cast(m):  # type: ignore[no-untyped-def]
-        return None if m is None else type(m)(*(t.detach().float().requires_grad_() for t in m))
+    def narrow(tensor: Tensor) -> Tensor:
+        return tensor.detach().float().requires_grad_()
 
-    tensors = [t.detach().float().requires_grad_() for t in (p.q, p.k, p.v)]
-    return Problem(*tensors, [cast(m) for m in p.before], cast(p.after), p.layout)
+    def cast(mixing: LagMixing | None) -> LagMixing | None:
+        return None if mixing is None else LagMixing(*map(narrow, mixing))
+
+    return Problem(narrow(p.q), narrow(p.k), narrow(p.v), [cast(m) for m in p.before], cast(p.after), p.layout)
 
 
 def by_triton(p: Problem) -> Tensor:
@@ -41,25 +44,25 @@ def assert_right(wide: Problem) -> None:
 MIXED = [(True, True), (True, False), (False, True), (False, False)]
 
 
-def test_a_block_is_the_loops() -> None:
+def test_one_block_equals_the_loops() -> None:
     assert_right(problem(7, sets=2, heads=1, batch=1, length=9))
 
 
 @pytest.mark.parametrize("sets", [1, 2])
 @pytest.mark.parametrize("mixed", MIXED)
-def test_heads_sequences_and_spare_lags_are_told_apart(sets: int, mixed: tuple[bool, bool]) -> None:
+def test_heads_sequences_and_spare_lags_do_not_mix(sets: int, mixed: tuple[bool, bool]) -> None:
     assert_right(problem(9, sets=sets, mixed=mixed, length=11))
 
 
 @pytest.mark.parametrize("sets", [1, 2])
-def test_several_blocks_of_one_program_are_the_loops(sets: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three blocks of rows, the last one cut, by two programs: sums and scratch go on from block to block."""
+def test_several_blocks_of_one_program_equal_the_loops(sets: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three blocks of rows, the last one incomplete, by two programs: sums and scratch memory carry over."""
     monkeypatch.setattr(hyper, "PROGRAMS", 2)
     assert_right(problem(37, sets=sets, heads=1, batch=1))
 
 
 @pytest.mark.parametrize("tokens", [1, 32, 50])
-def test_lengths_beside_the_blocks_are_the_loops(tokens: int) -> None:
+def test_lengths_that_do_not_fill_blocks_equal_the_loops(tokens: int) -> None:
     assert_right(problem(tokens, sets=2, heads=1, batch=1))
 
 
@@ -83,7 +86,7 @@ def test_extreme_scores_are_finite_in_value_and_gradient(scale: float) -> None:
     assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(out.sum(), p.leaves()))
 
 
-def test_what_comes_later_changes_nothing_before() -> None:
+def test_later_tokens_change_nothing_before_them() -> None:
     p = single(problem(30, heads=1, batch=1))
     before = by_triton(p).detach()
     with torch.no_grad():

@@ -1,8 +1,9 @@
-"""The scans' Triton kernels against recurrences in fp64: values and gradients."""
+"""The Triton kernels of the scans against recurrences in fp64: values and gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from tests.kernels.test_scans import decay_of, decayed_by_loop, dynamics, normal
 from tests.tolerances import FP32_SCAN
 
 pytestmark = pytest.mark.slow
+KINDS = ("none", "one per head", "one per channel")
 
 
 def exact_read(log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,7 +30,7 @@ def assert_same(
     fast: Callable[..., object],
     slow: Callable[..., object],
     inputs: Sequence[Tensor | None],
-    share: float = FP32_SCAN,
+    fraction: float = FP32_SCAN,
     upstream: float = 1.0,
 ) -> None:
     """Results and gradients of the fp32 kernel against those of the fp64 loop."""
@@ -38,14 +40,14 @@ def assert_same(
     draw = torch.Generator().manual_seed(3)
     weights = [upstream * torch.randn(y.shape, generator=draw, dtype=torch.float64) for y in wanted]
     for i, (a, b) in enumerate(zip(got, wanted, strict=True)):
-        assert_close(f"result {i}", a, b, share)
+        assert_close(f"result {i}", a, b, fraction)
     to = [[x for x in xs if x is not None] for xs in (leaves, wide)]
     gradients = [
         torch.autograd.grad(sum((y * w).sum() for y, w in zip(ys, weights, strict=True)), xs)
         for ys, xs in zip((got, wanted), to, strict=True)
     ]
     for i, (a, b) in enumerate(zip(*gradients, strict=True)):
-        assert_close(f"gradient {i}", a, b, 4 * share)
+        assert_close(f"gradient {i}", a, b, 4 * fraction)
 
 
 @pytest.mark.parametrize(("tokens", "reverse"), [(70, True), *((t, r) for t in (1, 64, 256) for r in (False, True))])
@@ -67,8 +69,8 @@ def test_diagonal_scan_takes_double_precision() -> None:
 @pytest.mark.parametrize(
     ("kind", "tokens", "strength"),
     [
-        ("a head", 5, 0.1),
-        *((k, t, s) for k in ("none", "a head", "a channel") for t, s in ((1, 1.0), (17, 0.01), (17, 100.0))),
+        ("one per head", 5, 0.1),
+        *((k, t, s) for k in KINDS for t, s in ((1, 1.0), (17, 0.01), (17, 100.0))),
     ],
 )
 def test_decayed_sums_are_the_recurrence(kind: str, tokens: int, strength: float) -> None:
@@ -76,11 +78,11 @@ def test_decayed_sums_are_the_recurrence(kind: str, tokens: int, strength: float
     assert_same(decayed_sums, decayed_by_loop, (q, k, v, decay_of(kind, tokens, strength)))
 
 
-@pytest.mark.parametrize("kind", ["none", "a head", "a channel"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_wide_keys_are_summed_in_pieces(kind: str) -> None:
     q, k, v = (normal(2, 5, 2, w, seed=i) for i, w in enumerate((67, 67, 3)))
     decay = decay_of(kind, 5, 0.1)
-    if decay is not None and kind == "a channel":
+    if decay is not None and kind == "one per channel":
         decay = decay.repeat(1, 1, 1, 17)[..., :67]
     assert_same(decayed_sums, decayed_by_loop, (q, k, v, decay))
 
@@ -89,13 +91,13 @@ def cut(decay: Tensor | None) -> Tensor | None:
     return None if decay is None else decay[:1, :, :1]
 
 
-@pytest.mark.parametrize(("kind", "tokens"), [("none", 256), ("a head", 130), ("a channel", 40)])
-def test_decayed_sums_go_on_across_chunks_and_blocks_of_channels(kind: str, tokens: int) -> None:
+@pytest.mark.parametrize(("kind", "tokens"), [("none", 256), ("one per head", 130), ("one per channel", 40)])
+def test_decayed_sums_continue_across_chunks_and_blocks_of_channels(kind: str, tokens: int) -> None:
     q, k, v = (normal(1, tokens, 1, w, seed=i) for i, w in enumerate((4, 4, 35)))
     assert_same(decayed_sums, decayed_by_loop, (q, k, v, cut(decay_of(kind, tokens, 0.1))))
 
 
-def test_a_weak_decay_behind_strong_ones_counts_by_its_own_size() -> None:
+def test_a_weak_decay_after_strong_ones_has_its_own_effect() -> None:
     for width in (1, 4):
         decay = torch.full((1, 36, 1, width), -1000.0)
         decay[:, 20:] = -1e-3
@@ -133,7 +135,7 @@ def log_reads(log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor,
     ("kind", "size", "tokens"),
     [
         ("none", 0.1, 2),
-        *((k, s, 18) for k in ("none", "a head", "a channel") for s in (0.1, 100.0)),
+        *((k, s, 18) for k in KINDS for s in (0.1, 100.0)),
     ],
 )
 def test_exact_reads_are_the_formula_for_any_weights_and_values(kind: str, size: float, tokens: int) -> None:
@@ -143,7 +145,7 @@ def test_exact_reads_are_the_formula_for_any_weights_and_values(kind: str, size:
     assert_same(exact_read, log_reads, inputs, 4 * FP32_SCAN if size > 1.0 else FP32_SCAN)
 
 
-def test_exact_reads_go_on_across_blocks_of_channels() -> None:
+def test_exact_reads_continue_across_blocks_of_channels() -> None:
     log_q, log_k, v = normal(1, 6, 1, 4), normal(1, 6, 1, 4, seed=1), normal(1, 6, 1, 19, seed=2)
     assert_same(exact_read, log_reads, (log_q, log_k, None, v, 50 * v))
 
@@ -161,16 +163,17 @@ def test_both_implementations_agree_on_hidden_tokens() -> None:
     log_k[:, :7] = -1e9
     inputs = (log_q, log_k, None, v, 50 * v, True)
     for a, b in zip(linear_exact.exact_read(*inputs), _by_pytorch(*inputs), strict=True):
+        assert b is not None
         assert_close("rows", a[:, 7:], b[:, 7:].double(), FP32_SCAN)
 
 
 def changed(x: Tensor, tokens: int) -> Tensor:
-    """Other, larger entries from a token on."""
+    """x with other, larger entries from a token on."""
     return torch.cat((x[:, :tokens], 100.0 * x[:, tokens:].flip(1)), 1)
 
 
-def test_what_comes_later_changes_nothing_before() -> None:
-    """Within the chunk of what changes, and in chunks before it: to the last digit."""
+def test_later_tokens_change_nothing_before_them() -> None:
+    """In the chunk where they are, and in chunks before it: to the last digit."""
     q, k, v = (normal(1, 70, 1, w, seed=i).float() for i, w in enumerate((4, 4, 3)))
     decay, short = -normal(1, 70, 1, 1, seed=5).abs().float(), slice(0, 20)
     delta, a, b, c, x = (t.float() for t in dynamics(40))
@@ -188,5 +191,5 @@ def test_what_comes_later_changes_nothing_before() -> None:
             assert not torch.equal(before, after)
 
 
-def parts(result: object) -> tuple[Tensor, ...]:
-    return result if isinstance(result, tuple) else (result,)  # type: ignore[return-value]
+def parts(result: Any) -> tuple[Tensor, ...]:
+    return result if isinstance(result, tuple) else (result,)
