@@ -32,9 +32,7 @@ Horizon = Annotated[
 ]
 Track = Annotated[
     str | None,
-    typer.Option(
-        "--track", help="Forecasting: protocol of the look-back, fixed-336, fixed-96 or searched.", show_default=False
-    ),
+    typer.Option("--track", help="Forecasting: look-back window, fixed-336, fixed-96 or searched.", show_default=False),
 ]
 Hybrid = Annotated[
     str | None,

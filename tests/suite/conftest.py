@@ -1,6 +1,4 @@
-"""Fixtures of the suite's tests: a runs folder of one's own, the command line in this process, and runs of a few
-seconds.
-"""
+"""Fixtures of the suite's tests: a separate runs folder per test, and the command line in this process."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ import torch
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """A command's exit code, stdout and stderr."""
 
     code: int
     out: str
@@ -28,7 +26,7 @@ Command = Callable[..., Ended]
 
 @pytest.fixture(autouse=True)
 def runs(tmp_path, monkeypatch) -> Path:
-    """`SUITE_HOME`, below the test's own folder; it does not exist yet."""
+    """`SUITE_HOME`: a folder of this test, which does not exist yet."""
     folder = tmp_path / "runs"
     monkeypatch.setenv("SUITE_HOME", str(folder))
     torch.set_num_threads(1)
@@ -56,7 +54,7 @@ def suite(monkeypatch, capsys) -> Command:
 
 @pytest.fixture(scope="package", autouse=True)
 def _read_embedded_data_once():
-    """Decompressing the data takes longer than the tiny runs on them."""
+    """Reads each data set once, because decompression takes longer than the tiny runs."""
     from tasks import embedded
 
     read = embedded.read

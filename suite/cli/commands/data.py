@@ -52,8 +52,8 @@ def describe_data(
     import tasks
     from suite.models.resolve import resolve_data
 
-    made = tasks.get(task)(resolve_data(task, scale, sets), data_dir)
-    found = made.info()
+    instance = tasks.get(task)(resolve_data(task, scale, sets), data_dir)
+    found = instance.info()
     return {
         "task": task,
         "source": found.source,
@@ -62,7 +62,7 @@ def describe_data(
         "unit": found.unit,
         "fingerprint": found.fingerprint,
         "embedded": found.embedded,
-        "protocol": made.protocol,
+        "protocol": instance.protocol,
         "notes": list(found.notes),
         **found.extra,
     }
@@ -75,10 +75,10 @@ def prepare_data(
     import tasks
     from suite.models.resolve import resolve_data
 
-    made = tasks.get(task)(resolve_data(task, scale, sets), data_dir)
-    say(made.prepare_note())
+    instance = tasks.get(task)(resolve_data(task, scale, sets), data_dir)
+    say(instance.prepare_note())
     columns = Progress.get_default_columns()
     with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
         bar = progress.add_task(f"preparing {task}", total=None)
-        made.prepare(lambda done, total: progress.update(bar, completed=done, total=total))
+        instance.prepare(lambda done, total: progress.update(bar, completed=done, total=total))
     return {**describe_data(task, data_dir, scale, sets), "status": "ready"}

@@ -100,6 +100,6 @@ def _check_store() -> Check:
     except Exception as error:  # whatever the store's client raises is a result of this check
         return Check("tracking store", False, f"{type(error).__name__}: {first_line(error)}")
     message = (
-        f"closed {len(closed)} run(s) of dead processes: {', '.join(closed)}" if closed else "answers; no dead runs"
+        f"closed {len(closed)} run(s) of dead processes: {', '.join(closed)}" if closed else "reachable; no dead runs"
     )
     return Check("tracking store", True, message)

@@ -23,7 +23,7 @@ def generate(
     top_k: Annotated[
         int, typer.Option("--top-k", min=0, help="Sample from the k most likely tokens; 0: from all.")
     ] = 0,
-    seed: opt.Seed = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the sampling.")] = 0,
     device: opt.Device = "auto",
     as_json: opt.Json = False,
 ) -> None:
@@ -31,9 +31,9 @@ def generate(
 
     `suite generate sotu-fem --prompt "My fellow Americans, "`
     """
-    text = generate_text(run_id, prompt, tokens, temperature, top_k, seed or 0, device, echo=not as_json)
+    text = generate_text(run_id, prompt, tokens, temperature, top_k, seed, device, echo=not as_json)
     if as_json:
-        print_json({"run": run_id, "prompt": prompt, "text": text, "seed": seed or 0})
+        print_json({"run": run_id, "prompt": prompt, "text": text, "seed": seed})
 
 
 def lm_eval(

@@ -88,33 +88,35 @@ def report_run(outcome: Outcome, *, quiet: bool) -> None:
     from suite.records import runs_folder
     from suite.training.checkpoint import NAME as CHECKPOINT
 
-    made = outcome.record
+    record = outcome.record
     if outcome.exit_code:
-        resumable = made.status in ("interrupted", "failed") and (runs_folder.home() / made.id / CHECKPOINT).is_file()
-        advice = f"; resume it with: suite run --resume {made.id}" if resumable else ""
-        err.print(f"[red]{made.status}[/]: {escape(made.error or '')}{advice}", soft_wrap=True)
+        resumable = (
+            record.status in ("interrupted", "failed") and (runs_folder.home() / record.id / CHECKPOINT).is_file()
+        )
+        advice = f"; resume it with: suite run --resume {record.id}" if resumable else ""
+        err.print(f"[red]{record.status}[/]: {escape(record.error or '')}{advice}", soft_wrap=True)
     elif not quiet:
-        _print_result(made)
+        _print_result(record)
     if not quiet and outcome.path:
         out.print(f"record: {escape(str(outcome.path))}")
 
 
-def _print_result(made: Record) -> None:
+def _print_result(record: Record) -> None:
     from suite.boards.board import primary_metric
 
-    metric, selection = primary_metric(made), made.selection
+    metric, selection = primary_metric(record), record.selection
     assert selection is not None
-    assert made.timing is not None
-    value = format_metric(metric, made.metrics["test"][metric.name])
-    out.print(f"[bold]{made.task} · {made.mixer} · {made.scale} · seed {made.seed}[/]")
+    assert record.timing is not None
+    value = format_metric(metric, record.metrics["test"][metric.name])
+    out.print(f"[bold]{record.task} · {record.mixer} · {record.scale} · seed {record.seed}[/]")
     out.print(
         f"test {metric.name} {value}, checkpoint of step {selection.step} selected on validation; "
-        f"{made.timing.wall_s:.0f} s"
+        f"{record.timing.wall_s:.0f} s"
     )
-    if "test_skip" in made.metrics:
-        skipped = format_metric(metric, made.metrics["test_skip"][metric.name])
+    if "test_skip" in record.metrics:
+        skipped = format_metric(metric, record.metrics["test_skip"][metric.name])
         out.print(f"without the layers that are not softmax: test {metric.name} {skipped}")
-    boards = find_boards(made.task, None, made.scale)
-    own = [b for b in boards if any(made.id == record.id for row in b.rows for record in row.records)]
+    boards = find_boards(record.task, None, record.scale)
+    own = [b for b in boards if any(record.id == ranked.id for row in b.rows for ranked in row.records)]
     if own:
         print_boards(own, as_markdown=False)

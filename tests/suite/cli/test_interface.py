@@ -168,5 +168,5 @@ def test_doctor_opens_a_store_without_output_of_mlflow(tmp_path):
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert next(check["message"] for check in json.loads(ended.stdout) if check["name"] == "tracking store").startswith(
-        "answers"
+        "reachable"
     )

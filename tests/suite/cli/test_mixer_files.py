@@ -47,13 +47,13 @@ def test_the_example_is_sized_run_and_ranked_like_a_built_in_mixer(tmp_path):
     assert certificate["mixer_options"]["width"] > 0
     done = suite_process(folder, *tiny_arguments("sotu", NAMED, "dim=64"), "--json")
     assert done.returncode == 0, done.stderr
-    made = json.loads(done.stdout)
+    document = json.loads(done.stdout)
     [path] = (folder / "runs").glob("*/record.json")
-    assert record.read(path).model_dump(mode="json", by_alias=True) == made
-    assert made["status"] == "finished"
-    assert made["mixer"] == "moving_average.py:MovingAverage"  # without the folder
-    assert made["code"]["mixer_origin"] == registry.origin(NAMED)
-    assert made["code"]["mixer_origin"].startswith("moving_average.py@")
+    assert record.read(path).model_dump(mode="json", by_alias=True) == document
+    assert document["status"] == "finished"
+    assert document["mixer"] == "moving_average.py:MovingAverage"  # without the folder
+    assert document["code"]["mixer_origin"] == registry.origin(NAMED)
+    assert document["code"]["mixer_origin"].startswith("moving_average.py@")
     assert path.parent.name.split("-")[2:4] == ["sotu", "MovingAverage"]
     board = json.loads(suite_process(folder, "leaderboard", "--json").stdout)
     assert [row["mixer"] for b in board for row in b["rows"]] == ["moving_average.py:MovingAverage"]
