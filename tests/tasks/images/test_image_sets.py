@@ -124,9 +124,9 @@ def test_cifar10_reads_the_hubs_files_and_folders_equally(tmp_path, cifar_folder
             folder = tmp_path / part / CIFAR10[label]
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(file)
-    made = [Cifar10(None, folder) for folder in (cifar_folder, tmp_path)]
-    assert labelled_pixels(made[0]) == labelled_pixels(made[1])
-    assert [made[0].n_examples(split) for split in ("train", "valid", "test")] == [110, 10, 40]
+    from_parquet, from_folder = Cifar10(None, cifar_folder), Cifar10(None, tmp_path)
+    assert labelled_pixels(from_parquet) == labelled_pixels(from_folder)
+    assert [from_parquet.n_examples(split) for split in SPLITS] == [110, 10, 40]
 
 
 def test_cifar100_reads_the_fine_labels_and_corrects_the_hubs_typo(tmp_path):

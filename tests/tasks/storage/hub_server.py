@@ -101,14 +101,19 @@ class _Answer(BaseHTTPRequestHandler):
 def _list(files: Mapping[str, bytes], folder: str, *, deep: bool) -> list[dict[str, object]]:
     """Files and folders in a folder; with `deep`, also those in its subfolders."""
     prefix = f"{folder}/" if folder else ""
-    made: dict[str, dict[str, object]] = {}
+    listed: dict[str, dict[str, object]] = {}
     for path, content in files.items():
         if not path.startswith(prefix):
             continue
         parts = path.removeprefix(prefix).split("/")
         for depth in range(1, len(parts) if deep else min(2, len(parts))):
             inner = prefix + "/".join(parts[:depth])
-            made[inner] = {"type": "directory", "path": inner, "oid": "0" * 40}
+            listed[inner] = {"type": "directory", "path": inner, "oid": "0" * 40}
         if deep or len(parts) == 1:
-            made[path] = {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-    return list(made.values())
+            listed[path] = {
+                "type": "file",
+                "path": path,
+                "size": len(content),
+                "oid": hashlib.sha1(content).hexdigest(),
+            }
+    return list(listed.values())

@@ -19,11 +19,11 @@ def test_articles_begin_at_headings_of_the_first_level_and_keep_every_line(tmp_p
     rows = ["", " = One = \n", "", " Some text . \n", "", " = = Part = = \n", "", " More = of it = \n"]
     rows += [" = no heading : no empty row before = \n", "", " = Two = \n", "", " x = y \n"]
     path = write_rows(tmp_path / "a.parquet", {"text": rows})
-    made = documents(WikiFiles({"train": (path,), "valid": (path,), "test": (path,)}))
+    by_split = documents(WikiFiles({"train": (path,), "valid": (path,), "test": (path,)}))
     text = "".join(row or "\n" for row in rows)
-    assert "".join(made["train"]) == text
-    assert made["train"] == [text[: text.index(" = Two")], text[text.index(" = Two") :]]
-    assert made["train"] == made["valid"] == made["test"]
+    assert "".join(by_split["train"]) == text
+    assert by_split["train"] == [text[: text.index(" = Two")], text[text.index(" = Two") :]]
+    assert by_split["train"] == by_split["valid"] == by_split["test"]
 
 
 def test_articles_across_blocks_and_files_are_complete_and_reading_resumes(tmp_path):
@@ -33,9 +33,9 @@ def test_articles_across_blocks_and_files_are_complete_and_reading_resumes(tmp_p
         write_rows(tmp_path / f"{n}.parquet", {"text": rows[n * 1650 : (n + 1) * 1650]}, 700) for n in range(2)
     )
     corpus = WikiFiles({"train": paths, "valid": paths[:1], "test": paths[1:]})
-    made = documents(corpus)["train"]
-    assert "".join(made) == "".join(row or "\n" for row in rows)
-    assert len(made) == sum(row.startswith(" = Article") for row in rows)
+    articles = documents(corpus)["train"]
+    assert "".join(articles) == "".join(row or "\n" for row in rows)
+    assert len(articles) == sum(row.startswith(" = Article") for row in rows)
     check_resumes(corpus)
 
 

@@ -28,8 +28,8 @@ from tests.tasks.text.corpus_reading import check_resumes, documents
 def test_files_belong_to_the_split_in_their_name_or_else_in_their_folder(tmp_path, names, splits):
     for i, name in enumerate(names):
         write_text(tmp_path / name, f"text {i}\nits end")
-    made = documents(find_text(tmp_path, "text"))
-    assert made == {split: [f"text {i}\nits end"] for i, split in enumerate(splits)}
+    by_split = documents(find_text(tmp_path, "text"))
+    assert by_split == {split: [f"text {i}\nits end"] for i, split in enumerate(splits)}
 
 
 def test_a_file_name_is_never_a_pattern(tmp_path):
@@ -49,18 +49,18 @@ def test_all_three_formats_are_read_and_a_row_or_a_text_file_is_a_document(tmp_p
     write_text(tmp_path / "valid.txt", "a\r\nb\n\n\n c \u2028 d\x0c e")
     write_text(tmp_path / "test.txt", "no line end")
     write_text(tmp_path / "README.md", "is not read")
-    made = documents(find_text(tmp_path, "text"))
-    assert made["train"] == [addresses()[0], "one\n\nof two", "two 😀", "three", "", "", "four"]
-    assert made["valid"] == ["a\nb\n\n\n c \u2028 d\x0c e"]  # only the line ends are translated
-    assert made["test"] == ["no line end"]
+    by_split = documents(find_text(tmp_path, "text"))
+    assert by_split["train"] == [addresses()[0], "one\n\nof two", "two 😀", "three", "", "", "four"]
+    assert by_split["valid"] == ["a\nb\n\n\n c \u2028 d\x0c e"]  # only the line ends are translated
+    assert by_split["test"] == ["no line end"]
 
 
 def test_one_file_is_cut_between_lines_at_90_and_95_percent(tmp_path):
     text = "\n".join(pages(500, 97)) + "\n"
     path = write_text(tmp_path / "input.txt", text)
-    made = documents(find_text(tmp_path, "text"))
-    assert made == documents(find_text(path, "text"))
-    [train], [valid], [test] = made["train"], made["valid"], made["test"]
+    by_split = documents(find_text(tmp_path, "text"))
+    assert by_split == documents(find_text(path, "text"))
+    [train], [valid], [test] = by_split["train"], by_split["valid"], by_split["test"]
     assert train + valid + test == text
     assert train.endswith("\n")
     assert valid.endswith("\n")
@@ -91,9 +91,11 @@ def test_line_ends_of_two_bytes_change_no_split(tmp_path, monkeypatch):
     unix.write_bytes(text.encode())
     dos.write_bytes(text.replace("\n", "\r\n").encode())
     monkeypatch.setattr(held_out_lines, "READ_BYTES", 7)  # a pair split between two reads counts too
-    made = documents(find_text(unix, "text")), documents(find_text(dos, "text"))
-    assert [len("".join(made[1][split])) for split in made[1]] == [len("".join(made[0][split])) for split in made[0]]
-    assert made[0]["test"]
+    from_unix, from_dos = documents(find_text(unix, "text")), documents(find_text(dos, "text"))
+    assert [len("".join(from_dos[split])) for split in from_dos] == [
+        len("".join(from_unix[split])) for split in from_unix
+    ]
+    assert from_unix["test"]
 
 
 def test_rows_are_held_out_by_their_text_only_about_five_percent_each(tmp_path):
@@ -112,10 +114,10 @@ def test_a_hundred_text_files_are_held_out_as_whole_documents_by_their_text(tmp_
     some = pages(400, 100)
     for i, text in enumerate(some):
         write_text(tmp_path / f"{i:03}.txt", text)
-    made = documents(find_text(tmp_path, "text"))
-    assert sorted(itertools.chain(*made.values())) == sorted(some)
-    assert 8 < len(made["valid"]) < 40
-    assert 8 < len(made["test"]) < 40
+    by_split = documents(find_text(tmp_path, "text"))
+    assert sorted(itertools.chain(*by_split.values())) == sorted(some)
+    assert 8 < len(by_split["valid"]) < 40
+    assert 8 < len(by_split["test"]) < 40
 
 
 def test_many_text_files_can_be_resumed_and_one_that_is_not_utf8_is_named(tmp_path):
@@ -133,10 +135,10 @@ def test_many_text_files_can_be_resumed_and_one_that_is_not_utf8_is_named(tmp_pa
 def test_if_only_one_split_is_missing_only_that_one_is_held_out(tmp_path):
     write_lines(tmp_path / "train.jsonl", pages(400, 100))
     write_lines(tmp_path / "test.jsonl", ["the test"])
-    made = documents(find_text(tmp_path, "text"))
-    assert made["test"] == ["the test"]
-    assert len(made["train"]) + len(made["valid"]) == 400
-    assert 8 < len(made["valid"]) < 40
+    by_split = documents(find_text(tmp_path, "text"))
+    assert by_split["test"] == ["the test"]
+    assert len(by_split["train"]) + len(by_split["valid"]) == 400
+    assert 8 < len(by_split["valid"]) < 40
 
 
 def test_linked_folders_are_read_once_and_circular_links_end(tmp_path):

@@ -50,9 +50,9 @@ def test_rows_without_text_are_empty_documents_and_blank_lines_are_skipped(tmp_p
     write_text(tmp_path / "train.jsonl", "\ufeff" + "\n".join(rows))
     for name in ("valid", "test"):
         write_lines(tmp_path / f"{name}.jsonl", ["2024-05-01", "2024-05-02"])  # text, though it looks like a date
-    made = documents(find_text(tmp_path, "text"))
-    assert made["train"] == ["", "a", "", "", "b\u2028\u2028"]
-    assert made["valid"] == ["2024-05-01", "2024-05-02"]
+    by_split = documents(find_text(tmp_path, "text"))
+    assert by_split["train"] == ["", "a", "", "", "b\u2028\u2028"]
+    assert by_split["valid"] == ["2024-05-01", "2024-05-02"]
 
 
 def test_other_keys_of_the_rows_and_their_types_change_nothing(tmp_path):

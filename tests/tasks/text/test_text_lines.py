@@ -63,9 +63,9 @@ def test_without_white_space_the_cut_is_between_two_characters(tmp_path):
 
 def test_a_part_is_not_cut_at_a_space_near_its_end(tmp_path):
     text = "x" * 1890 + " " + "y" * 108 + "\n"  # 2,000 bytes; the spaces are near the ends of both parts
-    made = split_of(write_text(tmp_path / "all.txt", text))
-    assert "".join(made) == text
-    assert [len(part) // 10 for part in made] == [180, 10, 9]
+    parts = split_of(write_text(tmp_path / "all.txt", text))
+    assert "".join(parts) == text
+    assert [len(part) // 10 for part in parts] == [180, 10, 9]
 
 
 @pytest.mark.parametrize(("at", "splits"), [(96, ["valid"]), (93, ["test"]), (60, ["test", "valid"])])
@@ -83,12 +83,12 @@ def test_only_a_part_in_which_no_line_begins_cuts_a_line(tmp_path, at, splits):
 def test_line_ends_of_one_or_two_bytes_give_the_same_cuts(tmp_path, monkeypatch):
     monkeypatch.setattr(held_out_lines, "READ_BYTES", 7)
     text = "".join(f"{n}\n" for n in range(300)) + WORDS[:4000] + "\n"
-    made = [
+    cuts = [
         split_of(write_text(tmp_path / f"{n}.txt", text.replace("\n", end)))
         for n, end in enumerate(("\n", "\r\n", "\r"))
     ]
-    assert made[0] == made[1] == made[2]
-    assert all(made[0])
+    assert cuts[0] == cuts[1] == cuts[2]
+    assert all(cuts[0])
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_small_texts_of_few_lines_stay_whole_if_others_have_lines_to_hold_out(tm
     assert documents(corpus) == {"train": [verse, train], "valid": [valid], "test": [test]}
     assert "inside lines" not in corpus.key
     write_text(tmp_path / "b.txt", verse * 2)  # now no file has a line to hold out
-    made = documents(find_text(tmp_path, "text"))
-    assert [len(made[split]) for split in ("train", "valid", "test")] == [2, 2, 2]
+    by_split = documents(find_text(tmp_path, "text"))
+    assert [len(by_split[split]) for split in ("train", "valid", "test")] == [2, 2, 2]
     write_lines(tmp_path / "c.jsonl", pages(200))  # now there are rows to hold out
     assert "inside lines" not in find_text(tmp_path, "text").key
 
@@ -126,7 +126,7 @@ def test_a_large_text_on_one_line_is_cut_even_if_others_have_lines(tmp_path):
     write_text(tmp_path / "LICENSE.txt", "\n".join(pages(200, 50)))
     write_text(tmp_path / "large.txt", text := WORDS[:1_400_000])
     assert 0.05 * len(text) > held_out_lines.MIN_CUT_BYTES
-    assert [len(made) for made in documents(find_text(tmp_path, "text")).values()] == [2, 2, 2]
+    assert [len(texts) for texts in documents(find_text(tmp_path, "text")).values()] == [2, 2, 2]
 
 
 def test_reading_resumes_after_any_block_of_a_text_that_is_cut_inside_a_line(tmp_path):
