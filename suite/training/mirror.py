@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from suite.boards import board, view
+from suite.boards import board, publish
 from suite.records import runs_folder
 from suite.records.collection import read_all
 from suite.records.record import NAME
@@ -72,7 +72,7 @@ def close_tracker(job: Job, made: Record, tracker: Tracker) -> None:
     }
     if made.timing:
         metrics |= {f"time/{name}": value for name, value in made.timing.model_dump().items()}
-    metrics |= {"budget/parameters": made.certificate.parameters, "budget/flops": made.certificate.flops}
+    metrics |= publish.metrics_of_run(made, job.task.primary)
     tracker.summary({**metrics, "peak_memory_bytes": made.peak_memory_bytes})
     environment = {f"version.{name}": value for name, value in made.packages.items()} | {
         "git_sha": made.code.git_sha or "none"
@@ -83,22 +83,5 @@ def close_tracker(job: Job, made: Record, tracker: Tracker) -> None:
     found = read_all()
     others = [r for r in found.records if r.id != made.id]
     boards = board.boards([*others, made], found.refused, task=made.task)
-    primary = job.task.primary
-    tracker.board(
-        "\n".join(view.markdown(b) for b in boards),
-        primary_metric=f"test/{primary.name}",
-        ascending=not primary.higher_is_better,
-        columns=[
-            "tags.mixer",
-            "tags.scale",
-            "tags.seed",
-            "tags.matched",
-            f"metrics.test/{primary.name}",
-            f"metrics.valid/{primary.name}",
-            "metrics.budget/parameters",
-            "metrics.budget/flops",
-            "metrics.time/examples_per_s",
-            "tags.result",
-        ],
-    )
+    publish.publish(tracker, boards, job.task.primary)
     tracker.finish(STATUS[made.status])

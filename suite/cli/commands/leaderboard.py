@@ -33,9 +33,9 @@ def leaderboard(
     """
     found = find_boards(task, domain, scale)
     if as_json:
-        from suite.boards import view
+        from suite.boards.plain import plain
 
-        print_json([view.plain(board) for board in found])
+        print_json([plain(board) for board in found])
     else:
         print_boards(found, as_markdown=markdown)
 
@@ -62,7 +62,8 @@ def find_boards(task: str | None, domain: str | None, scale: str | None) -> list
 
 def print_boards(boards: Sequence[Board], *, as_markdown: bool) -> None:
     """Prints the boards as tables or Markdown; without any, prints on stderr how to start a run."""
-    from suite.boards import view
+    from suite.boards.markdown import markdown
+    from suite.boards.terminal import table
     from suite.records import runs_folder
 
     if not boards:
@@ -70,6 +71,6 @@ def print_boards(boards: Sequence[Board], *, as_markdown: bool) -> None:
         err.print(f"no matching runs in {home} yet; start one: suite run --task fashion-mnist --mixer fem")
     for board in boards:
         if as_markdown:
-            sys.stdout.write(view.markdown(board) + "\n")
+            sys.stdout.write(markdown(board) + "\n")
         else:
-            out.print(view.table(board), "")
+            out.print(table(board, out.width), "")

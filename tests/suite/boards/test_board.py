@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 
 import pytest
-from rich.console import Console
 
-from suite.boards import board, view
+from suite.boards import board
 from suite.boards.board import boards
+from suite.boards.markdown import markdown
+from suite.boards.plain import plain
 from tasks.text.tokenizers import train_bpe
 from tests.suite.tiny import made_record
 
@@ -35,9 +35,9 @@ def test_a_row_names_what_its_verdict_is_about():
     found = only([hyper, made_record("gla", 0.6), made_record("softmax", 0.4)])
     named = f"hypermlp (rank={solved['rank']}, d_qk={solved['d_qk']})"
     assert [row.mixer for row in found.rows] == ["gla (host prior)", named, "softmax"]
-    assert "host prior: positive, normalised weights" in view.markdown(found)
-    assert view.plain(found)["rows"][1]["mixer_options"] == solved
-    assert "host prior" not in view.markdown(only([made_record("softmax", 0.4)]))
+    assert "host prior: positive, normalised weights" in markdown(found)
+    assert plain(found)["rows"][1]["mixer_options"] == solved
+    assert "host prior" not in markdown(only([made_record("softmax", 0.4)]))
 
 
 def test_an_error_is_ordered_from_low_to_high():
@@ -62,7 +62,7 @@ def test_runs_of_an_earlier_version_of_a_mixer_have_their_own_row_and_no_rank(mo
     monkeypatch.setattr("backbones.mixers.fem.fem.Fem.version", 2)
     found = only([earlier, made_record("fem", 0.8), made_record("softmax", 0.5)])
     assert [(row.mixer, row.place) for row in found.rows] == [("fem", 1), ("softmax", 2), ("fem (version 1)", None)]
-    assert "| earlier version | fem (version 1) |" in view.markdown(found)
+    assert "| earlier version | fem (version 1) |" in markdown(found)
 
 
 def test_of_a_repeated_seed_the_newest_counts():
@@ -112,7 +112,7 @@ def test_switches_stand_as_rows_of_their_own_and_of_tuned_rates_the_one_that_val
         [*tried, made_record("fem", 0.7, sets=("lse=false",)), made_record("fem", 0.3, sets=("mixer.heads=1",))]
     )
     assert [row.mixer for row in made.rows] == ["fem (lse=off)", "fem (lr=0.125)", "fem (heads=1)"]
-    assert "2 row(s) of other learning rates" in view.markdown(made)
+    assert "2 row(s) of other learning rates" in markdown(made)
 
 
 def test_a_tokenizers_file_counts_by_its_content_wherever_it_stands(tmp_path):
@@ -148,7 +148,7 @@ def test_failed_diverged_and_interrupted_runs_are_counted_and_not_shown():
     made = only(records)
     assert [row.mixer for row in made.rows] == ["softmax"]
     assert made.unfinished == 3
-    assert "3 unfinished" in view.markdown(made)
+    assert "3 unfinished" in markdown(made)
 
 
 def test_only_what_is_asked_for_is_shown():
@@ -156,30 +156,3 @@ def test_only_what_is_asked_for_is_shown():
     assert [b.task for b in boards(records, task="fashion-mnist")] == ["fashion-mnist"]
     assert [b.task for b in boards(records, domain="forecasting")] == ["household-power"]
     assert boards(records, scale="paper") == []
-
-
-def terminal_text(made) -> str:
-    stream = io.StringIO()
-    Console(file=stream, width=200).print(view.table(made))
-    return stream.getvalue()
-
-
-def test_table_markdown_and_json_tell_the_same():
-    seeds = [made_record("fem", 0.6 + s / 100, seed=s) for s in range(3)]
-    records = [made_record("softmax", 0.5), *seeds, made_record("no-mixing", 0.9, matched=False)]
-    made = only(records)
-    plain, text, table = view.plain(made), view.markdown(made), terminal_text(made)
-    lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
-    rows = [line for line in table.splitlines() if line.startswith("│")]
-    assert len(plain["rows"]) == len(lines) == len(rows) == 3
-    for row, line, shown in zip(plain["rows"], lines, rows, strict=True):
-        for form in (line, shown):
-            assert row["mixer"] in form
-            assert f"{100 * row['mean']:.2f} %" in form
-            assert ("unmatched" in form) == (row["place"] is None)
-        assert [cell.strip() for cell in line.strip("| ").split("|")] == [
-            cell.strip() for cell in shown.strip("│").split("│")
-        ]
-    assert plain["rows"][0]["values"] == [0.6, 0.61, 0.62]
-    assert plain["rows"][0]["runs"] == ["fem-0", "fem-1", "fem-2"]
-    assert "fem leads with 61.00 %" in text

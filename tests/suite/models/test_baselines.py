@@ -12,7 +12,8 @@ from torch import nn
 import tasks
 from backbones.baselines.base import BaselineError
 from backbones.baselines.series import Ridge, SeasonalNaive
-from suite.boards import board, view
+from suite.boards import board
+from suite.boards.markdown import markdown
 from suite.config.run_config import RunConfig
 from suite.errors import UserError
 from suite.models.candidate import parse
@@ -67,7 +68,7 @@ def test_a_baseline_is_on_the_mixers_board_without_a_place(runs):
         "baseline/ridge": None,
         "baseline/seasonal-naive": None,
     }
-    assert "| baseline | baseline/ridge |" in view.markdown(shown)
+    assert "| baseline | baseline/ridge |" in markdown(shown)
     ridge = made["baseline/ridge"]
     assert ridge.certificate.matched is False
     assert ridge.certificate.parameters == 337 * 8

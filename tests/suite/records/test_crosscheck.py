@@ -11,7 +11,7 @@ import pytest
 
 from backbones.mixers.fem.fem import FemSoftmax, KeyedFemConfig
 from suite.boards.board import boards
-from suite.boards.view import markdown
+from suite.boards.markdown import markdown
 from suite.cli.commands import doctor
 from suite.config.identity import digest, introduced
 from suite.records import record

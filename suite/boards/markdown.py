@@ -1,0 +1,24 @@
+"""A board as Markdown."""
+
+from __future__ import annotations
+
+from suite.boards.board import Board
+from suite.boards.columns import table_columns
+from suite.boards.notes import headline, notes
+
+
+def markdown(board: Board) -> str:
+    """The board as a section: its result, its rows, its notes."""
+    columns = table_columns()
+    lines = [
+        f"**{board.title}**: {headline(board)}",
+        "",
+        _line([column.title(board) for column in columns]),
+        "|" + " --- |" * len(columns),
+        *(_line([column.cell(row, board) for column in columns]) for row in board.rows),
+    ]
+    return "\n".join([*lines, "", f"*{notes(board)}*", ""])
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,123 @@
+"""Which runs share a row of a board, and what rows and boards are called: by what a user chose, not by what followed
+from it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tasks
+from suite.config.identity import canonical_json, digest, without
+from suite.config.run_config import BUILT_IN, OF_A_ROW, OF_A_RUN, TRAINING_VERSION, TUNED
+from suite.models.budget import widths_of, with_free_widths
+from suite.models.candidate import Candidate, registered
+from suite.models.resolve import default_options, resolve
+from suite.records.schema import Record
+
+#: Values of options by section (data, model, train), as plain JSON values.
+Usual = Mapping[str, Mapping[str, Any]]
+#: Options that belong to a row, by section.
+ROW_OPTIONS = {"model": tuple(name.partition(".")[2] for name in OF_A_ROW if name.startswith("model.")), "train": TUNED}
+
+
+def configuration(made: Record) -> str:
+    """A digest, equal for runs of one row: all but the seed counts."""
+    return digest([made.versions.mixer, without(made.config.recorded(), OF_A_RUN)])
+
+
+def untuned_configuration(made: Record) -> str:
+    """A digest, equal for runs among which validation chooses."""
+    config, tuned = made.config, made.config.tuned
+    kept = without(config.recorded(), (*OF_A_RUN, *tuned))
+    if any(name.startswith("data.") for name in tuned):
+        # the widths that the solver chooses follow from the length, which such an option of the data may change
+        given = _given_options(made)
+        kept["mixer_options"] = kept["mixer_options"] if given is None else given
+    return digest([made.versions.mixer, kept])
+
+
+def is_retired(made: Record) -> bool:
+    """Whether the run is of an earlier version of one of the suite's mixers: it has its own row and no rank."""
+    return made.config.mixer_origin == BUILT_IN and not made.recounted
+
+
+def usual(records: Sequence[Record]) -> Usual:
+    """The options that the runs of a board usually have: those of the shipped recipe. A third party's recipe is not
+    loaded: for its task, the most frequent ones.
+    """
+    newest = records[-1]
+    if tasks.built_in(newest.task):
+        return resolve(task=newest.task, mixer="softmax", scale=newest.scale).portable()
+    configs = [made.config.portable() for made in records]
+    keys = [canonical_json([config["model"], config["train"]]) for config in configs]
+    return configs[keys.index(Counter(keys).most_common(1)[0][0])]
+
+
+def deviations(made: Record) -> tuple[str, ...]:
+    """What differs from the shipped recipe for every mixer of the board."""
+    task, differing = tasks.built_in(made.task), []
+    if task is None:
+        return ()
+    if made.versions.task != task.version:
+        differing.append(f"version {made.versions.task} of the task")
+    if made.versions.training != TRAINING_VERSION:
+        differing.append(f"version {made.versions.training} of training")
+    if task.needs_data_dir:
+        differing.append(f"data {made.data.fingerprint[:8]}")
+    recipe, own = usual([made]), made.config.portable()
+    for section in ("data", "model", "train"):
+        for name, value in own[section].items():
+            if value != recipe[section].get(name) and f"{section}.{name}" not in (*made.config.tuned, *OF_A_ROW):
+                differing.append(f"{name}={value}")
+    return tuple(differing)
+
+
+def name_of(made: Record, common: Usual) -> str:
+    """The mixer, and what of its hybrid, version, options and rates differs from the usual ones."""
+    hybrid = f" (hybrid {','.join(map(str, made.config.hybrid))})" if made.config.hybrid else ""
+    candidate = _candidate(made)
+    remarks = [candidate.board_note] if candidate and candidate.board_note else []
+    remarks += [f"version {made.versions.mixer}"] if is_retired(made) else []
+    remarks += [f"{name}={_shown(value)}" for name, value in _named_options(made, common).items()]
+    return made.mixer + hybrid + (f" ({', '.join(remarks)})" if remarks else "")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _named_options(made: Record, common: Usual) -> dict[str, Any]:
+    """Options of the mixer that a verdict is about or that a user chose, then unusual options of the row, then tuned
+    options of the data.
+    """
+    solved, candidate = made.certificate.mixer_options.model_dump(mode="json"), _candidate(made)
+    named = {name: solved[name] for name in candidate.board_options if name in solved} if candidate else {}
+    named |= {name: value for name, value in (_given_options(made) or {}).items() if name not in named}
+    own = made.config.portable()
+    for section, names in ROW_OPTIONS.items():
+        present = [name for name in names if name in own[section]]
+        named |= {name: own[section][name] for name in present if own[section][name] != common[section].get(name)}
+    tuned = [name.partition(".")[2] for name in made.config.tuned if name.startswith("data.")]
+    return named | {name: own["data"][name] for name in tuned}
+
+
+def _given_options(made: Record) -> dict[str, Any] | None:
+    """The mixer's options that the user chose; None where that is unknown: for code that is not the suite's."""
+    config, candidate = made.config, _candidate(made)
+    if candidate is None:
+        return None
+    solved = candidate.plan(with_free_widths(config), made.spec).mixer_options
+    default = default_options(config, candidate).model_dump(mode="json") | {
+        name: getattr(solved, name) for name in widths_of(config)
+    }
+    given = config.mixer_options.model_dump(mode="json")
+    return {name: value for name, value in given.items() if value not in (None, default[name])}
+
+
+def _candidate(made: Record) -> Candidate | None:
+    """The record's mixer, where it is the suite's own: no board runs other code."""
+    return registered(made.mixer) if made.recounted else None

@@ -1,0 +1,24 @@
+"""A board as plain JSON values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from suite.boards import columns
+from suite.boards.board import Board
+
+
+def plain(board: Board) -> dict[str, Any]:
+    """What `--json` prints of a board."""
+    shown = [column for column in columns.COLUMNS if column.json]
+    return {
+        "task": board.task,
+        "domain": board.domain,
+        "scale": board.scale,
+        "deviations": list(board.deviations),
+        "metric": board.metric.name,
+        "higher_is_better": board.metric.higher_is_better,
+        "unfinished": board.unfinished,
+        "refused": board.refused,
+        "rows": [{column.name: column.value(row) for column in shown} for row in board.rows],
+    }

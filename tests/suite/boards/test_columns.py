@@ -1,0 +1,169 @@
+"""One table of columns: what the terminal, Markdown, JSON and the tracking store show of a board."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from suite.boards import columns
+from suite.boards.board import Board, boards, primary_metric
+from suite.boards.columns import COLUMNS, Column
+from suite.boards.markdown import markdown
+from suite.boards.plain import plain
+from suite.boards.publish import metrics_of_run, publish
+from suite.boards.terminal import table
+from tests.suite.tiny import made_record
+
+
+class RecordingTracker:
+    """Keeps the board that it was sent."""
+
+    def board(self, note_markdown: str, **view: Any) -> None:
+        self.note, self.view = note_markdown, view
+
+
+@pytest.fixture(scope="module")
+def made() -> Board:
+    seeds = [made_record("fem", 0.6 + s / 100, seed=s) for s in range(3)]
+    records = [made_record("softmax", 0.5), *seeds, made_record("no-mixing", 0.9, matched=False)]
+    [board] = boards(records)
+    return board
+
+
+def terminal_lines(board: Board, width: int = 200, *, limited: bool = False) -> list[str]:
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(table(board, width if limited else 0))
+    return stream.getvalue().splitlines()
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.replace("│", "|").strip("| ").split("|")]
+
+
+def published(board: Board) -> RecordingTracker:
+    tracker = RecordingTracker()
+    publish(tracker, [board], board.metric)  # type: ignore[arg-type]
+    return tracker
+
+
+def test_terminal_markdown_and_json_show_the_same(made):
+    text = markdown(made)
+    document = plain(made)
+    lines = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    rows = [line for line in terminal_lines(made) if line.startswith("│")]
+    assert len(document["rows"]) == len(lines) == len(rows) == 3
+    for row, line, shown in zip(document["rows"], lines, rows, strict=True):
+        assert cells(line) == cells(shown)
+        assert row["mixer"] in line
+        assert f"{100 * row['mean']:.2f} %" in line
+        assert ("unmatched" in line) == (row["place"] is None)
+    assert document["rows"][0]["values"] == [0.6, 0.61, 0.62]
+    assert document["rows"][0]["runs"] == ["fem-0", "fem-1", "fem-2"]
+    assert text.startswith("**fashion-mnist · board**: fem leads with 61.00 %\n")
+
+
+def test_json_and_the_tracking_store_have_these_columns(made):
+    assert set(plain(made)["rows"][0]) == {
+        "place",
+        "mixer",
+        "matched",
+        "mean",
+        "sd",
+        "seeds",
+        "runs",
+        "mixer_options",
+        "values",
+        "parameters",
+        "ratio",
+        "flops",
+        "reference_flops",
+        "state_bytes",
+        "peak_memory_bytes",
+        "examples_per_s",
+    }
+    view = published(made).view
+    assert (view["primary_metric"], view["ascending"]) == ("test/top1", False)
+    assert view["columns"] == [
+        "tags.mixer",
+        "tags.scale",
+        "tags.seed",
+        "tags.matched",
+        "metrics.test/top1",
+        "metrics.valid/top1",
+        "metrics.budget/parameters",
+        "metrics.budget/flops",
+        "metrics.time/examples_per_s",
+        "tags.result",
+    ]
+
+
+def test_a_new_column_is_one_entry(made, monkeypatch):
+    added = Column(
+        "decoded_per_s",
+        lambda row: 12.5 if row.mixer == "fem" else None,
+        "decoded/s",
+        mlflow="metrics.time/decoded_per_s",
+    )
+    monkeypatch.setattr(columns, "COLUMNS", (*COLUMNS, added))
+    lines = [line for line in markdown(made).splitlines() if line.startswith("| ")]
+    assert [cells(line)[-1] for line in lines] == ["decoded/s", "---", "12.5", "–", "–"]
+    assert [cells(line)[-1] for line in terminal_lines(made) if line.startswith("│")] == ["12.5", "–", "–"]
+    assert [row["decoded_per_s"] for row in plain(made)["rows"]] == [12.5, None, None]
+    tracker = published(made)
+    assert tracker.view["columns"][-1] == "metrics.time/decoded_per_s"
+    assert "decoded/s" in tracker.note
+    assert metrics_of_run(made.rows[0].first, made.metric)["time/decoded_per_s"] == 12.5
+
+
+def test_names_of_columns_are_unique_and_each_is_shown_somewhere():
+    assert len({column.name for column in COLUMNS}) == len(COLUMNS)
+    assert all(column.header or column.json or column.mlflow for column in COLUMNS)
+
+
+def test_an_errors_column_has_its_unit_and_direction():
+    [board] = boards([made_record(task="household-power")])
+    assert "test mse, standardised² ↓" in markdown(board)
+
+
+def test_the_store_gets_the_values_of_its_columns_for_every_run():
+    made = made_record("fem", 0.7, valid=0.6)
+    metric = primary_metric(made)
+    assert metrics_of_run(made, metric) == {
+        "test/top1": 0.7,
+        "valid/top1": 0.6,
+        "budget/parameters": made.certificate.parameters,
+        "budget/flops": made.certificate.flops,
+        "time/examples_per_s": made.timing.examples_per_s if made.timing else None,
+    }
+    failed = metrics_of_run(made_record("fem", status="failed"), metric)
+    assert set(failed) == {"budget/parameters", "budget/flops"}
+
+
+@pytest.mark.parametrize(("width", "missing"), [(160, 0), (110, 1), (80, 3), (60, 3)])
+def test_a_narrow_terminal_leaves_out_memory_then_speed_then_flops(made, width, missing):
+    lines = terminal_lines(made, width, limited=True)
+    assert all(len(line) <= width for line in lines)
+    shown = "\n".join(lines)
+    for row in made.rows:
+        [line] = [line for line in lines if line.startswith("│") and f" {row.mixer} " in line]
+        assert f"{100 * row.mean:.2f} %" in line
+        assert (str(row.place) if row.place else "unmatched") in line
+    order = ("peak MB", "examples/s", "FLOPs")
+    header = "\n".join(lines[1:6])
+    assert [title in header for title in order] == [False] * missing + [True] * (3 - missing)
+    assert ("no room for" in " ".join(shown.split())) == bool(missing)
+
+
+def test_a_title_that_two_boards_of_a_third_partys_task_share_names_their_groups():
+    theirs = []
+    for steps in ("steps=5", "steps=6"):
+        record = made_record("softmax", sets=(steps,))
+        changed = record.config.model_copy(update={"task": "theirs", "task_origin": "their-package 1.0"})
+        theirs.append(record.model_copy(update={"task": "theirs", "config": changed, "group": changed.group}))
+    first, second = boards(theirs)
+    assert first.title != second.title
+    assert {first.deviations[0], second.deviations[0]} == {f"group {made.group[:8]}" for made in theirs}
+    assert [row.mixer for board in (first, second) for row in board.rows] == ["softmax", "softmax"]
