@@ -51,7 +51,7 @@ def new_run(config: RunConfig, data_dir: Path | None) -> Path:
     """Makes a run's folder and writes its config there. The folder's name is for people; the identity hash is the run's
     identity.
     """
-    words = "-".join((config.task, config.mixer.rpartition(":")[2], config.scale, f"s{config.seed}"))
+    words = "-".join((config.task.rpartition(":")[2], config.mixer.rpartition(":")[2], config.scale, f"s{config.seed}"))
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{re.sub(r'[^A-Za-z0-9.-]+', '-', words)}-{secrets.token_hex(2)}"
     folder = writable_home() / name
     folder.mkdir()

@@ -50,7 +50,7 @@ def build_model(job: Job) -> nn.Module:
 
 
 def _progress(job: Job) -> TrainingProgress:
-    name = f"{job.config.task} · {job.config.mixer}"
+    name = f"{job.config.task_name} · {job.config.mixer_name}"
     return TrainingProgress(name, job.task.primary, job.config.train.batch_size, job.task.unit)
 
 

@@ -42,14 +42,14 @@ def open_tracker(job: Job, warn: Callable[[str], None]) -> Tracker:
     return Tracker(
         home=runs_folder.home(),
         run_dir=job.folder,
-        experiment=config.task,
+        experiment=config.task_name,
         run_name=f"{config.mixer}{hybrid} · {config.scale} · seed {config.seed}",
         params=flatten({**config.canonical(), "budget": budget}),
         tags={
             "mixer": config.mixer,
             "scale": config.scale,
             "seed": str(config.seed),
-            "task": config.task,
+            "task": config.task_name,
             "domain": job.task.domain,
             "matched": str(certificate.matched).lower(),
             "identity": config.identity,

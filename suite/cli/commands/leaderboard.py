@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
@@ -42,14 +43,12 @@ def leaderboard(
 
 def find_boards(task: str | None, domain: str | None, scale: str | None) -> list[Board]:
     """The boards of all usable records. Warns about the others; raises UserError for an unknown task or name."""
-    import tasks
     from suite.boards import board
     from suite.config.recipe import SCALES
     from suite.records.collection import read_all
     from tasks.base import Domain
 
-    if task and ".py:" not in task and task not in tasks.names():
-        tasks.get(task)  # raises with the nearest name; the code of a third-party task is not needed here
+    task = task_of_boards(task)
     for given, allowed, what in ((domain, get_args(Domain), "domain"), (scale, SCALES, "scale")):
         if given and given not in allowed:
             raise UserError(f"unknown {what} {given!r}{did_you_mean(given, allowed)} (allowed: {', '.join(allowed)})")
@@ -58,6 +57,18 @@ def find_boards(task: str | None, domain: str | None, scale: str | None) -> list
         count = len(found.refused)
         err.print(f"[yellow]warning:[/] {count} record(s) left out, damaged or contradictory: suite doctor names them")
     return board.boards(found.records, found.refused, task=task, domain=domain, scale=scale)
+
+
+def task_of_boards(task: str | None) -> str | None:
+    """The name that boards have for a task: that of a file without its folder. Raises UnknownTask for a name that is
+    not registered; the code of a third-party task is not needed here.
+    """
+    import tasks
+    from suite.config.run_config import without_folder
+
+    if task and ".py:" not in task and task not in tasks.names():
+        tasks.get(task)  # raises with the nearest name
+    return without_folder(task) if task else None
 
 
 def print_boards(boards: Sequence[Board], *, as_markdown: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from suite.cli import options as opt
+from suite.cli.commands.leaderboard import task_of_boards
 from suite.cli.output import print_json, print_mapping
 
 
@@ -22,11 +23,8 @@ def ui(
     from suite.records import runs_folder
     from suite.tracking.ui_server import serve
 
-    if task:
-        import tasks
-
-        tasks.get(task)
-    raise typer.Exit(serve(runs_folder.writable_home(), port, task=task, open_browser=browser))
+    found = task_of_boards(task)
+    raise typer.Exit(serve(runs_folder.writable_home(), port, task=found, open_browser=browser))
 
 
 def upload(run_id: opt.Run, as_json: opt.Json = False) -> None:

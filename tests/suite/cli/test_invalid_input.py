@@ -63,6 +63,7 @@ INVALID: dict[str, tuple[tuple[str, ...], list[str]]] = {
     "generate from an unknown run": (("generate", "nothing"), ["'nothing'", "suite leaderboard"]),
     "check of an unknown mixer": (("check", "fme"), ["'fme'", "did you mean 'fem'"]),
     "check of an unknown task": (("check", "sotuu"), ["'sotuu'", "did you mean 'sotu'"]),
+    "check of a file that is not there": (("check", "none.py:Mine"), ["'none.py'", "does not exist"]),
     "check of a mixer with data": (("check", "fem", "--data-dir", "."), ["--data-dir", "'fem'"]),
     "check of a task with an unknown option": (
         ("check", "sotu", "--set", "lenght=4"),
