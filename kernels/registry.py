@@ -268,7 +268,7 @@ KERNELS = (
     Kernel(
         "prefix_softmax",
         "kernels.prefix_softmax:prefix_softmax_read",
-        "attention whose logits come from keys alone, one per head",
+        "attention whose logits come from keys alone",
         (Call("causal", "logits BTH later, v BTHw later", _causal),),
     ),
     Kernel(

@@ -19,6 +19,7 @@ from tests.kernels.every_kernel import with_gradients
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "kernels"
+DOCUMENT = ROOT / "docs" / "kernels.md"
 every_kernel = pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
 #: Tests that read the registry; they do not count as an entry's own.
 GENERIC = ("every_kernel.py", "test_every_kernel.py", "test_registry.py")
@@ -89,6 +90,13 @@ def test_every_triton_module_belongs_to_a_kernel() -> None:
 def test_a_kernel_has_tests_of_its_own(kernel: Kernel) -> None:
     tests = [path for path in Path(__file__).parent.rglob("test_*.py") if path.name not in GENERIC]
     assert any(kernel.function in used_names(path) for path in tests), f"no test of {kernel.function} in tests/kernels"
+
+
+@every_kernel
+def test_the_documented_table_has_the_kernel(kernel: Kernel) -> None:
+    implementations = f"{'C++' if kernel.cpp else ''} | {'Triton' if kernel.triton else ''}"
+    row = f"| `{kernel.name}` | `{kernel.function.replace(':', '.')}` | {kernel.computes} | {implementations} |"
+    assert row in DOCUMENT.read_text("utf-8"), f"docs/kernels.md lacks: {row}"
 
 
 @every_kernel

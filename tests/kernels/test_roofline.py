@@ -23,7 +23,3 @@ def test_every_estimate_is_a_positive_amount_of_known_kinds() -> None:
         assert part in ("forward", "backward")
         assert set(work) <= set(RATES), call
         assert all(amount > 0 for amount in work.values()), call
-
-
-def test_triton_kernels_without_an_estimate_are_the_rare_ones() -> None:
-    assert [kernel.name for kernel in KERNELS if kernel.triton and kernel.work is None] == ["linear_exact"]
