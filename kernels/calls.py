@@ -23,23 +23,11 @@ VALUES: dict[str, Callable[[Tensor], Tensor]] = {
     "unit": torch.sigmoid,
     "above_one": lambda x: 1 + x.abs(),
 }
-#: Sizes of the letters in small calls. T is a length that no other dimension has.
+#: Sizes in small calls: B sequences, T tokens, H heads, k and w channels per head, D and E channels, N states,
+#: c inputs, s score sets, r rank, F inner width and U = 2F, C channels of all projections.
 SMALL = {
-    "B": 2,
-    "T": 70,
-    "H": 2,
-    "k": 4,
-    "w": 6,
-    "D": 8,
-    "E": 5,
-    "N": 3,
-    "c": 1,
-    "s": 1,
-    "r": 2,
-    "F": 5,
-    "U": 10,
-    "C": 7,
-}
+    "B": 2, "T": 70, "H": 2, "k": 4, "w": 6, "D": 8, "E": 5, "N": 3, "c": 1, "s": 1, "r": 2, "F": 5, "U": 10, "C": 7
+}  # fmt: skip
 #: Sizes of the letters in calls that are compiled ahead of time.
 ON_GPU = {"B": 2, "T": 1024, "H": 8}
 

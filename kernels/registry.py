@@ -20,19 +20,21 @@ from kernels.calls import Call, OnGpu
 
 @dataclass(frozen=True)
 class Kernel:
-    """name: as in warnings and records. function: "module:name". cpp: its C++ functions. triton: whether the module
-    `kernels.gpu.<name>` has a function of the same name and arguments, and `refusal` with the same arguments.
-    leading: the first dimensions of its results.
+    """A public function and its implementations.
+
+    Where `triton` is True, the module `kernels.gpu.<name>` has a function with the name and arguments of the public
+    one, and `refusal` with the same arguments.
     """
 
-    name: str
-    function: str
-    computes: str
-    calls: tuple[Call, ...]
-    cpp: tuple[str, ...] = ()
+    name: str  # as in warnings and records
+    function: str  # "module:name"
+    computes: str  # one line
+    calls: tuple[Call, ...]  # for tests and the ahead-of-time compiler
+    cpp: tuple[str, ...] = ()  # C++ functions that it calls alone, without dtype and `_backward`
     triton: bool = False
-    work: Callable[[], work.Work] | None = None
-    leading: str = "BT"
+    work: Callable[[], work.Work] | None = None  # for the roofline
+    compared: bool = False  # timed alone by `suite bench kernels`, not only within layers
+    leading: str = "BT"  # the first dimensions of its results
 
     def load(self) -> Callable[..., Any]:
         """The public function, which chooses the implementation."""
@@ -88,6 +90,7 @@ KERNELS = (
         "softmax attention, values of any width",
         (Call("causal", _SOFTMAX, _causal),),
         cpp=("attention",),
+        compared=True,
     ),
     Kernel(
         "free_energy",
@@ -108,6 +111,7 @@ KERNELS = (
         cpp=("carried", "free_energy"),
         triton=True,
         work=work.free_energy,
+        compared=True,
     ),
     Kernel(
         "linear",
@@ -129,6 +133,7 @@ KERNELS = (
         cpp=("linear", "linear_channels"),
         triton=True,
         work=work.linear,
+        compared=True,
     ),
     Kernel(
         "linear_exact",
@@ -170,6 +175,7 @@ KERNELS = (
         cpp=("selective",),
         triton=True,
         work=work.selective,
+        compared=True,
     ),
     Kernel(
         "selective_exact",
@@ -189,6 +195,7 @@ KERNELS = (
         "mean under weights that differ by channel and come from keys alone (AFT)",
         (Call("causal", "k BTE later, v BTcE later"),),
         cpp=("channelwise",),
+        compared=True,
     ),
     Kernel(
         "channelwise_free_energy",
@@ -204,6 +211,7 @@ KERNELS = (
         cpp=("diagonal",),
         triton=True,
         work=work.scan,
+        compared=True,
     ),
     Kernel(
         "hyper",
@@ -216,6 +224,7 @@ KERNELS = (
         cpp=("lag_mix",),
         triton=True,
         work=work.hyper,
+        compared=True,
         leading="HBT",
     ),
     Kernel(

@@ -99,6 +99,11 @@ def test_the_documented_table_has_the_kernel(kernel: Kernel) -> None:
     assert row in DOCUMENT.read_text("utf-8"), f"docs/kernels.md lacks: {row}"
 
 
+def test_the_registry_names_the_kernels_that_the_bench_compares() -> None:
+    compared = {kernel.function for kernel in KERNELS if kernel.compared}
+    assert used_names(ROOT / "suite" / "bench" / "kernels.py") & {kernel.function for kernel in KERNELS} == compared
+
+
 @every_kernel
 def test_an_entry_is_whole(kernel: Kernel) -> None:
     assert kernel.computes
