@@ -38,6 +38,13 @@ def names_its_metrics(probe: Probe) -> None:
     )
 
 
+@check("protocol", "the protocol is a name and a number, for example `sotu/1`; the number is the version")
+def has_a_version(probe: Probe) -> None:
+    protocol, version = probe.cls.protocol, probe.cls.version
+    same = re.fullmatch(rf"[^\s/]+/{version}", protocol) is not None
+    probe.require(same and version >= 1, "they differ, or are not of that form", protocol=protocol, version=version)
+
+
 @check("fingerprint", "the fingerprint is a sha256, the same for another instance, and `info` has it with the sizes")
 def has_a_stable_fingerprint(probe: Probe) -> None:
     mine, info = probe.task.fingerprint, probe.task.info()
@@ -58,6 +65,9 @@ def has_batches_of_its_spec(probe: Probe) -> None:
         isinstance(after, TextInput | ImageInput | SeriesInput), "it is none of tasks.base's", spec=str(after)
     )
     probe.require(before == after, "it changes when the data are loaded", before=str(before), after=str(after))
+    unknown = vars(probe.cls(probe.options).spec)
+    differing = {name for name, value in vars(after).items() if unknown.get(name) != value} - probe.cls.data_decides
+    probe.require(not differing, "without data it differs (see data_decides)", fields=", ".join(sorted(differing)))
     for size in (1, 6):
         probe.at(split="train", batch_size=size)
         [batch] = probe.train(1, 0, size)

@@ -155,6 +155,16 @@ class SpecOfTheData(Sorting):
         return type(super().spec)(vocab=self.options.values + hasattr(self, "_digits"), length=2 * self.options.digits)
 
 
+class SpecOfTheFolder(Sorting):
+    @property
+    def spec(self):
+        return type(super().spec)(vocab=self.options.values + bool(self.data_dir), length=2 * self.options.digits)
+
+
+class AnotherVersion(Sorting):
+    version = 2
+
+
 class RandomFingerprint(Sorting):
     @property
     def fingerprint(self):
@@ -214,6 +224,7 @@ ERRORS = {
     AnotherLength: {"spec"},
     SmallerVocabulary: {"spec", "loss", "summary", "batch size"},
     SpecOfTheData: {"spec"},
+    AnotherVersion: {"protocol"},
     RandomFingerprint: {"fingerprint"},
     NamelessLoss: {"summary"},
     NoLossMetric: {"metrics", "summary"},
@@ -235,6 +246,14 @@ def test_the_example_keeps_the_whole_contract():
 @pytest.mark.parametrize("cls", ERRORS, ids=lambda cls: cls.__name__)
 def test_a_planted_error_fails_its_checks_and_no_others(cls):
     assert failures(cls, slow=cls is SlowerWithWorkers) == ERRORS[cls]
+
+
+def test_a_spec_that_depends_on_the_data_declares_the_fields(tmp_path):
+    [result] = run_checks(SpecOfTheFolder, tmp_path, SMALL, only=["spec"])
+    assert (result.status, dict(result.setting)["fields"]) == ("failed", "vocab")
+    declared = type("Declared", (SpecOfTheFolder,), {"data_decides": frozenset({"vocab"})})
+    [result] = run_checks(declared, tmp_path, SMALL, only=["spec"])
+    assert result.status == "ok"
 
 
 def test_every_check_finds_one_of_the_planted_errors():
