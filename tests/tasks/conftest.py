@@ -13,10 +13,9 @@ from PIL import Image
 
 import tasks
 from tasks.images.imagenet import class_list
-from tests.tasks.images.image_files import write_cifar10, write_folder
-from tests.tasks.series.series_files import power, write_csv, write_exchange, write_gluonts
+from tests.tasks.images.image_files import write_cifar10
 from tests.tasks.storage.hub_server import HubServer
-from tests.tasks.text.corpus_files import addresses, write_text, write_wikitext
+from tests.tasks.text.corpus_files import write_wikitext
 
 EMBEDDED = ("sotu", "fashion-mnist", "household-power")
 
@@ -77,34 +76,9 @@ def _cifar_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def _own_folder(tmp_path_factory):
-    """Six class folders of 18 images each, without parts."""
-    return write_folder(tmp_path_factory.mktemp("own"), ("bags", "boots", "coats", "hats", "shirts", "ties"), all=18)
-
-
-@pytest.fixture(scope="session")
-def _series_folder(tmp_path_factory):
-    """exchange_rate/exchange_rate.csv as in the published archives, a user's CSV file, and a GluonTS data set."""
-    root = tmp_path_factory.mktemp("series")
-    write_exchange(root)
-    write_gluonts(root, "power_hourly", rolling=4)
-    write_csv(root / "mine.csv", power(1_000), tuple("abcdefg"), "2021-01-01", "h")
-    return root
-
-
-@pytest.fixture(scope="session")
 def _wikitext_folder(tmp_path_factory):
     """The hub's folder of WikiText-2, with the published number of rows."""
     return write_wikitext(tmp_path_factory.mktemp("wikitext"))
-
-
-@pytest.fixture(scope="session")
-def _text_folder(tmp_path_factory):
-    """Text with train/, valid/ and test/, each with one address."""
-    root = tmp_path_factory.mktemp("text")
-    for name, text in zip(("train", "valid", "test"), addresses(), strict=False):
-        write_text(root / name / "address.txt", text)
-    return root
 
 
 @pytest.fixture
