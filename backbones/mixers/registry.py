@@ -66,7 +66,8 @@ def _load_builtins() -> None:
         importlib.import_module(module)
 
 
-def _built_in() -> dict[str, type[Mixer]]:
+@cache
+def _built_in() -> Mapping[str, type[Mixer]]:
     """The built-in mixers only: a package's module or a user's file may use `register` too."""
     _load_builtins()
     return {name: cls for name, cls in _registered.items() if cls.__module__.startswith("backbones.mixers.")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, Field
 #: In a field's `json_schema_extra`: the default that the option was introduced with. Options without it belong to the
 #: first version of their model.
 INTRODUCED = "introduced_with"
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def introduced(default: Any, *, now: Any = None, **field: Any) -> Any:
@@ -32,6 +34,7 @@ def introduced(default: Any, *, now: Any = None, **field: Any) -> Any:
     return Field(default=default if now is None else now, json_schema_extra={INTRODUCED: default}, **field)
 
 
+@cache
 def introduced_values(model: type[BaseModel]) -> dict[str, Any]:
     """The options of a model that were added later.
 
@@ -89,7 +92,7 @@ def canonical_json(value: Any) -> str:
     Returns:
         The text.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def digest(value: Any) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import PurePath
 from typing import Any
 
 import tasks
@@ -47,7 +46,8 @@ def faults(record: Record) -> list[str]:
 
 
 def _differs(field: str, recorded: object, derived: object, source: str = "its config") -> Iterator[str]:
-    if canonical_json(recorded) != canonical_json(derived):
+    same = recorded == derived and type(recorded) is type(derived)
+    if not same and canonical_json(recorded) != canonical_json(derived):
         yield f"{field}: {recorded!r} is recorded, {derived!r} follows from {source}"
 
 
@@ -59,7 +59,7 @@ def _of_config(record: Record) -> Iterator[str]:
         yield f"config.scale: {config.scale!r} is unknown to this version"
     yield from _of_origin(record)
     yield from _of_versions(record)
-    if config.portable() != config.canonical() or any(map(_is_path, config.data.model_dump().values())):
+    if config.portable() != config.canonical():
         yield "config: it holds a path of the machine that made it"
     if config.hybrid and not _is_layout(config.hybrid, config.model.depth):
         yield f"config.hybrid: {list(config.hybrid)} is no layout of {config.model.depth} layers"
@@ -67,10 +67,6 @@ def _of_config(record: Record) -> Iterator[str]:
         yield "config.skip_variant_layers: only a hybrid has layers to skip"
     yield from _differs("identity", record.identity, config.identity)
     yield from _differs("group", record.group, config.group)
-
-
-def _is_path(value: object) -> bool:
-    return isinstance(value, str) and (PurePath(value).is_absolute() or ".." in PurePath(value).parts)
 
 
 def _is_layout(layers: tuple[int, ...], depth: int) -> bool:

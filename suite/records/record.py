@@ -5,14 +5,14 @@ unpickled.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
 from suite.config.identity import canonical_json, digest
+from suite.errors import first_line
 from suite.records.crosscheck import faults
 from suite.records.schema import SCHEMA, Record
 from tasks.storage.cache import write_atomically
@@ -84,17 +84,18 @@ def parse(text: str) -> Record:
     raw = _json(text)
     try:
         record = Record.model_validate(raw)
+        found = faults(record)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "content"
         raise RecordError(f"{where}: {' '.join(first['msg'].removeprefix('Value error, ').split())}") from None
-    content = record.content()
-    written = {**content, "hash": record.hash}
-    if canonical_json(raw) != canonical_json(written):
-        _name_difference(raw, written)
-    if record.hash != digest(content):
+    except Exception as error:  # whatever options and tasks raise for values that they were not made for
+        raise RecordError(f"config: it cannot be used ({type(error).__name__}: {first_line(error)})") from None
+    content, given = record.content(), {name: value for name, value in raw.items() if name != "hash"}
+    if record.hash != _digest(content) or given != content:
+        _name_difference(given, content)
         raise RecordError("hash: it does not match the content (was the file edited?)")
-    if found := faults(record):
+    if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise RecordError(found[0] + more)
     return record
@@ -116,7 +117,7 @@ def _text(path: Path) -> str:
 
 def _json(text: str) -> dict[str, Any]:
     try:
-        raw = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_number, parse_float=_number)
+        raw = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise RecordError(f"it is not a JSON document ({error})") from None
     if not isinstance(raw, dict):
@@ -133,11 +134,15 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _number(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is no finite number")
-    return value
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no finite number")
+
+
+def _digest(content: dict[str, Any]) -> str:
+    try:
+        return digest(content)
+    except ValueError:
+        raise RecordError("data.details: a number is not finite") from None
 
 
 def _name_difference(raw: object, content: object, where: str = "") -> None:

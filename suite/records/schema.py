@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -63,6 +64,8 @@ class RecordedConfig(RunConfig):
     @classmethod
     def _data(cls, value: object, info: ValidationInfo) -> object:
         name, options = info.data.get("task", ""), UnloadedTaskOptions
+        if isinstance(value, Mapping) and any(map(_is_path, value.values())):
+            raise ValueError("a path of another machine")  # which the options of a task might open
         if info.data.get("task_origin") not in OWN_ORIGINS:
             return options.model_validate(value)
         task = tasks.built_in(name)
@@ -87,6 +90,10 @@ class RecordedConfig(RunConfig):
         model = cls.model_fields[str(info.field_name)].annotation
         assert isinstance(model, type)
         return _filled(value, model)
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and (PurePath(value).is_absolute() or ".." in PurePath(value).parts)
 
 
 def _filled(value: object, model: type[BaseModel]) -> object:

@@ -264,6 +264,32 @@ def test_a_record_of_another_schema_is_refused_by_its_name(sound, schema):
     assert repr(SCHEMA) in fault
 
 
+@pytest.mark.parametrize("path", ["/etc/hostname", "../../elsewhere/tokenizer.json"])
+def test_a_record_that_names_a_path_is_refused_before_anything_is_opened(path, monkeypatch):
+    content = edited.plain(made_record(task="text"))
+    assert fault_of(content) == ""
+    monkeypatch.setattr("tasks.text.tokenizer_options.read_definition", lambda *_: pytest.fail("a file was opened"))
+    content = edited.changed(content, ("config", "data", "tokenizer"), path)
+    assert fault_of(content).startswith("config.data: a path")
+
+
+@pytest.mark.parametrize("part", ["config", "data", "spec", "certificate", "timing", "metrics", "versions", "hardware"])
+@pytest.mark.parametrize("value", [[], {}, [[]], 3, "text", None, {"kind": "image"}])
+def test_a_part_of_another_shape_is_refused_by_its_name(sound, part, value):
+    for path in [(part,), *({path[:2] for path in edited.leaves(sound) if path[0] == part and len(path) > 2})]:
+        fault = fault_of(edited.changed(sound, path, value))
+        free = name_of(path) == "data.details" and isinstance(value, dict)
+        assert fault.startswith(part) or (part == "data" and fault.startswith("n_evaluated")) or free, (path, fault)
+
+
+def test_a_number_too_large_for_a_float_is_refused(sound):
+    for path in (("data", "details", "classes"), ("timing", "wall_s"), ("config", "train", "lr")):
+        text = json.dumps(edited.changed(sound, path, 0.1234567)).replace("0.1234567", "1e999")
+        assert text.count("1e999") == 1
+        with pytest.raises(RecordError):
+            record.parse(text)
+
+
 MALFORMED = {
     "an empty certificate": (("certificate",), {}, "certificate"),
     "no primary metric": (("metrics",), {"test": {}}, "metrics"),
