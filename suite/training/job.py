@@ -1,4 +1,4 @@
-"""A run under way, and the record that is made of it."""
+"""A run in progress, and assembling its record."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tasks.base import Task
 
 @dataclass
 class Job:
-    """One run under way: what is fixed when it starts, and what its record will say."""
+    """One run in progress: what is fixed when it starts, and what its record will contain."""
 
     config: RunConfig
     candidate: Candidate
@@ -37,7 +37,7 @@ class Job:
     plan: Plan
     certificate: Certificate
     created: str
-    code: Code  # read when the run starts: what runs, not what stands there when it ends
+    code: Code  # read when the run starts, because files may change while it trains
     hardware: Hardware
     data: Data
     resume: dict[str, Any] | None = None
@@ -50,8 +50,8 @@ class Job:
     selected: nn.Module | None = None  # the model that was tested
 
     def origin(self) -> dict[str, str]:
-        """What must be the same when the run is resumed: its data and their protocol, its mixer's code, and what it
-        computes with.
+        """What must be the same when the run is resumed: its data and their protocol, its mixer's code, device and
+        precision.
         """
         return {
             "data": self.data.fingerprint,
@@ -68,7 +68,7 @@ class Job:
 
     @property
     def precision(self) -> str:
-        """What the forward pass really runs in."""
+        """The precision that the forward pass runs in, "auto" resolved."""
         return "fp32" if isinstance(autocast(self.device, self.config.train.precision), nullcontext) else "bf16"
 
 
@@ -82,7 +82,7 @@ class Ending:
 
 
 def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: TrackedRun | None) -> Record:
-    """The record of a run, whatever became of it."""
+    """The record of a run, however it ended."""
     config, task = job.config, job.task
     return Record(
         id=job.folder.name,
@@ -129,7 +129,7 @@ def _recorded_certificate(job: Job) -> dict[str, Any]:
 
 
 def describe_data(task: Task) -> Data:
-    """What a record says of the loaded data."""
+    """The loaded data, as a record describes them."""
     info = task.info()
     splits, details = dict(info.splits), dict(info.extra)
     return Data(

@@ -1,5 +1,5 @@
-"""What a run's tracking holds: parameters, tags, results, its record, and the board of its task. A mirror of the
-record, not the truth.
+"""What a run sends to tracking: parameters, tags, results, its record, and the board of its task. Tracking is a copy;
+the record is authoritative.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
 
 
 def open_tracker(job: Job, warn: Callable[[str], None]) -> Tracker:
-    """Starts tracking a run, or goes on with it when it is resumed. One experiment a task."""
+    """Starts tracking a run, or continues it when the run is resumed. Each task is one experiment."""
     config, certificate = job.config, job.certificate
     hybrid = f" (hybrid {','.join(map(str, config.hybrid))})" if config.hybrid else ""
     budget = certificate.model_dump(mode="json", exclude={"task", "scale", "mixer", "hybrid", "mixer_options"})
@@ -64,7 +64,7 @@ def open_tracker(job: Job, warn: Callable[[str], None]) -> Tracker:
 
 
 def close_tracker(job: Job, made: Record, tracker: Tracker) -> None:
-    """Sends results and environment, puts the task's board beside them, and ends the run with its right status."""
+    """Sends results, environment and the task's board, and ends the tracked run with the run's status."""
     metrics = {
         f"{split}/{name}": value
         for split in ("test", "test_skip")
