@@ -145,15 +145,12 @@ def resolve_written(content: Mapping[str, Any]) -> Resolved:
     return Resolved(from_canonical(content, candidate=candidate), candidate)
 
 
-def from_canonical(
-    content: Mapping[str, Any], *, candidate: Candidate | None = None, task: type[Task] | None = None
-) -> RunConfig:
+def from_canonical(content: Mapping[str, Any], *, candidate: Candidate | None = None) -> RunConfig:
     """The RunConfig that `RunConfig.canonical` wrote.
 
     Args:
         content: its plain JSON values.
         candidate: what its mixer names, where the caller has looked it up.
-        task: its task's class, where the caller has looked it up.
 
     Returns:
         The config.
@@ -164,7 +161,7 @@ def from_canonical(
         MixerError: there is no such mixer.
     """
     try:
-        data = (task or tasks.get(content["task"])).Options.model_validate(content["data"])
+        data = tasks.get(content["task"]).Options.model_validate(content["data"])
         options = (candidate or parse(content["mixer"])).Options.model_validate(content["mixer_options"])
         return RunConfig.model_validate({**content, "data": data, "mixer_options": options})
     except (KeyError, ValidationError) as error:
