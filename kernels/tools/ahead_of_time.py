@@ -60,7 +60,7 @@ class Resources:
 
 
 def _calls() -> dict[str, tuple[Kernel, Call, OnGpu]]:
-    """Name of each call that is compiled, and what is called."""
+    """Every call that is compiled, by name."""
     found = {}
     for kernel in KERNELS:
         for call in kernel.calls:
@@ -134,12 +134,12 @@ def _of_nvidia(cubin: bytes) -> tuple[int, int]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        said = subprocess.run(
+        report = subprocess.run(
             [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
         ).stdout
-    registers, stack = (re.search(rf"{name}:(\d+)", said) for name in ("REG", "STACK"))
-    assert registers is not None, said
-    assert stack is not None, said
+    registers, stack = (re.search(rf"{name}:(\d+)", report) for name in ("REG", "STACK"))
+    assert registers is not None, report
+    assert stack is not None, report
     return int(registers[1]), int(stack[1])
 
 
