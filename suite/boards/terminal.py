@@ -23,7 +23,9 @@ def table(board: Board, width: int = 0) -> Table:
         The table; its caption names the columns that were left out.
     """
     columns, left_out = _fitting(board, width)
-    missing = f"; no room for {', '.join(column.title(board) for column in left_out)}" if left_out else ""
+    missing = (
+        f"; left out for lack of width: {', '.join(column.title(board) for column in left_out)}" if left_out else ""
+    )
     made = Table(title=board.title, caption=notes(board) + missing, title_justify="left", caption_justify="left")
     for column in columns:
         made.add_column(column.title(board), justify=column.align, no_wrap=not column.wraps)

@@ -1,6 +1,6 @@
 """RunConfig: everything that decides a run's result, frozen and strict, with its identity hash.
 
-Paths, devices and tracking are no part of it: they may not change a result.
+Paths, devices and tracking are not part of it: they must not change a result.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ TRACE_POINTS = 200  # training losses that a record keeps
 
 
 class Strict(BaseModel):
+    """Frozen; unknown fields and infinite numbers are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -26,15 +28,17 @@ class ModelConfig(Strict):
 
     dim: int = Field(default=128, ge=8, description="model width D")
     depth: int = Field(default=4, ge=1, description="number of layers")
-    heads: int = Field(default=4, ge=1, description="heads of the softmax reference; other mixers start from it")
+    heads: int = Field(default=4, ge=1, description="heads of the softmax reference, and the default of other mixers")
     ffn_width: int = Field(default=344, ge=8, description="feed-forward width F of the softmax reference (about 8D/3)")
-    drop_path: float = Field(default=0.0, ge=0, lt=1, description="stochastic depth at the last layer")
-    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on what each sublayer adds")
+    drop_path: float = Field(
+        default=0.0, ge=0, lt=1, description="stochastic depth rate of the last layer; it rises from 0 at the first"
+    )
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout on the output of each sublayer")
     embedding_std: float = Field(
-        default=0.02, gt=0, description="standard deviation of fresh token embeddings (text and recall)"
+        default=0.02, gt=0, description="standard deviation of initial token embeddings (text and recall)"
     )
     head_scale: float = Field(
-        default=1.0, ge=0, description="size of a forecaster's fresh head; 0: it begins with the window's mean"
+        default=1.0, ge=0, description="scale of a forecaster's initial head; 0: it first predicts the window's mean"
     )
 
     @model_validator(mode="after")
@@ -48,26 +52,37 @@ class TrainConfig(Strict):
     """Optimisation: AdamW, cosine with warm-up, gradient clipping."""
 
     steps: int = Field(default=1000, ge=1, description="optimiser steps")
-    batch_size: int = Field(default=32, ge=1, description="sequences, images or windows a step")
+    batch_size: int = Field(default=32, ge=1, description="sequences, images or windows per step")
     lr: float = Field(default=1e-3, gt=0, description="peak learning rate")
     weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.95, ge=0, lt=1)
-    warmup: float = Field(default=0.05, ge=0, le=1, description="share of the steps with a rising rate")
-    min_lr: float = Field(default=0.02, ge=0, le=1, description="last rate as a share of the peak")
-    clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
-    ema: float = Field(
-        default=0.0, ge=0, lt=1, description="decay of averaged weights, which are then evaluated; 0: none"
+    warmup: float = Field(
+        default=0.05, ge=0, le=1, description="fraction of the steps in which the learning rate rises"
     )
-    evals: int = Field(default=8, ge=1, description="validations (and checkpoints) a run; the best one is tested")
-    eval_batch_size: int = Field(default=64, ge=1, description="examples a batch in evaluation")
+    min_lr: float = Field(default=0.02, ge=0, le=1, description="final learning rate as a fraction of the peak")
+    clip: float = Field(default=1.0, gt=0, description="gradient clipping threshold (norm)")
+    ema: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay of the averaged weights, which are evaluated instead; 0: no averaging",
+    )
+    evals: int = Field(default=8, ge=1, description="validations (and checkpoints) per run; the best one is tested")
+    eval_batch_size: int = Field(default=64, ge=1, description="examples per batch in evaluation")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="auto: bf16 autocast where the hardware is fast at it"
+        default="auto", description="auto: bf16 autocast where the hardware has fast bf16"
     )
 
     def validates_after(self, step: int) -> bool:
-        """Whether a run validates after this step, counted from 1: `evals` times, evenly spread, the last step among
-        them. Only such a step can be selected.
+        """Whether a run validates after a step: `evals` times, evenly spaced, the last step included. Only such a step
+        can be selected.
+
+        Args:
+            step: counted from 1.
+
+        Returns:
+            True where it validates.
         """
         k = step * self.evals // self.steps
         return step > 0 and any(
@@ -76,13 +91,13 @@ class TrainConfig(Strict):
 
     @property
     def trace_steps(self) -> tuple[int, ...]:
-        """The steps whose training loss a record keeps: the first, and about TRACE_POINTS evenly spread ones."""
+        """The steps whose training loss a record keeps: the first, and about TRACE_POINTS evenly spaced ones."""
         every = max(1, self.steps // TRACE_POINTS)
         return tuple(sorted({1, *range(every, self.steps + 1, every)}))
 
 
-#: The version of the training loop. Raise it when the same config trains to other results: records of earlier versions
-#: then have boards of their own.
+#: The version of the training loop. Raise it when the same config gives other results: records of earlier versions then
+#: have separate boards.
 TRAINING_VERSION = 1
 
 BUILT_IN = "built-in"

@@ -1,4 +1,4 @@
-"""Where a result came from: code, versions, hardware, memory."""
+"""Where a result comes from: code, package versions, hardware, memory."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ PACKAGES = ("torch", "torchvision", "timm", "triton", "gluonts", "datasets", "ml
 
 def _git(*arguments: str) -> str | None:
     root = Path(suite.__file__).resolve().parents[1]
-    if not (
-        root / ".git"
-    ).exists():  # an installed package stands in no checkout; a repository further up is somebody else's
+    if not (root / ".git").exists():  # an installed package is in no checkout; a repository further up is another one
         return None
     try:
         done = subprocess.run(
@@ -48,6 +46,7 @@ def code(task_origin: str, mixer_origin: str) -> Code:
 
 
 def packages() -> dict[str, str]:
+    """The versions of Python and of the packages that can change a result."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

@@ -1,7 +1,7 @@
 """What a record's certificate must be: counted again on the meta device, once for each model.
 
-Counting takes .1 to 1 s, so it is kept in memory and in the cache folder, where it holds for the sources that made it.
-A board of 1,000 records has some dozens of different models.
+Counting takes .1 to 1 s, so counts are kept in memory and in the cache folder, there together with a hash of the code
+that made them. The 1,000 records of some boards have a few dozen different models.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def certificate(config: RunConfig, spec: InputSpec) -> dict[str, Any]:
 
 
 def reference(config: RunConfig, spec: InputSpec) -> dict[str, Any]:
-    """What a certificate holds of the softmax reference, whatever the mixer: its `reference_` fields, the length, the
-    width and the unit of FLOPs. Arguments and errors as for `certificate`.
+    """The part of a certificate that does not depend on the mixer: its `reference_` fields, the length, the width and
+    the unit of FLOPs. Arguments and errors are those of `certificate`.
     """
     options = Softmax.Config(causal=spec.causal, heads=config.model.heads)
     changed = {"mixer": REFERENCE, "mixer_options": options, "hybrid": ()}
@@ -90,7 +90,7 @@ def _file(key: str) -> Path:
 
 @cache
 def _sources() -> str:
-    """sha256 of the code that a count depends on: a changed formula makes what was kept void."""
+    """sha256 of the code that a count depends on, so that counts of changed code are not used."""
     content, root = sha256(), Path(suite.__file__).parent
     parts = (Path(backbones.__file__).parent, root / "models", root / "config")
     for path in sorted(file for part in parts for file in part.rglob("*.py")):

@@ -1,6 +1,4 @@
-"""Where runs live: `$SUITE_HOME`, or `runs/` in the current folder. One folder a run; the tracking store stands beside
-them.
-"""
+"""Where runs are: `$SUITE_HOME`, or `runs/` in the current folder. One folder per run, next to the tracking store."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ def home() -> Path:
 
 
 def writable_home() -> Path:
-    """The folder of all runs, made and tried out. Raises UserError where nothing can be written."""
+    """The folder of all runs, created if needed. Raises UserError where nothing can be written to it."""
     folder = home()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -48,8 +46,8 @@ def writable_home() -> Path:
 
 
 def new_run(config: RunConfig, data_dir: Path | None) -> Path:
-    """Makes a run's folder and writes its config there. The folder's name is for people; the identity hash is the run's
-    identity.
+    """Creates a run's folder and writes its config there. The folder's name is for readers only; the identity is the
+    hash.
     """
     words = "-".join((config.task.rpartition(":")[2], config.mixer.rpartition(":")[2], config.scale, f"s{config.seed}"))
     name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{re.sub(r'[^A-Za-z0-9.-]+', '-', words)}-{secrets.token_hex(2)}"
@@ -65,9 +63,9 @@ def new_run(config: RunConfig, data_dir: Path | None) -> Path:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Holds a run's folder: two processes on one run would mix their checkpoints. Raises UserError when another one
-    holds it.
+def locked(folder: Path) -> Iterator[None]:
+    """Locks a run's folder: two processes on one run would overwrite each other's checkpoints. Raises UserError where
+    another process has locked it.
 
     The lock ends with its process, however that ends.
     """
@@ -75,7 +73,7 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise UserError(f"run {folder.name} is under way in another process; wait for it, or stop it first") from None
+        raise UserError(f"run {folder.name} is running in another process; wait for it to end, or stop it") from None
     try:
         yield
     finally:
@@ -84,6 +82,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def now() -> str:
+    """The time as records hold it: UTC, in seconds."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -98,13 +97,13 @@ def find_run(run: str) -> Path:
         return matches[0]
     if matches:
         raise UserError(
-            f"{run!r} stands for {len(matches)} runs: {', '.join(p.name for p in matches[:4])}; give more of the name"
+            f"{run!r} matches {len(matches)} runs: {', '.join(p.name for p in matches[:4])}; give more of the name"
         )
     raise UserError(f"no run {run!r} in {home()} ({len(known)} runs there; suite leaderboard lists them)")
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """What `new_run` wrote."""
+    """A run's config, data folder and time of creation, as `new_run` wrote them. Raises UserError."""
     try:
         content: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
     except (OSError, ValueError) as error:
@@ -115,5 +114,6 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def finished(folder: Path) -> bool:
+    """Whether a run has a record of a finished run. Raises RecordError where its record cannot be relied on."""
     path = folder / record.NAME
     return path.is_file() and record.read(path).status == "finished"

@@ -63,7 +63,7 @@ def start(
     task.load()
     folder = runs_folder.new_run(config, data_dir)
     task.keep_files(folder)
-    with runs_folder.alone(folder):
+    with runs_folder.locked(folder):
         job = _job(
             config, candidate, folder, task, chosen, (plan, certificate), runs_folder.read_run(folder)["created"]
         )
@@ -92,7 +92,7 @@ def resume(
         MixerError: its mixer no longer exists.
     """
     folder = runs_folder.find_run(run)
-    with runs_folder.alone(folder):
+    with runs_folder.locked(folder):
         return carry_out(_resumed_job(folder, data_dir, device), observer, stop)
 
 

@@ -28,7 +28,7 @@ class MovingAverageConfig(MixerConfig):
 class MovingAverage(Mixer):
     Config = MovingAverageConfig
     capabilities = Capabilities(constant_state=True)
-    summary = "gated moving average, one learned decay a channel (example)"
+    summary = "gated moving average, one learned decay per channel (example)"
     config: MovingAverageConfig
 
     def __init__(self, config: MovingAverageConfig, dim: int, length: int) -> None:

@@ -1,4 +1,4 @@
-"""Boards: who may stand beside whom, in which order, and the same in every form."""
+"""Boards: which runs are compared, how rows are selected, named and ordered, and which rows have a rank."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_an_accuracy_is_ordered_from_high_to_low():
     assert [(row.mixer, row.place) for row in rows] == [("fem", 1), ("no-mixing", 2), ("softmax", 3)]
 
 
-def test_a_row_names_what_its_verdict_is_about():
+def test_a_row_shows_the_options_that_its_result_is_about():
     hyper = made_record("hypermlp", 0.5)
     solved = hyper.certificate.mixer_options.model_dump()
     found = only([hyper, made_record("gla", 0.6), made_record("softmax", 0.4)])
@@ -57,7 +57,7 @@ def test_one_seed_has_no_deviation():
     assert only([made_record()]).rows[0].spread is None
 
 
-def test_runs_of_an_earlier_version_of_a_mixer_have_their_own_row_and_no_rank(monkeypatch):
+def test_runs_of_an_earlier_mixer_version_have_a_separate_row_without_a_rank(monkeypatch):
     earlier = made_record("fem", 0.9)
     monkeypatch.setattr("backbones.mixers.fem.fem.Fem.version", 2)
     found = only([earlier, made_record("fem", 0.8), made_record("softmax", 0.5)])
@@ -70,7 +70,7 @@ def test_of_a_repeated_seed_the_newest_counts():
     assert (row.mean, len(row.records), row.first.id) == (0.9, 1, "b")
 
 
-def test_an_unmatched_run_stands_last_and_has_no_place():
+def test_an_unmatched_run_is_last_and_has_no_place():
     rows = only([made_record("fem", 0.99, matched=False), made_record("softmax", 0.5)]).rows
     assert [(row.mixer, row.place) for row in rows] == [("softmax", 1), ("fem", None)]
 
@@ -85,7 +85,7 @@ def test_a_matched_row_keeps_its_place_among_unmatched_ones():
 
 
 @pytest.mark.parametrize("sets", [("steps=77",), ("depth=2",), ("shift=1",), ("evals=2",)])
-def test_runs_with_other_steps_shapes_or_data_stand_on_boards_of_their_own(sets):
+def test_runs_with_other_steps_shapes_or_data_have_separate_boards(sets):
     found = boards([made_record("softmax"), made_record("fem", sets=sets)])
     assert [len(b.rows) for b in found] == [1, 1]
     assert found[0].deviations == ()  # the shipped recipe comes first
@@ -93,7 +93,7 @@ def test_runs_with_other_steps_shapes_or_data_stand_on_boards_of_their_own(sets)
     assert sets[0] in found[1].title
 
 
-def test_runs_of_another_version_of_the_task_or_of_other_data_have_their_own_boards():
+def test_runs_of_another_task_version_or_other_data_have_separate_boards():
     later = made_record("fem", task_version=2)
     found = boards([made_record("softmax"), later])
     assert [b.deviations for b in found] == [(), ("version 2 of the task",)]
@@ -102,10 +102,10 @@ def test_runs_of_another_version_of_the_task_or_of_other_data_have_their_own_boa
     assert len(boards([made_record("softmax"), changed])) == 2
 
 
-def test_switches_stand_as_rows_of_their_own_and_of_tuned_rates_the_one_that_validation_chose():
+def test_switches_make_separate_rows_and_validation_chooses_among_learning_rates():
     tried = [
         made_record("fem", 0.5, valid=0.8),
-        made_record("fem", 0.9, valid=0.6, sets=("lr=0.25",)),  # the best on test: choosing it would be peeking
+        made_record("fem", 0.9, valid=0.6, sets=("lr=0.25",)),  # the best on test, which must not choose
         made_record("fem", 0.4, valid=0.81, sets=("lr=0.125",)),
     ]
     made = only(
@@ -115,7 +115,7 @@ def test_switches_stand_as_rows_of_their_own_and_of_tuned_rates_the_one_that_val
     assert "2 row(s) of other learning rates" in markdown(made)
 
 
-def test_a_tokenizers_file_counts_by_its_content_wherever_it_stands(tmp_path):
+def test_a_tokenizer_file_counts_by_its_content_wherever_it_is(tmp_path):
     definition = train_bpe(["some text"], 300)
     made = []
     for seed, name in enumerate(("a", "b")):
@@ -128,7 +128,7 @@ def test_a_tokenizers_file_counts_by_its_content_wherever_it_stands(tmp_path):
     assert [len(row.records) for row in shown.rows] == [2]
 
 
-def test_a_matched_run_that_was_declared_unmatched_has_no_place():
+def test_a_matched_run_that_is_declared_unmatched_has_no_place():
     rows = only(
         [
             made_record("softmax"),
@@ -151,7 +151,7 @@ def test_failed_diverged_and_interrupted_runs_are_counted_and_not_shown():
     assert "3 unfinished" in markdown(made)
 
 
-def test_only_what_is_asked_for_is_shown():
+def test_only_the_requested_boards_are_shown():
     records = [made_record(), forecast("softmax", 0.5)]
     assert [b.task for b in boards(records, task="fashion-mnist")] == ["fashion-mnist"]
     assert [b.task for b in boards(records, domain="forecasting")] == ["household-power"]

@@ -85,7 +85,7 @@ def test_an_option_of_the_first_version_counts_whatever_its_value():
 
 @pytest.mark.parametrize("origin", ["task_origin", "mixer_origin"])
 def test_a_third_partys_own_options_are_all_kept(origin):
-    """Reading its record imports none of its code, so nothing tells which of its options are new."""
+    """Reading its record imports none of its code, so it is unknown which of its options are new."""
     section = "data" if origin == "task_origin" else "mixer_options"
     theirs = later(config(), **{origin: "their-package 1.0"})
     assert "added" in theirs.recorded()[section]

@@ -52,7 +52,7 @@ def write(folder: Path, content: dict[str, Any], *, rehash: bool = True) -> Path
 
 
 def leaves(value: Any, path: Path_ = ()) -> Iterator[Path_]:
-    """Where a value has its leaves: numbers, texts, truths, nulls and empty containers. Of a long list, the ends."""
+    """Paths of the leaves of a value: scalars, nulls and empty containers. Of a list, its first and last entry."""
     if isinstance(value, dict) and value:
         for key in value:
             yield from leaves(value[key], (*path, key))

@@ -22,7 +22,7 @@ from tasks.images.fashion_mnist import FashionMnist, FashionMnistOptions
 from tests.suite.records import edited
 from tests.suite.tiny import made_record
 
-#: What a run claims or measured, and nothing else in its record determines. All other values are checked.
+#: Values that a run claims or measured and that nothing else in its record determines. All others are checked.
 FREE = (
     "id",
     "created",
@@ -203,7 +203,7 @@ def test_a_sound_record_of_every_domain_is_accepted(task, mixer):
 
 
 def test_a_record_is_read_without_importing_a_third_partys_code(sound, monkeypatch):
-    """It keeps what it claims of its own model; what does not depend on its code is checked all the same."""
+    """Its counts of its own model are taken as recorded; what does not depend on its code is checked."""
     theirs = {"mixer": "mine.py:Mine", "mixer_origin": "mine.py@0123456789ab"}
     options = {"causal": False, "heads": 2, "width": 7, "kinds": ["a", "b"]}
     content = {

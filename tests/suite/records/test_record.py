@@ -1,4 +1,4 @@
-"""Records: a strict schema, a hash over the content, nothing read that does not hold."""
+"""Records: a strict schema, a hash over the content, and files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -72,20 +72,20 @@ def test_an_edited_record_is_refused(written, change):
         (lambda c: c.update(loss_trace=[[1, float("nan")]]), "NaN"),
     ],
 )
-def test_a_record_off_its_schema_is_refused_by_the_name_of_what_is_off(written, change, where):
+def test_a_record_that_does_not_fit_its_schema_is_refused_by_the_fields_name(written, change, where):
     with pytest.raises(RecordError) as caught:
         record.read(edited(written, change))
     assert where in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_nan_in_a_free_part_is_refused(written):
+def test_nan_in_the_config_is_refused(written):
     with pytest.raises(RecordError):
         record.read(edited(written, lambda c: c["config"]["train"].update(lr=float("nan"))))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_figure_that_is_not_finite_never_gets_into_a_record(value):
+def test_a_metric_that_is_not_finite_never_gets_into_a_record(value):
     with pytest.raises(ValueError, match="finite"):
         made_record(value=value)
 
@@ -115,7 +115,7 @@ def test_a_record_over_the_limit_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_writing_leaves_the_old_record_whole_when_it_fails(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_record_whole(tmp_path, monkeypatch):
     record.write(tmp_path, made_record(value=0.5))
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
