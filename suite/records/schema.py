@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    SerializeAsAny,
-    ValidationInfo,
-    field_serializer,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, JsonValue, field_serializer, field_validator
 
-import tasks
-from backbones.mixers.base import MixerConfig
-from suite.config.identity import digest, introduced_values
-from suite.config.run_config import BUILT_IN, OWN_ORIGINS, RunConfig, Strict
+from suite.config.identity import digest
+from suite.config.run_config import BUILT_IN, Strict
 from suite.models.candidate import registered
-from suite.models.certificate import Certificate
-from tasks.base import Domain, ImageInput, SeriesInput, TaskOptions, TextInput
+from suite.records.recorded import RecordedCertificate, RecordedConfig
+from tasks.base import Domain, ImageInput, SeriesInput, TextInput
 
 SCHEMA = "mixer-suite/run/2"
 Status = Literal["finished", "failed", "diverged", "interrupted"]
@@ -36,76 +22,6 @@ Count = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
 #: ISO 8601 with seconds and zone
 Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$")]
-
-
-class UnloadedTaskOptions(TaskOptions):
-    """Options of a third party's task, as recorded. Their class is not imported to read a record."""
-
-    model_config = ConfigDict(extra="allow")
-
-
-class UnloadedMixerOptions(MixerConfig):
-    """Options of a third party's mixer, as recorded. Their class is not imported to read a record."""
-
-    model_config = ConfigDict(extra="allow")
-
-
-class RecordedConfig(RunConfig):
-    """A RunConfig read from plain values. What ships with the suite gets its options' class, others stay as recorded.
-    An option that did not exist when the record was written gets the value it was introduced with.
-    """
-
-    @model_validator(mode="before")
-    @classmethod
-    def _top(cls, value: object) -> object:
-        return _filled(value, cls)
-
-    @field_validator("data", mode="before")
-    @classmethod
-    def _data(cls, value: object, info: ValidationInfo) -> object:
-        name, options = info.data.get("task", ""), UnloadedTaskOptions
-        if isinstance(value, Mapping) and any(map(_is_path, value.values())):
-            raise ValueError("a path of another machine")  # which the options of a task might open
-        if info.data.get("task_origin") not in OWN_ORIGINS:
-            return options.model_validate(value)
-        task = tasks.built_in(name)
-        if task is None:
-            raise ValueError(f"task {name!r} is unknown to this version")
-        return task.Options.model_validate(_filled(value, task.Options))
-
-    @field_validator("mixer_options", mode="before")
-    @classmethod
-    def _mixer_options(cls, value: object, info: ValidationInfo) -> object:
-        name, options = info.data.get("mixer", ""), UnloadedMixerOptions
-        if info.data.get("mixer_origin") not in OWN_ORIGINS:
-            return options.model_validate(value)
-        candidate = registered(name)
-        if candidate is None:
-            raise ValueError(f"mixer {name!r} is unknown to this version")
-        return candidate.Options.model_validate(_filled(value, candidate.Options))
-
-    @field_validator("model", "train", mode="before")
-    @classmethod
-    def _section(cls, value: object, info: ValidationInfo) -> object:
-        model = cls.model_fields[str(info.field_name)].annotation
-        assert isinstance(model, type)
-        return _filled(value, model)
-
-
-def _is_path(value: object) -> bool:
-    return isinstance(value, str) and (PurePath(value).is_absolute() or ".." in PurePath(value).parts)
-
-
-def _filled(value: object, model: type[BaseModel]) -> object:
-    return {**introduced_values(model), **value} if isinstance(value, Mapping) else value
-
-
-class RecordedCertificate(Certificate):
-    """A certificate read from plain values."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
-
-    mixer_options: SerializeAsAny[UnloadedMixerOptions]
 
 
 class Code(Strict):

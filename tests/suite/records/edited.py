@@ -13,7 +13,7 @@ from suite.records import record
 from suite.records.schema import Contract, Parallel, Race, Record, Threads, Tracked
 from tests.suite.tiny import made_record
 
-Path_ = tuple[str | int, ...]
+Place = tuple[str | int, ...]
 
 
 def full_record() -> Record:
@@ -51,7 +51,7 @@ def write(folder: Path, content: dict[str, Any], *, rehash: bool = True) -> Path
     return path
 
 
-def leaves(value: Any, path: Path_ = ()) -> Iterator[Path_]:
+def leaves(value: Any, path: Place = ()) -> Iterator[Place]:
     """Paths of the leaves of a value: scalars, nulls and empty containers. Of a list, its first and last entry."""
     if isinstance(value, dict) and value:
         for key in value:
@@ -63,20 +63,20 @@ def leaves(value: Any, path: Path_ = ()) -> Iterator[Path_]:
         yield path
 
 
-def at(content: Any, path: Path_) -> Any:
+def at(content: Any, path: Place) -> Any:
     for part in path:
         content = content[part]
     return content
 
 
-def changed(content: dict[str, Any], path: Path_, value: Any) -> dict[str, Any]:
+def changed(content: dict[str, Any], path: Place, value: Any) -> dict[str, Any]:
     """A copy with another value at a path."""
     made = copy.deepcopy(content)
     at(made, path[:-1])[path[-1]] = value
     return made
 
 
-def without(content: dict[str, Any], path: Path_) -> dict[str, Any]:
+def without(content: dict[str, Any], path: Place) -> dict[str, Any]:
     """A copy without the value at a path."""
     made = copy.deepcopy(content)
     del at(made, path[:-1])[path[-1]]

@@ -17,7 +17,8 @@ from suite.config.identity import digest, introduced
 from suite.records import record
 from suite.records.collection import read_all
 from suite.records.record import RecordError
-from suite.records.schema import SCHEMA, Record, RecordedConfig
+from suite.records.recorded import RecordedConfig
+from suite.records.schema import SCHEMA, Record
 from tasks.images.fashion_mnist import FashionMnist, FashionMnistOptions
 from tests.suite.records import edited
 from tests.suite.tiny import made_record
@@ -64,11 +65,11 @@ def sound() -> dict[str, Any]:
     return edited.plain(edited.full_record())
 
 
-def name_of(path: edited.Path_) -> str:
+def name_of(path: edited.Place) -> str:
     return ".".join(map(str, path))
 
 
-def is_free(path: edited.Path_) -> bool:
+def is_free(path: edited.Place) -> bool:
     return any(fnmatchcase(name_of(path), pattern) for pattern in FREE)
 
 
@@ -89,7 +90,7 @@ def parsed(content: dict[str, Any]) -> Record:
 PAIRS = {"metrics": "selection.value", "selection": "metrics.valid", "data": "n_evaluated", "hardware": "threads"}
 
 
-def names(fault: str, path: edited.Path_) -> bool:
+def names(fault: str, path: edited.Place) -> bool:
     """Whether a fault names the changed field or the part of the record it is in. A changed option is named by the
     identity, which covers all of them, or by its copy in the record.
     """

@@ -11,7 +11,7 @@ import tasks
 from suite.boards import board
 from suite.cli.commands.run import report_run
 from suite.models.resolve import resolve, resolve_run
-from suite.records.schema import RecordedConfig
+from suite.records.recorded import RecordedConfig
 from suite.training.evaluate import IncompleteEvaluation, evaluate
 from suite.training.run import start
 from tasks.base import Split
