@@ -43,10 +43,10 @@ def open_tracker(job: Job, warn: Callable[[str], None]) -> Tracker:
         home=runs_folder.home(),
         run_dir=job.folder,
         experiment=config.task_name,
-        run_name=f"{config.mixer}{hybrid} · {config.scale} · seed {config.seed}",
-        params=flatten({**config.canonical(), "budget": budget}),
+        run_name=f"{config.mixer_name}{hybrid} · {config.scale} · seed {config.seed}",
+        params=flatten({**config.portable(), "budget": budget}),
         tags={
-            "mixer": config.mixer,
+            "mixer": config.mixer_name,
             "scale": config.scale,
             "seed": str(config.seed),
             "task": config.task_name,

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from suite.tracking.journal import JOURNAL
 from tests.suite.tiny import tiny_arguments
 from tests.tasks.third_party import EXAMPLE
 
@@ -37,11 +38,14 @@ def test_runs_of_a_task_file_have_a_board_without_the_file(suite, tmp_path, requ
         assert {row["mixer"] for row in board["rows"]} == {"softmax", "fem"}
 
 
-def test_a_mixer_files_row_says_that_its_counts_are_as_recorded(suite, tmp_path, request):
+def test_a_mixer_files_row_says_that_its_counts_are_as_recorded(suite, runs, tmp_path, request):
     file = tmp_path / "mine.py"
     file.write_text("from backbones.mixers.deconstructed.variants import NoMixing\nclass Mine(NoMixing):\n    pass\n")
     ended = suite(*tiny_arguments("fashion-mnist", f"{file}:Mine", "steps=1"))
     assert ended.code == 0, ended.err
+    [journal] = runs.glob(f"*/{JOURNAL}")
+    [record] = runs.glob("*/record.json")
+    assert str(tmp_path) not in journal.read_text() + record.read_text()  # what others may see has no paths
     file.unlink()
     request.getfixturevalue("no_foreign_code")
     shown = suite("leaderboard")
