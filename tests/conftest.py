@@ -25,8 +25,8 @@ def _own_cache(tmp_path_factory):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Several processes share the tests: what trains or reads once for a whole file stays together, the rest goes where
-    there is room.
+    """Several processes share the tests: what trains or reads once for a whole file stays together, the rest is
+    distributed freely.
     """
     for item in items:
         if item.path.relative_to(item.config.rootpath).parts[1] in ("suite", "tasks"):

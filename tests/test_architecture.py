@@ -1,4 +1,4 @@
-"""The house's order: imports run one way, heavy libraries load late, and the four packages are the suite's own."""
+"""Architecture: imports run one way, heavy libraries load late, and the four packages are the suite's own."""
 
 from __future__ import annotations
 

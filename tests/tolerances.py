@@ -1,4 +1,4 @@
-"""How far two right computations may differ, in one place. All are shares of the largest entry of what is compared.
+"""How far two right computations may differ, in one place. All are fractions of the largest entry compared.
 
 A tolerance says what is compared, never what passes: one that has to grow points to an error.
 """
