@@ -51,13 +51,13 @@ def _wide(columns: int, freq: str) -> Writer:
 
 
 def _parquet(
-    names: Callable[[], tuple[str, ...]], part_names: tuple[str, str], counts: tuple[int, int], **columns: str
+    names: Callable[[], tuple[str, ...]], part_names: tuple[str, str], counts: tuple[int, int], **columns: Any
 ) -> Writer:
     """The hub's Parquet files of `counts` training and evaluation pictures per class, 32 × 32."""
 
     def write(folder: Path) -> Path:
         for part, count, first in zip(part_names, counts, (0, counts[0]), strict=True):
-            files = [(label, *file) for label, *file in files_of(len(names()), count, first, side=32)]
+            files = list(files_of(len(names()), count, first, side=32))
             write_parquet(folder / "data", part, files, names(), **columns)
         return folder
 
