@@ -20,7 +20,7 @@ FORM = (
     "such as 2021-01-31 13:00:00, "
     f"without gaps, in {STEPS}; every other column holds the numbers of one series"
 )
-LEAST = "rows: at least (look-back + horizon) / 0.7, so 149 with --track fixed-96 --horizon 8"
+LEAST = "rows: at least (look-back + horizon) / 0.7 and about ten horizons, so 149 with --track fixed-96 --horizon 8"
 WEEK = 7
 
 
