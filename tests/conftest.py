@@ -11,6 +11,8 @@ import os
 import pytest
 from hypothesis import settings
 
+for variable in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "SUITE_HOME", "SUITE_TRACKING"):
+    os.environ.pop(variable, None)  # the tester's terminal and settings do not decide what the commands print
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # its client reads it when it is imported
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
