@@ -31,6 +31,7 @@ ORDER = {
         "records",
         "models",
         "config",
+        "statistics",
         "console",
         "errors",
     ],

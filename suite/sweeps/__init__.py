@@ -1,0 +1,1 @@
+"""Sweeps: which runs a board needs, and running them."""
