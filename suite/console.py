@@ -38,6 +38,11 @@ def say(note: str) -> None:
         err.print(escape(note), soft_wrap=True)
 
 
+def warn(message: str) -> None:
+    """Prints a warning on stderr."""
+    err.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
+
+
 class TrainingProgress:
     """A progress bar with loss, last validation, throughput and the remaining time."""
 
@@ -88,4 +93,4 @@ class TrainingProgress:
         """Nothing is buffered here."""
 
     def warn(self, message: str) -> None:
-        err.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
+        warn(message)

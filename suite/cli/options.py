@@ -55,8 +55,15 @@ DataSet = Annotated[
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folder.")]
 LanguageRun = Annotated[str, typer.Argument(metavar="RUN", help="A run of a language model: its id or folder.")]
 Resume = Annotated[
-    str | None, typer.Option("--resume", help="Resume a run that stopped: its id or folder.", show_default=False)
+    str | None,
+    typer.Option(
+        "--resume",
+        help="Resume a run that stopped: its id or folder. auto: the newest one (with --task and the other options, of "
+        "that config), from scratch where it has no checkpoint.",
+        show_default=False,
+    ),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Run although another process is running the same config.")]
 Port = Annotated[
     int | None,
     typer.Option("--port", min=1, max=65535, help="Port on 127.0.0.1.", show_default="the first free from 5000"),

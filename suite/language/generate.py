@@ -9,6 +9,7 @@ import torch
 
 import tasks
 from backbones.decoder import Decoder
+from suite.console import warn
 from suite.errors import UserError
 from suite.models.inputs import adapter
 from suite.models.resolve import resolve_written
@@ -31,7 +32,7 @@ def load_language_model(run: str, device: torch.device) -> tuple[Decoder, TextTa
             f"run {folder.name!r} is of task {config.task!r} ({task.domain}); choose a run of a language task"
         )
     task.use_files(folder)
-    state = checkpoint.load(folder, device)
+    state = checkpoint.load(folder, device, warn)
     model = adapter(task.spec).backbone(config.model, candidate.plan(config, task.spec).layers)
     assert isinstance(model, Decoder)
     model.load_state_dict(state["best"]["weights"] or state["model"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from filelock import FileLock, Timeout
 from suite.config.run_config import RunConfig
 from suite.errors import UserError
 from suite.records import record
+from suite.records.schema import Record
 from tasks.storage.cache import write_atomically
 
 CONFIG = "config.json"
@@ -57,6 +59,7 @@ def new_run(config: RunConfig, data_dir: Path | None) -> Path:
         "config": config.canonical(),
         "data_dir": str(data_dir.absolute()) if data_dir else None,
         "created": now(),
+        "identity": config.identity,
     }
     write_atomically(folder / CONFIG, lambda path: path.write_text(json.dumps(content, indent=1), "utf-8"))
     return folder
@@ -69,16 +72,76 @@ def locked(folder: Path) -> Iterator[None]:
 
     The lock ends with its process, however that ends.
     """
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UserError(f"run {folder.name} is running in another process; wait for it to end, or stop it") from None
+    with _one_process(folder.parent):
+        lock = _lock(folder)
     try:
         yield
     finally:
         (folder / LOCK).unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def locked_new_run(config: RunConfig, data_dir: Path | None, *, again: bool) -> Iterator[Path]:
+    """Creates a run's folder and locks it, in one step for other processes. Raises UserError as `refuse_second` does,
+    unless the config may run `again`.
+    """
+    with _one_process(writable_home()):
+        if not again:
+            _refuse_second(config.identity)
+        folder = new_run(config, data_dir)
+        lock = _lock(folder)
+    try:
+        yield folder
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)
+        lock.release()
+
+
+def refuse_second(identity: str) -> None:
+    """Raises UserError while another process runs the same config: it would only give the same result once more."""
+    with _one_process(home()):
+        _refuse_second(identity)
+
+
+def _refuse_second(identity: str) -> None:
+    for folder in (path.parent for path in home().glob(f"*/{LOCK}")):
+        if _identity(folder) == identity and is_running(folder):
+            raise UserError(
+                f"run {folder.name} has the same config and is running now; wait for it (if it stops, resume it: "
+                f"suite run --resume {folder.name}), or run the same config a second time with --force"
+            )
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process has locked a run's folder."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        _lock(folder).release()
+    except UserError:
+        return True
+    return False
+
+
+def _lock(folder: Path) -> FileLock:
+    lock = FileLock(folder / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"run {folder.name} is running in another process; wait for it to end, or stop it") from None
+    return lock
+
+
+@contextmanager
+def _one_process(folder: Path) -> Iterator[None]:
+    """Lets one process at a time look which runs are running and add its own; no file remains."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # no such folder yet, or a file system without locks
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def now() -> str:
@@ -113,7 +176,39 @@ def read_run(folder: Path) -> dict[str, Any]:
     return content
 
 
-def finished(folder: Path) -> bool:
-    """Whether a run has a record of a finished run. Raises RecordError where its record cannot be relied on."""
-    path = folder / record.NAME
-    return path.is_file() and record.read(path).status == "finished"
+def ended(folder: Path) -> Record | None:
+    """The record of a run that would end in the same way if it ran again: it is finished, or it diverged. An unreadable
+    record counts as none.
+    """
+    try:
+        made = record.read(folder / record.NAME)
+    except record.RecordError:
+        return None
+    return made if made.status in ("finished", "diverged") else None
+
+
+def stopped(identity: str | None = None) -> list[Path]:
+    """The folders of runs that did not end and that no process runs, the newest first; only those of a config where its
+    identity is given.
+    """
+    folders = sorted((path.parent for path in home().glob(f"*/{CONFIG}")), key=lambda path: path.name, reverse=True)
+    if identity is not None:
+        folders = [folder for folder in folders if _identity(folder) == identity]
+    with _one_process(home()):
+        return [folder for folder in folders if ended(folder) is None and not is_running(folder)]
+
+
+def newest_ended(identity: str) -> tuple[Record, Path] | None:
+    """The newest ended run of a config, with its record's file; None where there is none."""
+    for path in sorted(home().glob(f"*/{record.NAME}"), reverse=True):
+        if _identity(path.parent) == identity and (made := ended(path.parent)):
+            return made, path
+    return None
+
+
+def _identity(folder: Path) -> object:
+    """The identity of a run's config, as `new_run` wrote it; None where it cannot be read."""
+    try:
+        return read_run(folder).get("identity")
+    except UserError:
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,13 @@ import torch
 
 import tasks
 from suite.config.run_config import RunConfig
-from suite.console import say
+from suite.console import say, warn
 from suite.errors import UserError
 from suite.models.budget import Plan
 from suite.models.candidate import Candidate, parse
 from suite.models.certificate import Certificate
 from suite.models.resolve import resolve_written
-from suite.records import provenance, runs_folder
+from suite.records import provenance, record, runs_folder
 from suite.training import checkpoint
 from suite.training.devices import pick_device
 from suite.training.execution import build_model, carry_out
@@ -34,6 +35,7 @@ def start(
     candidate: Candidate | None = None,
     observer: Observer | None = None,
     stop: Stop | None = None,
+    again: bool = False,
 ) -> Outcome:
     """Runs a config to its record.
 
@@ -43,13 +45,15 @@ def start(
         device: `auto`, `cpu` or `cuda:N`.
         candidate: what `config.mixer` names, where the caller has looked it up.
         observer: called as the run trains, instead of a progress bar on the terminal.
-        stop: asks the run to stop, instead of SIGINT and SIGTERM, whose handlers need the main thread.
+        stop: asks the run to stop, instead of signals, whose handlers need the main thread.
+        again: runs it although another process is running the same config.
 
     Returns:
         The record, its file, and the exit code. A run that fails while it trains has a record too.
 
     Raises:
-        UserError: the device, the budget or the runs folder does not allow the run; nothing has started.
+        UserError: the device, the budget or the runs folder does not allow the run, or another process runs it;
+            nothing has started.
         DataError: the data are missing or damaged.
         MixerError: there is no such mixer.
     """
@@ -59,11 +63,12 @@ def start(
     plan, certificate = candidate.check(config, task.spec)
     config = config.model_copy(update={"mixer_options": plan.mixer_options})
     runs_folder.writable_home()
+    if not again:
+        runs_folder.refuse_second(config.identity)  # before the data are read
     say(task.prepare_note())
     task.load()
-    folder = runs_folder.new_run(config, data_dir)
-    task.keep_files(folder)
-    with runs_folder.locked(folder):
+    with runs_folder.locked_new_run(config, data_dir, again=again) as folder:
+        task.keep_files(folder)
         job = _job(
             config, candidate, folder, task, chosen, (plan, certificate), runs_folder.read_run(folder)["created"]
         )
@@ -86,14 +91,64 @@ def resume(
         As for `start`.
 
     Raises:
-        UserError: the run is finished, unknown, running elsewhere, has no checkpoint, or no longer has the same data,
-            code or device.
+        UserError: the run is finished, unknown, running elsewhere, has no undamaged checkpoint, or no longer has the
+            same data, code or device.
         DataError: the data are missing or damaged.
         MixerError: its mixer no longer exists.
     """
     folder = runs_folder.find_run(run)
     with runs_folder.locked(folder):
-        return carry_out(_resumed_job(folder, data_dir, device), observer, stop)
+        return carry_out(_resumed_job(folder, data_dir, device, observer, scratch=False), observer, stop)
+
+
+def resume_newest(
+    config: RunConfig | None,
+    *,
+    data_dir: Path | None,
+    device: str,
+    candidate: Candidate | None = None,
+    observer: Observer | None = None,
+    stop: Stop | None = None,
+) -> Outcome:
+    """Continues the newest stopped run at its newest undamaged checkpoint, or from scratch where it has none.
+
+    Args:
+        config: only runs of this config; it starts where there is none. None: any run.
+        data_dir: as for `start` and `resume`.
+        device: as for `start` and `resume`.
+        candidate: as for `start`.
+        observer: as for `start`.
+        stop: as for `start`.
+
+    Returns:
+        As for `start`; of a config whose newest run has ended, the record of that run.
+
+    Raises:
+        UserError: there is no stopped run, or as for `start` and `resume`.
+        DataError: the data are missing or damaged.
+        MixerError: there is no such mixer.
+    """
+    identity = _solved(config, candidate, data_dir).identity if config else None
+    stopped = runs_folder.stopped(identity)
+    if config is not None and identity is not None:
+        ended = runs_folder.newest_ended(identity)
+        if ended and (not stopped or ended[1].parent.name > stopped[0].name):
+            say(f"run {ended[0].id} with this config has ended ({ended[0].status}); there is nothing to resume")
+            return Outcome(*ended, 0 if ended[0].status == "finished" else 1)
+        if not stopped:
+            return start(config, data_dir=data_dir, device=device, candidate=candidate, observer=observer, stop=stop)
+    if not stopped:
+        raise UserError(f"no stopped run in {runs_folder.home()}; name a task and a mixer to start one")
+    folder = next((folder for folder in stopped if config and checkpoint.files(folder)), stopped[0])
+    with runs_folder.locked(folder):
+        return carry_out(_resumed_job(folder, data_dir, device, observer, scratch=True), observer, stop)
+
+
+def _solved(config: RunConfig, candidate: Candidate | None, data_dir: Path | None) -> RunConfig:
+    """The config with the widths that it leaves open, as `start` runs it."""
+    task = tasks.get(config.task)(config.data, data_dir)
+    plan, _ = (candidate or parse(config.mixer)).check(config, task.spec)
+    return config.model_copy(update={"mixer_options": plan.mixer_options})
 
 
 def _usable_device(name: str, candidate: Candidate) -> torch.device:
@@ -130,24 +185,49 @@ def _job(
     )
 
 
-def _resumed_job(folder: Path, data_dir: Path | None, device: str) -> Job:
-    if runs_folder.finished(folder):
+def _resumed_job(folder: Path, data_dir: Path | None, device: str, observer: Observer | None, *, scratch: bool) -> Job:
+    """The job at its newest undamaged checkpoint; without one, from `scratch` if that is allowed."""
+    report = observer.warn if observer else warn
+    _set_unreadable_record_aside(folder, report)
+    if (made := runs_folder.ended(folder)) and made.status == "finished":
         raise UserError(f"run {folder.name} is finished; there is nothing to resume")
     written = runs_folder.read_run(folder)
     resolved = resolve_written(written["config"])
     config, candidate = resolved.config, resolved.candidate
     data_dir = data_dir or (Path(written["data_dir"]) if written["data_dir"] else None)
     chosen = _usable_device(device, candidate)
-    state = checkpoint.load(folder, chosen)
-    if state["identity"] != config.identity:
+    try:
+        state = checkpoint.load(folder, chosen, report)
+    except checkpoint.NoCheckpoint as problem:
+        if not scratch:
+            raise
+        report(f"{problem.reason}; it starts from scratch")
+        state = None
+    if state and state["identity"] != config.identity:
         raise UserError(f"run {folder.name}: its checkpoint belongs to another config; start it again")
     task = tasks.get(config.task)(config.data, data_dir)
-    task.use_files(folder)
+    if state:
+        task.use_files(folder)
     checked = candidate.check(config, task.spec)
     task.load()
+    if not state:
+        task.keep_files(folder)
     job = _job(config, candidate, folder, task, chosen, checked, written["created"], state)
-    _require_unchanged(job, state)
+    if state:
+        _require_unchanged(job, state)
     return job
+
+
+def _set_unreadable_record_aside(folder: Path, report: Callable[[str], None]) -> None:
+    """A record that cannot be relied on counts as none: the resumed run writes another."""
+    path = folder / record.NAME
+    try:
+        if path.exists():
+            record.read(path)
+    except record.RecordError as problem:
+        aside = path.with_name("record.unreadable.json")
+        report(f"{problem}; the run counts as not finished, and the file is kept as {aside.name}")
+        path.replace(aside)
 
 
 def _require_unchanged(job: Job, state: dict[str, Any]) -> None:

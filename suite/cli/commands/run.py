@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -44,6 +45,7 @@ def run(
     data_dir: opt.DataDir = None,
     device: opt.Device = "auto",
     resume: opt.Resume = None,
+    force: opt.Force = False,
     unmatched: opt.Unmatched = False,
     skip_variant_layers: opt.Skip = False,
     as_json: opt.Json = False,
@@ -63,7 +65,9 @@ def run(
         "unmatched": unmatched,
         "skip_variant_layers": skip_variant_layers,
     }
-    if resume:
+    if resume == "auto":
+        outcome = _resume_auto(chosen, seed, data_dir, device)
+    elif resume:
         from suite.training.run import resume as resume_run
 
         if any(chosen.values()) or seed is not None:
@@ -76,22 +80,32 @@ def run(
         from suite.training.run import start
 
         resolved = resolve_run(**chosen)
-        outcome = start(resolved.config, candidate=resolved.candidate, data_dir=data_dir, device=device)
+        outcome = start(resolved.config, candidate=resolved.candidate, data_dir=data_dir, device=device, again=force)
     if as_json:
         print_json(outcome.record.sealed().model_dump(mode="json", by_alias=True))
     report_run(outcome, quiet=as_json)
     raise typer.Exit(outcome.exit_code)
 
 
+def _resume_auto(chosen: dict[str, Any], seed: int | None, data_dir: Path | None, device: str) -> Outcome:
+    from suite.models.resolve import resolve_run
+    from suite.training.run import resume_newest
+
+    if not any(chosen.values()) and seed is None:
+        return resume_newest(None, data_dir=data_dir, device=device)
+    resolved = resolve_run(**chosen)
+    return resume_newest(resolved.config, candidate=resolved.candidate, data_dir=data_dir, device=device)
+
+
 def report_run(outcome: Outcome, *, quiet: bool) -> None:
     """Prints a finished run's result and its board, or on stderr what went wrong; `quiet` leaves out the result."""
     from suite.records import runs_folder
-    from suite.training.checkpoint import NAME as CHECKPOINT
+    from suite.training import checkpoint
 
     record = outcome.record
     if outcome.exit_code:
-        resumable = (
-            record.status in ("interrupted", "failed") and (runs_folder.home() / record.id / CHECKPOINT).is_file()
+        resumable = record.status in ("interrupted", "failed") and bool(
+            checkpoint.files(runs_folder.home() / record.id)
         )
         advice = f"; resume it with: suite run --resume {record.id}" if resumable else ""
         err.print(f"[red]{record.status}[/]: {escape(record.error or '')}{advice}", soft_wrap=True)

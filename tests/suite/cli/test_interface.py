@@ -21,7 +21,17 @@ CONFIG = {"--task", "--mixer", "--scale", "--horizon", "--track", "--hybrid", "-
 #: release notes.
 COMMANDS = {
     "run": CONFIG
-    | {"--seed", "--steps", "--data-dir", "--device", "--resume", "--unmatched", "--skip-variant-layers", "--json"},
+    | {
+        "--seed",
+        "--steps",
+        "--data-dir",
+        "--device",
+        "--resume",
+        "--force",
+        "--unmatched",
+        "--skip-variant-layers",
+        "--json",
+    },
     "list tasks": {"--json"},
     "list mixers": {"--json"},
     "show": CONFIG | {"RUN", "--json"},

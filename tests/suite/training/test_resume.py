@@ -39,11 +39,11 @@ def equal_runs(one: Record, two: Record) -> bool:
 
 
 def interrupted_at(
-    monkeypatch, step: int, number: int, *sets: str, task: str = "fashion-mnist", mixer: str = "fem"
+    monkeypatch, step: int, number: int, *sets: str, task: str = "fashion-mnist", mixer: str = "fem", seed: int = 0
 ) -> Outcome:
     with monkeypatch.context() as patch:
         at_step(patch, step, lambda: os.kill(os.getpid(), number))
-        return start(tiny_config(task, mixer, *sets), data_dir=None, device="cpu")
+        return start(tiny_config(task, mixer, *sets, seed=seed), data_dir=None, device="cpu")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -181,7 +181,7 @@ def test_a_checkpoint_without_a_protocol_can_be_resumed(monkeypatch, suite, runs
     path = runs / stopped.id / checkpoint.NAME
     state = torch.load(path, weights_only=True)
     del state["origin"]["protocol"]
-    torch.save(state, path)
+    checkpoint.write(path, state)
     assert suite("run", "--resume", stopped.id).code == 0
 
 
@@ -217,13 +217,14 @@ def test_signal_handlers_are_restored_after_a_run():
 
 DAMAGES = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:1000]),
+    "without its sha256": lambda path: torch.save(torch.load(path), path),
     "empty": lambda path: path.write_bytes(b""),
     "not a checkpoint": lambda path: path.write_text("hello"),
     "a list": lambda path: torch.save([1, 2], path),
-    "of another format": lambda path: torch.save({"format": 0}, path),
-    "of another config": lambda path: torch.save({**torch.load(path), "identity": "0"}, path),
-    "of another version's model": lambda path: torch.save(
-        {**torch.load(path), "model": {"weight": torch.zeros(1)}}, path
+    "of another format": lambda path: checkpoint.write(path, {"format": 0}),
+    "of another config": lambda path: checkpoint.write(path, {**torch.load(path), "identity": "0"}),
+    "of another version's model": lambda path: checkpoint.write(
+        path, {**torch.load(path), "model": {"weight": torch.zeros(1)}}
     ),
 }
 
@@ -241,7 +242,7 @@ def test_a_damaged_checkpoint_is_one_line(monkeypatch, suite, damage):
 def test_a_checkpoint_that_executes_something_is_not_read(monkeypatch, suite, tmp_path):
     stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax")
     path = runs_folder.home() / stopped.record.id / checkpoint.NAME
-    torch.save({**torch.load(path), "surplus": Trap(tmp_path / "sprung")}, path)
+    checkpoint.write(path, {**torch.load(path), "surplus": Trap(tmp_path / "sprung")})
     ended = suite("run", "--resume", stopped.record.id)
     assert (ended.code, ended.err.count("\n")) == (2, 1)
     assert not (tmp_path / "sprung").exists()
@@ -257,11 +258,16 @@ class Trap:
         return (Path.touch, (self.path,))
 
 
-def test_a_damaged_record_of_a_stopped_run_is_one_line(monkeypatch, suite):
+def test_an_unreadable_record_of_a_stopped_run_counts_as_none(monkeypatch, suite):
+    whole = start(tiny_config("fashion-mnist", "softmax"), data_dir=None, device="cpu").record
     stopped = interrupted_at(monkeypatch, 1, signal.SIGTERM, mixer="softmax")
-    (runs_folder.home() / stopped.record.id / record.NAME).write_text("{}")
+    folder = runs_folder.home() / stopped.record.id
+    (folder / record.NAME).write_text("{}")
     ended = suite("run", "--resume", stopped.record.id)
-    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert ended.code == 0, ended.err
+    assert "record.unreadable.json" in ended.err
+    assert equal_runs(record.read(folder / record.NAME), whole)
+    assert (folder / "record.unreadable.json").read_text() == "{}"
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
@@ -269,7 +275,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space"):
         checkpoint.save(tmp_path, {"step": 2})
-    assert checkpoint.load(tmp_path, torch.device("cpu"))["step"] == 1
+    assert checkpoint.load(tmp_path, torch.device("cpu"), pytest.fail)["step"] == 1
     assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
 
 
