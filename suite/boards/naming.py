@@ -13,7 +13,7 @@ from suite.config.identity import canonical_json, digest, without
 from suite.config.run_config import BUILT_IN, OF_A_ROW, OF_A_RUN, TRAINING_VERSION, TUNED
 from suite.models.budget import widths_of, with_free_widths
 from suite.models.candidate import Candidate, registered
-from suite.models.resolve import default_options, resolve
+from suite.models.resolve import default_options, shipped_config
 from suite.records.schema import Record
 
 #: Values of options by section (data, model, train), as plain JSON values.
@@ -49,7 +49,7 @@ def usual(records: Sequence[Record]) -> Usual:
     """
     newest = records[-1]
     if tasks.built_in(newest.task):
-        return resolve(task=newest.task, mixer="softmax", scale=newest.scale).portable()
+        return shipped_config(newest.task, newest.scale).portable()
     configs = [made.config.portable() for made in records]
     keys = [canonical_json([config["model"], config["train"]]) for config in configs]
     return configs[keys.index(Counter(keys).most_common(1)[0][0])]

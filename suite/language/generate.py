@@ -12,7 +12,7 @@ from backbones.decoder import Decoder
 from suite.console import warn
 from suite.errors import UserError
 from suite.models.inputs import adapter
-from suite.models.resolve import resolve_written
+from suite.models.written import resolve_written
 from suite.records import runs_folder
 from suite.training import checkpoint
 from tasks.base import TextInput, TextTask

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 import tasks
 from backbones.mixers.base import MixerConfig
@@ -17,8 +17,9 @@ from suite.config.hybrids import resolve_hybrid
 from suite.config.options import Models, apply_sets, validated
 from suite.config.recipe import SECTIONS, Sections, read_recipe, shipped_recipe
 from suite.config.run_config import ModelConfig, RunConfig, TrainConfig
+from suite.console import say
 from suite.errors import UserError
-from suite.models.candidate import Candidate, parse
+from suite.models.candidate import Candidate, parse, registered
 from tasks.base import Task, TaskOptions
 
 
@@ -76,6 +77,7 @@ def resolve_run(**request: Unpack[Request]) -> Resolved:
         raise UserError("no task given: --task NAME (suite list tasks)")
     if not mixer:
         raise UserError("no mixer given: --mixer NAME (suite list mixers)")
+    _announce_files_of_recipe(request, given)
     task_class, candidate = tasks.get(task), parse(mixer)
     scale = request.get("scale") or given.get("scale", "quick")
     sections = _sections(request, given, task, scale, task_class, candidate)
@@ -88,6 +90,28 @@ def resolve_run(**request: Unpack[Request]) -> Resolved:
         )
     switches = {name: bool(request.get(name)) for name in ("unmatched", "skip_variant_layers")}
     return Resolved(config.model_copy(update=switches), candidate)
+
+
+def shipped_config(task: str, scale: str) -> RunConfig:
+    """The shipped recipe of a built-in task with the softmax mixer. Imports nothing that does not ship with the suite,
+    whatever installed packages claim: readers of records use it.
+
+    Args:
+        task: the name of a built-in task.
+        scale: the scale.
+
+    Returns:
+        The config.
+
+    Raises:
+        UserError: the task has no recipe at that scale.
+        ValueError: there is no built-in task of that name.
+    """
+    task_class, candidate = tasks.built_in(task), registered("softmax")
+    if task_class is None or candidate is None:
+        raise ValueError(f"task {task!r} does not ship with the suite")
+    sections = _sections({}, {}, task, scale, task_class, candidate)
+    return _assemble(task, scale, 0, None, task_class, candidate, sections)
 
 
 def resolve_data(task: str, scale: str | None, sets: Sequence[str]) -> TaskOptions:
@@ -125,52 +149,11 @@ def default_options(config: RunConfig, candidate: Candidate) -> MixerConfig:
     return options(causal=config.mixer_options.causal, **_heads(options, config.model))
 
 
-def resolve_written(content: Mapping[str, Any]) -> Resolved:
-    """The config of a run that was started earlier, and its candidate. Imports the file or the package of its mixer.
-
-    Args:
-        content: what `RunConfig.canonical` returned.
-
-    Returns:
-        The config and the candidate.
-
-    Raises:
-        UserError: this version cannot read it.
-        DataError: there is no such task.
-        MixerError: there is no such mixer.
-    """
-    if not isinstance(content.get("mixer"), str):
-        raise UserError("this config was written by another version: it names no mixer")
-    candidate = parse(content["mixer"])
-    return Resolved(from_canonical(content, candidate=candidate), candidate)
-
-
-def from_canonical(content: Mapping[str, Any], *, candidate: Candidate | None = None) -> RunConfig:
-    """The RunConfig that `RunConfig.canonical` wrote.
-
-    Args:
-        content: its plain JSON values.
-        candidate: what its mixer names, where the caller has looked it up.
-
-    Returns:
-        The config.
-
-    Raises:
-        UserError: this version cannot read it.
-        DataError: there is no such task.
-        MixerError: there is no such mixer.
-    """
-    try:
-        data = tasks.get(content["task"]).Options.model_validate(content["data"])
-        options = (candidate or parse(content["mixer"])).Options.model_validate(content["mixer_options"])
-        return RunConfig.model_validate({**content, "data": data, "mixer_options": options})
-    except (KeyError, ValidationError) as error:
-        reason = (
-            error.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(error, ValidationError) else str(error)
-        )
-        raise UserError(
-            f"this config was written by another version, or a file that it names has changed: {reason}"
-        ) from None
+def _announce_files_of_recipe(request: Request, given: Mapping[str, Any]) -> None:
+    """Names on stderr the code that a recipe file, not the command line, makes this command execute."""
+    for kind, name in (("task", given.get("task")), ("mixer", given.get("mixer", {}).get("name"))):
+        if isinstance(name, str) and ".py:" in name and not request.get(kind):
+            say(f"the recipe {request.get('recipe')} names the {kind} {name}: this command executes that file")
 
 
 def _sections(

@@ -15,7 +15,7 @@ from suite.errors import UserError
 from suite.models.budget import Plan
 from suite.models.candidate import Candidate, parse
 from suite.models.certificate import Certificate
-from suite.models.resolve import resolve_written
+from suite.models.written import resolve_written
 from suite.records import provenance, record, runs_folder
 from suite.training import checkpoint
 from suite.training.devices import pick_device

@@ -20,7 +20,8 @@ from suite.config.recipe import SCALES
 from suite.config.run_config import TUNED, ModelConfig, RunConfig, TrainConfig
 from suite.errors import UserError
 from suite.models.inputs import adapter
-from suite.models.resolve import from_canonical, resolve, resolve_run
+from suite.models.resolve import resolve, resolve_run
+from suite.models.written import from_canonical
 from tasks.base import DataError
 
 #: For every option of model and training, a valid value that small runs do not have.

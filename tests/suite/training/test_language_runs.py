@@ -17,7 +17,8 @@ from suite.boards import board
 from suite.config.run_config import RunConfig
 from suite.language.generate import load_language_model
 from suite.language.scoring import Scorer, windows
-from suite.models.resolve import from_canonical, resolve
+from suite.models.resolve import resolve
+from suite.models.written import from_canonical
 from suite.records import record, runs_folder
 from suite.records.collection import read_all
 from suite.records.schema import Record
