@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -13,15 +13,10 @@ import numpy as np
 
 from tasks.base import DataError
 from tasks.images.image_set import ImageFile, ImageSet, Listing, fingerprint
+from tasks.images.layout.parts import SKIPPED_FOLDERS, find_classes, part_folders, unused_folders
 from tasks.storage.user_files import describe_other_files, entries_below, is_included, reading, suffix_of
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
-PART_NAMES: Mapping[str, tuple[str, ...]] = {
-    "train": ("train",),
-    "valid": ("val", "valid", "validation"),
-    "test": ("test",),
-}
-SKIPPED_FOLDERS = frozenset({"@eaDir", "__MACOSX"})  # written by file servers and archives
 CHUNK = 1024  # images
 SAMPLE = 64  # images
 
@@ -34,12 +29,16 @@ class Found:
     times: list[int] = field(default_factory=list)
     other_suffixes: Counter[str] = field(default_factory=Counter)
     outside_classes: int = 0  # images that are not in a class folder
+    unused_folders: list[str] = field(default_factory=list)  # next to those of the parts
 
     def ignored(self) -> str:
         """One line about the files that are not read; empty if there are none."""
         parts = [others] if (others := describe_other_files(self.other_suffixes, EXTENSIONS)) else []
         if self.outside_classes:
             parts.append(f"{self.outside_classes:,} image{'s' * (self.outside_classes > 1)} outside the class folders")
+        if self.unused_folders:
+            named = ", ".join(f"{name}/" for name in self.unused_folders)
+            parts.append(f"the folder{'s' * (len(self.unused_folders) > 1)} {named}")
         return f"ignored: {' and '.join(parts)}" if parts else ""
 
 
@@ -59,7 +58,7 @@ class FolderSet(ImageSet):
     def _read(self, classes: Sequence[str] | None, needed: Sequence[str]) -> None:
         folders = part_folders(self.root, needed)
         self.classes = tuple(classes) if classes is not None else find_classes(self.root, folders)
-        found, ends = Found(), [0]
+        found, ends = Found(unused_folders=unused_folders(self.root, folders)), [0]
         for folder in folders.values():
             list_images(self.root, folder, self.classes, found)
             ends.append(len(found.images))
@@ -87,37 +86,6 @@ class FolderSet(ImageSet):
 
     def sample(self) -> Iterator[bytes]:
         return (self.read(i) for i in range(0, len(self.listing), -(-len(self.listing) // SAMPLE)))
-
-
-def part_folders(root: Path, needed: Sequence[str]) -> dict[str, str]:
-    """The folder of each part; {"all": "."} if no part is needed and there is no train/. Raises DataError."""
-    folders = {entry.name for entry in os.scandir(root) if entry.is_dir() and _is_included(entry)}
-    found = {part: [name for name in names if name in folders] for part, names in PART_NAMES.items()}
-    for part, names in found.items():
-        if len(names) > 1:
-            both = " and ".join(f"{name}/" for name in names)
-            raise DataError(f"{root} has {both}, which both name the {part} part; keep one of them")
-    for part in needed:
-        if not found[part]:
-            listed = ", ".join(f"{name}/" for name in sorted(folders)[:5]) or "no folder"
-            wanted = " and ".join(f"{PART_NAMES[p][0]}/" for p in needed)
-            lacks = f"{root} has no {PART_NAMES[part][0]}/ (found: {listed})"
-            raise DataError(f"{lacks}; the task needs {wanted}, each with one folder per class")
-    if not needed and not found["train"]:
-        return {"all": "."}
-    return {part: names[0] for part, names in found.items() if names and (part in needed or not needed)}
-
-
-def find_classes(root: Path, folders: Mapping[str, str]) -> tuple[str, ...]:
-    """The class folders of a set without a given list, sorted by name. Raises DataError if there are fewer than two."""
-    folder = root / folders.get("train", ".")
-    found = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and _is_included(entry))
-    if len(found) < 2:
-        raise DataError(
-            f"{folder} has {len(found)} class folder(s), at least two are needed; make one folder per class, in train/ "
-            "or directly in the folder"
-        )
-    return tuple(found)
 
 
 def list_images(root: Path, part: str, classes: Sequence[str], found: Found) -> None:
@@ -160,6 +128,6 @@ def difference(found: set[str], expected: Sequence[str], what: str) -> str:
     return f"its {what} do not match the {len(expected)} of the list: {counted}"
 
 
-def some_of(names: Collection[str]) -> str:
-    """The first three of some names in order."""
-    return ", ".join(sorted(names)[:3]) + (", …" if len(names) > 3 else "")
+def some_of(names: Collection[str], most: int = 3) -> str:
+    """The first `most` of some names in order."""
+    return ", ".join(sorted(names)[:most]) + (", …" if len(names) > most else "")

@@ -12,16 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.base import WHOLE, Batch, DataError, DataInfo, ImageInput, Shard, Split, TaskOptions
-from tasks.images.class_folders import PART_NAMES, FolderSet, difference
+from tasks.images.class_folders import FolderSet, difference, some_of
 from tasks.images.classification import ImageTask, apply_mixup, apply_mixup_to_rows, mixup_for
 from tasks.images.file_options import FileImageOptions
 from tasks.images.hub_parquet import HubImages
 from tasks.images.image_set import ImageFile, ImageSet, split_parts
+from tasks.images.layout.parts import PART_NAMES
 from tasks.images.loading import TrainingKeys, evaluation_keys, load_batches
 from tasks.images.parquet import ClassMap, ParquetSet, find_parquet_files
 from tasks.images.readers import PREPARE_LIMIT, RUN_LIMIT, Reader, cache_note, check_all, open_images
 from tasks.images.transforms import Preprocessing, evaluation_transform, training_transform
 from tasks.randomness import evenly_spread
+
+MAX_NAMED_CLASSES = 10
 
 
 class FileImageTask(ImageTask):
@@ -91,7 +94,14 @@ class FileImageTask(ImageTask):
             # a run downloads nothing large, and `prepare` announces it only after the hub has granted access
             return self.hub.download_note() if self.hub.small else ""
         self._list()
-        return "; ".join(filter(None, (cache_note(self.set, self.options.cached_side), self.set.ignored)))
+        note = cache_note(self.set, self.options.cached_side)
+        return "; ".join(filter(None, (note, self.set.ignored, self._classes_note())))
+
+    def _classes_note(self) -> str:
+        """The classes as they were found; empty where the task has a list of its own."""
+        if self.class_names() is not None:
+            return ""
+        return f"{len(self.set.classes):,} classes: {some_of(self.set.classes, MAX_NAMED_CLASSES)}"
 
     def _open(self, limit: float, progress: Callable[[int, int], None] | None = None) -> Reader:
         self._list()
@@ -170,7 +180,7 @@ class FileImageTask(ImageTask):
         test = "test" if "test" in parts else "valid" if "valid" in parts else "held out"
         valid = "valid" if {"test", "valid"} <= set(parts) else f"held out, {self.held_out:.0%} of every class"
         split = f"parts of the set: {', '.join(parts)}; test split: {test}; validation split: {valid}"
-        return (split, self.set.ignored) if self.set.ignored else (split,)
+        return tuple(filter(None, (split, self.set.ignored, self._classes_note())))
 
     # --- batches
 

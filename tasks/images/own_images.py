@@ -6,9 +6,9 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from tasks.base import DataError, TaskOptions
-from tasks.images.class_folders import find_classes, part_folders
 from tasks.images.file_options import SizedImageOptions
 from tasks.images.file_task import FileImageTask
+from tasks.images.layout.parts import find_classes, part_folders
 from tasks.images.parquet import find_parquet_files, read_schema
 from tasks.storage.user_files import reading
 

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.base import DataError
-from tasks.images.class_folders import PART_NAMES, some_of
+from tasks.images.class_folders import some_of
 from tasks.images.image_set import ImageFile, ImageSet, Listing
+from tasks.images.layout.parts import PART_NAMES
 
 SHARD = re.compile(r"(?P<part>[a-z]+)-(?P<number>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]+)?\.parquet")
 ROWS_PER_READ = 32  # rows read at a time

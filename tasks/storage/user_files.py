@@ -56,7 +56,7 @@ def entries_below(
         for entry in sorted(os.scandir(place), key=lambda entry: entry.name, reverse=True):
             if not is_included(entry.name, skipped):
                 continue
-            if _is_folder(entry):
+            if is_folder(entry):
                 (links if entry.is_symlink() else folders).append((f"{prefix}{entry.name}/", entry.path))
             else:
                 yield f"{prefix}{entry.name}", entry
@@ -67,7 +67,8 @@ def is_included(name: str, skipped: Container[str] = ()) -> bool:
     return not name.startswith(".") and name not in skipped
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one; a link to itself is not."""
     try:
         return entry.is_dir()
     except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from tasks.base import DataError, Split
+from tasks.storage.split_names import split_named_by
 from tasks.storage.user_files import bytes_of, describe_files, describe_other_files, files_below, reading, suffix_of
 from tasks.text import json_lines, parquet
 from tasks.text.documents import Block, Corpus, Fragment, ReadState, hash_fraction, open_files, stream_rows
@@ -18,15 +18,6 @@ from tasks.text.held_out_lines import HELD_OUT, SplitRange, assign_lines, linele
 
 Format = Literal["parquet", "json", "text"]
 SUFFIXES: Mapping[str, Format] = {".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
-NAMES: Mapping[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "valid": "valid",
-    "validation": "valid",
-    "val": "valid",
-    "dev": "valid",
-    "test": "test",
-}
 END_OF_FILE = "end"
 KEY_FORMAT = 3  # 3: a read state counts lines of JSON or files; 2 counted rows of a table
 FILES_PER_BLOCK, CHARS_PER_BLOCK = 100, 8 * 2**20  # limits of a block when each file is a document
@@ -227,7 +218,6 @@ def _by_format(files: Sequence[Path], split: Split | None, missing: tuple[Split,
 def _named_split(path: Path, root: Path) -> Split | None:
     """The split in a file's path below the folder: its own name counts first, then the innermost folder."""
     for part in reversed(path.relative_to(root).parts if path != root else (path.name,)):
-        found = {NAMES[word] for word in re.split(r"[^a-z]+", part.lower()) if word in NAMES}
-        if len(found) == 1:
-            return found.pop()
+        if (split := split_named_by(part)) is not None:
+            return split
     return None

@@ -150,7 +150,7 @@ def test_the_note_names_the_folder_for_the_images_of_parquet_files(folder, own_c
     assert note.startswith("about 0 MB of image files ")
     task.load()
     assert f" {chunks_of(own_cache)[0].parent} " in note
-    assert task.prepare_note() == ""
+    assert task.prepare_note() == "3 classes: boots, coats, shirts"
 
 
 def test_a_full_disk_is_reported_before_parquet_files_are_copied(folder, own_cache, monkeypatch):

@@ -124,7 +124,8 @@ def test_the_fingerprint_of_a_flat_folder_is_that_of_its_classes_names_and_sizes
 
 def test_ignored_files_are_counted_by_suffix_in_info_and_prepare_note(tmp_path):
     write_folder(tmp_path, NAMES, all=4)
-    assert OwnImages(SMALL, tmp_path).prepare_note() == ""
+    classes = "3 classes: boots, coats, shirts"
+    assert OwnImages(SMALL, tmp_path).prepare_note() == classes
     more = {f"boots/{i}.gif": 1 for i in range(25)} | {f"coats/sub/{i}.JFIF": 1 for i in range(5)}
     put(
         tmp_path,
@@ -141,7 +142,8 @@ def test_ignored_files_are_counted_by_suffix_in_info_and_prepare_note(tmp_path):
     note = task.prepare_note()
     for part in ("31 files", "(25 .gif, 5 .jfif, 1 without a suffix;", ".bmp, .jpeg, .jpg, ", "1 image outside"):
         assert part in note
-    assert note in task.info().notes
+    assert note == f"{task.set.ignored}; {classes}"
+    assert task.set.ignored in task.info().notes
     assert len(task.set.listing) == 12
 
 

@@ -1,0 +1,1 @@
+"""Where a folder of images keeps its parts, its classes and its labels."""

@@ -1,0 +1,35 @@
+"""The words in names of files and folders that name a split, shared by texts and images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from tasks.base import Split
+
+SPLIT_WORDS: Mapping[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def split_named_by(name: str) -> Split | None:
+    """The split that one of the words of a name stands for: `Training`, `seg_test`, `wiki.valid.raw`.
+
+    Words are separated by anything but letters, and their case does not matter.
+
+    Args:
+        name: The name of a file or folder, without those above it.
+
+    Returns:
+        The split; None if no word names a split or two words name different ones.
+    """
+    words = re.split(r"[^a-z]+", name.casefold())
+    found = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
+    return found.pop() if len(found) == 1 else None
