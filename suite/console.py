@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -17,12 +18,66 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
+from rich.text import Text
+
+from suite.safe_text import one_line, safe, visible
 
 if TYPE_CHECKING:  # tasks.base imports pydantic, which the command line loads late
     from tasks.base import Metric
 
-err = Console(stderr=True, highlight=False)
 REFRESH_S = 0.25
+
+
+class SafeConsole(Console):
+    """A console that shows text and obeys none of it: text is no markup and no emoji code, control characters are
+    visible, secrets are left out. For styled text print a `marked` one.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As rich does it, of safe text.
+
+        Args:
+            text: any text: an argument of `print`, a table's cell or its title.
+            options: rich's.
+
+        Returns:
+            The text.
+        """
+        return super().render_str(safe(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """As rich does it, with visible control characters in whatever is rendered.
+
+        Args:
+            renderable: rich's.
+            options: rich's.
+
+        Yields:
+            Segments.
+        """
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else visible(segment.text)
+            yield segment if text is segment.text else Segment(text, segment.style)
+
+
+err = SafeConsole(stderr=True)
+
+
+def marked(template: str, *values: object) -> Text:
+    """Styled text.
+
+    Args:
+        template: rich's markup, with `{}` for each value.
+        values: shown as text in one line, whatever they contain.
+
+    Returns:
+        The text for a console or a table.
+    """
+    return Text.from_markup(template.format(*(escape(one_line(str(value))) for value in values)), emoji=False)
 
 
 def format_metric(metric: Metric, value: float) -> str:
@@ -35,12 +90,12 @@ def format_metric(metric: Metric, value: float) -> str:
 def say(note: str) -> None:
     """Prints a note on stderr, unless it is empty."""
     if note:
-        err.print(escape(note), soft_wrap=True)
+        err.print(note, soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """Prints a warning on stderr."""
-    err.print(f"[yellow]warning:[/] {escape(message)}", soft_wrap=True)
+    err.print(marked("[yellow]warning:[/] {}", message), soft_wrap=True)
 
 
 class TrainingProgress:
@@ -59,7 +114,7 @@ class TrainingProgress:
             console=err,
             disable=not err.is_terminal,
         )
-        self.task: TaskID = self.bar.add_task(escape(name), total=None, figures="")
+        self.task: TaskID = self.bar.add_task(escape(one_line(name)), total=None, figures="")
         self.valid, self.figures, self.shown, self.began, self.first = "", "", 0.0, time.perf_counter(), 0
 
     def __enter__(self) -> Self:
@@ -87,7 +142,7 @@ class TrainingProgress:
     def validated(self, step: int, metrics: dict[str, float]) -> None:
         self.valid = f"valid {self.metric.name} {format_metric(self.metric, metrics[self.metric.name])}"
         if not err.is_terminal:
-            err.print(f"{escape(self.name)}: step {step}/{self.total}  {self.figures}  {self.valid}", soft_wrap=True)
+            err.print(f"{self.name}: step {step}/{self.total}  {self.figures}  {self.valid}", soft_wrap=True)
 
     def before_checkpoint(self, step: int) -> None:
         """Nothing is buffered here."""

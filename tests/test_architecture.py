@@ -33,6 +33,7 @@ ORDER = {
         "config",
         "statistics",
         "console",
+        "safe_text",
         "errors",
     ],
     "tasks": [

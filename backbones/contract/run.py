@@ -191,29 +191,30 @@ def render(mixer: str, results: Sequence[CheckResult]) -> Table:
         One row per check, with a column for causal and one for not causal; a failure is shown with the smallest input
         tried that shows it.
     """
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    words = {"ok": "[green]holds[/]", "not applicable": "[dim]—[/]", "failed": "[red]FAILS[/]"}
-    table = Table(title=f"mixer contract: {escape(mixer)}", show_lines=False)
+    words = {"ok": Text("holds", "green"), "not applicable": Text("—", "dim"), "failed": Text("FAILS", "red")}
+    table = Table(title=Text(f"mixer contract: {mixer}"), show_lines=False)
     for column in ("check", "causal", "not causal", "what is checked, and what fails"):
         table.add_column(column, overflow="fold")
     for name in dict.fromkeys(r.check for r in results):
         pair = [r for r in results if r.check == name]
         by_direction = {r.causal: words[r.status] for r in pair}
-        table.add_row(name, by_direction.get(True, ""), by_direction.get(False, ""), _remarks(pair, escape))
+        table.add_row(name, by_direction.get(True, ""), by_direction.get(False, ""), Text(*_remarks(pair)))
     return table
 
 
-def _remarks(pair: Sequence[CheckResult], escape: Callable[[str], str]) -> str:
+def _remarks(pair: Sequence[CheckResult]) -> tuple[str, str]:
+    """The text and its style; text of a mixer's file is never markup."""
     failures = [r for r in pair if r.status == "failed"]
     if not failures:
         reasons = {r.reason for r in pair if r.status == "not applicable"}
         idle = all(r.status == "not applicable" for r in pair)
-        return f"[dim]{escape('; '.join(sorted(reasons)))}[/]" if idle else escape(pair[0].sentence)
+        return ("; ".join(sorted(reasons)), "dim") if idle else (pair[0].sentence, "")
     lines = [pair[0].sentence]
     lines += [
         f"{'causal' if r.causal else 'not causal'}: {r.reason}; shown by {r.shown_by or 'building it'}"
         for r in failures
     ]
-    return "\n".join(escape(line) for line in lines)
+    return "\n".join(lines), ""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from suite.boards.board import Board
 from suite.boards.columns import table_columns
 from suite.boards.notes import headline, notes
+from suite.safe_text import markdown_text
 
 
 def markdown(board: Board) -> str:
     """The board as a section: its result, its rows, its notes."""
     columns = table_columns()
     lines = [
-        f"**{board.title}**: {headline(board)}",
+        f"**{markdown_text(board.title)}**: {markdown_text(headline(board))}",
         "",
         _line([column.title(board) for column in columns]),
         "|" + " --- |" * len(columns),
@@ -21,4 +22,4 @@ def markdown(board: Board) -> str:
 
 
 def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(markdown_text(cell) for cell in cells) + " |"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 
 from suite.boards.board import Board
@@ -30,7 +29,7 @@ def table(board: Board, width: int = 0) -> Table:
     for column in columns:
         made.add_column(column.title(board), justify=column.align, no_wrap=not column.wraps)
     for row in board.rows:
-        made.add_row(*(escape(column.cell(row, board)) for column in columns))
+        made.add_row(*(column.cell(row, board) for column in columns))
     return made
 
 

@@ -9,6 +9,7 @@ import sys
 import typer
 
 from suite.cli.commands import bench, budget, check, data, doctor, language, leaderboard, listing, run, show, tracking
+from suite.safe_text import one_line
 
 #: What is wrong with a path that the user can choose.
 PATH_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
@@ -54,7 +55,7 @@ def main() -> None:
         message = _user_message(error)
         if message is None:
             raise
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {one_line(message)}", file=sys.stderr)
         code = getattr(error, "code", 2)
     except KeyboardInterrupt:
         code = 130

@@ -8,18 +8,18 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-out = Console(
-    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160"))
-)
+from suite.console import SafeConsole, marked
+from suite.safe_text import visible
+
+out = SafeConsole(soft_wrap=True, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
 
 
 def print_json(value: Any) -> None:
-    """Prints one JSON document."""
-    print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+    """Prints one JSON document, in which control characters are escapes as JSON writes them."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    print(text if visible(text) == text else json.dumps(value, indent=1, allow_nan=False))
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
@@ -38,9 +38,9 @@ def print_mapping(values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if isinstance(value, dict):
             value = ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{k} {v}" for k, v in value.items())
-        table.add_row(f"[bold]{name}[/]", escape(str(value)))
+        table.add_row(marked("[bold]{}[/]", name), str(value))
     out.print(table)
 
 
 def _cell(value: Any) -> str:
-    return "yes" if value is True else "no" if value is False else "–" if value is None else escape(str(value))
+    return "yes" if value is True else "no" if value is False else "–" if value is None else str(value)

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from suite.safe_text import redacted
 from suite.tracking.journal import JOURNAL, STATE, Event, JournalWriter, now_ms, read_events
 from suite.tracking.process_identity import process_tags
 from suite.tracking.worker_handle import NoWorker, WorkerProcess
@@ -80,13 +81,13 @@ class Tracker:
         opening: Event = {
             "kind": "resume" if continued else "start",
             "time": now_ms(),
-            "tags": _clean_tags({**tags, **process_tags()}),
+            "tags": _clean({**tags, **process_tags()}),
         }
         if not continued:
             opening |= {
                 "experiment": experiment,
                 "run_name": run_name,
-                "params": {_clean_name(name): _cut(str(value), _PARAM_LIMIT) for name, value in params.items()},
+                "params": _clean(params, _PARAM_LIMIT),
                 "tracking_id": uuid.uuid4().hex,
                 "run_id": resume_run_id or "",
             }
@@ -115,11 +116,11 @@ class Tracker:
         self._report_problem()
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        self._journal.append({"kind": "tags", "time": now_ms(), "tags": _clean_tags(tags)})
+        self._journal.append({"kind": "tags", "time": now_ms(), "tags": _clean(tags)})
 
     def artifact_text(self, name: str, text: str) -> None:
         """Stores a text as the artifact `name` (`folder/file.md`)."""
-        self._journal.append({"kind": "text", "time": now_ms(), "name": name, "text": text})
+        self._journal.append({"kind": "text", "time": now_ms(), "name": name, "text": redacted(text)})
 
     def artifact_file(self, path: Path, folder: str = "") -> None:
         """Stores a file as an artifact. It is read on delivery; a file in the run's folder may move with the folder."""
@@ -132,7 +133,7 @@ class Tracker:
     ) -> None:
         """Writes the task's board to MLflow, as `suite.tracking.store.update_board` does, but from the worker."""
         view = {"primary_metric": primary_metric, "ascending": ascending, "columns": list(columns)}
-        self._journal.append({"kind": "board", "time": now_ms(), "note_markdown": note_markdown, **view})
+        self._journal.append({"kind": "board", "time": now_ms(), "note_markdown": redacted(note_markdown), **view})
 
     def flush(self) -> None:
         """Writes everything logged so far to the disk and requests its delivery, without waiting for the delivery.
@@ -226,8 +227,9 @@ def _clean_name(name: str) -> str:
     return _METRIC_NAME.sub("_", name)[:250]
 
 
-def _clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    return {_clean_name(name): _cut(str(value), _TAG_LIMIT) for name, value in tags.items()}
+def _clean(values: Mapping[str, object], limit: int = _TAG_LIMIT) -> dict[str, str]:
+    """Parameters or tags as they may be stored: without secrets, and as long as MLflow allows."""
+    return {_clean_name(name): _cut(redacted(str(value)), limit) for name, value in values.items()}
 
 
 def _cut(text: str, limit: int) -> str:

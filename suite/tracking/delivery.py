@@ -12,7 +12,7 @@ from suite.tracking.client import TrackedRun
 from suite.tracking.error_messages import explain
 from suite.tracking.journal import JOURNAL, LOCK, Delivered, Event, load_state, read_events, save_state
 from suite.tracking.store import RefusedError, Store
-from suite.tracking.store_address import public_uri, tracking_uri
+from suite.tracking.store_address import public_uri, state_key, tracking_uri
 from suite.tracking.ui_state import BoardView
 
 _GROUP = 1000  # the number of metric values that are delivered, and saved as delivered, together
@@ -29,7 +29,7 @@ class Delivery:
 
     def __init__(self, home: Path, run_dir: Path, uri: str, boards: bool = True) -> None:
         self._home, self._run_dir, self._uri, self._boards = home, run_dir, uri, boards
-        self._key = public_uri(uri) if "@" in uri else uri  # the state file holds no passwords
+        self._key = state_key(uri)
         self._state = load_state(run_dir, self._key)
         self._store: Store | None = None
         self._attached = False

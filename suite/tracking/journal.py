@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 JOURNAL = "tracking.jsonl"
 STATE = "tracking.state.json"
@@ -121,6 +121,12 @@ class Delivered:
     known_steps: dict[str, int] = field(default_factory=dict)
 
 
+def open_private(path: Path) -> IO[str]:
+    """Opens a log, emptied, that only its owner can read: libraries write what they like to it. Raises `OSError`."""
+    path.unlink(missing_ok=True)  # an earlier one may be readable by others, or opened by them
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w")
+
+
 def load_state(run_dir: Path, store: str) -> Delivered:
     """The saved state for a store, by its public address; an empty one if there is none or the file is damaged."""
     try:
@@ -132,6 +138,7 @@ def load_state(run_dir: Path, store: str) -> Delivered:
 def save_state(run_dir: Path, store: str, state: Delivered) -> None:
     """Writes the state atomically. Raises `OSError`."""
     states = _read_states(run_dir)
+    states = {name: value for name, value in states.items() if "@" not in name and "?" not in name}  # as once written
     states[store] = asdict(state)
     temporary = run_dir / f"{STATE}.tmp"
     temporary.write_text(json.dumps(states, indent=1))

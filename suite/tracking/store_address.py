@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
+
+from suite.safe_text import split_address
 
 
 def tracking_uri(home: Path) -> str:
@@ -24,6 +26,18 @@ def public_uri(uri: str) -> str:
     """The address as a record may show it: without credentials, and without the folders of an embedded store."""
     if is_embedded(uri):
         return f"sqlite:///{Path(uri).name}"
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit((parts.scheme, host, parts.path, "", "")).rstrip("/")
+    return split_address(uri)[1].rstrip("/") if "://" in uri else uri
+
+
+def state_key(uri: str) -> str:
+    """The address as the state of a delivery names it, a file that holds neither passwords nor the values of a query.
+
+    Args:
+        uri: from `tracking_uri`.
+
+    Returns:
+        The address, in full where it can hold no secret.
+    """
+    if is_embedded(uri):
+        return uri.partition("?")[0]
+    return public_uri(uri) if "@" in uri or "?" in uri or "#" in uri else uri

@@ -21,6 +21,7 @@ import typer
 
 from suite.errors import UserError
 from suite.tracking.error_messages import explain
+from suite.tracking.journal import open_private
 from suite.tracking.store import board_urls
 from suite.tracking.store_address import is_server, public_uri, tracking_uri
 
@@ -128,7 +129,7 @@ def _server(home: Path, uri: str, port: int) -> Iterator[subprocess.Popen[bytes]
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     environment.pop("MLFLOW_TRACKING_URI", None)
-    with (home / _LOG).open("wb") as log:
+    with open_private(home / _LOG) as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", *arguments],
             cwd=home,

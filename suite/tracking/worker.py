@@ -20,6 +20,7 @@ from typing import TextIO
 
 from filelock import FileLock, Timeout
 
+from suite.safe_text import RedactingStream, redacted
 from suite.tracking.delivery import Delivery
 from suite.tracking.error_messages import explain
 from suite.tracking.journal import JOURNAL, LOCK, JournalWriter, now_ms, read_events
@@ -83,13 +84,13 @@ class Worker:
                 self._next_heartbeat = time.monotonic() + _HEARTBEAT_S
         except Exception as error:  # MLflow, its server, its database and the disk raise many types
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)  # noqa: T201 (standard error is the log file)
-            self._problem = explain(error, public_uri(self._uri))
+            self._problem = redacted(explain(error, public_uri(self._uri)))
             self._next_try = time.monotonic() + self._pause
             self._pause = min(2 * self._pause, _LONGEST_PAUSE_S)
             return False
         refused = self._delivery.refused
         self._problem = (
-            f"{public_uri(self._uri)} refused {refused} entries ({self._delivery.refusal})" if refused else ""
+            f"{public_uri(self._uri)} refused {refused} entries ({redacted(self._delivery.refusal)})" if refused else ""
         )
         self._pause, self._next_try = _PAUSE_S, 0.0
         return True
@@ -123,6 +124,7 @@ def main(home: str, run_dir: str) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the worker ends when its input ends, so that everything is delivered
     os.nice(2)  # a little below the run's priority, but not so low that a busy machine starves the worker
+    sys.stderr = RedactingStream(sys.stderr)  # its log; libraries write there too
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever MLflow prints goes to the log file, not to the answers
     try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from suite.tracking.journal import LOG
+from suite.tracking.journal import LOG, open_private
 
 _END_S = 3.0  # between closing the worker's input and killing it
 
@@ -126,7 +126,7 @@ class WorkerProcess:
 
     def _open_log(self) -> IO[str]:
         try:
-            return self._log_path.open("w")
+            return open_private(self._log_path)
         except OSError:
             return Path(os.devnull).open("w")
 

@@ -19,6 +19,7 @@ from suite.models.candidate import Candidate
 from suite.models.certificate import Certificate
 from suite.records import provenance
 from suite.records.schema import Code, Data, Hardware, Record, Selection, Status, Timing, Tracked, Versions
+from suite.safe_text import redacted
 from suite.tracking.client import TrackedRun
 from suite.training.evaluate import autocast
 from suite.training.trainer import FitResult
@@ -87,7 +88,7 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
     return Record(
         id=job.folder.name,
         status=ending.status,
-        error=ending.error,
+        error=redacted(ending.error) if ending.error else None,
         created=job.created,
         task=config.task_name,
         domain=task.domain,

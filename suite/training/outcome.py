@@ -10,6 +10,7 @@ from pathlib import Path
 
 from suite.records import record
 from suite.records.schema import Record
+from suite.safe_text import redacted
 from suite.training.job import Job
 
 TRACEBACK = "traceback.txt"
@@ -44,7 +45,7 @@ def write_record(job: Job, made: Record, warn: Callable[[str], None]) -> Path | 
 
 def keep_traceback(job: Job, warn: Callable[[str], None]) -> None:
     """Writes the traceback of the current exception into the run's folder."""
-    text = traceback.format_exc()
+    text = redacted(traceback.format_exc())
     try:
         (job.folder / TRACEBACK).write_text(text, "utf-8")
     except OSError:

@@ -130,18 +130,18 @@ def render(task: str, results: Sequence[CheckResult]) -> Table:
     Returns:
         A table with one row per check; a failed one shows the smallest setting with the failure.
     """
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    words = {"ok": "[green]holds[/]", "not applicable": "[dim]—[/]", "failed": "[red]FAILS[/]"}
-    table = Table(title=f"task contract: {escape(task)}", show_lines=False)
+    words = {"ok": Text("holds", "green"), "not applicable": Text("—", "dim"), "failed": Text("FAILS", "red")}
+    table = Table(title=Text(f"task contract: {task}"), show_lines=False)
     for column in ("check", "result", "what holds, or what does not"):
         table.add_column(column, overflow="fold")
     for r in results:
-        remark = escape(r.sentence)
+        remark = Text(r.sentence)  # never markup
         if r.status == "failed":
-            remark += f"\n{escape(r.reason)}; shown by {escape(r.shown_by) or 'the task itself'}"
+            remark = Text(f"{r.sentence}\n{r.reason}; shown by {r.shown_by or 'the task itself'}")
         if r.status == "not applicable":
-            remark = f"[dim]{escape(r.reason)}[/]"
+            remark = Text(r.reason, "dim")
         table.add_row(r.check, words[r.status], remark)
     return table

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from suite.cli import options as opt
 from suite.cli.output import out, print_json
+from suite.console import marked
 
 if TYPE_CHECKING:
     from suite.models.resolve import Resolved
@@ -71,6 +72,9 @@ def print_budget(found: Mapping[str, Any]) -> None:
     out.print(table)
     options = ", ".join(f"{k}={v}" for k, v in found["mixer_options"].items())
     out.print(f"mixer options: {options}")
-    out.print("[green]matched[/]" if found["matched"] else f"[red]not matched[/]: {'; '.join(found['reasons'])}")
+    if found["matched"]:
+        out.print(marked("[green]matched[/]"))
+    else:
+        out.print(marked("[red]not matched[/]: {}", "; ".join(found["reasons"])))
     if found.get("nearest_fit"):
         out.print(f"nearest options that fit: {found['nearest_fit']}")

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.progress import Progress
 
 from suite.cli import options as opt
 from suite.cli.output import print_json, print_mapping
 from suite.console import err, say
+from suite.safe_text import one_line
 
 Task = Annotated[str, typer.Argument(metavar="TASK", help="Task; see `suite list tasks`.")]
 
@@ -79,6 +81,6 @@ def prepare_data(
     say(instance.prepare_note())
     columns = Progress.get_default_columns()
     with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
-        bar = progress.add_task(f"preparing {task}", total=None)
+        bar = progress.add_task(escape(one_line(f"preparing {task}")), total=None)
         instance.prepare(lambda done, total: progress.update(bar, completed=done, total=total))
     return {**describe_data(task, data_dir, scale, sets), "status": "ready"}

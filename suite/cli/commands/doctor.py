@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import typer
-from rich.markup import escape
 
 from suite.cli import options as opt
 from suite.cli.output import out, print_json
+from suite.console import marked
 from suite.errors import UserError, first_line
 
 LOW_DISK_BYTES = 2 * 2**30
@@ -49,7 +49,8 @@ def run_checks() -> list[Check]:
 
 def print_checks(found: Sequence[Check]) -> None:
     for check in found:
-        out.print(f"{'[green]ok[/]  ' if check.ok else '[red]bad[/] '} [bold]{check.name}[/]: {escape(check.message)}")
+        mark = "[green]ok[/]  " if check.ok else "[red]bad[/] "
+        out.print(marked(f"{mark} [bold]{{}}[/]: {{}}", check.name, check.message))
 
 
 def _check_packages() -> Check:

@@ -11,6 +11,7 @@ import typer
 from suite.cli import options as opt
 from suite.cli.output import out, print_json, print_rows
 from suite.errors import UserError
+from suite.safe_text import visible
 
 
 def generate(
@@ -73,14 +74,15 @@ def generate_text(
     model, task = load_language_model(run, chosen)
     ids = torch.tensor(task.encode(prompt), device=chosen)
     decoder, text = codecs.getincrementaldecoder("utf-8")(errors="replace"), ""
+    shown = visible if out.is_terminal else str  # a file gets the text as it is
     if echo:
-        out.file.write(prompt)
+        out.file.write(shown(prompt))
     generator = torch.Generator().manual_seed(seed)
     for token in generate(model, ids, tokens=tokens, temperature=temperature, top_k=top_k, generator=generator):
         piece = decoder.decode(task.decode([token]))
         text += piece
         if echo:
-            out.file.write(piece)
+            out.file.write(shown(piece))
             out.file.flush()
     if echo:
         out.file.write("\n")

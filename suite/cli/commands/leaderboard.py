@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
-from rich.markup import escape
 
 from suite.cli import options as opt
 from suite.cli.output import out, print_json
-from suite.console import err
+from suite.console import err, warn
 from suite.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def find_boards(task: str | None, domain: str | None, scale: str | None) -> list
     found = read_all()
     if found.refused:
         count = len(found.refused)
-        err.print(f"[yellow]warning:[/] {count} record(s) left out, damaged or contradictory: suite doctor names them")
+        warn(f"{count} record(s) left out, damaged or contradictory: suite doctor names them")
     return board.boards(found.records, found.refused, task=task, domain=domain, scale=scale)
 
 
@@ -77,7 +76,7 @@ def print_boards(boards: Sequence[Board], *, as_markdown: bool) -> None:
     from suite.records import runs_folder
 
     if not boards:
-        home = escape(str(runs_folder.home()))
+        home = runs_folder.home()
         err.print(f"no matching runs in {home} yet; start one: suite run --task fashion-mnist --mixer fem")
     for board in boards:
         if as_markdown:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
-
 from suite.cli import options as opt
 from suite.cli.output import out, print_json, print_rows
+from suite.console import marked
 
 if TYPE_CHECKING:
     from backbones.mixers.base import Mixer
@@ -108,7 +107,7 @@ def print_available(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -
         if not row["available"]:
             missing.setdefault(row["reason"], []).append(row["name"])
     for reason, names in missing.items():
-        out.print(f"[yellow]not available here[/]: {escape(', '.join(names))}: {escape(reason)}")
+        out.print(marked("[yellow]not available here[/]: {}: {}", ", ".join(names), reason))
 
 
 def _describe_mixer(cls: type[Mixer]) -> dict[str, Any]:

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.markup import escape
 
 from suite.cli import options as opt
 from suite.cli.commands.leaderboard import find_boards, print_boards
 from suite.cli.output import out, print_json
-from suite.console import err, format_metric
+from suite.console import err, format_metric, marked
 from suite.errors import UserError
 
 if TYPE_CHECKING:
@@ -108,11 +107,11 @@ def report_run(outcome: Outcome, *, quiet: bool) -> None:
             checkpoint.files(runs_folder.home() / record.id)
         )
         advice = f"; resume it with: suite run --resume {record.id}" if resumable else ""
-        err.print(f"[red]{record.status}[/]: {escape(record.error or '')}{advice}", soft_wrap=True)
+        err.print(marked("[red]{}[/]: {}", record.status, f"{record.error or ''}{advice}"), soft_wrap=True)
     elif not quiet:
         _print_result(record)
     if not quiet and outcome.path:
-        out.print(f"record: {escape(str(outcome.path))}")
+        out.print(f"record: {outcome.path}")
 
 
 def _print_result(record: Record) -> None:
@@ -122,7 +121,7 @@ def _print_result(record: Record) -> None:
     assert selection is not None
     assert record.timing is not None
     value = format_metric(metric, record.metrics["test"][metric.name])
-    out.print(f"[bold]{record.task} · {record.mixer} · {record.scale} · seed {record.seed}[/]")
+    out.print(marked("[bold]{} · {} · {} · seed {}[/]", record.task, record.mixer, record.scale, record.seed))
     out.print(
         f"test {metric.name} {value}, checkpoint of step {selection.step} selected on validation; "
         f"{record.timing.wall_s:.0f} s"

@@ -11,6 +11,7 @@ from rich.table import Table
 from suite.cli import options as opt
 from suite.cli.commands.budget import print_budget
 from suite.cli.output import out, print_json, print_mapping
+from suite.console import marked
 from suite.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def print_config(resolved: Resolved) -> None:
         for name, described in type(model).model_fields.items():
             table.add_row(f"{section}.{name}", str(getattr(model, name)), described.description or "")
     title = f"{solved.task} · {solved.mixer} · {solved.scale} · seed {solved.seed}"
-    out.print(f"[bold]{title}[/]  identity {solved.identity[:12]}")
+    out.print(marked("[bold]{}[/]  identity {}", title, solved.identity[:12]))
     out.print(table)
     print_budget(certificate.model_dump(mode="json"))
 
