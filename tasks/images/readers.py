@@ -23,7 +23,7 @@ RUN_LIMIT = 2e9  # bytes of decoded pixels that a run may store
 PREPARE_LIMIT = 100e9  # the same for `suite data prepare`
 MAX_DISK_FRACTION = 0.5  # of the free space that decoded pixels may take
 MIN_ANNOUNCED_BYTES = 100e6  # smaller writes are not announced
-FORMAT = 2  # 1 clipped 32-bit images to 8 bits; now they are refused
+FORMAT = 3  # 1 clipped 32-bit images to 8 bits, which are now refused; 2 had no hashes
 
 
 class Reader(Protocol):
@@ -52,6 +52,7 @@ def open_images(images: ImageSet, side: int, *, limit: float = RUN_LIMIT, progre
     if _caching() and not pixels.is_complete and _fits(pixels, limit):
         pixels.build(progress)
     if _caching() and pixels.is_complete:
+        pixels.verify()
         return pixels
     if isinstance(images, FolderSet):
         return FileReader(images, side)
@@ -60,6 +61,7 @@ def open_images(images: ImageSet, side: int, *, limit: float = RUN_LIMIT, progre
         what = f"reading {len(images.listing):,} images of Parquet files in random order"
         cache.require_space(files.folder, bytes_of_files(images), what)
         files.build(progress)
+    files.verify()
     return files
 
 

@@ -1,8 +1,8 @@
 """The images of a set in the cache, for reading in random order: as decoded pixels or as image files.
 
 A store is a folder of chunks. `00012.bin` contains the images of a chunk one after the other, `00012.npy` their ends,
-heights and widths (`[n, 3]`; height 0: an encoded file). The second file is written last and atomically, so a chunk
-that has it is complete, and building resumes after the last complete chunk.
+heights and widths (`[n, 3]`; height 0: an encoded file), `00012.sha256` the hash of both. The table is written last and
+atomically, so a chunk that has it is complete, and building resumes after the last complete chunk.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -21,7 +22,8 @@ from PIL import Image
 
 from tasks.base import DataError
 from tasks.images.image_set import ImageSet, read_rgb, shrink
-from tasks.storage import cache
+from tasks.storage import cache, verified
+from tasks.storage.user_files import reading
 
 Progress = Callable[[int, int], None]
 IMAGES_IN_MEMORY = 64  # while a chunk is written
@@ -44,19 +46,42 @@ class Store:
 
     @property
     def is_complete(self) -> bool:
-        return all(self._index(chunk).is_file() for chunk in range(len(self.images.chunks)))
+        return all(self._is_stored(chunk) for chunk in range(len(self.images.chunks)))
 
     def build(self, progress: Progress | None = None) -> None:
         """Writes the missing chunks. Raises a DataError that counts the damaged images and names the first three."""
         total, problems = len(self.images.listing), list[str]()
         with cache.lock(self.folder / "lock"), ThreadPoolExecutor(os.cpu_count()) as pool:
             for number, chunk in enumerate(self.images.chunks):
-                if not self._index(number).is_file():
+                if not self._is_stored(number):
                     problems += self._write(number, pool, progress)
                 elif progress is not None:
                     progress(chunk.stop, total)
         if problems:
             raise damaged_images(problems, total)
+
+    def verify(self) -> None:
+        """Hashes the chunks that have changed since they were last hashed on this machine, or are small.
+
+        Raises DataError if a chunk is not as it was written.
+        """
+        chunks = range(len(self.images.chunks))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            damaged = [
+                chunk for chunk, whole in zip(chunks, pool.map(self._is_as_written, chunks), strict=True) if not whole
+            ]
+        if damaged:
+            name = self._index(damaged[0]).stem
+            raise DataError(
+                f"the cache {self.folder} is damaged: chunk {name} is not as it was written ({len(damaged)} of "
+                f"{len(chunks)} chunks); delete that folder and try again"
+            )
+
+    def _is_as_written(self, chunk: int) -> bool:
+        index = self._index(chunk)
+        with reading(index):
+            recorded = index.with_suffix(".sha256").read_text("ascii", "replace")
+        return verified.content_hash(_files(index)) == recorded
 
     def read(self, index: int) -> Image.Image:
         """An image as RGB, with a shorter side of at most `side`."""
@@ -71,6 +96,9 @@ class Store:
 
     def _index(self, chunk: int) -> Path:
         return self.folder / f"{chunk:05}.npy"
+
+    def _is_stored(self, chunk: int) -> bool:
+        return self._index(chunk).is_file() and self._index(chunk).with_suffix(".sha256").is_file()
 
     def _mapped(self, chunk: int) -> tuple[NDArray[np.int64], Any]:
         if chunk not in self._open:
@@ -92,7 +120,7 @@ class Store:
         """Writes a chunk unless some of its images are damaged, and returns the errors about those."""
         rows: list[tuple[int, int, int]] = []
         problems: list[str] = []
-        index, end = self._index(chunk), 0
+        index, end, whole = self._index(chunk), 0, sha256()
         try:
             with index.with_suffix(".bin").open("wb") as stream:
                 for done, packed in enumerate(self._packed(chunk, pool), self.images.chunks[chunk].start + 1):
@@ -101,6 +129,7 @@ class Store:
                     else:
                         blob, height, width = packed
                         stream.write(blob)
+                        whole.update(blob)
                         end += len(blob)
                         rows.append((end, height, width))
                     if progress is not None:
@@ -110,7 +139,11 @@ class Store:
             if not problems:
                 table = BytesIO()
                 np.save(table, np.array(rows, dtype=np.int64).reshape(-1, 3))
+                hashes = whole.hexdigest(), sha256(table.getvalue()).hexdigest()
+                content = sha256("".join(hashes).encode()).hexdigest()
+                cache.write_text(index.with_suffix(".sha256"), content)
                 cache.write_atomically(index, lambda path: path.write_bytes(table.getvalue()))
+                verified.remember(_files(index), content)
         except OSError as error:
             raise cache.unwritable(self.folder, error) from error
         return problems
@@ -128,6 +161,11 @@ class Store:
         except DataError as error:
             return str(error)
         return image.tobytes(), image.height, image.width
+
+
+def _files(index: Path) -> list[Path]:
+    """The files of a chunk that are read: images, then table."""
+    return [index.with_suffix(".bin"), index]
 
 
 def damaged_images(problems: list[str], total: int) -> DataError:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.base import DataError, Split
-from tasks.storage import cache
+from tasks.storage import cache, verified
 from tasks.text.documents import Block, Corpus, Progress
 from tasks.text.token_file import TokenFile, dtype_of
 from tasks.text.tokenizers import BYTES_VOCAB, Tokenizer
@@ -94,10 +94,22 @@ class TokenCache:
                     state.fingerprints[self.fingerprint_key] = self.digest()
                     self._write(state)
         self._open_files(state)
+        self._verify(state)
         if self.fingerprint_key not in state.fingerprints:
             state.fingerprints[self.fingerprint_key] = self.digest()
             self._save_fingerprint(state.fingerprints[self.fingerprint_key])
         return state
+
+    def _verify(self, state: CacheState) -> None:
+        """Raises DataError if the tokens in use are not those whose fingerprint is recorded."""
+        recorded = state.fingerprints.get(self.fingerprint_key)
+        paths = [self._path(split) for split in SPLITS]
+        part = f"{self.tokenizer.fingerprint} {[self.length(split) for split in SPLITS]}"
+        if recorded and verified.digest_once(paths, self.digest, recorded, part) != recorded:
+            raise DataError(
+                f"the token cache {self.folder} is damaged: its tokens are not those that were written; delete that "
+                "folder and try again"
+            )
 
     def _save_fingerprint(self, fingerprint: str) -> None:
         """Saves the fingerprint, so that the next process need not read all tokens; does nothing if it cannot write."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 import pickle
 import shutil
 
@@ -199,3 +200,19 @@ def test_two_processes_at_once_build_a_store_once(folder, own_cache, monkeypatch
     assert len(set(sums)) == 1
     assert len(list(own_cache.glob("written-*"))) == 3
     assert len(chunks_of(own_cache)) == 3
+
+
+@pytest.mark.parametrize("decoded", [True, False])
+@pytest.mark.parametrize("suffix", [".bin", ".npy", ".sha256"])
+def test_stored_images_that_are_not_as_they_were_written_are_refused(folder, own_cache, monkeypatch, decoded, suffix):
+    write_parquet(folder.with_name("parquet"), "train", list(files_of(3, 20)), NAMES, shards=3)
+    monkeypatch.setenv(SETTING, "auto" if decoded else "off")
+    OwnImages(None, folder.with_name("parquet")).load()
+    damaged = chunks_of(own_cache)[1].with_suffix(suffix)
+    content, at = bytearray(damaged.read_bytes()), damaged.stat()
+    content[-20] ^= 128
+    damaged.write_bytes(content)
+    os.utime(damaged, ns=(at.st_atime_ns, at.st_mtime_ns))
+    message = error_of(OwnImages(None, folder.with_name("parquet")).load)
+    for part in (str(damaged.parent), f"chunk {damaged.stem} ", "1 of 3 chunks", "delete that folder"):
+        assert part in message

@@ -152,3 +152,17 @@ def test_two_processes_at_once_build_one_cache_once(tmp_path):
     assert sorted(built for built, _ in results) == [False, True]
     assert results[0][1] == results[1][1]
     assert len(list((tmp_path / "cache" / "tokenizers").glob("*.json"))) == 1
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("limit", [0, 200])
+def test_tokens_that_are_not_those_that_were_written_are_refused(tmp_path, documents, split, limit):
+    TokenCache(tmp_path, ListedCorpus(documents), ByteTokenizer(), limit).open()
+    path = tmp_path / f"{split}.bin"
+    changed, at = bytearray(path.read_bytes()), path.stat()
+    changed[100] ^= 1
+    path.write_bytes(changed)
+    os.utime(path, ns=(at.st_atime_ns, at.st_mtime_ns))
+    message = error_of(TokenCache(tmp_path, ListedCorpus(documents), ByteTokenizer(), limit).open)
+    for part in (str(tmp_path), "damaged", "delete that folder"):
+        assert part in message
