@@ -75,6 +75,9 @@ DataDir = Annotated[
     Path | None,
     typer.Option("--data-dir", help="Folder with the data, for tasks that include none.", show_default=False),
 ]
+VerifyData = Annotated[
+    bool, typer.Option("--verify-data", help="Hash all cached data again, not only what changed or is small.")
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
 Unmatched = Annotated[
     bool, typer.Option("--unmatched", help="Run even if the mixer exceeds the budget; such a run is never ranked.")

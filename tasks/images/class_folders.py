@@ -65,7 +65,7 @@ class FolderSet(ImageSet):
         self.listing = Listing(found.images)
         self.ignored = found.ignored()
         self.parts = {part: np.arange(*ends[i : i + 2]) for i, part in enumerate(folders)}
-        self.fingerprint = fingerprint(found.images, self.classes)
+        self.fingerprint = fingerprint(found.images, self.classes, [self.root / image.path for image in found.images])
         times = sha256(np.array(found.times, dtype="<i8").tobytes()).hexdigest()
         self.stamp = sha256(f"{self.root.resolve()} {self.fingerprint} {times}".encode()).hexdigest()
 

@@ -96,7 +96,8 @@ class HubImages:
                 )
 
     def _path(self, file: str) -> Path:
-        return hub.cached(self.repo, file) or self._call(hub.fetch, file)
+        found = hub.cached(self.repo, file)
+        return hub.verify(found) if found else self._call(hub.fetch, file)
 
     def _call(self, function: Callable[[str, str], T], file: str) -> T:
         """Calls a function of the hub's client for a file; for a gated set, its error explains how to get access."""

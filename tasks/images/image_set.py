@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
+from pathlib import Path
 from typing import overload
 
 import numpy as np
@@ -16,7 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from tasks.base import DataError, Split
+from tasks.storage import verified
+from tasks.storage.user_files import bytes_of
 
+HASHED_BYTES = 2e9  # of image files whose content is part of the fingerprint; reading more would take minutes
 SIXTEEN_BIT = ("PNG", "PPM")  # formats of at most 16 bits, which Pillow may read as wider integers
 UNKNOWN_RANGE = {"I": "signed or 32-bit integers", "F": "floating-point numbers"}  # by Pillow's mode
 
@@ -72,7 +76,7 @@ class ImageSet(ABC):
     listing: Listing
     parts: Mapping[str, NDArray[np.int64]]
     chunks: Sequence[range]
-    fingerprint: str  # sha256 over the classes and the names and sizes of the files, not over the pixels
+    fingerprint: str  # sha256 over the classes and the names, sizes and (up to HASHED_BYTES) content of the files
     stamp: str  # changes with the fingerprint and whenever a file is rewritten
     ignored: str = ""  # one line about the files that are not read
 
@@ -89,10 +93,33 @@ class ImageSet(ABC):
         """Some image files, spread over the set."""
 
 
-def fingerprint(images: Iterable[ImageFile], classes: Sequence[str]) -> str:
-    """sha256 over the class list and every image's name and size in bytes, sorted by name. The pixels are not read."""
+def fingerprint(images: Iterable[ImageFile], classes: Sequence[str], files: Sequence[Path]) -> str:
+    """sha256 over the class list, every image's name and size in bytes, sorted by name, and the content of the files.
+
+    Args:
+        images: The images of the set.
+        classes: Its class names by label.
+        files: The files that hold the images; only their names and sizes count if they are larger than
+            `HASHED_BYTES` in total.
+
+    Returns:
+        The hash (hex).
+
+    Raises:
+        DataError: A file cannot be read.
+    """
     listed = sorted((image.path, image.size) for image in images)
-    return sha256(json.dumps([list(classes), listed]).encode("utf-8")).hexdigest()
+    names = sha256(json.dumps([list(classes), listed]).encode("utf-8"))
+    return with_content(names.hexdigest(), files)
+
+
+def with_content(identity: str, files: Sequence[Path]) -> str:
+    """sha256 over an identity and the content of some files; the identity itself if these are large. Raises
+    DataError.
+    """
+    if bytes_of(files) > HASHED_BYTES:
+        return identity
+    return sha256(f"{identity} {verified.content_hash(files)}".encode()).hexdigest()
 
 
 def split_parts(images: ImageSet, fraction: float) -> dict[Split, NDArray[np.int64]]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tasks.base import DataError
 from tasks.images.class_folders import some_of
-from tasks.images.image_set import ImageFile, ImageSet, Listing
+from tasks.images.image_set import ImageFile, ImageSet, Listing, with_content
 from tasks.images.layout.parts import PART_NAMES
 
 SHARD = re.compile(r"(?P<part>[a-z]+)-(?P<number>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]+)?\.parquet")
@@ -92,7 +92,7 @@ class ParquetSet(ImageSet):
             digest.update(f"\n{shard.part} {shard.path.name} {stat.st_size} {len(shard.rows)}".encode())
             times.update(f"{stat.st_mtime_ns} ".encode())
         digest.update(np.array(labels, dtype="<i8").tobytes())
-        self.fingerprint = digest.hexdigest()
+        self.fingerprint = with_content(digest.hexdigest(), [shard.path for shard in self.shards])
         self.stamp = sha256(f"{self.root.resolve()} {self.fingerprint} {times.hexdigest()}".encode()).hexdigest()
 
     def encoded(self, chunk: int) -> Iterator[bytes]:

@@ -10,12 +10,16 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha1
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from tasks.base import DataError
+from tasks.storage import verified
+from tasks.storage.user_files import reading
 
 RESERVE = 1.1  # free disk space required, relative to the size of the file
+GIT_OR_SHA256 = (40, 64)  # digits of the hash by which the hub's client names a stored file
 Kind = Literal["dataset", "model"]
 PASS_IT: dict[Kind, str] = {"dataset": "pass --data-dir DIR", "model": "pass its path: --set tokenizer=PATH"}
 
@@ -26,11 +30,38 @@ def fetch(repo: str, file: str, kind: Kind = "dataset") -> Path:
 
     with _one_line(repo, file, kind):
         try:
-            return Path(_download(repo, file, kind))
+            return verify(Path(_download(repo, file, kind)))
         except LocalEntryNotFoundError:  # neither network nor cache: nowhere to search
             raise
         except EntryNotFoundError:
-            return Path(_download(repo, _find_by_name(repo, file, kind), kind))
+            return verify(Path(_download(repo, _find_by_name(repo, file, kind), kind)))
+
+
+def verify(path: Path) -> Path:
+    """The path of a downloaded file, if its content is that of its name in the hub's cache.
+
+    The client stores a file under the hash that the hub gives: the sha256 of large files, the git hash of small ones.
+    A file that is not stored that way has no known hash.
+
+    Raises:
+        DataError: The file has changed since it was downloaded.
+    """
+    stored = path.resolve()
+    known = len(stored.name) in GIT_OR_SHA256 and not set(stored.name) - set("0123456789abcdef")
+    if known and stored.parent.name == "blobs":
+        found = verified.digest_once([stored], lambda: _hash_as_hub(stored), stored.name)
+        if found != stored.name:
+            raise DataError(f"{path} is not the file that was downloaded; delete {stored} to download it again")
+    return path
+
+
+def _hash_as_hub(file: Path) -> str:
+    """The hash of a file that is as long as its name: sha256, or that of git."""
+    if len(file.name) == max(GIT_OR_SHA256):
+        return verified.file_hash(file)
+    with reading(file):
+        content = file.read_bytes()
+    return sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def check_access(repo: str, file: str, kind: Kind = "dataset") -> None:

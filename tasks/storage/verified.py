@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -49,6 +49,19 @@ def digest_once(files: Sequence[Path], digest: Callable[[], str], expected: str 
         if total > SMALL_BYTES:
             _record(files, what, state, found)
     return _seen[state]
+
+
+@contextmanager
+def hashing_all(wanted: bool = True) -> Iterator[None]:
+    """Within the block, every file is hashed whatever its size, if `wanted`."""
+    before = os.environ.get(SETTING)
+    if wanted:
+        os.environ[SETTING] = "always"
+    try:
+        yield
+    finally:
+        if wanted:
+            os.environ.pop(SETTING) if before is None else os.environ.update({SETTING: before})
 
 
 def remember(files: Sequence[Path], digest: str) -> None:

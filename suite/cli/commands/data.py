@@ -76,11 +76,13 @@ def prepare_data(
     """Prepares the data with a progress bar on stderr, then describes them."""
     import tasks
     from suite.models.resolve import resolve_data
+    from tasks.storage import verified
 
     instance = tasks.get(task)(resolve_data(task, scale, sets), data_dir)
     say(instance.prepare_note())
     columns = Progress.get_default_columns()
     with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as progress:
         bar = progress.add_task(escape(one_line(f"preparing {task}")), total=None)
-        instance.prepare(lambda done, total: progress.update(bar, completed=done, total=total))
+        with verified.hashing_all():
+            instance.prepare(lambda done, total: progress.update(bar, completed=done, total=total))
     return {**describe_data(task, data_dir, scale, sets), "status": "ready"}

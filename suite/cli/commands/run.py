@@ -42,6 +42,7 @@ def run(
     set_: opt.Set = None,
     recipe: opt.Recipe = None,
     data_dir: opt.DataDir = None,
+    verify_data: opt.VerifyData = False,
     device: opt.Device = "auto",
     resume: opt.Resume = None,
     force: opt.Force = False,
@@ -64,26 +65,36 @@ def run(
         "unmatched": unmatched,
         "skip_variant_layers": skip_variant_layers,
     }
-    if resume == "auto":
-        outcome = _resume_auto(chosen, seed, data_dir, device)
-    elif resume:
-        from suite.training.run import resume as resume_run
+    from tasks.storage import verified
 
-        if any(chosen.values()) or seed is not None:
-            raise UserError(
-                f"--resume {resume} uses the config of that run; drop the other options (except --data-dir, --device)"
-            )
-        outcome = resume_run(resume, data_dir=data_dir, device=device)
-    else:
-        from suite.models.resolve import resolve_run
-        from suite.training.run import start
-
-        resolved = resolve_run(**chosen)
-        outcome = start(resolved.config, candidate=resolved.candidate, data_dir=data_dir, device=device, again=force)
+    with verified.hashing_all(verify_data):
+        outcome = _outcome(chosen, seed, data_dir, device, resume=resume, force=force)
     if as_json:
         print_json(outcome.record.sealed().model_dump(mode="json", by_alias=True))
     report_run(outcome, quiet=as_json)
     raise typer.Exit(outcome.exit_code)
+
+
+def _outcome(
+    chosen: dict[str, Any], seed: int | None, data_dir: Path | None, device: str, *, resume: str | None, force: bool
+) -> Outcome:
+    """Starts the chosen run, or resumes a run."""
+    if resume == "auto":
+        return _resume_auto(chosen, seed, data_dir, device)
+    if resume:
+        from suite.training.run import resume as resume_run
+
+        if any(chosen.values()) or seed is not None:
+            raise UserError(
+                f"--resume {resume} uses the config of that run; drop the other options (except --data-dir, "
+                "--verify-data, --device)"
+            )
+        return resume_run(resume, data_dir=data_dir, device=device)
+    from suite.models.resolve import resolve_run
+    from suite.training.run import start
+
+    resolved = resolve_run(**chosen)
+    return start(resolved.config, candidate=resolved.candidate, data_dir=data_dir, device=device, again=force)
 
 
 def _resume_auto(chosen: dict[str, Any], seed: int | None, data_dir: Path | None, device: str) -> Outcome:

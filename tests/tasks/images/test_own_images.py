@@ -10,6 +10,7 @@ from hashlib import sha256
 
 import pytest
 
+from tasks.images import image_set
 from tasks.images.class_folders import FolderSet
 from tasks.images.own_images import OwnImages
 from tests.tasks.errors import error_of
@@ -114,12 +115,16 @@ def test_nested_folders_give_the_same_images_as_flat_ones(tmp_path):
     assert flat.fingerprint != deep.fingerprint
 
 
-def test_the_fingerprint_of_a_flat_folder_is_that_of_its_classes_names_and_sizes(tmp_path):
+def test_the_fingerprint_covers_classes_names_sizes_and_the_content_of_files(tmp_path, monkeypatch):
     put(tmp_path, {"train/b/B.png": 3, "train/b/a.jpg": 4, "train/a/z.tif": 5, "train/a/y.tif": 6})
     found = FolderSet(tmp_path, None)
     named = [["train/a/y.tif", 6], ["train/a/z.tif", 5], ["train/b/B.png", 3], ["train/b/a.jpg", 4]]
     assert [image.path for image in found.listing] == [path for path, _ in named]
-    assert found.fingerprint == sha256(json.dumps([["a", "b"], named]).encode()).hexdigest()
+    names = sha256(json.dumps([["a", "b"], named]).encode()).hexdigest()
+    (tmp_path / "train/a/y.tif").write_bytes(b"others")
+    assert len({found.fingerprint, names, FolderSet(tmp_path, None).fingerprint}) == 3
+    monkeypatch.setattr(image_set, "HASHED_BYTES", 17)  # of larger sets, names and sizes
+    assert FolderSet(tmp_path, None).fingerprint == names
 
 
 def test_ignored_files_are_counted_by_suffix_in_info_and_prepare_note(tmp_path):
@@ -201,3 +206,13 @@ def test_folders_written_by_file_servers_are_neither_images_nor_classes(tmp_path
     task.load()
     assert task.set.classes == NAMES
     assert (task.fingerprint, task.prepare_note()) == (plain.fingerprint, plain.prepare_note())
+
+
+def test_the_fingerprint_of_parquet_files_covers_their_content(tmp_path):
+    write_parquet(tmp_path / "data", "train", list(files_of(3, 10)), NAMES)
+    path = next((tmp_path / "data").glob("*.parquet"))
+    before, content = OwnImages(SMALL, tmp_path).fingerprint, bytearray(path.read_bytes())
+    at = content.index(b"\x89PNG") + 200
+    content[at] ^= 1
+    path.write_bytes(content)
+    assert OwnImages(SMALL, tmp_path).fingerprint != before

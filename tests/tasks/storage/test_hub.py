@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tasks.storage import hub as hub_client
+from tests.tasks.errors import error_of
 from tests.tasks.series.series_files import write_exchange
 
 REPO = "thuml/Time-Series-Library"
@@ -74,3 +77,26 @@ def test_a_missing_file_and_a_missing_network_are_reported_with_a_suggestion(tmp
         assert output.startswith("refused: exchange_rate/exchange_rate.csv ")
         assert "pass --data-dir DIR" in output
         assert output.count("\n") == 1
+
+
+@pytest.mark.parametrize("hash_name", ["sha256", "git"])
+def test_a_downloaded_file_that_has_changed_is_refused(tmp_path, monkeypatch, hash_name):
+    monkeypatch.setenv("SUITE_CACHE", str(tmp_path / "cache"))
+    content = b"date,a\n"
+    hashed = hashlib.sha256(content) if hash_name == "sha256" else hashlib.sha1(b"blob 7\0" + content)
+    blob = tmp_path / "blobs" / hashed.hexdigest()
+    blob.parent.mkdir()
+    blob.write_bytes(content)
+    link = tmp_path / "snapshots" / "weather.csv"
+    link.parent.mkdir()
+    link.symlink_to(blob)
+    assert hub_client.verify(link) == link
+    blob.write_bytes(b"date,b\n")
+    message = error_of(lambda: hub_client.verify(link))
+    assert f"delete {blob} to download it again" in message
+
+
+def test_a_file_whose_hash_is_unknown_is_used_as_it_is(tmp_path):
+    path = tmp_path / "weather.csv"
+    path.write_bytes(b"date,a\n")
+    assert hub_client.verify(path) == path

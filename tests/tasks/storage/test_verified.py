@@ -19,12 +19,17 @@ def file(tmp_path, monkeypatch):
 
 def hashes_of(file, monkeypatch, size_limit):
     """How often the file is hashed in two processes."""
-    calls = []
+    calls: list[str] = []
+
+    def digest() -> str:
+        calls.append("hashed")
+        return "digest"
+
     monkeypatch.setattr(verified, "SMALL_BYTES", size_limit)
     for _ in range(2):
         monkeypatch.setattr(verified, "_seen", {})  # as in another process
         for _ in range(2):
-            verified.digest_once([file], lambda: calls.append(1) or "digest")
+            verified.digest_once([file], digest)
     return len(calls)
 
 
@@ -72,3 +77,31 @@ def test_without_a_writable_cache_files_are_hashed_again(file, monkeypatch, tmp_
 
 def test_a_missing_file_is_named(tmp_path):
     assert str(tmp_path / "gone") in error_of(lambda: verified.content_hash([tmp_path / "gone"]))
+
+
+def test_hashing_all_ends_with_its_block(monkeypatch):
+    monkeypatch.delenv(verified.SETTING, raising=False)
+    with verified.hashing_all():
+        assert os.environ[verified.SETTING] == "always"
+    assert verified.SETTING not in os.environ
+    with verified.hashing_all(False):
+        assert verified.SETTING not in os.environ
+
+
+def test_a_run_hashes_all_data_only_where_it_is_requested(monkeypatch):
+    from typer.testing import CliRunner
+
+    from suite.cli.app import app
+    from suite.errors import UserError
+
+    found = []
+
+    def start(*_: object, **__: object) -> None:
+        found.append(os.environ.get(verified.SETTING))
+        raise UserError("not run")
+
+    monkeypatch.setattr("suite.training.run.start", start)
+    given = ["run", "--task", "mqar", "--mixer", "softmax"]
+    for options in ([], ["--verify-data"]):
+        CliRunner().invoke(app, [*given, *options])
+    assert found == [None, "always"]
