@@ -8,7 +8,20 @@ import sys
 
 import typer
 
-from suite.cli.commands import bench, budget, check, data, doctor, language, leaderboard, listing, run, show, tracking
+from suite.cli.commands import (
+    bench,
+    budget,
+    check,
+    data,
+    doctor,
+    language,
+    leaderboard,
+    listing,
+    run,
+    show,
+    sweep,
+    tracking,
+)
 from suite.safe_text import one_line
 
 #: What is wrong with a path that the user can choose.
@@ -32,6 +45,7 @@ lists.command("mixers")(listing.list_mixers)
 data_commands.command("info")(data.info)
 data_commands.command("prepare")(data.prepare)
 app.command(epilog=run.EXAMPLES)(run.run)
+app.command(epilog=sweep.EXAMPLES)(sweep.sweep)
 for command in (
     show.show,
     budget.budget,

@@ -66,12 +66,20 @@ def result_faults(record: Record, task: Task | None) -> Iterator[str]:
         if task is not None:
             yield from _of_examples(record, task)
         yield from _of_timing(record)
-    elif held := [name for name in ("metrics", "n_evaluated", "selection", "timing") if getattr(record, name)]:
-        yield f"{held[0]}: only a finished run has results, this one is {record.status}"
+    else:
+        if record.status == "diverged" and (record.metrics or record.n_evaluated):
+            yield from _of_metrics(record, task)
+            if task is not None:
+                yield from _of_examples(record, task)
+        untrained = () if record.status == "diverged" else ("metrics", "n_evaluated")
+        if held := [name for name in (*untrained, "selection", "timing") if getattr(record, name)]:
+            yield f"{held[0]}: only a finished run has results, this one is {record.status}"
 
 
 def _of_metrics(record: Record, task: Task | None) -> Iterator[str]:
-    splits = {"valid", "valid_last", "test"} | ({"test_skip"} if record.config.skip_variant_layers else set())
+    splits = {"valid", "test"}  # of a diverged run, those of its untrained model
+    if record.status == "finished":
+        splits |= {"valid_last"} | ({"test_skip"} if record.config.skip_variant_layers else set())
     names = {*record.metrics.get("test", {}), record.primary_metric}
     names = {metric.name for metric in task.metrics} if task else names
     yield from differs("metrics", sorted(record.metrics), sorted(splits), "its status")

@@ -129,8 +129,8 @@ class Contract(Strict):
 
 
 class Record(Strict):
-    """One run, whatever its status. `metrics` maps split to metric to value; only a finished run has any. None means
-    that something was not recorded.
+    """One run, whatever its status. `metrics` maps split to metric to value; a finished run has those of its selected
+    checkpoint, a diverged one those of its untrained model. None means that something was not recorded.
     """
 
     schema_: Literal["mixer-suite/run/2"] = Field(default="mixer-suite/run/2", alias="schema")

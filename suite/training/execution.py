@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Literal
 
 import torch
 from torch import nn
@@ -23,6 +24,8 @@ from suite.training.pictures import show_pictures
 from suite.training.signals import Interrupted, Stop, StopSignal
 from suite.training.trainer import Diverged, FitResult, Observer, Trainer, loader_workers
 from tasks.base import DataError
+
+SPLITS: tuple[Literal["valid", "test"], ...] = ("valid", "test")
 
 
 def carry_out(job: Job, observer: Observer | None, stop: Stop | None) -> Outcome:
@@ -59,6 +62,8 @@ def _attempt(job: Job, observer: RunObserver, stop: Stop) -> tuple[Ending, FitRe
     try:
         return Ending("finished", None, 0), _fit_and_test(job, observer, stop)
     except Diverged as problem:
+        stop.shield()
+        _evaluate_untrained(job, observer.warn)
         return Ending("diverged", str(problem), 1), None
     except Interrupted as problem:
         return Ending("interrupted", str(problem), problem.code), None
@@ -68,6 +73,21 @@ def _attempt(job: Job, observer: RunObserver, stop: Stop) -> tuple[Ending, FitRe
         keep_traceback(job, observer.warn)
         what = f"{type(problem).__name__}: {first_line(problem)}"
         return Ending("failed", f"{what} (full traceback: {TRACEBACK} in the run's folder)", 1), None
+
+
+def _evaluate_untrained(job: Job, warn: Callable[[str], None]) -> None:
+    """A diverged run counts on boards with the figures of its untrained model, where these are finite."""
+    torch.manual_seed(job.config.seed)
+    metrics, counts = dict[str, dict[str, float]](), dict[str, int]()
+    try:
+        model = build_model(job).to(job.device)
+        for split in SPLITS:
+            metrics[split], counts[split] = _evaluate(job, model, split)
+    except Exception as problem:
+        warn(f"the untrained model could not be evaluated ({first_line(problem)}); the run has no figures")
+        return
+    if all(math.isfinite(value) for values in metrics.values() for value in values.values()):
+        job.metrics, job.n_evaluated = metrics, counts
 
 
 def _fit_and_test(job: Job, observer: RunObserver, stop: Stop) -> FitResult:
@@ -81,12 +101,12 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: Stop) -> FitResult:
     result = trainer.fit()
     selected = trainer.evaluated
     selected.load_state_dict(result.best.weights)
-    test, n_tested = _test(job, selected)
+    test, n_tested = _evaluate(job, selected, "test")
     metrics = {"valid": result.best.metrics, "valid_last": result.final_valid, "test": test}
     if job.config.skip_variant_layers and isinstance(selected, Backbone):
         variants = set(range(job.config.model.depth)) - {i - 1 for i in job.config.hybrid}
         with selected.trunk.without(variants):
-            metrics["test_skip"], _ = _test(job, selected)
+            metrics["test_skip"], _ = _evaluate(job, selected, "test")
     if not all(math.isfinite(value) for values in metrics.values() for value in values.values()):
         raise Diverged(f"a metric of the selected checkpoint (step {result.best.step}) is not finite")
     job.metrics, job.n_evaluated = metrics, {"valid": job.task.n_examples("valid"), "test": n_tested}
@@ -94,12 +114,12 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: Stop) -> FitResult:
     return result
 
 
-def _test(job: Job, model: nn.Module) -> tuple[dict[str, float], int]:
+def _evaluate(job: Job, model: nn.Module, split: Literal["valid", "test"]) -> tuple[dict[str, float], int]:
     train = job.config.train
     return evaluate(
         model,
         job.task,
-        "test",
+        split,
         batch_size=train.eval_batch_size,
         device=job.device,
         precision=train.precision,

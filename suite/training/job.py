@@ -103,8 +103,8 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
         certificate=_recorded_certificate(job),
         primary_metric=task.primary.name,
         higher_is_better=task.primary.higher_is_better,
-        metrics=job.metrics if result else {},
-        n_evaluated=job.n_evaluated if result else {},
+        metrics=job.metrics,
+        n_evaluated=job.n_evaluated,
         data=job.data,
         selection=Selection(step=result.best.step, metric=task.primary.name, value=result.best.value)
         if result

@@ -197,6 +197,15 @@ def test_a_run_that_did_not_finish_has_a_reason_and_no_results(sound, status):
         assert fault_of({**unfinished, name: sound[name]}).startswith(name)
 
 
+def test_a_diverged_run_may_have_the_figures_of_its_untrained_model(sound):
+    diverged = edited.plain(made_record("fem", status="diverged"))
+    figures = {name: {s: sound[name][s] for s in ("valid", "test")} for name in ("metrics", "n_evaluated")}
+    assert fault_of({**diverged, **figures}) == ""
+    assert fault_of({**diverged, **figures, "metrics": {"test": figures["metrics"]["test"]}}).startswith("metrics")
+    assert fault_of({**diverged, **figures, "n_evaluated": {"valid": 1, "test": 1}}).startswith("n_evaluated")
+    assert fault_of({**diverged, **figures, "status": "failed"}).startswith("metrics")
+
+
 @pytest.mark.parametrize("task", ["sotu", "household-power", "mqar", "fashion-mnist"])
 @pytest.mark.parametrize("mixer", ["softmax", "hyperglu"])
 def test_a_sound_record_of_every_domain_is_accepted(task, mixer):

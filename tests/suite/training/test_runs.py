@@ -219,7 +219,7 @@ def test_a_run_that_diverges_reports_it_and_has_a_record(suite, runs, task):
     ended = suite(*tiny_arguments(task, "softmax", "lr=1e30", "clip=1e30"), "--json")
     made = Record.model_validate_json(ended.out)
     assert ended.code == 1
-    assert (made.status, made.metrics, made.selection) == ("diverged", {}, None)
+    assert (made.status, made.selection, made.timing) == ("diverged", None, None)
     assert made.error is not None
     assert "not finite at step" in made.error
     assert "--set lr=" in made.error
@@ -227,6 +227,16 @@ def test_a_run_that_diverges_reports_it_and_has_a_record(suite, runs, task):
     assert [step for step, _ in made.loss_trace][:1] == [1]
     assert record.read(runs / made.id / record.NAME) == made
     assert [row for b in board.boards(read_all().records) for row in b.rows] == []
+
+
+def test_a_diverged_run_has_the_figures_of_its_untrained_model():
+    """Boards count a diverged seed with them, so it can neither be dropped nor be better than no training."""
+    diverged = run("sotu", "softmax", "lr=1e30", "clip=1e30").record
+    untrained = run("sotu", "softmax", "lr=1e-30").record  # no step changes its weights
+    assert set(diverged.metrics) == {"valid", "test"}
+    for split, values in diverged.metrics.items():
+        assert values == pytest.approx(untrained.metrics[split], rel=1e-5)
+        assert diverged.n_evaluated[split] == untrained.n_evaluated[split]
 
 
 def test_weights_that_the_last_step_ruins_are_never_selected():

@@ -1,0 +1,233 @@
+"""`suite sweep`: races mixers on tasks, so that each row of a board has a tuned learning rate and equal seeds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from suite.cli import options as opt
+from suite.cli.output import print_json
+from suite.console import err
+from suite.errors import UserError
+
+if TYPE_CHECKING:
+    from suite.sweeps.entrant import Entrant
+    from suite.sweeps.local import Progress
+    from suite.sweeps.plan import Left
+
+EXAMPLES = """
+**Examples**
+
+`suite sweep --task sotu --mixer softmax --mixer fem`
+
+`suite sweep --task mqar --mixer softmax --mixer gla --seeds 0-3 --set lr=1e-3,3e-3 --jobs 2`
+
+`suite sweep --task sotu --mixer softmax --mixer fem --plan plan.txt && xargs -P 4 -d '\\n' -n 1 sh -c < plan.txt`
+"""
+
+
+def sweep(
+    task: Annotated[list[str] | None, typer.Option("--task", help="Task; repeatable.", show_default=False)] = None,
+    mixer: Annotated[list[str] | None, typer.Option("--mixer", help="Mixer; repeatable.", show_default=False)] = None,
+    scale: opt.Scale = None,
+    seeds: Annotated[str, typer.Option("--seeds", help="Seeds of each row: 8, 0-7 or 0,1,2.")] = "8",
+    lrs: Annotated[
+        int, typer.Option("--lrs", min=1, max=15, help="Learning rates, a factor of 3 apart around the recipe's.")
+    ] = 3,
+    hybrid: opt.Hybrid = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="key=value, or key=a,b for a row per value; lr=a,b are the rates of the race.",
+            show_default=False,
+        ),
+    ] = None,
+    data_dir: opt.DataDir = None,
+    device: opt.Device = "auto",
+    jobs: Annotated[int, typer.Option("--jobs", min=1, max=256, help="Runs at once, each in its own process.")] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", min=1, max=256, help="Threads of each job.", show_default="the cores / jobs"),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option("--plan", help="Write one command per race to this file and run nothing.", show_default=False),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and run nothing.")] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Races mixers: three learning rates on four seeds, the best two on all eight, chosen by validation.
+
+    Runs that have ended are never repeated: the same command goes on where it was stopped or killed.
+    """
+    from suite.sweeps.plan import Wanted, entrants, parse_seeds
+
+    if not task or not mixer:
+        missing = "--task NAME (suite list tasks)" if not task else "--mixer NAME (suite list mixers)"
+        raise UserError(f"a sweep needs tasks and mixers; give {missing}")
+    wanted = Wanted(
+        tuple(task), tuple(mixer), scale or "board", tuple(set_ or ()), parse_seeds(seeds), lrs, hybrid, data_dir
+    )
+    found, left = entrants(wanted)
+    for each in left:
+        err.print(f"[yellow]left out:[/] {escape(f'{each.task} · {each.mixer}: {each.reason}')}", soft_wrap=True)
+    _adopt(found)
+    if plan:
+        _write_plan(plan, found)
+        return
+    if not as_json or dry_run:
+        _show_plan(found, left, jobs, as_json=as_json)
+    if dry_run:
+        return
+    code = _race(found, jobs, threads or max(1, _cores() // jobs), device, as_json=as_json)
+    raise typer.Exit(code)
+
+
+def _adopt(found: Sequence[Entrant]) -> None:
+    """Fills in the runs that ended earlier."""
+    from suite.records.collection import read_all
+
+    records = read_all().records
+    for each in found:
+        each.adopt(records)
+
+
+def _write_plan(path: Path, found: Sequence[Entrant]) -> None:
+    """One line per race that has not ended; each line may run again, on any machine that shares the runs folder."""
+    import shlex
+
+    lines = []
+    for each in found:
+        if each.state().chosen is not None:
+            continue
+        rates, seeds = (",".join(f"{value:g}" for value in values) for values in (each.race.rates, each.race.seeds))
+        words = ["suite", "sweep", *each.given, "--seeds", seeds, "--set", f"lr={rates}"]
+        lines.append(shlex.join(words))
+    try:
+        path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    except OSError as error:
+        raise UserError(f"--plan {str(path)[:80]!r} cannot be written: {error.strerror}") from None
+    err.print(f"{len(lines)} races written to {escape(str(path))}", soft_wrap=True)
+
+
+def _show_plan(found: Sequence[Entrant], left: Sequence[Left], jobs: int, *, as_json: bool) -> None:
+    from rich.table import Table
+
+    from suite.sweeps.estimate import seconds_per_run
+
+    rows = []
+    for task in dict.fromkeys(each.task_name for each in found):
+        of_task = [each for each in found if each.task_name == task]
+        each_s = seconds_per_run(of_task) if any(each.state().missing for each in of_task) else 0.0
+        for each in of_task:
+            done = len(each.scores)
+            to_run = max(each.race.runs - done, len(each.state().missing))
+            rows.append((each, done, to_run, to_run * each_s))
+    total = sum(row[3] for row in rows) / jobs
+    if as_json:
+        races = [
+            {"task": e.task_name, "mixer": e.label, "rates": e.race.rates, "seeds": e.race.seeds, "done": done}
+            | {"to_run": to_run, "expected_s": seconds, "chosen": e.state().chosen}
+            for e, done, to_run, seconds in rows
+        ]
+        print_json({"races": races, "expected_s": total, "left_out": [vars(each) for each in left]})
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("task", "mixer", "rates", "seeds", "done", "to run", "time"):
+        table.add_column(name, justify="left" if name in ("task", "mixer", "rates") else "right")
+    for each, done, to_run, seconds in rows:
+        rates = ", ".join(f"{rate:g}" for rate in each.race.rates)
+        numbers = (str(len(each.race.seeds)), str(done), str(to_run), _time(seconds))
+        table.add_row(escape(each.task_name), escape(each.label), rates, *numbers)
+    err.print(table)
+    err.print(f"{sum(row[2] for row in rows)} runs, about {_time(total)} with {jobs} job{'s' if jobs > 1 else ''}")
+
+
+def _race(found: Sequence[Entrant], jobs: int, threads: int, device: str, *, as_json: bool) -> int:
+    from rich.live import Live
+
+    from suite.records import runs_folder
+    from suite.sweeps.local import carry_out
+    from suite.sweeps.status import status_table, summary_line
+
+    log = runs_folder.writable_home() / "sweep.log"
+    shown = -1
+    live = Live(console=err, auto_refresh=False)
+    with _stop_signals() as received, live if err.is_terminal else nullcontext():
+
+        def show(progress: Progress) -> None:
+            nonlocal shown
+            if err.is_terminal:
+                live.update(status_table(found, progress, jobs), refresh=True)
+            elif progress.ran != shown:
+                shown = progress.ran
+                err.print(summary_line(found, progress, jobs), soft_wrap=True, markup=False)
+
+        progress = carry_out(
+            found, jobs=jobs, threads=threads, device=device, log=log, show=show, stopped=lambda: bool(received)
+        )
+    for line in progress.errors:
+        err.print(f"[red]failed:[/] {escape(line)}", soft_wrap=True)
+    if as_json:
+        print_json({"races": [_result(each) for each in found], "errors": progress.errors})
+    elif not received:
+        _print_boards(found)
+    if received:
+        err.print("stopped; the same command goes on where it was")
+        return 128 + received[0]
+    return 1 if progress.errors else 0
+
+
+def _result(each: Entrant) -> dict[str, Any]:
+    state = each.state()
+    runs = [
+        {"lr": rate, "seed": seed, "valid": score.valid, "status": score.status}
+        for (rate, seed), score in sorted(each.scores.items())
+    ]
+    return {"task": each.task_name, "mixer": each.label, "chosen": state.chosen, "rates": state.rates, "runs": runs}
+
+
+def _print_boards(found: Sequence[Entrant]) -> None:
+    from suite.cli.commands.leaderboard import find_boards, print_boards
+
+    for task in dict.fromkeys(each.base.task for each in found):
+        print_boards(find_boards(task, None, found[0].base.scale), as_markdown=False)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """The signals that asked to stop; a second one ends the command at once."""
+    received: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        if received:
+            sys.exit(128 + number)
+        received.append(number)
+        err.print("stopping: runs in progress write a checkpoint …")
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,82 @@
+"""Real sweeps: processes that train, a sweep that is killed and goes on, workers that die."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from suite.records.collection import read_all
+from tests.suite.tiny import tiny_sets
+
+ROOT = Path(__file__).resolve().parents[3]
+ARGUMENTS = [
+    *("sweep", "--task", "sotu", "--mixer", "softmax", "--seeds", "0-1", "--set", "lr=1e-3,3e-3"),
+    *(word for value in tiny_sets("sotu", "evals=1") for word in ("--set", value)),
+]
+
+
+def sweep(runs: Path, *more: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "SUITE_HOME": str(runs), "SUITE_TRACKING": "off", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "suite", *ARGUMENTS, *more],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=runs.parent,
+    )
+
+
+def wait_for_records(runs: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 240
+    while len(list(runs.glob("*/record.json"))) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_at_any_time_goes_on_and_repeats_no_finished_run(runs):
+    killed = sweep(runs)
+    wait_for_records(runs, 2, killed)
+    children = psutil.Process(killed.pid).children(recursive=True)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive, "workers outlive their sweep"
+    before = {path: path.read_bytes() for path in runs.glob("*/record.json")}
+    out, err = sweep(runs, "--json").communicate()
+    (race,) = json.loads(out)["races"]
+    assert race["chosen"] in race["rates"], err
+    assert {path: path.read_bytes() for path in before} == before
+    finished = [(made.config.train.lr, made.seed) for made in read_all().records]
+    assert len(finished) == len(set(finished)) == len(race["runs"])
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_costs_one_attempt_and_no_run(runs):
+    process = sweep(runs, "--json", "--jobs", "1")
+    wait_for_records(runs, 1, process)
+    workers = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    workers[0].kill()
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert json.loads(out)["races"][0]["chosen"] is not None
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_stopped_ends_with_the_signals_code_and_says_how_to_go_on(runs):
+    process = sweep(runs)
+    wait_for_records(runs, 1, process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 143
+    assert "the same command goes on" in err
