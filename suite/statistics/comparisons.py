@@ -37,7 +37,7 @@ class Difference:
         """The confidence interval of the difference.
 
         Args:
-            level: the share of intervals that hold the true difference.
+            level: the fraction of intervals that hold the true difference.
 
         Returns:
             Its ends, in the metric's unit; equal where neither row varies over seeds.

@@ -129,7 +129,7 @@ def choose_test(calibration: Sequence[Scores], seeds: int, rivals: int) -> Test:
 
 
 def more_seeds(estimate: float, sigma: float, seeds: int, comparisons: int = 1, most: int = 1000) -> int | None:
-    """How many more seeds each of two rows would need to be told apart with power .8 if the true difference were the
+    """How many more seeds each of two rows would need to be distinguished with power .8 if the true difference were the
     measured one.
 
     Args:

@@ -67,7 +67,7 @@ class _Worker:
             other.close()
         self.run = run
         message = run.entrant.config(run.rate, run.seed).canonical(), run.entrant.data_dir, device
-        with suppress(OSError):  # it has just died, which receiving from it will tell
+        with suppress(OSError):  # it has just died, which receiving from it reports
             self.pipe.send(message)
 
     def bury(self) -> None:
@@ -192,7 +192,7 @@ def _receive(
         kind, what, score = worker.pipe.recv()
     except (EOFError, OSError):
         worker.bury()
-        kind, what, score = "died", "its process was killed", None
+        kind, what, score = "died", "its process ended (see sweep.log in the runs folder)", None
     if kind == "step":
         run.step, run.steps = what, score
         return

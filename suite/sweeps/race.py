@@ -23,7 +23,7 @@ class Race:
     rates: learning rates, ascending, a constant factor apart.
     seeds: of the row.
     first_seeds: how many of them every rate runs on.
-    kept: how many rates go on to all seeds; with all of them, there is no elimination.
+    kept: how many rates run on all seeds; with all of them, there is no elimination.
     moves: how often the window may move by one rate when the chosen one is at its edge.
     """
 
@@ -64,7 +64,7 @@ class State:
 
 def state(race: Race, scored: Scored) -> State:
     """What a race should run next, or its result. A pure function of the finished runs, so a race that was interrupted
-    goes on from its records.
+    continues from its records.
 
     Args:
         race: the plan.

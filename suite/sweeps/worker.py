@@ -38,7 +38,7 @@ def work(pipe: Connection, stop_all: Event, threads: int, log: Path) -> None:
 def _carry_out(message: tuple[dict[str, Any], Path | None, str], pipe: Connection, stop_all: Event) -> tuple[Any, ...]:
     from backbones.mixers.errors import MixerError
     from suite.errors import UserError, first_line
-    from suite.models.resolve import resolve_written
+    from suite.models.written import resolve_written
     from suite.sweeps.entrant import score_of
     from suite.training.run import resume_newest
     from tasks.errors import DataError
@@ -57,7 +57,7 @@ def _carry_out(message: tuple[dict[str, Any], Path | None, str], pipe: Connectio
         )
     except (UserError, DataError, MixerError) as problem:
         return "error", str(problem), None
-    except Exception as problem:  # the sweep goes on with its other runs
+    except Exception as problem:  # the sweep continues with its other runs
         return "error", f"{type(problem).__name__}: {first_line(problem)}", None
     return "ended", outcome.record.id, score_of(outcome.record)
 

@@ -20,7 +20,7 @@ def write(line: str) -> None:
 
 
 def main() -> None:
-    """Runs every cell and prints family error and power, beside the power with a known best rate."""
+    """Runs every cell and prints family error and power, next to the power with a known best rate."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--boards", type=int, default=10_000)
     parser.add_argument("--json", type=Path)

@@ -177,10 +177,10 @@ def rejected(scores_BMS: Array, choice_BM: Array, paired: bool) -> np.ndarray:
 class Outcome:
     """What the procedure did over the boards of a cell.
 
-    family: share of boards with a false difference to the reference.
+    family: fraction of boards with a false difference to the reference.
     family_low: the lower end of its one-sided 99 % interval (Clopper and Pearson).
-    power: share of boards on which the last mixer's true effect is found; NaN without an effect.
-    moved: share of races whose window moved.
+    power: fraction of boards on which the last mixer's true effect is found; NaN without an effect.
+    moved: fraction of races whose window moved.
     """
 
     family: float

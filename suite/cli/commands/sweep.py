@@ -67,7 +67,7 @@ def sweep(
 ) -> None:
     """Races mixers: three learning rates on four seeds, the best two on all eight, chosen by validation.
 
-    Runs that have ended are never repeated: the same command goes on where it was stopped or killed.
+    Runs that have ended are never repeated: the same command continues where it was stopped or killed.
     """
     from suite.sweeps.plan import Wanted, entrants, parse_seeds
 
@@ -182,7 +182,7 @@ def _race(found: Sequence[Entrant], jobs: int, threads: int, device: str, *, as_
     elif not received:
         _print_boards(found)
     if received:
-        err.print("stopped; the same command goes on where it was")
+        err.print("stopped; the same command continues where it was")
         return 128 + received[0]
     return 1 if progress.errors else 0
 

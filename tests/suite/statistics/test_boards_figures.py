@@ -74,7 +74,7 @@ def test_detectable_differences_and_break_evens_of_eight_seeds_as_numbers():
     assert detectable(8, 9, "paired", rho) == pytest.approx(detectable(8, 9))
 
 
-def test_the_test_is_paired_only_where_the_correlation_pays_for_its_degrees_of_freedom():
+def test_the_test_is_paired_only_where_the_correlation_pays_for_it():
     common = np.random.default_rng(3).normal(size=(20, 1))
     noise = np.random.default_rng(4).normal(size=(20, 6))
     assert choose_test(rows_of(noise), 8, 9) == "welch"
@@ -188,7 +188,7 @@ def test_the_interval_excludes_exactly_the_sizes_that_differ_significantly():
     assert gap / error == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-6)
 
 
-def test_rates_beyond_the_curve_flat_curves_and_open_ends_say_so():
+def test_rates_beyond_the_curve_flat_curves_and_open_ends_are_marked():
     curve = curve_of(2.0, 0.05)
     above, below = exchange_rate(exact(3.0, 0.05), curve), exchange_rate(exact(-3.0, 0.05), curve)
     assert (above.estimate, above.beyond, above.high) == (None, "above", None)
@@ -204,7 +204,7 @@ def test_rates_beyond_the_curve_flat_curves_and_open_ends_say_so():
 
 
 def simulated_coverage(boards: int, seed: int) -> float:
-    """The share of 95 % intervals that hold the true rate, 1.1, on a curve of three deviations from end to end."""
+    """The fraction of 95 % intervals that hold the true rate, 1.1, on a curve of three deviations from end to end."""
     rng, truth = np.random.default_rng(seed), 1.1
     points = [3.0 * math.log(s) / math.log(2) for s in SIZES]
     target, held, counted = float(np.interp(math.log(truth), np.log(SIZES), points)), 0, 0

@@ -81,7 +81,7 @@ def test_noises_have_mean_zero_and_deviation_one():
 
 
 @pytest.mark.parametrize("noise", NOISES)
-def test_equal_mixers_are_rarely_told_apart(noise):
+def test_equal_mixers_are_rarely_distinguished(noise):
     limit = 0.08 if noise == "outliers" else 0.06  # the one cell known to miss: outliers, rates one deviation apart
     for gap in GAPS:
         found = outcome(Cell(noise, gap, CORRELATIONS[0]), 2000, seed=3)

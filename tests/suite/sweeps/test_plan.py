@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_a_mixer_named_twice_is_refused():
         races("softmax", "softmax")
 
 
-def test_runs_that_have_ended_are_adopted_by_identity_and_never_asked_for_again():
+def test_runs_that_have_ended_are_adopted_by_identity_and_never_requested_again():
     made = [made_record("softmax", 0.5, task="sotu", seed=seed, sets=(*SOTU, "lr=3e-3")) for seed in (0, 1)]
     other = made_record("fem", 0.5, task="sotu", seed=0, sets=(*SOTU, "lr=3e-3"))
     failed = made_record("softmax", 0.5, task="sotu", seed=2, sets=(*SOTU, "lr=3e-3"), status="failed")
@@ -90,7 +91,7 @@ def test_runs_that_have_ended_are_adopted_by_identity_and_never_asked_for_again(
     assert not set(softmax.scores) & set(softmax.state().missing)
 
 
-class Peeking(dict):
+class Peeking(dict[Any, Any]):
     """Metrics that fail when anything but validation is read."""
 
     def get(self, key, default=None):
@@ -129,7 +130,7 @@ def test_a_run_that_failed_ends_its_race_and_no_other():
     assert next_run([softmax, fem], set()) == (1, 1e-3, 0)
 
 
-def test_the_leader_follows_the_direction_of_the_metric_and_time_left_the_measured_runs():
+def test_the_leader_follows_the_metrics_direction_and_the_time_left_is_measured():
     softmax, fem = races("softmax", "fem")
     assert leader([softmax, fem], "sotu") == ("", "")
     softmax.scores |= {(1e-3, 0): Score(3.0, "finished"), (3e-3, 0): Score(5.0, "finished")}

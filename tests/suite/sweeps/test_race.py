@@ -1,4 +1,4 @@
-"""The race: which runs it asks for, what it chooses, how its window moves, and that it goes on after interruptions."""
+"""The race: the runs that it asks for, its choice, how its window moves, and that it continues after interruptions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_race_is_twenty_runs_and_chooses_the_best_rate():
     assert sorted(len([1 for rate, _ in scored if rate == each]) for each in RATES) == [4, 8, 8]
 
 
-def test_the_two_that_go_on_are_the_best_on_the_first_seeds():
+def test_the_two_that_continue_are_the_best_on_the_first_seeds():
     late = {(9e-3, seed): 100.0 for seed in range(4, 8)}  # would win on later seeds, which it never reaches
     chosen, scored = run(PLAN, lambda rate, seed: late.get((rate, seed), {1e-3: 1.0, 3e-3: 2.0, 9e-3: 0.0}[rate]))
     assert (chosen, (9e-3, 4) in scored) == (3e-3, False)

@@ -1,4 +1,4 @@
-"""Real sweeps: processes that train, a sweep that is killed and goes on, workers that die."""
+"""Real sweeps: processes that train, a sweep that is killed and continues, workers that die."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def wait_for_records(runs: Path, count: int, process: subprocess.Popen[str]) -> 
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_at_any_time_goes_on_and_repeats_no_finished_run(runs):
+def test_a_sweep_killed_at_any_time_continues_and_repeats_no_finished_run(runs):
     killed = sweep(runs)
     wait_for_records(runs, 2, killed)
     children = psutil.Process(killed.pid).children(recursive=True)
@@ -73,10 +73,10 @@ def test_a_worker_that_is_killed_costs_one_attempt_and_no_run(runs):
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_stopped_ends_with_the_signals_code_and_says_how_to_go_on(runs):
+def test_a_sweep_that_is_stopped_ends_with_the_signals_code_and_says_how_to_continue(runs):
     process = sweep(runs)
     wait_for_records(runs, 1, process)
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 143
-    assert "the same command goes on" in err
+    assert "the same command continues" in err
