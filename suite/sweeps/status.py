@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Table
 
 from suite.console import format_metric
@@ -90,7 +89,7 @@ def status_table(found: Sequence[Entrant], progress: Progress, jobs: int) -> Tab
         name, figure = leader(found, task)
         total = sum(planned(each) for each in of_task)
         cells = (task, f"{done}/{total}", text, str(failed), f"{name} {figure}")
-        table.add_row(*(escape(cell) for cell in cells))
+        table.add_row(*cells)
     left = remaining_s(found, progress, jobs)
     table.caption = "" if left is None else f"about {left / 60:.0f} min left"
     return table

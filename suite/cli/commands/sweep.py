@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from suite.cli import options as opt
 from suite.cli.output import print_json
-from suite.console import err
+from suite.console import err, marked
 from suite.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def sweep(
     )
     found, left = entrants(wanted)
     for each in left:
-        err.print(f"[yellow]left out:[/] {escape(f'{each.task} · {each.mixer}: {each.reason}')}", soft_wrap=True)
+        err.print(marked("[yellow]left out:[/] {} · {}: {}", each.task, each.mixer, each.reason), soft_wrap=True)
     _adopt(found)
     if plan:
         _write_plan(plan, found)
@@ -116,7 +115,7 @@ def _write_plan(path: Path, found: Sequence[Entrant]) -> None:
         path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
     except OSError as error:
         raise UserError(f"--plan {str(path)[:80]!r} cannot be written: {error.strerror}") from None
-    err.print(f"{len(lines)} races written to {escape(str(path))}", soft_wrap=True)
+    err.print(f"{len(lines)} races written to {path}", soft_wrap=True)
 
 
 def _show_plan(found: Sequence[Entrant], left: Sequence[Left], jobs: int, *, as_json: bool) -> None:
@@ -147,7 +146,7 @@ def _show_plan(found: Sequence[Entrant], left: Sequence[Left], jobs: int, *, as_
     for each, done, to_run, seconds in rows:
         rates = ", ".join(f"{rate:g}" for rate in each.race.rates)
         numbers = (str(len(each.race.seeds)), str(done), str(to_run), _time(seconds))
-        table.add_row(escape(each.task_name), escape(each.label), rates, *numbers)
+        table.add_row(each.task_name, each.label, rates, *numbers)
     err.print(table)
     err.print(f"{sum(row[2] for row in rows)} runs, about {_time(total)} with {jobs} job{'s' if jobs > 1 else ''}")
 
@@ -170,13 +169,13 @@ def _race(found: Sequence[Entrant], jobs: int, threads: int, device: str, *, as_
                 live.update(status_table(found, progress, jobs), refresh=True)
             elif progress.ran != shown:
                 shown = progress.ran
-                err.print(summary_line(found, progress, jobs), soft_wrap=True, markup=False)
+                err.print(summary_line(found, progress, jobs), soft_wrap=True)
 
         progress = carry_out(
             found, jobs=jobs, threads=threads, device=device, log=log, show=show, stopped=lambda: bool(received)
         )
     for line in progress.errors:
-        err.print(f"[red]failed:[/] {escape(line)}", soft_wrap=True)
+        err.print(marked("[red]failed:[/] {}", line), soft_wrap=True)
     if as_json:
         print_json({"races": [_result(each) for each in found], "errors": progress.errors})
     elif not received:
