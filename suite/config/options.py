@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from suite.config.recipe import Sections
 from suite.errors import UserError, did_you_mean
 
 Models = Mapping[str, type[BaseModel]]  # the options' class of each section
 M = TypeVar("M", bound=BaseModel)
+NULLS = ("none", "null")  # how an option is left without a value in a text
 
 
 def apply_sets(sections: Sections, sets: Iterable[str], models: Models) -> None:
@@ -33,7 +36,7 @@ def validated(section: str, model: type[M], values: Mapping[str, Any]) -> M:
         if name not in model.model_fields:
             near = did_you_mean(name, model.model_fields)
             raise UserError(f"unknown option '{section}.{name}'{near} (allowed: {', '.join(model.model_fields)})")
-    cleaned = {k: None if isinstance(v, str) and v.lower() in ("none", "null") else v for k, v in values.items()}
+    cleaned = {name: _null_or_value(model.model_fields[name], value) for name, value in values.items()}
     try:
         options = model.model_validate(cleaned)
     except ValidationError as error:
@@ -45,6 +48,27 @@ def validated(section: str, model: type[M], values: Mapping[str, Any]) -> M:
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{section}.{name}: a finite number is allowed, {value} was given")
     return options
+
+
+def _null_or_value(field: FieldInfo, value: Any) -> Any:
+    """None for the text `none` or `null`, where the option can be absent and has no value of that name."""
+    if not isinstance(value, str) or value.lower() not in NULLS or value in literals(field.annotation):
+        return value
+    return None if NoneType in get_args(field.annotation) else value
+
+
+def literals(annotation: Any) -> tuple[Any, ...]:
+    """Every value that an annotation lists.
+
+    Args:
+        annotation: of an option; its `Literal`s may be inside unions and containers.
+
+    Returns:
+        The values of all its `Literal`s, in order.
+    """
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(value for part in get_args(annotation) for value in literals(part))
 
 
 def _locate(key: str, models: Models) -> tuple[str, str]:

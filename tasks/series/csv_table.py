@@ -1,5 +1,5 @@
-"""Reads a table of time series: one row per time step. In CSV files the first column is the time and every other column
-one series.
+"""Reads a table of time series: one row per time step. In CSV files the first column is usually the time and every
+other column one series; `tables/layout.py` has the other layouts.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.base import DataError
-from tasks.series.timestamps import quoted, read_times, step_of, uneven_rows
+from tasks.series.tables.cells import numbers
+from tasks.series.tables.format import PLAIN, SIGNS, CsvFormat, Separator
+from tasks.series.tables.layout import Layout, layout_of, rows_of, series_names
+from tasks.series.timestamps import step_of, uneven_rows
 
 if TYPE_CHECKING:
     import pandas as pd
 
-OTHER_SIGNS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # other separators of columns
+SEPARATORS: dict[Separator, str] = {"comma": "commas", "semicolon": "semicolons", "tab": "tabs"}
 
 
 @dataclass(frozen=True)
@@ -37,68 +40,90 @@ class SeriesTable:
     frequency: str = ""
 
 
-def read_series_csv(path: Path, *, evenly: bool = True) -> SeriesTable:
+def read_series_csv(path: Path, form: CsvFormat = PLAIN, *, evenly: bool = True) -> SeriesTable:
     """Reads and checks a CSV file. Raises DataError with the line at fault if the file is missing, empty, truncated or
     garbled.
 
     Refused: rows with too few or too many cells, cells that are not finite numbers, columns with the same name, times
     that cannot be read and, unless `evenly` is False, times that repeat, go back, leave gaps or follow neither a fixed
     step nor a calendar step. A file truncated inside its very last number looks complete; only the task's fingerprint
-    differs.
+    differs. `evenly` is False for published files, which nobody edits.
     """
-    read_names(path)
-    table = _parse_numbers(path)
-    if table is None or not np.isfinite(table.iloc[:, 1:].to_numpy(float)).all():
-        table = _parse(path)  # slower, but it names the cell at fault
+    layout, names = _layout(path, form)
+    table = _parse_numbers(path, form, names) if layout == "wide" else None
+    if table is None:
+        table = _parse(path, form)  # slower, but it names the cell at fault
     if len(table) < 2:
         raise DataError(
             f"{path}: {len(table)} rows and {table.shape[1]} columns; at least two rows are needed after the "
             "line of names"
         )
-    stamps = read_times(path, table.iloc[:, 0])
-    uneven, frequency = (0, step_of(path, table.iloc[:, 0], stamps)) if evenly else (len(uneven_rows(stamps)), "")
-    values = np.column_stack([_numbers(path, table, name) for name in table.columns[1:]])
-    return SeriesTable(
-        values, tuple(map(str, table.columns[1:])), tuple(stamp.isoformat() for stamp in stamps), uneven, frequency
-    )
+    rows = rows_of(path, table, layout, form, advise=evenly)
+    if evenly:
+        uneven, frequency = 0, step_of(path, rows.cells, rows.stamps, rows.lines)
+    else:
+        uneven, frequency = len(uneven_rows(rows.stamps)), ""
+    times = tuple(stamp.isoformat() for stamp in rows.stamps)
+    return SeriesTable(rows.values, rows.columns, times, uneven, frequency)
 
 
 def read_series_text(path: Path) -> NDArray[np.float64]:
     """values `[N, C]` of a file with neither header nor times, its numbers separated by commas; it may be gzipped.
     Raises DataError.
     """
-    table = _parse(path, header=None)
-    return np.column_stack([_numbers(path, table, name, first_line=1) for name in table.columns])
+    table = _parse(path, PLAIN, header=None)
+    return numbers(path, table, PLAIN, lines=np.arange(len(table)) + 1, advise=False)
 
 
-def read_names(path: Path) -> tuple[str, ...]:
-    """The names of all columns, that of the times first, read from the first line alone. Raises DataError if they
-    cannot be those of a series.
+def count_series(path: Path, form: CsvFormat = PLAIN) -> int:
+    """The number of series that a file has, or that `form` chooses, from as little of it as possible. Raises DataError
+    if it cannot hold series.
     """
-    names = tuple(_parse(path, header=None, nrows=1).iloc[0])
+    layout, names = _layout(path, form)
+    chosen = series_names(path, names, layout, form)
+    if layout != "long" or chosen:
+        return len(chosen)
+    return int(_parse(path, form)["unique_id"].nunique())
+
+
+def _layout(path: Path, form: CsvFormat) -> tuple[Layout, tuple[str, ...]]:
+    """The layout and the names of all columns, from the first two lines alone. Raises DataError if they cannot be those
+    of series.
+    """
+    names = tuple(_parse(path, form, header=None, nrows=1).iloc[0])
     if len(names) < 2:
-        held = next((f" and holds {called}" for sign, called in OTHER_SIGNS.items() if sign in names[0]), "")
-        needed = "a column of times and at least one of numbers are needed, separated by commas"
-        raise DataError(f"{path}: its first line names 1 column{held}; {needed}")
+        held = next((sign for sign in SEPARATORS if SIGNS[sign] in names[0]), None)
+        hint = f" and holds {SEPARATORS[held]}: --set separator={held} reads such files" if held else ""
+        needed = f"a column of times and at least one of numbers are needed, separated by {SEPARATORS[form.separator]}"
+        raise DataError(f"{path}: its first line names 1 column{hint}; {needed}")
     _check_first(path, names[0])
     twice = next((name for place, name in enumerate(names) if name and name in names[:place]), None)
     if twice is not None:
         raise DataError(f"{path}: two columns have the name {twice!r}; give every column a different name")
-    return names
+    head = _parse(path, form, nrows=1)
+    return layout_of(names, tuple(head.iloc[0]) if len(head) else ()), tuple(map(str, head.columns))
 
 
-def _parse_numbers(path: Path) -> pd.DataFrame | None:
-    """The cells of all columns but the first as floats; None if one is not a number or the file is damaged."""
+def _parse_numbers(path: Path, form: CsvFormat, names: tuple[str, ...]) -> pd.DataFrame | None:
+    """The cells of the columns that hold series as floats; None if one is not a number or the file is damaged."""
+    if not form.is_plain:  # pandas' parser would accept a separator of thousands anywhere
+        return None
+    texts = {
+        place: str for place, name in enumerate(names) if place == 0 or (form.columns and name not in form.columns)
+    }
+    kinds: defaultdict[int, type] = defaultdict(lambda: float, texts)
     try:
-        return _read(path, dtype=defaultdict(lambda: float, {0: str}), float_precision="round_trip")
+        table = _read(path, form, dtype=kinds, float_precision="round_trip")
     except (OSError, ValueError, EOFError, Warning):
         return None
+    floats = table.select_dtypes(float).to_numpy()
+    return table if np.isfinite(floats).all() else None
 
 
-def _parse(path: Path, **options: Any) -> pd.DataFrame:
+def _parse(path: Path, form: CsvFormat, **options: Any) -> pd.DataFrame:
     """The cells as text; missing ones are empty."""
     try:
-        return _read(path, dtype=str, **options)
+        return _read(path, form, dtype=str, **options)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; name the CSV file of the series") from error
     except (
@@ -111,12 +136,13 @@ def _parse(path: Path, **options: Any) -> pd.DataFrame:
         raise DataError(f"{path} is not a readable CSV file: {reason}; fetch it again") from error
 
 
-def _read(path: Path, **options: Any) -> pd.DataFrame:
+def _read(path: Path, form: CsvFormat, **options: Any) -> pd.DataFrame:
     import pandas as pd
 
+    separator = SIGNS[form.separator]
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # surplus cells, which pandas would drop
-        return pd.read_csv(path, keep_default_na=False, encoding="utf-8", index_col=False, **options)
+        return pd.read_csv(path, sep=separator, keep_default_na=False, encoding="utf-8", index_col=False, **options)
 
 
 def _check_first(path: Path, first: str) -> None:
@@ -131,19 +157,3 @@ def _check_first(path: Path, first: str) -> None:
             f"{path}: its first line begins with the time {first!r}; put a line of names above it: date, then "
             "one name per series"
         )
-
-
-def _numbers(path: Path, table: pd.DataFrame, name: Any, first_line: int = 2) -> NDArray[np.float64]:
-    """One column as finite numbers; `first_line`: the line number of the first row."""
-    import pandas as pd
-
-    numbers = pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64)
-    bad = np.flatnonzero(~np.isfinite(numbers))
-    if len(bad):
-        row = int(bad[0])
-        cell = quoted(table[name].iloc[row])
-        raise DataError(
-            f"{path}, line {row + first_line}, column {name!r}: {cell} is not a finite number; the file is "
-            "truncated or garbled"
-        )
-    return numbers

@@ -5,7 +5,7 @@ power.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -77,9 +77,11 @@ class ForecastTask(Task):
         """values `[N, C]`; borders: the ends of the training, validation and test parts."""
         train_end, valid_end, test_end = borders
         self.borders = borders
-        self.mean, self.std = values[:train_end].mean(0), values[:train_end].std(0)
-        self.std[np.ptp(values[:train_end], axis=0) == 0] = 1.0  # a constant column is only centred
-        self.series = torch.from_numpy(((values - self.mean) / self.std).astype(np.float32))
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+            self.mean, self.std = values[:train_end].mean(0), values[:train_end].std(0)
+            self.std[np.ptp(values[:train_end], axis=0) == 0] = 1.0  # a constant column is only centred
+            self.series = torch.from_numpy(((values - self.mean) / self.std).astype(np.float32))
+        self._require_finite(values)
         self.seasonal_error = scores.seasonal_error(self.series[:train_end].double(), self.season)
         N = self.options.look_back
         longest = N + self.options.horizon
@@ -95,6 +97,11 @@ class ForecastTask(Task):
         self._windows = {split: self._views(starts[split], ends[split]) for split in starts}
         limits: dict[Split, int] = {"train": 0, "valid": self.options.valid_limit, "test": self.options.test_limit}
         self._scored = {split: evenly_spread(len(view), limits[split]) for split, view in self._windows.items()}
+
+    def _require_finite(self, values: NDArray[np.float64]) -> None:
+        """Raises DataError if the scale or a standardised value of a series is not finite."""
+        finite = np.isfinite(self.mean) & np.isfinite(self.std) & self.series.isfinite().all(0).numpy()
+        require_single_precision(self.name, getattr(self, "columns", ()), values, finite)
 
     def _views(self, start: int, end: int) -> Tensor:
         """All windows `[n, look-back + horizon, C]` of a part, as views of the array without a copy."""
@@ -192,6 +199,20 @@ class HouseholdPower(PackagedTask, ForecastTask):
                 "first_hour": self.first_time,
                 "windows": {split: len(view) for split, view in self._windows.items()},
             },
+        )
+
+
+def require_single_precision(
+    name: str, columns: Sequence[str], values: NDArray[np.float64], fits_C: NDArray[np.bool_]
+) -> None:
+    """Raises DataError if a series does not fit into single precision. values: `[N, C]`."""
+    if not fits_C.all():
+        place = int(np.flatnonzero(~fits_C)[0])
+        first = repr(columns[place]) if place < len(columns) else f"{place + 1}"
+        raise DataError(
+            f"{name}: {np.count_nonzero(~fits_C):,} of {len(fits_C):,} series cannot be standardised in single "
+            f"precision; the first is series {first}, whose values reach {np.abs(values[:, place]).max():.3g}; correct "
+            "such values, or write them in another unit"
         )
 
 

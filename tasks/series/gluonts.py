@@ -19,7 +19,7 @@ from torch import Tensor
 from tasks.base import Batch, DataError, DataInfo, Metric, Split, TaskOptions
 from tasks.randomness import evenly_spread
 from tasks.series import gluonts_repository, scores
-from tasks.series.forecasting import ForecastTask
+from tasks.series.forecasting import ForecastTask, require_single_precision
 from tasks.series.gluonts_repository import Entry, Repository
 from tasks.series.options import RepositoryOptions
 
@@ -110,6 +110,9 @@ class GluontsSeries(ForecastTask):
         self.mean, self.std = np.array([part.mean() for part in known]), np.array([part.std() for part in known])
         self.std[[bool(np.ptp(part) == 0) for part in known]] = 1.0
         errors = [_seasonal_error(entry["target"].astype(np.float64), self.season) for entry in data.train]
+        largest = np.array([[np.abs(part).max(initial=0.0) for part in known]])
+        fits = np.isfinite(self.std) & (largest[0] <= np.finfo(np.float32).max)
+        require_single_precision(self.options.dataset, (), largest, fits)
         self._units = tuple(torch.from_numpy(values) for values in (self.std, self.mean, np.array(errors) / self.std))
         self._hold_training({i: (part - self.mean[i]) / self.std[i] for i, part in parts.items()})
         _, template = cut(data.test, offset=-H)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from tasks.base import DataError, DataInfo, TaskOptions
-from tasks.series.csv_table import SeriesTable, read_names, read_series_csv
+from tasks.series.csv_table import SeriesTable, count_series, read_series_csv
 from tasks.series.gluonts_repository import period_of, season_of
 from tasks.series.options import SearchedOptions
-from tasks.series.published import FileSeries
+from tasks.series.published import FileSeries, constant_columns
+from tasks.series.tables.cells import LISTED, listed_columns
+from tasks.series.tables.format import CsvFormat, Dates, Decimal, Separator, Thousands
 from tasks.series.timestamps import STEPS
 
 FORM = (
@@ -25,7 +27,7 @@ WEEK = 7
 
 
 class OwnSeriesOptions(SearchedOptions):
-    """Options of `csv`: the spacing follows from the file, the season does not."""
+    """Options of `csv`: how the file is written, and the season, which does not follow from it."""
 
     season: int = Field(
         default=0,
@@ -33,6 +35,48 @@ class OwnSeriesOptions(SearchedOptions):
         le=100_000,
         description="steps per season, such as 24 for hourly data with a daily pattern; 0: unknown, so no MASE",
     )
+    columns: tuple[str, ...] = Field(
+        default=(),
+        json_schema_extra={"introduced_with": []},
+        description="names of the series to read, separated by commas; empty: all",
+    )
+    decimal: Decimal = Field(
+        default="point", json_schema_extra={"introduced_with": "point"}, description="decimal sign of the numbers"
+    )
+    thousands: Thousands = Field(
+        default="none", json_schema_extra={"introduced_with": "none"}, description="separator of thousands in numbers"
+    )
+    separator: Separator = Field(
+        default="comma", json_schema_extra={"introduced_with": "comma"}, description="separator of the columns"
+    )
+    dates: Dates = Field(
+        default="month-first",
+        json_schema_extra={"introduced_with": "month-first"},
+        description="which number is first in dates such as 01/02/2021",
+    )
+    constant: Literal["refuse", "keep"] = Field(
+        default="refuse",
+        json_schema_extra={"introduced_with": "refuse"},
+        description="series that are constant in the training part: refuse, or keep them as series of scale 1",
+    )
+
+    @field_validator("columns", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _signs_differ(self) -> Self:
+        if self.decimal == self.thousands:
+            raise ValueError(f"decimal and thousands are both {self.decimal}; they must differ")
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError(f"columns names a series twice: {', '.join(self.columns)}")
+        return self
+
+    @property
+    def form(self) -> CsvFormat:
+        """How the file is read."""
+        return CsvFormat(self.columns, self.decimal, self.thousands, self.separator, self.dates)
 
 
 class OwnSeries(FileSeries):
@@ -42,6 +86,7 @@ class OwnSeries(FileSeries):
     """
 
     name = "csv"
+    options: OwnSeriesOptions
     summary = "your own series: a CSV file with a column of times and one column per series (--data-dir FILE)"
     protocol = "csv/2"
     Options: ClassVar[type[TaskOptions]] = OwnSeriesOptions
@@ -57,7 +102,7 @@ class OwnSeries(FileSeries):
         """The file's number of series; 1 if no file is given, so that a budget can be computed, which does not depend
         on it.
         """
-        return 1 if self.data_dir is None else len(read_names(self.path)) - 1
+        return 1 if self.data_dir is None else count_series(self.path, self.options.form)
 
     @property
     def path(self) -> Path:
@@ -79,13 +124,24 @@ class OwnSeries(FileSeries):
 
     def _check(self, table: SeriesTable) -> None:
         fitted, _, _ = self._ends(len(table.values))
+        flat = constant_columns(table.values[:fitted])
+        if self.options.constant == "refuse" and len(flat):
+            names = [repr(table.columns[place]) for place in flat]
+            listed = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED:,} more" if len(names) > LISTED else "")
+            others = [name for place, name in enumerate(table.columns) if place not in flat]
+            without = f"--set columns={listed_columns(others)} reads only the others; " if others else ""
+            raise DataError(
+                f"{self.path}: constant in the training part (the first {fitted:,} rows): {listed}; such a series has "
+                f"no scale, and its errors would distort the mean of all; {without}--set constant=keep keeps it, with "
+                "a scale of 1"
+            )
         if self.season >= fitted:
             raise DataError(
                 f"{self.path}: a season of {self.season:,} steps does not fit into the {fitted:,} of the training part"
             )
 
     def _read(self) -> SeriesTable:
-        table = read_series_csv(self.path)
+        table = read_series_csv(self.path, self.options.form)
         self.frequency = table.frequency
         return table
 

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from tasks.base import DataError, DataInfo, TaskOptions
 from tasks.series.csv_table import SeriesTable, read_series_csv, read_series_text
-from tasks.series.forecasting import ForecastTask, chronological
+from tasks.series.forecasting import ForecastTask, chronological, require_single_precision
 from tasks.series.options import SearchedOptions
 from tasks.storage import hub
 
 HUB = "thuml/Time-Series-Library"
+ROUNDING = 1e-12  # of sums in double precision, relative
 MONTH = 30 * 24  # hours; months of 30 days, as is standard
 
 
@@ -33,6 +34,8 @@ class FileSeries(ForecastTask):
         if self._table is None:
             table = self._read()
             self.first_time, self.columns, self.uneven = table.times[0], table.columns, table.uneven
+            fits = np.abs(table.values).max(0) <= np.finfo(np.float32).max  # the fingerprint is of such values
+            require_single_precision(self.name, table.columns, table.values, fits)
             self._fingerprint = fingerprint_of(table)
             self._check(table)
             self._split_and_scale(table.values, self._ends(len(table.values)))
@@ -55,6 +58,9 @@ class FileSeries(ForecastTask):
     def _describe(self, source: str, licence: str, notes: tuple[str, ...]) -> DataInfo:
         self.load()
         train, valid, test = self.borders
+        flat = [self.columns[place] for place in np.flatnonzero(np.ptp(self.series[:train].numpy(), axis=0) == 0)]
+        if flat:
+            notes = (f"constant in the training part, with a scale of 1: {', '.join(flat)}", *notes)
         return DataInfo(
             source=source,
             licence=licence,
@@ -71,6 +77,12 @@ class FileSeries(ForecastTask):
                 "windows": {split: len(view) for split, view in self._windows.items()},
             },
         )
+
+
+def constant_columns(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The columns of `[N, C]` whose values differ by no more than the rounding of their sums."""
+    largest = np.abs(values).max(0)
+    return np.flatnonzero(values.max(0) - values.min(0) <= ROUNDING * largest)
 
 
 def fingerprint_of(table: SeriesTable) -> str:

@@ -12,13 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.base import DataError
+from tasks.series.tables.cells import quoted
+from tasks.series.tables.format import Dates
+from tasks.series.tables.time_faults import find_fault
 
 if TYPE_CHECKING:
     import pandas as pd
 
 DAY_OR_MONTH_FIRST = re.compile(r"\s*\d{1,2}[./-]\d{1,2}[./-]")
 ZONE = re.compile(r":\d\d(\.\d+)?\s*[+-]\d\d:?\d\d\s*$")
-SAFE = "its dates begin with the day, which is read as the month: write YYYY-MM-DD hh:mm:ss"
+UNIX = r"\s*\d{9,10}\s*"
+SAFE = "its dates begin with the day, which is read as the month: --set dates=day-first, or write YYYY-MM-DD hh:mm:ss"
 STEPS = "even steps or calendar steps: business days, or starts or ends of months, quarters or years"
 FIRST_YEAR, LAST_YEAR = 1678, 2261  # of nanoseconds in 64 bits
 #: Numbers of first rows from which a calendar step is inferred: fewer are tried in case one of them is missing or
@@ -26,18 +30,38 @@ FIRST_YEAR, LAST_YEAR = 1678, 2261  # of nanoseconds in 64 bits
 INFERRED_FROM = (24, 12, 6, 3)
 
 
-def read_times(path: Path, cells: pd.Series[str]) -> pd.DatetimeIndex:
-    """The time stamps, in UTC if they have a zone. Raises DataError with the line of the first that cannot be read."""
+def read_times(
+    path: Path, cells: pd.Series[str], dates: Dates, lines: NDArray[np.int64] | None = None
+) -> pd.DatetimeIndex:
+    """The time stamps, in UTC if they have a zone. Raises DataError with the line of the first that cannot be read.
+
+    lines: the line of each cell, counted from 2 by default.
+    """
     import pandas as pd
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # pandas warns when it guesses the format cell by cell
         # in UTC the steps stay even when summer time begins or ends; times without a zone stay as they are
-        stamps = pd.DatetimeIndex(pd.to_datetime(cells, errors="coerce", utc=True)).tz_localize(None)
+        stamps = _parsed(cells, dates)
         unread = np.flatnonzero(stamps.isna())
+        if (len(unread) or len(uneven_rows(stamps))) and _is_unix(cells):
+            return pd.DatetimeIndex(pd.to_datetime(cells.astype(np.int64), unit="s"))
         if len(unread):
-            raise DataError(f"{path}, line {unread[0] + 2}: {_fault(cells, int(unread[0]))}")
+            row = int(unread[0])
+            raise DataError(f"{path}, line {row + 2 if lines is None else lines[row]}: {_fault(cells, row)}")
     return stamps
+
+
+def _parsed(cells: pd.Series[str], dates: Dates) -> pd.DatetimeIndex:
+    import pandas as pd
+
+    read = pd.to_datetime(cells, errors="coerce", utc=True, dayfirst=dates == "day-first")
+    return pd.DatetimeIndex(read).tz_localize(None)
+
+
+def _is_unix(cells: pd.Series[str]) -> bool:
+    """Whether all cells are seconds since 1970, from 1973 on: integers of nine or ten digits."""
+    return bool(cells.str.fullmatch(UNIX).all())
 
 
 def uneven_rows(stamps: pd.DatetimeIndex) -> NDArray[np.int64]:
@@ -46,15 +70,16 @@ def uneven_rows(stamps: pd.DatetimeIndex) -> NDArray[np.int64]:
     return np.flatnonzero((gaps != gaps[0]) | (gaps <= np.timedelta64(0))) + 1
 
 
-def step_of(path: Path, cells: pd.Series[str], stamps: pd.DatetimeIndex) -> str:
+def step_of(path: Path, cells: pd.Series[str], stamps: pd.DatetimeIndex, lines: NDArray[np.int64]) -> str:
     """The step from row to row as pandas writes it: "h", "15min", "D", "MS". Raises DataError with the first line that
-    breaks it.
+    breaks it. `lines`: the line of each row.
     """
     import pandas as pd
 
     if stamps[1] < stamps[0]:
         raise DataError(
-            f"{path}, line 3: the time {quoted(cells.iloc[1])} goes back; sort the rows by time, the oldest first"
+            f"{path}, line {lines[1]}: the time {quoted(cells.iloc[1])} goes back; sort the rows by time, the oldest "
+            "first"
         )
     uneven = uneven_rows(stamps)
     if not len(uneven):
@@ -62,31 +87,42 @@ def step_of(path: Path, cells: pd.Series[str], stamps: pd.DatetimeIndex) -> str:
         return str(to_offset(stamps[1] - stamps[0]).freqstr)
     found = [(*_first_break(stamps, step), step) for rows in INFERRED_FROM if (step := _calendar_step(stamps[:rows]))]
     if not found:
-        row = int(uneven[0])
-        raise DataError(
-            f"{path}, line {row + 2}: the time {quoted(cells.iloc[row])} breaks the spacing of the first two "
-            f"rows; {_advice(cells)}"
-        )
+        raise DataError(f"{path}, {_uneven(cells, stamps, lines)}")
     row, due, calendar = max(found, key=lambda one: one[0])
     if row < len(stamps):
         expected = f"; {due:%Y-%m-%d} is expected there: fill the gaps" if due is not None else ""
         raise DataError(
-            f"{path}, line {row + 2}: the time {quoted(cells.iloc[row])} breaks the calendar steps "
+            f"{path}, line {lines[row]}: the time {quoted(cells.iloc[row])} breaks the calendar steps "
             f"({calendar}){expected}"
         )
     return calendar
 
 
-def _advice(cells: pd.Series[str]) -> str:
-    first = str(cells.iloc[0])
-    if DAY_OR_MONTH_FIRST.match(first):
-        return SAFE
+def _uneven(cells: pd.Series[str], stamps: pd.DatetimeIndex, lines: NDArray[np.int64]) -> str:
+    """Which row breaks the spacing and why."""
+    fault = find_fault(stamps)
+    row = fault.row if fault else int(uneven_rows(stamps)[0])
+    start = f"line {lines[row]}: the time {quoted(cells.iloc[row])} breaks the spacing"
+    if DAY_OR_MONTH_FIRST.match(str(cells.iloc[0])) and _is_even_day_first(cells):
+        return f"{start}; {SAFE}"
+    if fault:
+        return f"{start}; {fault.reason(lines)}"
     zone = (
         "; times with a zone are read as UTC, where the day may differ: leave the zone out"
-        if ZONE.search(first)
+        if ZONE.search(str(cells.iloc[0]))
         else ""
     )
-    return f"the times must follow {STEPS}, without gaps{zone}"
+    return f"{start} of the first two rows; the times must follow {STEPS}, without gaps{zone}"
+
+
+def _is_even_day_first(cells: pd.Series[str]) -> bool:
+    """Whether dates that begin with the day follow one step."""
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        stamps = _parsed(cells, "day-first")
+    return not np.any(stamps.isna()) and (not len(uneven_rows(stamps)) or pd.infer_freq(stamps) is not None)
 
 
 def _first_break(stamps: pd.DatetimeIndex, calendar: str) -> tuple[int, pd.Timestamp | None]:
@@ -120,10 +156,6 @@ def _fault(cells: pd.Series[str], row: int) -> str:
             return f"{cell} is outside the years that can be read, {FIRST_YEAR} to {LAST_YEAR}; leave such rows out"
     if row == 0:
         return f"{cell} is not a time; the first column must hold times such as 2021-01-31 13:00:00"
-    hint = f", or {SAFE}" if DAY_OR_MONTH_FIRST.match(str(cells.iloc[0])) else ""
-    return f"{cell} is not a time like those before it; the file is truncated or garbled{hint}"
-
-
-def quoted(content: object) -> str:
-    """A cell as errors show it."""
-    return repr(content) if isinstance(content, str) and content else "an empty cell"
+    day_first = DAY_OR_MONTH_FIRST.match(str(cells.iloc[0])) and _is_even_day_first(cells)
+    cause = SAFE if day_first else "write all times in one format, and fill in those that are missing"
+    return f"{cell} is not a time like those before it; {cause}"

@@ -47,7 +47,7 @@ def test_a_whole_file_gives_its_numbers_names_and_times(tmp_path, text):
         ("date\n2020-01-01\n2020-01-02\n", r"its first line names 1 column; .*commas"),
         (
             GOOD.replace(",", ";"),
-            r"its first line names 1 column and holds semicolons; .*commas",
+            r"its first line names 1 column and holds semicolons: --set separator=semicolon .*commas",
         ),
         (GOOD.replace(",", ";").replace(".", ","), r"its first line names 1 column and holds semicolons"),
         (GOOD.replace(",", "\t"), r"its first line names 1 column and holds tabs"),
@@ -70,7 +70,7 @@ def test_a_missing_file_has_another_error_than_a_folder_or_a_damaged_file(tmp_pa
         read_series_csv(tmp_path)
 
 
-@pytest.mark.parametrize("first", ["0", "1", "7", "44197", "1609459200", "1609459200000", "1609459200.5", "-3"])
+@pytest.mark.parametrize("first", ["0", "1", "7", "44197", "1609459200000", "1609459200.5", "-3"])
 def test_a_first_column_of_numbers_is_refused_with_an_example_of_a_time(tmp_path, first):
     text = f"t,a\n{first},1\n{float(first) + 1:g},2\n"
     expected = rf"line 2: '{first}' is not a time; .* 2021-01-31 13:00:00$"
@@ -80,7 +80,7 @@ def test_a_first_column_of_numbers_is_refused_with_an_example_of_a_time(tmp_path
 
 def test_an_unreadable_time_gets_advice_on_the_order_of_days_only_if_it_may_help(tmp_path):
     with pytest.raises(
-        DataError, match=r"line 3: 'later' is not a time like those before it; the file is truncated or garbled$"
+        DataError, match=r"line 3: 'later' is not a time like those before it; write all times in one format"
     ):
         read(tmp_path, GOOD.replace("2020-01-01 01:00:00", "later"))
     with pytest.raises(DataError, match=r"line 3: '13/01/2020' is not a time like those before it; .*YYYY-MM-DD"):
@@ -90,7 +90,7 @@ def test_an_unreadable_time_gets_advice_on_the_order_of_days_only_if_it_may_help
 @pytest.mark.parametrize(("cell", "shown"), [("", "an empty cell"), ("NaT", "'NaT'"), ("nan", "'nan'")])
 def test_a_missing_time_is_not_taken_for_a_year_out_of_range(tmp_path, cell, shown):
     with pytest.raises(
-        DataError, match=rf"line 3: {shown} is not a time like those before it; the file is truncated or garbled$"
+        DataError, match=rf"line 3: {shown} is not a time like those before it; write all times in one format"
     ):
         read(tmp_path, GOOD.replace("2020-01-01 01:00:00", cell))
 

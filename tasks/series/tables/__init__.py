@@ -1,0 +1,1 @@
+"""The layouts of CSV files of series, and what is wrong in one: its cells, its times."""
