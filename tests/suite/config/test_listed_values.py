@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 
 import tasks
+from backbones.baselines import registry as baselines
 from backbones.mixers import registry
 from suite.config.options import apply_sets, literals, validated
 from suite.config.recipe import read_recipe
@@ -20,15 +21,9 @@ def option_classes():
     """Every class of options, with its section, once."""
     found = {ModelConfig: "model", TrainConfig: "train"}
     found |= {tasks.get(name).Options: "data" for name in tasks.names()}
-    candidates = [*registry.names(), *(f"baseline/{name}" for name in baseline_names())]
+    candidates = [*registry.names(), *baselines.names()]
     found |= {parse(name).Options: "mixer" for name in candidates}
     return found
-
-
-def baseline_names():
-    from backbones.baselines import registry as baselines
-
-    return baselines.names()
 
 
 def listed():

@@ -138,7 +138,7 @@ def config(*sets) -> RunConfig:
     return resolve(task="csv", mixer="softmax", scale="board", sets=sets)
 
 
-def test_the_options_of_the_file_leave_existing_identities_as_they_are_and_change_them_when_set():
+def test_options_of_the_file_change_identities_only_where_they_are_set():
     plain = config()
     new = {"columns", "decimal", "thousands", "separator", "dates", "constant"}
     assert not new & set(plain.recorded()["data"])
