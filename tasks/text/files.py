@@ -191,9 +191,10 @@ def _groups(by_split: Mapping[Split | None, Sequence[Path]], root: Path) -> tupl
     """The files grouped by split and format. Raises DataError if the splits are ambiguous."""
     named = [split for split in get_args(Split) if split in by_split]
     if named and None in by_split:
+        one = by_split[named[0]][0].relative_to(root).as_posix()
         raise DataError(
-            f"{root}: some file names contain a split, {by_split[None][0].name} does not; put train, valid or test "
-            "into all names or none"
+            f"{root}: some file names contain a split ({one}: {named[0]}), {by_split[None][0].name} does not; put "
+            "train, valid or test into all names or none"
         )
     if named and "train" not in named:
         raise DataError(f"{root}: the file names contain only {' and '.join(named)}; name the training files train")
@@ -216,8 +217,10 @@ def _by_format(files: Sequence[Path], split: Split | None, missing: tuple[Split,
 
 
 def _named_split(path: Path, root: Path) -> Split | None:
-    """The split in a file's path below the folder: its own name counts first, then the innermost folder."""
-    for part in reversed(path.relative_to(root).parts if path != root else (path.name,)):
+    """The split in a file's path below the folder: its own name counts first, then the innermost folder. A single file
+    has none.
+    """
+    for part in reversed(path.relative_to(root).parts if path != root else ()):
         if (split := split_named_by(part)) is not None:
             return split
     return None

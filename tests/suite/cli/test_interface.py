@@ -25,6 +25,7 @@ COMMANDS = {
         "--seed",
         "--steps",
         "--data-dir",
+        "--verify-data",
         "--device",
         "--resume",
         "--force",

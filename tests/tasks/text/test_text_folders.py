@@ -196,3 +196,17 @@ def test_without_a_folder_info_explains_how_text_is_read_and_split():
         "100 .txt files",
     ):
         assert word in notes
+
+
+@pytest.mark.parametrize("name", ["my_test.txt", "validation.txt", "train.txt", "notes.txt", "dev test.txt"])
+def test_a_single_file_is_held_out_of_whatever_its_name(tmp_path, name):
+    path = write_text(tmp_path / name, "a line of text\n" * 400)
+    (group,) = find_text(path, "text").groups
+    assert (group.files, group.split, group.missing) == ((path,), None, ("valid", "test"))
+
+
+def test_the_file_whose_name_contains_a_split_by_chance_is_named(tmp_path):
+    for name in ("notes.txt", "test bench manual.txt"):
+        write_text(tmp_path / name, "a line of text\n" * 40)
+    message = error_of(lambda: find_text(tmp_path, "text"))
+    assert "(test bench manual.txt: test), notes.txt does not" in message
