@@ -158,6 +158,18 @@ class ForecastTask(Task):
         """The units of the scores of a batch: those of the standardised values."""
         return scores.Units(seasonal_error=self.seasonal_error if self.options.head != "point" else None)
 
+    def original_units(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Scale and shift, float64, that broadcast to `[B, H, C]`: original = scale · standardised + shift."""
+        return torch.from_numpy(self.std).view(1, 1, -1), torch.from_numpy(self.mean).view(1, 1, -1)
+
+    def series_names(self) -> list[str]:
+        """The names of all series; their numbers from 1 where they have none."""
+        return [str(name) for name in getattr(self, "columns", range(1, len(self.mean) + 1))]
+
+    def series_of(self, batch: Batch) -> Tensor:
+        """The indices `[B, C]` of the series of each window."""
+        return torch.arange(self.channels).expand(batch.size, -1)
+
     def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         return scores.summary(self.options.head, sums)
 

@@ -166,6 +166,14 @@ class GluontsSeries(ForecastTask):
         )
         return scores.Units(season, scale, shift)
 
+    def original_units(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        units = self.units(batch)
+        return torch.as_tensor(units.scale), torch.as_tensor(units.shift)
+
+    def series_of(self, batch: Batch) -> Tensor:
+        assert isinstance(batch, SeriesBatch)
+        return batch.series_B.view(-1, 1)
+
     @property
     def fingerprint(self) -> str:
         self.load()

@@ -60,6 +60,7 @@ COMMANDS = {
     "bench": {"KIND", "--mixer", "--lengths", "--against", "--rounds", "--threads", "--plot", "--out", "--json"},
     "upload": {"--json", "RUN"},
     "doctor": {"--json"},
+    "forecasts": {"RUN", "--data-dir", "--device", "--json"},
     "generate": {"RUN", "--prompt", "--tokens", "--temperature", "--top-k", "--seed", "--device", "--json"},
     "lm-eval": {"RUN", "--tasks", "--limit", "--include", "--batch-size", "--device", "--json"},
     "check": {"NAME", "--data-dir", "--set", "--slow", "--json"},
