@@ -1,11 +1,17 @@
-"""Progress of a run on stderr: a progress bar on a terminal, otherwise one line per validation."""
+"""Output that never raises, and progress of a run on stderr: a progress bar on a terminal, otherwise one line per
+validation.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import sys
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self, cast
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
@@ -27,6 +33,59 @@ if TYPE_CHECKING:  # tasks.base imports pydantic, which the command line loads l
     from tasks.base import Metric
 
 REFRESH_S = 0.25
+
+
+class Output(io.TextIOBase):
+    """`sys.stdout` or `sys.stderr`, as it is when something is written. What a closed pipe or a terminal that is gone
+    refuses is dropped: output must not end a run.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.stream_name = name
+
+    def write(self, text: str) -> int:
+        stream = self._stream()
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:
+            stream.write(text.encode(stream.encoding, "replace").decode(stream.encoding))
+        except (OSError, ValueError, AttributeError) as problem:  # it is closed, or there is none
+            self._give_up(problem)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream().flush()
+        except (OSError, ValueError, AttributeError) as problem:
+            self._give_up(problem)
+
+    def isatty(self) -> bool:
+        try:
+            return bool(self._stream().isatty())
+        except (OSError, ValueError, AttributeError):
+            return False
+
+    def fileno(self) -> int:
+        return int(self._stream().fileno())
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return getattr(self._stream(), "encoding", None) or "utf-8"
+
+    def _stream(self) -> Any:
+        stream = getattr(sys, self.stream_name)
+        return getattr(stream, "rich_proxied_file", stream)  # which a progress bar puts in its place
+
+    def _give_up(self, problem: Exception) -> None:
+        """Sends whatever still comes, from libraries too and at the interpreter's end, nowhere."""
+        if isinstance(problem, OSError):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                number = self._stream().fileno()
+                with open(os.devnull, "w") as nowhere:
+                    os.dup2(nowhere.fileno(), number)
+
+
+stdout, stderr = Output("stdout"), Output("stderr")
 
 
 class SafeConsole(Console):
@@ -64,7 +123,7 @@ class SafeConsole(Console):
             yield segment if text is segment.text else Segment(text, segment.style)
 
 
-err = SafeConsole(stderr=True)
+err = SafeConsole(file=cast(IO[str], stderr))
 
 
 def marked(template: str, *values: object) -> Text:

@@ -23,6 +23,7 @@ from suite.cli.commands import (
     sweep,
     tracking,
 )
+from suite.console import stderr, stdout
 from suite.safe_text import one_line
 
 #: What is wrong with a path that the user can choose.
@@ -67,14 +68,18 @@ def main() -> None:
     """The console script: a user's error is one line on stderr and exit code 2."""
     try:
         code = app(standalone_mode=False)
+    except BrokenPipeError:  # the reader of a help text or a table has seen enough
+        code = 0
     except Exception as error:
         message = _user_message(error)
         if message is None:
             raise
-        print(f"error: {one_line(message)}", file=sys.stderr)
+        print(f"error: {one_line(message)}", file=stderr)
         code = getattr(error, "code", 2)
     except KeyboardInterrupt:
         code = 130
+    stdout.flush()
+    stderr.flush()
     sys.exit(code if isinstance(code, int) else 0)
 
 

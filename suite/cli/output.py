@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.table import Table
 
-from suite.console import SafeConsole, marked
+from suite.console import SafeConsole, marked, stdout
 from suite.safe_text import visible
 
-out = SafeConsole(soft_wrap=True, width=None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", "160")))
+out = SafeConsole(
+    file=cast(IO[str], stdout),
+    soft_wrap=True,
+    width=None if stdout.isatty() else int(os.environ.get("COLUMNS", "160")),
+)
 
 
 def print_json(value: Any) -> None:
     """Prints one JSON document, in which control characters are escapes as JSON writes them."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    print(text if visible(text) == text else json.dumps(value, indent=1, allow_nan=False))
+    print(text if visible(text) == text else json.dumps(value, indent=1, allow_nan=False), file=stdout)
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:

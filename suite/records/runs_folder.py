@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from suite.config.run_config import RunConfig
-from suite.errors import UserError
+from suite.errors import UserError, reason
 from suite.records import record
 from suite.records.schema import Record
 from tasks.storage.cache import write_atomically
@@ -42,7 +42,7 @@ def writable_home() -> Path:
             probe.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
-            f"runs cannot be written to {folder} ({error.strerror}); set SUITE_HOME to a folder that can be"
+            f"runs cannot be written to {folder} ({reason(error)}); set SUITE_HOME to a folder that can be"
         ) from None
     return folder
 

@@ -18,6 +18,7 @@ Status = Literal["finished", "failed", "diverged", "interrupted"]
 SplitName = Literal["valid", "valid_last", "test", "test_skip"]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 #: Shown on terminals and pages, so without control characters
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
 #: ISO 8601 with seconds and zone
@@ -68,16 +69,16 @@ class Selection(Strict):
 class Timing(Strict):
     """Seconds. `start_s`: from the command to the first step. Shares are of the training loop without evaluation."""
 
-    wall_s: float
-    start_s: float
-    step_s: float
-    data_s: float
-    evaluation_s: float
-    bookkeeping_s: float
-    data_share: float
-    bookkeeping_share: float
-    examples_per_s: float
-    steps_per_s: float
+    wall_s: NotNegative
+    start_s: NotNegative
+    step_s: NotNegative
+    data_s: NotNegative
+    evaluation_s: NotNegative
+    bookkeeping_s: NotNegative
+    data_share: NotNegative
+    bookkeeping_share: NotNegative
+    examples_per_s: NotNegative
+    steps_per_s: NotNegative
 
 
 class Tracked(Strict):

@@ -18,13 +18,17 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Concatenate, Literal, ParamSpec, TypeVar
 
+from suite.errors import first_line, reason
 from suite.safe_text import redacted
+from suite.tracking import backlog
 from suite.tracking.journal import JOURNAL, STATE, Event, JournalWriter, now_ms, read_events
 from suite.tracking.process_identity import process_tags
+from suite.tracking.store_address import tracking_uri
 from suite.tracking.worker_handle import NoWorker, WorkerProcess
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -41,6 +45,24 @@ class TrackedRun:
 
     run_id: str
     uri: str
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _never_raises(method: Callable[Concatenate[Tracker, P], R]) -> Callable[Concatenate[Tracker, P], R | None]:
+    """A method of the tracker whose errors become its warning: tracking is a copy, the run is worth more."""
+
+    @wraps(method)
+    def guarded(tracker: Tracker, /, *arguments: P.args, **options: P.kwargs) -> R | None:
+        try:
+            return method(tracker, *arguments, **options)
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+            tracker._report(f"{type(error).__name__}: {first_line(error)}")
+            return None
+
+    return guarded
 
 
 class Tracker:
@@ -74,7 +96,7 @@ class Tracker:
         self._summarised: set[str] = set()
         self._top_step = 0
         resume = resume or resume_run_id is not None
-        continued = resume and self._read_back()
+        continued = resume and bool(self._read_back())
         if not resume:
             _rename_old_journal(run_dir / JOURNAL)
         self._journal = JournalWriter(run_dir)
@@ -92,7 +114,11 @@ class Tracker:
                 "run_id": resume_run_id or "",
             }
         self._journal.append(opening)
-        self._worker = NoWorker() if os.environ.get("SUITE_TRACKING") == "off" else WorkerProcess(home, run_dir)
+        if os.environ.get("SUITE_TRACKING") == "off":
+            self._worker: NoWorker | WorkerProcess = NoWorker()
+        else:
+            backlog.add(run_dir, tracking_uri(home))
+            self._worker = WorkerProcess(home, run_dir)
 
     @property
     def run(self) -> TrackedRun | None:
@@ -100,6 +126,7 @@ class Tracker:
         status = self._worker.status
         return TrackedRun(status.run_id, status.uri) if status.run_id else None
 
+    @_never_raises
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Logs metrics of a step. The steps of a metric must increase. Values that are not finite become tags."""
         cleaned = {_clean_name(name): value for name, value in metrics.items()}
@@ -107,6 +134,7 @@ class Tracker:
         self._log(step, new, "metrics")
         self._report_problem()
 
+    @_never_raises
     def summary(self, metrics: Mapping[str, float]) -> None:
         """Logs results of the whole run (test metrics, throughput) at its last step, so that tables show them."""
         cleaned = {_clean_name(name): value for name, value in metrics.items()}
@@ -115,19 +143,23 @@ class Tracker:
         )
         self._report_problem()
 
+    @_never_raises
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._journal.append({"kind": "tags", "time": now_ms(), "tags": _clean(tags)})
 
+    @_never_raises
     def artifact_text(self, name: str, text: str) -> None:
         """Stores a text as the artifact `name` (`folder/file.md`)."""
         self._journal.append({"kind": "text", "time": now_ms(), "name": name, "text": redacted(text)})
 
+    @_never_raises
     def artifact_file(self, path: Path, folder: str = "") -> None:
         """Stores a file as an artifact. It is read on delivery; a file in the run's folder may move with the folder."""
         resolved, root = path.resolve(), self._run_dir.resolve()
         portable = resolved.relative_to(root) if resolved.is_relative_to(root) else resolved
         self._journal.append({"kind": "file", "time": now_ms(), "path": str(portable), "folder": folder})
 
+    @_never_raises
     def board(
         self, note_markdown: str, *, primary_metric: str, ascending: bool, columns: tuple[str, ...] | list[str]
     ) -> None:
@@ -135,6 +167,7 @@ class Tracker:
         view = {"primary_metric": primary_metric, "ascending": ascending, "columns": list(columns)}
         self._journal.append({"kind": "board", "time": now_ms(), "note_markdown": redacted(note_markdown), **view})
 
+    @_never_raises
     def flush(self) -> None:
         """Writes everything logged so far to the disk and requests its delivery, without waiting for the delivery.
 
@@ -144,6 +177,7 @@ class Tracker:
         self._worker.request_delivery()
         self._report_problem()
 
+    @_never_raises
     def wait(self, timeout_s: float = _FINISH_S) -> TrackedRun | None:
         """Waits until the store has everything logged so far; returns the run, or None if the store is unreachable."""
         self._journal.sync()
@@ -152,6 +186,7 @@ class Tracker:
         self._report_problem()
         return self.run
 
+    @_never_raises
     def finish(self, status: Status) -> None:
         """Ends the run, delivers what is left and stops the worker. A second call does nothing."""
         if self._finished:
@@ -162,6 +197,15 @@ class Tracker:
         delivered = self._worker.close() and self._journal.error is None
         self._journal.close()
         self._report_problem(undelivered=not delivered)
+        if lost := self._journal.unwritten:
+            self._warn(
+                f"tracking: {lost} entries could not be written ({reason(self._journal.error or OSError())}) and are "
+                f"lost; {self._run_dir / JOURNAL} holds the ones before"
+            )
+        if delivered:
+            backlog.remove(self._run_dir)
+        else:
+            backlog.make_due(self._run_dir)
         if delivered and self._warned:
             self._warn("tracking: everything has now been delivered")
 
@@ -193,18 +237,24 @@ class Tracker:
         self._top_step = max(step, self._top_step)
 
     def _report_problem(self, undelivered: bool = False) -> None:
-        problem = (
-            self._journal.error
-            or self._worker.status.problem
-            or ("not everything was delivered in time" if undelivered else "")
-        )
-        if problem and not self._warned:
-            self._warned = True
-            self._warn(
-                f"tracking: {problem}; the run continues and keeps its metrics in {self._run_dir / JOURNAL}; "
-                f"upload them later: suite upload {self._run_dir.name}"
+        if self._journal.error:
+            self._report(
+                f"{JOURNAL} cannot be written ({reason(self._journal.error)}); the run continues, its metrics are kept "
+                "in memory and written when that is possible again; what is not written when it ends is lost"
+            )
+        elif problem := self._worker.status.problem or ("not everything was delivered in time" if undelivered else ""):
+            self._report(
+                f"{problem}; the run continues and keeps its metrics in {self._run_dir / JOURNAL}; the next command "
+                f"sends them, or: suite upload {self._run_dir.name}"
             )
 
+    def _report(self, problem: str) -> None:
+        """Warns of the first problem only."""
+        if not self._warned:
+            self._warned = True
+            self._warn(f"tracking: {problem}")
+
+    @_never_raises
     def _read_back(self) -> bool:
         """Reads which metrics an earlier part of this run logged, up to which step. False if there was none."""
         path, found = self._run_dir / JOURNAL, False

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from suite.errors import UserError
+from suite.tracking import backlog
 from suite.tracking.client import TrackedRun
 from suite.tracking.error_messages import explain
 from suite.tracking.journal import JOURNAL, LOCK, Delivered, Event, load_state, read_events, save_state
@@ -15,6 +16,7 @@ from suite.tracking.store import RefusedError, Store
 from suite.tracking.store_address import public_uri, state_key, tracking_uri
 from suite.tracking.ui_state import BoardView
 
+_SMALLEST = 10  # values per request to a server that answers slowly
 _GROUP = 1000  # the number of metric values that are delivered, and saved as delivered, together
 Group = list[tuple[Event, int]]  # events with the offsets at which they begin
 _ID_TAG = "suite.tracking_id"
@@ -33,6 +35,7 @@ class Delivery:
         self._state = load_state(run_dir, self._key)
         self._store: Store | None = None
         self._attached = False
+        self._begun, self._size = "", _GROUP
         self.refusal = ""
 
     @property
@@ -44,19 +47,39 @@ class Delivery:
         """The number of events that the store refused."""
         return len(self._state.refused)
 
-    def deliver(self, again: bool = False) -> None:
-        """Delivers every complete event that is not yet in the store."""
+    def deliver(self, again: bool = False, progress: Callable[[int], None] | None = None) -> None:
+        """Delivers every complete event that is not yet in the store; `progress` is called with the offset reached."""
         store = self._store = self._store or Store(self._home, self._uri)
         if not self._attached and self._state.run_id:
             self._attached = store.reopen_run(self._state.run_id)
             if not self._attached:  # removed from the store: deliver the whole journal
                 self._state = Delivered()
+        journal = self._run_dir / JOURNAL
+        if self._state.offset > journal.stat().st_size:  # it was cut: the store ignores what it already has
+            self._state.offset, self._state.refused = 0, []
+        if not self._state.run_id and not self._begin(store, journal):
+            return
         if again:
             self._send_refused(store)
-        for group, end in _groups(read_events(self._run_dir / JOURNAL, self._state.offset), self._state.offset):
-            self._state.refused += self._send(store, group)
-            self._state.offset = end
+        while group := next(_groups(read_events(journal, self._state.offset), self._state.offset, self._size), None):
+            try:
+                self._state.refused += self._send(store, group[0])
+            except Exception:
+                self._size = max(self._size // 4, _SMALLEST)  # for a slow server, whose answer would come too late
+                raise
+            self._size = min(self._size * 2, _GROUP)
+            self._state.offset = group[1]
             self._save()
+            if progress:
+                progress(self._state.offset)
+
+    def _begin(self, store: Store, journal: Path) -> bool:
+        """Creates the run before anything else is sent, even where its line is not the first that can be read."""
+        start = next((event for event, _ in read_events(journal) if event["kind"] == "start"), None)
+        if start is not None:
+            self._start(store, start)
+            self._begun = start["tracking_id"]
+        return start is not None
 
     def _send(self, store: Store, group: Group) -> list[int]:
         """Delivers a group; returns the offsets of the refused events."""
@@ -87,7 +110,7 @@ class Delivery:
     def _apply(self, store: Store, group: list[Event]) -> None:
         event, run_id = group[0], self._state.run_id
         match event["kind"]:
-            case "start":
+            case "start" if event["tracking_id"] != self._begun:
                 self._start(store, event)
             case "resume":
                 store.set_status(run_id, "RUNNING")
@@ -113,6 +136,9 @@ class Delivery:
         if run_id and store.reopen_run(run_id):
             store.set_status(run_id, "RUNNING")
             self._state.known_steps = store.last_steps(run_id)
+        elif self._attached:  # a later start of the same journal, whose first one was unreadable to the resumed run
+            run_id = self._state.run_id
+            store.set_status(run_id, "RUNNING")
         else:
             run_id = store.find_run(experiment_id, _ID_TAG, event["tracking_id"])
         if run_id is None:
@@ -133,8 +159,8 @@ class Delivery:
         ]
 
 
-def _groups(events: Iterable[tuple[Event, int]], start: int) -> Iterator[tuple[Group, int]]:
-    """Consecutive metrics are sent together, up to about one request; every other event is sent alone.
+def _groups(events: Iterable[tuple[Event, int]], start: int, limit: int) -> Iterator[tuple[Group, int]]:
+    """Consecutive metrics are sent together, up to `limit` values; every other event is sent alone.
 
     Yields each group with the offset of its end; `start` is the offset of the first event.
     """
@@ -142,7 +168,7 @@ def _groups(events: Iterable[tuple[Event, int]], start: int) -> Iterator[tuple[G
     size = 0
     for event, end in events:
         values = len(event["values"]) if event["kind"] in ("metrics", "summary") else _GROUP
-        if group and size + values > _GROUP:
+        if group and size + values > limit:
             yield group, start
             group, size = [], 0
         group.append((event, start))
@@ -163,6 +189,8 @@ def upload(run_dir: Path, home: Path) -> TrackedRun:
         with FileLock(str(run_dir / LOCK), timeout=0):
             delivery = Delivery(home, run_dir, uri, boards=False)
             delivery.deliver(again=True)
+            if delivery.run_id and not delivery.refused and run_dir in backlog.pending(run_dir.parent):
+                backlog.remove(run_dir)
     except Timeout:
         raise UserError(f"{run_dir.name} is still being tracked by its own process; wait until it ends") from None
     except Exception as error:  # MLflow, its server, its database and the disk raise many types

@@ -36,13 +36,18 @@ class JournalWriter:
     def __init__(self, run_dir: Path) -> None:
         self.path = run_dir / JOURNAL
         self.error: OSError | None = None
-        self._pending = b""
+        self._pending = bytearray()
         self._fd = -1
         self._open()
 
     def append(self, event: Event) -> None:
         self._pending += json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
         self._write()
+
+    @property
+    def unwritten(self) -> int:
+        """The number of events that are in memory only."""
+        return self._pending.count(b"\n")
 
     def sync(self) -> None:
         """Flushes everything to the disk, so that the journal survives a power failure as well as a killed process."""
@@ -65,7 +70,7 @@ class JournalWriter:
             self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
             size = os.fstat(self._fd).st_size
             if size and os.pread(self._fd, 1, size - 1) != b"\n":
-                self._pending = b"\n" + self._pending  # a kill or a full disk cut a line off: readers skip it
+                self._pending[:0] = b"\n"  # a kill or a full disk cut a line off: readers skip it
         except OSError as error:
             self.error = error
 
@@ -78,7 +83,7 @@ class JournalWriter:
             except OSError as error:
                 self.error = error
                 return
-            self._pending = self._pending[written:]
+            del self._pending[:written]
             self.error = None
 
 
@@ -98,12 +103,33 @@ def read_events(path: Path, offset: int = 0) -> Iterator[tuple[Event, int]]:
                     yield event, offset
 
 
+#: The fields of each kind of event that its readers use.
+_FIELDS: dict[str, dict[str, type]] = {
+    "start": {"time": int, "tags": dict, "experiment": str, "run_name": str, "params": dict}
+    | {"tracking_id": str, "run_id": str},
+    "resume": {"time": int, "tags": dict},
+    "metrics": {"time": int, "step": int, "values": dict},
+    "summary": {"time": int, "step": int, "values": dict},
+    "tags": {"tags": dict},
+    "text": {"name": str, "text": str},
+    "file": {"path": str, "folder": str},
+    "board": {"note_markdown": str, "primary_metric": str, "ascending": bool, "columns": list},
+    "finish": {"time": int, "status": str},
+}
+
+
 def _parse(line: bytes) -> Event | None:
+    """The event of a line; None for a damaged one, so that no reader fails at it."""
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) and "kind" in event else None
+    fields = _FIELDS.get(event["kind"]) if isinstance(event, dict) and isinstance(event.get("kind"), str) else None
+    if fields is None or not all(type(event.get(name)) is kind for name, kind in fields.items()):
+        return None
+    texts = [*event.get("tags", {}).values(), *event.get("params", {}).values()]
+    whole = all(isinstance(text, str) for text in texts)
+    return event if whole and all(type(value) in (int, float) for value in event.get("values", {}).values()) else None
 
 
 @dataclass
@@ -154,5 +180,10 @@ def _read_states(run_dir: Path) -> dict[str, Any]:
 
 
 def now_ms() -> int:
-    """The current time in MLflow's unit: milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
+    """The current time in MLflow's unit: milliseconds since 1970. Within a process it never goes back, even when the
+    clock is set.
+    """
+    return (_CLOCK_ORIGIN_NS + time.monotonic_ns()) // 1_000_000
+
+
+_CLOCK_ORIGIN_NS = time.time_ns() - time.monotonic_ns()

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from suite.safe_text import RedactingStream, redacted
 from suite.tracking.delivery import Delivery
 from suite.tracking.error_messages import explain
-from suite.tracking.journal import JOURNAL, LOCK, JournalWriter, now_ms, read_events
+from suite.tracking.journal import JOURNAL, LOCK, Event, JournalWriter, now_ms, read_events
 from suite.tracking.process_identity import PID_TAG
 from suite.tracking.store_address import public_uri, tracking_uri
 from suite.tracking.worker_handle import WorkerStatus
@@ -31,6 +31,7 @@ from suite.tracking.worker_handle import WorkerStatus
 _PERIOD_S = 2.0
 _HEARTBEAT_S = 60.0
 _PAUSE_S, _LONGEST_PAUSE_S = 5.0, 60.0  # between attempts after a failed delivery
+_PROGRESS_S = 0.5
 _LOCK_S = 20.0  # time for the worker of an earlier part of this run to exit
 
 
@@ -42,7 +43,8 @@ class Worker:
         self._uri = tracking_uri(home)
         self._delivery = Delivery(home, run_dir, self._uri)
         self._parent = os.getppid()
-        self._request = 0
+        self._request = self._answered = self._offset = 0
+        self._next_progress = 0.0
         self._problem = ""
         self._pause, self._next_try, self._next_heartbeat = _PAUSE_S, 0.0, 0.0
 
@@ -78,7 +80,7 @@ class Worker:
 
     def _deliver(self) -> bool:
         try:
-            self._delivery.deliver()
+            self._delivery.deliver(progress=self._report_progress)
             if time.monotonic() >= self._next_heartbeat:
                 self._delivery.heartbeat(now_ms())
                 self._next_heartbeat = time.monotonic() + _HEARTBEAT_S
@@ -95,23 +97,33 @@ class Worker:
         self._pause, self._next_try = _PAUSE_S, 0.0
         return True
 
+    def _report_progress(self, offset: int) -> None:
+        """On the way, so that the run at its end waits as long as something arrives."""
+        self._offset = offset
+        if time.monotonic() >= self._next_progress:
+            self._next_progress = time.monotonic() + _PROGRESS_S
+            uri = public_uri(self._uri)
+            _write_status(self._answers, WorkerStatus(self._delivery.run_id, uri, self._answered, offset=offset))
+
     def _answer(self) -> None:
+        self._answered = self._request
         status = WorkerStatus(
             self._delivery.run_id,
             public_uri(self._uri),
             self._request,
             delivered=not self._problem,
             problem=self._problem,
+            offset=self._offset,
         )
         _write_status(self._answers, status)
 
     def _abandoned(self) -> bool:
         """True if the run neither logged its end nor was resumed by another process."""
-        last: dict[str, object] = {}
+        last: Event = {}
         for event, _ in read_events(self._run_dir / JOURNAL):
             if event["kind"] in ("start", "resume", "finish"):
                 last = event
-        return last.get("kind") in ("start", "resume") and last["tags"][PID_TAG] == str(self._parent)  # type: ignore[index]
+        return last.get("kind") in ("start", "resume") and last["tags"].get(PID_TAG) == str(self._parent)
 
 
 def _write_status(answers: TextIO, status: WorkerStatus) -> None:
@@ -121,7 +133,7 @@ def _write_status(answers: TextIO, status: WorkerStatus) -> None:
 
 
 def main(home: str, run_dir: str) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU):
         signal.signal(number, signal.SIG_IGN)  # the worker ends when its input ends, so that everything is delivered
     os.nice(2)  # a little below the run's priority, but not so low that a busy machine starves the worker
     sys.stderr = RedactingStream(sys.stderr)  # its log; libraries write there too

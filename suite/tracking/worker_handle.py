@@ -15,13 +15,14 @@ from typing import IO
 
 from suite.tracking.journal import LOG, open_private
 
+_LONGEST_S = 600.0
 _END_S = 3.0  # between closing the worker's input and killing it
 
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """The worker's last status: the run in the store, the last request it has handled, and a short description of a
-    problem.
+    """The worker's last status: the run in the store, the last request it has handled, a short description of a
+    problem, and how many bytes of the journal are delivered.
     """
 
     run_id: str = ""
@@ -29,6 +30,7 @@ class WorkerStatus:
     request: int = 0
     delivered: bool = False
     problem: str = ""
+    offset: int = 0
 
 
 class NoWorker:
@@ -76,11 +78,15 @@ class WorkerProcess:
             pass  # the worker has ended: `_listen` reports it
 
     def wait_delivered(self, timeout_s: float) -> bool:
-        """Requests a delivery and waits for it; returns whether everything was delivered."""
+        """Requests a delivery and waits for it; returns whether everything was delivered. While something arrives it
+        waits on, at most `_LONGEST_S`.
+        """
         self.request_delivery()
-        deadline = time.monotonic() + timeout_s
+        deadline, last, offset = time.monotonic() + timeout_s, time.monotonic() + _LONGEST_S, self.status.offset
         with self._changed:
             while self._alive() and self.status.request < self._requests:
+                if self.status.offset != offset:
+                    offset, deadline = self.status.offset, min(time.monotonic() + timeout_s, last)
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from suite.console import TrainingProgress
-from suite.errors import UserError, first_line
+from suite.errors import UserError, first_line, reason
 from suite.models.inputs import Backbone
 from suite.records.schema import Record, Tracked
 from suite.tracking.client import Tracker
@@ -34,7 +34,10 @@ def carry_out(job: Job, observer: Observer | None, stop: Stop | None) -> Outcome
         stop = stop or stack.enter_context(StopSignal())
         shown = observer or stack.enter_context(_progress(job))
         tracker = stack.enter_context(open_tracker(job, shown.warn))
-        ending, result = _attempt(job, RunObserver(job, shown, tracker), stop)
+        try:
+            ending, result = _attempt(job, RunObserver(job, shown, tracker), stop)
+        except BaseException as problem:  # raised while a failure was handled
+            ending, result = Ending("failed", _named(problem), 1), None
         stop.shield()  # from now on a signal may not cost the record
         made = assemble(job, ending, result, tracker.run)
         path = write_record(job, made, shown.warn)
@@ -61,18 +64,31 @@ def _attempt(job: Job, observer: RunObserver, stop: Stop) -> tuple[Ending, FitRe
     """Trains and tests; every failure becomes the run's ending."""
     try:
         return Ending("finished", None, 0), _fit_and_test(job, observer, stop)
-    except Diverged as problem:
+    except BaseException as problem:  # SystemExit too, which a mixer's own code may raise
         stop.shield()
-        _evaluate_untrained(job, observer.warn)
-        return Ending("diverged", str(problem), 1), None
-    except Interrupted as problem:
-        return Ending("interrupted", str(problem), problem.code), None
-    except (DataError, UserError) as problem:
-        return Ending("failed", str(problem), 1), None
-    except Exception as problem:
-        keep_traceback(job, observer.warn)
-        what = f"{type(problem).__name__}: {first_line(problem)}"
-        return Ending("failed", f"{what} (full traceback: {TRACEBACK} in the run's folder)", 1), None
+        return _ending(job, problem, observer.warn), None
+
+
+def _ending(job: Job, problem: BaseException, warn: Callable[[str], None]) -> Ending:
+    match problem:
+        case Diverged():
+            _evaluate_untrained(job, warn)
+            return Ending("diverged", str(problem), 1)
+        case Interrupted():
+            return Ending("interrupted", str(problem), problem.code)
+        case DataError() | UserError():
+            return Ending("failed", str(problem), 1)
+        case RuntimeError() if "DataLoader worker" in str(problem):
+            cause = (
+                f"a process that loads data has died ({first_line(problem)}); often the machine has too little memory"
+            )
+            return Ending("failed", cause, 1)
+    keep_traceback(job, warn)
+    return Ending("failed", f"{_named(problem)} (full traceback: {TRACEBACK} in the run's folder)", 1)
+
+
+def _named(problem: BaseException) -> str:
+    return reason(problem) if isinstance(problem, OSError) else f"{type(problem).__name__}: {first_line(problem)}"
 
 
 def _evaluate_untrained(job: Job, warn: Callable[[str], None]) -> None:

@@ -43,7 +43,7 @@ class Job:
     data: Data
     resume: dict[str, Any] | None = None
     resumed_at: list[int] = field(default_factory=list)
-    began: float = field(default_factory=time.time)
+    began: float = field(default_factory=time.monotonic)
     start_s: float = math.nan
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     n_evaluated: dict[str, int] = field(default_factory=dict)
@@ -147,7 +147,7 @@ def _timing(job: Job, result: FitResult) -> Timing:
     clock, train = result.clock, job.config.train
     loop = clock.step + clock.data + clock.bookkeeping
     return Timing(
-        wall_s=clock.earlier + time.time() - job.began,
+        wall_s=clock.earlier + time.monotonic() - job.began,
         start_s=job.start_s,
         step_s=clock.step,
         data_s=clock.data,

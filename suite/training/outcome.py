@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from suite.errors import reason
 from suite.records import record
+from suite.records.rescued import RESCUED
 from suite.records.schema import Record
 from suite.safe_text import redacted
 from suite.training.job import Job
@@ -31,13 +33,16 @@ def write_record(job: Job, made: Record, warn: Callable[[str], None]) -> Path | 
     """Writes the record; where the run's folder refuses it, to a temporary folder, and at worst to stderr."""
     try:
         return record.write(job.folder, made)
-    except OSError as error:
-        refused = error.strerror
+    except Exception as error:
+        refused = reason(error)
     try:
-        spare = record.write(Path(tempfile.mkdtemp(prefix="mixer-suite-")), made)
-        warn(f"the record could not be written to {job.folder} ({refused}); it is in {spare.parent}")
+        spare = record.write(Path(tempfile.mkdtemp(prefix=RESCUED)), made)
+        warn(
+            f"the record could not be written to {job.folder} ({refused}); it is in {spare.parent}, and `suite doctor` "
+            "moves it back"
+        )
         return spare
-    except OSError:
+    except Exception:
         text = made.sealed().model_dump_json(by_alias=True)
         warn(f"the record could be written nowhere ({refused}); here it is: {text}")
         return None

@@ -1,5 +1,5 @@
-"""Stopping a run between two steps, never inside one: on SIGINT or SIGTERM, or when the caller asks. A second signal
-ends it at once.
+"""Stopping a run between two steps, never inside one: on a signal that asks a process to end, or when the caller asks.
+A second SIGINT or SIGTERM ends it at once.
 """
 
 from __future__ import annotations
@@ -7,6 +7,10 @@ from __future__ import annotations
 import signal
 from types import FrameType, TracebackType
 from typing import Self
+
+IMPATIENT = (signal.SIGINT, signal.SIGTERM)
+#: A closed terminal, schedulers before they kill a job, the limit of CPU time. Repeated ones are no second request.
+PATIENT = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 
 
 class Interrupted(Exception):
@@ -41,16 +45,22 @@ class Stop:
 
 
 class StopSignal(Stop):
-    """Context manager: the first SIGINT or SIGTERM requests the stop; the second one raises Interrupted at once."""
+    """Context manager: the first signal requests the stop; a second SIGINT or SIGTERM raises Interrupted at once."""
 
     def __init__(self) -> None:
         super().__init__()
         self._old: dict[int, object] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._old[number] = signal.signal(number, self._handle)
+        for number in (*IMPATIENT, *PATIENT):
+            if number in IMPATIENT or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup does
+                self._old[number] = signal.signal(number, self._handle)
         return self
+
+    def shield(self) -> None:
+        """Also from PyTorch, which raises an error at every child's end once a loader process has been killed."""
+        super().shield()
+        self._old.setdefault(signal.SIGCHLD, signal.signal(signal.SIGCHLD, signal.SIG_DFL))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -59,6 +69,6 @@ class StopSignal(Stop):
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received and not self._shielded:
+        if self.received and not self._shielded and number in IMPATIENT:
             raise Interrupted(number)
         self.request(number)

@@ -19,7 +19,7 @@ from torch import nn
 
 from backbones.baselines.series import ClosedForm
 from suite.config.run_config import RunConfig
-from suite.errors import first_line
+from suite.errors import reason
 from suite.training import checkpoint
 from suite.training.evaluate import autocast, evaluate
 from suite.training.optimisation import make_optimizer, make_schedule
@@ -127,7 +127,7 @@ class Trainer:
         self.trace: list[tuple[int, float]] = []
         self.valid: dict[str, float] = {}
         self.trace_steps = frozenset(train.trace_steps)
-        self._disk_warned = False
+        self._disk_warned, self._saved_step = False, 0
 
     @property
     def evaluated(self) -> nn.Module:
@@ -226,10 +226,12 @@ class Trainer:
         self.observer.before_checkpoint(self.step)
         try:
             checkpoint.save(self.run_dir, self.state())
+            self._saved_step = self.step
         except (OSError, RuntimeError) as error:
             if not self._disk_warned:
                 self.observer.warn(
-                    f"no checkpoint could be written to {self.run_dir} ({first_line(error)}); the run continues without"
+                    f"no checkpoint could be written to {self.run_dir} ({reason(error)}); the run continues without; "
+                    f"if it stops, what it trains after step {self._saved_step} is lost"
                 )
             self._disk_warned = True
 
@@ -257,6 +259,7 @@ class Trainer:
         if self.ema:
             self.ema.module.load_state_dict(state["ema"])
         self.step, self.valid = state["step"], state["valid"]
+        self._saved_step = self.step
         self.best, self.clock = Best(**state["best"]), Clock(**state["clock"])
         self.trace = [(int(step), float(loss)) for step, loss in state["trace"]]
         checkpoint.restore_random_state(state["random"])

@@ -41,6 +41,7 @@ def run_checks() -> list[Check]:
         _check_packages,
         _check_hardware,
         _check_runs_folder,
+        _check_rescued_records,
         _check_records,
         _check_store,
     )
@@ -84,6 +85,14 @@ def _check_runs_folder() -> Check:
     return Check("runs folder", free > LOW_DISK_BYTES, f"{folder}, {free / 2**30:.1f} GB free")
 
 
+def _check_rescued_records() -> Check:
+    from suite.records import rescued
+
+    moved, left = rescued.move_back()
+    done = f"moved back {len(moved)} record(s) from temporary folders: {', '.join(moved)}" if moved else "none is left"
+    return Check("rescued records", not left, "; ".join(left) or done)
+
+
 def _check_records() -> Check:
     from suite.records.collection import read_all
 
@@ -94,8 +103,10 @@ def _check_records() -> Check:
 
 def _check_store() -> Check:
     from suite.records import runs_folder
+    from suite.tracking import backlog
     from suite.tracking.store import close_dead_runs
 
+    backlog.send_in_background(runs_folder.home())
     try:
         closed = close_dead_runs(runs_folder.home())
     except Exception as error:  # whatever the store's client raises is a result of this check

@@ -30,6 +30,10 @@ def leaderboard(
 
     `suite leaderboard --task fashion-mnist --markdown > board.md`
     """
+    from suite.records import runs_folder
+    from suite.tracking import backlog
+
+    backlog.send_in_background(runs_folder.home())
     found = find_boards(task, domain, scale)
     if as_json:
         from suite.boards.plain import plain

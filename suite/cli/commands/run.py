@@ -67,6 +67,8 @@ def run(
     }
     from tasks.storage import verified
 
+    _send_backlog()
+
     with verified.hashing_all(verify_data):
         outcome = _outcome(chosen, seed, data_dir, device, resume=resume, force=force)
     if as_json:
@@ -95,6 +97,13 @@ def _outcome(
 
     resolved = resolve_run(**chosen)
     return start(resolved.config, candidate=resolved.candidate, data_dir=data_dir, device=device, again=force)
+
+
+def _send_backlog() -> None:
+    from suite.records import runs_folder
+    from suite.tracking import backlog
+
+    backlog.send_in_background(runs_folder.home())
 
 
 def _resume_auto(chosen: dict[str, Any], seed: int | None, data_dir: Path | None, device: str) -> Outcome:

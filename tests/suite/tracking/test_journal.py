@@ -35,7 +35,7 @@ def test_tracking_is_imported_without_mlflow():
 
 def test_events_are_read_in_order_with_the_offset_of_their_end(tmp_path):
     writer = JournalWriter(tmp_path)
-    written = [{"kind": "tags", "n": n, "text": "zwölf\n" * n} for n in range(50)]
+    written = [{"kind": "tags", "tags": {}, "n": n, "text": "zwölf\n" * n} for n in range(50)]
     for event in written:
         writer.append(event)
     writer.close()
@@ -46,10 +46,10 @@ def test_events_are_read_in_order_with_the_offset_of_their_end(tmp_path):
 
 
 def test_an_incomplete_line_is_skipped_and_later_lines_are_read(tmp_path):
-    (tmp_path / JOURNAL).write_bytes(b'{"kind":"tags","n":1}\n{"kind":"tags","n":2,"te')
+    (tmp_path / JOURNAL).write_bytes(b'{"kind":"tags","tags":{},"n":1}\n{"kind":"tags","tags":{},"n":2,"te')
     assert [event["n"] for event, _ in read_events(tmp_path / JOURNAL)] == [1]
     writer = JournalWriter(tmp_path)
-    writer.append({"kind": "tags", "n": 3})
+    writer.append({"kind": "tags", "tags": {}, "n": 3})
     writer.close()
     assert [event["n"] for event, _ in read_events(tmp_path / JOURNAL)] == [1, 3]
 
@@ -67,11 +67,11 @@ def test_events_that_did_not_fit_on_the_disk_are_written_later_in_order(tmp_path
 
     monkeypatch.setattr(os, "write", nearly_full)
     for n in range(5):
-        writer.append({"kind": "tags", "n": n})
+        writer.append({"kind": "tags", "tags": {}, "n": n})
     assert writer.error is not None
     assert writer.error.errno == errno.ENOSPC
     free = 10_000
-    writer.append({"kind": "tags", "n": 5})
+    writer.append({"kind": "tags", "tags": {}, "n": 5})
     assert writer.error is None
     writer.close()
     assert [event["n"] for event, _ in read_events(tmp_path / JOURNAL)] == [0, 1, 2, 3, 4, 5]
@@ -87,17 +87,20 @@ def test_a_full_disk_gives_one_warning_and_the_run_continues(tmp_path, monkeypat
         tracked.log(step, {"train/loss": 1.0})
     tracked.flush()
     tracked.finish("FINISHED")
-    assert len(warnings) == 1
-    assert "No space left" in warnings[0]
-    assert "suite upload run-a" in warnings[0]
+    assert len(warnings) == 2
+    assert "disk full: No space left" in warnings[0]
+    assert "kept in memory" in warnings[0]
+    assert "102 entries could not be written" in warnings[1]
+    assert "suite upload" not in "".join(warnings)  # there would be nothing to upload
 
 
-def test_a_missing_run_folder_gives_one_warning_and_the_run_continues(tmp_path):
+def test_a_missing_run_folder_is_reported_with_what_is_lost_and_the_run_continues(tmp_path):
     (tmp_path / "run-a").write_text("a file in place of the run's folder")
     warnings: list[str] = []
     with tracker(tmp_path, warnings=warnings) as tracked:
         tracked.log(1, {"train/loss": 1.0})
-    assert len(warnings) == 1
+    assert len(warnings) == 2
+    assert "3 entries could not be written" in warnings[1]
 
 
 def test_logging_a_value_takes_well_under_a_millisecond(tmp_path):
