@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -48,8 +48,13 @@ def log_some(home, steps=5, run="run-a", **options):
 @pytest.mark.usefixtures("_no_worker")
 def test_the_next_command_sends_a_run_that_its_store_missed(home, monkeypatch):
     log_some(home)
-    started = []
-    monkeypatch.setattr(backlog.subprocess, "Popen", lambda command, **_: started.append(command) or os)
+    started: list[list[str]] = []
+
+    def popen(command, **options):
+        started.append(command)
+        return SimpleNamespace()
+
+    monkeypatch.setattr("suite.tracking.backlog.subprocess.Popen", popen)
     assert backlog.send_in_background(home)
     assert started[0][-2:] == ["suite.tracking.catch_up", str(home)]
     assert catch_up(home) == ["run-a"]

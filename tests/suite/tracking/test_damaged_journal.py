@@ -87,7 +87,7 @@ def test_a_state_file_beyond_the_journals_end_loses_nothing(home):
 def test_what_tracking_raises_becomes_one_warning(tmp_path, monkeypatch, method):
     warnings: list[str] = []
     tracked = tracker(tmp_path, warnings=warnings)
-    monkeypatch.setattr(tracked._journal, "append", lambda event: {}["a bug"])
+    monkeypatch.setattr(tracked._journal, "append", lambda event: {"b": 1}["a bug"])
     getattr(tracked, method)(*([1] if method == "log" else []), {"train/loss": 1.0})
     tracked.set_tags({"a": "b"})
     tracked.flush()

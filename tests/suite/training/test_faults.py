@@ -1,4 +1,4 @@
-"""Whatever happens to a run's surroundings, it gets its record: dead loaders, closed output, signals, full disks, clocks
+"""Whatever happens around a run, it gets its record: dead loader processes, closed output, signals, full disks, clocks
 that are set.
 """
 
