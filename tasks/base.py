@@ -249,6 +249,17 @@ class Task(ABC):
             A differentiable scalar, the mean over what is scored.
         """
 
+    def scored_values(self, batch: Batch) -> float:
+        """How many values the loss of a batch is the mean over, so that the losses of its parts can be averaged.
+
+        Args:
+            batch: a batch, or some of its rows.
+
+        Returns:
+            The number of rows, unless the task scores more in some rows than in others.
+        """
+        return float(batch.size)
+
     @abstractmethod
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
         """Sums and counts over a batch, accumulated in float64: never means, so that the metrics do not depend on the

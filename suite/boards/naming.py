@@ -69,7 +69,11 @@ def deviations(made: Record) -> tuple[str, ...]:
     recipe, own = usual([made]), made.config.portable()
     for section in ("data", "model", "train"):
         for name, value in own[section].items():
-            if value != recipe[section].get(name) and f"{section}.{name}" not in (*made.config.tuned, *OF_A_ROW):
+            if value != recipe[section].get(name) and f"{section}.{name}" not in (
+                *made.config.tuned,
+                *OF_A_ROW,
+                *OF_A_RUN,
+            ):
                 differing.append(f"{name}={value}")
     return tuple(differing)
 

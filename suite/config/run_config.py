@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
 from backbones.mixers.base import MixerConfig
-from suite.config.identity import digest, significant, without
+from suite.config.identity import digest, introduced, significant, without
 from tasks.base import TaskOptions
 
 TRACE_POINTS = 200  # training losses that a record keeps
@@ -69,10 +69,19 @@ class TrainConfig(Strict):
         description="decay of the averaged weights, which are evaluated instead; 0: no averaging",
     )
     evals: int = Field(default=8, ge=1, description="validations (and checkpoints) per run; the best one is tested")
+    accumulate: int = introduced(
+        1, ge=1, description="parts that each batch is computed in, one after the other: less memory, same result"
+    )
     eval_batch_size: int = Field(default=64, ge=1, description="examples per batch in evaluation")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 autocast where the hardware has fast bf16"
     )
+
+    @model_validator(mode="after")
+    def _parts_have_rows(self) -> TrainConfig:
+        if self.accumulate > self.batch_size:
+            raise ValueError(f"accumulate {self.accumulate} must be at most batch_size {self.batch_size}")
+        return self
 
     def validates_after(self, step: int) -> bool:
         """Whether a run validates after a step: `evals` times, evenly spaced, the last step included. Only such a step
@@ -110,7 +119,7 @@ TUNED = ("lr", "weight_decay")
 #: short convolution for any mixer, are among them, so that such rows are compared with the others.
 OF_A_ROW = ("mixer", "mixer_origin", "mixer_options", "hybrid", "unmatched", "model.canon", "model.width_factor")
 #: Options that distinguish the runs of a row.
-OF_A_RUN = ("seed", "skip_variant_layers")
+OF_A_RUN = ("seed", "skip_variant_layers", "train.accumulate")
 
 
 class RunConfig(Strict):

@@ -24,7 +24,7 @@ from suite.training import checkpoint
 from suite.training.evaluate import autocast, evaluate
 from suite.training.optimisation import make_optimizer, make_schedule
 from suite.training.signals import Interrupted, Stop
-from tasks.base import Batch, Task
+from tasks.base import Batch, Shard, Task
 
 CHECKPOINT_S = 300.0  # at most this much work is lost by a kill -9, even where validations are further apart
 MAX_WORKERS = 16
@@ -174,12 +174,8 @@ class Trainer:
     def _update(self, batch: Batch) -> tuple[float, float]:
         batch = batch.to(self.device)
         self.schedule.step_update(self.step)
-        with autocast(self.device, self.config.train.precision):
-            outputs = self.model(batch.inputs)
-        loss = self.task.loss(outputs.float(), batch)
-        loss.backward()
+        value = sum(self._backward(part, weight) for part, weight in self._parts(batch))
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip)
-        value = loss.item()
         if not (math.isfinite(value) and math.isfinite(norm.item())):
             what = "loss" if not math.isfinite(value) else "gradient"
             raise Diverged(
@@ -192,6 +188,25 @@ class Trainer:
         if self.ema:
             self.ema.update(self.model, step=self.step)
         return value, norm.item()
+
+    def _parts(self, batch: Batch) -> list[tuple[Batch, float]]:
+        """The batch in `accumulate` parts, each with its fraction of the values that the loss is the mean over."""
+        n = self.config.train.accumulate
+        if n == 1:
+            return [(batch, 1.0)]
+        rows = [Shard(i, n).part(batch.size) for i in range(n)]
+        parts = [Batch(batch.inputs[some], batch.targets[some]) for some in rows]
+        scored = [self.task.scored_values(part) for part in parts]
+        return [(part, count / sum(scored)) for part, count in zip(parts, scored, strict=True) if count]
+
+    def _backward(self, part: Batch, weight: float) -> float:
+        """Adds the part's gradient of the batch's loss; returns what it adds to that loss."""
+        with autocast(self.device, self.config.train.precision):
+            outputs = self.model(part.inputs)
+        loss = self.task.loss(outputs.float(), part)
+        loss = loss if weight == 1.0 else loss * weight
+        loss.backward()
+        return loss.item()
 
     def _after_update(self, loss: float, norm: float) -> None:
         if self.step in self.trace_steps:

@@ -140,6 +140,9 @@ class RecallTask(Task):
         kept = batch.targets != IGNORED
         return outputs[kept].float(), batch.targets[kept]
 
+    def scored_values(self, batch: Batch) -> float:
+        return float((batch.targets != IGNORED).sum().item())
+
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         return F.cross_entropy(*self.scored(outputs, batch))
 

@@ -21,7 +21,7 @@ from tasks.base import WHOLE, Batch, DataError, DataInfo, Metric, Shard, Split, 
 from tasks.randomness import WINDOWS, evenly_spread, generator, permuted
 from tasks.storage import cache
 from tasks.text.documents import Corpus, Progress
-from tasks.text.scores import IGNORED, WordCounter, bits_per_byte, mean_loss, perplexity, total_nats
+from tasks.text.scores import IGNORED, WordCounter, bits_per_byte, count_scored, mean_loss, perplexity, total_nats
 from tasks.text.token_cache import FORMAT, CacheState, TokenCache, estimate
 from tasks.text.tokenizer_options import TOKENIZER_FILE, TokenizerOptions, is_ready, open_tokenizer, saved_tokenizer
 from tasks.text.tokenizers import ByteTokenizer, Tokenizer
@@ -264,6 +264,9 @@ class CorpusTask(TextTask):
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         return mean_loss(outputs, batch.targets)
+
+    def scored_values(self, batch: Batch) -> float:
+        return count_scored(batch.targets)
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
         inputs, targets = batch.inputs.cpu().numpy(), batch.targets.cpu().numpy()

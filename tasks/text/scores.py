@@ -14,6 +14,11 @@ from torch.nn import functional as F
 IGNORED = -100  # target of padding, which is not scored
 
 
+def count_scored(targets: Tensor) -> float:
+    """The number of tokens that are scored."""
+    return float((targets != IGNORED).sum().item())
+
+
 def mean_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy in nats of logits `[B, T, V]` over the scored targets `[B, T]`."""
     return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED)

@@ -16,7 +16,7 @@ from tasks import embedded
 from tasks.base import WHOLE, Batch, DataInfo, Metric, Shard, Split, TaskOptions, TextInput, TextTask
 from tasks.embedded.packaged import PackagedTask
 from tasks.randomness import WINDOWS, evenly_spread, generator
-from tasks.text.scores import IGNORED, bits_per_byte, mean_loss, perplexity, total_nats
+from tasks.text.scores import IGNORED, bits_per_byte, count_scored, mean_loss, perplexity, total_nats
 
 BYTES = 256
 BOUNDARY = 0  # precedes every address; the texts contain no zero byte
@@ -139,9 +139,11 @@ class Sotu(PackagedTask, TextTask):
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         return mean_loss(outputs, batch.targets)
 
+    def scored_values(self, batch: Batch) -> float:
+        return count_scored(batch.targets)
+
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
-        scored = float((batch.targets != IGNORED).sum().item())
-        return {"nats": (total_nats(outputs, batch.targets), scored)}
+        return {"nats": (total_nats(outputs, batch.targets), self.scored_values(batch))}
 
     def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         nats, count = sums["nats"]

@@ -1,0 +1,286 @@
+"""What the optimiser sees at each step, against values computed by hand, and that every option has an effect."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import tasks
+from suite.config.run_config import RunConfig, TrainConfig
+from suite.models.resolve import shipped_config
+from suite.training.evaluate import evaluate
+from suite.training.run import start
+from suite.training.signals import Stop
+from suite.training.trainer import Trainer
+from tasks.base import Batch
+from tests.suite.tiny import TASKS, tiny_config
+from tests.suite.training.test_resume import equal_runs
+from tests.suite.training.test_start_from_a_worker import Recorder
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch):
+    """Neither tracking nor pictures: they take longer than these runs."""
+    monkeypatch.setenv("SUITE_TRACKING", "off")
+    monkeypatch.setattr("suite.training.pictures.attention_maps", lambda *_: {})
+
+
+# --- six steps by hand ---
+
+#: The loss is the weight times a number, so that number is the gradient.
+GRADIENTS = (3.0, 0.5, -2.0, 0.25, -0.75, 4.0)
+CLIPPED = (1.0, 0.5, -1.0, 0.25, -0.75, 1.0)  # to a norm of 1
+#: Two steps of warm-up from half of 0.1, then 0.01 + 0.045 · (1 + cos(k π / 4)) for k = 0 to 3
+RATES = (0.05, 0.075, 0.1, 0.0868198, 0.055, 0.0231802)
+#: From 1, minus rate · sign(gradient): Adam without momentum
+WEIGHTS = (0.95, 0.875, 0.975, 0.8881802, 0.9431802, 0.92)
+#: d · old + (1 - d) · new with d = 0, 1 - 2^(-2/3) = 0.3700395, then 0.5
+AVERAGES = (0.95, 0.902753, 0.9388765, 0.9135283, 0.9283543, 0.9241771)
+
+
+class OneWeight(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.weight * inputs
+
+
+class KnownGradients:
+    """Batches whose loss has the gradients above; evaluation gives the weight."""
+
+    needs_data_dir = False
+    primary = SimpleNamespace(name="weight", higher_is_better=True)
+    name = "known gradients"
+
+    def train_batches(self, seed, batch_size, start_step=0, workers=0):
+        for gradient in GRADIENTS[start_step:]:
+            yield Batch(torch.ones(batch_size, 1), torch.full((batch_size, 1), gradient))
+
+    def loss(self, outputs, batch):
+        return (outputs * batch.targets).mean()
+
+    def eval_batches(self, split, batch_size, workers=0):
+        yield Batch(torch.ones(1, 1), torch.ones(1, 1))
+
+    def n_examples(self, split):
+        return 1
+
+    def measure(self, outputs, batch):
+        return {"weight": (outputs.item(), 1.0)}
+
+    def summarise(self, sums):
+        return {"weight": sums["weight"][0]}
+
+
+def train_by_hand(tmp_path, monkeypatch) -> SimpleNamespace:
+    """Trains the one weight for six steps; returns what the optimiser saw and what was reported."""
+    given = {"steps": 6, "lr": 0.1, "min_lr": 0.1, "warmup": 1 / 3, "clip": 1.0, "ema": 0.5, "evals": 6}
+    train = TrainConfig(**given, beta1=0, beta2=0, weight_decay=0.5, precision="fp32", batch_size=2)
+    config = tiny_config("fashion-mnist").model_copy(update={"train": train})
+    seen = SimpleNamespace(rates=[], gradients=[], reported=[], weights=[], averages=[])
+    recorder = Recorder(Stop())
+    model, task = OneWeight(), KnownGradients()
+    trainer: Any = Trainer(
+        model,
+        task,  # type: ignore[arg-type]
+        config,
+        device=torch.device("cpu"),
+        run_dir=tmp_path,
+        observer=recorder,
+        stop=recorder.stop,
+    )
+    step = trainer.optimizer.step
+
+    def recording_step() -> None:
+        seen.rates.append(trainer.optimizer.param_groups[0]["lr"])
+        seen.gradients.append(model.weight.grad.item())  # type: ignore[union-attr]
+        step()
+        seen.weights.append(model.weight.item())
+
+    monkeypatch.setattr(trainer.optimizer, "step", recording_step)
+    monkeypatch.setattr(recorder, "stepped", lambda step, loss, lr, norm: seen.reported.append((step, lr, norm)))
+    monkeypatch.setattr(recorder, "validated", lambda step, metrics: seen.averages.append(metrics["weight"]))
+    trainer.fit()
+    return seen
+
+
+def test_six_steps_are_those_computed_by_hand(tmp_path, monkeypatch):
+    seen = train_by_hand(tmp_path, monkeypatch)
+    assert seen.rates == pytest.approx(RATES, abs=1e-6)
+    assert seen.gradients == pytest.approx(CLIPPED, rel=1e-5)
+    assert seen.weights == pytest.approx(WEIGHTS, abs=1e-5)
+    assert seen.averages == pytest.approx(AVERAGES, abs=1e-5)
+    assert [step for step, _, _ in seen.reported] == [1, 2, 3, 4, 5, 6]
+    assert [lr for _, lr, _ in seen.reported] == pytest.approx(RATES, abs=1e-6)
+    assert [norm for _, _, norm in seen.reported] == pytest.approx([abs(g) for g in GRADIENTS], rel=1e-6)
+
+
+# --- options ---
+
+OTHER: dict[str, Any] = {
+    "steps": 5,
+    "batch_size": 4,
+    "lr": 3e-4,
+    "weight_decay": 0.5,
+    "beta1": 0.5,
+    "beta2": 0.5,
+    "warmup": 0.5,
+    "min_lr": 0.5,
+    "clip": 0.01,
+    "ema": 0.9,
+    "evals": 2,
+    "eval_batch_size": 250,
+    "accumulate": 2,
+    "precision": "bf16",
+}
+
+
+def effects(monkeypatch, **options: object) -> dict[str, object]:
+    """Everything that can be seen of a short run: what the model was given, and what was reported."""
+    seen: dict[str, list[object]] = {"sizes": [], "steps": [], "metrics": [], "parts": []}
+
+    class Watching(Recorder):
+        def stepped(self, step: int, loss: float, lr: float, grad_norm: float) -> None:
+            seen["steps"].append((step, loss, lr, grad_norm))
+
+        def validated(self, step: int, metrics: dict[str, float]) -> None:
+            seen["metrics"].append((step, metrics))
+
+    def watched(model, task, split, **more):
+        seen["sizes"].append(more["batch_size"])
+        return evaluate(model, task, split, **more)
+
+    config = tiny_config("household-power", "fem", "warmup=0.2", *(f"train.{k}={v}" for k, v in options.items()))
+    loss = tasks.get("household-power").loss
+    with monkeypatch.context() as patch:
+        patch.setattr("suite.training.trainer.evaluate", watched)
+        patch.setattr(
+            tasks.get("household-power"),
+            "loss",
+            lambda self, outputs, batch: seen["parts"].append(batch.size) or loss(self, outputs, batch),  # type: ignore[func-returns-value]
+        )
+        stop = Stop()
+        assert start(config, data_dir=None, device="cpu", observer=Watching(stop), stop=stop).exit_code == 0
+    return dict(seen)
+
+
+def test_every_training_option_has_an_effect(monkeypatch):
+    assert OTHER.keys() == TrainConfig.model_fields.keys()
+    usual = effects(monkeypatch)
+    assert effects(monkeypatch) == usual
+    without = [name for name, value in OTHER.items() if effects(monkeypatch, **{name: value}) == usual]
+    assert without == []
+
+
+# --- batches ---
+
+
+def trained_on(monkeypatch, config: RunConfig) -> list[Batch]:
+    """The batches of a run's steps."""
+    seen: list[Batch] = []
+    update = Trainer._update
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_update", lambda self, batch: seen.append(batch) or update(self, batch))  # type: ignore[func-returns-value]
+        assert start(config, data_dir=None, device="cpu").exit_code == 0
+    return seen
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_run_trains_on_the_batches_of_its_task_and_seed(monkeypatch, task):
+    config = tiny_config(task, seed=3)
+    its_task = tasks.get(task)(config.data)
+    its_task.load()
+    wanted = its_task.train_batches(3, config.train.batch_size)
+    batches = trained_on(monkeypatch, config)
+    assert len(batches) == 6
+    for batch in batches:
+        expected = next(wanted)
+        assert torch.equal(batch.inputs, expected.inputs)
+        assert torch.equal(batch.targets, expected.targets)
+
+
+@pytest.mark.parametrize("task", ["household-power", "mqar"])
+def test_two_epochs_are_different_orders_of_the_same_examples(task):
+    its_task = tasks.get(task)(shipped_config(task, "board").data)
+    its_task.load()
+    n = its_task.n_examples("train")
+    batches = its_task.train_batches(0, n)
+    one, two = (rows(next(batches)) for _ in range(2))
+    assert Counter(one) == Counter(two)
+    assert sum(a != b for a, b in zip(one, two, strict=True)) > 0.9 * n
+    assert rows(next(its_task.train_batches(1, n))) != one  # another seed
+
+
+def rows(batch: Batch) -> list[bytes]:
+    return [
+        row.numpy().tobytes() + target.numpy().tobytes()
+        for row, target in zip(batch.inputs, batch.targets, strict=True)
+    ]
+
+
+# --- gradient accumulation ---
+
+
+@pytest.mark.parametrize("task", [*TASKS, "mqar"])
+@pytest.mark.parametrize("parts", [2, 3, 8])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole_one(task, parts, tmp_path):
+    """To the rounding of sums, also where rows score different numbers of tokens."""
+    from suite.models.resolve import resolve_run
+
+    sets = ("dim=32", "model.heads=2", "depth=1", "ffn_width=88", "batch_size=8", "dropout=0", "drop_path=0")
+    made = resolve_run(task=task, mixer="softmax", scale="board", sets=[*sets, f"accumulate={parts}", "precision=fp32"])
+    its_task = tasks.get(task)(made.config.data)
+    its_task.load()
+    batch = next(its_task.train_batches(0, 8))
+    batch = Batch(batch.inputs.clone(), batch.targets.clone())  # they may share memory
+    if not batch.targets.is_floating_point() and batch.targets.ndim > 1:
+        batch.targets[:5, 2:] = -100
+    losses, gradients = [], []
+    for accumulate in (1, parts):
+        torch.manual_seed(0)
+        model = made.candidate.build(made.config, its_task, made.candidate.plan(made.config, its_task.spec))
+        config = made.config.model_copy(
+            update={"train": made.config.train.model_copy(update={"accumulate": accumulate, "clip": 1e9})}
+        )
+        recorder = Recorder(Stop())
+        trainer = Trainer(
+            model, its_task, config, device=torch.device("cpu"), run_dir=tmp_path, observer=recorder, stop=recorder.stop
+        )
+        losses.append(sum(trainer._backward(part, weight) for part, weight in trainer._parts(batch)))
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert (gradients[1] - gradients[0]).norm() < 1e-5 * gradients[0].norm()
+
+
+def test_accumulation_changes_no_identity_without_it_and_shares_a_board_with_it():
+    usual, parts = tiny_config("fashion-mnist"), tiny_config("fashion-mnist", "softmax", "accumulate=4")
+    assert "accumulate" not in usual.recorded()["train"]
+    assert tiny_config("fashion-mnist", "softmax", "accumulate=1").identity == usual.identity
+    assert parts.identity != usual.identity
+    assert parts.group == usual.group
+
+
+def test_a_run_with_accumulation_resumes_bit_for_bit_and_is_close_to_the_whole_one(monkeypatch):
+    import signal
+
+    from suite.training.run import resume
+    from tests.suite.training.test_resume import interrupted_at
+
+    whole = start(tiny_config("sotu", "fem", "accumulate=4"), data_dir=None, device="cpu").record
+    stopped = interrupted_at(monkeypatch, 3, signal.SIGTERM, "accumulate=4", task="sotu").record
+    assert equal_runs(resume(stopped.id, data_dir=None, device="cpu").record, whole)
+    large = start(tiny_config("sotu", "fem"), data_dir=None, device="cpu").record
+    assert [loss for _, loss in whole.loss_trace] == pytest.approx([loss for _, loss in large.loss_trace], rel=1e-4)
+
+
+def test_more_parts_than_rows_are_refused_in_one_line(suite):
+    ended = suite("show", "--task", "sotu", "--mixer", "fem", "--set", "batch_size=8", "--set", "accumulate=9")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "accumulate 9 must be at most batch_size 8" in ended.err
