@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 import tasks
 from suite.config.run_config import RunConfig
@@ -67,6 +68,8 @@ def start(
         runs_folder.refuse_second(config.identity)  # before the data are read
     say(task.prepare_note())
     task.load()
+    if config.train.accumulate > 1:
+        _require_no_batch_statistics(candidate.build(config, task, plan))
     with runs_folder.locked_new_run(config, data_dir, again=again) as folder:
         task.keep_files(folder)
         job = _job(
@@ -216,6 +219,15 @@ def _resumed_job(folder: Path, data_dir: Path | None, device: str, observer: Obs
     if state:
         _require_unchanged(job, state)
     return job
+
+
+def _require_no_batch_statistics(model: nn.Module) -> None:
+    """Raises UserError for a model that would compute something else on the parts of a batch than on the whole."""
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        raise UserError(
+            "train.accumulate: this model normalises by the mean and deviation of the whole batch, so its parts would "
+            "give another result; leave accumulate at 1, or lower batch_size"
+        )
 
 
 def _set_unreadable_record_aside(folder: Path, report: Callable[[str], None]) -> None:

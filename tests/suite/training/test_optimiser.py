@@ -18,7 +18,7 @@ from suite.training.run import start
 from suite.training.signals import Stop
 from suite.training.trainer import Trainer
 from tasks.base import Batch
-from tests.suite.tiny import TASKS, tiny_config
+from tests.suite.tiny import TASKS, tiny_arguments, tiny_config
 from tests.suite.training.test_resume import equal_runs
 from tests.suite.training.test_start_from_a_worker import Recorder
 
@@ -157,12 +157,13 @@ def effects(monkeypatch, **options: object) -> dict[str, object]:
         seen["sizes"].append(more["batch_size"])
         return evaluate(model, task, split, **more)
 
-    config = tiny_config("household-power", "fem", "warmup=0.2", *(f"train.{k}={v}" for k, v in options.items()))
-    loss = tasks.get("household-power").loss
+    short = ("warmup=0.2", "length=16", "depth=1")
+    config = tiny_config("sotu", "fem", *short, *(f"train.{k}={v}" for k, v in options.items()))
+    loss = tasks.get("sotu").loss
     with monkeypatch.context() as patch:
         patch.setattr("suite.training.trainer.evaluate", watched)
         patch.setattr(
-            tasks.get("household-power"),
+            tasks.get("sotu"),
             "loss",
             lambda self, outputs, batch: seen["parts"].append(batch.size) or loss(self, outputs, batch),  # type: ignore[func-returns-value]
         )
@@ -228,7 +229,7 @@ def rows(batch: Batch) -> list[bytes]:
 # --- gradient accumulation ---
 
 
-@pytest.mark.parametrize("task", [*TASKS, "mqar"])
+@pytest.mark.parametrize("task", ["sotu", "fashion-mnist", "mqar"])
 @pytest.mark.parametrize("parts", [2, 3, 8])
 def test_a_batch_in_parts_has_the_gradient_of_the_whole_one(task, parts, tmp_path):
     """To the rounding of sums, also where rows score different numbers of tokens."""
@@ -278,6 +279,13 @@ def test_a_run_with_accumulation_resumes_bit_for_bit_and_is_close_to_the_whole_o
     assert equal_runs(resume(stopped.id, data_dir=None, device="cpu").record, whole)
     large = start(tiny_config("sotu", "fem"), data_dir=None, device="cpu").record
     assert [loss for _, loss in whole.loss_trace] == pytest.approx([loss for _, loss in large.loss_trace], rel=1e-4)
+
+
+def test_a_model_with_statistics_of_the_batch_refuses_parts_in_one_line(suite, runs):
+    ended = suite(*tiny_arguments("household-power", "fem", "accumulate=2"))
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "accumulate" in ended.err
+    assert list(runs.iterdir()) == []
 
 
 def test_more_parts_than_rows_are_refused_in_one_line(suite):
