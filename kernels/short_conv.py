@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from kernels.numerics.first_derivative import first_derivative_only
 
 
 def short_conv(x_BTD: Tensor, taps_JD: Tensor, causal: bool) -> Tensor:
@@ -53,7 +54,7 @@ class _ShortConv(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, taps = ctx.saved_tensors
         g_x = grad * taps[0]

@@ -233,3 +233,9 @@ def test_the_suites_own_packages_are_accepted_from_any_folder(tmp_path):
         "import suite, kernels, tasks, backbones; print(suite.__version__)", cwd=tmp_path, PYTHONPATH=str(ROOT)
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_backward_passes_refuse_a_second_derivative_by_the_suites_own_decorator():
+    """PyTorch's `once_differentiable` loses terms in silence where only some inputs are differentiated."""
+    assert [path for path, name in all_imports() if name == "torch.autograd.function"] == []
+    assert not [path for path in (ROOT / "kernels").rglob("*.py") if "@once_differentiable" in path.read_text("utf-8")]

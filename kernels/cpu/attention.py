@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels.cpu.call import call, in_rows
+from kernels.numerics.first_derivative import first_derivative_only
 
 
 def read(q_BSHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
@@ -52,7 +52,7 @@ class Attention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, lse = ctx.saved_tensors
         return (*read_backward(q, k, v, out, lse, grad, *ctx.options), None, None)

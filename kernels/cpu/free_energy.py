@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels.cpu import attention
 from kernels.cpu.call import call
 from kernels.cpu.sizes import SIZES
+from kernels.numerics.first_derivative import first_derivative_only
 
 
 class FreeEnergy(torch.autograd.Function):
@@ -45,7 +45,7 @@ class FreeEnergy(torch.autograd.Function):
         return mu, F
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad_mu: Tensor, grad_F: Tensor) -> tuple[Tensor | None, ...]:
         q, k, values, beta, read, lse, F = ctx.saved_tensors
         causal, scale, bound = ctx.options

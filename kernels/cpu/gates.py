@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels.cpu.call import call, lengths, pointers
 from kernels.cpu.sizes import SIZES
+from kernels.numerics.first_derivative import first_derivative_only
 
 
 class GatedMix(torch.autograd.Function):
@@ -29,7 +29,7 @@ class GatedMix(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         inputs = ctx.saved_tensors
         grads = [torch.empty_like(x) for x in inputs]
@@ -57,7 +57,7 @@ class Projection(torch.autograd.Function):
         return tuple(outs)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, w, s, p, z = ctx.saved_tensors
         given = [grad.contiguous() for grad in grads]

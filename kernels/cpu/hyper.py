@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from kernels import lag_layout
 from kernels.cpu.call import call
 from kernels.cpu.sizes import SIZES
 from kernels.lag_layout import Layout, reversed_table
+from kernels.numerics.first_derivative import first_derivative_only
 
 ROWS = 48  # of a block
 PARTS = 8  # of the sequences of a head, with separate gradients of the tables: sums don't depend on the threads
@@ -59,7 +59,7 @@ class LagMix(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, inverse, *flat = ctx.saved_tensors
         options: Options = ctx.options

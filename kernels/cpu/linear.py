@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels.cpu.call import call
 from kernels.cpu.sizes import SIZES
+from kernels.numerics.first_derivative import first_derivative_only
 
 
 class DecayedSums(torch.autograd.Function):
@@ -29,7 +29,7 @@ class DecayedSums(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, log_decay = ctx.saved_tensors
         grads = [None if x is None else torch.empty_like(x) for x in (q, k, v, log_decay)]

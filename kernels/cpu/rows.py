@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels.cpu.call import call, in_rows
 from kernels.cpu.sizes import SIZES
+from kernels.numerics.first_derivative import first_derivative_only
 
 
 class RmsNorm(torch.autograd.Function):
@@ -25,7 +25,7 @@ class RmsNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, gain, scale = ctx.saved_tensors
         to_x, to_gain = torch.empty_like(x), x.new_empty(-(-len(scale) // SIZES.rows_per_part), x.shape[-1])
@@ -48,7 +48,7 @@ class Rotate(torch.autograd.Function):
         return tuple(_rotated(x, cos, sin, back=False) for x in xs)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
         return (None, None, *(_rotated(grad, cos, sin, back=True) for grad in grads))
@@ -75,7 +75,7 @@ class SwiGlu(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, up, down, z = ctx.saved_tensors
         parts = SIZES.weight_parts

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels.cpu.call import call
 from kernels.cpu.sizes import SIZES
+from kernels.numerics.first_derivative import first_derivative_only
 
 
 class DiagonalScan(torch.autograd.Function):
@@ -28,7 +28,7 @@ class DiagonalScan(torch.autograd.Function):
         return h
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         a, h = ctx.saved_tensors
         to_a, to_x = torch.empty_like(h), torch.empty_like(h)
@@ -48,7 +48,7 @@ class ChannelwiseRead(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         v, y, newest = ctx.saved_tensors
         to_k, to_v = torch.empty_like(newest), torch.empty_like(v)
@@ -70,7 +70,7 @@ class SelectiveSums(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         *inputs, starts = ctx.saved_tensors
         delta, a, b, _, v = inputs

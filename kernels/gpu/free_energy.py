@@ -24,13 +24,13 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels.gpu import free_energy_backward as backward_kernels
 from kernels.gpu.elementary import expm1, log1p
 from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch, padded, split, target, tuned
 from kernels.gpu.tiles import carried, column, row, tile
 from kernels.numerics.exponentials import first_row, out_of_range
+from kernels.numerics.first_derivative import first_derivative_only
 
 #: Most key channels per head: a tile of queries is held in registers, fp32 as several parts.
 WIDEST = {torch.bfloat16: 128, torch.float32: 64}
@@ -223,7 +223,7 @@ class _FreeEnergy(torch.autograd.Function):
         return mu, free
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad_mu: Tensor, grad_free: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, beta, mask, first, mu, rho, lse = ctx.saved_tensors
         shared = common(q, k, v, beta, mask, first, ctx.causal)

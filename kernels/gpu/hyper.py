@@ -18,13 +18,13 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels.gpu.hyper_backward import backward_kernel
 from kernels.gpu.hyper_block import by_key, by_lag, mixed, mixed_scores, narrow_scores, softplus, write_products
 from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch, padded, target
 from kernels.gpu.tiles import store_tile, tile
 from kernels.lag_layout import Layout
+from kernels.numerics.first_derivative import first_derivative_only
 
 PROGRAMS = 264  # two for each multiprocessor of an H100; with more heads and sequences than that, one for each
 WIDEST = 128
@@ -207,7 +207,7 @@ class _LagMix(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, out, inverse = ctx.saved_tensors
         shared, grid = _common(tensors, *ctx.has)

@@ -18,10 +18,10 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch, padded, split, target
 from kernels.gpu.tiles import column, row, store_tile, tile
+from kernels.numerics.first_derivative import first_derivative_only
 
 NONE, HEAD, CHANNEL = 0, 1, 2  # what each decay belongs to
 A_HEAD, A_CHANNEL = tl.constexpr(HEAD), tl.constexpr(CHANNEL)
@@ -253,7 +253,7 @@ class _DecayedSums(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, log_decay = ctx.saved_tensors
         shared, grid, config = _common(q, k, v, log_decay)

@@ -19,11 +19,11 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels.gpu.elementary import expm1, log1p, posterior
 from kernels.gpu.launch import Config, blocks, contiguous, launch, padded
 from kernels.gpu.linear import decay_gradient
+from kernels.numerics.first_derivative import first_derivative_only
 
 NOTHING = tl.constexpr(-1e30)
 WIDEST = 128
@@ -242,7 +242,7 @@ class _ExactRead(torch.autograd.Function):
         return mu, log_mean
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, g_mu: Tensor, g_log: Tensor) -> tuple[Tensor | None, ...]:
         log_q, log_k, log_decay, v, u, mu, log_mean, mass = ctx.saved_tensors
         shared, grid, config = _common(log_q, log_k, log_decay, v, u)

@@ -12,10 +12,10 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels.gpu.launch import Config, blocks, contiguous, launch
 from kernels.gpu.tiles import row
+from kernels.numerics.first_derivative import first_derivative_only
 
 CONFIG = Config.of(warps=4, stages=1, C=64, R=16)
 
@@ -90,7 +90,7 @@ class _Scan(torch.autograd.Function):
         return h
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         a, h = ctx.saved_tensors
         g_a, g_x = torch.empty_like(h), torch.empty_like(h)

@@ -13,9 +13,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels.gpu.launch import Config, blocks, contiguous, launch
+from kernels.numerics.first_derivative import first_derivative_only
 
 CHUNK = 32
 CONFIG = Config.of(warps=4, stages=1, R=32, CHUNK=CHUNK)
@@ -177,7 +177,7 @@ class _SelectiveSums(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         delta, a, b, c, v, starts = ctx.saved_tensors
         g_delta, g_v, scratch = (

@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels.cpu import hyper as compiled
 from kernels.cpu.call import multiplies
@@ -44,6 +43,7 @@ from kernels.hyper.block import (
 )
 from kernels.implementations import attempt, triton_module
 from kernels.lag_layout import Block, Layout
+from kernels.numerics.first_derivative import first_derivative_only
 from kernels.numerics.precision import full_precision
 
 ROWS = 64  # of a block in PyTorch: its scores stay in the cache, and the triangles it wastes stay small
@@ -176,7 +176,7 @@ class _LagMix(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     @full_precision
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, out, inverse, *flat = ctx.saved_tensors

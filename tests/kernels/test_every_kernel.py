@@ -77,3 +77,28 @@ def test_the_number_of_threads_changes_no_bit(kernel: Kernel, call: Call, monkey
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(one, other) for others in results[1:] for one, other in zip(results[0], others, strict=True))
+
+
+@every_call
+def test_a_second_derivative_is_right_or_refused(kernel: Kernel, call: Call, cpp_or_pytorch: str) -> None:
+    """Also where only one input is differentiated, which PyTorch's `once_differentiable` gets wrong in silence."""
+    tensors = [x.double() for x in call.draw(torch.float64)]
+    generator = torch.Generator().manual_seed(5)
+    for i, x in enumerate(tensors):
+        direction = torch.randn(x.shape, generator=generator, dtype=torch.float64) * x.abs()
+
+        def gradient(at: torch.Tensor, i: int = i, graph: bool = False) -> torch.Tensor:
+            out = computed(kernel, call, [*tensors[:i], at, *tensors[i + 1 :]])
+            return torch.autograd.grad(out.square().sum(), at, create_graph=graph)[0]
+
+        leaf = x.clone().requires_grad_()
+        try:
+            first = gradient(leaf, graph=True)
+            (found,) = torch.autograd.grad(first, leaf, direction)
+        except RuntimeError:  # ours, or PyTorch's for operations that it cannot differentiate twice
+            continue
+        step = 1e-6
+        ahead, behind = (gradient((x + sign * step * direction).requires_grad_()) for sign in (1, -1))
+        expected = (ahead - behind) / (2 * step)
+        error = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-3))
+        assert error < 1e-4, f"{call.inputs[i].name}: off by {error:.2g}"
