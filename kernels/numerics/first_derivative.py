@@ -28,7 +28,7 @@ def first_derivative_only(backward: Callable[..., Any]) -> Callable[..., Any]:
         backward: `(ctx, *gradients)` → gradients of the inputs.
 
     Returns:
-        The same function. Where a graph of it is asked for (`create_graph=True`), differentiating its results raises a
+        The same function. Where a graph of it is requested (`create_graph=True`), differentiating its results raises a
         RuntimeError.
     """
 

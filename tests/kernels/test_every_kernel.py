@@ -98,7 +98,7 @@ def test_a_second_derivative_is_right_or_refused(kernel: Kernel, call: Call, cpp
         except RuntimeError:  # ours, or PyTorch's for operations that it cannot differentiate twice
             continue
         step = 1e-6
-        ahead, behind = (gradient((x + sign * step * direction).requires_grad_()) for sign in (1, -1))
-        expected = (ahead - behind) / (2 * step)
+        after, before = (gradient((x + sign * step * direction).requires_grad_()) for sign in (1, -1))
+        expected = (after - before) / (2 * step)
         error = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-3))
         assert error < 1e-4, f"{call.inputs[i].name}: off by {error:.2g}"
