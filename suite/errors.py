@@ -6,6 +6,8 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+LONGEST_NAME = 100  # characters that are compared with known names
+
 
 class UserError(Exception):
     """Invalid input of the user. The message is one line: the given value, what is allowed, what to do. Exit code 2."""
@@ -15,7 +17,7 @@ class UserError(Exception):
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the nearest allowed name, or an empty string."""
-    near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(given[:LONGEST_NAME], list(allowed), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

@@ -14,7 +14,9 @@ from typing import IO
 from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
 QUOTED = 80  # characters of a quoted value in a message
+MESSAGE = 2_000  # characters of a message
 HIDDEN = "***"
+_LONG_QUOTE = re.compile(r"(['\"])([^'\"]{90,})\1")
 #: All but line feed and tab: C0 and C1 controls, what changes the direction of text, invisible characters, line
 #: separators, halves of surrogate pairs, and tags.
 _CONTROLS = re.compile(
@@ -107,6 +109,20 @@ def cut(text: str, limit: int = QUOTED) -> str:
         The text, or its beginning with an ellipsis.
     """
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def shortened(message: str) -> str:
+    """A message of bounded length: values between quotes, which come from files and command lines, are cut.
+
+    Args:
+        message: any message.
+
+    Returns:
+        The message, each quoted value of at most about 80 characters, and about 2,000 in all.
+    """
+    if len(message) <= QUOTED:
+        return message
+    return cut(_LONG_QUOTE.sub(lambda found: f"{found[1]}{found[2][: QUOTED - 1]}…{found[1]}", message), MESSAGE)
 
 
 def quoted(value: object, limit: int = QUOTED) -> str:

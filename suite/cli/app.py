@@ -24,10 +24,13 @@ from suite.cli.commands import (
     tracking,
 )
 from suite.console import stderr, stdout
-from suite.safe_text import one_line
+from suite.safe_text import one_line, quoted, shortened
 
 #: What is wrong with a path that the user can choose.
-PATH_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+PATH_ERRORS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR),
+)
 
 app = typer.Typer(
     name="suite",
@@ -74,7 +77,7 @@ def main() -> None:
         message = _user_message(error)
         if message is None:
             raise
-        print(f"error: {one_line(message)}", file=stderr)
+        print(f"error: {one_line(shortened(message))}", file=stderr)
         code = getattr(error, "code", 2)
     except KeyboardInterrupt:
         code = 130
@@ -93,7 +96,9 @@ def _user_message(error: Exception) -> str | None:
     if type(error).__name__ == "Abort":
         return "aborted"
     if isinstance(error, OSError) and isinstance(error.filename, str) and error.errno in PATH_ERRORS:
-        return f"{error.filename}: {os.strerror(error.errno).lower()}; fix that, or use another path"
+        return f"{quoted(error.filename)}: {os.strerror(error.errno).lower()}; fix that, or use another path"
+    if isinstance(error, MemoryError):
+        return "out of memory; lower the batch size, the length or the model's width and depth"
     return None
 
 

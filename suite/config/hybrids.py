@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from suite.errors import UserError, did_you_mean
+from suite.safe_text import quoted
 
 LAYOUTS: dict[str, Callable[[int], set[int]]] = {
     "even": lambda n: set(range(2, n + 1, 2)),
@@ -26,11 +27,11 @@ def resolve_hybrid(layout: str, depth: int) -> tuple[int, ...]:
     if not layout.replace(",", "").isdecimal():
         near = did_you_mean(layout, LAYOUTS)
         raise UserError(
-            f"unknown hybrid layout {layout!r}{near} (allowed: {', '.join(LAYOUTS)}, or layers such as 2,4)"
+            f"unknown hybrid layout {quoted(layout)}{near} (allowed: {', '.join(LAYOUTS)}, or layers such as 2,4)"
         )
-    layers = {int(part) for part in layout.split(",") if part}
+    layers = {int(part[:9]) for part in layout.split(",") if part}  # no backbone has a billion layers
     if not layers <= set(range(1, depth + 1)):
-        raise UserError(f"hybrid layers {layout!r}: this backbone has layers 1 to {depth}")
+        raise UserError(f"hybrid layers {quoted(layout)}: this backbone has layers 1 to {depth}")
     return _useful(layout, layers, depth)
 
 
@@ -40,6 +41,6 @@ def _useful(layout: str, layers: set[int], depth: int) -> tuple[int, ...]:
     if not kept or len(kept) == depth:
         what = "no layer" if not kept else "every layer"
         raise UserError(
-            f"hybrid {layout!r} keeps softmax in {what} of {depth}; choose another layout, or --set model.depth=…"
+            f"hybrid {quoted(layout)} keeps softmax in {what} of {depth}; choose another layout, or --set model.depth=…"
         )
     return tuple(kept)

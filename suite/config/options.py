@@ -12,8 +12,10 @@ from pydantic.fields import FieldInfo
 
 from suite.config.recipe import Sections
 from suite.errors import UserError, did_you_mean
+from suite.safe_text import quoted
 
 Models = Mapping[str, type[BaseModel]]  # the options' class of each section
+LARGEST = 2**31 - 1  # of any integer option; those of the model and of training have smaller bounds
 M = TypeVar("M", bound=BaseModel)
 NULLS = ("none", "null")  # how an option is left without a value in a text
 
@@ -25,7 +27,7 @@ def apply_sets(sections: Sections, sets: Iterable[str], models: Models) -> None:
     for text in sets:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise UserError(f"--set takes key=value, {text!r} was given; for example --set lr=3e-3")
+            raise UserError(f"--set takes key=value, {quoted(text)} was given; for example --set lr=3e-3")
         section, name = _locate(key.strip(), models)
         sections[section][name] = value.strip()
 
@@ -35,16 +37,22 @@ def validated(section: str, model: type[M], values: Mapping[str, Any]) -> M:
     for name in values:
         if name not in model.model_fields:
             near = did_you_mean(name, model.model_fields)
-            raise UserError(f"unknown option '{section}.{name}'{near} (allowed: {', '.join(model.model_fields)})")
+            raise UserError(
+                f"unknown option {quoted(f'{section}.{name}')}{near} (allowed: {', '.join(model.model_fields)})"
+            )
     cleaned = {name: _null_or_value(model.model_fields[name], value) for name, value in values.items()}
     try:
         options = model.model_validate(cleaned)
+    except RecursionError:
+        raise UserError(f"{section}: a value is nested too deeply") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join([section, *(str(part) for part in first["loc"])])
-        given = "" if not first["loc"] else f", {first['input']!r} was given"
+        given = "" if not first["loc"] else f", {quoted(first['input'])} was given"
         raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}{given}") from None
     for name, value in options:
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise UserError(f"{section}.{name}: at most {LARGEST} is allowed, {quoted(value)} was given")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{section}.{name}: a finite number is allowed, {value} was given")
     return options
@@ -83,4 +91,4 @@ def _locate(key: str, models: Models) -> tuple[str, str]:
     near = did_you_mean(field, [name.partition(".")[2] for name in every])
     if section and section not in models:
         near = did_you_mean(section, models)
-    raise UserError(f"unknown option {key!r}{near} (suite show --task T --mixer M lists them all)")
+    raise UserError(f"unknown option {quoted(key)}{near} (suite show --task T --mixer M lists them all)")

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import tasks
-from suite.errors import UserError, did_you_mean
+from suite.errors import UserError, did_you_mean, first_line
+from suite.safe_text import quoted
 
 SCALES = ("board", "quick", "small", "paper")
+MAX_BYTES, MAX_LINE = 65_536, 2_000  # of a recipe file; characters of a line
 SECTIONS = ("data", "model", "mixer", "train")
 Sections = dict[str, dict[str, Any]]
 
@@ -84,25 +86,43 @@ def shipped_recipe(task: str, scale: str, mixer: str = "") -> Sections:
     return merged
 
 
+def _parsed(path: Path) -> dict[str, Any]:
+    """The content of a TOML file of bounded size: the time to parse a key grows with the square of its parts."""
+    with path.open("rb") as file:
+        raw = file.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES} bytes")
+    text = raw.decode("utf-8")
+    longest = max(map(len, text.splitlines()), default=0)
+    if longest > MAX_LINE:
+        raise ValueError(f"a line has {longest} characters, {MAX_LINE} are allowed")
+    return tomllib.loads(text)
+
+
 def read_recipe(path: Path) -> dict[str, Any]:
     """A user's recipe file. Raises UserError where it is unreadable or has an unknown name at its top level."""
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        content = _parsed(path)
     except FileNotFoundError:
-        raise UserError(f"recipe {str(path)!r} does not exist") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"recipe {str(path)!r} cannot be read: {error}") from None
+        raise UserError(f"recipe {quoted(str(path))} does not exist") from None
+    except RecursionError:
+        raise UserError(f"recipe {str(path)!r} cannot be read: it is nested too deeply") from None
+    except (OSError, ValueError) as error:  # not UTF-8, not TOML, or an integer of thousands of digits
+        raise UserError(f"recipe {quoted(str(path))} cannot be read: {first_line(error)}") from None
     allowed = ("task", "scale", "seed", "hybrid", *SECTIONS)
     for name, value in content.items():
         if name not in allowed:
             raise UserError(
-                f"recipe {str(path)!r}: unknown name {name!r}{did_you_mean(name, allowed)} (allowed: "
+                f"recipe {str(path)!r}: unknown name {quoted(name)}{did_you_mean(name, allowed)} (allowed: "
                 f"{', '.join(allowed)})"
             )
         if name in SECTIONS and not isinstance(value, dict) and not (name == "mixer" and isinstance(value, str)):
             raise UserError(f"recipe {str(path)!r}: {name!r} is a section; write [{name}]")
         if name in ("task", "scale", "hybrid") and not isinstance(value, str):
-            raise UserError(f"recipe {str(path)!r}: {name} must be a string, {value!r} was given")
+            raise UserError(f"recipe {str(path)!r}: {name} must be a string, {quoted(value)} was given")
     if isinstance(content.get("mixer"), str):
         content["mixer"] = {"name": content["mixer"]}
+    name = content.get("mixer", {}).get("name", "")
+    if not isinstance(name, str):
+        raise UserError(f"recipe {str(path)!r}: mixer.name must be a string, {quoted(name)} was given")
     return content

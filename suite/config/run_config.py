@@ -14,6 +14,7 @@ from backbones.mixers.base import MixerConfig
 from suite.config.identity import digest, introduced, significant, without
 from tasks.base import TaskOptions
 
+MAX_WIDTH, MAX_DEPTH = 2**16, 1024  # larger models are refused before anything is built
 TRACE_POINTS = 200  # training losses that a record keeps
 
 
@@ -26,10 +27,14 @@ class Strict(BaseModel):
 class ModelConfig(Strict):
     """The backbone's shape; the mixer's widths and the feed-forward width of its layers are solved from it."""
 
-    dim: int = Field(default=128, ge=8, description="model width D")
-    depth: int = Field(default=4, ge=1, description="number of layers")
-    heads: int = Field(default=4, ge=1, description="heads of the softmax reference, and the default of other mixers")
-    ffn_width: int = Field(default=344, ge=8, description="feed-forward width F of the softmax reference (about 8D/3)")
+    dim: int = Field(default=128, ge=8, le=MAX_WIDTH, description="model width D")
+    depth: int = Field(default=4, ge=1, le=MAX_DEPTH, description="number of layers")
+    heads: int = Field(
+        default=4, ge=1, le=MAX_WIDTH, description="heads of the softmax reference, and the default of other mixers"
+    )
+    ffn_width: int = Field(
+        default=344, ge=8, le=16 * MAX_WIDTH, description="feed-forward width F of the softmax reference (about 8D/3)"
+    )
     drop_path: float = Field(
         default=0.0, ge=0, lt=1, description="stochastic depth rate of the last layer; it rises from 0 at the first"
     )
@@ -51,8 +56,8 @@ class ModelConfig(Strict):
 class TrainConfig(Strict):
     """Optimisation: AdamW, cosine with warm-up, gradient clipping."""
 
-    steps: int = Field(default=1000, ge=1, description="optimiser steps")
-    batch_size: int = Field(default=32, ge=1, description="sequences, images or windows per step")
+    steps: int = Field(default=1000, ge=1, le=10**9, description="optimiser steps")
+    batch_size: int = Field(default=32, ge=1, le=2**20, description="sequences, images or windows per step")
     lr: float = Field(default=1e-3, gt=0, description="peak learning rate")
     weight_decay: float = Field(default=0.1, ge=0, description="on matrices only")
     beta1: float = Field(default=0.9, ge=0, lt=1)
@@ -68,11 +73,16 @@ class TrainConfig(Strict):
         lt=1,
         description="decay of the averaged weights, which are evaluated instead; 0: no averaging",
     )
-    evals: int = Field(default=8, ge=1, description="validations (and checkpoints) per run; the best one is tested")
-    accumulate: int = introduced(
-        1, ge=1, description="parts that each batch is computed in, one after the other: less memory, same result"
+    evals: int = Field(
+        default=8, ge=1, le=10**6, description="validations (and checkpoints) per run; the best one is tested"
     )
-    eval_batch_size: int = Field(default=64, ge=1, description="examples per batch in evaluation")
+    accumulate: int = introduced(
+        1,
+        ge=1,
+        le=2**20,
+        description="parts that each batch is computed in, one after the other: less memory, same result",
+    )
+    eval_batch_size: int = Field(default=64, ge=1, le=2**20, description="examples per batch in evaluation")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 autocast where the hardware has fast bf16"
     )

@@ -20,6 +20,7 @@ from suite.config.run_config import ModelConfig, RunConfig, TrainConfig
 from suite.console import say
 from suite.errors import UserError
 from suite.models.candidate import Candidate, parse, registered
+from suite.safe_text import quoted
 from tasks.base import Task, TaskOptions
 
 
@@ -185,7 +186,7 @@ def _sections(
 def _seed(seed: int | None, given: Mapping[str, Any]) -> int:
     value = seed if seed is not None else given.get("seed", 0)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
-        raise UserError(f"seed: an integer from 0 to 2147483647 is allowed, {value!r} was given")
+        raise UserError(f"seed: an integer from 0 to 2147483647 is allowed, {quoted(value)} was given")
     return value
 
 

@@ -64,7 +64,7 @@ def from_canonical(content: Mapping[str, Any], *, candidate: Candidate | None = 
         data = tasks.get(content["task"]).Options.model_validate(content["data"])
         options = (candidate or parse(content["mixer"])).Options.model_validate(content["mixer_options"])
         return RunConfig.model_validate({**content, "data": data, "mixer_options": options})
-    except (KeyError, ValidationError) as error:
+    except (KeyError, TypeError, RecursionError, ValidationError) as error:
         reason = (
             error.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(error, ValidationError) else str(error)
         )

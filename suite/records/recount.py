@@ -17,13 +17,12 @@ import backbones
 import suite
 from backbones.mixers.priors.softmax import Softmax
 from suite.config.identity import digest
-from suite.config.run_config import RunConfig
+from suite.config.run_config import MAX_DEPTH, RunConfig
 from suite.models.candidate import Candidate, registered
 from tasks.base import DataError, InputSpec
 from tasks.storage.cache import folder, write_text
 
 REFERENCE = "softmax"
-MAX_DEPTH = 1024  # layers; a larger model is not built just to read a record
 _counted: dict[str, dict[str, Any]] = {}
 
 

@@ -16,13 +16,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from suite.config.run_config import RunConfig
-from suite.errors import UserError, reason
+from suite.errors import UserError, first_line, reason
 from suite.records import record
 from suite.records.schema import Record
+from suite.safe_text import quoted
 from tasks.storage.cache import write_atomically
 
 CONFIG = "config.json"
 LOCK = "running.lock"
+MAX_BYTES = 2**20  # of a config file
 
 
 def home() -> Path:
@@ -151,8 +153,9 @@ def now() -> str:
 
 def find_run(run: str) -> Path:
     """The folder of a run given by its path, its id, or the unique beginning or end of its id. Raises UserError."""
-    if (Path(run) / CONFIG).is_file():
-        return Path(run).absolute()
+    with suppress(OSError, ValueError):  # a text that can be no path is no folder either
+        if (Path(run) / CONFIG).is_file():
+            return Path(run).absolute()
     known = sorted(path.parent for path in home().glob(f"*/{CONFIG}"))
     exact = [path for path in known if path.name == run]
     matches = exact or [path for path in known if path.name.startswith(run) or path.name.endswith(run)]
@@ -160,18 +163,24 @@ def find_run(run: str) -> Path:
         return matches[0]
     if matches:
         raise UserError(
-            f"{run!r} matches {len(matches)} runs: {', '.join(p.name for p in matches[:4])}; give more of the name"
+            f"{quoted(run)} matches {len(matches)} runs: {', '.join(p.name for p in matches[:4])}; "
+            "give more of the name"
         )
-    raise UserError(f"no run {run!r} in {home()} ({len(known)} runs there; suite leaderboard lists them)")
+    raise UserError(f"no run {quoted(run)} in {home()} ({len(known)} runs there; suite leaderboard lists them)")
 
 
 def read_run(folder: Path) -> dict[str, Any]:
     """A run's config, data folder and time of creation, as `new_run` wrote them. Raises UserError."""
     try:
-        content: dict[str, Any] = json.loads((folder / CONFIG).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / CONFIG} cannot be read: {error}") from None
-    if not isinstance(content, dict) or not {"config", "data_dir", "created"} <= content.keys():
+        with open(folder / CONFIG, "rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+        if len(raw) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES} bytes")
+        content: dict[str, Any] = json.loads(raw.decode("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{folder / CONFIG} cannot be read: {first_line(error)}") from None
+    types = {"config": dict, "data_dir": str | None, "created": str}
+    if not isinstance(content, dict) or any(not isinstance(content.get(name, 0), kind) for name, kind in types.items()):
         raise UserError(f"{folder / CONFIG} is not a run's config as this version writes it")
     return content
 

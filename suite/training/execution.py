@@ -13,6 +13,7 @@ from torch import nn
 from suite.console import TrainingProgress
 from suite.errors import UserError, first_line, reason
 from suite.models.inputs import Backbone
+from suite.models.memory import out_of_memory
 from suite.records.schema import Record, Tracked
 from suite.tracking.client import Tracker
 from suite.training.evaluate import evaluate
@@ -83,6 +84,8 @@ def _ending(job: Job, problem: BaseException, warn: Callable[[str], None]) -> En
                 f"a process that loads data has died ({first_line(problem)}); often the machine has too little memory"
             )
             return Ending("failed", cause, 1)
+    if advice := out_of_memory(problem):
+        return Ending("failed", advice, 1)
     keep_traceback(job, warn)
     return Ending("failed", f"{_named(problem)} (full traceback: {TRACEBACK} in the run's folder)", 1)
 

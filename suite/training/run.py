@@ -16,6 +16,7 @@ from suite.errors import UserError
 from suite.models.budget import Plan
 from suite.models.candidate import Candidate, parse
 from suite.models.certificate import Certificate
+from suite.models.memory import require_memory
 from suite.models.written import resolve_written
 from suite.records import provenance, record, runs_folder
 from suite.training import checkpoint
@@ -62,6 +63,7 @@ def start(
     chosen = _usable_device(device, candidate)
     task = tasks.get(config.task)(config.data, data_dir)
     plan, certificate = candidate.check(config, task.spec)
+    require_memory(config, certificate, chosen)
     config = config.model_copy(update={"mixer_options": plan.mixer_options})
     runs_folder.writable_home()
     if not again:
