@@ -15,7 +15,7 @@ from suite.errors import UserError, did_you_mean
 from suite.safe_text import quoted
 
 Models = Mapping[str, type[BaseModel]]  # the options' class of each section
-LARGEST = 2**31 - 1  # of any integer option; those of the model and of training have smaller bounds
+LARGEST = 10**15  # of any integer option; those of the model and of training have smaller bounds
 M = TypeVar("M", bound=BaseModel)
 NULLS = ("none", "null")  # how an option is left without a value in a text
 

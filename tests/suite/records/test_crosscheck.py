@@ -158,7 +158,7 @@ FORGED = [
     (("config", "mixer_options", "causal"), True, "config.mixer_options.causal"),
     (("config", "mixer_options", "lse"), False, "certificate."),
     (("config", "model", "dim"), 2048, "certificate."),
-    (("config", "model", "depth"), 10**9, "certificate"),
+    (("config", "model", "depth"), 10**9, "config.model.depth"),
     (("config", "model", "ffn_width"), 8, "certificate."),
     (("config", "data", "patch"), 7, "spec.patch"),
     (("config", "hybrid"), [1], "certificate."),
