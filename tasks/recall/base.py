@@ -68,6 +68,10 @@ class RecallTask(Task):
     def draw(self, random: np.random.Generator, n: int) -> tuple[Ints, Ints]:
         """n sequences and their targets, both `[n, T]`."""
 
+    def draw_split(self, split: Split, random: np.random.Generator, n: int) -> tuple[Ints, Ints]:
+        """`draw` for a split, for tasks whose training differs from evaluation."""
+        return self.draw(random, n)
+
     @property
     def spec(self) -> TextInput:
         return TextInput(vocab=self.options.vocab, length=self.options.length)
@@ -94,7 +98,7 @@ class RecallTask(Task):
             inputs = torch.empty(n, self.spec.length, dtype=torch.int32)
             targets = torch.empty_like(inputs)
             for chunk, at in enumerate(range(0, n, CHUNK)):
-                drawn = self.draw(generator(EXAMPLES, self.options.data_seed, stream, chunk), CHUNK)
+                drawn = self.draw_split(split, generator(EXAMPLES, self.options.data_seed, stream, chunk), CHUNK)
                 for kept, made in zip((inputs, targets), drawn, strict=True):
                     kept[at : at + CHUNK] = torch.from_numpy(made[: n - at])
             self._data[split] = inputs, targets

@@ -4,18 +4,18 @@ before.
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from tasks.base import TaskOptions, TextInput
+from tasks.base import Split, TaskOptions, TextInput
 from tasks.recall.base import IGNORED, RecallOptions, RecallTask
+from tasks.recall.fuzzy_motifs import ABSENT, FuzzyForm, draw_fuzzy
 from tasks.recall.sampling import Ints, distinct
 
 Mask = NDArray[np.bool_]
-ABSENT = -1  # a place of a motif that its length does not reach
 
 
 class InContextOptions(RecallOptions):
@@ -45,14 +45,22 @@ class FuzzyOptions(RecallOptions):
     key_motif: int = Field(default=3, ge=1, le=8, description="longest key in tokens")
     value_motif: int = Field(default=3, ge=1, le=8, description="longest value in tokens")
 
+    form: Literal["published", "mixed"] = Field(
+        default="published",
+        description="published: evaluation asks for keys of the greatest length only, padding on the left; mixed: keys "
+        "of all lengths in every split, padding on the right with one more token",
+    )
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        longest, need = max(self.key_motif, self.value_motif), 2 * (self.key_motif + self.value_motif)
+        published = int(self.form == "published")  # whose vocabulary contains the padding
+        longest, need = max(self.key_motif, self.value_motif), 2 * (self.key_motif + self.value_motif) + published
         if self.length < need:
             raise ValueError(f"length {self.length} must be at least {need}, twice the longest key and value")
-        if longest > self.vocab // 2:
+        if longest > (self.vocab - published) // 2:
             raise ValueError(
-                f"vocab {self.vocab} must be at least {2 * longest}, for {longest} different tokens in a key or value"
+                f"vocab {self.vocab} must be at least {2 * longest + published}, for {longest} different tokens in a "
+                "key or value"
             )
         return self
 
@@ -141,26 +149,36 @@ class MadNoisy(MadInContext):
 class MadFuzzy(MadInContext):
     """In-context recall whose keys and values are motifs of several tokens.
 
-    A key has 1 to `key_motif` different tokens in random order, all lengths equally likely; a value likewise. All
-    tokens of the value of a key seen before are scored, each as the target of the token before it. A short key may be
-    the beginning of a longer one; only the value shows where it ends, so the first token of a value is the target of
-    the last token of its key. Motifs are drawn directly, without a list of all permutations. The places after the last
-    pair are filled with one more token, the vocabulary's last.
+    A motif has different tokens in random order. A value has 1 to `value_motif` of them, a key in training 1 to
+    `key_motif`, all lengths equally likely; in validation and the test every key has `key_motif` tokens. One pair is
+    drawn first, put at a random place and repeated at the end. All tokens of a value whose key was seen before are
+    scored, and those of the repeated value; in about one row of a hundred its pair was to come after the last place.
+    Padding, the vocabulary's last token, comes first.
 
-    Published: motifs of up to 3 tokens; the rest as in `mad-in-context`. That all lengths are equally likely is this
-    suite's choice.
+    Published: 128 tokens, a vocabulary of 16 (7 for keys, 8 for values), motifs of up to 3 tokens.
+
+    With `form=mixed`, which version 1 of this task used, keys have all lengths in every split, the repeated pair is one
+    of those shown, and one more token fills the places after it.
     """
 
     name = "mad-fuzzy"
     summary = "MAD: in-context recall of keys and values of several tokens (synthetic)"
-    protocol = "mad-fuzzy/1"
+    protocol = "mad-fuzzy/2"
+    version = 2
     source = "arXiv 2403.17844 (fuzzy in-context recall)"
     Options: ClassVar[type[TaskOptions]] = FuzzyOptions
     options: FuzzyOptions
 
     @property
     def spec(self) -> TextInput:
-        return TextInput(vocab=self.options.vocab + 1, length=self.options.length)
+        return TextInput(vocab=self.options.vocab + (self.options.form == "mixed"), length=self.options.length)
+
+    def draw_split(self, split: Split, random: np.random.Generator, n: int) -> tuple[Ints, Ints]:
+        o = self.options
+        if o.form == "mixed":
+            return self.draw(random, n)
+        form = FuzzyForm(o.length, o.vocab, o.key_motif, o.value_motif, fixed_key=split != "train")
+        return draw_fuzzy(random, n, form, IGNORED)
 
     @property
     def longest(self) -> tuple[int, int]:

@@ -58,9 +58,9 @@ RECALLS = [
     ("mad-noisy", {}),
     ("mad-noisy", {"noise": 1.0, "length": 16}),
     ("mad-noisy", {"noise": 0.0, "noise_vocab": 3}),
-    ("mad-fuzzy", {}),
-    ("mad-fuzzy", {"key_motif": 1, "value_motif": 4, "length": 10, "vocab": 9}),
-    ("mad-fuzzy", {"key_motif": 2, "value_motif": 1, "vocab": 4, "length": 64}),
+    ("mad-fuzzy", {"form": "mixed"}),
+    ("mad-fuzzy", {"form": "mixed", "key_motif": 1, "value_motif": 4, "length": 10, "vocab": 9}),
+    ("mad-fuzzy", {"form": "mixed", "key_motif": 2, "value_motif": 1, "vocab": 4, "length": 64}),
 ]
 
 
@@ -118,7 +118,7 @@ def test_the_fraction_of_noise_is_the_option_and_its_tokens_are_separate():
 
 
 def test_fuzzy_motifs_have_all_lengths_equally_often_and_every_motif_occurs():
-    task = made("mad-fuzzy", train_examples=2048, vocab=6, key_motif=2, value_motif=3)
+    task = made("mad-fuzzy", form="mixed", train_examples=2048, vocab=6, key_motif=2, value_motif=3)
     first = []
     for inputs, _ in sequences(task):
         start = next(t for t in range(128) if inputs[t] >= 3)
@@ -166,7 +166,7 @@ def test_copying_scores_the_tokens_between_the_blanks_in_their_order(options):
 def test_the_places_of_tokens_to_copy_are_spread_evenly():
     places = Counter(
         t
-        for inputs, _ in sequences(made("mad-copy", train_examples=4096, length=20, tokens=4))
+        for inputs, _ in sequences(made("mad-copy", places="uniform", train_examples=4096, length=20, tokens=4))
         for t in range(15)
         if inputs[t] < 14
     )
@@ -215,8 +215,10 @@ def test_perfect_outputs_have_accuracy_1_in_compression():
         ("mad-noisy", {"noise": 1.1}),
         ("mad-noisy", {"noise_vocab": 0}),
         ("mad-noisy", {"length": 9}),
-        ("mad-fuzzy", {"length": 11}),
-        ("mad-fuzzy", {"vocab": 5}),
+        ("mad-fuzzy", {"length": 12}),
+        ("mad-fuzzy", {"vocab": 6}),
+        ("mad-fuzzy", {"length": 11, "form": "mixed"}),
+        ("mad-fuzzy", {"vocab": 5, "form": "mixed"}),
         ("mad-fuzzy", {"key_motif": 0}),
         ("mad-memorize", {"length": 31}),
         ("mad-copy", {"length": 32}),
