@@ -7,12 +7,15 @@ Nothing is fetched from the hub, and what tests prepare goes to a cache of their
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 from hypothesis import settings
 
 for variable in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "SUITE_HOME", "SUITE_TRACKING"):
     os.environ.pop(variable, None)  # the tester's terminal and settings do not decide what the commands print
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # tests started with nohup
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # its client reads it when it is imported
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)

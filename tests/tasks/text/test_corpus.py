@@ -159,7 +159,7 @@ def test_prepare_reports_token_files_that_changed_on_disk(tmp_path, monkeypatch,
     path.write_bytes(content)
     message = error_of(OwnText(None, folder).prepare)
     assert str(path.parent) in message
-    assert "delete the folder" in message
+    assert "delete that folder" in message
 
 
 def test_ids_beyond_the_vocabulary_decode_to_nothing(task):
