@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 import statistics
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -100,13 +100,24 @@ def boards(
         for made in records
         if name in (None, made.task) and domain in (None, made.domain) and scale in (None, made.scale)
     ]
-    found = [(made[-1].group, _board(made, refused)) for made in group(chosen)]
-    titles = Counter(board.title for _, board in found)
-    named = [  # no recipe is known of a third party's task, so several of its boards may have one title
-        board if titles[board.title] == 1 else replace(board, deviations=(*board.deviations, f"group {group_[:8]}"))
-        for group_, board in found
-    ]
+    found = [(made[-1], _board(made, refused)) for made in group(chosen)]
+    named = [replace(board, deviations=(*board.deviations, *_apart(newest, board, found))) for newest, board in found]
     return sorted(named, key=lambda b: (b.domain, b.task, bool(b.deviations), b.scale, b.title))
+
+
+def _apart(newest: Record, board: Board, found: Sequence[tuple[Record, Board]]) -> list[str]:
+    """What distinguishes a board from others with its title: of a third party's task no recipe is known, and precision
+    and data are in no title.
+    """
+    others = [made for made, other in found if other.title == board.title and made is not newest]
+    parts: dict[str, Callable[[Record], str]] = {
+        "group {}": lambda made: made.group[:8],
+        "precision={}": lambda made: made.precision,
+        "data {}": lambda made: made.data.fingerprint[:8],
+    }
+    return [
+        words.format(part(newest)) for words, part in parts.items() if {part(made) for made in others} - {part(newest)}
+    ]
 
 
 def group(records: Iterable[Record]) -> list[list[Record]]:

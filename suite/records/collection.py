@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from suite.records import record, runs_folder
@@ -45,7 +46,11 @@ def read_all(folder: Path | None = None) -> Collection:
             records.append(record.read(path))
         except record.RecordError as error:
             refused.append(Refused(path, str(error), _claimed_task(path)))
-    return Collection(tuple(records), tuple(refused))
+    return Collection(tuple(sorted(records, key=lambda made: (_moment(made), made.id))), tuple(refused))
+
+
+def _moment(made: Record) -> datetime:
+    return datetime.fromisoformat(made.created)
 
 
 def _claimed_task(path: Path) -> str | None:

@@ -117,7 +117,7 @@ def _text(path: Path) -> str:
 
 def _json(text: str) -> dict[str, Any]:
     try:
-        raw = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant)
+        raw = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise RecordError(f"it is not a JSON document ({error})") from None
     if not isinstance(raw, dict):
@@ -132,6 +132,14 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) != len(pairs):
         raise ValueError("a key is repeated")
     return made
+
+
+def _integer(digits: str) -> int:
+    """An integer of 64 bits: arithmetic with larger ones overflows where boards are made."""
+    value = int(digits) if len(digits) <= 20 else 2**63
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"it holds the integer {digits[:20]}…, which has more than 64 bits")
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, field_serializer, field_validator
+from pydantic import AfterValidator, Field, JsonValue, field_serializer, field_validator
 
 from suite.config.identity import digest
 from suite.config.run_config import BUILT_IN, Strict
@@ -21,8 +22,19 @@ Count = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 #: Shown on terminals and pages, so without control characters
 Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+
+
+def _is_a_time(text: str) -> str:
+    datetime.fromisoformat(text)  # a month 13 has the form of a time
+    return text
+
+
 #: ISO 8601 with seconds and zone
-Time = Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$")]
+Time = Annotated[
+    str,
+    Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$"),
+    AfterValidator(_is_a_time),
+]
 
 
 class Code(Strict):

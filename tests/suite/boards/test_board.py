@@ -99,7 +99,24 @@ def test_runs_of_another_task_version_or_other_data_have_separate_boards():
     assert [b.deviations for b in found] == [(), ("version 2 of the task",)]
     changed = made_record("fem")
     changed = changed.model_copy(update={"data": changed.data.model_copy(update={"fingerprint": "0" * 64})})
-    assert len(boards([made_record("softmax"), changed])) == 2
+    assert {b.deviations for b in boards([made_record("softmax"), changed])} == {
+        (f"data {made_record('softmax').data.fingerprint[:8]}",),
+        ("data 00000000",),
+    }
+
+
+@pytest.mark.parametrize(
+    ("part", "changed"),
+    [
+        ("precision=bf16", {"precision": "bf16"}),
+        ("99", {"versions": made_record("fem").versions.model_copy(update={"training": 99})}),
+    ],
+)
+def test_runs_of_another_precision_or_training_have_boards_with_other_titles(part, changed):
+    found = boards([made_record("softmax"), made_record("fem").model_copy(update=changed)])
+    assert [len(b.rows) for b in found] == [1, 1]
+    assert len({b.title for b in found}) == 2
+    assert any(part in b.title for b in found)
 
 
 def test_switches_make_separate_rows_and_validation_chooses_among_learning_rates():

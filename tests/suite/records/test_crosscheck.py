@@ -145,6 +145,18 @@ def test_a_value_of_another_type_is_refused_by_its_name(sound, field, value):
             assert names(fault, path) or optional or measured, (name_of(path), fault)
 
 
+@pytest.mark.parametrize("value", [10**400, 2**63, -(2**63) - 1])
+def test_an_integer_of_more_than_64_bits_is_refused_in_any_field(sound, value):
+    for path in edited.leaves(sound):
+        if type(edited.at(sound, path)) is int:
+            assert "more than 64 bits" in fault_of(edited.changed(sound, path, value)), name_of(path)
+
+
+@pytest.mark.parametrize("value", ["2026-13-45T99:99:99Z", "2026-02-30T00:00:00Z"])
+def test_a_time_that_no_calendar_has_is_refused(sound, value):
+    assert fault_of({**sound, "created": value}).startswith("created")
+
+
 def with_hashes(content: dict[str, Any]) -> dict[str, Any]:
     """The record after an edit by someone who also computed the identity and the group again."""
     config = RecordedConfig.model_validate(content["config"])
