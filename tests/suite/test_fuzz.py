@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from suite.cli import app as cli
 from suite.config.identity import digest
 from suite.errors import UserError
 from suite.records import runs_folder
@@ -75,6 +77,7 @@ def fenced(tmp_path, monkeypatch, runs) -> Iterator[Path]:
         "suite.tracking.delivery.Store",
     ):
         monkeypatch.setattr(name, begins)
+    monkeypatch.setattr(cli, "app", typer.main.get_command(cli.app))  # built once instead of at every call
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     (folder / "evil.py").write_text(EVIL.format(marker=str(tmp_path / "marker")))
