@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, quote, quote_plus, unquote
 QUOTED = 80  # characters of a quoted value in a message
 MESSAGE = 2_000  # characters of a message
 HIDDEN = "***"
-_LONG_QUOTE = re.compile(r"(['\"])([^'\"]{90,})\1")
+_LONG_QUOTE = re.compile(r"(?<!\w)(['\"])([^'\"]{90,})\1(?!\w)")  # an apostrophe is no quotation mark
 #: All but line feed and tab: C0 and C1 controls, what changes the direction of text, invisible characters, line
 #: separators, halves of surrogate pairs, and tags.
 _CONTROLS = re.compile(

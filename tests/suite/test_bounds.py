@@ -96,6 +96,8 @@ def test_a_huge_cell_is_quoted_in_a_short_line(tmp_path):
 
 def test_messages_keep_what_is_not_quoted():
     assert shortened("a 'b' c") == "a 'b' c"
+    apostrophe = f"fla's layer cannot be built: {'word ' * 30}: pip install 'mixer-suite[fla]'"
+    assert shortened(apostrophe) == apostrophe
     text = shortened(f"file 'x.csv': cell '{'y' * 1000}' in column 'z' is no number")
     assert text.startswith("file 'x.csv': cell 'yyy")
     assert text.endswith("…' in column 'z' is no number")

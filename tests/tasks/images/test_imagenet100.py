@@ -105,6 +105,7 @@ def test_if_only_val_differs_from_the_list_val_is_named(own_image_folder):
     assert f"1 missing ({FIRST})" in message
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than this machine has cores
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_truncated_jpeg_is_named_also_from_worker_processes(own_image_folder, monkeypatch, workers):
     monkeypatch.setenv(SETTING, "off")
@@ -163,6 +164,7 @@ def test_a_set_with_one_image_per_class_is_refused(own_image_folder):
         assert part in message
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than this machine has cores
 def test_batches_do_not_depend_on_the_number_of_workers(image_folder):
     task = ImageNet100(SMALL, image_folder)
     alone, helped = (take(task.train_batches(1, 8, start_step=2, workers=w), 3) for w in (0, 2))
