@@ -106,9 +106,10 @@ def cut(text: str, limit: int = QUOTED) -> str:
         limit: its length, the mark of a cut included.
 
     Returns:
-        The text, or its beginning with an ellipsis.
+        The text, or its beginning and its end, where a path has the name of its file, around an ellipsis.
     """
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    end = (limit - 1) // 2
+    return text if len(text) <= limit else f"{text[: limit - 1 - end]}…{text[len(text) - end :]}"
 
 
 def shortened(message: str) -> str:
@@ -122,7 +123,7 @@ def shortened(message: str) -> str:
     """
     if len(message) <= QUOTED:
         return message
-    return cut(_LONG_QUOTE.sub(lambda found: f"{found[1]}{found[2][: QUOTED - 1]}…{found[1]}", message), MESSAGE)
+    return cut(_LONG_QUOTE.sub(lambda found: f"{found[1]}{cut(found[2])}{found[1]}", message), MESSAGE)
 
 
 def quoted(value: object, limit: int = QUOTED) -> str:
@@ -136,7 +137,7 @@ def quoted(value: object, limit: int = QUOTED) -> str:
         One line.
     """
     if isinstance(value, str):
-        return cut(repr(value[: limit + 1]), limit)
+        return cut(repr(cut(value, limit - 2)), limit)
     if isinstance(value, int) and value.bit_length() > 4 * limit:
         return f"an integer of {value.bit_length()} bits"
     try:

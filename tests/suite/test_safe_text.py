@@ -240,6 +240,8 @@ def test_quoted_values_are_cut():
         deep = [deep]
     assert len(quoted(deep)) <= 80
     assert cut("abc", 3) == "abc"
+    assert cut("abcdef", 5) == "ab…ef"
+    assert quoted(f"/{'folder/' * 100}recipe.toml").endswith("/recipe.toml'"), "the name of the file is cut off"
     assert os.linesep not in quoted("a\nb")
 
 
