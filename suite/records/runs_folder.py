@@ -166,7 +166,8 @@ def find_run(run: str) -> Path:
             f"{quoted(run)} matches {len(matches)} runs: {', '.join(p.name for p in matches[:4])}; "
             "give more of the name"
         )
-    raise UserError(f"no run {quoted(run)} in {home()} ({len(known)} runs there; suite leaderboard lists them)")
+    newest = f"; the newest: {', '.join(path.name for path in known[:-4:-1])}" if known else ""
+    raise UserError(f"no run {quoted(run)} in {home()} ({len(known)} runs there{newest})")
 
 
 def read_run(folder: Path) -> dict[str, Any]:

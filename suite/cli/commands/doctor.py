@@ -18,7 +18,7 @@ LOW_DISK_BYTES = 2 * 2**30
 
 @dataclass(frozen=True)
 class Check:
-    """The result of one check; its fields are those of `suite doctor --json`."""
+    """The result of one check; its fields are those of `suite doctor --json`. The message has one line per fault."""
 
     name: str
     ok: bool
@@ -26,8 +26,8 @@ class Check:
 
 
 def doctor(as_json: opt.Json = False) -> None:
-    """Checks the installation, the runs folder and the tracking store; closes tracked runs whose process has died.
-    Exit code 1 if a check fails.
+    """Checks the installation, the runs folder, the records and the tracking store; closes tracked runs whose process
+    has died. Exit code 1 if a check fails.
 
     `suite doctor`
     """
@@ -51,7 +51,10 @@ def run_checks() -> list[Check]:
 def print_checks(found: Sequence[Check]) -> None:
     for check in found:
         mark = "[green]ok[/]  " if check.ok else "[red]bad[/] "
-        out.print(marked(f"{mark} [bold]{{}}[/]: {{}}", check.name, check.message))
+        first, *more = check.message.splitlines() or [""]
+        out.print(marked(f"{mark} [bold]{{}}[/]: {{}}", check.name, first))
+        for line in more:
+            out.print(marked("     {}", line))
 
 
 def _check_packages() -> Check:
@@ -97,7 +100,7 @@ def _check_records() -> Check:
     from suite.records.collection import read_all
 
     found = read_all()
-    faults = "; ".join(refused.reason for refused in found.refused)
+    faults = "\n".join(refused.reason for refused in found.refused)
     return Check("records", not found.refused, faults or f"{len(found.records)} read, each agrees with its config")
 
 

@@ -356,5 +356,5 @@ def test_every_edited_record_is_named_by_the_doctor_and_costs_no_board(suite, ru
     [check] = [check for check in json.loads(ended.out) if check["name"] == "records"]
     assert ended.code == 1
     for name, path in refused.items():
-        [fault] = [part for part in check["message"].split("; ") if part.startswith(f"{runs / name / record.NAME}: ")]
+        [fault] = [part for part in check["message"].split("\n") if part.startswith(f"{runs / name / record.NAME}: ")]
         assert names(fault.partition(": ")[2], path)
