@@ -1,6 +1,7 @@
 """The prior `aft` (arXiv 2105.14103), with weights per value channel j: `p_t(i)_j ∝ exp(k_ij)`.
 
-The finished read is multiplied by `RMS(softplus(q_t))`.
+The finished read is multiplied by `RMS(softplus(q_t))`, the RMS per head, as in the code of the Free Energy Mixer's
+authors.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class AftPrior(ChannelPrior):
         return mu.view_as(v_BTHd), F.view_as(v_BTHd)
 
     def finish(self, weights: AftWeights, y_BTHd: Tensor) -> Tensor:
-        return y_BTHd * rms(softplus(weights.q_BTE)).unflatten(-1, y_BTHd.shape[2:])
+        return y_BTHd * rms(softplus(weights.q_BTE.unflatten(-1, y_BTHd.shape[2:])))
 
     def init_state(self, batch: int, max_len: int, like: Tensor, free_energy: bool) -> dict[str, Tensor]:
         shape = (batch, self.widths.values)
@@ -80,5 +81,6 @@ class AftPrior(ChannelPrior):
 class Aft(HostMixer):
     Host = AftPrior
     capabilities = Capabilities(constant_state=True)
+    version = 2  # version 1 took the RMS over all channels
     paper = "arXiv 2105.14103"
     summary = "attention-free transformer (simple), host prior: weights per channel from keys alone"

@@ -96,6 +96,13 @@ def fixed_decay(mixer: Any, x_BTD: Tensor) -> Tensor:
     return a[:, None, None].expand(x_BTD.shape[0], H, x_BTD.shape[1], 1)
 
 
+def query_factor(mixer: Any, projected: list[Tensor]) -> Tensor:
+    """AFT's RMS(softplus(q)), head after head."""
+    scale = softplus(projected[0])
+    per_head = scale.shape[-1] // mixer.config.heads
+    return torch.cat([over_rms(part) for part in scale.split(per_head, dim=-1)], dim=-1)
+
+
 def aft_reader(mixer: Any, x_BTD: Tensor, context: Context, projected: list[Tensor]) -> Read:
     H, real = mixer.config.heads, real_BT(x_BTD, context)
     k = projected[1]
@@ -156,13 +163,13 @@ def add(name: str, reader: Reader) -> None:
         *projected, v = linear(x_BTD, mixer.in_proj.weight).split([*widths(mixer), mixer.widths.values], dim=-1)
         y_BTE = merged(reader(mixer, x_BTD, context, projected)(heads(v, mixer.config.heads))[0])
         if name == "aft":
-            y_BTE = y_BTE * over_rms(softplus(projected[0]))
+            y_BTE = y_BTE * query_factor(mixer, projected)
         return linear(y_BTE, mixer.out_proj.weight)
 
     @naive(f"fem-{name}")
     def fem(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
         def factor(projected: list[Tensor]) -> Tensor | float:
-            return over_rms(softplus(projected[0])) if name == "aft" else 1.0
+            return query_factor(mixer, projected) if name == "aft" else 1.0
 
         return fem_with(
             mixer, x_BTD, context, widths(mixer), lambda projected: reader(mixer, x_BTD, context, projected), factor
