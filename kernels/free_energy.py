@@ -18,7 +18,7 @@ Shape letters: B sequences, S queries, T keys, H heads, k and d channels per hea
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -65,7 +65,7 @@ def implementation(v_BTHd: Tensor, beta_Hd: Tensor) -> Implementation:
 def free_energy_read(
     q_BSHk: Tensor, k_BTHk: Tensor, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool, mask_BT: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Mean and free energy of the visible values. Exact rows of half-precision inputs are computed in fp32.
+    """Mean and free energy of the visible values. Half-precision inputs are computed in fp32, except in Triton.
 
     Args:
         q_BSHk: queries `[B, S, H, k]`.
@@ -97,6 +97,8 @@ def _free_energy_read(
 def _by_pytorch(
     q_BSHk: Tensor, k_BTHk: Tensor, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool, mask_BT: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
+    if v_BTHd.dtype not in (torch.float32, torch.float64):
+        return _in_fp32(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, mask_BT)
     scale = q_BSHk.shape[-1] ** -0.5
     if mask_BT is not None:
         q_BSHk, k_BTHk = mask_scores(q_BSHk, k_BTHk, mask_BT, scale)
@@ -111,6 +113,13 @@ def _by_pytorch(
             lambda x: softmax_read(q_BSHk, k_BTHk, x, causal, scale=scale), v_BTHd, beta_Hd, clamped=True
         )
     return mu, replaced(fast, _exact_rows(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, scale, first_BH), first_BH)
+
+
+@full_precision
+def _in_fp32(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    """Half-precision values: near βv = 0, exp(βv) in bf16 is 1 ± .004, which loses F where β |v| is below 1e-2."""
+    mu, F = _by_pytorch(_wide(q), _wide(k), _wide(v), _wide(beta), *rest)
+    return mu.to(v.dtype), F.to(v.dtype)
 
 
 def _rows(q_BSHk: Tensor, k_BTHk: Tensor, v_BTHd: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
