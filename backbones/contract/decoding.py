@@ -37,6 +37,9 @@ def decodes(probe: Probe) -> None:
         (1, probe.precise, probe.exact),
         (13, probe.precise, probe.exact),
         (64, torch.float32, 2e-5),
+        (65, probe.precise, probe.exact),
+        (129, torch.float32, 2e-5),
+        (301, probe.precise, probe.exact),
     ):
         mixer, case = probe.build(D, tokens, dtype).eval(), probe.case(2, tokens, D, dtype)
         with torch.no_grad():

@@ -10,6 +10,9 @@ from torch import Tensor
 from backbones.contract.probe import Case, Probe, check, name_of, peak, run
 
 D = 32
+#: Tokens of the usual blocks of kernels, at whose borders leaks are found.
+BLOCK = 64
+PREFIX_LENGTHS = (2, 7, 13, BLOCK, BLOCK + 1, 2 * BLOCK + 1, 301)
 PREFIX_TOLERANCE = 1e-6  # of max |y|, in fp32
 
 
@@ -33,12 +36,13 @@ def _futures(case: Case, seen: int) -> dict[str, Case]:
 def sees_no_future(probe: Probe) -> None:
     if not probe.causal:
         probe.not_applicable("not causal")
-    mixer = probe.build(D, 64)
-    for tokens in (2, 7, 13, 64):
-        case = probe.case(2, tokens, D)
+    for tokens in PREFIX_LENGTHS:
+        mixer, case = probe.build(D, max(tokens, BLOCK)), probe.case(2, tokens, D)
         with torch.no_grad():
             y_BTD = run(mixer, case)
-            for seen in sorted({1, tokens // 2, tokens - 1}):
+            for seen in sorted(
+                {1, tokens // 2, tokens - 1, *range(BLOCK - 1, tokens, BLOCK), *range(BLOCK, tokens, BLOCK)}
+            ):
                 for future, other in _futures(case, seen).items():
                     probe.at(B=2, T=tokens, D=D, seen=seen, future=future)
                     allowed = PREFIX_TOLERANCE * peak(y_BTD[:, :seen])

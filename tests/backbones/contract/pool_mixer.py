@@ -90,6 +90,17 @@ class LeaksFuture(Pool):
         return super().weights(x_BTD, context) + 1e-4 / x_BTD.shape[1]
 
 
+class LeaksAtABlock(Pool):
+    """The last token of the first block of 64 sees the next one."""
+
+    def weights(self, x_BTD: Tensor, context: Context) -> Tensor:
+        p_BTT = super().weights(x_BTD, context)
+        if self.config.causal and x_BTD.shape[1] > 64:
+            p_BTT = p_BTT.clone()
+            p_BTT[:, 63, 64] += 1e-3
+        return p_BTT
+
+
 class LeaksByScale(Pool):
     """Divides by a maximum over the whole sequence: harmless until a later token is large."""
 
@@ -152,6 +163,14 @@ class StepDrifts(Pool):
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
         out_BD, state = super().step(x_BD, state, context)
         return out_BD * (1 + 1e-7 * state.position), state
+
+
+class StepDriftsLate(Pool):
+    """Its state loses precision from the second block on."""
+
+    def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
+        out_BD, state = super().step(x_BD, state, context)
+        return out_BD * (1 + 1e-4 * (state.position > 65)), state
 
 
 class Drops(Pool):
@@ -229,6 +248,7 @@ class TouchesMeta(Pool):
 
 BROKEN: dict[type[Pool], str] = {
     LeaksFuture: "prefix",
+    LeaksAtABlock: "prefix",
     LeaksByScale: "prefix",
     IgnoresLastToken: "reach",
     IgnoresMask: "padding",
@@ -239,6 +259,7 @@ BROKEN: dict[type[Pool], str] = {
     DeclaresGrowingState: "state-size",
     DeadParameter: "live-parameters",
     StepDrifts: "step",
+    StepDriftsLate: "step",
     Drops: "deterministic",
     Overflows: "range",
     WrongGradient: "gradcheck",
