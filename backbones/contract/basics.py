@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from backbones.contract.probe import Case, Probe, check, run
+from backbones.mixers.base import Mixer
 
 LENGTHS = (1, 2, 7, 13, 64)
 SCALES = (1e-4, 1.0, 1e4)
@@ -68,7 +69,7 @@ def keeps_shape(probe: Probe) -> None:
                 _compare_precisions(probe, mixer, probe.case(batch, tokens, D, scale=scale), scale)
 
 
-def _compare_precisions(probe: Probe, mixer: torch.nn.Module, case: Case, scale: float) -> None:
+def _compare_precisions(probe: Probe, mixer: Mixer, case: Case, scale: float) -> None:
     outputs: dict[str, Tensor] = {}
     batch, tokens, _ = case.x_BTD.shape
     for kind in ("float32", "bfloat16 autocast"):

@@ -187,9 +187,14 @@ class Overflows(Pool):
 
 
 class WrongGradient(Pool):
+    """One percent too much of one parameter's gradient in one entry, in sequences of more than a few tokens."""
+
     def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
         y_BTD = super().forward(x_BTD, context)
-        return y_BTD + (0.01 * y_BTD - (0.01 * y_BTD).detach())
+        if x_BTD.shape[1] <= 32:
+            return y_BTD
+        extra = 0.01 * y_BTD[..., :1] * self.out.weight[0, 0]
+        return y_BTD + (extra - extra.detach())
 
 
 class LooseConfig(PoolConfig):
