@@ -7,10 +7,14 @@ Nothing is fetched from the hub, and what tests prepare goes to a cache of their
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 
 import pytest
 from hypothesis import settings
+
+from kernels.cpu import trusted
+from kernels.cpu.library import library
 
 for variable in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "SUITE_HOME", "SUITE_TRACKING"):
     os.environ.pop(variable, None)  # the tester's terminal and settings do not decide what the commands print
@@ -24,8 +28,15 @@ settings.load_profile("same")
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
+    """A cache of this session, with the user's compiled kernels, which take half a minute to build."""
+    library()
+    cache = tmp_path_factory.mktemp("cache")
+    if trusted.folder().is_dir():
+        shutil.copytree(
+            trusted.folder(), cache / "kernels", ignore=lambda folder, names: [n for n in names if "." not in n]
+        )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SUITE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("SUITE_CACHE", str(cache))
         yield
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from kernels.cpu import build, trusted
 from kernels.cpu import library as built
 from kernels.cpu.call import takes
 from kernels.scan import diagonal_scan
@@ -20,10 +21,10 @@ from kernels.scan import diagonal_scan
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """No library loaded and an empty cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("SUITE_CACHE", str(tmp_path))
     monkeypatch.delenv("SUITE_COMPILED_KERNELS", raising=False)
     built.library.cache_clear()
-    yield tmp_path / "mixer-suite"
+    yield tmp_path / "kernels"
     built.library.cache_clear()
 
 
@@ -37,7 +38,7 @@ def scanned() -> float:
 def test_it_is_built_and_announced_once_and_found_again(fresh: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert built.library() is not None
-    [made] = fresh.iterdir()
+    [made] = fresh.glob("*.so")
     assert str(made) in caplog.text
     assert scanned() == 1.9375
     caplog.clear()
@@ -76,7 +77,7 @@ def test_a_source_that_does_not_compile_leaves_no_file(
 ) -> None:
     broken = tmp_path / "broken.cpp"
     broken.write_text("this is not C++\n")
-    monkeypatch.setattr(built, "SOURCES", (broken,))
+    monkeypatch.setattr(build, "SOURCES", (broken,))
     with caplog.at_level(logging.WARNING):
         assert built.library() is None
     assert "failed: " in caplog.text
@@ -106,3 +107,119 @@ def test_it_refuses_tensors_that_raw_pointers_would_read_wrongly() -> None:
 
 def library_is_there() -> bool:
     return built.library() is not None
+
+
+COMPILER = pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="no C++ compiler here")
+FAULTS = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:1000]),
+    "one bit flipped": lambda path: path.write_bytes(flipped(path.read_bytes())),
+    "empty": lambda path: path.write_bytes(b""),
+    "writable by others": lambda path: path.chmod(0o777),
+    "its hash is missing": lambda path: path.with_suffix(".sha256").unlink(),
+    "its hash is a link": lambda path: linked(path.with_suffix(".sha256")),
+    "a link": lambda path: linked(path),
+}
+
+
+def flipped(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def linked(path: Path) -> None:
+    path.rename(path.with_suffix(".moved"))
+    path.symlink_to(path.with_suffix(".moved"))
+
+
+@pytest.fixture
+def built_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file in the place of a library, with its hash; nothing is compiled."""
+    monkeypatch.setenv("SUITE_CACHE", str(tmp_path))
+    path = trusted.folder() / "kernels-0.so"
+    path.write_bytes(bytes(range(256)) * 20)
+    path.chmod(0o700)
+    trusted.seal(path)
+    assert trusted.fault(path) == ""
+    return path
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_library_that_is_not_the_one_that_was_built_is_never_loaded(built_library: Path, fault: str) -> None:
+    FAULTS[fault](built_library)
+    assert trusted.fault(built_library) != ""
+
+
+@pytest.mark.parametrize("how", ["writable by others", "a link"])
+def test_a_folder_that_others_control_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    monkeypatch.setenv("SUITE_CACHE", str(tmp_path / "cache"))
+    planted = tmp_path / "cache" / "kernels"
+    planted.mkdir(parents=True)
+    if how == "a link":
+        linked(planted)
+    else:
+        planted.chmod(0o777)
+    used = trusted.folder()
+    assert used != planted
+    assert used.stat().st_mode & 0o077 == 0
+
+
+def test_a_library_of_another_user_is_not_used(built_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = built_library.lstat().st_uid
+    monkeypatch.setattr("kernels.cpu.trusted.os.getuid", lambda: here + 1)
+    if here == 0:  # root's files are trusted by everybody: pretend that the file is somebody's
+        monkeypatch.setattr("kernels.cpu.trusted._ROOT", -1)
+    assert trusted.fault(built_library) != ""
+
+
+@pytest.mark.slow
+@COMPILER
+@pytest.mark.parametrize("fault", ["one bit flipped"])
+def test_a_damaged_library_is_reported_and_built_again(
+    fresh: Path, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    assert built.library() is not None
+    [path] = fresh.glob("*.so")
+    intact = path.read_bytes()
+    copy = path.with_suffix(".damaged")  # the loaded file itself is in use
+    copy.write_bytes(intact)
+    copy.chmod(0o700)
+    copy.replace(path)
+    FAULTS[fault](path)
+    built.library.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert built.library() is not None
+    assert "built again" in caplog.text
+    assert trusted.fault(path) == ""
+    assert scanned() == 1.9375
+
+
+@pytest.mark.slow
+@COMPILER
+def test_a_library_that_computes_something_else_is_refused(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = tmp_path / "sources"
+    shutil.copytree(Path(build.__file__).parent, wrong)
+    rows = wrong / "rows.cpp"
+    text = rows.read_text("utf-8")
+    assert "std::sqrt" in text
+    rows.write_text(text.replace("std::sqrt(", "S(1.001) * std::sqrt(", 1), "utf-8")
+    monkeypatch.setattr(build, "SOURCES", tuple(sorted(wrong.glob("*.cpp"))))
+    with caplog.at_level(logging.WARNING):
+        assert built.library() is None
+    assert "differ from PyTorch's operations" in caplog.text
+    assert scanned() == 1.9375
+
+
+def test_a_library_without_its_functions_is_one_warning(
+    built_library: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import ctypes.util
+
+    other = ctypes.util.find_library("m")
+    monkeypatch.setattr(built, "_built", lambda: other)
+    built.library.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert built.library() is None
+    built.library.cache_clear()
+    assert caplog.text.count("PyTorch runs instead") == 1

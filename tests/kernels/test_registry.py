@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from kernels.cpu import build
 from kernels.cpu import library as built
 from kernels.registry import KERNELS, Kernel, get
 from tests.kernels.every_kernel import with_gradients
@@ -29,7 +30,7 @@ def exported() -> dict[str, str]:
     """C++ functions without their dtype: which kernel each one is, or is the gradient of."""
     names = [
         name
-        for path in built.SOURCES
+        for path in build.SOURCES
         for name in re.findall(r'^\s*extern "C" void (\w+)_##NAME', path.read_text("utf-8"), re.M)
     ]
     return {name: name.removesuffix("_backward") for name in names}

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from kernels.cpu import library as built
+from kernels.cpu import build, library
 from kernels.cpu.sizes import SIZES, Sizes
 
-FOLDER = Path(built.__file__).parent
-SOURCES = [*built.SOURCES, *built.HEADERS]
+FOLDER = Path(build.__file__).parent
+SOURCES = [*build.SOURCES, *build.HEADERS]
 COMPILER = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler here")
 #: Constants that Python has no part in: tiles and loops within one source.
@@ -71,7 +71,7 @@ def test_every_size_is_a_constant_that_some_source_uses(name: str) -> None:
 
 @needs_compiler
 def test_the_library_that_the_kernels_call_has_the_sizes_of_the_table() -> None:
-    found = built.library()
+    found = library.library()
     assert found is not None
     assert {name: found.size_of(name.encode()) for name in SIZES.macros()} == SIZES.macros()
     assert found.size_of(b"SUITE_OTHER") == -1
@@ -82,9 +82,9 @@ def test_the_library_that_the_kernels_call_has_the_sizes_of_the_table() -> None:
 def test_a_library_with_another_size_is_refused(name: str, tmp_path: Path) -> None:
     other = replace(SIZES, **{name: getattr(SIZES, name) + 1})
     found = loaded(tmp_path, other)
-    built.check_sizes(found, other)
-    with pytest.raises(built.UnavailableError, match=f"SUITE_{name.upper()}={getattr(other, name)}, not "):
-        built.check_sizes(found)
+    library.check_sizes(found, other)
+    with pytest.raises(build.UnavailableError, match=f"SUITE_{name.upper()}={getattr(other, name)}, not "):
+        library.check_sizes(found)
 
 
 @needs_compiler
@@ -97,7 +97,7 @@ def test_sources_do_not_compile_without_a_size(tmp_path: Path) -> None:
 @needs_compiler
 def test_sizes_are_part_of_the_name_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     assert COMPILER is not None
-    before = built._key(COMPILER)
+    before = build.key(COMPILER)
     other = replace(SIZES, scan_chunk=SIZES.scan_chunk + 1).flags()
-    monkeypatch.setattr(built, "COMPILE", (*(flag for flag in built.COMPILE if flag not in SIZES.flags()), *other))
-    assert built._key(COMPILER) != before
+    monkeypatch.setattr(build, "COMPILE", (*(flag for flag in build.COMPILE if flag not in SIZES.flags()), *other))
+    assert build.key(COMPILER) != before
