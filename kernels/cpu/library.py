@@ -101,7 +101,7 @@ def _compare_with_pytorch(path: Path) -> None:
     root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, "-m", "kernels.cpu.self_test", str(path)],
+        [sys.executable, "-m", "kernels.tools.self_test", str(path)],
         capture_output=True,
         text=True,
         timeout=build.TIMEOUT_S,

@@ -152,7 +152,7 @@ def refusal(
     after: Any | None,
     layout: Layout,
     mask_BT: Tensor | None = None,
-    eps: float = 1e-6,
+    eps: float = 1e-12,
 ) -> str | None:
     """Why these kernels don't take such a call; None if they do."""
     if v_HBTw.dtype != torch.float32:
@@ -175,7 +175,7 @@ def lag_mix(
     after: Any | None,
     layout: Layout,
     mask_BT: Tensor | None = None,
-    eps: float = 1e-6,
+    eps: float = 1e-12,
 ) -> Tensor:
     """`[H, B, T, w]`, as `kernels.hyper.lag_mixing.lag_mix`; causal, by lag, without a mask."""
     assert layout.causal

@@ -81,7 +81,7 @@ def lag_mix(
     after: LagMixing | None,
     layout: Layout,
     mask_BT: Tensor | None = None,
-    eps: float = 1e-6,
+    eps: float = 1e-12,
     rows: int | None = None,
 ) -> Tensor:
     """Attention with mixed scores, computed in fp32, or in fp64 if v is.
@@ -95,7 +95,7 @@ def lag_mix(
         after: the mixing after the activation, or None.
         layout: whether rows are causal, how tables are indexed, and the longest sequence L.
         mask_BT: bool `[B, T]`, True at keys that count; None if all do.
-        eps: added to the sum of squares in the norm.
+        eps: added to the sum of squares in the norm; the default is that of the authors' code.
         rows: rows of a block; None for the number that is fastest.
 
     Returns:

@@ -165,6 +165,18 @@ def test_the_convolution_is_accurate_over_4096_tokens(causal: bool) -> None:
     assert same((module.factors(x_BTD) @ module.out_proj).double(), wanted, FP32_SCAN)
 
 
+def test_the_layer_norm_of_a_small_state_is_bounded_by_the_published_constant(monkeypatch: pytest.MonkeyPatch) -> None:
+    fem = built("fem")
+    module = fem.convolution
+    assert module is not None
+    with torch.no_grad():
+        module.in_proj[module.rank : 2 * module.rank] *= 1e-2  # variances of h near 1e-5
+    wanted = low_rank_convolution(fem, inputs(), Context())
+    assert same(module.factors(inputs()) @ module.out_proj, wanted, FP64)
+    monkeypatch.setattr("tests.backbones.naive.fem.STATE_EPS", 2e-5)  # a wrong constant would be seen
+    assert not same(low_rank_convolution(fem, inputs(), Context()), wanted, 0.01)
+
+
 def test_an_initial_layer_has_the_stated_temperature_and_modulates_nothing() -> None:
     fem = FemSoftmax(KeyedFemConfig(heads=HEADS, d_v=4, d_k=8), D, T)
     assert fem.convolution is not None

@@ -93,7 +93,7 @@ def test_without_mixing_gates_and_convolution_it_is_relu_attention_with_an_l2_no
     q, k, v = ((x @ W.T).view(2, 9, 2, -1).transpose(1, 2) for W in (W_q, W_k, W_v))
     scores = 0.5 * q @ k.transpose(2, 3)
     scores = scores.tril() if causal else scores
-    attention = scores.relu() / (scores.square().sum(-1, keepdim=True) + 1e-6).sqrt()
+    attention = scores.relu() / (scores.square().sum(-1, keepdim=True) + 1e-12).sqrt()
     expected = 0.5 * (attention @ v).transpose(1, 2).flatten(2) @ mixer.out_proj.weight.T
     torch.testing.assert_close(mixer(x), expected, rtol=1e-10, atol=1e-12)
 
@@ -106,6 +106,18 @@ def test_outputs_do_not_change_when_the_sequence_continues(cls: type[HyperMixer]
     for t in (1, 2, 63, 64, 65):
         change = (mixer(x_BTD[:, :t]) - long[:, :t]).abs().max()
         assert change <= PREFIX * long[:, :t].abs().max()
+
+
+@pytest.mark.parametrize("cls", BOTH)
+def test_the_norm_of_nearly_empty_rows_is_bounded_by_the_published_constant(
+    cls: type[HyperMixer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mixer, x_BTD = build(cls), 1e-3 * draw(2, 9, 16)  # sums of squares near 1e-12
+    wanted = hyper(mixer, x_BTD, Context())
+    torch.testing.assert_close(mixer(x_BTD), wanted, rtol=1e-9, atol=1e-9 * float(wanted.detach().abs().max()))
+    monkeypatch.setattr("tests.backbones.naive.hyper.EPS", 1e-11)  # a wrong constant would be seen
+    with torch.no_grad():
+        assert float((hyper(mixer, x_BTD, Context()) - wanted).norm() / wanted.norm()) > 0.01
 
 
 @pytest.mark.parametrize("cls", BOTH)

@@ -39,7 +39,7 @@ def lag_mix_by_loops(
     after: LagMixing | None,
     layout: Layout,
     mask_BT: Tensor | None = None,
-    eps: float = 1e-6,
+    eps: float = 1e-12,
 ) -> Tensor:
     sets, heads, batch, tokens, _ = q.shape
     rows = []

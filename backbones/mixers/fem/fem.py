@@ -55,6 +55,7 @@ class Fem(Mixer):
 
     Config: ClassVar[type[FemConfig]] = FemConfig
     Host: ClassVar[type[Prior]]
+    version = 2  # version 1: eps 1e-3 in the convolution's LayerNorm(h); AFT's query factor over all channels
     paper = "arXiv 2602.07160"
     config: FemConfig
 

@@ -51,7 +51,6 @@ class FemAft(Fem):
     Config = FemConfig
     Host = AftPrior
     capabilities = LINEAR_TIME
-    version = 2  # version 1 took the RMS of AFT's query factor over all channels
     summary = "Free Energy Mixer over AFT's weights, a linear RNN"
 
 

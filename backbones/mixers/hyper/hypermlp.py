@@ -1,7 +1,7 @@
 """HyperMLP and HyperGLU (arXiv 2602.12601): a row of attention scores is the hidden layer of an MLP over the history.
 
 Per head, with the history in lag order (newest first) and `R(x) = I + Diag(p) + A Diag(sigmoid(x W_s)) Bᵀ`, `[L×L]` and
-never materialised:
+never materialised, with `‖h‖₂ = sqrt(Σ h² + 1e-12)`:
 
     h_t = x_t W_q Diag(sigmoid(x_t W_m1)) W_kᵀ X̃ᵀ · R1(x_t)            X̃: a short depthwise convolution of the history
     act = ReLU(h)/‖h‖₂    or, in HyperGLU, with two score sets    softplus(h_scale) ⊙ ReLU(h_gate)/‖h_gate‖₂
@@ -37,6 +37,7 @@ class HyperMixer(Mixer):
 
     Config = HyperConfig
     capabilities = Capabilities()
+    version = 2  # version 1: eps 1e-6 in the norm of a row
     paper = "arXiv 2602.12601"
     board_options = ("rank", "d_qk")  # a result at rank 1 is not one about the method
     no_weight_decay = frozenset({"taps", "lag_p"})  # they start at the identity, not at zero weights

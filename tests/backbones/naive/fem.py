@@ -16,6 +16,9 @@ from tests.backbones.naive.attention import heads, merged, softmax_weights, visi
 Read = Callable[..., list[Tensor]]  # one or more values [B, H, T, d], read under the same weights
 
 
+STATE_EPS = 1e-5  # of LayerNorm(h), in the authors' code
+
+
 def normal(x: Tensor, eps: float = 1e-5) -> Tensor:
     return (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + eps).sqrt()
 
@@ -38,7 +41,7 @@ def low_rank_convolution(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
         for t in reversed(range(T)) if backward else range(T):
             h_B = torch.where(real_BT[:, t], a[:, t, channel] * h_B + u[:, t, channel], h_B)
             rows[:, t, channel] = h_B
-    return (over_rms(softplus(s)) * normal(rows, 1e-3)) @ module.out_proj
+    return (over_rms(softplus(s)) * normal(rows, STATE_EPS)) @ module.out_proj
 
 
 def fem_with(

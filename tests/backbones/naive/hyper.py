@@ -10,6 +10,8 @@ from backbones.mixers.base import Context
 from backbones.mixers.hyper.hypermlp import HyperMixer
 from tests.backbones.naive import naive
 
+EPS = 1e-12  # of the row norm, in the authors' code
+
 
 def spread(table_HLr: Tensor, first_B: Tensor, tokens: int, mixer: HyperMixer) -> Tensor:
     """`[B, H, T, T, r]`: a table's entry for each pair of query t and key i.
@@ -57,7 +59,7 @@ def hyper(mixer: HyperMixer, x_BTD: Tensor, context: Context) -> Tensor:
     h = [q[..., j, :].transpose(1, 2) @ k[..., j, :].permute(0, 2, 3, 1) * visible_BHTT for j in range(S)]
     if c.mixing != "R2":
         h = [mix(j, h[j], transposed=False) for j in range(S)]
-    active = h[0].relu() / (h[0].square().sum(-1, keepdim=True) + 1e-6).sqrt()
+    active = h[0].relu() / (h[0].square().sum(-1, keepdim=True) + EPS).sqrt()
     if S == 2:
         active = softplus(h[1]) * active
     if c.mixing != "R1":

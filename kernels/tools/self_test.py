@@ -1,5 +1,5 @@
-"""Compares a compiled library with PyTorch's own operations: `python -m kernels.cpu.self_test FILE`, exit code 0 where
-all kernels agree.
+"""Compares a compiled library with PyTorch's own operations: `python -m kernels.tools.self_test FILE`, exit code 0
+where all kernels agree.
 """
 
 from __future__ import annotations
