@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from tasks.base import DataError
 from tasks.series.tables.cells import numbers
-from tasks.series.tables.format import PLAIN, SIGNS, CsvFormat, Separator
+from tasks.series.tables.damage import SEPARATORS, require_separator, unreadable
+from tasks.series.tables.format import PLAIN, SIGNS, CsvFormat
 from tasks.series.tables.layout import Layout, layout_of, rows_of, series_names
 from tasks.series.timestamps import step_of, uneven_rows
+from tasks.storage.encodings import require_text
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SEPARATORS: dict[Separator, str] = {"comma": "commas", "semicolon": "semicolons", "tab": "tabs"}
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,14 @@ def _layout(path: Path, form: CsvFormat) -> tuple[Layout, tuple[str, ...]]:
     of series.
     """
     names = tuple(_parse(path, form, header=None, nrows=1).iloc[0])
+    if len(names) < 2 or any("\0" in name for name in names):
+        require_text(path)
     if len(names) < 2:
         held = next((sign for sign in SEPARATORS if SIGNS[sign] in names[0]), None)
         hint = f" and holds {SEPARATORS[held]}: --set separator={held} reads such files" if held else ""
         needed = f"a column of times and at least one of numbers are needed, separated by {SEPARATORS[form.separator]}"
         raise DataError(f"{path}: its first line names 1 column{hint}; {needed}")
+    require_separator(path, form)
     _check_first(path, names[0])
     twice = next((name for place, name in enumerate(names) if name and name in names[:place]), None)
     if twice is not None:
@@ -126,14 +129,8 @@ def _parse(path: Path, form: CsvFormat, **options: Any) -> pd.DataFrame:
         return _read(path, form, dtype=str, **options)
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; name the CSV file of the series") from error
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        Warning,
-    ) as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
-        reason = str(error).strip().splitlines()[-1]
-        raise DataError(f"{path} is not a readable CSV file: {reason}; fetch it again") from error
+    except (OSError, ValueError, EOFError, Warning) as error:  # pandas' parser errors are ValueErrors
+        raise unreadable(path, form, error) from error
 
 
 def _read(path: Path, form: CsvFormat, **options: Any) -> pd.DataFrame:

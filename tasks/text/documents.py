@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.base import DataError, Split
+from tasks.storage.encodings import not_utf8
 
 ROWS_PER_BLOCK = 1000
 ReadState = Mapping[str, Any]  # JSON values: where to resume reading
@@ -64,11 +65,12 @@ class Corpus(ABC):
 
 
 def stream_rows(
-    open_table: Callable[[], Any], field: str, state: ReadState | None, what: str
+    open_table: Callable[[], Any], field: str, state: ReadState | None, what: str | Path
 ) -> Iterator[tuple[list[str], ReadState]]:
     """The texts of a streamed `datasets` table, `ROWS_PER_BLOCK` at a time, each list with the state after it.
 
-    `what` names the table in errors. Raises DataError with the library's reason when a file or the network fails.
+    `what` names the table in errors; a path is that of a file of text, whose encoding errors name. Raises DataError
+    with the library's reason when a file or the network fails.
     """
     from datasets.exceptions import DatasetsError
 
@@ -91,11 +93,13 @@ def stream_rows(
         raise
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, DatasetsError, *_network_errors()) as error:
         cause = error.__cause__ or error
+        if isinstance(cause, UnicodeDecodeError) and isinstance(what, Path):
+            raise not_utf8(what) from None
         reason = (str(cause).strip() or type(cause).__name__).splitlines()[0][:300]
         raise DataError(f"{what} cannot be read: {reason}") from error
 
 
-def _empty_text(value: object, field: str, what: str) -> str:
+def _empty_text(value: object, field: str, what: str | Path) -> str:
     """The text of a null value. Raises DataError for any other value."""
     if value is None:
         return ""

@@ -7,20 +7,32 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from tasks.base import DataError, Split
+from tasks.storage.arrow_files import METADATA, require_whole
+from tasks.storage.compressed import COMPRESSIONS
+from tasks.storage.encodings import decoding, require_text
 from tasks.storage.split_names import split_named_by
 from tasks.storage.user_files import bytes_of, describe_files, describe_other_files, files_below, reading, suffix_of
-from tasks.text import json_lines, parquet
 from tasks.text.documents import Block, Corpus, Fragment, ReadState, hash_fraction, open_files, stream_rows
+from tasks.text.formats import arrow, json_lines, parquet
+from tasks.text.formats.names import (
+    ENDINGS,
+    FORMATS,
+    LISTS,
+    Format,
+    ending_of,
+    format_of,
+    format_of_named,
+    refuse_copies,
+)
 from tasks.text.held_out_lines import HELD_OUT, SplitRange, assign_lines, lineless_splits, size_as_read, split_ranges
 
-Format = Literal["parquet", "json", "text"]
-SUFFIXES: Mapping[str, Format] = {".txt": "text", ".jsonl": "json", ".parquet": "parquet"}
 END_OF_FILE = "end"
 KEY_FORMAT = 3  # 3: a read state counts lines of JSON or files; 2 counted rows of a table
 FILES_PER_BLOCK, CHARS_PER_BLOCK = 100, 8 * 2**20  # limits of a block when each file is a document
+EXPANSION = 4  # bytes of text per byte of a compressed file, roughly
 MIN_HASHED_FILES = 100  # from this many text files on, whole files are held out by a hash of their text
 
 
@@ -84,10 +96,13 @@ class TextFiles(Corpus):
 
     @property
     def size(self) -> int:
-        return sum(
-            parquet.text_bytes(group.files, self.text_field) if group.kind == "parquet" else bytes_of(group.files)
-            for group in self.groups
-        )
+        return sum(self._text_bytes(group) for group in self.groups)
+
+    def _text_bytes(self, group: FileGroup) -> int:
+        if group.kind in ("parquet", "arrow"):
+            return (parquet if group.kind == "parquet" else arrow).text_bytes(group.files, self.text_field)
+        compressed = [file for file in group.files if suffix_of(file.name) in COMPRESSIONS]
+        return bytes_of(group.files) + (EXPANSION - 1) * bytes_of(compressed)
 
     def blocks(self, state: ReadState | None = None) -> Iterator[Block]:
         first = state["part"] if state else 0
@@ -99,8 +114,8 @@ class TextFiles(Corpus):
     def _read(self, group: FileGroup, state: ReadState | None) -> Iterator[Block]:
         if group.kind == "parquet":
             return self._read_parquet(group, state)
-        if group.kind == "json":
-            return self._read_json(group, state)
+        if group.kind in ("json", "arrow"):
+            return self._read_rows(group, state)
         return self._read_lines(group, state) if group.lines else self._read_whole(group, state)
 
     def _read_parquet(self, group: FileGroup, state: ReadState | None) -> Iterator[Block]:
@@ -120,11 +135,12 @@ class TextFiles(Corpus):
                 yield Block(_documents(texts, group), {"files": number + 1})
                 texts, read = [], 0
 
-    def _read_json(self, group: FileGroup, state: ReadState | None) -> Iterator[Block]:
+    def _read_rows(self, group: FileGroup, state: ReadState | None) -> Iterator[Block]:
+        read_rows = json_lines.read_rows if group.kind == "json" else arrow.read_rows
         first = state["file"] if state else 0
         for number, file in enumerate(group.files[first:], first):
             here = state if state and number == first else None
-            for texts, after in json_lines.read_rows(file, self.text_field, here):
+            for texts, after in read_rows(file, self.text_field, here):
                 yield Block(_documents(texts, group), {"file": number, **after})
 
     def _read_lines(self, group: FileGroup, state: ReadState | None) -> Iterator[Block]:
@@ -133,9 +149,11 @@ class TextFiles(Corpus):
             here = state if state and number == first else {"rows": None, "read": 0, "open": []}
             if here["rows"] == END_OF_FILE:
                 continue
+            with reading(file):
+                require_text(file)  # a file in UTF-16 without a mark would be read, with a zero in every character
             read, is_open, ranges = here["read"], list(here["open"]), self._ranges(file, group)
             lines_of = partial(open_files, [file], "text", keep_linebreaks=True)
-            for lines, after in stream_rows(lines_of, "text", here["rows"], str(file)):
+            for lines, after in stream_rows(lines_of, "text", here["rows"], file):
                 fragments, read = assign_lines(lines, read, ranges)
                 is_open = list(dict.fromkeys([*is_open, *(fragment.split for fragment in fragments)]))
                 yield Block(fragments, {"file": number, "rows": after, "read": read, "open": is_open})
@@ -144,18 +162,16 @@ class TextFiles(Corpus):
 
     def _ranges(self, file: Path, group: FileGroup) -> list[SplitRange]:
         if group.split is not None:
-            with reading(file), file.open("rb"):  # reports an unreadable file better than the library would
-                pass
             return [SplitRange(0, float("inf"), group.split)]
         return split_ranges(size_as_read(file), group.missing, self.cut_lines.get(file, ()))
 
 
 def _text_of(file: Path) -> str:
-    try:
-        with reading(file):
-            return file.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} cannot be read: {error}; save it as UTF-8") from None
+    with reading(file), decoding(file):
+        text = file.read_text("utf-8")
+        if "\0" in text:
+            require_text(file)
+    return text
 
 
 def _documents(texts: Sequence[str], group: FileGroup) -> list[Fragment]:
@@ -174,20 +190,41 @@ def find_text(root: Path, text_field: str) -> TextFiles:
         if not root.exists():
             raise DataError(f"{root} does not exist; pass --data-dir DIR with .txt, .jsonl or .parquet files")
         every = [root] if root.is_file() else files_below(root)
-    files = [path for path in every if suffix_of(path.name) in SUFFIXES]
-    if not files:
+    kinds = _kinds(root, every)
+    if not kinds:
         some = ", ".join(path.name for path in every[:3]) or "nothing"
-        raise DataError(f"{root} contains no text (found: {some}); pass .txt, .jsonl or .parquet files")
+        named = f"; to read one of them as text, name it: --data-dir {every[0]}" if every else ""
+        raise DataError(f"{root} contains no text (found: {some}); pass .txt, .jsonl or .parquet files{named}")
+    refuse_copies(list(kinds))
+    require_whole([file for file, kind in kinds.items() if kind == "arrow"])
     by_split: dict[Split | None, list[Path]] = {}
-    for path in files:
+    for path in kinds:
         by_split.setdefault(_named_split(path, root), []).append(path)
-    groups = _groups(by_split, root)
-    others = Counter(suffix for path in every if (suffix := suffix_of(path.name)) not in SUFFIXES)
-    ignored = f"ignored: {described}" if (described := describe_other_files(others, SUFFIXES)) else ""
+    groups = _groups(by_split, root, kinds)
+    saved = METADATA if "arrow" in kinds.values() else ()
+    others = Counter(suffix_of(path.name) for path in every if path not in kinds and path.name not in saved)
+    ignored = f"ignored: {described}" if (described := describe_other_files(others, ENDINGS)) else ""
     return TextFiles(root if root.is_dir() else root.parent, groups, text_field, ignored)
 
 
-def _groups(by_split: Mapping[Split | None, Sequence[Path]], root: Path) -> tuple[FileGroup, ...]:
+def _kinds(root: Path, every: Sequence[Path]) -> dict[Path, Format]:
+    """The format of each file that is read, in order.
+
+    A file that is named by itself, or is alone in the folder and has no suffix, is text whatever its name. `.json`
+    files next to other text are taken for settings.
+    """
+    if every == [root] or (len(every) == 1 and not suffix_of(every[0].name)):
+        return {every[0]: format_of_named(every[0])}
+    kinds = {path: kind for path in every if (kind := format_of(path))}
+    if "arrow" in kinds.values():
+        kinds = {path: kind for path, kind in kinds.items() if path.name not in METADATA}
+    lists = {path for path in kinds if ending_of(path.name) in LISTS}
+    return kinds if len(lists) == len(kinds) else {path: kind for path, kind in kinds.items() if path not in lists}
+
+
+def _groups(
+    by_split: Mapping[Split | None, Sequence[Path]], root: Path, kinds: Mapping[Path, Format]
+) -> tuple[FileGroup, ...]:
     """The files grouped by split and format. Raises DataError if the splits are ambiguous."""
     named = [split for split in get_args(Split) if split in by_split]
     if named and None in by_split:
@@ -202,14 +239,16 @@ def _groups(by_split: Mapping[Split | None, Sequence[Path]], root: Path) -> tupl
     groups: list[FileGroup] = []
     for split in (None, *get_args(Split)):
         pool = split is None or (split == "train" and bool(missing))
-        groups += _by_format(by_split.get(split, []), None if pool else split, missing if pool else ())
+        groups += _by_format(by_split.get(split, []), kinds, None if pool else split, missing if pool else ())
     return tuple(groups)
 
 
-def _by_format(files: Sequence[Path], split: Split | None, missing: tuple[Split, ...]) -> list[FileGroup]:
+def _by_format(
+    files: Sequence[Path], kinds: Mapping[Path, Format], split: Split | None, missing: tuple[Split, ...]
+) -> list[FileGroup]:
     groups = []
-    for kind in dict.fromkeys(SUFFIXES.values()):
-        chosen = tuple(path for path in files if SUFFIXES[suffix_of(path.name)] == kind)
+    for kind in FORMATS:
+        chosen = tuple(path for path in files if kinds[path] == kind)
         if chosen:
             by_lines = kind == "text" and len(chosen) < MIN_HASHED_FILES
             groups.append(FileGroup(chosen, kind, split, missing, by_lines))

@@ -13,9 +13,9 @@ from pydantic import Field
 from tasks.base import DataError, TaskOptions
 from tasks.storage import hub
 from tasks.storage.user_files import describe_files, reading
-from tasks.text import parquet
 from tasks.text.corpus import CorpusOptions, CorpusTask
 from tasks.text.documents import Block, Corpus, Fragment, ReadState, hash_fraction, stream_rows
+from tasks.text.formats import parquet
 from tasks.text.tokenizer_options import HELP
 
 HUB, CONFIG, FOLDER = "HuggingFaceFW/fineweb-edu", "sample-10BT", "sample/10BT"

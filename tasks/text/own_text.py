@@ -12,8 +12,10 @@ from tasks.text.files import TextFiles, find_text
 
 MAX_NAMED_FILES = 3
 HOW_TO = (
-    "formats: a document is a .txt file, or a row of a .jsonl or .parquet file; links are followed, names that begin "
-    "with a dot are ignored",
+    "formats: a document is a .txt file, or a row of a .jsonl or .parquet file, of a folder that save_to_disk of "
+    "Hugging Face datasets wrote, or of .json files where there is no other text; .jsonl and .json may be compressed "
+    "(.gz, .zst); a file named by itself is text whatever its name",
+    "names: links are followed, names that begin with a dot are ignored",
     "text_field: the field of the rows that holds the text (--set text_field=NAME)",
     "splits: from the words train, valid (validation, val, dev) or test in the names of files or folders; a missing "
     "split is 5 % of the training files: the end of every .txt file (whole lines if it has enough), or rows (and whole "
@@ -30,7 +32,8 @@ class TextOptions(CorpusOptions):
 
 
 class OwnText(CorpusTask):
-    """A folder of .txt files (one document each), .jsonl and .parquet files (one document per row), or one such file.
+    """A folder of .txt files (one document each), of rows in .jsonl, .parquet or other formats (one document each), or
+    one such file.
 
     Files with train, valid (validation, val, dev) or test in their name, or in a folder's name, belong to that split. A
     split without files is held out of the training files, 5 % for each: the end of every .txt file, cut between lines,

@@ -14,9 +14,9 @@ from pydantic import Field
 from tasks.base import DataError, Split, TaskOptions
 from tasks.storage import hub
 from tasks.storage.user_files import describe_files, reading
-from tasks.text import parquet
 from tasks.text.corpus import CorpusOptions, CorpusTask
 from tasks.text.documents import Block, Corpus, Fragment, ReadState, stream_rows
+from tasks.text.formats import parquet
 from tasks.text.tokenizer_options import HELP
 
 HUB = "Salesforce/wikitext"

@@ -9,6 +9,7 @@ from typing import Any
 from tasks.base import DataError
 from tasks.storage.user_files import reading
 from tasks.text.documents import open_files
+from tasks.text.formats.columns import require_text_column
 
 
 def open_column(files: Sequence[Path], field: str) -> Any:
@@ -19,15 +20,7 @@ def open_column(files: Sequence[Path], field: str) -> Any:
     from datasets import Features, Value
 
     for file in files:
-        schema = _open(file).schema_arrow
-        if field not in schema.names:
-            fields = ", ".join(schema.names) or "none"
-            raise DataError(f"{file} has no field {field!r} (fields: {fields}); choose one: --set text_field=NAME")
-        if not _is_text(schema.field(field).type):
-            kind = schema.field(field).type
-            raise DataError(
-                f"{file}: the field {field!r} holds {kind}, not text; choose another field: --set text_field=NAME"
-            )
+        require_text_column(file, _open(file).schema_arrow, field)
     return open_files(files, "parquet", columns=[field], features=Features({field: Value("large_string")}))
 
 
@@ -56,11 +49,3 @@ def _open(file: Path) -> Any:
             return pq.ParquetFile(file)
     except pa.ArrowException as error:
         raise DataError(f"{file} cannot be read: it is not a Parquet file ({str(error).splitlines()[0]})") from None
-
-
-def _is_text(kind: Any) -> bool:
-    from pyarrow import types
-
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    return any(test(kind) for test in (types.is_string, types.is_large_string, types.is_string_view, types.is_null))
