@@ -1,4 +1,4 @@
-"""WikiText-2 and WikiText-103, raw (Merity et al., arXiv 1609.07843), from the hub's Parquet files."""
+"""WikiText-2 and WikiText-103, raw (Merity et al., arXiv 1609.07843): the hub's Parquet files or the classic ones."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pydantic import Field
 
 from tasks.base import DataError, Split, TaskOptions
 from tasks.storage import hub
-from tasks.storage.user_files import describe_files, reading
+from tasks.storage.user_files import bytes_of, describe_files, reading
 from tasks.text.corpus import CorpusOptions, CorpusTask
 from tasks.text.documents import Block, Corpus, Fragment, ReadState, stream_rows
-from tasks.text.formats import parquet
+from tasks.text.formats import parquet, wiki_lines
 from tasks.text.tokenizer_options import HELP
 
 HUB = "Salesforce/wikitext"
@@ -42,7 +42,10 @@ class WikiFiles(Corpus):
 
     @property
     def size(self) -> int:
-        return sum(parquet.text_bytes(paths, "text") for paths in self.files.values())
+        return sum(
+            bytes_of(paths) if wiki_lines.is_lines(paths[0]) else parquet.text_bytes(paths, "text")
+            for paths in self.files.values()
+        )
 
     def blocks(self, state: ReadState | None = None) -> Iterator[Block]:
         splits = get_args(Split)
@@ -54,8 +57,10 @@ class WikiFiles(Corpus):
                 continue
             blank, is_open = here["blank"], here["open"]
             paths = self.files[split]
-            table = partial(parquet.open_column, paths, "text")
-            for rows, after in stream_rows(table, "text", here["rows"], str(paths[0])):
+            lines = wiki_lines.is_lines(paths[0])
+            table = wiki_lines.opener(paths[0]) if lines else partial(parquet.open_column, paths, "text")
+            for rows, after in stream_rows(table, "text", here["rows"], paths[0] if lines else str(paths[0])):
+                rows = wiki_lines.rows_of(rows) if lines else rows
                 fragments, blank, is_open = _articles(rows, split, blank, is_open)
                 yield Block(fragments, {"split": split, "rows": after, "blank": blank, "open": is_open})
             yield Block([Fragment(split, "", True)] if is_open else [], {"split": split, "rows": "end"})
@@ -85,7 +90,7 @@ class WikiTextOptions(CorpusOptions):
 
 class WikiText(CorpusTask):
     """The published training, validation and test parts, from `--data-dir` (the hub's files, or a folder that contains
-    their folder), else from the hub.
+    their folder; or the classic files, `wiki.train.tokens` and so on), else from the hub.
 
     The text is the content of the rows; an empty row is an empty line. word_perplexity divides the same nats by the
     words between white space. Published values for word-level models score only words of their vocabulary and count
@@ -106,15 +111,24 @@ class WikiText(CorpusTask):
         return [f"{self.config}/{NAMES[split]}-{n:05}-of-{shards:05}.parquet" for n in range(shards)]
 
     def _open_corpus(self) -> WikiFiles:
-        corpus = WikiFiles({split: tuple(map(self._find, self._paths(split))) for split in get_args(Split)})
-        for split, paths in corpus.files.items():
-            found = sum(map(parquet.count_rows, paths))
+        classic = wiki_lines.find_files(self._classic_places())
+        files = classic or {split: tuple(map(self._find, self._paths(split))) for split in get_args(Split)}
+        for split, paths in files.items():
+            found = sum(map(wiki_lines.count_lines if classic else parquet.count_rows, paths))
             if found != self.rows[split]:
+                what = f"{paths[0]} has {found:,} lines" if classic else f"{NAMES[split]} has {found:,} rows"
                 raise DataError(
-                    f"{self.name}: {NAMES[split]} has {found:,} rows, the published files have {self.rows[split]:,}; "
-                    "for your own text: --task text"
+                    f"{self.name}: {what}, the published files have {self.rows[split]:,}; for your own text: "
+                    "--task text"
                 )
-        return corpus
+        return WikiFiles(files)
+
+    def _classic_places(self) -> list[Path]:
+        """Where the classic files may be: in the folder itself, or in the one that their archives hold."""
+        if self.data_dir is None:
+            return []
+        raw = self.config.removesuffix("-v1")
+        return [self.data_dir, self.data_dir / raw, self.data_dir / raw.removesuffix("-raw")]
 
     def _find(self, path: str) -> Path:
         if self.data_dir is None:
@@ -123,9 +137,10 @@ class WikiText(CorpusTask):
             with reading(place):
                 if place.is_file():
                     return place
+        classic = ", ".join(name.format("train") for name in wiki_lines.NAMES)
         raise DataError(
             f"{self.data_dir} contains neither {path} nor {Path(path).name}; {self.name} reads the files of "
-            f"{self.config} of the hub's {HUB}"
+            f"{self.config} of the hub's {HUB}, or the classic ones ({classic}, and the same for valid and test)"
         )
 
     def prepare_note(self) -> str:
@@ -145,8 +160,17 @@ class WikiText(CorpusTask):
         download = (
             f"suite data prepare {self.name} downloads {self.megabytes:g} MB; or pass --data-dir DIR with its files"
         )
-        notes = ("published splits", *(() if self._is_local() else (download,)))
+        notes = ("published splits", *(() if self._is_local() else (download,)), *self._unknown_words_note())
         return f"{self.config} of the hub's {HUB} (arXiv 1609.07843)", notes
+
+    def _unknown_words_note(self) -> tuple[str, ...]:
+        path = self._corpus.files["train"][0] if self.data_dir else None  # type: ignore[attr-defined]
+        if path is None or not wiki_lines.is_lines(path) or not wiki_lines.has_unknown_words(path):
+            return ()
+        return (
+            f"{path.name}: rare words are <unk>, so this is another text than the hub's raw one, with boards of its "
+            "own",
+        )
 
 
 class WikiText2(WikiText):
