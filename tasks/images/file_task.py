@@ -18,8 +18,9 @@ from tasks.images.file_options import FileImageOptions
 from tasks.images.hub_parquet import HubImages
 from tasks.images.image_set import ImageFile, ImageSet, split_parts
 from tasks.images.layout.parts import PART_NAMES
+from tasks.images.layout.tables import find_tables
 from tasks.images.loading import TrainingKeys, evaluation_keys, load_batches
-from tasks.images.parquet import ClassMap, ParquetSet, find_parquet_files
+from tasks.images.parquet import ClassMap, ParquetSet
 from tasks.images.readers import PREPARE_LIMIT, RUN_LIMIT, Reader, cache_note, check_all, open_images
 from tasks.images.transforms import Preprocessing, evaluation_transform, training_transform
 from tasks.randomness import evenly_spread
@@ -66,6 +67,10 @@ class FileImageTask(ImageTask):
     def class_names(self) -> tuple[str, ...] | None:
         """The classes that a set must have; None: any."""
         return None
+
+    def other_classes(self) -> frozenset[str]:
+        """Classes that a labels file may have too; their images are not used."""
+        return frozenset()
 
     def map_classes(self, names: Sequence[str]) -> ClassMap:
         """The classes of Parquet files whose labels have these names: any, or the task's own in any order."""
@@ -129,10 +134,10 @@ class FileImageTask(ImageTask):
                 f"{self.name} needs a folder of images: {root} is not a folder. Pass --data-dir DIR with "
                 f"{self._layout()}"
             )
-        files = find_parquet_files(root, self.needed)
+        files = find_tables(root, self.needed)
         if files:
             return ParquetSet(root, files, self.map_classes, self.label)
-        return FolderSet(root, self.class_names(), self.needed)
+        return FolderSet(root, self.class_names(), self.needed, self.other_classes())
 
     def _layout(self) -> str:
         return " and ".join(f"{PART_NAMES[part][0]}/" for part in self.needed)

@@ -89,6 +89,9 @@ class ImageNetTask(FileImageTask):
     licence = "ImageNet terms of access: non-commercial research and education"
     hub = HUB
 
+    def other_classes(self) -> frozenset[str]:
+        return frozenset(synsets())
+
     def map_classes(self, names: Sequence[str]) -> ClassMap:
         wanted, found = self.class_names(), ids_of(names)
         assert wanted is not None
@@ -108,7 +111,8 @@ class ImageNet1k(ImageNetTask):
     how_to = (
         SOURCES,
         "--data-dir DIR: train/ and val/, each with the folders of the 1,000 classes (n01440764 …), or the hub's "
-        "Parquet files",
+        "Parquet files; val/ may hold the images directly, with a labels file: val_labels.txt (lines FILE CLASS), "
+        "LOC_val_solution.csv, or ILSVRC2012_validation_ground_truth.txt with meta.mat",
         "or accept the terms on the hub, hf auth login, and: suite data prepare imagenet1k (downloads 145 GB and "
         "stores as much again)",
     )

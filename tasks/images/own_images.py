@@ -9,7 +9,8 @@ from tasks.base import DataError, TaskOptions
 from tasks.images.file_options import SizedImageOptions
 from tasks.images.file_task import FileImageTask
 from tasks.images.layout.parts import find_classes, part_folders
-from tasks.images.parquet import find_parquet_files, read_schema
+from tasks.images.layout.tables import find_tables
+from tasks.images.parquet import read_schema
 from tasks.storage.user_files import reading
 
 UNKNOWN = 2  # classes before a folder is given, so that a budget can be computed: it does not depend on their number
@@ -35,9 +36,10 @@ class OwnImages(FileImageTask):
     licence = "yours"
     how_to = (
         "--data-dir DIR: DIR/train/CLASS/, DIR/val/CLASS/, DIR/test/CLASS/, or DIR/CLASS/, with images in it or in "
-        "its subfolders",
+        "its subfolders; DIR/val/ and DIR/test/ may hold the images directly, with DIR/val_labels.txt (lines FILE "
+        "CLASS)",
         "or Parquet files with an image and a class column, as Hugging Face datasets writes them, named "
-        "train-00000-of-00001.parquet",
+        "train-00000-of-00001.parquet; or a folder that its save_to_disk wrote",
     )
 
     @cached_property
@@ -47,7 +49,7 @@ class OwnImages(FileImageTask):
             raise DataError(
                 f"folder needs images: {self.data_dir} is not a folder. Pass --data-dir DIR with one folder per class"
             )
-        files = find_parquet_files(self.data_dir)
+        files = find_tables(self.data_dir)
         if files:
             return len(read_schema(next(iter(files.values()))[0], self.label)[1])
         with reading(self.data_dir):

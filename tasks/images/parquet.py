@@ -1,11 +1,10 @@
-"""Images in Parquet files of the Hugging Face hub.
+"""Images in Parquet files of the Hugging Face hub, or in Arrow files that `save_to_disk` writes.
 
 They have a column of image files (`bytes`, `path`), a column of labels, and the class names in the schema's metadata.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -18,9 +17,8 @@ from numpy.typing import NDArray
 from tasks.base import DataError
 from tasks.images.class_folders import some_of
 from tasks.images.image_set import ImageFile, ImageSet, Listing, with_content
-from tasks.images.layout.parts import PART_NAMES
+from tasks.storage.arrow_files import ARROW, batches_of, schema_of
 
-SHARD = re.compile(r"(?P<part>[a-z]+)-(?P<number>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]+)?\.parquet")
 ROWS_PER_READ = 32  # rows read at a time
 SAMPLED_SHARDS = 4
 
@@ -37,7 +35,7 @@ class ParquetShard:
 
 
 class ParquetSet(ImageSet):
-    """The images of a data set's Parquet shards, in order of part, shard and row.
+    """The images of a data set's Parquet or Arrow shards, in order of part, shard and row.
 
     `map_classes` maps the class names of the files to the classes of the task. `label`: the name of the label column if
     the files have several.
@@ -76,7 +74,8 @@ class ParquetSet(ImageSet):
         shard = ParquetShard(path, part, np.flatnonzero(chosen >= 0))
         self.shards.append(shard)
         size = path.stat().st_size // max(len(labels), 1)  # mean over the images of the file
-        return [ImageFile(f"{path.name}:{row}", int(chosen[row]), size) for row in shard.rows.tolist()]
+        name = path.relative_to(self.root).as_posix() if path.suffix == ARROW else path.name
+        return [ImageFile(f"{name}:{row}", int(chosen[row]), size) for row in shard.rows.tolist()]
 
     def _require_all_classes(self, part: str, found: set[int]) -> None:
         missing = [name for i, name in enumerate(self.classes) if i not in found]
@@ -126,48 +125,14 @@ class Columns:
     label: str
 
 
-def find_parquet_files(root: Path, needed: Sequence[str] = ()) -> dict[str, list[Path]]:
-    """The Parquet files of each part, in `root` or one folder below; {} if there are none.
-
-    They are named `PART-NNNNN-of-NNNNN.parquet`, as on the hub; the parts are those in `needed`, or all if it is empty.
-    Raises DataError if files are missing or have other names.
-    """
-    every = [path for pattern in ("*.parquet", "*/*.parquet") for path in root.glob(pattern)]
-    found: dict[str, list[Path]] = {}
-    for path in sorted(every):
-        name = SHARD.fullmatch(path.name)
-        part = next((part for part, names in PART_NAMES.items() if name and name["part"] in names), None)
-        if part and (part in needed or not needed):
-            found.setdefault(part, []).append(path)
-    if every and not found:
-        raise DataError(
-            f"{root}: {every[0].name} is not a name of the hub; rename it, for example to train-00000-of-00001.parquet"
-        )
-    for part, paths in found.items():
-        _require_whole(root, part, paths)
-    missing = [part for part in needed if part not in found]
-    if found and missing:
-        raise DataError(f"{root} has no Parquet files of the part {missing[0]}; the task needs {' and '.join(needed)}")
-    return {part: found[part] for part in PART_NAMES if part in found}
-
-
-def _require_whole(root: Path, part: str, paths: Sequence[Path]) -> None:
-    names = [name for path in paths if (name := SHARD.fullmatch(path.name))]
-    counts = {int(name["count"]) for name in names}
-    numbers = sorted(int(name["number"]) for name in names)
-    if len(counts) > 1 or numbers != list(range(max(counts))):
-        missing = sorted(set(range(max(counts))) - set(numbers))
-        what = f"lacks shard {missing[0]:05} of {max(counts):05}" if missing else "has shards of two versions"
-        raise DataError(f"{root}: the part {part} {what}; download all files again at one version")
-
-
 def read_schema(path: Path, label: str) -> tuple[Columns, list[str]]:
     """The image column, the label column and the class names, from the metadata that `datasets` writes."""
     from datasets import ClassLabel, Features, Image
     from pyarrow import ArrowException, parquet
 
     try:
-        features = Features.from_arrow_schema(parquet.read_schema(path))
+        schema = schema_of(path) if path.suffix == ARROW else parquet.read_schema(path)
+        features = Features.from_arrow_schema(schema)
     except (OSError, ValueError, ArrowException) as error:
         raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
     images = [name for name, kind in features.items() if isinstance(kind, Image)]
@@ -183,10 +148,16 @@ def read_schema(path: Path, label: str) -> tuple[Columns, list[str]]:
 
 def read_labels(path: Path, columns: Columns, names: Sequence[str]) -> NDArray[np.int64]:
     """The labels of a shard's rows. Raises DataError if one of them is not a class."""
-    from pyarrow import ArrowException, parquet
+    from pyarrow import ArrowException, Table, parquet
 
     try:
-        column = parquet.read_table(path, columns=[columns.label])[columns.label]
+        arrow = path.suffix == ARROW
+        table = (
+            Table.from_batches(batches_of(path, [columns.label]))
+            if arrow
+            else parquet.read_table(path, columns=[columns.label])
+        )
+        column = table[columns.label]
         labels = np.asarray(column.to_numpy(), dtype=np.float64)  # a missing one is NaN
     except (OSError, KeyError, ArrowException) as error:
         raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
@@ -203,6 +174,10 @@ def _batches(path: Path, column: str) -> Iterator[Any]:
     """The values of a column, `ROWS_PER_READ` rows at a time."""
     from pyarrow import ArrowException, parquet
 
+    if path.suffix == ARROW:
+        for batch in batches_of(path, [column]):
+            yield from (batch.column(0).slice(at, ROWS_PER_READ) for at in range(0, len(batch), ROWS_PER_READ))
+        return
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=ROWS_PER_READ, columns=[column]):

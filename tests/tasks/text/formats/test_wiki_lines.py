@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from tasks.base import Split
 from tasks.text.wikitext import NAMES, WikiText2, WikiText103, WikiTextOptions
 from tests.tasks.errors import error_of
 from tests.tasks.text.corpus_files import wiki_rows, write_text, write_wikitext
 from tests.tasks.text.corpus_reading import check_resumes, documents
 
-ROWS = {"train": 3300, "valid": 200, "test": 210}
+ROWS: dict[Split, int] = {"train": 3300, "valid": 200, "test": 210}
 
 
 @pytest.fixture(autouse=True)
