@@ -201,10 +201,12 @@ def ranks(row: Row) -> bool:
         row: any row.
 
     Returns:
-        True where its runs are matched, not declared unmatched, and of the current version of their mixer.
+        True where its runs are matched at the reference's size, not declared unmatched, and of the current version of
+        their mixer.
     """
     first = row.first
-    return first.certificate.matched and not first.config.unmatched and not is_retired(first)
+    fits = first.certificate.matched and not first.config.unmatched and first.config.model.width_factor == 1
+    return fits and not is_retired(first)
 
 
 def primary_metric(made: Record) -> Metric:

@@ -46,11 +46,31 @@ class ModelConfig(Strict):
         default=1.0, ge=0, description="scale of a forecaster's initial head; 0: it first predicts the window's mean"
     )
 
+    width_factor: float = introduced(
+        1.0,
+        ge=0.25,
+        le=4,
+        description="parameters of the model as a multiple of the reference's, by its width; other than 1, it never ranks",
+    )
+
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelConfig:
         if self.dim % self.heads or (self.dim // self.heads) % 2:
             raise ValueError(f"dim {self.dim} must be an even multiple of heads {self.heads}")
         return self
+
+
+    @property
+    def widened(self) -> ModelConfig:
+        """The shape whose layers have `width_factor` times the parameters: D grows with its square root, to the nearest
+        even multiple of the heads, and F so that 3DF grows with the factor.
+        """
+        if self.width_factor == 1:
+            return self
+        step = 2 * self.heads
+        dim = max(round(self.dim * self.width_factor**0.5 / step), 1) * step
+        ffn_width = max(round(self.width_factor * self.dim * self.ffn_width / dim), 1)
+        return self.model_copy(update={"dim": dim, "ffn_width": ffn_width, "width_factor": 1.0})
 
 
 class TrainConfig(Strict):

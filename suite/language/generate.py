@@ -33,7 +33,8 @@ def load_language_model(run: str, device: torch.device) -> tuple[Decoder, TextTa
         )
     task.use_files(folder)
     state = checkpoint.load(folder, device, warn)
-    model = adapter(task.spec).backbone(config.model, candidate.plan(config, task.spec).layers)
+    plan = candidate.plan(config, task.spec)
+    model = adapter(task.spec).backbone(plan.shape, plan.layers)
     assert isinstance(model, Decoder)
     model.load_state_dict(state["best"]["weights"] or state["model"])
     return model.to(device).eval(), task

@@ -51,7 +51,7 @@ class BaselineCandidate:
 
     def plan(self, config: RunConfig, spec: InputSpec) -> Plan:
         reference = reference_layers(config.model, spec.causal)
-        return Plan(layers=(), reference=reference, mixer_options=config.mixer_options)
+        return Plan(shape=config.model, layers=(), reference=reference, mixer_options=config.mixer_options)
 
     def certify(self, config: RunConfig, spec: InputSpec, plan: Plan) -> Certificate:
         return certificate(

@@ -2,7 +2,9 @@
 
 The reference is the softmax backbone of the same shape. A run is matched when its parameters without embeddings and
 head are within 1 % of the reference's and every mixer layer is within 5 % of the reference's mixer layer. A control
-that pays in the FFN is matched on the total only.
+that pays in the FFN is matched on the total only. With `model.width_factor` the total is matched to that multiple of
+the reference's, so that the reference itself can be run at several sizes; heads make widths too coarse for a limit on
+single layers then.
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ FFN_TOLERANCE = 0.05  # how far the feed-forward width may move to use up what t
 
 
 class Plan(BaseModel):
-    """The layers of a run's model and of its reference, all widths solved."""
+    """The layers of a run's model and of its reference, all widths solved; `shape` is that of the run's model."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
+    shape: ModelConfig
     layers: tuple[Layer, ...]
     reference: tuple[Layer, ...]
     mixer_options: SerializeAsAny[MixerConfig]
@@ -60,19 +63,20 @@ def solve(mixer: type[Mixer], config: RunConfig, spec: InputSpec) -> Plan:
     Raises:
         UserError: the mixer has no size at this width with these heads.
     """
-    model, length = config.model, adapter(spec).length
-    reference = reference_layers(model, spec.causal)
-    if next(iter(mixer.candidates(config.mixer_options, model.dim, length)), None) is None:
+    shape, length = config.model.widened, adapter(spec).length
+    reference, softmax = (reference_layers(model, spec.causal) for model in (config.model, shape))
+    if next(iter(mixer.candidates(config.mixer_options, shape.dim, length)), None) is None:
         heads = config.mixer_options.heads
         raise UserError(
-            f"budget: {config.mixer} has no size at dim={model.dim} with {heads} heads; use fewer: --set mixer.heads=…"
+            f"budget: {config.mixer} has no size at dim={shape.dim} with {heads} heads; use fewer: --set mixer.heads=…"
         )
-    budget = reference[0].mixer.cost(reference[0].config, model.dim, length).parameters
-    options = mixer.size(config.mixer_options, model.dim, length, budget)
-    left_over = budget - mixer.cost(options, model.dim, length).parameters
-    layer = Layer(mixer, options, _ffn_width(mixer, left_over, model))
-    layers = tuple(softmax if i in config.hybrid else layer for i, softmax in enumerate(reference, 1))
-    return Plan(layers=layers, reference=reference, mixer_options=options)
+    target = reference[0].mixer.cost(reference[0].config, config.model.dim, length).parameters
+    budget = round(config.model.width_factor * target)
+    options = mixer.size(config.mixer_options, shape.dim, length, budget)
+    left_over = budget - mixer.cost(options, shape.dim, length).parameters
+    layer = Layer(mixer, options, _ffn_width(mixer, left_over, shape))
+    layers = tuple(softmax[i - 1] if i in config.hybrid else layer for i in range(1, shape.depth + 1))
+    return Plan(shape=shape, layers=layers, reference=reference, mixer_options=options)
 
 
 def certify(mixer: type[Mixer], config: RunConfig, spec: InputSpec, plan: Plan) -> Certificate:
@@ -88,8 +92,8 @@ def certify(mixer: type[Mixer], config: RunConfig, spec: InputSpec, plan: Plan) 
         The certificate; where it is not matched, it says why.
     """
     changed = next((i for i in range(len(plan.layers)) if i + 1 not in config.hybrid), 0)
-    own, reference = count(spec, config.model, plan.layers, changed), count(spec, config.model, plan.reference)
-    reasons = _reasons(own, reference, pays_in_ffn=mixer.capabilities.pays_in_ffn)
+    own, reference = count(spec, plan.shape, plan.layers, changed), count(spec, config.model, plan.reference)
+    reasons = _reasons(own, reference, config.model.width_factor, pays_in_ffn=mixer.capabilities.pays_in_ffn)
     return certificate(
         config,
         spec,
@@ -135,16 +139,17 @@ def _ffn_width(mixer: type[Mixer], left_over: int, model: ModelConfig) -> int:
     return min(max(width, model.ffn_width - slack), model.ffn_width + slack)
 
 
-def _reasons(own: Counts, reference: Counts, *, pays_in_ffn: bool) -> list[str]:
-    """Why a model is not matched; none where it is."""
-    ratio, mixer_ratio = own.parameters / reference.parameters, own.mixer_parameters / reference.mixer_parameters
-    reasons = []
+def _reasons(own: Counts, reference: Counts, factor: float = 1.0, *, pays_in_ffn: bool) -> list[str]:
+    """Why a model does not have `factor` times the reference's parameters; none where it is matched."""
+    ratio = own.parameters / reference.parameters / factor
+    mixer_ratio = own.mixer_parameters / reference.mixer_parameters
+    times, reasons = "" if factor == 1 else f"{factor:g} times ", []
     if abs(ratio - 1) > TOTAL_TOLERANCE:
         reasons.append(
-            f"{own.parameters:,} parameters, the reference has {reference.parameters:,} "
+            f"{own.parameters:,} parameters, the reference has {times}{reference.parameters:,} "
             f"({ratio - 1:+.1%}; ±1 % is allowed)"
         )
-    if abs(mixer_ratio - 1) > LAYER_TOLERANCE and not pays_in_ffn:
+    if abs(mixer_ratio - 1) > LAYER_TOLERANCE and factor == 1 and not pays_in_ffn:
         reasons.append(
             f"{own.mixer_parameters:,} parameters per mixer layer, the reference has {reference.mixer_parameters:,} "
             f"({mixer_ratio - 1:+.1%}; ±5 % is allowed)"

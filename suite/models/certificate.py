@@ -146,7 +146,7 @@ def certificate(
         state_bytes=own.state_bytes,
         reference_state_bytes=reference.state_bytes,
         length=own.length,
-        dim=config.model.dim,
+        dim=config.model.widened.dim,
         depth=own.depth,
         ffn_width=own.ffn_width,
         reference_ffn_width=config.model.ffn_width,

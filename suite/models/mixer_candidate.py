@@ -84,7 +84,7 @@ class MixerCandidate:
         return ", ".join(f"mixer.{name}={getattr(plan.mixer_options, name)}" for name in budget.widths_of(config))
 
     def build(self, config: RunConfig, task: Task, plan: Plan) -> Backbone:
-        model = adapter(task.spec).backbone(config.model, plan.layers)
+        model = adapter(task.spec).backbone(plan.shape, plan.layers)
         model.reset_parameters()
         if model.trunk.takes_constant_row:
             self._set_constant(model, config, task)

@@ -139,14 +139,15 @@ def _derived_certificate(record: Record) -> Mapping[str, Any]:
         return {**_of_baseline(record), **options}
     ratio = certificate.parameters / max(certificate.reference_parameters, 1)
     mixer_ratio = certificate.mixer_parameters / max(certificate.reference_mixer_parameters, 1)
-    layers_match = certificate.pays_in_ffn or abs(mixer_ratio - 1) <= LAYER_TOLERANCE
+    factor = config.model.width_factor
+    layers_match = certificate.pays_in_ffn or factor != 1 or abs(mixer_ratio - 1) <= LAYER_TOLERANCE
     return {
         **{name: getattr(config, name) for name in ("task", "scale", "mixer", "hybrid")},
         **recount.reference(config, record.spec),
         "depth": config.model.depth,
         "ratio": ratio,
         "mixer_ratio": mixer_ratio,
-        "matched": layers_match and abs(ratio - 1) <= TOTAL_TOLERANCE,
+        "matched": layers_match and abs(ratio / factor - 1) <= TOTAL_TOLERANCE,
         **options,
     }
 

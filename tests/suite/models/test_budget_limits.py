@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from backbones.mixers import registry
 from suite.config.run_config import ModelConfig
 from suite.models import budget
-from suite.models.certificate import count
+from suite.models.certificate import OUTSIDE_BUDGET, count
 from suite.models.inputs import adapter
 from suite.models.resolve import resolve
 from tests.suite.models.test_budget import check, inputs, prepared
@@ -64,6 +64,26 @@ def test_the_feed_forward_width_moves_by_at_most_5_percent(widths, expected):
     model = ModelConfig(dim=64, heads=2, ffn_width=1000)
     assert budget._ffn_width(registry.get("fem"), widths * 3 * 64, model) == expected
     assert budget._ffn_width(registry.get(CONTROL), widths * 3 * 64, model) == 1000 + widths
+
+
+@pytest.mark.parametrize("factor", [0.75, 1.25, 1.5, 4])
+def test_a_width_factor_multiplies_the_parameters_that_are_really_built(factor):
+    config, spec = prepared("sotu", "softmax", [f"width_factor={factor}"])
+    plan, found = check(config, spec)
+    model = adapter(spec).backbone(plan.shape, plan.layers)
+    inside = sum(p.numel() for name, p in model.named_parameters() if not name.startswith(OUTSIDE_BUDGET))
+    assert inside / found.reference_parameters == pytest.approx(factor, rel=0.01)
+    assert (found.ratio, found.dim) == (inside / found.reference_parameters, plan.shape.dim)
+    assert plan.shape.dim == pytest.approx(config.model.dim * factor**0.5, rel=0.05)
+    without_factor = plan.model_copy(update={"shape": config.model, "layers": plan.reference})
+    assert budget.certify(registry.get("softmax"), config, spec, without_factor).reasons
+
+
+def test_a_width_factor_is_a_rows_option_and_changes_no_earlier_hash():
+    plain, curve = (prepared("sotu", "softmax", sets)[0] for sets in ([], ["width_factor=1.25"]))
+    assert plain.group == curve.group
+    assert plain.identity != curve.identity
+    assert "width_factor" not in plain.recorded()["model"]
 
 
 @pytest.mark.parametrize("layout", ["first", "last", "2,3", "even"])
