@@ -50,7 +50,7 @@ class ModelConfig(Strict):
         1.0,
         ge=0.25,
         le=4,
-        description="parameters of the model as a multiple of the reference's, by its width; other than 1, it never ranks",
+        description="parameters as a multiple of the reference's, by the model's width; other than 1, it never ranks",
     )
 
     @model_validator(mode="after")
@@ -58,7 +58,6 @@ class ModelConfig(Strict):
         if self.dim % self.heads or (self.dim // self.heads) % 2:
             raise ValueError(f"dim {self.dim} must be an even multiple of heads {self.heads}")
         return self
-
 
     @property
     def widened(self) -> ModelConfig:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy import stats
+from scipy.special import ndtri
 
 from suite.statistics.exchange import ExchangeRate
 from suite.statistics.ranking import Verdict
@@ -46,7 +46,7 @@ def across(rates: Mapping[str, ExchangeRate], ends: tuple[float, float]) -> Acro
         return Across(None, None, None, 0, flat)
     logs = [math.log(_value(rate, ends)) for rate in used]
     error = math.sqrt(sum((rate.error or 0.0) ** 2 for rate in used)) / len(used)
-    mean, half = sum(logs) / len(logs), float(stats.norm.ppf(0.975)) * error
+    mean, half = sum(logs) / len(logs), float(ndtri(0.975)) * error
     censored = sum(rate.estimate is None for rate in used)
     return Across(math.exp(mean), math.exp(mean - half), math.exp(mean + half), censored, flat)
 

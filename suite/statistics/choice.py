@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtr
 
 from suite.statistics.samples import Array
 
@@ -38,7 +38,7 @@ def choice_variance(valid: Mapping[float, Array], test: Mapping[float, Array], c
         if rate == chosen:
             continue
         lead = float(valid[chosen].mean() - valid[rate].mean())
-        doubt = float(stats.norm.sf(lead / math.sqrt(noise_valid))) if noise_valid else 0.5 * (lead == 0)
+        doubt = float(ndtr(-lead / math.sqrt(noise_valid))) if noise_valid else 0.5 * (lead == 0)
         gap = float(test[rate].mean() - test[chosen].mean())
         total += doubt * max(gap**2 - noise_test, 0.0)
     return SHARE * total
@@ -65,7 +65,7 @@ def optimism(means: Sequence[float], sigma: float, seeds: int, rho: float) -> fl
         if not spread:
             break
         gap = (mean - other) / spread
-        share, density = float(stats.norm.cdf(gap)), float(stats.norm.pdf(gap))
+        share, density = float(ndtr(gap)), math.exp(-(gap**2) / 2) / math.sqrt(2 * math.pi)
         first = mean * share + other * (1 - share) + spread * density
         second = (mean**2 + variance) * share + (other**2 + single) * (1 - share) + (mean + other) * spread * density
         mean, variance = first, max(second - first**2, 0.0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from suite.statistics.samples import Array, Scores, on_equal_seeds
 
@@ -44,7 +44,7 @@ class Difference:
         """
         if not self.error:
             return self.estimate, self.estimate
-        half = float(stats.t.ppf(0.5 + level / 2, self.freedom)) * self.error
+        half = float(stdtrit(self.freedom, 0.5 + level / 2)) * self.error
         return self.estimate - half, self.estimate + half
 
 
@@ -88,7 +88,7 @@ def difference(one: Scores, other: Scores, test: Test) -> Difference:
 def _difference(estimate: float, error: float, freedom: float, smallest_p: float) -> Difference:
     if not error:
         return Difference(estimate, 0.0, freedom, 1.0 if estimate == 0 else smallest_p)
-    return Difference(estimate, error, freedom, float(2 * stats.t.sf(abs(estimate) / error, freedom)))
+    return Difference(estimate, error, freedom, float(2 * stdtr(freedom, -abs(estimate) / error)))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

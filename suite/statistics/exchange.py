@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import optimize, stats
+from scipy.optimize import brentq
+from scipy.special import stdtr, stdtrit
 
 from suite.statistics.noise import LEVEL
 from suite.statistics.samples import Array, Scores
@@ -70,7 +71,11 @@ class Curve:
         y = np.concatenate([row.quality for row in self.rows])
         if (y == y[0]).all():
             return True
-        return bool(stats.linregress(x, y, alternative="greater").pvalue > LEVEL)
+        x = x - x.mean()
+        slope = float(x @ y) / float(x @ x)
+        residual = y - y.mean() - slope * x
+        error = math.sqrt(float(residual @ residual) / (len(x) - 2) / float(x @ x))
+        return slope <= 0 or (error > 0 and float(stdtr(len(x) - 2, -slope / error)) > LEVEL)
 
     def weights(self, at_P: Array) -> Array:
         """The weights of the sizes' means in the interpolated quality.
@@ -137,11 +142,11 @@ class _Gap:
     def excess(self, at_P: Array) -> Array:
         """How far the gaps exceed their critical values, [points]; at most 0 where the size is not excluded."""
         error, freedom = self.error(at_P)
-        return np.abs(self.of(at_P)) - stats.t.ppf(0.5 + self.level / 2, freedom) * error
+        return np.abs(self.of(at_P)) - stdtrit(freedom, 0.5 + self.level / 2) * error
 
 
 def _root(function: Callable[[Array], Array], low: float, high: float) -> float:
-    return float(optimize.brentq(lambda at: float(function(np.array([at]))[0]), low, high))
+    return float(brentq(lambda at: float(function(np.array([at]))[0]), low, high))
 
 
 def _bounds(gap: _Gap, grid: Array, gaps: Array) -> tuple[float | None, float | None]:

@@ -7,7 +7,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import optimize, stats
+from scipy.optimize import brentq
+from scipy.special import fdtri, nctdtr, stdtrit
 
 from suite.statistics.comparisons import Test
 from suite.statistics.samples import Scores, on_equal_seeds
@@ -68,7 +69,7 @@ def correlation(rows: Sequence[Scores]) -> Correlation:
         return Correlation(0.0, -1.0)
     if not within:
         return Correlation(1.0, 1.0)
-    critical = float(stats.f.ppf(1 - LEVEL, seeds - 1, (seeds - 1) * (count - 1)))
+    critical = float(fdtri(seeds - 1, (seeds - 1) * (count - 1), 1 - LEVEL))
 
     def of(ratio: float) -> float:
         return (ratio - 1) / (ratio + count - 1)
@@ -91,12 +92,12 @@ def detectable(seeds: int, comparisons: int, test: Test = "welch", rho: float = 
     """
     freedom = seeds - 1 if test == "paired" else 2 * (seeds - 1)
     error = math.sqrt(2 * (1 - (rho if test == "paired" else 0.0)) / seeds)
-    critical = float(stats.t.isf(LEVEL / comparisons / 2, freedom))
+    critical = -float(stdtrit(freedom, LEVEL / comparisons / 2))
 
     def missing(effect: float) -> float:
-        return float(stats.nct.sf(critical, freedom, effect)) - POWER
+        return 1 - float(nctdtr(freedom, effect, critical)) - POWER
 
-    return error * float(optimize.brentq(missing, 0.01, 10 * critical + 10))
+    return error * float(brentq(missing, 0.01, 10 * critical + 10))
 
 
 def break_even(seeds: int, rivals: int) -> float:

@@ -11,7 +11,7 @@ import tasks
 from suite.config.run_config import RunConfig
 from suite.models.resolve import Resolved
 from suite.records.schema import Record
-from suite.sweeps.race import Race, State, state
+from suite.statistics.race import Race, State, state
 from tasks.base import Metric
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from backbones.mixers.errors import MixerError
 from suite.errors import UserError
 from suite.models.resolve import Request, resolve_run
+from suite.statistics.race import Race, window
 from suite.sweeps.entrant import Entrant, entrant
-from suite.sweeps.race import Race, window
 
 MOST_SEEDS = 1000
 

@@ -1,7 +1,7 @@
 """Boards of raced mixers drawn from a known truth, many at once.
 
 The race and the tests are written here for whole arrays of boards. `tests/suite/statistics/test_simulations.py` holds
-them equal to `suite.sweeps.race` and `suite.statistics` board by board.
+them equal to `suite.statistics.race` and `suite.statistics` board by board.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 from suite.statistics.choice import choice_variance
 from suite.statistics.ranking import compare_with
 from suite.statistics.samples import Scores
-from suite.sweeps.race import Race, state
+from suite.statistics.race import Race, state
 from tests.simulations.boards import (
     CORRELATIONS,
     GAPS,

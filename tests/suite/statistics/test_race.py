@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from suite.sweeps.race import Race, Scored, state, window
+from suite.statistics.race import Race, Scored, state, window
 
 RATES = (1e-3, 3e-3, 9e-3)
 PLAN = Race(RATES, tuple(range(8)))
