@@ -6,13 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from suite.boards.board import Board, Row
-from suite.boards.naming import is_retired
-from suite.console import format_metric
-from suite.models.baseline_candidate import ORIGIN as BASELINE
+from suite.boards import words
+from suite.boards.board import Board
+from suite.boards.rows import Row
+from suite.boards.words import NOTHING
 from tasks.base import Metric
-
-NOTHING = "–"
 
 
 @dataclass(frozen=True)
@@ -89,19 +87,6 @@ def table_columns() -> tuple[Column, ...]:
     return tuple(column for column in COLUMNS if column.header)
 
 
-def _place(row: Row, board: Board) -> str:
-    if row.place is not None:
-        return str(row.place)
-    if row.first.config.mixer_origin == BASELINE:
-        return "baseline"
-    return "earlier version" if is_retired(row.first) else "unmatched"
-
-
-def _result(row: Row, board: Board) -> str:
-    spread = "" if row.spread is None else f" ± {format_metric(board.metric, row.spread)}"
-    return format_metric(board.metric, row.mean) + spread
-
-
 def _parameters(row: Row, board: Board) -> str:
     return f"{row.first.certificate.parameters:,} ({row.first.certificate.ratio:.3f}×)"
 
@@ -128,16 +113,105 @@ def _valid(row: Row) -> float | None:
     return sum(values) / len(values) if values else None
 
 
+def _difference(row: Row) -> dict[str, float] | None:
+    compared = row.figures.compared if row.figures else None
+    if compared is None:
+        return None
+    low, high = compared.difference.interval()
+    better = {"estimate": compared.difference.estimate, "low": low, "high": high, "error": compared.difference.error}
+    return {**better, "p": compared.difference.p, "p_adjusted": compared.p}
+
+
+def _exchange(row: Row) -> dict[str, Any] | None:
+    found = row.figures.exchange if row.figures else None
+    if found is None:
+        return None
+    return {name: getattr(found, name) for name in ("estimate", "low", "high", "beyond", "flat")}
+
+
+def _race(row: Row) -> dict[str, Any] | None:
+    if row.race is None:
+        return None
+    return {name: getattr(row.race, name) for name in ("rates", "chosen", "runs", "planned")}
+
+
+def _runs_spent(row: Row, board: Board) -> str:
+    race = row.race
+    if race is None or not race.runs:
+        return NOTHING
+    return f"{race.runs}" if race.chosen is not None else f"{race.runs} of {race.planned}"
+
+
+def convolution(row: Row) -> bool | None:
+    """Whether a row's mixer has a short convolution of its own.
+
+    Args:
+        row: any row.
+
+    Returns:
+        None where that is unknown, for a third party's mixer.
+    """
+    first = row.first
+    if not first.recounted:
+        return None
+    return bool(getattr(first.certificate.mixer_options, "convolution", False))
+
+
+def _kilobytes(row: Row, board: Board) -> str:
+    return f"{row.first.certificate.state_bytes / 1024:,.1f}" if row.first.certificate.state_bytes else NOTHING
+
+
+def _verdict(row: Row) -> str:
+    return (row.figures.verdict if row.figures else None) or NOTHING
+
+
+def _from_figures(name: str) -> Callable[[Row], Any]:
+    return lambda row: getattr(row.figures, name) if row.figures else None
+
+
+def _rank(row: Row) -> list[int] | None:
+    rank = row.figures.rank if row.figures else None
+    return None if rank is None else [rank.first, rank.last]
+
+
 COLUMNS: tuple[Column, ...] = (
-    Column("place", lambda row: row.place, "#", _place),
+    Column("place", lambda row: row.place, "rank", lambda row, _: words.place(row)),
+    Column("rank", _rank),
+    Column("unranked", lambda row: row.unranked or None),
     Column("mixer", lambda row: row.mixer, "mixer", align="left", mlflow="tags.mixer"),
     Column("scale", lambda row: row.first.scale, json=False, mlflow="tags.scale"),
     Column("seed", lambda row: row.first.seed, json=False, mlflow="tags.seed"),
     Column("matched", lambda row: row.first.certificate.matched, mlflow="tags.matched"),
-    Column("mean", lambda row: row.mean, "test {metric}", _result, mlflow="metrics.test/{metric}"),
+    Column(
+        "mean",
+        lambda row: row.mean,
+        "test {metric}",
+        lambda row, board: words.value(row, board.metric),
+        mlflow="metrics.test/{metric}",
+    ),
     Column("sd", lambda row: row.spread),
+    Column("half_width", _from_figures("half_width")),
+    Column(
+        "difference",
+        _difference,
+        "to softmax (95 %)",
+        lambda row, board: words.difference(row, board.metric),
+        priority=2,
+    ),
+    Column("verdict", _from_figures("verdict"), "verdict", lambda row, _: _verdict(row), priority=3),
+    Column("p", lambda row: None, "p", lambda row, _: words.p_value(row), priority=4, json=False),
+    Column("exchange", _exchange, "worth (parameters)", lambda row, _: words.exchange(row), priority=1),
+    Column("optimism", _from_figures("optimism")),
     Column("valid", _valid, json=False, mlflow="metrics.valid/{metric}"),
-    Column("seeds", lambda row: [made.seed for made in row.records], "seeds", lambda row, _: str(len(row.records))),
+    Column(
+        "seeds",
+        lambda row: [made.seed for made in row.records],
+        "seeds",
+        lambda row, _: str(len(row.records)),
+        priority=5,
+    ),
+    Column("race", _race, "runs", _runs_spent, priority=7),
+    Column("diverged", lambda row: {str(seed): why for seed, why in row.diverged.items()}),
     Column("runs", lambda row: [made.id for made in row.records]),
     Column("mixer_options", lambda row: row.first.certificate.mixer_options.model_dump(mode="json")),
     Column("values", _of_split("test")),
@@ -147,21 +221,29 @@ COLUMNS: tuple[Column, ...] = (
         "parameters (of softmax's)",
         _parameters,
         wraps=True,
+        priority=6,
         mlflow="metrics.budget/parameters",
     ),
     Column("ratio", lambda row: row.first.certificate.ratio),
     Column(
-        "flops", lambda row: row.first.certificate.flops, "FLOPs", _flops, priority=1, mlflow="metrics.budget/flops"
+        "flops", lambda row: row.first.certificate.flops, "FLOPs", _flops, priority=9, mlflow="metrics.budget/flops"
     ),
     Column("reference_flops", lambda row: row.first.certificate.reference_flops),
-    Column("state_bytes", lambda row: row.first.certificate.state_bytes),
-    Column("examples_per_s", _examples_per_s, "examples/s", _speed, priority=2, mlflow="metrics.time/examples_per_s"),
+    Column(
+        "convolution",
+        convolution,
+        "conv",
+        lambda row, _: {True: "yes", False: "no", None: "?"}[convolution(row)],
+        priority=8,
+    ),
+    Column("state_bytes", lambda row: row.first.certificate.state_bytes, "state kB", _kilobytes, priority=8),
+    Column("examples_per_s", _examples_per_s, "examples/s", _speed, priority=10, mlflow="metrics.time/examples_per_s"),
     Column(
         "peak_memory_bytes",
         lambda row: row.first.peak_memory_bytes,
         "peak MB",
         lambda row, _: f"{row.first.peak_memory_bytes / 2**20:,.0f}",
-        priority=3,
+        priority=11,
     ),
     Column("status", lambda row: row.first.status, json=False, mlflow="tags.result"),
 )

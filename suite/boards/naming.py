@@ -84,11 +84,12 @@ def name_of(made: Record, common: Usual) -> str:
     candidate = _candidate(made)
     remarks = [candidate.board_note] if candidate and candidate.board_note else []
     remarks += [f"version {made.versions.mixer}"] if is_retired(made) else []
-    remarks += [f"{name}={_shown(value)}" for name, value in _named_options(made, common).items()]
+    remarks += [f"{name}={shown(value)}" for name, value in _named_options(made, common).items()]
     return made.mixer + hybrid + (f" ({', '.join(remarks)})" if remarks else "")
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """The value of an option as names have it."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -2,30 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from suite.boards.board import Board
+from suite.boards.words import plain_value
 from suite.config.run_config import OWN_ORIGINS
 from suite.console import format_metric
 
 
 def headline(board: Board) -> str:
-    """The leader and its result."""
+    """The leader and its result, and how many rows no test separates from it."""
     leader = next((row for row in board.rows if row.place == 1), None)
-    return f"{leader.mixer} leads with {format_metric(board.metric, leader.mean)}" if leader else "no matched run yet"
+    if leader is None:
+        return "no matched run yet"
+    said = f"{leader.mixer} leads with {format_metric(board.metric, leader.mean)}"
+    rank = leader.figures.rank if leader.figures else None
+    others = rank.last - rank.first if rank else 0
+    return f"{said}; {others} other row(s) cannot be distinguished from it" if others else said
 
 
 def notes(board: Board) -> str:
-    """How the rows are ordered, and what is not shown or not comparable."""
-    found = ["ordered by the mean over seeds (± sample standard deviation); an order, not a significance test"]
-    if board.other_rates:
-        found.append(f"{board.other_rates} row(s) of other learning rates or weight decays not shown: validation chose")
+    """How the rows are compared, and what is not shown or not comparable."""
+    return "; ".join([*_statistics(board), *_cautions(board), *_not_shown(board)])
+
+
+def _statistics(board: Board) -> Iterator[str]:
+    noise, metric = board.noise, board.metric
+    if noise is None:
+        yield "one seed per row: an order of means, which no test supports"
+        return
+    unit = " %" if metric.unit == "%" else (f" {metric.unit}" if metric.unit else "")
+    names = {"welch": "Welch's t test", "paired": "the paired t test and sign flips"}
+    yield "± 95 % interval of the mean; rows that no test separates share ranks (level .05 over the board, Holm)"
+    known = (
+        f"calibration seeds correlate {noise.calibrated.estimate:.2f}" if noise.calibrated else "no calibration runs"
+    )
+    yield f"compared by {names[noise.test]} ({known})"
+    sigma = f"a run's standard deviation is {plain_value(metric, noise.deviation)}{unit}"
+    if noise.correlation:
+        sigma += f", equal seeds correlate {noise.correlation.estimate:.2f}"
+    yield sigma
+    if noise.detectable is not None:
+        yield f"differences to softmax from {plain_value(metric, noise.detectable)}{unit} on are found with power .8"
+    optimism = max((abs(row.figures.optimism) for row in board.rows if row.figures), default=0.0)
+    if optimism:
+        yield f"choosing rates on validation adds at most {plain_value(metric, optimism)}{unit} to a row's expectation"
+
+
+def _cautions(board: Board) -> Iterator[str]:
+    ranked = [row for row in board.rows if not row.unranked]
+    if ranked and not any(row.race and row.race.chosen is not None for row in ranked):
+        yield "no row had the full race (suite sweep): rates were not tuned equally"
+    if len({tuple(made.seed for made in row.records) for row in ranked}) > 1:
+        yield "rows have different seeds"
     if any("host prior" in row.mixer for row in board.rows):
-        found.append("host prior: positive, normalised weights of that kind, not the full published layer of the name")
+        yield "host prior: positive, normalised weights of that kind, not the full published layer of the name"
     if len({made.hardware.device for row in board.rows for made in row.records}) > 1:
-        found.append("runs of different devices: compare no speeds or memory")
+        yield "runs of different devices: compare no speeds or memory"
     if any(row.first.config.mixer_origin not in OWN_ORIGINS for row in board.rows):
-        found.append("parameters and FLOPs of third-party mixers are as recorded, not counted again")
+        yield "parameters and FLOPs of third-party mixers are as recorded, not counted again"
+    for row in board.rows:
+        for seed, reason in row.diverged.items():
+            yield f"{row.mixer}, seed {seed} diverged and counts with the untrained model's figure ({reason})"
+
+
+def _not_shown(board: Board) -> Iterator[str]:
+    if board.other_rates:
+        yield f"{board.other_rates} row(s) of other learning rates or weight decays not shown: validation chose"
     if board.unfinished:
-        found.append(f"{board.unfinished} unfinished, failed or diverged run(s) not shown")
+        yield f"{board.unfinished} unfinished, failed or diverged run(s) not shown"
     if board.refused:
-        found.append(f"{board.refused} record(s) left out, damaged or contradictory: suite doctor names them")
-    return "; ".join(found)
+        yield f"{board.refused} record(s) left out, damaged or contradictory: suite doctor names them"

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 
 from suite.boards import columns
-from suite.boards.board import Board, Row
+from suite.boards.board import Board
 from suite.boards.markdown import markdown
+from suite.boards.rows import Row
 from suite.records.schema import Record
 from suite.tracking.client import Tracker
 from tasks.base import Metric

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from suite.boards.board import boards, select
+from suite.boards.board import boards
+from suite.boards.rows import select
 from tasks.base import Metric
 from tests.suite.tiny import made_record
 
@@ -77,4 +78,4 @@ def test_a_run_that_failed_is_not_shown_although_it_has_figures(task, good, stat
     assert made.unfinished == 1
     rerun = made_record("softmax", good(0.9), task=task, name="later").model_copy(update={"status": status})
     metric = Metric(finished.primary_metric, finished.higher_is_better)
-    assert select([finished, rerun], metric).rows == ((finished,),)
+    assert [chosen.runs for chosen in select([finished, rerun], metric).rows] == [(finished,)]

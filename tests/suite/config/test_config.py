@@ -17,7 +17,7 @@ from backbones.mixers.errors import MixerError
 from suite.config.hybrids import LAYOUTS, resolve_hybrid
 from suite.config.identity import canonical_json
 from suite.config.recipe import SCALES
-from suite.config.run_config import OF_A_RUN, TUNED, ModelConfig, RunConfig, TrainConfig
+from suite.config.run_config import OF_A_ROW, OF_A_RUN, TUNED, ModelConfig, RunConfig, TrainConfig
 from suite.errors import UserError
 from suite.models.inputs import adapter
 from suite.models.resolve import resolve, resolve_run

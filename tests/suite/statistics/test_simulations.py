@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from suite.statistics.choice import choice_variance
+from suite.statistics.race import Race, state
 from suite.statistics.ranking import compare_with
 from suite.statistics.samples import Scores
-from suite.statistics.race import Race, state
 from tests.simulations.boards import (
     CORRELATIONS,
     GAPS,

@@ -1,0 +1,228 @@
+"""The rows of a board: which runs each one consists of, and why a row has no rank."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from suite.boards.figures import Figures
+from suite.boards.naming import Usual, configuration, is_retired, name_of, shown, untuned_configuration
+from suite.boards.raced import Raced, raced
+from suite.config.run_config import OWN_ORIGINS
+from suite.models.baseline_candidate import ORIGIN as BASELINE
+from suite.records.schema import Record
+from tasks.base import Metric
+
+Runs = tuple[Record, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one configuration, one per seed, in the order of the seeds.
+
+    mixer: what the row is called.
+    mean: of the primary metric on test, over seeds.
+    spread: its sample standard deviation; None for one seed.
+    race: the race that chose its learning rate; None where it had none.
+    unranked: why it has no rank, in one or two words; empty where it has one.
+    place: from 1, in the order of the means; None for a row without a rank.
+    figures: its comparisons with the other rows; None for a single seed.
+    """
+
+    mixer: str
+    records: Runs
+    mean: float
+    spread: float | None = None
+    race: Raced | None = None
+    unranked: str = ""
+    place: int | None = None
+    figures: Figures | None = None
+
+    @property
+    def first(self) -> Record:
+        return self.records[0]
+
+    @property
+    def diverged(self) -> dict[int, str]:
+        """The seeds that diverged, which count with the untrained model's figure, and the reason of each."""
+        return {made.seed: made.error or "" for made in self.records if made.status == "diverged"}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The runs of a row, and the race that chose among them."""
+
+    runs: Runs
+    race: Raced | None = None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A run without a row, and why: other options were better on validation."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The runs of a board's rows, and the runs that validation did not choose.
+
+    other_rates: how many configurations were not chosen.
+    """
+
+    rows: tuple[Chosen, ...]
+    left_out: tuple[LeftOut, ...]
+    other_rates: int
+
+
+def has_figures(made: Record) -> bool:
+    """Whether a run counts in a row.
+
+    Args:
+        made: any record.
+
+    Returns:
+        True where it finished, or diverged and holds the untrained model's figures.
+    """
+    name = made.primary_metric
+    return made.status in ("finished", "diverged") and all(
+        name in made.metrics.get(split, {}) for split in ("valid", "test")
+    )
+
+
+def select(records: Iterable[Record], metric: Metric) -> Selected:
+    """The runs of each row: those of one configuration, of a repeated seed the newest. Of configurations that differ in
+    tuned options only, the one that won the race; without a complete race, the best mean on validation. Nothing here
+    reads a test figure.
+
+    Args:
+        records: the records of one group, the oldest first.
+        metric: the primary metric.
+
+    Returns:
+        The rows' runs.
+    """
+    entries: dict[str, dict[str, dict[int, Record]]] = defaultdict(lambda: defaultdict(dict))
+    for made in records:
+        if has_figures(made):
+            entries[untuned_configuration(made)][configuration(made)][made.seed] = made
+    rows, left_out, others = list[Chosen](), list[LeftOut](), 0
+    for configurations in entries.values():
+        every = [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in configurations.values()]
+        chosen = _chosen(every, metric)
+        rows.append(chosen)
+        lost = [runs for runs in every if configuration(runs[0]) != configuration(chosen.runs[0])]
+        left_out += [LeftOut(made.id, _reason(runs, chosen, metric)) for runs in lost for made in runs]
+        others += len(lost)
+    return Selected(tuple(rows), tuple(left_out), others)
+
+
+def _chosen(every: Sequence[Runs], metric: Metric) -> Chosen:
+    found = raced(every, metric)
+    if found is not None and found[0].chosen is not None:
+        return Chosen(found[1], found[0])
+    sign = 1.0 if metric.higher_is_better else -1.0
+    best = max(every, key=lambda runs: sign * _mean(runs, "valid"))
+    return Chosen(best, found[0] if found else None)
+
+
+def _reason(runs: Runs, chosen: Chosen, metric: Metric) -> str:
+    """`lr=0.001 was worse on validation than lr=0.003: 1.52 against 1.48 over 4 seeds`"""
+    seeds = {made.seed for made in runs} & {made.seed for made in chosen.runs}
+    if not seeds:
+        return f"{_options(runs[0], chosen.runs[0])} was worse on validation than {_options(chosen.runs[0], runs[0])}"
+    own, best = ([made for made in each if made.seed in seeds] for each in (runs, chosen.runs))
+    figures = [f"{_mean(each, 'valid'):.{metric.digits + 1}f}" for each in (own, best)]
+    return (
+        f"{_options(runs[0], chosen.runs[0])} was not chosen on validation, {_options(chosen.runs[0], runs[0])} was: "
+        f"{figures[0]} against {figures[1]} over {len(seeds)} equal seed(s)"
+    )
+
+
+def _options(made: Record, other: Record) -> str:
+    """The tuned options in which a run differs from another."""
+    own, theirs = made.config.portable(), other.config.portable()
+    parts = [name.split(".") for name in made.config.tuned]
+    return ", ".join(f"{name}={shown(own[s][name])}" for s, name in parts if own[s][name] != theirs[s].get(name))
+
+
+def rows_of(chosen: Iterable[Chosen], common: Usual, metric: Metric) -> list[Row]:
+    """The rows with their means, in order: those with a rank first.
+
+    Args:
+        chosen: the runs of each row, from `select`.
+        common: the usual options, which the names of rows leave out.
+        metric: the primary metric.
+
+    Returns:
+        Rows with places, without comparisons.
+    """
+    chosen = list(chosen)
+    any_race = any(each.race and each.race.chosen is not None for each in chosen)
+    made = []
+    for each in chosen:
+        values = [run.metrics["test"][run.primary_metric] for run in each.runs]
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        mean = values[0] if len(set(values)) == 1 else statistics.fmean(values)
+        row = Row(name_of(each.runs[0], common), each.runs, mean, spread, each.race)
+        made.append(replace(row, unranked=_unranked(row, needs_race=any_race)))
+    made.sort(key=lambda row: (bool(row.unranked), -row.mean if metric.higher_is_better else row.mean))
+    return [replace(row, place=None if row.unranked else place) for place, row in enumerate(made, 1)]
+
+
+def _unranked(row: Row, *, needs_race: bool) -> str:
+    """Why a row has no rank. Where any row of a board had the full race, every ranked row must have had it."""
+    first = row.first
+    if first.config.mixer_origin == BASELINE:
+        return "baseline"
+    if is_retired(first):
+        return "earlier version"
+    if first.config.model.width_factor != 1:
+        return "other size"
+    if not first.certificate.matched or first.config.unmatched:
+        return "unmatched"
+    if needs_race and (row.race is None or row.race.chosen is None):
+        return "no full race"
+    if needs_race and any(made.code.git_dirty for made in row.records):
+        return "changed code"
+    return ""
+
+
+def is_reference(row: Row) -> bool:
+    """Whether a row is softmax as the recipe has it, to which all others are compared.
+
+    Args:
+        row: any row.
+
+    Returns:
+        True for softmax without options of its own.
+    """
+    return row.mixer == "softmax" and row.first.config.mixer_origin in OWN_ORIGINS
+
+
+def curve_factor(row: Row) -> float | None:
+    """The size at which a row belongs to the softmax parameter curve.
+
+    Args:
+        row: any row.
+
+    Returns:
+        The factor of the reference's parameters, 1 for the reference itself; None where it is no part of the curve.
+    """
+    factor = row.first.config.model.width_factor
+    if is_reference(row):
+        return 1.0
+    return factor if row.mixer == f"softmax (width_factor={shown(factor)})" else None
+
+
+def _mean(runs: Iterable[Record], split: Literal["valid", "test"]) -> float:
+    return statistics.fmean(made.metrics[split][made.primary_metric] for made in runs)
+
+
+def by_seed(runs: Iterable[Record], split: Literal["valid", "test"]) -> Mapping[int, float]:
+    """Seed → primary metric."""
+    return {made.seed: made.metrics[split][made.primary_metric] for made in runs}
