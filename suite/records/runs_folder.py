@@ -166,8 +166,11 @@ def find_run(run: str) -> Path:
             f"{quoted(run)} matches {len(matches)} runs: {', '.join(p.name for p in matches[:4])}; "
             "give more of the name"
         )
-    newest = f"; the newest: {', '.join(path.name for path in known[:-4:-1])}" if known else ""
-    raise UserError(f"no run {quoted(run)} in {home()} ({len(known)} runs there{newest})")
+    newest = ", ".join(path.name for path in known[:-4:-1])
+    there = (
+        f"{len(known)} runs there, the newest: {newest}" if known else "no runs there; suite leaderboard shows boards"
+    )
+    raise UserError(f"no run {quoted(run)} in {home()} ({there})")
 
 
 def read_run(folder: Path) -> dict[str, Any]:
