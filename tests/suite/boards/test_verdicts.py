@@ -96,7 +96,7 @@ def test_the_difference_to_softmax_is_welchs(raced):
     assert row_of(raced, "softmax").figures.verdict is None
 
 
-def test_a_row_without_the_full_race_has_no_rank_beside_rows_that_had_it(raced):
+def test_a_row_without_the_full_race_has_no_rank_next_to_rows_that_had_it(raced):
     part = [run("fem", planned("softmax").rates[1], seed, sets=("lse=false",)) for seed in SEEDS]
     found = only([*(made for row in raced.rows for made in whole_race(row.mixer)), *part])
     row = row_of(found, "fem (lse=off)")
@@ -104,14 +104,14 @@ def test_a_row_without_the_full_race_has_no_rank_beside_rows_that_had_it(raced):
     assert "8 of 20" in markdown(found)
 
 
-def test_without_any_race_rows_are_ranked_and_the_board_says_that_rates_were_not_tuned():
+def test_without_any_race_rows_rank_and_the_board_says_that_rates_were_not_tuned():
     made = [run(mixer, planned("softmax").rates[1], seed) for mixer in ("softmax", "fem") for seed in range(3)]
     found = only(made)
     assert [row.place for row in found.rows] == [1, 2]
     assert "no row had the full race" in markdown(found)
 
 
-def test_a_run_without_a_row_is_told_which_rate_was_better_on_validation(raced):
+def test_a_run_without_a_row_has_the_reason_with_both_rates(raced):
     reasons = {each["run"]: each["reason"] for each in plain(raced)["left_out"]}
     assert len(reasons) == 4 * 12
     low, middle, high = planned("softmax").rates
@@ -146,7 +146,7 @@ def test_a_diverged_seed_counts_with_the_untrained_models_figure_and_is_named():
     assert "fem, seed 5 diverged and counts with the untrained model's figure (loss is nan)" in markdown(found)
 
 
-def test_records_of_changed_code_never_rank_beside_rows_of_the_full_race():
+def test_records_of_changed_code_never_rank_next_to_rows_of_the_full_race():
     records = whole_race("softmax") + whole_race("fem")
     index = records.index(made := run("fem", planned("softmax").rates[1], 5))
     records[index] = made.model_copy(update={"code": made.code.model_copy(update={"git_dirty": True})})
