@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from tasks.base import Batch, Shard
 from tasks.contract.probe import EVALUATED, SPLITS, Probe, check, joined, same
@@ -12,12 +13,32 @@ TOLERANCE = 1e-10  # relative; sums in float64 of a few thousand values differ b
 WORLDS = (2, 3)
 
 
-@check("evaluation", "evaluation yields every example of a split once and in a fixed order, at batch sizes 1, 7 and 32")
+def with_remainder(sizes: Sequence[int], n: int) -> tuple[int, ...]:
+    """Sizes of parts of n examples, one of which leaves a smaller last part: the mean over equal parts of their means
+    would be right, and no part would be padded.
+
+    Args:
+        sizes: those that are tried anyway.
+        n: number of examples.
+
+    Returns:
+        The sizes, and the smallest one that does not divide n if all of them do.
+    """
+    if any(n % size for size in sizes):
+        return tuple(sizes)
+    return (*sizes, next(size for size in range(2, n + 2) if n % size))
+
+
+@check(
+    "evaluation",
+    "evaluation yields every example of a split once and in a fixed order, at batch sizes 1, 7, 32 and one that leaves "
+    "a smaller last batch",
+)
 def evaluates_every_example_once(probe: Probe) -> None:
     for split in probe.readable(SPLITS):
         n = probe.task.n_examples(split)
         whole: Batch | None = None
-        for size in SIZES[::-1]:
+        for size in with_remainder(SIZES, n)[::-1]:
             probe.at(split=split, batch_size=size)
             batches = list(probe.task.eval_batches(split, size))
             seen = sum(batch.size for batch in batches)
@@ -30,10 +51,14 @@ def evaluates_every_example_once(probe: Probe) -> None:
             whole = found
 
 
-@check("batch size", "metrics do not depend on the batch size: 1, 7 and 32 agree within 1e-10")
+@check(
+    "batch size",
+    "metrics do not depend on the batch size: 1, 7, 32 and one that leaves a smaller last batch agree within 1e-10",
+)
 def measures_the_same_at_any_batch_size(probe: Probe) -> None:
     for split in probe.readable(EVALUATED):
-        largest, *others = probe.batch_sizes(*SIZES)[::-1]
+        n = probe.task.n_examples(split)
+        largest, *others = probe.batch_sizes(*with_remainder(probe.batch_sizes(*SIZES), n))[::-1]
         _, whole = probe.evaluate(split, largest)
         for size in others:
             _, found = probe.evaluate(split, size)
@@ -43,11 +68,11 @@ def measures_the_same_at_any_batch_size(probe: Probe) -> None:
                 probe.require(close, f"batches of {largest} give another value", value=found[name], other=value)
 
 
-@check("partition", "the examples that 2 or 3 processes evaluate, joined, are the split: no padding, none twice")
+@check("partition", "the examples that several processes evaluate, joined, are the split: no padding, none twice")
 def partitions_a_split(probe: Probe) -> None:
     for split in probe.readable(SPLITS):
         whole = joined(list(probe.task.eval_batches(split, 32)))
-        for world in WORLDS:
+        for world in with_remainder(WORLDS, whole.size):
             probe.at(split=split, world=world)
             parts = [list(probe.task.eval_batches(split, 32, shard=Shard(rank, world))) for rank in range(world)]
             sizes = [sum(batch.size for batch in part) for part in parts]

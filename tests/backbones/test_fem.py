@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from backbones.mixers import registry
 from backbones.mixers.base import Context, Mixer
 from backbones.mixers.fem.convolution import LowRankConvolution
-from backbones.mixers.fem.fem import BETA_START, Fem, FemSoftmax, KeyedFemConfig
+from backbones.mixers.fem.fem import Fem, FemSoftmax, KeyedFemConfig
 from backbones.mixers.priors.host_mixer import HostMixer
 from tests.backbones.naive.fem import low_rank_convolution
 from tests.tolerances import FP32_SCAN, FP64, PREFIX
@@ -181,5 +181,7 @@ def test_an_initial_layer_has_the_stated_temperature_and_modulates_nothing() -> 
     fem = FemSoftmax(KeyedFemConfig(heads=HEADS, d_v=4, d_k=8), D, T)
     assert fem.convolution is not None
     assert fem.w_beta is not None
-    assert bool((fem.w_beta == BETA_START).all())
+    torch.testing.assert_close(fem.w_beta.detach(), torch.full_like(fem.w_beta, 1.8), rtol=0, atol=0)
+    beta = torch.nn.functional.softplus(fem.w_beta.detach())  # log(1 + e^1.8)
+    torch.testing.assert_close(beta, torch.full_like(beta, 1.952977), rtol=0, atol=1e-6)
     assert float(fem.convolution.out_proj.detach().abs().max()) == 0.0

@@ -14,6 +14,7 @@ from rich.console import Console
 import tasks
 from tasks.base import WHOLE, Batch, DataError, Shard, TaskOptions
 from tasks.contract.run import CHECKS, as_json, render, run_checks
+from tests.tasks.local_data import LOCAL
 from tests.tasks.third_party import NAMED
 
 Sorting: Any = tasks.get(NAMED)  # a class of a user file: its type is not known here
@@ -247,6 +248,57 @@ def test_the_example_keeps_the_whole_contract():
 @pytest.mark.parametrize("cls", ERRORS, ids=lambda cls: cls.__name__)
 def test_a_planted_error_fails_its_checks_and_no_others(cls):
     assert failures(cls, slow=cls is SlowerWithWorkers) == ERRORS[cls]
+
+
+@pytest.mark.parametrize("cls", [MeanOfMeans, DropsTheLast, PadsTheLast], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("examples", [224, 672])
+def test_a_split_that_every_batch_size_divides_hides_no_error(cls, examples):
+    """224 and 672 are multiples of 1, 7 and 32, and 672 of 2 and 3 processes too."""
+    options = Sorting.Options(digits=3, train_examples=examples, valid_examples=examples, test_examples=examples)
+    found = {r.check for r in run_checks(cls, options=options) if r.status == "failed"}
+    assert found == ERRORS[cls]
+
+
+@pytest.mark.parametrize("name", ["csv", "folder", "mad-copy", "mqar"])
+@pytest.mark.parametrize("weight", ["one per batch", "rows"])
+def test_a_task_that_averages_the_means_of_batches_fails(tmp_path, name, weight):
+    """Rows as weights are right where every row has as many scored values."""
+    local, cls = LOCAL[name], tasks.get(name)
+
+    class Averages(cls):  # type: ignore[valid-type, misc]
+        def measure(self, outputs, batch):
+            count = 1.0 if weight == "one per batch" else float(batch.size)
+            return {key: (total / n * count, count) for key, (total, n) in super().measure(outputs, batch).items()}
+
+    folder = local.write(tmp_path) if local.write else None
+    [result] = run_checks(Averages, folder, cls.Options(**local.options), only=["batch size"])
+    assert (result.status == "failed") == (weight == "one per batch" or name.startswith("m"))
+
+
+AVERAGING = """
+from tasks.recall.mad_copy import MadCopy
+
+class Averaging(MadCopy):
+    name = "averaging"
+    protocol = "averaging/1"
+    version = 1
+
+    def measure(self, outputs, batch):
+        return {key: (total / count, 1.0) for key, (total, count) in super().measure(outputs, batch).items()}
+"""
+
+
+def test_suite_check_fails_for_a_file_whose_task_averages_the_means_of_batches(tmp_path, monkeypatch, capsys):
+    from suite.cli import app
+
+    (tmp_path / "mine.py").write_text(AVERAGING)
+    sizes = [f"{key}={value}" for key, value in LOCAL["mad-copy"].options.items()]
+    given = [part for size in sizes for part in ("--set", size)]
+    monkeypatch.setattr("sys.argv", ["suite", "check", f"{tmp_path}/mine.py:Averaging", *given, "--json"])
+    with pytest.raises(SystemExit) as end:
+        app.main()
+    failed = {r["check"] for r in json.loads(capsys.readouterr().out)["results"] if r["status"] == "failed"}
+    assert (end.value.code, failed) == (1, {"batch size"})
 
 
 def test_a_spec_that_depends_on_the_data_declares_the_fields(tmp_path):
