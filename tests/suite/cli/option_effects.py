@@ -1,0 +1,165 @@
+"""For every option of every command, two command lines that differ in it alone and must not do the same.
+
+Names in braces are those of `tests/suite/cli/world.py`. An option without an entry fails
+`test_every_option_has_an_effect.py`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Two command lines, without the command's name.
+
+    refused: one of them is refused, which is the effect.
+    """
+
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    refused: bool = False
+
+
+def lines(first: str, second: str, *, refused: bool = False) -> Effect:
+    return Effect(tuple(shlex.split(first)), tuple(shlex.split(second)), refused)
+
+
+def with_base(base: str, first: str, second: str, *, refused: bool = False) -> Effect:
+    """Two values after the same other options."""
+    return lines(f"{base} {first}", f"{base} {second}", refused=refused)
+
+
+FASHION = "--json --task fashion-mnist --mixer fem --scale board"
+POWER = "--json --task household-power --mixer softmax --scale board"
+PLAIN = "--task fashion-mnist --mixer fem --scale board"
+JSON = ("", "--json")
+
+
+def config_options() -> Iterator[tuple[str, Effect]]:
+    """The options that choose a config, which `run`, `show` and `budget` share."""
+    yield "--task", with_base("--json --mixer softmax --scale board", "--task fashion-mnist", "--task sotu")
+    yield "--mixer", with_base("--json --task fashion-mnist --scale board", "--mixer softmax", "--mixer fem")
+    yield "--scale", with_base("--json --task fashion-mnist --mixer softmax", "--scale board", "--scale quick")
+    yield "--horizon", with_base(POWER, "--horizon 8", "--horizon 24")
+    yield "--track", with_base(POWER, "--track fixed-96", "--track fixed-336")
+    yield "--hybrid", with_base(FASHION, "--hybrid even", "--hybrid odd")
+    yield "--set", with_base(FASHION, "--set depth=2", "--set depth=3")
+    yield "--recipe", with_base(FASHION, "--recipe {recipe_1}", "--recipe {recipe_2}")
+
+
+def data_options() -> Iterator[tuple[str, Effect]]:
+    yield "TASK", lines("fashion-mnist", "household-power")
+    yield (
+        "--data-dir",
+        with_base("csv --set track=fixed-96 --set horizon=8", "--data-dir {csv_1}", "--data-dir {csv_2}"),
+    )
+    yield "--scale", with_base("mqar", "--scale board", "--scale quick")
+    yield "--set", with_base("household-power", "--set horizon=8", "--set horizon=24")
+    yield "--json", with_base("fashion-mnist", *JSON)
+
+
+RACE = "--task fashion-mnist --mixer softmax --lrs 1 --seeds 2"
+DRAWN = "{text_1} --tokens 12 --temperature 1.5"
+
+EFFECTS: dict[str, dict[str, Effect]] = {
+    "run": {
+        **dict(config_options()),
+        "--seed": with_base(FASHION, "--seed 1", "--seed 2"),
+        "--steps": with_base(FASHION, "--steps 5", "--steps 6"),
+        "--data-dir": with_base("--task text --mixer softmax", "--data-dir {csv_1}", "--data-dir {csv_2}"),
+        "--verify-data": with_base(FASHION, "", "--verify-data"),
+        "--device": with_base(FASHION, "--device cpu", "--device cuda:0"),
+        "--resume": lines("--resume {text_1}", "--resume auto"),
+        "--force": with_base(FASHION, "", "--force"),
+        "--unmatched": with_base(FASHION, "", "--unmatched"),
+        "--skip-variant-layers": with_base(f"{FASHION} --hybrid even", "", "--skip-variant-layers"),
+        "--json": with_base(PLAIN, *JSON),
+    },
+    "sweep": {
+        "--task": with_base("--mixer softmax --lrs 1", "--task fashion-mnist", "--task sotu"),
+        "--mixer": with_base("--task fashion-mnist --lrs 1", "--mixer softmax", "--mixer fem"),
+        "--scale": with_base(RACE, "--scale board", "--scale quick"),
+        "--seeds": with_base("--task fashion-mnist --mixer softmax --lrs 1", "--seeds 2", "--seeds 3"),
+        "--lrs": with_base("--task fashion-mnist --mixer softmax --seeds 2", "--lrs 1", "--lrs 3"),
+        "--hybrid": with_base("--task fashion-mnist --mixer fem --lrs 1", "--hybrid even", "--hybrid odd"),
+        "--set": with_base(RACE, "--set depth=2", "--set depth=3"),
+        "--data-dir": with_base("--task text --mixer softmax --lrs 1", "--data-dir {csv_1}", "--data-dir {csv_2}"),
+        "--device": with_base(RACE, "--device cpu", "--device cuda:0"),
+        "--jobs": with_base(f"{RACE} --threads 1", "--jobs 1", "--jobs 2"),
+        "--threads": with_base(RACE, "--threads 1", "--threads 2"),
+        "--plan": with_base(RACE, "", "--plan {folder}/plan.txt"),
+        "--dry-run": with_base(RACE, "", "--dry-run"),
+        "--json": with_base(f"{RACE} --dry-run", *JSON),
+    },
+    "list tasks": {"--json": lines(*JSON)},
+    "list mixers": {"--json": lines(*JSON)},
+    "show": {
+        **dict(config_options()),
+        "RUN": lines("{text_1}", "{text_2}"),
+        "--json": lines("{text_1}", "{text_1} --json"),
+    },
+    "budget": {**dict(config_options()), "--json": with_base(PLAIN, *JSON)},
+    "data info": dict(data_options()),
+    "data prepare": dict(data_options()),
+    "leaderboard": {
+        "--task": lines("--task fashion-mnist", "--task household-power"),
+        "--domain": lines("--domain vision", "--domain forecasting"),
+        "--scale": lines("--scale board", "--scale quick"),
+        "--markdown": lines("", "--markdown"),
+        "--json": lines(*JSON),
+    },
+    "ui": {
+        "--task": lines("--task fashion-mnist", "--task sotu"),
+        "--port": lines("--port 5001", "--port 5002"),
+        "--browser": lines("--no-browser", "--browser"),
+        "--no-browser": lines("", "--no-browser"),
+    },
+    "bench": {
+        "KIND": lines("kernels", "mixers"),
+        "--mixer": with_base("mixers --lengths 16", "--mixer softmax", "--mixer linear"),
+        "--lengths": with_base("mixers --mixer linear", "--lengths 16", "--lengths 16,32"),
+        "--against": with_base("mixers --mixer linear --lengths 16", "--against softmax", "--against dense"),
+        "--rounds": with_base("mixers --mixer linear --lengths 16", "--rounds 2", "--rounds 3"),
+        "--threads": with_base("mixers --mixer linear --lengths 16", "--threads 1", "--threads 2"),
+        "--plot": with_base("mixers --mixer linear --lengths 16", "", "--plot {folder}/plot.png"),
+        "--out": with_base("mixers --mixer linear --lengths 16", "", "--out {folder}/speed"),
+        "--json": with_base("mixers --mixer linear --lengths 16", *JSON),
+    },
+    "upload": {"RUN": lines("{text_1}", "{text_2}"), "--json": with_base("{text_1}", *JSON)},
+    "doctor": {"--json": lines(*JSON)},
+    "forecasts": {
+        "RUN": lines("{series_1}", "{series_2}"),
+        "--data-dir": with_base("{series_1}", "--data-dir {csv_1}", "--data-dir {csv_2}", refused=True),
+        "--device": with_base("{series_1}", "--device cpu", "--device cuda:99", refused=True),
+        "--json": with_base("{series_1}", *JSON),
+    },
+    "generate": {
+        "RUN": with_base("--tokens 12 --temperature 1.5", "{text_1}", "{text_2}"),
+        "--prompt": with_base("{text_1} --tokens 4", "--prompt The", "--prompt We"),
+        "--tokens": with_base("{text_1}", "--tokens 4", "--tokens 8"),
+        "--temperature": with_base("{text_1} --tokens 12", "--temperature 0", "--temperature 1.5"),
+        "--top-k": with_base(DRAWN, "--top-k 1", "--top-k 50"),
+        "--seed": with_base(DRAWN, "--seed 1", "--seed 2"),
+        "--device": with_base("{text_1} --tokens 4", "--device cpu", "--device cuda:99", refused=True),
+        "--json": with_base("{text_1} --tokens 4", *JSON),
+    },
+    "lm-eval": {
+        "RUN": with_base("--tasks piqa", "{text_1}", "{text_2}"),
+        "--tasks": with_base("{text_1}", "--tasks piqa", "--tasks piqa,arc_easy"),
+        "--limit": with_base("{text_1} --tasks piqa", "--limit 3", "--limit 4"),
+        "--include": with_base("{text_1} --tasks piqa", "", "--include {folder}"),
+        "--batch-size": with_base("{text_1} --tasks piqa", "--batch-size 1", "--batch-size 2"),
+        "--device": with_base("{text_1} --tasks piqa", "--device cpu", "--device cuda:99", refused=True),
+        "--json": with_base("{text_1} --tasks piqa", *JSON),
+    },
+    "check": {
+        "NAME": lines("softmax", "linear"),
+        "--data-dir": with_base("csv --set track=fixed-96", "--data-dir {csv_1}", "--data-dir {csv_2}"),
+        "--set": with_base("mqar", "--set vocab=64", "--set vocab=128"),
+        "--slow": with_base("linear", "", "--slow"),
+        "--json": with_base("linear", *JSON),
+    },
+}

@@ -1,0 +1,154 @@
+"""A runs folder with runs and files, and stand-ins for what takes long or needs a server, which record what reaches
+them.
+
+What the stand-ins replace has tests of its own; here it counts that an option gets there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import typer
+
+from suite.cli import app
+from suite.records import record
+from suite.training.outcome import Outcome
+from suite.training.run import start
+from tasks.storage.verified import SETTING
+from tests.suite.tiny import made_record, tiny_config
+from tests.tasks.series.series_files import power, write_csv
+
+Calls = list[Any]
+
+
+def build(root: Path) -> dict[str, str]:
+    """Writes the runs below `root/runs`, trains four tiny ones, and returns the names that command lines use."""
+    home = root / "runs"
+    os.environ["SUITE_HOME"] = str(home)
+    for name, made in {
+        "made-1": made_record("softmax", name="made-1"),
+        "made-2": made_record("fem", name="made-2"),
+        "made-3": made_record("softmax", name="made-3", task="household-power"),
+    }.items():
+        (home / name).mkdir(parents=True)
+        record.write(home / name, made)
+    names = {"folder": str(root)}
+    for number in (1, 2):
+        series = write_csv(root / f"{number}.csv", power(900 + number), tuple("abcdefg"), "2021-01-01", "h")
+        names[f"csv_{number}"] = str(series)
+        recipe = root / f"{number}.toml"
+        recipe.write_text(f"[model]\ndepth = {number + 1}\n")
+        names[f"recipe_{number}"] = str(recipe)
+        short = ("track=fixed-96", "horizon=8", "valid_limit=16", "test_limit=16", "steps=1", "evals=1")
+        config = tiny_config("csv", "softmax", *short, seed=number)
+        names[f"series_{number}"] = start(config, data_dir=Path(names["csv_1"]), device="cpu").record.id
+        config = tiny_config("sotu", "softmax", "steps=1", "evals=1", seed=number)
+        names[f"text_{number}"] = start(config, data_dir=None, device="cpu").record.id
+    return names
+
+
+@cache
+def built() -> Callable[..., Any]:
+    """The command line, whose building takes longer than most commands."""
+    return typer.main.get_command(app.app)
+
+
+@contextmanager
+def watched(home: Path) -> Iterator[Calls]:
+    """Within the block, commands work on `home`, and what reaches the stand-ins is recorded."""
+    calls: Calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUITE_HOME", str(home))
+        patch.setenv("SUITE_TRACKING", "off")
+        patch.setattr("suite.cli.app.app", built())
+        patch.setattr("tempfile.tempdir", str(home))  # the doctor moves records from there
+        patch.setattr("suite.tracking.backlog.send_in_background", lambda *_: None)
+        _watch_runs(patch, calls, home)
+        _watch_sweeps(patch, calls)
+        _watch_tracking(patch, calls)
+        _watch_bench(patch, calls)
+        _watch_checks(patch, calls)
+        _watch_harness(patch, calls)
+        yield calls
+
+
+def recording(calls: Calls, name: str, result: Any) -> Callable[..., Any]:
+    def call(*arguments: Any, **options: Any) -> Any:
+        options.pop("candidate", None)
+        calls.append((name, [plain(a) for a in arguments], {key: plain(value) for key, value in options.items()}))
+        return result() if callable(result) else result
+
+    return call
+
+
+def plain(value: Any) -> Any:
+    """A value as text that is the same in every process."""
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else repr(value)
+
+
+def _watch_runs(patch: pytest.MonkeyPatch, calls: Calls, home: Path) -> None:
+    def ended() -> Outcome:
+        calls.append(os.environ.get(SETTING))
+        return Outcome(record.read(home / "made-1" / record.NAME), home / "made-1" / record.NAME, 0)
+
+    for name in ("start", "resume", "resume_newest"):
+        patch.setattr(f"suite.training.run.{name}", recording(calls, name, ended))
+
+
+def _watch_sweeps(patch: pytest.MonkeyPatch, calls: Calls) -> None:
+    from suite.sweeps.local import Progress
+
+    def carry_out(entrants: Any, *, jobs: int, threads: int, device: str, **_: Any) -> Progress:
+        races = [(each.label, plain(each.base), each.race.rates, each.race.seeds, each.data_dir) for each in entrants]
+        calls.append((races, jobs, threads, device))
+        return Progress()
+
+    patch.setattr("suite.sweeps.local.carry_out", carry_out)
+    patch.setattr("suite.sweeps.estimate.seconds_per_run", lambda _: 1.0)
+
+
+def _watch_tracking(patch: pytest.MonkeyPatch, calls: Calls) -> None:
+    patch.setattr("suite.tracking.ui_server.serve", recording(calls, "serve", 0))
+    sent = SimpleNamespace(uri="store", run_id="1")
+    patch.setattr("suite.tracking.delivery.upload", recording(calls, "upload", sent))
+    patch.setattr("suite.tracking.store.close_dead_runs", recording(calls, "close", list))
+
+
+def _watch_bench(patch: pytest.MonkeyPatch, calls: Calls) -> None:
+    from suite.bench import report
+
+    def measure(kind: str, comparisons: Any, rounds: int, against: Any) -> dict[str, Any]:
+        found = [(each.name, each.length) for each in comparisons]
+        calls.append((kind, found, rounds, tuple(against), torch.get_num_threads()))
+        return {"bench": kind, "contests": [], "exponents": []}
+
+    def picture(_: Any, path: Path) -> None:
+        calls.append(("plot", path.name))
+
+    patch.setattr(report, "measure", measure)
+    patch.setattr(report, "plot", picture)
+    patch.setattr(report, "show", lambda document, out: out.print("a table"))
+    patch.setattr("suite.bench.results_folder.add", lambda _, folder: calls.append(("add", folder.name)))
+
+
+def _watch_checks(patch: pytest.MonkeyPatch, calls: Calls) -> None:
+    for contract in ("backbones.contract.run", "tasks.contract.run"):
+        patch.setattr(f"{contract}.run_checks", recording(calls, contract, list))
+
+
+def _watch_harness(patch: pytest.MonkeyPatch, calls: Calls) -> None:
+    harness, ours = ModuleType("lm_eval"), ModuleType("suite.language.lm_eval")
+    harness.__spec__ = ModuleSpec("lm_eval", None)
+    ours.evaluate = recording(calls, "evaluate", lambda: {"piqa": {"acc": 0.5}})  # type: ignore[attr-defined]
+    patch.setitem(sys.modules, "lm_eval", harness)
+    patch.setitem(sys.modules, "suite.language.lm_eval", ours)
