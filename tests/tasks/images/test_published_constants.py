@@ -40,7 +40,7 @@ def test_a_picture_has_the_normalised_values_that_are_computed_by_hand():
 
 
 @pytest.mark.parametrize("augmentation", ["none", "crop-flip"])
-def test_large_pictures_are_normalised_with_the_same_numbers_in_training_and_evaluation(augmentation):
+def test_training_and_evaluation_normalise_large_pictures_with_the_same_numbers(augmentation):
     picture = Image.new("RGB", (90, 70), (200, 10, 60))
     expected = torch.tensor([1.307047, -1.860644, -0.758693])[:, None, None].expand(3, 48, 48)
     for transform in (
