@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 
 from kernels.cpu.call import takes
 from kernels.cpu.gates import GatedMix
+from kernels.numerics.nothing import nothing
 
 EPS = 1e-5
 BLOCK_ELEMENTS = 1 << 15
@@ -41,6 +42,8 @@ def gated_mix(mu: Tensor, F: Tensor, a: Tensor, b: Tensor) -> Tensor:
     Returns:
         y `[…, d]`.
     """
+    if mu.numel() == 0:
+        return nothing(mu.shape, mu, F, a, b)
     if mu.shape == F.shape == a.shape == b.shape and takes("*d *d *d *d", mu, F, a, b):
         mixed: Tensor = GatedMix.apply(mu, F, a, b, EPS)
         return mixed

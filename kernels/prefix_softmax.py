@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kernels.numerics.nothing import nothing
 from kernels.scan import diagonal_scan
 
 HIDDEN = -1e30  # relative to any ordinary logit its exponential is exactly 0, and differences of it stay finite
@@ -31,6 +32,8 @@ def prefix_softmax_read(logits_BTH: Tensor, v_BTHw: Tensor, causal: bool, mask_B
     Returns:
         `[B, T, H, w]` in the dtype of the values; rows that see no key are 0.
     """
+    if v_BTHw.numel() == 0:
+        return nothing(v_BTHw.shape, v_BTHw, logits_BTH)
     dtype = torch.promote_types(v_BTHw.dtype, torch.float32)
     logits, v = logits_BTH.to(dtype), v_BTHw.to(dtype)
     if mask_BT is not None:

@@ -18,6 +18,7 @@ from torch.nn.functional import layer_norm, linear
 
 from kernels.cpu.call import multiplies
 from kernels.cpu.gates import Projection
+from kernels.numerics.nothing import nothing
 
 BLOCK_ELEMENTS = 1 << 17  # of z per block
 
@@ -39,6 +40,8 @@ def modulated_projection(
     """
     if s_BTR is None or p_RC is None:
         return linear(x_BTD, weight_CD).split(list(splits), dim=-1)
+    if x_BTD.numel() == 0:
+        return nothing((*x_BTD.shape[:-1], len(weight_CD)), x_BTD, weight_CD, s_BTR, p_RC).split(list(splits), dim=-1)
     if (
         _fused(x_BTD, weight_CD, s_BTR)
         and sum(splits) == len(weight_CD)
@@ -113,6 +116,8 @@ def normed_projection(x_BTD: Tensor, weight_RD: Tensor, eps: float = 1e-5) -> Te
     Returns:
         `[B, T, R]`.
     """
+    if x_BTD.numel() == 0:
+        return nothing((*x_BTD.shape[:-1], len(weight_RD)), x_BTD, weight_RD)
     if _fused(x_BTD, weight_RD):
         out: Tensor = _NormedProjection.apply(x_BTD, weight_RD, eps)
         return out

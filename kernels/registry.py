@@ -69,7 +69,7 @@ def _linear_free_energy(log_q: Tensor, log_k: Tensor, decay: Tensor, v: Tensor, 
 
 def _rotation(x_BTHw: Tensor) -> tuple[Any, ...]:
     angles = torch.linspace(0.0, 9.0, x_BTHw.shape[1] * x_BTHw.shape[3] // 2, dtype=x_BTHw.dtype)
-    angles_T1c = angles.view(x_BTHw.shape[1], 1, -1)
+    angles_T1c = angles.view(x_BTHw.shape[1], 1, x_BTHw.shape[3] // 2)
     return (x_BTHw,), angles_T1c.cos(), angles_T1c.sin()
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from kernels.cpu import rows as cpu
 from kernels.cpu.call import multiplies, takes
+from kernels.numerics.nothing import nothing
 
 
 def rms_norm(x: Tensor, gain_D: Tensor, eps: float) -> Tensor:
@@ -71,6 +72,8 @@ def rotate_pairs(xs_BTHw: Sequence[Tensor], cos_T1c: Tensor, sin_T1c: Tensor) ->
         The rotated tensors `[B, T, H, w]`, in order.
     """
     first = xs_BTHw[0]
+    if first.numel() == 0:
+        return tuple(nothing(x.shape, x) for x in xs_BTHw)
     shapes = "BTHw " * len(xs_BTHw) + "T1c T1c"
     if all(x.shape == first.shape for x in xs_BTHw) and takes(shapes, *xs_BTHw, cos_T1c, sin_T1c):
         out: tuple[Tensor, ...] = cpu.Rotate.apply(cos_T1c[:, 0], sin_T1c[:, 0], *xs_BTHw)

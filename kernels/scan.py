@@ -16,6 +16,7 @@ from torch import Tensor
 from kernels.cpu import scans as cpu
 from kernels.cpu.call import takes
 from kernels.implementations import attempt, triton_module
+from kernels.numerics.opaque import opaque
 
 LOOP = 16  # tokens up to which a loop is cheaper than one more level of recursion
 
@@ -25,12 +26,16 @@ def diagonal_scan(a_BTR: Tensor, x_BTR: Tensor, reverse: bool = False) -> Tensor
 
     Args:
         a_BTR: decays `[B, T, R]`, |a| ≤ 1; fp32 or fp64.
-        x_BTR: inputs `[B, T, R]`, of the dtype of the decays; T ≥ 1.
+        x_BTR: inputs `[B, T, R]`, of the dtype of the decays.
         reverse: from the last token to the first.
 
     Returns:
         h `[B, T, R]`.
     """
+    return _scan_opaquely([a_BTR, x_BTR], [int(reverse)])[0]
+
+
+def _diagonal_scan(a_BTR: Tensor, x_BTR: Tensor, reverse: bool) -> Tensor:
     on_gpu = triton_module("scan", x_BTR, a_BTR, x_BTR, reverse)
     if on_gpu is not None:
         return attempt(
@@ -40,6 +45,14 @@ def diagonal_scan(a_BTR: Tensor, x_BTR: Tensor, reverse: bool = False) -> Tensor
         out: Tensor = cpu.DiagonalScan.apply(a_BTR, x_BTR, reverse)
         return out
     return _by_pytorch(a_BTR, x_BTR, reverse)
+
+
+_scan_opaquely = opaque(
+    "diagonal_scan",
+    lambda ts, options: [_diagonal_scan(ts[0], ts[1], bool(options[0]))],
+    lambda ts: [torch.empty(ts[1].shape, dtype=ts[1].dtype, device=ts[1].device)],
+    exported_only=True,
+)
 
 
 def _by_pytorch(a_BTR: Tensor, x_BTR: Tensor, reverse: bool) -> Tensor:

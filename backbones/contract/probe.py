@@ -7,7 +7,7 @@ failure.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
@@ -105,6 +105,7 @@ class Probe:
     causal: bool
     naive: NaiveForward | None = None
     device: torch.device = CPU
+    options: Mapping[str, Value] = field(default_factory=dict)  # of the config, where not the defaults
     setting: dict[str, Value] = field(default_factory=dict)
     _configs: dict[tuple[int, int], MixerConfig] = field(default_factory=dict)
 
@@ -135,7 +136,7 @@ class Probe:
     def config(self, dim: int, length: int) -> MixerConfig:
         """A config sized for softmax attention's 4·D² parameters, or the smallest one where that budget is refused."""
         if (dim, length) not in self._configs:
-            wanted = self.cls.Config(causal=self.causal)
+            wanted = self.cls.Config(causal=self.causal, **self.options)
             try:
                 found = self.cls.size(wanted, dim, length, 4 * dim * dim)
             except MixerError:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from backbones.contract import basics, costs, decoding, gradients, visibility
+from backbones.contract import basics, calls, costs, decoding, gradients, visibility
 from backbones.contract.probe import (
     CPU,
     REGISTERED,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["CHECKS", "Check", "CheckResult", "as_json", "naive_reference", "render", "run_check", "run_checks"]
 
 Status = Literal["ok", "not applicable", "failed"]
-_ORDER = tuple(module.__name__ for module in (basics, visibility, decoding, costs, gradients))
+_ORDER = tuple(module.__name__ for module in (basics, calls, visibility, decoding, costs, gradients))
 CHECKS: tuple[Check, ...] = tuple(sorted(REGISTERED, key=lambda c: _ORDER.index(c.function.__module__)))
 """The whole contract, in the order of the table."""
 

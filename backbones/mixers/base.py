@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -148,6 +148,13 @@ class Mixer(nn.Module, ABC):
         super().__init__()
         self.config, self.dim, self.length = config, dim, length
 
+    def _slow_forward(self, *args: Any, **kwargs: Any) -> Any:
+        """`torch.nn.Module` calls this in place of `forward` while `torch.jit.trace` records."""
+        raise MixerError(
+            f"{type(self).__name__}: torch.jit.trace records one length and one choice of implementation as constants; "
+            "use torch.export.export instead"
+        )
+
     @classmethod
     def obstacle(cls, device: torch.device | None = None) -> str:
         """Why the mixer cannot be used on this machine.
@@ -193,7 +200,8 @@ class Mixer(nn.Module, ABC):
             max_len: the longest sequence, in tokens.
 
         Returns:
-            The state before the first token, with the dtype and device of the parameters.
+            The state before the first token, on the device of the parameters. Caches of tokens have the parameters'
+            dtype; running sums and means are in fp32 at least, as half precision would lose what each token adds.
 
         Raises:
             MixerError: where the layer is not causal.

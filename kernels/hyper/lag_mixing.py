@@ -21,6 +21,7 @@ Shape letters: S score sets, H heads, B sequences, T tokens, L lags, r rank, d a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -44,8 +45,10 @@ from kernels.hyper.block import (
 from kernels.implementations import attempt, triton_module
 from kernels.lag_layout import Block, Layout
 from kernels.numerics.first_derivative import first_derivative_only
+from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
 
+EPS = 1e-12  # in the norm of a row, as in the authors' code
 ROWS = 64  # of a block in PyTorch: its scores stay in the cache, and the triangles it wastes stay small
 
 
@@ -72,7 +75,6 @@ class _Options(compiled.Options):
         return [Tables.read(flat[(i := next(at)) : i + 4], self.layout) if there else None for there in self.mixed]
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def lag_mix(
     q_SHBTd: Tensor,
     k_SHBTd: Tensor,
@@ -81,7 +83,7 @@ def lag_mix(
     after: LagMixing | None,
     layout: Layout,
     mask_BT: Tensor | None = None,
-    eps: float = 1e-12,
+    eps: float = EPS,
     rows: int | None = None,
 ) -> Tensor:
     """Attention with mixed scores, computed in fp32, or in fp64 if v is.
@@ -95,7 +97,7 @@ def lag_mix(
         after: the mixing after the activation, or None.
         layout: whether rows are causal, how tables are indexed, and the longest sequence L.
         mask_BT: bool `[B, T]`, True at keys that count; None if all do.
-        eps: added to the sum of squares in the norm; the default is that of the authors' code.
+        eps: added to the sum of squares in the norm.
         rows: rows of a block; None for the number that is fastest.
 
     Returns:
@@ -107,8 +109,46 @@ def lag_mix(
     dtype = torch.float64 if v_HBTw.dtype == torch.float64 else torch.float32
     mixings = [None if m is None else LagMixing(*(t.to(dtype) for t in m)) for m in (*before, after)]
     q, k, v = (t.to(dtype) for t in (q_SHBTd, k_SHBTd, v_HBTw))
+    if v.shape[2] > layout.length:
+        raise ValueError(f"{v.shape[2]} tokens, the tables are for at most {layout.length}")
+    if rows is None and eps == EPS:
+        there = [m for m in mixings if m is not None]
+        options = [layout.causal, layout.by_lag, layout.length, mask_BT is not None, *(m is not None for m in mixings)]
+        masks = [] if mask_BT is None else [mask_BT]
+        return _mix_opaquely([q, k, v, *masks, *(t for m in there for t in m)], [int(o) for o in options])[0]
+    return _lag_mix(q, k, v, mixings, layout, mask_BT, eps, rows)
+
+
+def _from_tensors(tensors: list[Tensor], options: list[int]) -> Tensor:
+    """`lag_mix` with the arguments of an opaque operation."""
+    (q, k, v), rest = tensors[:3], iter(tensors[3:])
+    causal, by_lag, length, masked, *present = options
+    mask_BT = next(rest) if masked else None
+    mixings = [LagMixing(*islice(rest, 4)) if there else None for there in present]
+    return _lag_mix(q, k, v, mixings, Layout(bool(causal), bool(by_lag), length), mask_BT, EPS, None)
+
+
+_mix_opaquely = opaque(
+    "lag_mix",
+    lambda ts, options: [_from_tensors(ts, options)],
+    lambda ts: [ts[2].new_empty((*ts[0].shape[1:4], ts[2].shape[3]))],
+    exported_only=True,
+)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _lag_mix(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mixings: Sequence[LagMixing | None],
+    layout: Layout,
+    mask_BT: Tensor | None,
+    eps: float,
+    rows: int | None,
+) -> Tensor:
     given = (q, k, v, mixings[:-1], mixings[-1], layout, mask_BT, eps)
-    on_gpu = triton_module("hyper", v_HBTw, *given)
+    on_gpu = triton_module("hyper", v, *given)
     if on_gpu is not None:
         return attempt(
             "hyper",
@@ -135,8 +175,6 @@ def _blockwise(
     there = [m for m in mixings if m is not None]
     flat = [t for m in there for t in m]
     mixed = tuple(m is not None for m in mixings)
-    if v.shape[2] > layout.length:
-        raise ValueError(f"{v.shape[2]} tokens, the tables are for at most {layout.length}")
     shapes = "HBTw sHBSd sHBTd" + " HLr HLr HL HBSr" * len(there)
     if (
         (mask_BT is None or mask_BT.shape == v.shape[1:3])

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from kernels.implementations import attempt, triton_module
 from kernels.numerics.log_mean_exp import log_mean_exp
+from kernels.numerics.nothing import nothing
 from kernels.numerics.precision import full_precision
 
 CHUNK = 16
@@ -68,6 +69,9 @@ def exact_read(
         `E_p[v]` and `log E_p[exp(u)]`, `[B, T, H, d]` each; None for the second without u.
     """
     given = (log_q, log_k, log_decay, v, u, causal)
+    if v.numel() == 0:
+        empty = nothing(v.shape, v, log_q, log_k, log_decay, u)
+        return empty, None if u is None else empty
     on_gpu = triton_module("linear_exact", v, *given)
     if on_gpu is not None:
         return attempt("linear_exact", lambda: on_gpu.exact_read(*given), lambda: _by_pytorch(*given))

@@ -22,6 +22,7 @@ from torch.nn.functional import pad
 from kernels.cpu.call import multiplies
 from kernels.cpu.linear import DecayedSums
 from kernels.implementations import attempt, triton_module
+from kernels.numerics.nothing import nothing
 from kernels.numerics.precision import full_precision
 
 CHUNK = 64
@@ -43,6 +44,8 @@ def decayed_sums(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_decay_BTHc:
         `[B, T, H, w]`.
     """
     given = (q_BTHk, k_BTHk, v_BTHw, log_decay_BTHc)
+    if v_BTHw.numel() == 0:
+        return nothing(v_BTHw.shape, v_BTHw, *given)
     on_gpu = triton_module("linear", v_BTHw, *given)
     if on_gpu is not None:
         return attempt("linear", lambda: on_gpu.decayed_sums(*given), lambda: _DecayedSums.apply(*given))

@@ -12,21 +12,35 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from kernels.numerics.nothing import nothing
+
 Kernel = Callable[[list[Tensor], list[int]], Sequence[Tensor]]
 _kernels: dict[str, Kernel] = {}
 _EAGER = (torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set())
 _outputs: dict[str, Callable[[list[Tensor]], Sequence[Tensor]]] = {}
 
 
-def opaque(name: str, kernel: Kernel, outputs: Callable[[list[Tensor]], Sequence[Tensor]]) -> Kernel:
+def opaque(
+    name: str, kernel: Kernel, outputs: Callable[[list[Tensor]], Sequence[Tensor]], exported_only: bool = False
+) -> Kernel:
     """`kernel(tensors, options)` as a function of the same kind.
 
-    `outputs(tensors)` returns empty contiguous tensors of the shapes and dtypes of the results.
+    Args:
+        name: its name in graphs.
+        kernel: computes the results; it is not called where they have no elements.
+        outputs: (tensors) → uninitialised contiguous tensors of the shapes and dtypes of the results.
+        exported_only: whether torch.compile traces it and `torch.export` alone does not: export cannot trace
+            operations that write their results into given memory.
+
+    Returns:
+        The function.
     """
     _kernels[name], _outputs[name] = kernel, outputs
 
     def run(tensors: list[Tensor], options: list[int]) -> Sequence[Tensor]:
-        if torch.compiler.is_compiling():
+        if any(t.numel() == 0 for t in tensors) and all(t.numel() == 0 for t in outputs(tensors)):
+            return [nothing(t.shape, t, *tensors) for t in outputs(tensors)]
+        if torch.compiler.is_exporting() if exported_only else torch.compiler.is_compiling():
             results: list[Tensor] = torch.ops.mixer_suite.run(name, tensors, options or [0])  # it takes no empty list
             return results
         return kernel(tensors, options)

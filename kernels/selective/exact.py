@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from kernels.linear.exact import NOTHING
 from kernels.numerics.log_mean_exp import log_mean_exp, log_mix
+from kernels.numerics.nothing import nothing
 from kernels.numerics.precision import full_precision
 
 CHUNK = 16
@@ -64,6 +65,9 @@ def exact_read(
     Returns:
         `E_p[v]` and `log E_p[exp(u)]`, `[B, T, E]` each; None for the second without u.
     """
+    if v_BTE.numel() == 0:
+        empty = nothing(v_BTE.shape, v_BTE, log_delta, a_NE, log_b, log_c, log_skip_E, u_BTE)
+        return empty, None if u_BTE is None else empty
     B, T, E = v_BTE.shape
     state = empty_state(B, a_NE.shape[0], E, v_BTE, u_BTE is not None)
     mus: list[Tensor] = []

@@ -19,6 +19,7 @@ from torch import Tensor
 from kernels.cpu import scans as cpu
 from kernels.cpu.call import takes
 from kernels.implementations import attempt, triton_module
+from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
 
 CHUNK = 32
@@ -38,13 +39,25 @@ def selective_sums(delta_BTE: Tensor, a_NE: Tensor, b_BTN: Tensor, c_BTN: Tensor
     Returns:
         y `[B, T, c, E]`.
     """
-    given = (delta_BTE, a_NE, b_BTN, c_BTN, v_BTcE)
+    return _sums_opaquely([delta_BTE, a_NE, b_BTN, c_BTN, v_BTcE], [])[0]
+
+
+def _selective_sums(*given: Tensor) -> Tensor:
+    v_BTcE = given[-1]
     on_gpu = triton_module("selective", v_BTcE, *given)
     if on_gpu is not None:
         return attempt("selective", lambda: on_gpu.selective_sums(*given), lambda: _SelectiveSums.apply(*given))
     sums = cpu.SelectiveSums if takes("BTE NE BTN BTN BTcE", *given) else _SelectiveSums
     out: Tensor = sums.apply(*given)
     return out
+
+
+_sums_opaquely = opaque(
+    "selective_sums",
+    lambda ts, _: [_selective_sums(*ts)],
+    lambda ts: [torch.empty(ts[4].shape, dtype=ts[4].dtype, device=ts[4].device)],
+    exported_only=True,
+)
 
 
 class _SelectiveSums(torch.autograd.Function):

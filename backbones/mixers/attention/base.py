@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.mixers.base import Context, Cost, Mixer, MixerConfig, State
-from backbones.mixers.priors.base import head_width, normal_
+from backbones.mixers.priors.base import head_width, normal_, projected_out
 from backbones.mixers.rotary import rotate
 from kernels.attention import softmax_read
 
@@ -55,8 +55,7 @@ class Attention(Mixer):
         return self.merge(softmax_read(q, k, v, self.config.causal, context.mask_BT))
 
     def merge(self, y_BTHd: Tensor) -> Tensor:
-        out: Tensor = self.out_proj(y_BTHd.flatten(2))
-        return out
+        return projected_out(self.out_proj, y_BTHd.flatten(2))
 
     def attention_map(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
         """The weights `[B, H, T, T]` of every position (rows) on every other, for inspection only."""

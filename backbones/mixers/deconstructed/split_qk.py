@@ -74,6 +74,8 @@ class ConstantQK(SplitProjection):
     def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
         q, k = self._constant_queries_keys(x_BTD, context)
         v_BTHd = self.heads(self.values(x_BTD))
+        if x_BTD.shape[0] == 0:
+            return self.merge(v_BTHd)
         if context.mask_BT is None:
             p_HTT = softmax_map(q, k, self.config.causal)[0].to(v_BTHd.dtype)
             return self.merge(torch.einsum("hti,bihd->bthd", p_HTT, v_BTHd))
@@ -94,6 +96,8 @@ class ConstantQK(SplitProjection):
         return State({"k_1THd": zeros(1, *shape), "v_BTHd": zeros(batch, *shape)})
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
+        if x_BD.shape[0] == 0:
+            return self.merge(self.heads(self.values(x_BD[:, None])))[:, 0], State(state.tensors, state.position + 1)
         q, k = self._constant_queries_keys(x_BD[:, None], context, state.position)
         k_1nHd = remember(state, "k_1THd", k).to(q.dtype)
         v_BnHd = remember(state, "v_BTHd", self.heads(self.values(x_BD[:, None]))).to(q.dtype)

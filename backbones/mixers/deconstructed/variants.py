@@ -18,7 +18,7 @@ from torch.nn.functional import rms_norm, silu
 
 from backbones.mixers.attention.base import ProjectedAttention, masked_softmax
 from backbones.mixers.base import Capabilities, Context, Cost, Mixer, MixerConfig, State
-from backbones.mixers.priors.base import head_width, normal_
+from backbones.mixers.priors.base import at_least_fp32, head_width, normal_, running
 from backbones.mixers.registry import register
 from kernels.prefix_softmax import HIDDEN, prefix_softmax_read, prefix_softmax_step
 from kernels.rows import swiglu
@@ -90,10 +90,10 @@ class Taylor(ProjectedAttention):
     def init_state(self, batch: int, max_len: int) -> State:
         self.require_causal()
         shape = (batch, self.config.heads, feature_count(self.width), self.width + 1)
-        return State({"sums_BHFw": self.out_proj.weight.new_zeros(shape)})
+        return State({"sums_BHFw": running(self.out_proj.weight).new_zeros(shape)})
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
-        q, k, v = self.rotated(x_BD[:, None], context, state.position)
+        q, k, v = (at_least_fp32(z) for z in self.rotated(x_BD[:, None], context, state.position))
         sums = state.tensors["sums_BHFw"] + features(k[:, 0])[..., None] * with_ones(v[:, 0])[..., None, :]
         y_BHd = ratio((features(q[:, 0])[..., None, :] @ sums)[..., 0, :])
         return self.merge(y_BHd[:, None])[:, 0], State({"sums_BHFw": sums}, state.position + 1)
@@ -163,14 +163,14 @@ class QueryFree(ProjectedAttention):
 
     def init_state(self, batch: int, max_len: int) -> State:
         self.require_causal()
-        like, shape = self.out_proj.weight, (batch, self.config.heads)
+        like, shape = running(self.out_proj.weight), (batch, self.config.heads)
         mass_BH = like.new_full(shape, HIDDEN, dtype=torch.float64)
         return State({"mass_BH": mass_BH, "y_BHd": like.new_zeros(*shape, self.width)})
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
         logits_B1H, v_B1Hd = self.logits(x_BD[:, None], context)
         mass_BH, y_BHd = prefix_softmax_step(
-            logits_B1H[:, 0], v_B1Hd[:, 0], state.tensors["mass_BH"], state.tensors["y_BHd"]
+            logits_B1H[:, 0], at_least_fp32(v_B1Hd[:, 0]), state.tensors["mass_BH"], state.tensors["y_BHd"]
         )
         return self.merge(y_BHd[:, None])[:, 0], State({"mass_BH": mass_BH, "y_BHd": y_BHd}, state.position + 1)
 

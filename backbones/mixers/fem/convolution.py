@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, softplus
 
-from backbones.mixers.priors.base import normal_
+from backbones.mixers.priors.base import at_least_fp32, normal_
 from kernels.gates import rms
 from kernels.projection import normed_projection
 from kernels.scan import diagonal_scan
@@ -45,9 +45,13 @@ class LowRankConvolution(nn.Module):
         return rank * (3 * dim + outputs)
 
     def _inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(decay a, input W_u z, scale RMS(softplus(W_s z))), each `[…, R]`, in fp32 at least."""
-        rows = normed_projection(x, self.in_proj)
-        a, u, s = (rows if rows.dtype == torch.float64 else rows.float()).chunk(3, dim=-1)
+        """(decay a, input W_u z, scale RMS(softplus(W_s z))), each `[…, R]`, in fp32 at least.
+
+        Of half-precision parameters the product is in fp32 too: LayerNorm(h) over two channels would enlarge its
+        rounding up to STATE_EPS^(−1/2) times in gradients.
+        """
+        rows = normed_projection(at_least_fp32(x), at_least_fp32(self.in_proj))
+        a, u, s = at_least_fp32(rows).chunk(3, dim=-1)
         return torch.exp(-softplus(a)), u, rms(softplus(s))
 
     def factors(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:

@@ -21,7 +21,7 @@ from torch.nn.functional import softplus
 from backbones.mixers.base import Context, Cost, Mixer, MixerConfig, State
 from backbones.mixers.errors import MixerError
 from backbones.mixers.fem.convolution import LowRankConvolution, rank_of
-from backbones.mixers.priors.base import Prior, Widths, normal_, prior_map
+from backbones.mixers.priors.base import Prior, Widths, at_least_fp32, normal_, prior_map, projected_out, running
 from backbones.mixers.priors.softmax import SoftmaxPrior
 from backbones.mixers.registry import register
 from kernels.gates import gated_mix, rms
@@ -111,19 +111,24 @@ class Fem(Mixer):
             return gated_mix(mu, F, self._heads(inner), self._heads(outer))
         y = mu
         if F is not None:
-            y = torch.lerp(mu, F, self._heads(inner).sigmoid()) if _mixes(self.config) else F
+            y = torch.lerp(mu, F, self._heads(inner).sigmoid().to(F.dtype)) if _mixes(self.config) else F
         return y * rms(softplus(self._heads(outer))) if self.config.gates else y
 
     def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
         factors = None if self.convolution is None else self.convolution.factors(x_BTD, context.mask_BT)
         *keys, v_BTE, inner, outer = self._project(x_BTD, factors)
         weights = self.prior.prepare(x_BTD, keys, context)
-        v_BTHd = self._heads(v_BTE)
-        if self.w_beta is None:
+        v_BTHd, beta_Hd = self._heads(v_BTE), self._beta()
+        if beta_Hd is None:
             mu, F = self.prior.read(weights, v_BTHd), None
         else:
-            mu, F = self.prior.free_energy(weights, v_BTHd, softplus(self.w_beta))
-        return self.out_proj(self.prior.finish(weights, self._mix(mu, F, inner, outer)).flatten(2))
+            mu, F = self.prior.free_energy(weights, v_BTHd, beta_Hd)
+        y_BTHd = self.prior.finish(weights, self._mix(mu, F, inner, outer))
+        return projected_out(self.out_proj, y_BTHd.flatten(2))
+
+    def _beta(self) -> Tensor | None:
+        """β `[H, d]`, in fp32 at least."""
+        return None if self.w_beta is None else softplus(at_least_fp32(self.w_beta))
 
     def attention_map(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
         """The prior's weights `[B, H, T, T]`, for inspection; the free energy's posterior differs by channel."""
@@ -136,7 +141,7 @@ class Fem(Mixer):
         like = self.out_proj.weight
         tensors = self.prior.init_state(batch, max_len, like, self.config.lse)
         if self.convolution is not None:
-            tensors["h_BR"] = like.new_zeros(batch, self.convolution.rank)
+            tensors["h_BR"] = running(like).new_zeros(batch, self.convolution.rank)
         return State(tensors)
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
@@ -147,10 +152,9 @@ class Fem(Mixer):
         x_B1D = x_BD[:, None]
         *keys, v, inner, outer = self._project(x_B1D, factors)
         weights = self.prior.prepare(x_B1D, keys, context, offset=state.position)
-        beta = None if self.w_beta is None else softplus(self.w_beta)
-        mu, F = self.prior.step(weights, self._heads(v), state.tensors, state.position, beta)
-        y_BD = self.out_proj(self.prior.finish(weights, self._mix(mu, F, inner, outer)).flatten(2))[:, 0]
-        return y_BD, State(state.tensors, state.position + 1)
+        mu, F = self.prior.step(weights, self._heads(v), state.tensors, state.position, self._beta())
+        y_B1Hd = self.prior.finish(weights, self._mix(mu, F, inner, outer))
+        return projected_out(self.out_proj, y_B1Hd.flatten(2))[:, 0], State(state.tensors, state.position + 1)
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:

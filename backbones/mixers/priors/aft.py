@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from backbones.mixers.base import Capabilities, Context
-from backbones.mixers.priors.base import Widths, at_least_fp32
+from backbones.mixers.priors.base import Widths, at_least_fp32, running
 from backbones.mixers.priors.channel import HIDDEN, ChannelPrior, masked
 from backbones.mixers.priors.host_mixer import HostMixer
 from backbones.mixers.registry import register
@@ -55,7 +55,7 @@ class AftPrior(ChannelPrior):
         return y_BTHd * rms(softplus(weights.q_BTE.unflatten(-1, y_BTHd.shape[2:])))
 
     def init_state(self, batch: int, max_len: int, like: Tensor, free_energy: bool) -> dict[str, Tensor]:
-        shape = (batch, self.widths.values)
+        shape, like = (batch, self.widths.values), running(like)
         state = {"n_BE": like.new_full(shape, NOTHING), "m_BE": like.new_zeros(shape)}
         return state | {"f_BE": like.new_zeros(shape)} if free_energy else state
 

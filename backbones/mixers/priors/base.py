@@ -234,6 +234,33 @@ def prior_map(prior: Prior, weights: Any, like_BTD: Tensor) -> Tensor:
     return torch.cat(columns, dim=-1).transpose(1, 2)
 
 
+def running(like: Tensor) -> Tensor:
+    """For the part of a decoding state that accumulates tokens.
+
+    Args:
+        like: a parameter of the layer.
+
+    Returns:
+        An empty tensor of its device, in fp32 at least.
+    """
+    return like.new_empty(0, dtype=torch.promote_types(like.dtype, torch.float32))
+
+
+def projected_out(linear: nn.Linear, y: Tensor) -> Tensor:
+    """`linear(y)` for a y in fp32 at least: outside autocast it takes the dtype of the weights, which may be half.
+
+    Args:
+        linear: the output projection.
+        y: `[…, in]`.
+
+    Returns:
+        `[…, out]`.
+    """
+    chosen_by_autocast = torch.is_autocast_enabled(y.device.type)
+    out: Tensor = linear(y if chosen_by_autocast else y.to(linear.weight.dtype))
+    return out
+
+
 def normal_(weight: Tensor) -> None:
     """The one initialisation of projections: N(0, 1/(3·fan in)), which is N(0, .02²) at D = 833.
 

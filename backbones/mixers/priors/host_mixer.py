@@ -13,7 +13,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from backbones.mixers.base import Context, Cost, Mixer, MixerConfig, State
-from backbones.mixers.priors.base import Prior, Widths, head_width, normal_, prior_map
+from backbones.mixers.priors.base import Prior, Widths, head_width, normal_, prior_map, projected_out
 from kernels.projection import modulated_projection
 
 
@@ -50,7 +50,7 @@ class HostMixer(Mixer):
     def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
         keys, v_BTHd = self._project(x_BTD)
         weights = self.prior.prepare(x_BTD, keys, context)
-        return self.out_proj(self.prior.finish(weights, self.prior.read(weights, v_BTHd)).flatten(2))
+        return projected_out(self.out_proj, self.prior.finish(weights, self.prior.read(weights, v_BTHd)).flatten(2))
 
     def attention_map(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
         """The prior's weights `[B, H, T, T]`, for inspection."""
@@ -65,7 +65,7 @@ class HostMixer(Mixer):
         keys, v_B1Hd = self._project(x_BD[:, None])
         weights = self.prior.prepare(x_BD[:, None], keys, context, offset=state.position)
         y_B1Hd, _ = self.prior.step(weights, v_B1Hd, state.tensors, state.position, None)
-        y_BD = self.out_proj(self.prior.finish(weights, y_B1Hd).flatten(2))[:, 0]
+        y_BD = projected_out(self.out_proj, self.prior.finish(weights, y_B1Hd).flatten(2))[:, 0]
         return y_BD, State(state.tensors, state.position + 1)
 
     @classmethod

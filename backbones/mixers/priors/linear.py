@@ -19,7 +19,7 @@ from torch.nn.functional import linear, logsigmoid
 
 from backbones.mixers.base import Capabilities, Context, MixerConfig
 from backbones.mixers.errors import MixerError
-from backbones.mixers.priors.base import Prior, Widths, at_least_fp32, head_width, normal_
+from backbones.mixers.priors.base import Prior, Widths, at_least_fp32, head_width, normal_, running
 from backbones.mixers.priors.host_mixer import HostMixer
 from backbones.mixers.registry import register
 from kernels.linear.exact import empty_state, exact_chunk
@@ -88,7 +88,8 @@ class LinearPrior(Prior):
         return tuple(torch.cat((a, b.flip(1)), dim=2) for a, b in zip(ahead, back, strict=True))
 
     def init_state(self, batch: int, max_len: int, like: Tensor, free_energy: bool) -> dict[str, Tensor]:
-        return empty_state(batch, self.widths.heads, self.widths.key, self.widths.value, like, free_energy)
+        w = self.widths
+        return empty_state(batch, w.heads, w.key, w.value, running(like), free_energy)
 
     def step(
         self, weights: LinearWeights, v_B1Hd: Tensor, state: dict[str, Tensor], position: int, beta_Hd: Tensor | None

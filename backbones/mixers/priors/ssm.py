@@ -17,7 +17,7 @@ from torch.nn.functional import linear, softplus
 
 from backbones.mixers.base import Capabilities, Context, MixerConfig
 from backbones.mixers.errors import MixerError
-from backbones.mixers.priors.base import Widths, at_least_fp32, normal_
+from backbones.mixers.priors.base import Widths, at_least_fp32, normal_, running
 from backbones.mixers.priors.channel import HIDDEN, ChannelPrior, masked
 from backbones.mixers.priors.host_mixer import HostMixer
 from backbones.mixers.registry import register
@@ -75,7 +75,12 @@ class SsmPrior(ChannelPrior):
 
     def _dynamics(self, weights: SsmWeights) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """(shared by all channels, by token and channel, by channel): the arguments of `_by_direction`."""
-        return [weights.log_b, weights.log_c], [weights.log_delta], [-self.a_log.exp(), log_softplus(self.w_skip)]
+        a_NE, log_skip_E = self._rates()
+        return [weights.log_b, weights.log_c], [weights.log_delta], [a_NE, log_skip_E]
+
+    def _rates(self) -> tuple[Tensor, Tensor]:
+        """A `[N, E]` and log δ `[E]`, in fp32 at least."""
+        return -at_least_fp32(self.a_log).exp(), log_softplus(at_least_fp32(self.w_skip))
 
     def read(self, weights: SsmWeights, v_BTHw: Tensor) -> Tensor:
         shared, by_token, by_channel = self._dynamics(weights)
@@ -99,19 +104,14 @@ class SsmPrior(ChannelPrior):
         return mu.view_as(v_BTHd), F.view_as(v_BTHd)
 
     def init_state(self, batch: int, max_len: int, like: Tensor, free_energy: bool) -> dict[str, Tensor]:
-        return exact.empty_state(batch, STATES, self.widths.values, like, free_energy)
+        return exact.empty_state(batch, STATES, self.widths.values, running(like), free_energy)
 
     def step(
         self, weights: SsmWeights, v_B1Hd: Tensor, state: dict[str, Tensor], position: int, beta_Hd: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         v_BE = at_least_fp32(v_B1Hd).flatten(1)
-        now = (
-            weights.log_delta[:, 0],
-            -self.a_log.exp(),
-            weights.log_b[:, 0],
-            weights.log_c[:, 0],
-            log_softplus(self.w_skip),
-        )
+        a_NE, log_skip_E = self._rates()
+        now = (weights.log_delta[:, 0], a_NE, weights.log_b[:, 0], weights.log_c[:, 0], log_skip_E)
         u_BE = None if beta_Hd is None else v_BE * beta_Hd.flatten()
         mu, log_mean, after = exact.exact_step(state, *now, v_BE, u_BE)
         state.update(after)

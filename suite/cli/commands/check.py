@@ -18,7 +18,10 @@ def check(
     data_dir: opt.DataDir = None,
     set_: opt.DataSet = None,
     slow: Annotated[
-        bool, typer.Option("--slow", help="Include the slow checks (gradcheck, torch.compile; large splits, workers).")
+        bool,
+        typer.Option(
+            "--slow", help="Include the slow checks (gradcheck, torch.compile, torch.export; large splits, workers)."
+        ),
     ] = False,
     as_json: opt.Json = False,
 ) -> None:

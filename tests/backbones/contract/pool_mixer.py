@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from pydantic import ConfigDict, Field
@@ -55,7 +56,8 @@ class Pool(Mixer):
 
     def init_state(self, batch: int, max_len: int) -> State:
         assert self.config.width is not None
-        zeros = self.out.weight.new_zeros
+        like = self.out.weight
+        zeros = partial(like.new_zeros, dtype=torch.promote_types(like.dtype, torch.float32))
         tensors = {
             "top": torch.full_like(zeros(batch, 1), -1e30),
             "mass": zeros(batch, 1),
@@ -69,7 +71,9 @@ class Pool(Mixer):
         top_B1 = torch.maximum(old["top"], score_B1)
         fade, new = (old["top"] - top_B1).exp(), (score_B1 - top_B1).exp()
         mass, total = old["mass"] * fade + new, old["sum"] * fade + new * self.values(x_BD)
-        return self.out(total / mass), State({"top": top_B1, "mass": mass, "sum": total}, state.position + 1)
+        return self.out((total / mass).to(x_BD.dtype)), State(
+            {"top": top_B1, "mass": mass, "sum": total}, state.position + 1
+        )
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[PoolConfig]:
@@ -228,6 +232,31 @@ class NeedsEvenLength(Pool):
         return super().forward(halves.reshape(x_BTD.shape), context)
 
 
+class ReturnsFp32(Pool):
+    def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
+        return super().forward(x_BTD, context).to(torch.promote_types(x_BTD.dtype, torch.float32))
+
+
+class StepIsCoarseInHalf(Pool):
+    """Its mass is rounded to the parameters' dtype, and its step then drifts."""
+
+    def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
+        out_BD, state = super().step(x_BD, state, context)
+        return out_BD * (1 + 4 * torch.finfo(x_BD.dtype).eps * state.position), state
+
+
+class NeedsARow(Pool):
+    def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
+        return super().forward(x_BTD, context) + 0 * x_BTD[0, 0].sum()
+
+
+class BranchesOnValues(Pool):
+    """A graph can hold only one of its branches."""
+
+    def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
+        return super().forward(x_BTD if x_BTD.is_meta or bool(x_BTD.sum() < 1e30) else -x_BTD, context)
+
+
 class SizesBadly(Pool):
     @classmethod
     def size(cls, config: MixerConfig, dim: int, length: int, budget: int) -> MixerConfig:
@@ -272,6 +301,10 @@ BROKEN: dict[type[Pool], str] = {
     KeepsAParameter: "reset",
     UnsavedTable: "state-dict",
     NeedsEvenLength: "shape",
+    ReturnsFp32: "half",
+    StepIsCoarseInHalf: "half",
+    NeedsARow: "empty",
+    BranchesOnValues: "export",
     SizesBadly: "nearest",
     DiffersFromItsReference: "naive",
     TouchesMeta: "meta",

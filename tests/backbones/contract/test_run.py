@@ -7,10 +7,12 @@ import json
 import pytest
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from backbones.contract.run import CHECKS, as_json, render, run_checks
+from backbones.mixers.base import Context
 from backbones.mixers.errors import MixerError
-from tests.backbones.contract.pool_mixer import BROKEN, LeaksFuture, NeedsEvenLength, Pool
+from tests.backbones.contract.pool_mixer import BROKEN, LeaksFuture, NeedsEvenLength, Pool, PoolConfig
 
 
 def test_a_correct_mixer_passes_every_check() -> None:
@@ -123,5 +125,19 @@ def test_results_render_as_one_json_document_and_as_a_table() -> None:
 def test_the_slow_checks_pass_a_correct_mixer_and_catch_a_wrong_gradient() -> None:
     slow = [c.id for c in CHECKS if c.slow]
     assert {r.status for r in run_checks(Pool, only=slow)} == {"ok"}
-    wrong = next(cls for cls, id in BROKEN.items() if id == "gradcheck")
-    assert {r.status for r in run_checks(wrong, only=["gradcheck-full"])} == {"failed"}
+
+    class Wrong(Pool):
+        def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
+            y_BTD = super().forward(x_BTD, context)
+            return y_BTD + 0.01 * (x_BTD - x_BTD.detach())
+
+    assert {r.status for r in run_checks(Wrong, only=["gradcheck-full"])} == {"failed"}
+
+
+def test_jit_trace_is_refused_in_one_line() -> None:
+    mixer = Pool(PoolConfig(width=4), 8, 4)
+    with (
+        pytest.warns(FutureWarning, match="deprecated"),
+        pytest.raises(MixerError, match="^Pool: torch.jit.trace records .* use torch.export.export instead$"),
+    ):
+        torch.jit.trace(mixer, (torch.randn(1, 4, 8),))
