@@ -138,6 +138,6 @@ def test_jit_trace_is_refused_in_one_line() -> None:
     mixer = Pool(PoolConfig(width=4), 8, 4)
     with (
         pytest.warns(FutureWarning, match="deprecated"),
-        pytest.raises(MixerError, match="^Pool: torch.jit.trace records .* use torch.export.export instead$"),
+        pytest.raises(MixerError, match=r"^Pool: torch.jit.trace records .* use torch.export.export instead$"),
     ):
         torch.jit.trace(mixer, (torch.randn(1, 4, 8),))

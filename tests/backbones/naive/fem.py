@@ -52,22 +52,29 @@ def fem_with(
     reader: Callable[[list[Tensor]], Read],
     factor: Callable[[list[Tensor]], Tensor | float] = lambda projected: 1.0,
 ) -> Tensor:
-    """The layer's formula.
+    """The layer's formula. Off are: convolution, c = 0; lse, F = μ; temperature, λ = 1; gates, g = 1.
 
     keys: widths of the host's projections. reader: from the projections to the read, `[B, H, T, w]` to the same.
     factor: from the projections to the host's factor on the finished read.
     """
-    H, E = mixer.config.heads, mixer.config.heads * mixer.config.d_v
+    config = mixer.config
+    H, E = config.heads, config.heads * config.d_v
     z = linear(x_BTD, mixer.in_proj.weight)
-    z = z * (1 + low_rank_convolution(mixer, x_BTD, context))
-    *projected, v, inner, outer = z.split([*keys, E, E, E], dim=-1)
-    read, beta = reader(projected), softplus(mixer.w_beta)[:, None]
-    v = heads(v, H)
-    top = (beta * v).amax(2, keepdim=True)
-    mu, mean = read(v, (beta * v - top).exp())
-    F = (mean.log() + top) / beta
-    lam = sigmoid(heads(inner, H))
-    y = over_rms(softplus(heads(outer, H))) * ((1 - lam) * mu + lam * F)
+    if config.convolution:
+        z = z * (1 + low_rank_convolution(mixer, x_BTD, context))
+    *projected, v, inner, outer = z.split([*keys, E, E * (config.lse and config.temperature), E * config.gates], dim=-1)
+    read, v = reader(projected), heads(v, H)
+    if config.lse:
+        beta = softplus(mixer.w_beta)[:, None]
+        top = (beta * v).amax(2, keepdim=True)
+        mu, mean = read(v, (beta * v - top).exp())
+        F = (mean.log() + top) / beta
+        lam = sigmoid(heads(inner, H)) if config.temperature else 1.0
+        y = (1 - lam) * mu + lam * F
+    else:
+        (y,) = read(v)
+    if config.gates:
+        y = over_rms(softplus(heads(outer, H))) * y
     return linear(merged(y) * factor(projected), mixer.out_proj.weight)
 
 
