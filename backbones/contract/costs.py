@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from backbones.contract.probe import NaiveForward, Probe, check, peak, run
 from backbones.mixers.base import Mixer, MixerConfig
 from backbones.mixers.errors import MixerError
+from backbones.mixers.stored import stored_numbers
 
 WIDTHS = (64, 128, 192, 384, 768)
 LENGTHS = (64, 196, 1024)
@@ -18,7 +19,8 @@ FLOPS_TOLERANCE = 0.02
 
 @check(
     "parameters",
-    "cost().parameters equals the module's parameters, at D of 64, 128, 192, 384, 768 and T of 64, 196, 1024",
+    "cost().parameters equals what the module keeps, at D of 64, 128, 192, 384, 768 and T of 64, 196, 1024: trainable "
+    "and frozen parameters, and persistent buffers",
 )
 def counts_parameters(probe: Probe) -> None:
     for dim in WIDTHS:
@@ -26,9 +28,14 @@ def counts_parameters(probe: Probe) -> None:
             probe.at(D=dim, T=length)
             config = probe.config(dim, length)
             with torch.device("meta"):
-                counted = sum(p.numel() for p in probe.cls(config, dim, length).parameters() if p.requires_grad)
-            stated = probe.cls.cost(config, dim, length).parameters
-            probe.require(counted == stated, "the formula differs from the count", counted=counted, stated=stated)
+                mixer = probe.cls(config, dim, length)
+            kept, stated = stored_numbers(mixer), probe.cls.cost(config, dim, length).parameters
+            trained = {name for name, parameter in mixer.named_parameters() if parameter.requires_grad}
+            others = {"not_trained": ", ".join(sorted(kept.keys() - trained))} if kept.keys() - trained else {}
+            counted = sum(kept.values())
+            probe.require(
+                counted == stated, "the formula differs from the count", counted=counted, stated=stated, **others
+            )
 
 
 @check(

@@ -64,7 +64,7 @@ class Cost:
     """The cost of one layer of a mixer at width D and length T.
 
     Attributes:
-        parameters: number of trainable parameters.
+        parameters: number of parameters, trainable or frozen, and of entries of persistent buffers.
         flops: forward FLOPs per token, 2 per multiply-add, of the matrix products, reads and scans of the naive
             reference implementation over all T positions; a causal mask is not discounted.
         state_bytes: fp32 decoding state of one sequence after T tokens; 0 where the mixer is not causal.

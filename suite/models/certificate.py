@@ -11,12 +11,15 @@ from torch import nn
 
 from backbones.base import Block, Layer
 from backbones.mixers.base import MixerConfig
+from backbones.mixers.stored import stored_numbers
 from suite.config.run_config import ModelConfig, RunConfig
 from suite.models.inputs import Backbone, adapter
 from tasks.base import InputSpec
 
 #: Modules that hold a backbone's embeddings and head; the budget counts the others.
 OUTSIDE_BUDGET = ("embedding", "trunk.positions", "head")
+#: A backbone's buffer with the constant sequence of the mixers that declare that they need one: an input, not a weight.
+CONSTANT_SEQUENCE = "constant"
 
 
 class Certificate(BaseModel):
@@ -156,14 +159,16 @@ def certificate(
 
 
 def _budget_parameters(backbone: Backbone) -> int:
-    """Trainable parameters without embeddings (positions among them) and head."""
-    return sum(
-        p.numel() for name, p in backbone.named_parameters() if p.requires_grad and not name.startswith(OUTSIDE_BUDGET)
-    )
+    """Parameters, frozen ones too, and persistent buffers without embeddings (positions among them) and head."""
+    return sum(n for name, n in _kept(backbone).items() if not name.startswith(OUTSIDE_BUDGET))
 
 
 def _all_parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+    return sum(_kept(module).values())
+
+
+def _kept(module: nn.Module) -> dict[str, int]:
+    return {name: n for name, n in stored_numbers(module).items() if name != CONSTANT_SEQUENCE}
 
 
 def _flops(layers: tuple[Layer, ...], spec: InputSpec, dim: int) -> int:

@@ -137,6 +137,18 @@ class MiscountsParameters(Pool):
         return Cost(right.parameters - (dim if length > 1000 else 0), right.flops, right.state_bytes)
 
 
+class HidesNumbersInABuffer(Pool):
+    def __init__(self, config: PoolConfig, dim: int, length: int) -> None:
+        super().__init__(config, dim, length)
+        self.register_buffer("table", torch.ones(dim))
+
+
+class HidesNumbersInAFrozenParameter(Pool):
+    def __init__(self, config: PoolConfig, dim: int, length: int) -> None:
+        super().__init__(config, dim, length)
+        self.table = nn.Parameter(torch.ones(dim), requires_grad=False)
+
+
 class MiscountsFlops(Pool):
     @staticmethod
     def cost(config: MixerConfig, dim: int, length: int) -> Cost:
@@ -288,6 +300,8 @@ BROKEN: dict[type[Pool], str] = {
     IgnoresMask: "padding",
     MixesRows: "rows",
     MiscountsParameters: "parameters",
+    HidesNumbersInABuffer: "parameters",
+    HidesNumbersInAFrozenParameter: "parameters",
     MiscountsFlops: "flops",
     MiscountsState: "state-size",
     DeclaresGrowingState: "state-size",

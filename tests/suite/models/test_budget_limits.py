@@ -16,6 +16,12 @@ from suite.models import budget
 from suite.models.certificate import OUTSIDE_BUDGET, count
 from suite.models.inputs import adapter
 from suite.models.resolve import resolve
+from tests.backbones.contract.pool_mixer import (
+    HidesNumbersInABuffer,
+    HidesNumbersInAFrozenParameter,
+    Pool,
+    PoolConfig,
+)
 from tests.suite.models.test_budget import check, inputs, prepared
 
 TOTAL, LAYER = 100_000, 10_000
@@ -103,3 +109,19 @@ def test_the_flops_of_a_hybrid_are_what_torch_counts(layout, monkeypatch):
         model(inputs(spec, 2))
     assert counter.get_total_flops() / (2 * 256) == pytest.approx(certificate.flops, rel=0.02)
     assert certificate.flops < 0.95 * certificate.reference_flops  # so a hybrid is not taken for its reference
+
+
+@pytest.mark.parametrize("hiding", [HidesNumbersInABuffer, HidesNumbersInAFrozenParameter])
+def test_numbers_in_buffers_and_frozen_parameters_are_counted(hiding: type[Pool]) -> None:
+    config, spec = prepared("fashion-mnist", "softmax")
+    plan, _ = check(config, spec)
+    pooled = PoolConfig(causal=False, width=8)
+    plain, more = (
+        count(spec, plan.shape, tuple(replace(layer, mixer=mixer, config=pooled) for layer in plan.layers))
+        for mixer in (Pool, hiding)
+    )
+    dim = plan.shape.dim
+    assert more.mixer_parameters - plain.mixer_parameters == dim
+    assert (
+        more.parameters - plain.parameters == more.total_parameters - plain.total_parameters == dim * len(plan.layers)
+    )
