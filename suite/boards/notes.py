@@ -60,7 +60,7 @@ def _cautions(board: Board) -> Iterator[str]:
     if len({made.hardware.device for row in board.rows for made in row.records}) > 1:
         yield "runs of different devices: compare no speeds or memory"
     if any(row.first.config.mixer_origin not in OWN_ORIGINS for row in board.rows):
-        yield "parameters and FLOPs of third-party mixers are as recorded, not counted again"
+        yield "parameters and FLOPs of third-party mixers are as recorded, and FLOPs are unverified"
     for row in board.rows:
         for seed, reason in row.diverged.items():
             yield f"{row.mixer}, seed {seed} diverged and counts with the untrained model's figure ({reason})"

@@ -8,6 +8,7 @@ from suite.statistics.exchange import ExchangeRate
 from tasks.base import Metric
 
 NOTHING = "–"
+UNVERIFIED = "unverified"  # FLOPs by a formula that nothing was compared with
 
 
 def place(row: Row) -> str:

@@ -42,15 +42,26 @@ def budget(
 
 
 def describe_budget(resolved: Resolved) -> dict[str, Any]:
-    """The certificate of a run; for one that is not matched, also the nearest options that are."""
+    """The certificate of a run; whether a naive reference implementation verifies its FLOPs; for one that is not
+    matched, also the nearest options that are.
+    """
     import tasks
+    from suite.config.run_config import OWN_ORIGINS
 
     config, candidate = resolved.config, resolved.candidate
     spec = tasks.get(config.task)(config.data).spec
     found = candidate.certify(config, spec, candidate.plan(config, spec)).model_dump(mode="json")
+    found["flops_verified"] = config.mixer_origin in OWN_ORIGINS or _has_naive_reference(config.mixer)
     if not found["matched"]:
         found["nearest_fit"] = candidate.nearest_fit(config, spec)
     return found
+
+
+def _has_naive_reference(mixer: str) -> bool:
+    from backbones.contract.run import naive_reference
+    from backbones.mixers import registry
+
+    return naive_reference(registry.get(mixer)) is not None
 
 
 def print_budget(found: Mapping[str, Any]) -> None:
@@ -59,10 +70,11 @@ def print_budget(found: Mapping[str, Any]) -> None:
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in ("", found["mixer"], "softmax reference", "ratio"):
         table.add_column(column, justify="right" if column else "left")
+    unverified = "" if found["flops_verified"] else " (unverified)"
     pairs = [
         ("parameters without embeddings and head", "parameters", "reference_parameters"),
         ("parameters per mixer layer", "mixer_parameters", "reference_mixer_parameters"),
-        (f"forward FLOPs per {found['flops_unit']}", "flops", "reference_flops"),
+        (f"forward FLOPs per {found['flops_unit']}{unverified}", "flops", "reference_flops"),
         (f"decoding state at {found['length']} tokens, bytes", "state_bytes", "reference_state_bytes"),
         ("feed-forward width", "ffn_width", "reference_ffn_width"),
     ]
@@ -70,6 +82,8 @@ def print_budget(found: Mapping[str, Any]) -> None:
         ratio = f"{found[own] / found[reference]:.4f}" if found[reference] else "–"
         table.add_row(label, f"{found[own]:,}", f"{found[reference]:,}", ratio)
     out.print(table)
+    if unverified:
+        out.print("FLOPs are unverified: the mixer has no plain_forward that its formula is compared with")
     options = ", ".join(f"{k}={v}" for k, v in found["mixer_options"].items())
     out.print(f"mixer options: {options}")
     if found["matched"]:

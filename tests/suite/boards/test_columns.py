@@ -83,6 +83,7 @@ def test_json_and_the_tracking_store_have_these_columns(made):
         "parameters",
         "ratio",
         "flops",
+        "flops_verified",
         "reference_flops",
         "state_bytes",
         "peak_memory_bytes",

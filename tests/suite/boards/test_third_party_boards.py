@@ -51,3 +51,7 @@ def test_a_mixer_files_row_says_that_its_counts_are_as_recorded(suite, runs, tmp
     shown = suite("leaderboard")
     assert "mine.py:Mine" in shown.out
     assert "parameters and FLOPs of third-party mixers are as recorded" in " ".join(shown.out.split())
+    assert "and FLOPs are unverified" in " ".join(shown.out.split())
+    [board] = json.loads(suite("leaderboard", "--json").out)
+    assert [row["flops_verified"] for row in board["rows"]] == [False]
+    assert "× unverified |" in suite("leaderboard", "--markdown").out

@@ -180,6 +180,19 @@ def test_a_budget_that_is_exceeded_has_exit_code_1_and_names_what_fits(suite):
     assert "not matched" in suite("budget", "--task", "fashion-mnist", "--mixer", "fem", "--set", "d_v=512").out
 
 
+def test_flops_that_nothing_verifies_are_shown_as_such(suite, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from backbones.mixers.deconstructed.variants import NoMixing\n"
+        "class Bare(NoMixing):\n    pass\n"
+        "class Checked(NoMixing):\n    plain_forward = NoMixing.forward\n"
+    )
+    for mixer, verified in (("softmax", True), (f"{file}:Checked", True), (f"{file}:Bare", False)):
+        arguments = ("budget", "--task", "fashion-mnist", "--mixer", mixer)
+        assert json.loads(suite(*arguments, "--json").out)["flops_verified"] is verified
+        assert ("(unverified)" in suite(*arguments).out) is not verified
+
+
 def test_paths_with_brackets_are_printed_unchanged(suite, tmp_path, monkeypatch):
     """Square brackets are markup for rich."""
     folder = tmp_path / "a[/b]c[red]"
