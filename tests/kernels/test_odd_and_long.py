@@ -26,7 +26,6 @@ SCANS = (
     "short_conv",
     "taylor",
 )
-EXACT_SCANS = ("linear_exact", "selective_exact")  # token by token: many times slower
 odd_widths = pytest.mark.parametrize(("keys", "values"), ODD, ids=[f"{k}-{v}" for k, v in ODD])
 
 
@@ -83,14 +82,6 @@ def assert_long_sequences_keep_their_digits(kernel: Kernel, call: Call, monkeypa
 
 @pytest.mark.parametrize(("kernel", "call"), cases(lambda kernel: kernel.name in SCANS))
 def test_fp32_keeps_its_digits_over_twenty_thousand_tokens(
-    kernel: Kernel, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert_long_sequences_keep_their_digits(kernel, call, monkeypatch)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("kernel", "call"), cases(lambda kernel: kernel.name in EXACT_SCANS))
-def test_exact_fp32_reads_keep_their_digits_over_twenty_thousand_tokens(
     kernel: Kernel, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert_long_sequences_keep_their_digits(kernel, call, monkeypatch)
