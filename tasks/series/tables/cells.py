@@ -68,7 +68,7 @@ def _describe(
     name = table.columns[place]
     cause = _cause(table.iloc[:, place], rows, lines)
     others = f"; more such cells are in {_listed([table.columns[i] for i in affected[1:]])}"
-    found = f"line {lines[rows[0]]}, column {name!r}: {quoted(cell)} is not a finite number; {cause}"
+    found = f"line {lines[rows[0]]}, {_column(name)}: {quoted(cell)} is not a finite number; {cause}"
     found += others if len(affected) > 1 else ""
     if not advise:
         return f"{found}; fetch the file again"
@@ -84,15 +84,17 @@ def _cause(cells: pd.Series, rows: NDArray[np.int64], lines: NDArray[np.int64]) 
     count = f"{len(rows):,} of {len(cells):,} cells of the column {'is' if len(rows) == 1 else 'are'} {kind}"
     if len(rows) == len(cells):
         if not any(texts):
-            return f"the column is empty; a comma at the end of the lines makes such a column{_no_name(cells)}"
+            return "the column is empty; a comma at the end of the lines makes such a column"
         return f"no cell of the column is a number: all are {kind}"
     where = ", ".join(str(lines[row]) for row in rows[:LISTED]) + (", …" * (len(rows) > LISTED))
     last = len(rows) == 1 and rows[0] == len(cells) - 1
     return f"{count} (line{'s' * (len(rows) > 1)} {where})" + ("; the file may be truncated" if last else "")
 
 
-def _no_name(cells: pd.Series) -> str:
-    return ", without a name" if str(cells.name).startswith("Unnamed: ") else ""
+def _column(name: object) -> str:
+    """A column as errors name it; pandas numbers those without a name from 0."""
+    unnamed = re.fullmatch(r"Unnamed: (\d+)", str(name))
+    return f"column {int(unnamed[1]) + 1}, which has no name" if unnamed else f"column {name!r}"
 
 
 def _kind(text: str) -> str:
