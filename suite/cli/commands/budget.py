@@ -13,6 +13,7 @@ from suite.cli.output import out, print_json
 from suite.console import marked
 
 if TYPE_CHECKING:
+    from suite.config.run_config import RunConfig
     from suite.models.resolve import Resolved
 
 
@@ -37,7 +38,7 @@ def budget(
         task=task, mixer=mixer, scale=scale, horizon=horizon, track=track, hybrid=hybrid, sets=set_ or [], recipe=recipe
     )
     found = describe_budget(resolved)
-    print_json(found) if as_json else print_budget(found)
+    print_json(found) if as_json else print_budget(found, verified=found["flops_verified"])
     raise typer.Exit(0 if found["matched"] else 1)
 
 
@@ -46,31 +47,39 @@ def describe_budget(resolved: Resolved) -> dict[str, Any]:
     matched, also the nearest options that are.
     """
     import tasks
-    from suite.config.run_config import OWN_ORIGINS
 
     config, candidate = resolved.config, resolved.candidate
     spec = tasks.get(config.task)(config.data).spec
     found = candidate.certify(config, spec, candidate.plan(config, spec)).model_dump(mode="json")
-    found["flops_verified"] = config.mixer_origin in OWN_ORIGINS or _has_naive_reference(config.mixer)
+    found["flops_verified"] = flops_verified(config)
     if not found["matched"]:
         found["nearest_fit"] = candidate.nearest_fit(config, spec)
     return found
 
 
-def _has_naive_reference(mixer: str) -> bool:
+def flops_verified(config: RunConfig) -> bool:
+    """Whether tests of the suite, or a naive reference implementation, verify the FLOPs of a config's mixer. Imports
+    the mixer.
+    """
     from backbones.contract.run import naive_reference
     from backbones.mixers import registry
+    from suite.config.run_config import OWN_ORIGINS
 
-    return naive_reference(registry.get(mixer)) is not None
+    return config.mixer_origin in OWN_ORIGINS or naive_reference(registry.get(config.mixer)) is not None
 
 
-def print_budget(found: Mapping[str, Any]) -> None:
-    """Prints a certificate as a table: the mixer, the softmax reference and their ratio."""
+def print_budget(found: Mapping[str, Any], *, verified: bool) -> None:
+    """Prints a certificate as a table: the mixer, the softmax reference and their ratio.
+
+    Args:
+        found: the certificate's fields.
+        verified: whether its FLOPs are verified.
+    """
     title = f"{found['task']} · {found['mixer']} · {found['scale']}"
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in ("", found["mixer"], "softmax reference", "ratio"):
         table.add_column(column, justify="right" if column else "left")
-    unverified = "" if found["flops_verified"] else " (unverified)"
+    unverified = "" if verified else " (unverified)"
     pairs = [
         ("parameters without embeddings and head", "parameters", "reference_parameters"),
         ("parameters per mixer layer", "mixer_parameters", "reference_mixer_parameters"),

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from suite.cli import options as opt
-from suite.cli.commands.budget import print_budget
+from suite.cli.commands.budget import flops_verified, print_budget
 from suite.cli.output import out, print_json, print_mapping
 from suite.console import marked
 from suite.errors import UserError
@@ -93,7 +93,7 @@ def print_config(resolved: Resolved) -> None:
     title = f"{solved.task} · {solved.mixer} · {solved.scale} · seed {solved.seed}"
     out.print(marked("[bold]{}[/]  identity {}", title, solved.identity[:12]))
     out.print(table)
-    print_budget(certificate.model_dump(mode="json"))
+    print_budget(certificate.model_dump(mode="json"), verified=flops_verified(resolved.config))
 
 
 def describe_run(run: str) -> dict[str, Any]:
@@ -107,13 +107,16 @@ def describe_run(run: str) -> dict[str, Any]:
 
 
 def print_run(found: Mapping[str, Any]) -> None:
+    from suite.config.run_config import OWN_ORIGINS
+
     metrics = {
         f"{split} metrics": {name: f"{value:.5g}" for name, value in values.items()}
         for split, values in (found.get("metrics") or {}).items()
     }
     print_mapping({name: found[name] for name in FIELDS if found.get(name) is not None} | metrics)
     if "certificate" in found:
-        print_budget(found["certificate"])
+        origin = found["code"]["mixer_origin"]  # a record is read without importing its mixer
+        print_budget(found["certificate"], verified=origin in OWN_ORIGINS)
 
 
 def _solve(resolved: Resolved) -> tuple[RunConfig, Certificate]:

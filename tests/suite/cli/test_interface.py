@@ -191,6 +191,25 @@ def test_flops_that_nothing_verifies_are_shown_as_such(suite, tmp_path):
         arguments = ("budget", "--task", "fashion-mnist", "--mixer", mixer)
         assert json.loads(suite(*arguments, "--json").out)["flops_verified"] is verified
         assert ("(unverified)" in suite(*arguments).out) is not verified
+        assert ("(unverified)" in suite("show", *arguments[1:]).out) is not verified
+
+
+@pytest.mark.parametrize("given", [("show",), ("budget",)])
+def test_a_table_of_costs_is_printed_for_every_config(suite, given):
+    for mixer in ("softmax", "baseline/dlinear"):
+        ended = suite(*given, "--task", "household-power", "--mixer", mixer, "--scale", "board")
+        assert ended.code == (1 if given == ("budget",) and "/" in mixer else 0), ended.err
+        assert "forward FLOPs per window" in ended.out
+
+
+def test_the_record_of_a_run_is_printed_with_its_costs(suite, runs):
+    ended = suite(*tiny_arguments("fashion-mnist", "fem"))
+    assert ended.code == 0, ended.err
+    [path] = runs.glob("*/record.json")
+    shown = suite("show", path.parent.name)
+    assert shown.code == 0, shown.err
+    assert "forward FLOPs per image" in shown.out
+    assert "(unverified)" not in shown.out
 
 
 def test_paths_with_brackets_are_printed_unchanged(suite, tmp_path, monkeypatch):
