@@ -146,7 +146,7 @@ def _runs_spent(row: Row, board: Board) -> str:
     race = row.race
     if race is None or not race.runs:
         return NOTHING
-    return f"{race.runs}" if race.chosen is not None else f"{race.runs} of {race.planned}"
+    return f"{race.runs}, lr {race.chosen:g}" if race.chosen is not None else f"{race.runs} of {race.planned}"
 
 
 def convolution(row: Row) -> bool | None:

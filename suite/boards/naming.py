@@ -78,14 +78,33 @@ def deviations(made: Record) -> tuple[str, ...]:
     return tuple(differing)
 
 
-def name_of(made: Record, common: Usual) -> str:
-    """The mixer, and what of its hybrid, version, options and rates differs from the usual ones."""
-    hybrid = f" (hybrid {','.join(map(str, made.config.hybrid))})" if made.config.hybrid else ""
+def entry_of(made: Record, common: Usual) -> str:
+    """What a user entered: the mixer, its hybrid and the options given for it. The same on the boards of all tasks,
+    whatever widths were solved and whatever rate won.
+    """
+    named = {**(_given_options(made) or {}), **_unusual_options(made, common, tuned=False)}
+    return made.mixer + _hybrid(made) + (f" ({_listed(named)})" if named else "")
+
+
+def name_of(made: Record, common: Usual, *, raced: bool = False) -> str:
+    """The mixer, and what of its hybrid, version, options and rates differs from the usual ones.
+
+    raced: whether a race chose its rate, which is then no part of the name.
+    """
     candidate = _candidate(made)
     remarks = [candidate.board_note] if candidate and candidate.board_note else []
     remarks += [f"version {made.versions.mixer}"] if is_retired(made) else []
-    remarks += [f"{name}={shown(value)}" for name, value in _named_options(made, common).items()]
-    return made.mixer + hybrid + (f" ({', '.join(remarks)})" if remarks else "")
+    named = _named_options(made, common, tuned=not raced)
+    remarks += [_listed(named)] if named else []
+    return made.mixer + _hybrid(made) + (f" ({', '.join(remarks)})" if remarks else "")
+
+
+def _hybrid(made: Record) -> str:
+    return f" (hybrid {','.join(map(str, made.config.hybrid))})" if made.config.hybrid else ""
+
+
+def _listed(named: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={shown(value)}" for name, value in named.items())
 
 
 def shown(value: object) -> str:
@@ -95,19 +114,25 @@ def shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _named_options(made: Record, common: Usual) -> dict[str, Any]:
+def _named_options(made: Record, common: Usual, *, tuned: bool) -> dict[str, Any]:
     """Options of the mixer that a verdict is about or that a user chose, then unusual options of the row, then tuned
     options of the data.
     """
     solved, candidate = made.certificate.mixer_options.model_dump(mode="json"), _candidate(made)
     named = {name: solved[name] for name in candidate.board_options if name in solved} if candidate else {}
     named |= {name: value for name, value in (_given_options(made) or {}).items() if name not in named}
-    own = made.config.portable()
+    named |= _unusual_options(made, common, tuned=tuned)
+    data = [name.partition(".")[2] for name in made.config.tuned if name.startswith("data.")]
+    return named | {name: made.config.portable()["data"][name] for name in data}
+
+
+def _unusual_options(made: Record, common: Usual, *, tuned: bool) -> dict[str, Any]:
+    """Options of a row that differ from the usual ones; the tuned ones of training only where that is asked."""
+    own, named = made.config.portable(), dict[str, Any]()
     for section, names in ROW_OPTIONS.items():
-        present = [name for name in names if name in own[section]]
+        present = [name for name in names if name in own[section] and (tuned or section != "train")]
         named |= {name: own[section][name] for name in present if own[section][name] != common[section].get(name)}
-    tuned = [name.partition(".")[2] for name in made.config.tuned if name.startswith("data.")]
-    return named | {name: own["data"][name] for name in tuned}
+    return named
 
 
 def _given_options(made: Record) -> dict[str, Any] | None:

@@ -23,10 +23,31 @@ def headline(board: Board) -> str:
 
 def notes(board: Board) -> str:
     """How the rows are compared, and what is not shown or not comparable."""
-    return "; ".join([*_statistics(board), *_cautions(board), *_not_shown(board)])
+    return "; ".join([*statistics(board), *cautions(board), *not_shown(board)])
 
 
-def _statistics(board: Board) -> Iterator[str]:
+def scope(board: Board) -> str:
+    """What the board's result is about, and what it does not say.
+
+    Args:
+        board: the board.
+
+    Returns:
+        A sentence with the size of model, training and data.
+    """
+    made = next((row.first for row in board.rows if not row.unranked), board.rows[0].first if board.rows else None)
+    if made is None:
+        return ""
+    train, data, size = made.config.train, made.data, made.certificate
+    return (
+        f"Scope: {size.reference_parameters:,} parameters without embeddings and head, {train.steps:,} steps with "
+        f"batches of {train.batch_size}, {size.length} tokens each, from {data.splits['train']:,} training {data.unit}"
+        "; whether the order holds at a larger scale was not measured."
+    )
+
+
+def statistics(board: Board) -> Iterator[str]:
+    """How the rows were compared, and how noisy they are."""
     noise, metric = board.noise, board.metric
     if noise is None:
         yield "one seed per row: an order of means, which no test supports"
@@ -49,7 +70,8 @@ def _statistics(board: Board) -> Iterator[str]:
         yield f"choosing rates on validation adds at most {plain_value(metric, optimism)}{unit} to a row's expectation"
 
 
-def _cautions(board: Board) -> Iterator[str]:
+def cautions(board: Board) -> Iterator[str]:
+    """What is not comparable."""
     ranked = [row for row in board.rows if not row.unranked]
     if ranked and not any(row.race and row.race.chosen is not None for row in ranked):
         yield "no row had the full race (suite sweep): rates were not tuned equally"
@@ -66,7 +88,8 @@ def _cautions(board: Board) -> Iterator[str]:
             yield f"{row.mixer}, seed {seed} diverged and counts with the untrained model's figure ({reason})"
 
 
-def _not_shown(board: Board) -> Iterator[str]:
+def not_shown(board: Board) -> Iterator[str]:
+    """What has no row."""
     if board.other_rates:
         yield f"{board.other_rates} row(s) of other learning rates or weight decays not shown: validation chose"
     if board.unfinished:

@@ -19,7 +19,7 @@ METRIC = "metrics."
 def metrics_of_run(made: Record, metric: Metric) -> dict[str, float]:
     """The values of a run that the store's table of runs shows, by their names there."""
     results = made.metrics.get("test", {})
-    alone = Row(made.mixer, (made,), results.get(metric.name, math.nan))
+    alone = Row(made.mixer, made.mixer, (made,), results.get(metric.name, math.nan))
     values = {column.key(metric): column.value(alone) for column in columns.COLUMNS if column.mlflow}
     return {
         key.removeprefix(METRIC): float(value)

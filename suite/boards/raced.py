@@ -26,6 +26,7 @@ class Raced:
     runs: how many of its runs have ended.
     planned: how many runs it has, without moves of its window.
     finals: the runs of each rate that ran on all seeds, in the order of the seeds.
+    screened: the runs of each rate with the first seeds, in the order of the seeds.
     """
 
     rates: tuple[float, ...]
@@ -33,6 +34,7 @@ class Raced:
     runs: int
     planned: int
     finals: dict[float, tuple[Record, ...]]
+    screened: dict[float, tuple[Record, ...]]
 
 
 def race_of(made: Record) -> Race | None:
@@ -80,8 +82,14 @@ def raced(every: Sequence[tuple[Record, ...]], metric: Metric) -> tuple[Raced, t
         for rate in found.means
         if all((rate, seed) in runs for seed in race.seeds)
     }
+    screened = {
+        rate: tuple(runs[rate, seed] for seed in race.seeds[: race.first_seeds] if (rate, seed) in runs)
+        for rate in found.rates
+    }
     ran = sum((rate, seed) in runs for rate, seed in _planned(race, found))
-    done = Raced(found.rates, found.chosen, ran, race.runs, finals)
+    done = Raced(
+        found.rates, found.chosen, ran, race.runs, finals, {rate: made for rate, made in screened.items() if made}
+    )
     return done, finals[found.chosen] if found.chosen is not None else ()
 
 

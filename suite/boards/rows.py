@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from suite.boards.figures import Figures
-from suite.boards.naming import Usual, configuration, is_retired, name_of, shown, untuned_configuration
+from suite.boards.naming import Usual, configuration, entry_of, is_retired, name_of, shown, untuned_configuration
 from suite.boards.raced import Raced, raced
 from suite.config.run_config import OWN_ORIGINS
 from suite.models.baseline_candidate import ORIGIN as BASELINE
@@ -24,6 +24,7 @@ class Row:
     """The runs of one configuration, one per seed, in the order of the seeds.
 
     mixer: what the row is called.
+    entry: what was entered, the same on the boards of all tasks: its name without solved widths and tuned rates.
     mean: of the primary metric on test, over seeds.
     spread: its sample standard deviation; None for one seed.
     race: the race that chose its learning rate; None where it had none.
@@ -33,6 +34,7 @@ class Row:
     """
 
     mixer: str
+    entry: str
     records: Runs
     mean: float
     spread: float | None = None
@@ -168,7 +170,8 @@ def rows_of(chosen: Iterable[Chosen], common: Usual, metric: Metric) -> list[Row
         values = [run.metrics["test"][run.primary_metric] for run in each.runs]
         spread = statistics.stdev(values) if len(values) > 1 else None
         mean = values[0] if len(set(values)) == 1 else statistics.fmean(values)
-        row = Row(name_of(each.runs[0], common), each.runs, mean, spread, each.race)
+        first, won = each.runs[0], each.race is not None and each.race.chosen is not None
+        row = Row(name_of(first, common, raced=won), entry_of(first, common), each.runs, mean, spread, each.race)
         made.append(replace(row, unranked=_unranked(row, needs_race=any_race)))
     made.sort(key=lambda row: (bool(row.unranked), -row.mean if metric.higher_is_better else row.mean))
     return [replace(row, place=None if row.unranked else place) for place, row in enumerate(made, 1)]
@@ -201,7 +204,7 @@ def is_reference(row: Row) -> bool:
     Returns:
         True for softmax without options of its own.
     """
-    return row.mixer == "softmax" and row.first.config.mixer_origin in OWN_ORIGINS
+    return row.entry == "softmax" and row.first.config.mixer_origin in OWN_ORIGINS
 
 
 def curve_factor(row: Row) -> float | None:
@@ -216,7 +219,7 @@ def curve_factor(row: Row) -> float | None:
     factor = row.first.config.model.width_factor
     if is_reference(row):
         return 1.0
-    return factor if row.mixer == f"softmax (width_factor={shown(factor)})" else None
+    return factor if row.entry == f"softmax (width_factor={shown(factor)})" else None
 
 
 def _mean(runs: Iterable[Record], split: Literal["valid", "test"]) -> float:

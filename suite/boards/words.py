@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from suite.boards.rows import Row
-from suite.console import format_metric
 from suite.statistics.exchange import ExchangeRate
 from tasks.base import Metric
 
@@ -36,8 +35,9 @@ def value(row: Row, metric: Metric) -> str:
     Returns:
         The text; without an interval for one seed.
     """
-    shown = format_metric(metric, row.mean)
-    return shown if row.figures is None else f"{shown} ± {format_metric(metric, row.figures.half_width)}"
+    percent = " %" if metric.unit == "%" else ""  # other units are in the header
+    half = f" ± {plain_value(metric, row.figures.half_width)}" if row.figures else ""
+    return plain_value(metric, row.mean) + half + percent
 
 
 def plain_value(metric: Metric, number: float, *, signed: bool = False) -> str:

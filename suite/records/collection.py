@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from suite.records import record, runs_folder
-from suite.records.schema import Record
+from suite.records.schema import SCHEMA, Record
+
+FAMILY = SCHEMA.rpartition("/")[0] + "/"
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,33 @@ def read_all(folder: Path | None = None) -> Collection:
     Returns:
         All records that can be relied on, and all others with their faults. One that is refused costs no other.
     """
+    return _read(sorted((folder or runs_folder.home()).glob(f"*/{record.NAME}")))
+
+
+def read_published(folder: Path) -> tuple[Collection, dict[str, str]]:
+    """Reads all records below a folder, whatever their files are called.
+
+    Args:
+        folder: of published entries.
+
+    Returns:
+        The records, and hash of a record → its file relative to the folder. Files that claim to be no record are left
+        alone; links are not followed.
+    """
+    paths = [path for path in sorted(folder.rglob("*.json")) if not path.is_symlink() and _claims(path, "schema")]
+    found = _read(path for path in paths if str(_claims(path, "schema")).startswith(FAMILY))
+    known = {made.id: made.hash for made in found.records}
+    links = {known[path.stem]: path.relative_to(folder).as_posix() for path in paths if path.stem in known}
+    return found, links
+
+
+def _read(paths: Iterable[Path]) -> Collection:
     records, refused = list[Record](), list[Refused]()
-    for path in sorted((folder or runs_folder.home()).glob(f"*/{record.NAME}")):
+    for path in paths:
         try:
             records.append(record.read(path))
         except record.RecordError as error:
-            refused.append(Refused(path, str(error), _claimed_task(path)))
+            refused.append(Refused(path, str(error), _claims(path, "task")))
     return Collection(tuple(sorted(records, key=lambda made: (_moment(made), made.id))), tuple(refused))
 
 
@@ -53,10 +77,11 @@ def _moment(made: Record) -> datetime:
     return datetime.fromisoformat(made.created)
 
 
-def _claimed_task(path: Path) -> str | None:
+def _claims(path: Path, name: str) -> str | None:
+    """A text at the top of a JSON file, which nothing has checked."""
     try:
         with open(path, "rb") as handle:
-            claimed = json.loads(handle.read(record.MAX_BYTES + 1))["task"]
+            claimed = json.loads(handle.read(record.MAX_BYTES + 1))[name]
     except (OSError, ValueError, RecursionError, LookupError, TypeError):
         return None
     return claimed if isinstance(claimed, str) else None

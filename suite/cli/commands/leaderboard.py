@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
@@ -23,42 +24,92 @@ def leaderboard(
         str | None, typer.Option("--domain", help="language, vision, forecasting or recall.", show_default=False)
     ] = None,
     scale: Annotated[str | None, typer.Option("--scale", help="Only this scale.", show_default=False)] = None,
+    records: Annotated[
+        Path | None,
+        typer.Option(
+            "--records",
+            help="Folder of records to read instead of the runs here.",
+            exists=True,
+            file_okay=False,
+            show_default=False,
+        ),
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown on stdout.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print one CSV table on stdout.")] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="Print LaTeX (booktabs) on stdout.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", help="Write index.html, board.json and tables to this folder.", show_default=False),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="With --output: compare the files there, write nothing; exit 2 if one differs."),
+    ] = False,
     as_json: opt.Json = False,
 ) -> None:
     """Shows the boards of the runs here: one row per mixer, ordered by the primary metric on test.
 
     `suite leaderboard --task fashion-mnist --markdown > board.md`
-    """
-    from suite.records import runs_folder
-    from suite.tracking import backlog
 
-    backlog.send_in_background(runs_folder.home())
-    found = find_boards(task, domain, scale)
-    if as_json:
+    `suite leaderboard --output boards`   writes a page for the browser
+
+    `suite leaderboard --records leaderboards --output leaderboards --check`
+    """
+    if check and output is None:
+        raise UserError("--check compares the files of a folder: add --output FOLDER")
+    if records is None:
+        from suite.records import runs_folder
+        from suite.tracking import backlog
+
+        backlog.send_in_background(runs_folder.home())
+    found, links = find_boards(task, domain, scale, records)
+    if output is not None:
+        write_files(found, links, output, check=check)
+    elif as_json:
         from suite.boards.plain import plain
 
         print_json([plain(board) for board in found])
+    elif as_csv or as_latex:
+        from suite.boards.page import tables
+
+        sys.stdout.write(tables.comma_separated(found) if as_csv else "\n".join(map(tables.latex, found)))
     else:
         print_boards(found, as_markdown=markdown)
 
 
-def find_boards(task: str | None, domain: str | None, scale: str | None) -> list[Board]:
-    """The boards of all usable records. Warns about the others; raises UserError for an unknown task or name."""
+def write_files(boards: Sequence[Board], links: Mapping[str, str], folder: Path, *, check: bool) -> None:
+    """Writes the published files of the boards, or compares them. Raises UserError where one differs."""
+    from suite.boards.page import published
+
+    files = published.generated(boards, links)
+    if check:
+        published.check(files, folder)
+        err.print(f"{len(files)} files in {folder} are what the records give")
+    else:
+        published.write(files, folder)
+        err.print(f"{len(boards)} board(s) in {folder}: open {folder / 'index.html'}")
+
+
+def find_boards(
+    task: str | None, domain: str | None, scale: str | None, folder: Path | None = None
+) -> tuple[list[Board], dict[str, str]]:
+    """The boards of all usable records, and the files of records below `folder` by their hashes. Warns about records
+    that are not usable; raises UserError for an unknown task or name.
+    """
     from suite.boards import board
     from suite.config.recipe import SCALES
-    from suite.records.collection import read_all
+    from suite.records.collection import read_all, read_published
     from tasks.base import Domain
 
     task = task_of_boards(task)
     for given, allowed, what in ((domain, get_args(Domain), "domain"), (scale, SCALES, "scale")):
         if given and given not in allowed:
             raise UserError(f"unknown {what} {given!r}{did_you_mean(given, allowed)} (allowed: {', '.join(allowed)})")
-    found = read_all()
+    found, links = read_published(folder) if folder else (read_all(), {})
     if found.refused:
         count = len(found.refused)
         warn(f"{count} record(s) left out, damaged or contradictory: suite doctor names them")
-    return board.boards(found.records, found.refused, task=task, domain=domain, scale=scale)
+    return board.boards(found.records, found.refused, task=task, domain=domain, scale=scale), links
 
 
 def task_of_boards(task: str | None) -> str | None:

@@ -149,7 +149,7 @@ def _print_result(record: Record) -> None:
     if "test_skip" in record.metrics:
         skipped = format_metric(metric, record.metrics["test_skip"][metric.name])
         out.print(f"without the layers that are not softmax: test {metric.name} {skipped}")
-    boards = find_boards(record.task, None, record.scale)
+    boards, _ = find_boards(record.task, None, record.scale)
     own = [b for b in boards if any(record.id == ranked.id for row in b.rows for ranked in row.records)]
     if own:
         print_boards(own, as_markdown=False)

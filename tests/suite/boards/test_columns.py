@@ -62,7 +62,7 @@ def test_terminal_markdown_and_json_show_the_same(made):
     for row, line, shown in zip(document["rows"], lines, rows, strict=True):
         assert cells(line) == cells(shown)
         assert row["mixer"] in line
-        assert f"{100 * row['mean']:.2f} %" in line
+        assert f"{100 * row['mean']:.2f} " in line
         assert ("unmatched" in line) == (row["place"] is None)
     assert document["rows"][0]["values"] == [0.6, 0.61, 0.62]
     assert document["rows"][0]["runs"] == ["fem-0", "fem-1", "fem-2"]
@@ -164,7 +164,7 @@ def test_a_narrow_terminal_leaves_out_memory_speed_and_flops_first(made, width):
     shown = "\n".join(lines)
     for row in made.rows:
         [line] = [line for line in lines if line.startswith("│") and f" {row.mixer} " in line]
-        assert f"{100 * row.mean:.2f} %" in line
+        assert f"{100 * row.mean:.2f} " in line
         assert (str(row.figures.rank) if row.figures else "unmatched") in line
     header = "\n".join(lines[1:6])
     present = [

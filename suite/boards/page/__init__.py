@@ -1,0 +1,1 @@
+"""The published boards: one HTML page without external requests, and tables."""

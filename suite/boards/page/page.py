@@ -1,0 +1,95 @@
+"""The page of all boards and the document next to it: pure functions of the boards, byte for byte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+
+from suite.boards.board import Board
+from suite.boards.columns import table_columns
+from suite.boards.domains import Line, across_domains
+from suite.boards.notes import cautions, headline, not_shown, scope, statistics
+from suite.boards.page.plots import plots
+from suite.boards.plain import plain
+from suite.boards.rows import Row
+
+TITLE = "Mixer Suite: which sequence mixer is better at equal cost?"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table: its text, what it is sorted by, its alignment, and where it links to."""
+
+    text: str
+    key: str
+    align: str
+    link: str = ""
+
+
+def html(boards: Sequence[Board], links: Mapping[str, str]) -> str:
+    """The page: self-contained, readable without JavaScript, light and dark.
+
+    Args:
+        boards: in the order in which they are shown.
+        links: hash of a record → its address relative to the page.
+
+    Returns:
+        HTML.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    read = files("suite.boards.page").joinpath
+    template = environment.from_string(read("page.html.j2").read_text("utf-8"))
+    return template.render(
+        title=TITLE,
+        style=read("page.css").read_text("utf-8"),
+        script=read("sort.js").read_text("utf-8"),
+        boards=[_board(board, links) for board in boards],
+        summary=_summary(across_domains(boards)),
+        tasks=[board.task for board in boards],
+    )
+
+
+def document(boards: Sequence[Board]) -> str:
+    """All boards as one JSON document.
+
+    Args:
+        boards: in the order of the page.
+
+    Returns:
+        JSON text.
+    """
+    return json.dumps([plain(board) for board in boards], indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _board(board: Board, links: Mapping[str, str]) -> dict[str, object]:
+    return {
+        "anchor": "-".join(board.title.replace("·", " ").split()),
+        "title": board.title,
+        "headline": headline(board),
+        "scope": scope(board),
+        "header": [(column.title(board), column.align) for column in table_columns()],
+        "ranked": [_cells(row, board, links) for row in board.rows if not row.unranked],
+        "unranked": [_cells(row, board, links) for row in board.rows if row.unranked],
+        "statistics": list(statistics(board)),
+        "cautions": [*cautions(board), *not_shown(board)],
+        "plots": plots(board),
+        "left_out": [(each.id, each.reason) for each in board.left_out],
+    }
+
+
+def _cells(row: Row, board: Board, links: Mapping[str, str]) -> list[Cell]:
+    made = []
+    for column in table_columns():
+        value = column.value(row)
+        key = value if isinstance(value, (int, float, str)) else column.cell(row, board)
+        link = links.get(row.first.hash, "") if column.name == "mixer" else ""
+        made.append(Cell(column.cell(row, board), str(key), column.align, link))
+    return made
+
+
+def _summary(lines: Sequence[Line]) -> list[dict[str, object]]:
+    return [{"mixer": line.mixer, "cells": line.cells(), "places": line.places} for line in lines]

@@ -1,0 +1,173 @@
+"""The plots of a board as SVG text, equal for equal records: what mixers cost and reach, and how they were tuned."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from suite.boards.board import Board
+from suite.boards.rows import Row, curve_factor
+from suite.records.schema import Record
+
+#: Okabe and Ito's colours (2008), which most readers can distinguish, on light and dark.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#882255", "#44aa99", "#999999")
+MARKERS = "osD^vP*X<>"
+SIZE = (5.2, 3.2)
+#: Points of a training curve: a page of five boards must stay below 300 kB.
+POINTS = 30
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mixer-suite",
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+}
+
+
+def plots(board: Board) -> list[tuple[str, str]]:
+    """The plots of a board.
+
+    Args:
+        board: any board.
+
+    Returns:
+        Caption and SVG text of each plot that has something to show.
+    """
+    rows = [row for row in board.rows if not row.unranked]
+    drawn = [
+        ("Quality and FLOPs of a forward pass", _costs(board, rows, lambda row: row.first.certificate.flops, "FLOPs")),
+        (
+            "Quality and decoding state",
+            _costs(board, rows, lambda row: row.first.certificate.state_bytes, "bytes at the task's length"),
+        ),
+        ("Training loss: mean of the seeds, and their range", _training(rows)),
+        ("Validation at each learning rate of the race", _rates(board, rows)),
+        ("Softmax at several sizes (mean and 95 % interval), and the other mixers", _curve(board)),
+    ]
+    return [(caption, svg) for caption, svg in drawn if svg]
+
+
+def _costs(board: Board, rows: Sequence[Row], cost: Callable[[Row], int], label: str) -> str:
+    shown = [row for row in rows if cost(row) > 0]
+    if not shown:
+        return ""
+
+    def draw(axes: Any) -> None:
+        for i, row in enumerate(shown):
+            half = row.figures.half_width if row.figures else 0.0
+            axes.errorbar(
+                cost(row), _scaled(board, row.mean), _scaled(board, half), fmt=MARKERS[i % 10], **_look(i, row.entry)
+            )
+        axes.xaxis.set_major_formatter(EngFormatter())
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.set_xlabel(label)
+        axes.set_ylabel(_axis(board, "test"))
+
+    return _svg(draw)
+
+
+def _training(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+
+    def draw(axes: Any) -> None:
+        for i, row in enumerate(rows):
+            steps, losses_SP = _losses(row.records)
+            look = _look(i, row.entry)
+            axes.plot(steps, losses_SP.mean(axis=0), linewidth=1, **look)
+            if len(losses_SP) > 1:
+                band = losses_SP.min(axis=0), losses_SP.max(axis=0)
+                axes.fill_between(steps, *band, color=look["color"], alpha=0.12, linewidth=0)
+        axes.set_xlabel("step")
+        axes.set_ylabel("training loss")
+
+    return _svg(draw)
+
+
+def _losses(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
+    """Steps, and losses [seeds, points]: means over equal parts of the trace, cut where the shortest run ended."""
+    length = min(len(made.loss_trace) for made in records)
+    parts = np.array_split(np.arange(length), min(POINTS, length))
+    traces = np.array([[loss for _, loss in made.loss_trace[:length]] for made in records])
+    steps = np.array([step for step, _ in records[0].loss_trace[:length]])
+    return (
+        np.array([steps[part].mean() for part in parts]),
+        np.stack([traces[:, part].mean(axis=1) for part in parts], axis=1),
+    )
+
+
+def _rates(board: Board, rows: Sequence[Row]) -> str:
+    shown = [row for row in rows if row.race and len(row.race.finals) > 1]
+    if not shown:
+        return ""
+
+    def draw(axes: Any) -> None:
+        for i, row in enumerate(shown):
+            assert row.race is not None
+            points = [
+                (rate, np.mean([_scaled(board, made.metrics["valid"][made.primary_metric]) for made in runs]))
+                for rate, runs in sorted(row.race.screened.items())
+            ]
+            axes.plot(*zip(*points, strict=True), marker=MARKERS[i % 10], linewidth=1, **_look(i, row.entry))
+        axes.set_xscale("log")
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel(_axis(board, "validation"))
+
+    return _svg(draw)
+
+
+def _curve(board: Board) -> str:
+    sizes = [(factor, row) for row in board.rows if row.figures and (factor := curve_factor(row)) is not None]
+    if len(sizes) < 2:
+        return ""
+
+    def draw(axes: Any) -> None:
+        ordered = sorted(sizes, key=lambda pair: pair[0])
+        means = [_scaled(board, row.mean) for _, row in ordered]
+        halves = [_scaled(board, row.figures.half_width) for _, row in ordered if row.figures]
+        axes.errorbar([f for f, _ in ordered], means, halves, marker="o", linewidth=1, **_look(0, "softmax"))
+        others = [row for row in board.rows if not row.unranked and curve_factor(row) is None]
+        for i, row in enumerate(others, 1):
+            axes.plot([1.0], [_scaled(board, row.mean)], MARKERS[i % 10], **_look(i, row.entry))
+        axes.set_xlabel("parameters of softmax's")
+        axes.set_ylabel(_axis(board, "test"))
+
+    return _svg(draw)
+
+
+def _scaled(board: Board, value: float) -> float:
+    return 100 * value if board.metric.unit == "%" else value
+
+
+def _axis(board: Board, split: str) -> str:
+    metric = board.metric
+    return f"{split} {metric.name}{', ' + metric.unit if metric.unit else ''} {'↑' if metric.higher_is_better else '↓'}"
+
+
+def _look(i: int, label: str) -> dict[str, Any]:
+    return {"color": COLOURS[i % len(COLOURS)], "label": label, "markersize": 4}
+
+
+def _svg(draw: Callable[[Any], None]) -> str:
+    """The figure as SVG for a page: black is the page's text colour, numbers have one digit after the point."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=7)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d+\.\d)\d+", r"\1", tag[0]), text)
+    return re.sub(r"\n\s*", "\n", text).replace("#000000", "currentColor").replace("<svg ", '<svg role="img" ', 1)

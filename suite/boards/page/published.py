@@ -1,0 +1,65 @@
+"""The files of the published boards: generated from records, never edited."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from suite.boards.board import Board
+from suite.boards.markdown import markdown
+from suite.boards.page.page import document, html
+from suite.boards.page.tables import comma_separated, latex
+from suite.errors import UserError
+from tasks.storage.cache import write_text
+
+
+def generated(boards: Sequence[Board], links: Mapping[str, str]) -> dict[str, str]:
+    """All files of the published boards.
+
+    Args:
+        boards: in their order.
+        links: hash of a record → its address relative to the folder of the files.
+
+    Returns:
+        Name of each file → its content; the same for the same records, byte for byte.
+    """
+    return {
+        "index.html": html(boards, links),
+        "board.json": document(boards),
+        "boards.md": "# Boards\n\nGenerated from the records; do not edit.\n\n" + "\n".join(map(markdown, boards)),
+        "boards.csv": comma_separated(boards),
+        "boards.tex": "% Generated from the records; do not edit.\n" + "\n".join(map(latex, boards)),
+    }
+
+
+def write(files: Mapping[str, str], folder: Path) -> None:
+    """Writes the files, each whole or not at all.
+
+    Args:
+        files: from `generated`.
+        folder: made where it is missing.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_text(folder / name, content)
+
+
+def check(files: Mapping[str, str], folder: Path) -> None:
+    """Compares files with those in a folder.
+
+    Args:
+        files: from `generated`.
+        folder: which should hold them.
+
+    Raises:
+        UserError: a file is missing, or was edited, or is older than its records.
+    """
+    for name, content in files.items():
+        path = folder / name
+        found = path.read_text("utf-8") if path.is_file() else None
+        if found != content:
+            what = "is missing" if found is None else "is not what its records give"
+            raise UserError(f"{path} {what}; boards are generated: suite leaderboard --records … --output {folder}")

@@ -1,0 +1,178 @@
+"""The files of the published boards: equal for equal records, refused when edited, safe for any name."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from suite.boards.board import boards
+from suite.boards.domains import across_domains
+from suite.boards.page import published, tables
+from suite.records import record
+from suite.records.collection import read_published
+from tests.suite.boards.test_verdicts import BASE, whole_race
+from tests.suite.tiny import made_record
+
+EVIL = '<script>alert(1)</script> & "x" \\input{y} %'
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory):
+    """A folder of records as submissions leave it."""
+    folder = tmp_path_factory.mktemp("leaderboards")
+    series = [
+        made_record("softmax", 0.6 + seed / 100, task="household-power", seed=seed, name=f"power-{seed}")
+        for seed in range(3)
+    ]
+    for made in [*(made for mixer in BASE for made in whole_race(mixer)), *series]:
+        target = folder / "entries" / made.mixer / made.id
+        target.mkdir(parents=True)
+        record.write(target, made).rename(target.parent / f"{made.id}.json")
+        target.rmdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(entries):
+    found, links = read_published(entries)
+    return published.generated(boards(found.records, found.refused), links)
+
+
+class Page(HTMLParser):
+    """Open tags, addresses and the text of tables."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.addresses, self.cells, self.scripts = [], [], [], 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in VOID:
+            self.open.append(tag)
+        self.scripts += tag == "script"
+        self.addresses += [value for name, value in attributes if name in ("href", "src", "action", "xlink:href")]
+
+    def handle_startendtag(self, tag, attributes):
+        self.addresses += [value for name, value in attributes if name in ("href", "src", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        if "td" in self.open[-2:]:
+            self.cells.append(text)
+
+
+def test_equal_records_give_equal_files_byte_for_byte(entries, files):
+    found, links = read_published(entries)
+    assert published.generated(boards(tuple(found.records), found.refused), links) == files
+
+
+def test_the_command_writes_the_files_and_finds_an_edit(suite, entries, files, tmp_path):
+    arguments = ("leaderboard", "--records", str(entries), "--output", str(tmp_path / "site"))
+    assert suite(*arguments).code == 0
+    assert {path.name: path.read_text("utf-8") for path in (tmp_path / "site").iterdir()} == files
+    assert suite(*arguments, "--check").code == 0
+    for name in files:
+        path = tmp_path / "site" / name
+        path.write_text(files[name].replace("0.8", "0.9", 1) + " ", "utf-8")
+        ended = suite(*arguments, "--check")
+        assert ended.code == 2
+        assert name in ended.err
+        path.unlink()
+        assert "is missing" in suite(*arguments, "--check").err
+        path.write_text(files[name], "utf-8")
+
+
+def test_check_without_a_folder_is_refused(suite):
+    ended = suite("leaderboard", "--check")
+    assert (ended.code, "--output" in ended.err) == (2, True)
+
+
+def test_the_page_is_whole_small_and_asks_for_nothing_from_outside(files):
+    text = files["index.html"]
+    page = Page(text)
+    assert page.open == []
+    assert page.scripts == 1
+    assert len(re.findall(r"<script>(.*?)</script>", text, re.DOTALL)[0]) <= 4096
+    assert len(text.encode()) < 60_000 * 2 + 20_000  # of five boards: 300 kB
+    assert not [address for address in page.addresses if re.match(r"[a-z]+:|//", address)]
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert "prefers-color-scheme: dark" in text
+    assert {"fem", "softmax", "no-mixing"} <= set(page.cells)
+
+
+def test_every_row_links_to_an_existing_record_of_its_mixer(entries, files):
+    linked = [address for address in Page(files["index.html"]).addresses if address.endswith(".json")]
+    assert len(linked) == len(BASE) + 1
+    assert {record.read(entries / address).mixer for address in linked} == set(BASE)
+
+
+def test_the_document_and_the_csv_table_hold_the_same_figures(files):
+    document = json.loads(files["board.json"])
+    lines = list(csv.DictReader(io.StringIO(files["boards.csv"])))
+    rows = [row for board in document for row in board["rows"]]
+    assert [float(line["mean"]) for line in lines] == [row["mean"] for row in rows]
+    assert [line["mixer"] for line in lines] == [row["mixer"] for row in rows]
+    at = next(i for i, row in enumerate(rows) if row["difference"])
+    assert lines[at]["difference.p_adjusted"] == str(rows[at]["difference"]["p_adjusted"])
+
+
+def test_names_of_third_parties_have_no_meaning_in_html_latex_and_csv():
+    made = made_record("fem")
+    config = made.config.model_copy(update={"mixer": EVIL, "mixer_origin": "theirs.py 0123456789ab"})
+    theirs = made.model_copy(update={"mixer": EVIL, "config": config})
+    formula = theirs.model_copy(update={"mixer": "=1+1", "config": config.model_copy(update={"mixer": "=1+1"})})
+    found = published.generated(boards([made_record(), theirs, formula]), {})
+    page = Page(found["index.html"])
+    assert page.open == []
+    assert page.scripts == 1
+    assert EVIL in "".join(page.cells)
+    assert r"<script>" not in found["boards.md"]
+    line = next(line for line in found["boards.tex"].splitlines() if "alert" in line)
+    assert r"\textbackslash{}input\{y\} \%" in line
+    names = [line["mixer"] for line in csv.DictReader(io.StringIO(found["boards.csv"]))]
+    assert "'=1+1" in names
+
+
+def test_a_latex_table_closes_what_it_opens_and_has_equally_many_cells(files):
+    text = files["boards.tex"]
+    for table in text.split(r"\begin{table}")[1:]:
+        rows = [line for line in table.splitlines() if line.endswith(r" \\")]
+        assert len({line.count(" & ") for line in rows}) == 1
+    assert re.findall(r"\\begin\{(\w+)", text).count("tabular") == text.count(r"\end{tabular}") == 2
+
+
+def test_the_summary_over_tasks_counts_wins_and_mean_ranks(entries):
+    found, _ = read_published(entries)
+    lines = {line.mixer: line for line in across_domains(boards(found.records))}
+    assert lines["fem"].record == (1, 0, 0)
+    assert lines["no-mixing"].record == (0, 0, 1)
+    assert lines["softmax"].record is None
+    assert (lines["softmax"].places, lines["softmax"].mean_rank) == (("1", "2–3"), (1 + 2.5) / 2)
+    assert next(iter(lines)) == "softmax"  # on the most boards
+
+
+def test_a_refused_record_and_other_files_cost_no_board(entries, tmp_path):
+    (tmp_path / "a").mkdir()
+    record.write(tmp_path / "a", made_record())
+    (tmp_path / "board.json").write_text("[]", "utf-8")
+    (tmp_path / "entry.json").write_text('{"schema": "mixer-suite/entry/1"}', "utf-8")
+    damaged = json.loads((tmp_path / "a" / record.NAME).read_text("utf-8")) | {"seed": 5}
+    (tmp_path / "b.json").write_text(json.dumps(damaged), "utf-8")
+    (tmp_path / "link.json").symlink_to(tmp_path / "a" / record.NAME)
+    found, _ = read_published(tmp_path)
+    assert ([made.mixer for made in found.records], [each.path.name for each in found.refused]) == (
+        ["softmax"],
+        ["b.json"],
+    )
+
+
+def test_formulas_of_spreadsheets_are_text():
+    assert [tables._cell(text) for text in ("=A1", "@x", "fem", 1.5, None)] == ["'=A1", "'@x", "fem", 1.5, ""]
