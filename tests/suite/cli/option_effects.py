@@ -108,7 +108,12 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "--task": lines("--task fashion-mnist", "--task household-power"),
         "--domain": lines("--domain vision", "--domain forecasting"),
         "--scale": lines("--scale board", "--scale quick"),
+        "--records": lines("", "--records {one_record}"),
         "--markdown": lines("", "--markdown"),
+        "--csv": lines("", "--csv"),
+        "--latex": lines("", "--latex"),
+        "--output": lines("", "--output {folder}/boards"),
+        "--check": lines("--output {folder}/nothing", "--output {folder}/nothing --check"),
         "--json": lines(*JSON),
     },
     "ui": {

@@ -42,7 +42,7 @@ def build(root: Path) -> dict[str, str]:
     }.items():
         (home / name).mkdir(parents=True)
         record.write(home / name, made)
-    names = {"folder": str(root)}
+    names = {"folder": str(root), "one_record": str(home / "made-1")}
     for number in (1, 2):
         series = write_csv(root / f"{number}.csv", power(900 + number), tuple("abcdefg"), "2021-01-01", "h")
         names[f"csv_{number}"] = str(series)
