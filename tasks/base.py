@@ -284,6 +284,18 @@ class Task(ABC):
             Values by name of metric, `loss` among them.
         """
 
+    def implied(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Metrics that follow from others of a split, computed as `summarise` does: a record with another value is
+        refused.
+
+        Args:
+            metrics: what `summarise` returned, or a record's values, in which some may be missing.
+
+        Returns:
+            Values by name of metric; empty where none follows from others.
+        """
+        return {}
+
     def keep_files(self, folder: Path) -> None:
         """Writes into a run's folder what the run needs later besides the options and the data, for example a trained
         tokenizer. Called once, after `load`.

@@ -90,6 +90,9 @@ def _of_metrics(record: Record, task: Task | None) -> Iterator[str]:
             value, most = values.get(metric.name, 0.0), 1.0 if metric.higher_is_better else math.inf
             if not 0 <= value <= most:
                 yield f"metrics.{split}.{metric.name}: {value!r} is not in [0, {most:g}]"
+    for split, values in record.metrics.items():
+        for name, value in task.implied(values).items() if task else ():
+            yield from differs(f"metrics.{split}.{name}", values.get(name), value, "its other metrics")
 
 
 def _of_selection(record: Record) -> Iterator[str]:

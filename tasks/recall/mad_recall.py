@@ -7,19 +7,22 @@ from __future__ import annotations
 from typing import ClassVar, Literal, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from tasks.base import Split, TaskOptions, TextInput
-from tasks.recall.base import IGNORED, RecallOptions, RecallTask
+from tasks.recall.base import IGNORED, RecallOptions
 from tasks.recall.fuzzy_motifs import ABSENT, FuzzyForm, draw_fuzzy
+from tasks.recall.ladder import LadderOptions, LadderTask
 from tasks.recall.sampling import Ints, distinct
 
 Mask = NDArray[np.bool_]
 
 
-class InContextOptions(RecallOptions):
-    """Options of `mad-in-context`, with the published values."""
+class PairsOptions(RecallOptions):
+    """Options of sequences of pairs of one token each."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -28,7 +31,14 @@ class InContextOptions(RecallOptions):
         return self
 
 
-class NoisyOptions(InContextOptions):
+class InContextOptions(LadderOptions, PairsOptions):
+    """Options of `mad-in-context`, with the published values."""
+
+    rung_option: ClassVar[str] = "vocab"
+    least_rung: ClassVar[int] = 4
+
+
+class NoisyOptions(PairsOptions):
     """Options of `mad-noisy`, with the published values."""
 
     noise: float = Field(
@@ -65,7 +75,7 @@ class FuzzyOptions(RecallOptions):
         return self
 
 
-class MadInContext(RecallTask):
+class MadInContext(LadderTask):
     """Pairs of a key and a value, drawn with replacement. Within a sequence, a key keeps the value it was first drawn
     with.
 
@@ -77,6 +87,9 @@ class MadInContext(RecallTask):
     tests the values; here only the values are trained on as well.
 
     Published: 128 tokens, a vocabulary of 16, 12,800 training and 1,280 test sequences.
+
+    With `ladder`, the sequences use several sizes of the vocabulary in equal shares: rung v has the first keys and the
+    first values of the whole vocabulary.
     """
 
     name = "mad-in-context"
@@ -89,6 +102,10 @@ class MadInContext(RecallTask):
     def longest(self) -> tuple[int, int]:
         """Tokens of the longest key and of the longest value."""
         return 1, 1
+
+    def placed(self, tokens: Tensor, rung: int) -> Tensor:
+        """Values come after all keys of the whole vocabulary."""
+        return torch.where(tokens < rung // 2, tokens, tokens + self.options.vocab // 2 - rung // 2)
 
     def draw(self, random: np.random.Generator, n: int) -> tuple[Ints, Ints]:
         o, (K, V) = self.options, self.longest

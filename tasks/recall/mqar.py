@@ -10,12 +10,16 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from tasks.base import TaskOptions
-from tasks.recall.base import IGNORED, RecallOptions, RecallTask
+from tasks.recall.base import IGNORED
+from tasks.recall.ladder import LadderOptions, LadderTask
 from tasks.recall.sampling import Ints, distinct, weighted_order
 
 
-class MqarOptions(RecallOptions):
+class MqarOptions(LadderOptions):
     """Options of `mqar`, with the published values. All of them are part of a run's identity."""
+
+    rung_option: ClassVar[str] = "pairs"
+    least_rung: ClassVar[int] = 1
 
     length: int = Field(default=64, ge=4, le=65536, description="tokens T of a sequence; even, at least 4 per pair")
     vocab: int = Field(
@@ -46,7 +50,7 @@ class MqarOptions(RecallOptions):
         return self
 
 
-class Mqar(RecallTask):
+class Mqar(LadderTask):
     """Zoology's generator (Arora et al., arXiv 2312.04927, section 3 and its appendix on synthetics).
 
         k_1 v_1 … k_n v_n | then, at even places, each key once; n pairs, T tokens
@@ -57,6 +61,8 @@ class Mqar(RecallTask):
     first token, and the value is its target. All other tokens are not scored; they are random tokens of the whole
     vocabulary or, with `noise=zero`, token 0. The value does not follow its query. A random token may by chance repeat
     a key; the value is still that of the pair at the beginning.
+
+    With `ladder`, the sequences have several numbers of pairs in equal shares, at one length and vocabulary.
     """
 
     name = "mqar"
