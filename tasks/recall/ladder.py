@@ -1,5 +1,7 @@
-"""Ladders: one task at several difficulties (rungs), trained on their mixture and measured on each (Zoology, arXiv
-2312.04927, trains on mixtures of lengths and pairs and evaluates each).
+"""Ladders: one task with several sizes of the vocabulary (rungs), trained on their mixture and measured on each.
+
+Zoology (arXiv 2312.04927) trains on mixtures of lengths and pairs and evaluates each. With pairs as rungs, all rungs of
+one vocabulary were solved within 60 steps of each other, or none; vocabularies are solved one after the other.
 
 R: rungs; B: sequences of a batch.
 """
@@ -10,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -25,16 +27,18 @@ MOST_RUNGS = 16
 class LadderOptions(RecallOptions):
     """Options of a recall task that can be a ladder."""
 
-    rung_option: ClassVar[str]  # the option in which the rungs differ
-    least_rung: ClassVar[int]
-
     ladder: str = Field(
         default="",
         max_length=200,
         json_schema_extra={"introduced_with": ""},
-        description="difficulties in equal parts, rising, such as 4,8,16: values of `pairs` (mqar) or `vocab` "
-        "(mad-in-context), of which the last is that option's own; accuracy is the mean over them; empty: one",
+        description="vocabularies of a ladder of difficulties, rising, such as 32,128,512, in equal parts; the last "
+        "is `vocab`; accuracy is the mean over them; empty: `vocab` alone",
     )
+
+    @property
+    def least_vocab(self) -> int:
+        """The smallest vocabulary that a sequence can be drawn from."""
+        return 4
 
     @field_validator("ladder")
     @classmethod
@@ -42,28 +46,29 @@ class LadderOptions(RecallOptions):
         try:
             return ",".join(str(int(part)) for part in text.split(",")) if text.strip() else ""
         except ValueError:
-            raise ValueError("a ladder is whole numbers with commas between them, for example 4,8,16") from None
+            raise ValueError("a ladder is whole numbers with commas between them, for example 32,128,512") from None
 
     @property
     def rungs(self) -> tuple[int, ...]:
-        """The rungs' values of `rung_option`; none without a ladder."""
+        """The rungs' vocabularies; none without a ladder."""
         return tuple(int(part) for part in self.ladder.split(",") if part)
 
     @model_validator(mode="after")
     def _is_a_ladder(self) -> Self:
-        rungs, name = self.rungs, self.rung_option
+        rungs = self.rungs
         if not rungs:
             return self
-        hardest = getattr(self, name)
         rises = all(low < high for low, high in pairwise(rungs))
-        if not 2 <= len(rungs) <= MOST_RUNGS or not rises or rungs[0] < self.least_rung:
+        if not 2 <= len(rungs) <= MOST_RUNGS or not rises or rungs[0] < self.least_vocab:
             raise ValueError(
-                f"ladder {self.ladder} must be 2 to {MOST_RUNGS} rising numbers from {self.least_rung} on, values of "
-                f"{name}"
+                f"ladder {self.ladder} must be 2 to {MOST_RUNGS} rising numbers, vocabularies of at least "
+                f"{self.least_vocab} tokens"
             )
-        if rungs[-1] != hardest:
+        if any(rung % 2 for rung in rungs):
+            raise ValueError(f"ladder {self.ladder} must be even numbers: half of a vocabulary are keys")
+        if rungs[-1] != self.vocab:
             raise ValueError(
-                f"ladder {self.ladder} must end at {name}, which is {hardest}: set both, or ladder= for {name} alone"
+                f"ladder {self.ladder} must end at vocab, which is {self.vocab}: set both, or ladder= for vocab alone"
             )
         for split in ("train", "valid", "test"):
             if (n := getattr(self, f"{split}_examples")) % len(rungs):
@@ -72,19 +77,19 @@ class LadderOptions(RecallOptions):
                 )
         return self
 
-    def of_rung(self, value: int) -> Self:
+    def of_rung(self, vocab: int) -> Self:
         """The options of one rung alone.
 
         Args:
-            value: its value of `rung_option`.
+            vocab: its vocabulary.
 
         Returns:
-            Options without a ladder, with its share of the examples.
+            Options without a ladder, with its part of the examples.
         """
         shares = {
             f"{s}_examples": getattr(self, f"{s}_examples") // len(self.rungs) for s in ("train", "valid", "test")
         }
-        return type(self).model_validate({**dict(self), **shares, "ladder": "", self.rung_option: value})
+        return type(self).model_validate({**dict(self), **shares, "ladder": "", "vocab": vocab})
 
 
 @dataclass(frozen=True)
@@ -99,8 +104,10 @@ class RungBatch(Batch):
 
 
 class LadderTask(RecallTask):
-    """A recall task that its option `ladder` makes a mixture of rungs in equal shares: sequence i of every split is of
-    rung i mod R, and the sequences of a rung are those of the task with that rung alone.
+    """A recall task that its option `ladder` makes a mixture of vocabularies (rungs) in equal parts.
+
+    Sequence i of every split is of rung i mod R; the sequences of a rung are those of the task with that vocabulary
+    alone, its keys being the first of all keys and its values the first of all values.
 
     With a ladder, `accuracy` is the mean over the rungs of the accuracy on each, correct over scored tokens of all its
     sequences, and `accuracy_<rung>` is that of one rung. `class_accuracy` and `loss` count tokens of all rungs alike.
@@ -112,17 +119,18 @@ class LadderTask(RecallTask):
         """The ladder, rising; none for a task of one difficulty."""
         return self.options.rungs if isinstance(self.options, LadderOptions) else ()
 
-    def placed(self, tokens: Tensor, rung: int) -> Tensor:
-        """The tokens of a rung's own sequences as tokens of the ladder's vocabulary.
+    def placed(self, tokens: Tensor, vocab: int) -> Tensor:
+        """A rung's own tokens in the ladder's vocabulary: its keys are the first keys, its values the first values,
+        which come after all keys.
 
         Args:
             tokens: inputs or targets, -100 where a target is not scored.
-            rung: the rung's value.
+            vocab: the rung's own vocabulary.
 
         Returns:
             The same shape.
         """
-        return tokens
+        return torch.where(tokens < vocab // 2, tokens, tokens + self.options.vocab // 2 - vocab // 2)
 
     def _split(self, split: Split) -> tuple[Tensor, Tensor]:
         options = self.options

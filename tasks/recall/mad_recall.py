@@ -7,10 +7,8 @@ from __future__ import annotations
 from typing import ClassVar, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from tasks.base import Split, TaskOptions, TextInput
 from tasks.recall.base import IGNORED, RecallOptions
@@ -33,9 +31,6 @@ class PairsOptions(RecallOptions):
 
 class InContextOptions(LadderOptions, PairsOptions):
     """Options of `mad-in-context`, with the published values."""
-
-    rung_option: ClassVar[str] = "vocab"
-    least_rung: ClassVar[int] = 4
 
 
 class NoisyOptions(PairsOptions):
@@ -88,7 +83,7 @@ class MadInContext(LadderTask):
 
     Published: 128 tokens, a vocabulary of 16, 12,800 training and 1,280 test sequences.
 
-    With `ladder`, the sequences use several sizes of the vocabulary in equal shares: rung v has the first keys and the
+    With `ladder`, the sequences use several sizes of the vocabulary in equal parts: rung v has the first keys and the
     first values of the whole vocabulary.
     """
 
@@ -102,10 +97,6 @@ class MadInContext(LadderTask):
     def longest(self) -> tuple[int, int]:
         """Tokens of the longest key and of the longest value."""
         return 1, 1
-
-    def placed(self, tokens: Tensor, rung: int) -> Tensor:
-        """Values come after all keys of the whole vocabulary."""
-        return torch.where(tokens < rung // 2, tokens, tokens + self.options.vocab // 2 - rung // 2)
 
     def draw(self, random: np.random.Generator, n: int) -> tuple[Ints, Ints]:
         o, (K, V) = self.options, self.longest

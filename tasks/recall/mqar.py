@@ -18,9 +18,6 @@ from tasks.recall.sampling import Ints, distinct, weighted_order
 class MqarOptions(LadderOptions):
     """Options of `mqar`, with the published values. All of them are part of a run's identity."""
 
-    rung_option: ClassVar[str] = "pairs"
-    least_rung: ClassVar[int] = 1
-
     length: int = Field(default=64, ge=4, le=65536, description="tokens T of a sequence; even, at least 4 per pair")
     vocab: int = Field(
         default=8192, ge=4, le=2**20, description="tokens: 0 is filling, keys are below vocab/2, values from there on"
@@ -49,6 +46,10 @@ class MqarOptions(LadderOptions):
             )
         return self
 
+    @property
+    def least_vocab(self) -> int:
+        return 2 * self.pairs + 2
+
 
 class Mqar(LadderTask):
     """Zoology's generator (Arora et al., arXiv 2312.04927, section 3 and its appendix on synthetics).
@@ -62,7 +63,7 @@ class Mqar(LadderTask):
     vocabulary or, with `noise=zero`, token 0. The value does not follow its query. A random token may by chance repeat
     a key; the value is still that of the pair at the beginning.
 
-    With `ladder`, the sequences have several numbers of pairs in equal shares, at one length and vocabulary.
+    With `ladder`, equal parts of the sequences have each vocabulary, all with the same number of pairs.
     """
 
     name = "mqar"

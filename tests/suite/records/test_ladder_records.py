@@ -14,7 +14,7 @@ from tests.suite.records import edited
 from tests.suite.tiny import SHAPE, made_record
 
 LADDERS = {
-    "mqar": ("length=32", "vocab=32", "pairs=4", "ladder=2,4"),
+    "mqar": ("length=32", "vocab=32", "noise=zero", "pairs=4", "ladder=16,32"),
     "mad-in-context": ("length=32", "vocab=16", "ladder=8,16"),
 }
 SIZES = ("train_examples=64", "valid_examples=16", "test_examples=16")
@@ -52,7 +52,7 @@ def test_an_accuracy_that_is_not_the_mean_over_the_rungs_is_refused(split):
     made = made_record(task="mqar", sets=(*LADDERS["mqar"], *SIZES))
     sound = edited.plain(made)
     record.parse(json.dumps(sound))
-    forged = edited.changed(sound, ("metrics", split, "accuracy_4"), 0.75)
+    forged = edited.changed(sound, ("metrics", split, "accuracy_16"), 0.75)
     forged = edited.plain(made.model_copy(update={"metrics": forged["metrics"]}))
     with pytest.raises(record.RecordError, match=rf"metrics.{split}.accuracy: 0.5 is recorded, 0.625 follows"):
         record.parse(json.dumps(forged))
@@ -61,7 +61,7 @@ def test_an_accuracy_that_is_not_the_mean_over_the_rungs_is_refused(split):
 @pytest.mark.parametrize("task", LADDERS)
 def test_a_config_without_a_ladder_hashes_as_before_there_were_ladders(task):
     made = resolve(task=task, mixer="softmax", scale="quick")
-    assert made.data.ladder == ""
+    assert made.canonical()["data"]["ladder"] == ""
     assert "ladder" not in json.dumps(made.recorded())
     with_ladder = resolve(task=task, mixer="softmax", scale="quick", sets=[*LADDERS[task], *SIZES])
     without = resolve(task=task, mixer="softmax", scale="quick", sets=[*LADDERS[task][:-1], *SIZES])
@@ -72,4 +72,5 @@ def test_a_config_without_a_ladder_hashes_as_before_there_were_ladders(task):
 @pytest.mark.parametrize("task", LADDERS)
 def test_a_recipes_ladder_is_turned_off_by_an_empty_one(task):
     sets = [*LADDERS[task][:-1], *SIZES, "ladder="]
-    assert resolve(task=task, mixer="softmax", scale="board", sets=sets).data.ladder == ""
+    made = resolve(task=task, mixer="softmax", scale="board", sets=sets)
+    assert made.canonical()["data"]["ladder"] == ""
