@@ -129,13 +129,6 @@ def _difference(row: Row) -> dict[str, float] | None:
     return {**better, "p": compared.difference.p, "p_adjusted": compared.p}
 
 
-def _exchange(row: Row) -> dict[str, Any] | None:
-    found = row.figures.exchange if row.figures else None
-    if found is None:
-        return None
-    return {name: getattr(found, name) for name in ("estimate", "low", "high", "beyond", "flat")}
-
-
 def _race(row: Row) -> dict[str, Any] | None:
     if row.race is None:
         return None
@@ -207,7 +200,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("verdict", _from_figures("verdict"), "verdict", lambda row, _: _verdict(row), priority=3),
     Column("p", lambda row: None, "p", lambda row, _: words.p_value(row), priority=4, json=False),
-    Column("exchange", _exchange, "worth (parameters)", lambda row, _: words.exchange(row), priority=1),
+    Column("exchange", words.exchange_values, "worth (parameters)", lambda row, _: words.exchange(row), priority=1),
     Column("optimism", _from_figures("optimism")),
     Column("valid", _valid, json=False, mlflow="metrics.valid/{metric}"),
     Column(

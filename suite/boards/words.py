@@ -103,7 +103,19 @@ def p_value(row: Row) -> str:
     compared = row.figures.compared if row.figures else None
     if compared is None:
         return NOTHING
-    return "<.001" if compared.p < 0.001 else f"{compared.p:.3f}".removeprefix("0")
+    return small(compared.p)
+
+
+def small(p: float) -> str:
+    """A p value.
+
+    Args:
+        p: from 0 to 1.
+
+    Returns:
+        `.032` or `<.001`.
+    """
+    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
 def exchange(row: Row) -> str:
@@ -117,6 +129,27 @@ def exchange(row: Row) -> str:
     """
     found = row.figures.exchange if row.figures else None
     return NOTHING if found is None else rate(found)
+
+
+def exchange_values(row: Row) -> dict[str, float | bool | str | None] | None:
+    """What a row is worth in parameters of softmax, as plain values.
+
+    Args:
+        row: any row.
+
+    Returns:
+        Estimate and ends of the interval, and where it has none, why; None without a curve.
+    """
+    found = row.figures.exchange if row.figures else None
+    if found is None:
+        return None
+    return {
+        "estimate": found.estimate,
+        "low": found.low,
+        "high": found.high,
+        "beyond": found.beyond,
+        "flat": found.flat,
+    }
 
 
 def rate(found: ExchangeRate) -> str:

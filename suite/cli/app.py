@@ -12,6 +12,7 @@ from suite.cli.commands import (
     bench,
     budget,
     check,
+    compare,
     data,
     doctor,
     forecasts,
@@ -51,6 +52,7 @@ data_commands.command("info")(data.info)
 data_commands.command("prepare")(data.prepare)
 app.command(epilog=run.EXAMPLES)(run.run)
 app.command(epilog=sweep.EXAMPLES)(sweep.sweep)
+app.command(epilog=compare.EXAMPLES)(compare.compare)
 for command in (
     show.show,
     budget.budget,

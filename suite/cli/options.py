@@ -88,4 +88,14 @@ Skip = Annotated[
         "--skip-variant-layers", help="Hybrids: evaluate on test once more without the layers that are not softmax."
     ),
 ]
+Records = Annotated[
+    Path | None,
+    typer.Option(
+        "--records",
+        help="Folder of records to read instead of the runs here.",
+        exists=True,
+        file_okay=False,
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]

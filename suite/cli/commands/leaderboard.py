@@ -24,16 +24,7 @@ def leaderboard(
         str | None, typer.Option("--domain", help="language, vision, forecasting or recall.", show_default=False)
     ] = None,
     scale: Annotated[str | None, typer.Option("--scale", help="Only this scale.", show_default=False)] = None,
-    records: Annotated[
-        Path | None,
-        typer.Option(
-            "--records",
-            help="Folder of records to read instead of the runs here.",
-            exists=True,
-            file_okay=False,
-            show_default=False,
-        ),
-    ] = None,
+    records: opt.Records = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown on stdout.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print one CSV table on stdout.")] = False,
     as_latex: Annotated[bool, typer.Option("--latex", help="Print LaTeX (booktabs) on stdout.")] = False,

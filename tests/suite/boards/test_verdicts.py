@@ -12,8 +12,10 @@ from scipy import stats
 
 from suite.boards.board import Board, boards
 from suite.boards.markdown import markdown
+from suite.boards.pair import pairs
 from suite.boards.plain import plain
 from suite.boards.raced import SEEDS, race_of
+from suite.records import record
 from suite.records.schema import Record
 from suite.statistics.race import Race
 from tests.suite.tiny import made_record
@@ -201,3 +203,36 @@ def test_json_of_a_board_is_plain(raced):
     assert document["noise"]["test"] == "welch"
     assert document["noise"]["deviation"] == pytest.approx(0.01, rel=0.3)
     assert document["rows"][0]["rank"] == [1, 1]
+
+
+def test_two_rows_are_compared_with_each_other(raced):
+    [found] = pairs([raced], "fem", "qk-norm")
+    fem, qk = ([made.metrics["test"]["top1"] for made in row_of(raced, m).records] for m in ("fem", "qk-norm"))
+    assert found.difference.estimate == pytest.approx(np.mean(fem) - np.mean(qk))
+    assert found.difference.p == pytest.approx(stats.ttest_ind(fem, qk, equal_var=False).pvalue, rel=0.1)
+    assert (found.verdict, found.seeds) == ("better", 0)
+    [turned] = pairs([raced], "qk-norm", "fem")
+    assert (turned.verdict, turned.difference.estimate) == ("worse", -found.difference.estimate)
+
+
+def test_rows_that_cannot_be_distinguished_get_the_number_of_seeds_that_would_do(raced):
+    [found] = pairs([raced], "qk-norm", "softmax")
+    assert found.verdict == "undecided"
+    assert found.seeds is None or found.seeds > 0
+    assert pairs([raced], "fem", "fem") == pairs([raced], "fem", "nothing") == []
+
+
+def test_compare_prints_the_verdict_and_refuses_names_without_rows(suite, runs):
+    for made in [*whole_race("softmax"), *whole_race("fem")]:
+        (runs / made.id).mkdir(parents=True)
+        record.write(runs / made.id, made)
+    ended = suite("compare", "fem", "softmax")
+    assert ended.code == 0
+    assert "fem is better" in ended.out
+    [document] = json.loads(suite("compare", "softmax", "fem", "--json").out)
+    assert (document["verdict"], document["more_seeds"], document["test"]) == ("worse", 0, "welch")
+    for words in (("fme", "softmax"), ("fem", "gla"), ("fem", "softmax", "--scale", "quick")):
+        ended = suite("compare", *words)
+        assert ended.code == 2
+        assert len(ended.err.strip().splitlines()) == 1
+    assert "did you mean 'fem'" in suite("compare", "fme", "softmax").err

@@ -116,6 +116,14 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "--check": lines("--output {folder}/nothing", "--output {folder}/nothing --check"),
         "--json": lines(*JSON),
     },
+    "compare": {
+        "A": lines("softmax fem", "fem fem-linear", refused=True),
+        "B": lines("softmax fem", "softmax no-mixing", refused=True),
+        "--task": with_base("fem softmax", "--task fashion-mnist", "--task household-power", refused=True),
+        "--scale": with_base("fem softmax", "--scale board", "--scale quick", refused=True),
+        "--records": with_base("fem softmax", "", "--records {one_record}", refused=True),
+        "--json": with_base("fem softmax", *JSON),
+    },
     "ui": {
         "--task": lines("--task fashion-mnist", "--task sotu"),
         "--port": lines("--port 5001", "--port 5002"),

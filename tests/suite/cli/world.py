@@ -38,6 +38,8 @@ def build(root: Path) -> dict[str, str]:
     for name, made in {
         "made-1": made_record("softmax", name="made-1"),
         "made-2": made_record("fem", name="made-2"),
+        "made-4": made_record("softmax", 0.6, seed=1, name="made-4"),
+        "made-5": made_record("fem", 0.7, seed=1, name="made-5"),
         "made-3": made_record("softmax", name="made-3", task="household-power"),
     }.items():
         (home / name).mkdir(parents=True)
