@@ -136,7 +136,7 @@ def every_entry_is_right(probe: Probe) -> None:
             probe.fail(str(error).strip().splitlines()[0])
 
 
-@check("compile", "torch.compile changes neither the result nor the gradients (fp32, 1e-5 of the largest)", slow=True)
+@check("compile", "torch.compile changes neither the result nor the gradients (fp32: 1e-5 beyond rounding)", slow=True)
 def compiles(probe: Probe) -> None:
     compare_compiled(probe, "aot_eager")
 
@@ -144,8 +144,8 @@ def compiles(probe: Probe) -> None:
 def compare_compiled(probe: Probe, backend: str) -> None:
     """Compares compiled with eager. "aot_eager" traces forward and backward and generates no code: it takes seconds.
 
-    In fp64 to 1e-9: a compiler that changes the mathematics is noticed there. In fp32 to 1e-5 beyond the distance of
-    eager code from fp64: compiled code rounds in another order, and may be as far from the exact result as eager code.
+    In fp64 to 1e-9: a compiler that changes the mathematics is noticed there. In fp32 both are compared with fp64:
+    compiled code rounds in another order, and may be twice as far from the exact result as eager code, and 1e-5 more.
     """
     probe.at(B=2, T=16, D=D, backend=backend)
     mixer, case = probe.build(D, 16), probe.case(2, 16, D)
@@ -166,9 +166,9 @@ def compare_compiled(probe: Probe, backend: str) -> None:
         error = peak(compiled["fp64"][name] - truth) / largest
         probe.require(error <= 1e-9, "compilation changes a result in fp64", of=name, relative_error=error)
         rounding = peak(eager[name].double() - truth) / largest
-        error = peak(compiled["fp32"][name] - eager[name]) / largest
+        error = peak(compiled["fp32"][name].double() - truth) / largest
         probe.require(
-            error <= 1e-5 + rounding,
+            error <= 1e-5 + 2 * rounding,
             "compilation changes a result in fp32",
             of=name,
             relative_error=error,

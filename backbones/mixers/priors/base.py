@@ -256,7 +256,8 @@ def projected_out(linear: nn.Linear, y: Tensor) -> Tensor:
     Returns:
         `[…, out]`.
     """
-    chosen_by_autocast = torch.is_autocast_enabled(y.device.type)
+    device = y.device.type
+    chosen_by_autocast = device != "meta" and torch.is_autocast_enabled(device)  # which knows no meta device
     out: Tensor = linear(y if chosen_by_autocast else y.to(linear.weight.dtype))
     return out
 
