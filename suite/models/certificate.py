@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, SerializeAsAny
 from torch import nn
 
 from backbones.base import Block, Layer
-from backbones.mixers.base import MixerConfig
+from backbones.mixers.base import Mixer, MixerConfig
 from backbones.mixers.stored import stored_numbers
 from suite.config.run_config import ModelConfig, RunConfig
 from suite.models.inputs import Backbone, adapter
@@ -18,8 +18,6 @@ from tasks.base import InputSpec
 
 #: Modules that hold a backbone's embeddings and head; the budget counts the others.
 OUTSIDE_BUDGET = ("embedding", "trunk.positions", "head")
-#: A backbone's buffer with the constant sequence of the mixers that declare that they need one: an input, not a weight.
-CONSTANT_SEQUENCE = "constant"
 
 
 class Certificate(BaseModel):
@@ -159,7 +157,7 @@ def certificate(
 
 
 def _budget_parameters(backbone: Backbone) -> int:
-    """Parameters, frozen ones too, and persistent buffers without embeddings (positions among them) and head."""
+    """What `_kept` counts, without embeddings (positions among them) and head."""
     return sum(n for name, n in _kept(backbone).items() if not name.startswith(OUTSIDE_BUDGET))
 
 
@@ -168,7 +166,14 @@ def _all_parameters(module: nn.Module) -> int:
 
 
 def _kept(module: nn.Module) -> dict[str, int]:
-    return {name: n for name, n in stored_numbers(module).items() if name != CONSTANT_SEQUENCE}
+    """Trainable parameters, and of mixers also what they keep in frozen parameters and persistent buffers. The
+    backbone's own buffers (statistics of norms, the constant sequence of some controls) are the same for every mixer.
+    """
+    found = {name: p.numel() for name, p in module.named_parameters() if p.requires_grad}
+    for prefix, part in module.named_modules():
+        if isinstance(part, Mixer):
+            found |= {f"{prefix}.{name}".lstrip("."): n for name, n in stored_numbers(part).items()}
+    return found
 
 
 def _flops(layers: tuple[Layer, ...], spec: InputSpec, dim: int) -> int:
