@@ -68,7 +68,7 @@ def diagonal_by_cumulative_sum(a_BTR: Tensor, x_BTR: Tensor) -> Tensor:
 
 
 def dense_lag_mix(
-    q_SHBTd: Tensor, k_SHBTd: Tensor, v_HBTw: Tensor, before: Sequence[LagMixing], after: LagMixing, eps: float = 1e-6
+    q_SHBTd: Tensor, k_SHBTd: Tensor, v_HBTw: Tensor, before: Sequence[LagMixing], after: LagMixing, eps: float = 1e-12
 ) -> Tensor:
     """All scores as a T × T matrix, gathered into lag order and back; causal, tables indexed by lag."""
     T = v_HBTw.shape[2]

@@ -55,7 +55,11 @@ COMMANDS = {
     "budget": CONFIG | {"--json"},
     "data info": {"TASK", "--data-dir", "--scale", "--set", "--json"},
     "data prepare": {"TASK", "--data-dir", "--scale", "--set", "--json"},
-    "leaderboard": {"--task", "--domain", "--scale", "--markdown", "--json"},
+    "leaderboard": {
+        *("--task", "--domain", "--scale", "--records", "--output", "--check"),
+        *("--markdown", "--csv", "--latex", "--json"),
+    },
+    "compare": {"A", "B", "--task", "--scale", "--records", "--json"},
     "ui": {"--task", "--port", "--browser", "--no-browser"},
     "bench": {"KIND", "--mixer", "--lengths", "--against", "--rounds", "--threads", "--plot", "--out", "--json"},
     "upload": {"--json", "RUN"},
