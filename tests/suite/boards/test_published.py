@@ -13,6 +13,7 @@ import pytest
 from suite.boards.board import boards
 from suite.boards.domains import across_domains
 from suite.boards.page import published, tables
+from suite.errors import UserError
 from suite.records import record
 from suite.records.collection import read_published
 from tests.suite.boards.test_verdicts import BASE, whole_race
@@ -79,14 +80,22 @@ def test_the_command_writes_the_files_and_finds_an_edit(suite, entries, files, t
     assert suite(*arguments).code == 0
     assert {path.name: path.read_text("utf-8") for path in (tmp_path / "site").iterdir()} == files
     assert suite(*arguments, "--check").code == 0
+    (tmp_path / "site" / "boards.md").write_text(files["boards.md"] + " ", "utf-8")
+    ended = suite(*arguments, "--check")
+    assert (ended.code, "boards.md" in ended.err) == (2, True)
+
+
+def test_an_edited_or_missing_file_is_named(files, tmp_path):
+    published.write(files, tmp_path)
+    published.check(files, tmp_path)
     for name in files:
-        path = tmp_path / "site" / name
+        path = tmp_path / name
         path.write_text(files[name].replace("0.8", "0.9", 1) + " ", "utf-8")
-        ended = suite(*arguments, "--check")
-        assert ended.code == 2
-        assert name in ended.err
+        with pytest.raises(UserError, match=f"{name} is not what"):
+            published.check(files, tmp_path)
         path.unlink()
-        assert "is missing" in suite(*arguments, "--check").err
+        with pytest.raises(UserError, match=f"{name} is missing"):
+            published.check(files, tmp_path)
         path.write_text(files[name], "utf-8")
 
 
