@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 #: One difficulty, which attention solves in less than a minute; the recipes' own ladders are solved in part.
 ALONE = {
-    "mqar": ("pairs=4", "vocab=32", "ladder=", "batch_size=64", "lr=3e-3", "steps=400"),
+    "mqar": ("length=64", "pairs=4", "vocab=32", "ladder=", "batch_size=64", "lr=3e-3", "steps=400"),
     "mad-in-context": ("length=32", "vocab=16", "ladder=", "batch_size=64", "lr=1e-2", "steps=300"),
 }
 
