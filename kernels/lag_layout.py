@@ -19,6 +19,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+NORM_EPS = 1e-12  # added to the sum of squares of a row of scores, as in the authors' code
+
 
 @dataclass(frozen=True)
 class Layout:

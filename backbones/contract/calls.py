@@ -30,6 +30,10 @@ def _distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     return float((missed / max(size, 1e-30)) ** 0.5)
 
 
+def _cast(case: Case, dtype: torch.dtype) -> Case:
+    return case.map(lambda z: z.to(dtype))
+
+
 def _gradients(mixer: Mixer, case: Case) -> tuple[Tensor, list[Tensor]]:
     """The output, and the gradients of its mean square in x and every parameter."""
     x_BTD = case.x_BTD.clone().requires_grad_()
@@ -49,7 +53,7 @@ def works_in_half_precision(probe: Probe) -> None:
         for tokens in (1, 7, 65):
             probe.at(B=2, T=tokens, D=D, dtype=name_of(dtype))
             half = probe.build(D, tokens).to(dtype)
-            wide, case = copy.deepcopy(half).float(), probe.case(2, tokens, D).map(lambda z, dtype=dtype: z.to(dtype))  # type: ignore[misc]
+            wide, case = copy.deepcopy(half).float(), _cast(probe.case(2, tokens, D), dtype)
             y_BTD, found = _gradients(half, case)
             wide_BTD, expected = _gradients(wide, case.map(Tensor.float))
             probe.require(y_BTD.dtype == dtype, "the output has another dtype", given=name_of(y_BTD.dtype))
@@ -82,7 +86,7 @@ def _decoded(probe: Probe, mixer: Mixer, case: Case) -> Tensor:
 @check("empty", "without rows (B = 0) or tokens (T = 0) the output has the empty shape, and all gradients are zero")
 def accepts_empty_batches(probe: Probe) -> None:
     for dtype in (torch.float32, torch.bfloat16):
-        mixer, case = probe.build(D, 16).to(dtype), probe.case(2, 7, D).map(lambda z, dtype=dtype: z.to(dtype))  # type: ignore[misc]
+        mixer, case = probe.build(D, 16).to(dtype), _cast(probe.case(2, 7, D), dtype)
         for label, empty in (("B", case.map(lambda z: z[:0])), ("T", case.map(lambda z: z[:, :0]))):
             for masked in (False, True):
                 probe.at(**{"B": 2, "T": 7, label: 0}, D=D, dtype=name_of(dtype), mask=masked)

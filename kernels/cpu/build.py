@@ -64,8 +64,8 @@ def _run(command: list[str]) -> None:
 
 
 def build(compiler: str, target: Path) -> None:
-    """Compiles all sources into one library, moved into place by a rename, so that any number of processes may build it
-    at the same time. Raises UnavailableError.
+    """Compiles all sources into one library, moved into place by a rename: it is there whole or not at all. Raises
+    UnavailableError.
     """
     flags = [f for f in COMPILE if not (f.startswith("-mprefer") and platform.machine() not in ("x86_64", "AMD64"))]
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:

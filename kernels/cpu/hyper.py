@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from kernels import lag_layout
 from kernels.cpu.call import call
 from kernels.cpu.sizes import SIZES
-from kernels.lag_layout import Layout, reversed_table
+from kernels.lag_layout import NORM_EPS, Layout, reversed_table
 from kernels.numerics.first_derivative import first_derivative_only
 
 ROWS = 48  # of a block
@@ -28,7 +28,6 @@ class Options:
     layout: Layout
     mixed: tuple[bool, ...]  # which mixings are present: one per score set, then the one after the activation
     mask_BT: Tensor | None
-    eps: float
     rows: int
 
     def mixings(self, flat: Sequence[Tensor]) -> list[Sequence[Tensor]]:
@@ -53,7 +52,7 @@ class LagMix(torch.autograd.Function):
         shared = _shared(options, q, k, v, flat)
         out = lag_layout.empty((*q.shape[1:4], v.shape[-1]), v)
         inverse = lag_layout.empty(q.shape[1:4], v)
-        call("lag_mix", [*shared, out, inverse], _sizes(options, q, v, shared[3], 1), _work(q, v), options.eps)
+        call("lag_mix", [*shared, out, inverse], _sizes(options, q, v, shared[3], 1), _work(q, v), NORM_EPS)
         ctx.options = options
         ctx.save_for_backward(q, k, v, out, inverse, *flat)
         return out

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 
 from kernels.cpu import build, trusted
 from kernels.cpu.build import UnavailableError
@@ -85,15 +86,23 @@ def _built() -> Path:
         raise UnavailableError("SUITE_COMPILED_KERNELS is off")
     compiler = build.compiler()
     target = trusted.folder() / f"kernels-{build.key(compiler)}.so"
-    if fault := trusted.fault(target):
-        if target.exists():
-            log.warning("CPU kernels: %s %s; it is built again", target, fault)
-        log.warning("CPU kernels: compiling them once for this machine (about 20 s): %s", target)
-        trusted.remove(target)
-        build.build(compiler, target)
-        _compare_with_pytorch(target)
-        trusted.seal(target)
+    if trusted.fault(target):
+        with FileLock(target.with_suffix(".lock"), timeout=2 * build.TIMEOUT_S):  # other processes wait, and find it
+            _build_if_needed(compiler, target)
     return target
+
+
+def _build_if_needed(compiler: str, target: Path) -> None:
+    fault = trusted.fault(target)
+    if not fault:
+        return
+    if target.exists():
+        log.warning("CPU kernels: %s %s; it is built again", target, fault)
+    log.warning("CPU kernels: compiling them once for this machine (about 20 s): %s", target)
+    trusted.remove(target)
+    build.build(compiler, target)
+    _compare_with_pytorch(target)
+    trusted.seal(target)
 
 
 def _compare_with_pytorch(path: Path) -> None:

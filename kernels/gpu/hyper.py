@@ -23,7 +23,7 @@ from kernels.gpu.hyper_backward import backward_kernel
 from kernels.gpu.hyper_block import by_key, by_lag, mixed, mixed_scores, narrow_scores, softplus, write_products
 from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch, padded, target
 from kernels.gpu.tiles import store_tile, tile
-from kernels.lag_layout import Layout
+from kernels.lag_layout import NORM_EPS, Layout
 from kernels.numerics.first_derivative import first_derivative_only
 
 PROGRAMS = 264  # two for each multiprocessor of an H100; with more heads and sequences than that, one for each
@@ -152,7 +152,6 @@ def refusal(
     after: Any | None,
     layout: Layout,
     mask_BT: Tensor | None = None,
-    eps: float = 1e-12,
 ) -> str | None:
     """Why these kernels don't take such a call; None if they do."""
     if v_HBTw.dtype != torch.float32:
@@ -175,7 +174,6 @@ def lag_mix(
     after: Any | None,
     layout: Layout,
     mask_BT: Tensor | None = None,
-    eps: float = 1e-12,
 ) -> Tensor:
     """`[H, B, T, w]`, as `kernels.hyper.lag_mixing.lag_mix`; causal, by lag, without a mask."""
     assert layout.causal
@@ -188,20 +186,20 @@ def lag_mix(
         first = second = v_HBTw.new_empty(1, v_HBTw.shape[0], 1, 1)
         diagonal, control = first[..., 0], v_HBTw.new_empty(1, *v_HBTw.shape[:3], 1)
     has = before[0] is not None, after is not None
-    out: Tensor = _LagMix.apply(q_SHBTd, k_SHBTd, v_HBTw, first, second, diagonal, control, eps, *has)
+    out: Tensor = _LagMix.apply(q_SHBTd, k_SHBTd, v_HBTw, first, second, diagonal, control, *has)
     return out
 
 
 class _LagMix(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *given: Any) -> Tensor:
-        *inputs, eps, before, after = given
+        *inputs, before, after = given
         tensors = contiguous(*inputs)
         shared, grid = _common(tensors, before, after)
         v = shared["v"]
         out, inverse = torch.empty_like(v), v.new_empty(v.shape[:3])
         scratch = v.new_empty(grid[0] * grid[1], shared["SETS"], ROWS, v.shape[2])
-        launch(forward_kernel, grid, FORWARD, **shared, out=out, inverse=inverse, scratch=scratch, eps=eps)
+        launch(forward_kernel, grid, FORWARD, **shared, out=out, inverse=inverse, scratch=scratch, eps=NORM_EPS)
         ctx.save_for_backward(*tensors, out, inverse)
         ctx.has = before, after
         return out
@@ -235,7 +233,7 @@ class _LagMix(torch.autograd.Function):
             MIXINGS=mixings,
         )
         of_tables = [g.sum((1, 2)).transpose(0, 1) for g in (g_first, g_second, g_diagonal)]
-        return g_q, g_k.sum(2).permute(2, 0, 1, 3, 4), g_v.sum(2), *of_tables, g_control, None, None, None
+        return g_q, g_k.sum(2).permute(2, 0, 1, 3, 4), g_v.sum(2), *of_tables, g_control, None, None
 
 
 def _common(tensors: Sequence[Tensor], before: bool, after: bool) -> tuple[dict[str, Any], tuple[int, int]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.lag_layout import Block, Layout, reversed_table
+from kernels.lag_layout import NORM_EPS, Block, Layout, reversed_table
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,10 @@ def softplus(x: Tensor) -> Tensor:
     return x.abs().clamp_max_(80.0).neg_().exp_().log1p_().add_(x.clamp_min(0.0))
 
 
-def inverse_norm(block: Block, gate_HBRP: Tensor, eps: float) -> Tensor:
-    """1/sqrt(Σ h² + eps) of each row, `[H, B, R, 1]`."""
+def inverse_norm(block: Block, gate_HBRP: Tensor) -> Tensor:
+    """1/sqrt(Σ h² + NORM_EPS) of each row, `[H, B, R, 1]`."""
     norm_HM1 = torch.linalg.vector_norm(block.by_lag(gate_HBRP), dim=-1, keepdim=True)
-    return norm_HM1.square_().add_(eps).rsqrt_().view(*gate_HBRP.shape[:3], 1)
+    return norm_HM1.square_().add_(NORM_EPS).rsqrt_().view(*gate_HBRP.shape[:3], 1)
 
 
 def activate(block: Block, gate_HBRP: Tensor, soft_HMC: Tensor | None, out_HBRP: Tensor) -> None:

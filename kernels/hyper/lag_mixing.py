@@ -48,7 +48,6 @@ from kernels.numerics.first_derivative import first_derivative_only
 from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
 
-EPS = 1e-12  # in the norm of a row, as in the authors' code
 ROWS = 64  # of a block in PyTorch: its scores stay in the cache, and the triangles it wastes stay small
 
 
@@ -83,7 +82,6 @@ def lag_mix(
     after: LagMixing | None,
     layout: Layout,
     mask_BT: Tensor | None = None,
-    eps: float = EPS,
     rows: int | None = None,
 ) -> Tensor:
     """Attention with mixed scores, computed in fp32, or in fp64 if v is.
@@ -97,7 +95,6 @@ def lag_mix(
         after: the mixing after the activation, or None.
         layout: whether rows are causal, how tables are indexed, and the longest sequence L.
         mask_BT: bool `[B, T]`, True at keys that count; None if all do.
-        eps: added to the sum of squares in the norm.
         rows: rows of a block; None for the number that is fastest.
 
     Returns:
@@ -111,51 +108,35 @@ def lag_mix(
     q, k, v = (t.to(dtype) for t in (q_SHBTd, k_SHBTd, v_HBTw))
     if v.shape[2] > layout.length:
         raise ValueError(f"{v.shape[2]} tokens, the tables are for at most {layout.length}")
-    if rows is None and eps == EPS:
-        there = [m for m in mixings if m is not None]
-        options = [layout.causal, layout.by_lag, layout.length, mask_BT is not None, *(m is not None for m in mixings)]
-        masks = [] if mask_BT is None else [mask_BT]
-        return _mix_opaquely([q, k, v, *masks, *(t for m in there for t in m)], [int(o) for o in options])[0]
-    return _lag_mix(q, k, v, mixings, layout, mask_BT, eps, rows)
+    masks = [] if mask_BT is None else [mask_BT]
+    present = [m is not None for m in mixings]
+    options = [layout.causal, layout.by_lag, layout.length, rows or 0, len(masks), *present]
+    tensors = [q, k, v, *masks, *(t for m in mixings if m is not None for t in m)]
+    return _mix_opaquely(tensors, [int(option) for option in options])[0]
 
 
-def _from_tensors(tensors: list[Tensor], options: list[int]) -> Tensor:
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _lag_mix(tensors: list[Tensor], options: list[int]) -> Tensor:
     """`lag_mix` with the arguments of an opaque operation."""
     (q, k, v), rest = tensors[:3], iter(tensors[3:])
-    causal, by_lag, length, masked, *present = options
-    mask_BT = next(rest) if masked else None
+    causal, by_lag, length, rows, masked, *present = options
+    layout, mask_BT = Layout(bool(causal), bool(by_lag), length), next(rest) if masked else None
     mixings = [LagMixing(*islice(rest, 4)) if there else None for there in present]
-    return _lag_mix(q, k, v, mixings, Layout(bool(causal), bool(by_lag), length), mask_BT, EPS, None)
+    given = (q, k, v, mixings[:-1], mixings[-1], layout, mask_BT)
+    on_gpu = triton_module("hyper", v, *given)
+    if on_gpu is not None:
+        return attempt(
+            "hyper", lambda: on_gpu.lag_mix(*given), lambda: _blockwise(q, k, v, mixings, layout, mask_BT, rows)
+        )
+    return _blockwise(q, k, v, mixings, layout, mask_BT, rows)
 
 
 _mix_opaquely = opaque(
     "lag_mix",
-    lambda ts, options: [_from_tensors(ts, options)],
-    lambda ts: [ts[2].new_empty((*ts[0].shape[1:4], ts[2].shape[3]))],
+    lambda tensors, options: [_lag_mix(tensors, options)],
+    lambda tensors: [tensors[2].new_empty((*tensors[0].shape[1:4], tensors[2].shape[3]))],
     exported_only=True,
 )
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _lag_mix(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mixings: Sequence[LagMixing | None],
-    layout: Layout,
-    mask_BT: Tensor | None,
-    eps: float,
-    rows: int | None,
-) -> Tensor:
-    given = (q, k, v, mixings[:-1], mixings[-1], layout, mask_BT, eps)
-    on_gpu = triton_module("hyper", v, *given)
-    if on_gpu is not None:
-        return attempt(
-            "hyper",
-            lambda: on_gpu.lag_mix(*given),
-            lambda: _blockwise(q, k, v, mixings, layout, mask_BT, eps, rows),
-        )
-    return _blockwise(q, k, v, mixings, layout, mask_BT, eps, rows)
 
 
 def _blockwise(
@@ -165,10 +146,9 @@ def _blockwise(
     mixings: Sequence[LagMixing | None],
     layout: Layout,
     mask_BT: Tensor | None,
-    eps: float,
-    rows: int | None,
+    rows: int,
 ) -> Tensor:
-    """In C++ where it takes the call, otherwise in PyTorch."""
+    """In C++ where it takes the call, otherwise in PyTorch. rows: of a block; 0 for the number that is fastest."""
     if mask_BT is not None:
         gone_BT1 = ~mask_BT[..., None]
         k, v = k.masked_fill(gone_BT1, 0.0), v.masked_fill(gone_BT1, 0.0)
@@ -181,13 +161,11 @@ def _blockwise(
         and multiplies(shapes, v, q, k, *flat)
         and compiled.computes(there)
     ):
-        out: Tensor = compiled.LagMix.apply(
-            compiled.Options(layout, mixed, mask_BT, eps, rows or compiled.ROWS), q, k, v, *flat
-        )
+        chosen = compiled.Options(layout, mixed, mask_BT, rows or compiled.ROWS)
+        out: Tensor = compiled.LagMix.apply(chosen, q, k, v, *flat)
     else:
-        out = _LagMix.apply(
-            _Options(layout, mixed, mask_BT, eps, rows or ROWS), *(t.contiguous() for t in (q, k, v, *flat))
-        )
+        options = _Options(layout, mixed, mask_BT, rows or ROWS)
+        out = _LagMix.apply(options, *(t.contiguous() for t in (q, k, v, *flat)))
     return out
 
 
@@ -202,7 +180,7 @@ class _LagMix(torch.autograd.Function):
             gate, *scale = (
                 scores(block, q[s], k[s], t, options.mask_BT, keep=False).mixed_HBRP for s, t in enumerate(before)
             )
-            inverse[:, :, block.here] = inverse_norm(block, gate, options.eps)
+            inverse[:, :, block.here] = inverse_norm(block, gate)
             activate(block, gate, softplus(block.by_lag(scale[0])) if scale else None, out_HBRP=gate)
             if after is not None:
                 mix(after, block, gate, gate)

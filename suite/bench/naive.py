@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention, softplus
 
 from kernels.hyper.lag_mixing import LagMixing
+from kernels.lag_layout import NORM_EPS
 
 
 def attention(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ def diagonal_by_cumulative_sum(a_BTR: Tensor, x_BTR: Tensor) -> Tensor:
 
 
 def dense_lag_mix(
-    q_SHBTd: Tensor, k_SHBTd: Tensor, v_HBTw: Tensor, before: Sequence[LagMixing], after: LagMixing, eps: float = 1e-12
+    q_SHBTd: Tensor, k_SHBTd: Tensor, v_HBTw: Tensor, before: Sequence[LagMixing], after: LagMixing
 ) -> Tensor:
     """All scores as a T × T matrix, gathered into lag order and back; causal, tables indexed by lag."""
     T = v_HBTw.shape[2]
@@ -88,7 +89,7 @@ def dense_lag_mix(
         mix((q @ k.transpose(-1, -2)).gather(-1, index) * visible_TT, m)
         for q, k, m in zip(q_SHBTd, k_SHBTd, before, strict=True)
     ]
-    active = scores[0].relu() / (scores[0].square().sum(-1, keepdim=True) + eps).sqrt()
+    active = scores[0].relu() / (scores[0].square().sum(-1, keepdim=True) + NORM_EPS).sqrt()
     if len(scores) == 2:
         active = softplus(scores[1]) * active
     return (mix(active, after).gather(-1, index) * visible_TT) @ v_HBTw

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,6 +50,23 @@ def test_it_is_built_and_announced_once_and_found_again(fresh: Path, caplog: pyt
     assert built.library() is not None
     assert made.stat().st_mtime_ns == before
     assert not caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="no C++ compiler here")
+def test_processes_that_start_together_build_it_once_and_all_use_it(fresh: Path) -> None:
+    code = "from kernels.cpu.library import library; print(library() is not None)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(built.__file__).resolve().parents[2])}
+    every = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    said = [process.communicate(timeout=240) for process in every]
+    assert [out.strip() for out, _ in said] == ["True"] * 3, said
+    assert sum(err.count("compiling them once") for _, err in said) == 1
+    assert len(list(fresh.glob("*.so"))) == 1
 
 
 @pytest.mark.parametrize(
