@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +18,20 @@ WATCHERS = ("_FlopCounterMode", "ProxyTorchDispatchMode")  # they see PyTorch's 
 NAMES = {torch.float32: "float", torch.float64: "double"}
 
 
+_refuses_all = False
+
+
+@contextmanager
+def pytorch_only() -> Iterator[None]:
+    """Within the block the compiled library takes no call, so that PyTorch's own operations run."""
+    global _refuses_all
+    before, _refuses_all = _refuses_all, True
+    try:
+        yield
+    finally:
+        _refuses_all = before
+
+
 def takes(shapes: str, *tensors: Tensor) -> bool:
     """Whether the compiled library takes a call with these tensors.
 
@@ -24,7 +39,7 @@ def takes(shapes: str, *tensors: Tensor) -> bool:
     while operations are neither traced nor counted. It does not check shapes itself. In "*D D" a letter is the same
     size everywhere, 1 is 1, and * is any number of dimensions.
     """
-    if torch.compiler.is_compiling() or type(_get_current_dispatch_mode()).__name__ in WATCHERS:
+    if _refuses_all or torch.compiler.is_compiling() or type(_get_current_dispatch_mode()).__name__ in WATCHERS:
         return False
     first = tensors[0]
     plain = all(
