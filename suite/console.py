@@ -139,11 +139,14 @@ def marked(template: str, *values: object) -> Text:
     return Text.from_markup(template.format(*(escape(one_line(str(value))) for value in values)), emoji=False)
 
 
+def format_number(metric: Metric, value: float, *, signed: bool = False) -> str:
+    """A metric's value without its unit: accuracies in percent, others with the metric's number of digits."""
+    return f"{100 * value if metric.unit == '%' else value:{'+' if signed else ''}.{metric.digits}f}"
+
+
 def format_metric(metric: Metric, value: float) -> str:
-    """A metric's value as tables show it: accuracies in percent, others with the metric's number of digits."""
-    if metric.unit == "%":
-        return f"{100 * value:.{metric.digits}f} %"
-    return f"{value:.{metric.digits}f}{' ' + metric.unit if metric.unit else ''}"
+    """A metric's value as tables show it, with its unit."""
+    return f"{format_number(metric, value)}{' ' + metric.unit if metric.unit else ''}"
 
 
 def say(note: str) -> None:

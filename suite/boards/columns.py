@@ -129,6 +129,11 @@ def _difference(row: Row) -> dict[str, float] | None:
     return {**better, "p": compared.difference.p, "p_adjusted": compared.p}
 
 
+def _p(row: Row) -> float | None:
+    compared = row.figures.compared if row.figures else None
+    return compared.p if compared else None
+
+
 def _race(row: Row) -> dict[str, Any] | None:
     if row.race is None:
         return None
@@ -199,7 +204,7 @@ COLUMNS: tuple[Column, ...] = (
         priority=2,
     ),
     Column("verdict", _from_figures("verdict"), "verdict", lambda row, _: _verdict(row), priority=3),
-    Column("p", lambda row: None, "p", lambda row, _: words.p_value(row), priority=4, json=False),
+    Column("p", _p, "p", lambda row, _: words.p_value(row), priority=4, json=False),
     Column("exchange", words.exchange_values, "worth (parameters)", lambda row, _: words.exchange(row), priority=1),
     Column("optimism", _from_figures("optimism")),
     Column("valid", _valid, json=False, mlflow="metrics.valid/{metric}"),

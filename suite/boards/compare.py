@@ -10,11 +10,11 @@ import numpy as np
 
 from suite.boards.figures import Figures, Noise, curve_of, figures, noise, test_of
 from suite.boards.naming import configuration
-from suite.boards.raced import FIRST_CALIBRATION_SEED, Raced
-from suite.boards.rows import Row, by_seed, curve_factor, has_figures, is_reference
+from suite.boards.raced import FIRST_CALIBRATION_SEED
+from suite.boards.rows import Row, curve_factor, has_figures, is_reference, scores_of
 from suite.records.schema import Record
 from suite.statistics.choice import choice_variance, optimism
-from suite.statistics.samples import Scores
+from suite.statistics.samples import Array, Scores
 from tasks.base import Metric
 
 
@@ -30,15 +30,18 @@ def compared(rows: Sequence[Row], records: Iterable[Record], metric: Metric) -> 
         The rows, and how noisy the board is; None where no ranked row has two seeds.
     """
     usable = [row for row in rows if len(row.records) > 1]
-    scored = {id(row): scores(row, metric) for row in usable}
-    ranked = [row for row in usable if not row.unranked]
-    if not ranked:
+    scored = [scores(row, metric) for row in usable]
+    ranked = [not row.unranked for row in usable]
+    used = [each for each, has_rank in zip(scored, ranked, strict=True) if has_rank]
+    if not used:
         return list(rows), None
-    test, calibrated = test_of(_calibration(records, metric), min(len(row.records) for row in ranked))
-    curve = curve_of({f: scored[id(row)] for row in usable if (f := curve_factor(row)) is not None})
+    test, calibrated = test_of(_calibration(records, metric), used)
+    sizes = {
+        factor: each for row, each in zip(usable, scored, strict=True) if (factor := curve_factor(row)) is not None
+    }
     reference = next((i for i, row in enumerate(usable) if is_reference(row)), None)
-    every = figures([scored[id(row)] for row in usable], [not row.unranked for row in usable], reference, curve, test)
-    found = noise([scored[id(row)] for row in ranked], test, calibrated)
+    found = noise(used, test, calibrated)
+    every = figures(scored, ranked, reference, curve_of(sizes), test)
     made = {
         id(row): replace(row, figures=_with_optimism(each, row, found, metric))
         for row, each in zip(usable, every, strict=True)
@@ -57,38 +60,33 @@ def scores(row: Row, metric: Metric) -> Scores:
         The scores.
     """
     added = 0.0
-    if row.race and row.race.chosen is not None and len(row.race.finals) > 1:
-        valid, test = (
-            {rate: _quality(runs, split, metric) for rate, runs in row.race.finals.items()} for split in SPLITS
-        )
-        added = choice_variance(valid, test, row.race.chosen)
-    return Scores(row.mixer, dict(by_seed(row.records, "test")), metric.higher_is_better, added)
+    if row.race is not None and row.race.chosen is not None and len(row.race.finals) > 1:
+        added = choice_variance(*_finals(row, metric), row.race.chosen)
+    return replace(scores_of(row.records, metric), name=row.mixer, choice_variance=added)
 
 
-SPLITS = ("valid", "test")
+def _finals(row: Row, metric: Metric) -> tuple[dict[float, Array], dict[float, Array]]:
+    """Rate → quality on validation, and on test, of the rates that ran on all seeds."""
+    finals = row.race.finals if row.race else {}
+    valid = {rate: scores_of(runs, metric, "valid").quality for rate, runs in finals.items()}
+    return valid, {rate: scores_of(runs, metric).quality for rate, runs in finals.items()}
 
 
 def _with_optimism(each: Figures, row: Row, found: Noise, metric: Metric) -> Figures:
-    race: Raced | None = row.race
-    if race is None or race.chosen is None or len(race.finals) < 2:
+    if row.race is None or not row.race.ended or len(row.race.finals) < 2:
         return each
-    means = [float(_quality(runs, "valid", metric).mean()) for runs in race.finals.values()]
-    pairs = [(_quality(runs, "valid", metric), _quality(runs, "test", metric)) for runs in race.finals.values()]
-    centred = [np.concatenate([p[k] - p[k].mean() for p in pairs]) for k in (0, 1)]
+    valid, test = (list(by_rate.values()) for by_rate in _finals(row, metric))
+    means = [float(values.mean()) for values in valid]
+    centred = [np.concatenate([values - values.mean() for values in arms]) for arms in (valid, test)]
     scale = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
-    rho = float((centred[0] * centred[1]).sum()) / scale if scale else 0.0
+    rho = float(centred[0] @ centred[1]) / scale if scale else 0.0
     return replace(each, optimism=optimism(means, found.deviation, len(row.records), rho))
-
-
-def _quality(runs: Sequence[Record], split: str, metric: Metric) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    sign = 1.0 if metric.higher_is_better else -1.0
-    return np.array([sign * made.metrics[split][made.primary_metric] for made in runs])  # type: ignore[index]
 
 
 def _calibration(records: Iterable[Record], metric: Metric) -> list[Scores]:
     """The runs with calibration seeds, by configuration."""
-    found: dict[str, dict[int, float]] = defaultdict(dict)
+    found: dict[str, list[Record]] = defaultdict(list)
     for made in records:
         if made.seed >= FIRST_CALIBRATION_SEED and has_figures(made):
-            found[configuration(made)][made.seed] = made.metrics["test"][made.primary_metric]
-    return [Scores(name, seeds, metric.higher_is_better) for name, seeds in found.items()]
+            found[configuration(made)].append(made)
+    return [scores_of(runs, metric) for runs in found.values()]

@@ -68,7 +68,7 @@ def across_domains(boards: Sequence[Board]) -> list[Line]:
 
 
 def _line(mixer: str, rows: dict[int, Row], boards: Sequence[Board]) -> Line:
-    rates = {boards[i].task: row.figures.exchange for i, row in rows.items() if row.figures and row.figures.exchange}
+    rates = {boards[i].title: row.figures.exchange for i, row in rows.items() if row.figures and row.figures.exchange}
     verdicts = [row.figures.verdict for row in rows.values() if row.figures and row.figures.verdict]
     ranks = [row.figures.rank for row in rows.values() if row.figures and row.figures.rank]
     return Line(

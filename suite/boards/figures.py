@@ -7,7 +7,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 from scipy.special import stdtrit
 
@@ -64,20 +63,22 @@ class Noise:
     detectable: float | None
 
 
-def test_of(calibration: Sequence[Scores], seeds: int) -> tuple[Test, Correlation | None]:
+def test_of(calibration: Sequence[Scores], rows: Sequence[Scores]) -> tuple[Test, Correlation | None]:
     """The test of a board, from runs with calibration seeds only.
 
     Args:
         calibration: rows of calibration runs, any number of seeds each.
-        seeds: per row of the board.
+        rows: those of the board, each with at least two seeds.
 
     Returns:
-        The test, Welch's where there is no calibration; and the correlation that chose it.
+        The test: Welch's where there is no calibration, or where rows do not have equal seeds, which the paired test
+        needs. And the correlation of the calibration, None without one.
     """
     several = [row for row in calibration if len(row.by_seed) > 1]
     if len(several) < 2 or len(on_equal_seeds(several)) < 2:
         return "welch", None
-    return choose_test(several, max(seeds, 2), RIVALS), correlation(several)
+    chosen = choose_test(several, min(len(row.by_seed) for row in rows), RIVALS)
+    return chosen if len(on_equal_seeds(rows)) > 1 else "welch", correlation(several)
 
 
 def curve_of(sizes: Mapping[float, Scores]) -> Curve | None:
@@ -109,12 +110,10 @@ def figures(
         The figures of each row.
     """
     places = [i for i, has_rank in enumerate(ranked) if has_rank]
-    paired = test == "paired" and _comparable([rows[i] for i in places])
-    used: Test = "paired" if paired else "welch"
-    rank_of = dict(zip(places, ranks([rows[i] for i in places], used), strict=True))
+    rank_of = dict(zip(places, ranks([rows[i] for i in places], test), strict=True))
     rivals = [i for i in places if i != reference] if reference in places else []
     compared = (
-        compare_with(rows[reference], [rows[i] for i in rivals], used) if reference is not None and rivals else []
+        compare_with(rows[reference], [rows[i] for i in rivals], test) if reference is not None and rivals else []
     )
     against = dict(zip(rivals, compared, strict=True))
     made = []
@@ -155,10 +154,3 @@ def half_width(row: Scores) -> float:
     """
     seeds = len(row.by_seed)
     return float(stdtrit(seeds - 1, 0.975)) * math.sqrt(row.variance / seeds + row.choice_variance)
-
-
-def _comparable(rows: Sequence[Scores]) -> bool:
-    """Whether all pairs of rows have two equal seeds, which a paired test needs."""
-    return all(len(set(a.by_seed) & set(b.by_seed)) > 1 for a, b in combinations(rows, 2)) and (
-        not rows or len(on_equal_seeds(rows)) > 1
-    )

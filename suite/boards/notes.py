@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from suite.boards.board import Board
-from suite.boards.words import plain_value
 from suite.config.run_config import OWN_ORIGINS
-from suite.console import format_metric
+from suite.console import format_metric, format_number
 
 
 def headline(board: Board) -> str:
@@ -42,7 +41,7 @@ def scope(board: Board) -> str:
     return (
         f"Scope: {size.reference_parameters:,} parameters without embeddings and head, {train.steps:,} steps with "
         f"batches of {train.batch_size}, {size.length} tokens each, from {data.splits['train']:,} training {data.unit}"
-        "; whether the order holds at a larger scale was not measured."
+        ". It does not show whether the order holds at a larger scale."
     )
 
 
@@ -59,21 +58,22 @@ def statistics(board: Board) -> Iterator[str]:
         f"calibration seeds correlate {noise.calibrated.estimate:.2f}" if noise.calibrated else "no calibration runs"
     )
     yield f"compared by {names[noise.test]} ({known})"
-    sigma = f"a run's standard deviation is {plain_value(metric, noise.deviation)}{unit}"
+    sigma = f"a run's standard deviation is {format_number(metric, noise.deviation)}{unit}"
     if noise.correlation:
         sigma += f", equal seeds correlate {noise.correlation.estimate:.2f}"
     yield sigma
     if noise.detectable is not None:
-        yield f"differences to softmax from {plain_value(metric, noise.detectable)}{unit} on are found with power .8"
+        yield f"differences to softmax from {format_number(metric, noise.detectable)}{unit} on are found with power .8"
     optimism = max((abs(row.figures.optimism) for row in board.rows if row.figures), default=0.0)
     if optimism:
-        yield f"choosing rates on validation adds at most {plain_value(metric, optimism)}{unit} to a row's expectation"
+        added = f"{format_number(metric, optimism)}{unit}"
+        yield f"choosing rates on validation adds at most {added} to a row's expectation"
 
 
 def cautions(board: Board) -> Iterator[str]:
     """What is not comparable."""
     ranked = [row for row in board.rows if not row.unranked]
-    if ranked and not any(row.race and row.race.chosen is not None for row in ranked):
+    if ranked and not any(row.race and row.race.ended for row in ranked):
         yield "no row had the full race (suite sweep): rates were not tuned equally"
     if len({tuple(made.seed for made in row.records) for row in ranked}) > 1:
         yield "rows have different seeds"

@@ -10,7 +10,7 @@ from suite.boards.board import Board
 from suite.boards.rows import Row
 from suite.statistics.comparisons import Difference, Test, difference
 from suite.statistics.noise import LEVEL, deviation, more_seeds
-from suite.statistics.samples import on_equal_seeds
+from suite.statistics.ranking import Compared, Verdict, verdict
 
 #: Beyond this many more seeds per row, boards say that no practical number would do.
 MOST_SEEDS = 1000
@@ -36,11 +36,9 @@ class Pair:
     seeds: int | None
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Verdict:
         """What may be said of the first row against the other."""
-        if self.difference.p > LEVEL:
-            return "undecided"
-        return "better" if self.difference.estimate > 0 else "worse"
+        return verdict(Compared(self.difference, self.difference.p), equivalence=None)
 
 
 def pairs(boards: Sequence[Board], one: str, other: str) -> list[Pair]:
@@ -71,8 +69,7 @@ def _pair(board: Board, one: Row, other: Row) -> Pair:
     assert one.figures is not None
     assert other.figures is not None
     a, b = one.figures.scores, other.figures.scores
-    paired = board.noise is not None and board.noise.test == "paired" and len(on_equal_seeds([a, b])) > 1
-    test: Test = "paired" if paired else "welch"
+    test: Test = board.noise.test if board.noise else "welch"
     found = difference(a, b, test)
     seeds = min(len(a.by_seed), len(b.by_seed))
     needed = 0 if found.p <= LEVEL else more_seeds(found.estimate, deviation([a, b]), seeds, most=MOST_SEEDS)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import tasks
 from suite.models.candidate import registered
 from suite.models.resolve import shipped_config
 from suite.records.schema import Record
-from suite.statistics.race import Race, State, state, window
+from suite.statistics.race import Race, state, window
 from tasks.base import Metric
 
 SEEDS = tuple(range(8))
@@ -36,6 +37,11 @@ class Raced:
     finals: dict[float, tuple[Record, ...]]
     screened: dict[float, tuple[Record, ...]]
 
+    @property
+    def ended(self) -> bool:
+        """Whether all its runs have ended."""
+        return self.chosen is not None
+
 
 def race_of(made: Record) -> Race | None:
     """The race that the recipe plans for a run's mixer.
@@ -53,7 +59,7 @@ def race_of(made: Record) -> Race | None:
     return Race(window(shipped_config(made.task, made.scale).train.lr), SEEDS)
 
 
-def raced(every: Sequence[tuple[Record, ...]], metric: Metric) -> tuple[Raced, tuple[Record, ...]] | None:
+def raced(every: Sequence[tuple[Record, ...]], metric: Metric) -> Raced | None:
     """The race among configurations that differ in tuned options only.
 
     Args:
@@ -61,8 +67,7 @@ def raced(every: Sequence[tuple[Record, ...]], metric: Metric) -> tuple[Raced, t
         metric: the primary metric.
 
     Returns:
-        The race, and the runs of the chosen rate in the order of the seeds (none while it is incomplete); None where
-        no race is planned.
+        What has run of the race; None where none is planned.
     """
     first = every[0][0]
     race = race_of(first)
@@ -73,31 +78,26 @@ def raced(every: Sequence[tuple[Record, ...]], metric: Metric) -> tuple[Raced, t
         (made.config.train.lr, made.seed): made
         for each in every
         for made in each
-        if made.seed < FIRST_CALIBRATION_SEED and _only_the_rate_differs(made, recipe)
+        if _only_the_rate_differs(made, recipe)
     }
     sign = 1.0 if metric.higher_is_better else -1.0
     found = state(race, {key: sign * made.metrics["valid"][made.primary_metric] for key, made in runs.items()})
-    finals = {
-        rate: tuple(runs[rate, seed] for seed in race.seeds)
-        for rate in found.means
-        if all((rate, seed) in runs for seed in race.seeds)
-    }
-    screened = {
-        rate: tuple(runs[rate, seed] for seed in race.seeds[: race.first_seeds] if (rate, seed) in runs)
-        for rate in found.rates
-    }
-    ran = sum((rate, seed) in runs for rate, seed in _planned(race, found))
-    done = Raced(
-        found.rates, found.chosen, ran, race.runs, finals, {rate: made for rate, made in screened.items() if made}
+    by_rate = {rate: [runs[rate, seed] for seed in race.seeds if (rate, seed) in runs] for rate in found.rates}
+    return Raced(
+        rates=found.rates,
+        chosen=found.chosen,
+        runs=sum(map(len, by_rate.values())),
+        planned=race.runs,
+        finals={rate: tuple(by_rate[rate]) for rate in found.means},
+        screened={
+            rate: tuple(made for made in ran if made.seed in race.seeds[: race.first_seeds])
+            for rate, ran in by_rate.items()
+            if ran
+        },
     )
-    return done, finals[found.chosen] if found.chosen is not None else ()
 
 
-def _planned(race: Race, found: State) -> list[tuple[float, int]]:
-    return [(rate, seed) for rate in found.rates for seed in race.seeds]
-
-
-def _only_the_rate_differs(made: Record, recipe: dict[str, object]) -> bool:
+def _only_the_rate_differs(made: Record, recipe: dict[str, Any]) -> bool:
     own = made.config.portable()
-    others = [name for name in made.config.tuned if name != "train.lr"]
-    return all(own[s][name] == recipe[s][name] for s, _, name in (each.partition(".") for each in others))  # type: ignore[index]
+    others = [name.split(".") for name in made.config.tuned if name != "train.lr"]
+    return all(own[section][name] == recipe[section][name] for section, name in others)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,6 +14,7 @@ from suite.boards.raced import Raced, raced
 from suite.config.run_config import OWN_ORIGINS
 from suite.models.baseline_candidate import ORIGIN as BASELINE
 from suite.records.schema import Record
+from suite.statistics.samples import Scores
 from tasks.base import Metric
 
 Runs = tuple[Record, ...]
@@ -117,19 +118,20 @@ def select(records: Iterable[Record], metric: Metric) -> Selected:
         every = [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in configurations.values()]
         chosen = _chosen(every, metric)
         rows.append(chosen)
-        lost = [runs for runs in every if configuration(runs[0]) != configuration(chosen.runs[0])]
-        left_out += [LeftOut(made.id, _reason(runs, chosen, metric)) for runs in lost for made in runs]
-        others += len(lost)
+        won = configuration(chosen.runs[0])
+        for runs in every:
+            if configuration(runs[0]) != won:
+                reason, others = _reason(runs, chosen, metric), others + 1
+                left_out += [LeftOut(made.id, reason) for made in runs]
     return Selected(tuple(rows), tuple(left_out), others)
 
 
 def _chosen(every: Sequence[Runs], metric: Metric) -> Chosen:
-    found = raced(every, metric)
-    if found is not None and found[0].chosen is not None:
-        return Chosen(found[1], found[0])
+    race = raced(every, metric)
+    if race is not None and race.chosen is not None:
+        return Chosen(race.finals[race.chosen], race)
     sign = 1.0 if metric.higher_is_better else -1.0
-    best = max(every, key=lambda runs: sign * _mean(runs, "valid"))
-    return Chosen(best, found[0] if found else None)
+    return Chosen(max(every, key=lambda runs: sign * _mean(runs, metric)), race)
 
 
 def _reason(runs: Runs, chosen: Chosen, metric: Metric) -> str:
@@ -138,7 +140,7 @@ def _reason(runs: Runs, chosen: Chosen, metric: Metric) -> str:
     if not seeds:
         return f"{_options(runs[0], chosen.runs[0])} was worse on validation than {_options(chosen.runs[0], runs[0])}"
     own, best = ([made for made in each if made.seed in seeds] for each in (runs, chosen.runs))
-    figures = [f"{_mean(each, 'valid'):.{metric.digits + 1}f}" for each in (own, best)]
+    figures = [f"{_mean(each, metric):.{metric.digits + 1}f}" for each in (own, best)]
     return (
         f"{_options(runs[0], chosen.runs[0])} was not chosen on validation, {_options(chosen.runs[0], runs[0])} was: "
         f"{figures[0]} against {figures[1]} over {len(seeds)} equal seed(s)"
@@ -164,14 +166,13 @@ def rows_of(chosen: Iterable[Chosen], common: Usual, metric: Metric) -> list[Row
         Rows with places, without comparisons.
     """
     chosen = list(chosen)
-    any_race = any(each.race and each.race.chosen is not None for each in chosen)
+    any_race = any(each.race and each.race.ended for each in chosen)
     made = []
     for each in chosen:
-        values = [run.metrics["test"][run.primary_metric] for run in each.runs]
-        spread = statistics.stdev(values) if len(values) > 1 else None
-        mean = values[0] if len(set(values)) == 1 else statistics.fmean(values)
-        first, won = each.runs[0], each.race is not None and each.race.chosen is not None
-        row = Row(name_of(first, common, raced=won), entry_of(first, common), each.runs, mean, spread, each.race)
+        first, won = each.runs[0], each.race is not None and each.race.ended
+        name, scored = name_of(first, common, raced=won), scores_of(each.runs, metric)
+        spread = math.sqrt(scored.variance) if len(each.runs) > 1 else None
+        row = Row(name, entry_of(first, common), each.runs, scored.mean, spread, each.race)
         made.append(replace(row, unranked=_unranked(row, needs_race=any_race)))
     made.sort(key=lambda row: (bool(row.unranked), -row.mean if metric.higher_is_better else row.mean))
     return [replace(row, place=None if row.unranked else place) for place, row in enumerate(made, 1)]
@@ -188,7 +189,7 @@ def _unranked(row: Row, *, needs_race: bool) -> str:
         return "other size"
     if not first.certificate.matched or first.config.unmatched:
         return "unmatched"
-    if needs_race and (row.race is None or row.race.chosen is None):
+    if needs_race and (row.race is None or not row.race.ended):
         return "no full race"
     if needs_race and any(made.code.git_dirty for made in row.records):
         return "changed code"
@@ -222,10 +223,21 @@ def curve_factor(row: Row) -> float | None:
     return factor if row.entry == f"softmax (width_factor={shown(factor)})" else None
 
 
-def _mean(runs: Iterable[Record], split: Literal["valid", "test"]) -> float:
-    return statistics.fmean(made.metrics[split][made.primary_metric] for made in runs)
+def scores_of(runs: Iterable[Record], metric: Metric, split: Literal["valid", "test"] = "test") -> Scores:
+    """The primary metric of runs with different seeds.
+
+    Args:
+        runs: at least one, all with figures.
+        metric: the primary metric.
+        split: of which the figures are.
+
+    Returns:
+        The scores, without a name.
+    """
+    by_seed = {made.seed: made.metrics[split][made.primary_metric] for made in runs}
+    return Scores("", by_seed, metric.higher_is_better)
 
 
-def by_seed(runs: Iterable[Record], split: Literal["valid", "test"]) -> Mapping[int, float]:
-    """Seed → primary metric."""
-    return {made.seed: made.metrics[split][made.primary_metric] for made in runs}
+def _mean(runs: Iterable[Record], metric: Metric) -> float:
+    """Of validation."""
+    return scores_of(runs, metric, "valid").mean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from suite.boards.rows import Row
+from suite.console import format_number
 from suite.statistics.exchange import ExchangeRate
 from tasks.base import Metric
 
@@ -36,23 +37,8 @@ def value(row: Row, metric: Metric) -> str:
         The text; without an interval for one seed.
     """
     percent = " %" if metric.unit == "%" else ""  # other units are in the header
-    half = f" ± {plain_value(metric, row.figures.half_width)}" if row.figures else ""
-    return plain_value(metric, row.mean) + half + percent
-
-
-def plain_value(metric: Metric, number: float, *, signed: bool = False) -> str:
-    """A value of the metric without its unit; accuracies in percent.
-
-    Args:
-        metric: the board's.
-        number: in the metric's unit.
-        signed: whether a positive value has its sign.
-
-    Returns:
-        The text.
-    """
-    scale = 100 if metric.unit == "%" else 1
-    return f"{scale * number:{'+' if signed else ''}.{metric.digits}f}"
+    half = f" ± {format_number(metric, row.figures.half_width)}" if row.figures else ""
+    return format_number(metric, row.mean) + half + percent
 
 
 def difference(row: Row, metric: Metric) -> str:
@@ -68,7 +54,7 @@ def difference(row: Row, metric: Metric) -> str:
     found = signed_difference(row, metric)
     if found is None:
         return NOTHING
-    estimate, low, high = (plain_value(metric, each, signed=True) for each in found)
+    estimate, low, high = (format_number(metric, each, signed=True) for each in found)
     return f"{estimate} ({low} to {high})"
 
 

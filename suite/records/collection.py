@@ -43,7 +43,7 @@ def read_all(folder: Path | None = None) -> Collection:
     Returns:
         All records that can be relied on, and all others with their faults. One that is refused costs no other.
     """
-    return _read(sorted((folder or runs_folder.home()).glob(f"*/{record.NAME}")))
+    return _read(sorted((folder or runs_folder.home()).glob(f"*/{record.NAME}")))[0]
 
 
 def read_published(folder: Path) -> tuple[Collection, dict[str, str]]:
@@ -56,21 +56,21 @@ def read_published(folder: Path) -> tuple[Collection, dict[str, str]]:
         The records, and hash of a record → its file relative to the folder. Files that claim to be no record are left
         alone; links are not followed.
     """
-    paths = [path for path in sorted(folder.rglob("*.json")) if not path.is_symlink() and _claims(path, "schema")]
-    found = _read(path for path in paths if str(_claims(path, "schema")).startswith(FAMILY))
-    known = {made.id: made.hash for made in found.records}
-    links = {known[path.stem]: path.relative_to(folder).as_posix() for path in paths if path.stem in known}
-    return found, links
+    files = (path for path in sorted(folder.rglob("*.json")) if not path.is_symlink())
+    found, paths = _read(path for path in files if (_claims(path, "schema") or "").startswith(FAMILY))
+    return found, {digest: path.relative_to(folder).as_posix() for digest, path in paths.items()}
 
 
-def _read(paths: Iterable[Path]) -> Collection:
-    records, refused = list[Record](), list[Refused]()
+def _read(paths: Iterable[Path]) -> tuple[Collection, dict[str, Path]]:
+    """All records of some files, and hash of a record → its file."""
+    records, files, refused = list[Record](), dict[str, Path](), list[Refused]()
     for path in paths:
         try:
-            records.append(record.read(path))
+            records.append(made := record.read(path))
+            files[made.hash] = path
         except record.RecordError as error:
             refused.append(Refused(path, str(error), _claims(path, "task")))
-    return Collection(tuple(sorted(records, key=lambda made: (_moment(made), made.id))), tuple(refused))
+    return Collection(tuple(sorted(records, key=lambda made: (_moment(made), made.id))), tuple(refused)), files
 
 
 def _moment(made: Record) -> datetime:

@@ -12,10 +12,11 @@ for (const table of document.querySelectorAll("table.sortable")) {
       for (const body of table.tBodies) {
         const rows = [...body.rows];
         const key = (row) => row.cells[index].dataset.key;
-        const numeric = rows.every((row) => key(row) === "–" || !Number.isNaN(parseFloat(key(row))));
+        const number = (row) => (Number.isNaN(parseFloat(key(row))) ? Infinity : parseFloat(key(row)));
+        const numeric = rows.every((row) => key(row) === "–" || number(row) < Infinity);
         rows.sort((one, other) => {
           const order = numeric
-            ? (parseFloat(key(one)) || Infinity) - (parseFloat(key(other)) || Infinity) || 0
+            ? number(one) - number(other) || 0
             : key(one).localeCompare(key(other));
           return down ? -order : order;
         });

@@ -10,6 +10,7 @@ from rich.table import Table
 from suite.cli import options as opt
 from suite.cli.commands.leaderboard import find_boards
 from suite.cli.output import out, print_json
+from suite.console import format_number
 from suite.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -78,12 +79,12 @@ def _table(pair: Pair) -> Table:
     from suite.boards import words
 
     metric = pair.board.metric
-    low, high = (words.plain_value(metric, each, signed=True) for each in pair.difference.interval())
+    low, high = (format_number(metric, each, signed=True) for each in pair.difference.interval())
     seeds = {0: "none", None: "more than 1,000 each"}.get(pair.seeds, f"{pair.seeds} more each")
     rows = [
         (pair.one.mixer, f"{words.value(pair.one, metric)}, {len(pair.one.records)} seeds"),
         (pair.other.mixer, f"{words.value(pair.other, metric)}, {len(pair.other.records)} seeds"),
-        ("better by", f"{words.plain_value(metric, pair.difference.estimate, signed=True)} ({low} to {high})"),
+        ("better by", f"{format_number(metric, pair.difference.estimate, signed=True)} ({low} to {high})"),
         ("p of this one comparison", words.small(pair.difference.p)),
         ("worth", f"{words.exchange(pair.one)} and {words.exchange(pair.other)}"),
         ("verdict", f"{pair.one.mixer} is {pair.verdict}" if pair.verdict != "undecided" else "undecided"),

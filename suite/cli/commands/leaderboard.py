@@ -97,7 +97,10 @@ def find_boards(
         if given and given not in allowed:
             raise UserError(f"unknown {what} {given!r}{did_you_mean(given, allowed)} (allowed: {', '.join(allowed)})")
     found, links = read_published(folder) if folder else (read_all(), {})
-    if found.refused:
+    if folder:  # suite doctor looks at the runs here only
+        for each in found.refused:
+            warn(f"left out: {each.reason}")
+    elif found.refused:
         count = len(found.refused)
         warn(f"{count} record(s) left out, damaged or contradictory: suite doctor names them")
     return board.boards(found.records, found.refused, task=task, domain=domain, scale=scale), links
