@@ -27,6 +27,7 @@ class Column:
     priority: the order in which columns are left out of a narrow terminal, the highest first; 0: never left out.
     json: whether JSON has it.
     mlflow: the column of the tracking store's table of runs; empty: none. `{metric}` stands for the metric's name.
+    ranked: the metric that the tracking store has of a row; empty: none.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Column:
     priority: int = 0
     json: bool = True
     mlflow: str = ""
+    ranked: str = ""
 
     def title(self, board: Board) -> str:
         """The header of the column on a board.
@@ -180,7 +182,7 @@ def _rank(row: Row) -> list[int] | None:
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column("place", lambda row: row.place, "rank", lambda row, _: words.place(row)),
+    Column("place", lambda row: row.place, "rank", lambda row, _: words.place(row), ranked="rank"),
     Column("rank", _rank),
     Column("unranked", lambda row: row.unranked or None),
     Column("mixer", lambda row: row.mixer, "mixer", align="left", mlflow="tags.mixer"),
@@ -193,9 +195,10 @@ COLUMNS: tuple[Column, ...] = (
         "test {metric}",
         lambda row, board: words.value(row, board.metric),
         mlflow="metrics.test/{metric}",
+        ranked="value",
     ),
     Column("sd", lambda row: row.spread),
-    Column("half_width", _from_figures("half_width")),
+    Column("half_width", _from_figures("half_width"), ranked="half_width"),
     Column(
         "difference",
         _difference,
@@ -205,7 +208,14 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("verdict", _from_figures("verdict"), "verdict", lambda row, _: _verdict(row), priority=3),
     Column("p", _p, "p", lambda row, _: words.p_value(row), priority=4, json=False),
-    Column("exchange", words.exchange_values, "worth (parameters)", lambda row, _: words.exchange(row), priority=1),
+    Column(
+        "exchange",
+        words.exchange_values,
+        "worth (parameters)",
+        lambda row, _: words.exchange(row),
+        priority=1,
+        ranked="exchange_rate",
+    ),
     Column("optimism", _from_figures("optimism")),
     Column("valid", _valid, json=False, mlflow="metrics.valid/{metric}"),
     Column(
@@ -214,6 +224,7 @@ COLUMNS: tuple[Column, ...] = (
         "seeds",
         lambda row, _: str(len(row.records)),
         priority=5,
+        ranked="seeds",
     ),
     Column("race", _race, "runs", _runs_spent, priority=7),
     Column("diverged", lambda row: {str(seed): why for seed, why in row.diverged.items()}),
@@ -231,7 +242,13 @@ COLUMNS: tuple[Column, ...] = (
     ),
     Column("ratio", lambda row: row.first.certificate.ratio),
     Column(
-        "flops", lambda row: row.first.certificate.flops, "FLOPs", _flops, priority=9, mlflow="metrics.budget/flops"
+        "flops",
+        lambda row: row.first.certificate.flops,
+        "FLOPs",
+        _flops,
+        priority=9,
+        mlflow="metrics.budget/flops",
+        ranked="flops",
     ),
     Column("flops_verified", _flops_verified),
     Column("reference_flops", lambda row: row.first.certificate.reference_flops),
@@ -242,7 +259,14 @@ COLUMNS: tuple[Column, ...] = (
         lambda row, _: {True: "yes", False: "no", None: "?"}[convolution(row)],
         priority=8,
     ),
-    Column("state_bytes", lambda row: row.first.certificate.state_bytes, "state kB", _kilobytes, priority=8),
+    Column(
+        "state_bytes",
+        lambda row: row.first.certificate.state_bytes,
+        "state kB",
+        _kilobytes,
+        priority=8,
+        ranked="state_bytes",
+    ),
     Column("examples_per_s", _examples_per_s, "examples/s", _speed, priority=10, mlflow="metrics.time/examples_per_s"),
     Column(
         "peak_memory_bytes",

@@ -18,6 +18,8 @@ from suite.records.schema import Record
 
 #: Values of options by section (data, model, train), as plain JSON values.
 Usual = Mapping[str, Mapping[str, Any]]
+#: Deviations from the recipe in the name of a run.
+MOST_SHOWN = 4
 #: Options that belong to a row, by section.
 ROW_OPTIONS = {"model": tuple(name.partition(".")[2] for name in OF_A_ROW if name.startswith("model.")), "train": TUNED}
 
@@ -97,6 +99,28 @@ def name_of(made: Record, common: Usual, *, raced: bool = False) -> str:
     named = _named_options(made, common, tuned=not raced)
     remarks += [_listed(named)] if named else []
     return made.mixer + _hybrid(made) + (f" ({', '.join(remarks)})" if remarks else "")
+
+
+def configuration_name(made: Record) -> str:
+    """The mixer with all that differs from the recipe for its row: runs that differ in their seeds share it."""
+    named = {**(_given_options(made) or {}), **_unusual_options(made, usual([made]), tuned=True)}
+    data = [name.partition(".")[2] for name in made.config.tuned if name.startswith("data.")]
+    common, own = usual([made])["data"], made.config.portable()["data"]
+    named |= {name: own[name] for name in data if own[name] != common.get(name)}
+    return made.mixer + _hybrid(made) + (f" ({_listed(named)})" if named else "")
+
+
+def run_name(made: Record) -> str:
+    """A run's name in the tracking store: its configuration, scale and seed, and what else differs from the recipe."""
+    parts = [configuration_name(made), made.scale, f"seed {made.seed}", *_shortened(deviations(made))]
+    return " · ".join(parts)
+
+
+def _shortened(differing: Sequence[str]) -> list[str]:
+    """The first ones, and how many more there are."""
+    shown_ones = ", ".join(differing[:MOST_SHOWN])
+    more = len(differing) - MOST_SHOWN
+    return [shown_ones + (f" and {more} more" if more > 0 else "")] if differing else []
 
 
 def _hybrid(made: Record) -> str:

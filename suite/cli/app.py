@@ -63,6 +63,7 @@ for command in (
     language.lm_eval,
     check.check,
     bench.bench,
+    tracking.publish,
     tracking.upload,
     doctor.doctor,
 ):

@@ -16,7 +16,7 @@ import math
 import os
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -28,6 +28,7 @@ from suite.safe_text import redacted
 from suite.tracking import backlog
 from suite.tracking.journal import JOURNAL, STATE, Event, JournalWriter, now_ms, read_events
 from suite.tracking.process_identity import process_tags
+from suite.tracking.ranked_board import RankedBoard
 from suite.tracking.store_address import tracking_uri
 from suite.tracking.worker_handle import NoWorker, WorkerProcess
 
@@ -71,6 +72,7 @@ class Tracker:
     `home` holds the embedded store, `run_dir` the journal. `resume_run_id` or `resume=True` continues the journal of
     `run_dir` (and the run in the store); otherwise an old journal there is renamed. `warn` is called once, with one
     line, if tracking has a problem; the run continues. `params` are flat: dotted names of the resolved config.
+    `dataset` has a `name`, a `digest`, a `source` and a `profile`, its sizes as JSON.
 
     As a context manager it ends the run as FINISHED, FAILED (an exception) or KILLED (KeyboardInterrupt, or SystemExit
     with SIGTERM's code 143) unless `finish` was called before.
@@ -88,6 +90,8 @@ class Tracker:
         warn: Callable[[str], None],
         resume_run_id: str | None = None,
         resume: bool = False,
+        experiment_tags: Mapping[str, str] | None = None,
+        dataset: Mapping[str, str] | None = None,
     ) -> None:
         self._run_dir, self._warn = run_dir, warn
         self._warned = self._finished = False
@@ -112,6 +116,8 @@ class Tracker:
                 "params": _clean(params, _PARAM_LIMIT),
                 "tracking_id": uuid.uuid4().hex,
                 "run_id": resume_run_id or "",
+                "experiment_tags": _clean(experiment_tags or {}),
+                "dataset": {name: redacted(text) for name, text in (dataset or {}).items()},
             }
         self._journal.append(opening)
         if os.environ.get("SUITE_TRACKING") == "off":
@@ -161,11 +167,18 @@ class Tracker:
 
     @_never_raises
     def board(
-        self, note_markdown: str, *, primary_metric: str, ascending: bool, columns: tuple[str, ...] | list[str]
+        self,
+        note_markdown: str,
+        *,
+        primary_metric: str,
+        ascending: bool,
+        columns: Sequence[str],
+        boards: Sequence[RankedBoard] = (),
     ) -> None:
-        """Writes the task's board to MLflow, as `suite.tracking.store.update_board` does, but from the worker."""
+        """Writes the task's boards to MLflow: note, views, and one run per row. The worker does it."""
         view = {"primary_metric": primary_metric, "ascending": ascending, "columns": list(columns)}
-        self._journal.append({"kind": "board", "time": now_ms(), "note_markdown": redacted(note_markdown), **view})
+        event = {"kind": "board", "time": now_ms(), "note_markdown": redacted(note_markdown), **view}
+        self._journal.append({**event, "boards": [each.plain() for each in boards]})
 
     @_never_raises
     def flush(self) -> None:

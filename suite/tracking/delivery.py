@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -12,14 +14,21 @@ from suite.tracking import backlog
 from suite.tracking.client import TrackedRun
 from suite.tracking.error_messages import explain
 from suite.tracking.journal import JOURNAL, LOCK, Delivered, Event, load_state, read_events, save_state
-from suite.tracking.store import RefusedError, Store
+from suite.tracking.ranked_board import RUN_TAG, from_plain
+from suite.tracking.store import ID_TAG, RefusedError, Store
 from suite.tracking.store_address import public_uri, state_key, tracking_uri
 from suite.tracking.ui_state import BoardView
 
 _SMALLEST = 10  # values per request to a server that answers slowly
 _GROUP = 1000  # the number of metric values that are delivered, and saved as delivered, together
 Group = list[tuple[Event, int]]  # events with the offsets at which they begin
-_ID_TAG = "suite.tracking_id"
+#: Points of a metric that the store gets; the journal and the record have all.
+POINTS = 200
+#: Tags and metrics of earlier versions that are now parameters, tags of the experiment, or a file.
+_NO_TAGS, _NO_PREFIXES = ("task", "domain", "data.protocol"), ("version.", "hardware.")
+_ATTENTION = "attention/"
+#: How the tracking id of a run begins that was made from its record, while its journal was elsewhere.
+FROM_RECORD = "record:"
 
 
 class Delivery:
@@ -29,13 +38,14 @@ class Delivery:
     that the store refuses is skipped and noted; `deliver(again=True)` sends it once more. `refusal` is the last reason.
     """
 
-    def __init__(self, home: Path, run_dir: Path, uri: str, boards: bool = True) -> None:
+    def __init__(self, home: Path, run_dir: Path, uri: str, boards: bool = True, store: Store | None = None) -> None:
         self._home, self._run_dir, self._uri, self._boards = home, run_dir, uri, boards
         self._key = state_key(uri)
         self._state = load_state(run_dir, self._key)
-        self._store: Store | None = None
+        self._store = store
         self._attached = False
         self._begun, self._size = "", _GROUP
+        self._steps_apart: int | None = None
         self.refusal = ""
 
     @property
@@ -56,7 +66,7 @@ class Delivery:
                 self._state = Delivered()
         journal = self._run_dir / JOURNAL
         if self._state.offset > journal.stat().st_size:  # it was cut: the store ignores what it already has
-            self._state.offset, self._state.refused = 0, []
+            self._state.offset, self._state.refused, self._state.sent_steps = 0, [], {}
         if not self._state.run_id and not self._begin(store, journal):
             return
         if again:
@@ -114,25 +124,25 @@ class Delivery:
                 self._start(store, event)
             case "resume":
                 store.set_status(run_id, "RUNNING")
-                store.log_tags(run_id, event["tags"])
+                store.log_tags(run_id, _kept(event["tags"]))
             case "metrics" | "summary":
-                store.log_metrics(run_id, self._points(group))
+                self._send_values(store, group)
             case "tags":
-                store.log_tags(run_id, event["tags"])
+                store.log_tags(run_id, _kept(event["tags"]))
             case "text":
                 store.log_text(run_id, event["name"], event["text"])
             case "file":
                 store.log_file(run_id, self._run_dir / event["path"], event["folder"])
             case "board" if self._boards:
-                view = BoardView(event["primary_metric"], event["ascending"], event["columns"])
-                store.write_board(self._state.experiment_id, event["note_markdown"], view)
+                self._write_board(store, event)
             case "finish":
                 store.set_status(run_id, event["status"], event["time"])
 
     def _start(self, store: Store, event: Event) -> None:
         """Reopens the run to be resumed, or one whose creation the store did not confirm, or creates a new one."""
-        experiment_id = self._state.experiment_id = store.experiment(event["experiment"])
-        run_id = event["run_id"]
+        of_experiment = _experiment_tags(event)
+        experiment_id = self._state.experiment_id = store.experiment(_experiment(event), of_experiment)
+        run_id, tags = event["run_id"], _kept(event["tags"])
         if run_id and store.reopen_run(run_id):
             store.set_status(run_id, "RUNNING")
             self._state.known_steps = store.last_steps(run_id)
@@ -140,23 +150,90 @@ class Delivery:
             run_id = self._state.run_id
             store.set_status(run_id, "RUNNING")
         else:
-            run_id = store.find_run(experiment_id, _ID_TAG, event["tracking_id"])
+            run_id = store.find_run(experiment_id, ID_TAG, event["tracking_id"])
         if run_id is None:
+            store.delete_copy(experiment_id, tags.get(RUN_TAG, ""), FROM_RECORD)
             # with all tags at once: a run killed at this point must be recognisable
-            own = {"mlflow.source.name": "suite run", "mlflow.source.type": "LOCAL", _ID_TAG: event["tracking_id"]}
-            tags = {**event["tags"], **own}
-            run_id = store.create_run(experiment_id, event["run_name"], event["time"], tags)
+            own = {"mlflow.source.name": "suite run", "mlflow.source.type": "LOCAL", ID_TAG: event["tracking_id"]}
+            run_id = store.create_run(experiment_id, event["run_name"], event["time"], {**tags, **own})
         self._state.run_id, self._attached = run_id, True
         store.log_params(run_id, event["params"])
-        store.log_tags(run_id, event["tags"])
+        store.log_tags(run_id, tags)
+        if dataset := _dataset(event):
+            store.log_dataset(run_id, dataset)
 
-    def _points(self, group: list[Event]) -> list[tuple[str, float, int, int]]:
-        return [
-            (name, value, event["time"], event["step"])
-            for event in group
-            for name, value in event["values"].items()
-            if event["step"] > self._state.known_steps.get(name, -1)
-        ]
+    def _send_values(self, store: Store, group: list[Event]) -> None:
+        points = list[tuple[str, float, int, int]]()
+        attention, sent = dict[str, float](), dict(self._state.sent_steps)
+        for event in group:
+            for name, value in event["values"].items():
+                if name.startswith(_ATTENTION):
+                    attention[name] = value
+                elif self._is_sent(event, name, sent):
+                    points.append((name, value, event["time"], event["step"]))
+        store.log_metrics(self._state.run_id, points)
+        if attention:  # the journal of an earlier version, which had them as metrics
+            store.log_text(self._state.run_id, "attention.json", json.dumps(attention, indent=1))
+        self._state.sent_steps = sent
+
+    def _is_sent(self, event: Event, name: str, sent: dict[str, int]) -> bool:
+        """Whether a value becomes a point of its metric: the last one, and others far enough from the one before."""
+        step = event["step"]
+        if step <= self._state.known_steps.get(name, -1):
+            return False
+        if event["kind"] == "metrics":
+            apart, total = self._spacing()
+            if name in sent and step - sent[name] < apart and step != total:
+                return False
+            sent[name] = step
+        return True
+
+    def _spacing(self) -> tuple[int, int]:
+        """How many steps the points of a metric are apart, and the run's number of steps."""
+        if self._steps_apart is None:
+            events = (event for event, _ in read_events(self._run_dir / JOURNAL) if event["kind"] == "start")
+            steps = next(events, {}).get("params", {}).get("train.steps", "")
+            self._total = int(steps) if steps.isdigit() else 0
+            self._steps_apart = math.ceil(self._total / (POINTS - 2)) if self._total else 1
+        return self._steps_apart, self._total
+
+    def _write_board(self, store: Store, event: Event) -> None:
+        try:
+            boards = [from_plain(each) for each in event.get("boards", [])]
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise RefusedError(f"the board of the journal is damaged: {error}") from error
+        view = BoardView(event["primary_metric"], event["ascending"], event["columns"])
+        store.write_board(self._state.experiment_id, event["note_markdown"], view, boards, self.stored_id)
+
+    def stored_id(self, run: str) -> str | None:
+        """The store's id of another run in the runs folder, where that run was delivered to the same store."""
+        return load_state(self._home / run, self._key).run_id or None
+
+
+def _experiment(event: Event) -> str:
+    """`domain/task`. Journals of earlier versions have the task alone."""
+    tags = _experiment_tags(event)
+    earlier = event["experiment"] == tags.get("task") and tags.get("domain")
+    return f"{tags['domain']}/{tags['task']}" if earlier else str(event["experiment"])
+
+
+def _experiment_tags(event: Event) -> dict[str, str]:
+    names = {"domain": "domain", "task": "task", "data.protocol": "protocol"}
+    earlier = {names[name]: text for name, text in event["tags"].items() if name in names}
+    return event.get("experiment_tags") or earlier
+
+
+def _dataset(event: Event) -> dict[str, str] | None:
+    tags = event["tags"]
+    if event.get("dataset"):
+        return dict(event["dataset"])
+    if tags.get("task") and tags.get("data.fingerprint"):
+        return {"name": tags["task"], "digest": tags["data.fingerprint"], "source": tags.get("data.protocol", "")}
+    return None
+
+
+def _kept(tags: dict[str, str]) -> dict[str, str]:
+    return {name: text for name, text in tags.items() if name not in _NO_TAGS and not name.startswith(_NO_PREFIXES)}
 
 
 def _groups(events: Iterable[tuple[Event, int]], start: int, limit: int) -> Iterator[tuple[Group, int]]:

@@ -116,6 +116,8 @@ _FIELDS: dict[str, dict[str, type]] = {
     "board": {"note_markdown": str, "primary_metric": str, "ascending": bool, "columns": list},
     "finish": {"time": int, "status": str},
 }
+#: Fields that events of earlier versions lack.
+_OPTIONAL: dict[str, type] = {"dataset": dict, "experiment_tags": dict, "boards": list}
 
 
 def _parse(line: bytes) -> Event | None:
@@ -127,7 +129,9 @@ def _parse(line: bytes) -> Event | None:
     fields = _FIELDS.get(event["kind"]) if isinstance(event, dict) and isinstance(event.get("kind"), str) else None
     if fields is None or not all(type(event.get(name)) is kind for name, kind in fields.items()):
         return None
-    texts = [*event.get("tags", {}).values(), *event.get("params", {}).values()]
+    if not all(type(event[name]) is kind for name, kind in _OPTIONAL.items() if name in event):
+        return None
+    texts = [text for name in ("tags", "params", "dataset", "experiment_tags") for text in event.get(name, {}).values()]
     whole = all(isinstance(text, str) for text in texts)
     return event if whole and all(type(value) in (int, float) for value in event.get("values", {}).values()) else None
 
@@ -137,7 +141,8 @@ class Delivered:
     """How much of the journal has been delivered to one store: the run there, and the number of bytes.
 
     `refused` holds the offsets of events before `offset` that the store refused. `known_steps` is empty unless another
-    journal began the run: then it is the last step that the store had of each metric.
+    journal began the run: then it is the last step that the store had of each metric. `sent_steps` is the last step
+    of each metric that was sent.
     """
 
     run_id: str = ""
@@ -145,6 +150,7 @@ class Delivered:
     offset: int = 0
     refused: list[int] = field(default_factory=list)
     known_steps: dict[str, int] = field(default_factory=dict)
+    sent_steps: dict[str, int] = field(default_factory=dict)
 
 
 def open_private(path: Path) -> IO[str]:

@@ -10,7 +10,7 @@ import os
 import socket
 import sqlite3
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from filelock import FileLock
 
 from suite.tracking.journal import now_ms
 from suite.tracking.process_identity import HOST_TAG, is_alive
+from suite.tracking.ranked_board import RUN_TAG, RankedBoard, StoredRun, write_rows
 from suite.tracking.store_address import is_embedded, is_server, tracking_uri
-from suite.tracking.ui_state import BOARD_VIEW, VIEW_TAG, BoardView, board_tags, ui_url
+from suite.tracking.ui_state import BOARD_VIEW, KIND, VIEW_TAG, BoardView, board_tags, is_own_view, ui_url
 
 # A server that does not respond costs seconds, not minutes. Variables set by the user take precedence.
 _ENVIRONMENT = {
@@ -35,6 +36,8 @@ _ENVIRONMENT = {
 _LOCK_S = 120.0
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 _METRICS, _PARAMS, _TAGS = 1000, 100, 100  # MLflow's limits of one request
+#: The tag by which a run's journal finds its run in a store that it has no state of.
+ID_TAG = "suite.tracking_id"
 
 
 class RefusedError(Exception):
@@ -61,18 +64,51 @@ class Store:
             with _exclusive(home, uri):
                 self._client: Any = MlflowClient(tracking_uri=uri)
                 if is_embedded(uri):
-                    self._client.search_experiments(max_results=1)  # the first use opens and migrates the database
+                    self._delete_empty_default()  # the first use opens and migrates the database
                     _enable_write_ahead_log(uri)
 
-    def experiment(self, name: str) -> str:
-        """The id of the experiment, created (or restored after deletion) if needed. Safe with several processes."""
+    def _delete_empty_default(self) -> None:
+        """MLflow begins its database with an experiment that nothing here uses. A shared server keeps it."""
+        found = self._client.get_experiment_by_name("Default")
+        if found is not None and found.lifecycle_stage == "active" and found.experiment_id == "0":
+            if not self._client.search_runs(["0"], run_view_type=3, max_results=1):  # deleted runs count too
+                self._client.delete_experiment("0")
+
+    def experiment(self, name: str, tags: Mapping[str, str] | None = None) -> str:
+        """The id of the experiment `domain/task`, created (or restored after deletion) if needed, with these tags. One
+        that an earlier version named `task` is renamed. Safe with several processes.
+        """
         with _exclusive(self._home, self._uri):
-            found = self._client.get_experiment_by_name(name)
+            found = self._client.get_experiment_by_name(name) or self._rename_earlier(name)
             if found is None:
-                return self._create_experiment(name)
-            if found.lifecycle_stage == "deleted":
-                self._client.restore_experiment(found.experiment_id)
-            return str(found.experiment_id)
+                experiment_id, present = self._create_experiment(name), dict[str, str]()
+            else:
+                experiment_id, present = str(found.experiment_id), found.tags
+                if found.lifecycle_stage == "deleted":
+                    self._client.restore_experiment(experiment_id)
+        self._set_experiment_tags(experiment_id, {**KIND, **(tags or {})}, present)
+        return experiment_id
+
+    def _rename_earlier(self, name: str) -> Any:
+        """The experiment that an earlier version of the suite created for the task, under its new name; None where
+        there is none. Another program's experiment of that name is left alone.
+        """
+        domain, _, task = name.partition("/")
+        found = self._client.get_experiment_by_name(task) if domain and task else None
+        if found is None:
+            return None
+        if not self._client.search_runs([found.experiment_id], f"tags.`{ID_TAG}` != ''", 3, max_results=1):
+            return None
+        if found.lifecycle_stage == "deleted":
+            self._client.restore_experiment(found.experiment_id)
+        self._client.rename_experiment(found.experiment_id, name)
+        return self._client.get_experiment(found.experiment_id)
+
+    def _set_experiment_tags(self, experiment_id: str, tags: Mapping[str, str], present: Mapping[str, str]) -> None:
+        for name, value in tags.items():
+            if present.get(name) != value:
+                with _refusals():
+                    self._client.set_experiment_tag(experiment_id, name, value)
 
     def _create_experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
@@ -87,9 +123,10 @@ class Store:
             return str(found.experiment_id)
 
     def boards(self) -> list[tuple[str, str]]:
-        """Names and ids of the experiments that have a board, the most recently changed one first."""
+        """Tasks and ids of the experiments that have a board, the most recently changed one first."""
         found = self._client.search_experiments(order_by=["last_update_time DESC"])
-        return [(each.name, str(each.experiment_id)) for each in found if VIEW_TAG + BOARD_VIEW in each.tags]
+        shown = [each for each in found if VIEW_TAG + BOARD_VIEW in each.tags]
+        return [(each.tags.get("task", each.name), str(each.experiment_id)) for each in shown]
 
     def create_run(self, experiment_id: str, name: str, time_ms: int, tags: Mapping[str, str]) -> str:
         run = self._client.create_run(experiment_id, start_time=time_ms, tags=dict(tags), run_name=name)
@@ -110,8 +147,39 @@ class Store:
         return True
 
     def find_run(self, experiment_id: str, tag: str, value: str) -> str | None:
-        found = self._client.search_runs([experiment_id], f"tags.`{tag}` = '{value}'", max_results=1)
+        """The id of the experiment's run with this tag, or of one in the experiment of an earlier version."""
+        name = self._client.get_experiment(experiment_id).name
+        earlier = self._client.get_experiment_by_name(name.partition("/")[2]) if "/" in name else None
+        experiments = [experiment_id, *([earlier.experiment_id] if earlier else [])]
+        found = self._client.search_runs(experiments, f"tags.`{tag}` = '{value}'", max_results=1)
         return str(found[0].info.run_id) if found else None
+
+    def delete_copy(self, experiment_id: str, run: str, beginning: str) -> None:
+        """Deletes the runs with this tag `run` whose tracking id begins like this: a complete one replaces them."""
+        if "'" not in run and run:
+            query = f"tags.`{RUN_TAG}` = '{run}' and tags.`{ID_TAG}` LIKE '{beginning}%'"
+            for found in self.find_runs(experiment_id, query):
+                self.delete_run(found.id)
+
+    def find_runs(self, experiment_id: str, query: str) -> list[StoredRun]:
+        """The runs of an experiment that a query in MLflow's language finds."""
+        found, token = list[StoredRun](), None
+        while True:
+            page = self._client.search_runs([experiment_id], query, max_results=1000, page_token=token)
+            found += [
+                StoredRun(run.info.run_id, run.info.run_name, run.info.status, run.data.tags, run.data.metrics)
+                for run in page
+            ]
+            token = page.token
+            if not token:
+                return found
+
+    def delete_run(self, run_id: str) -> None:
+        self._client.delete_run(run_id)
+
+    def rename_run(self, run_id: str, name: str) -> None:
+        with _refusals():
+            self._client.update_run(run_id, name=name)
 
     def running(self, tag: str, value: str) -> Iterator[tuple[str, str, dict[str, str]]]:
         """The runs with status RUNNING and this tag: id, name, tags."""
@@ -152,6 +220,16 @@ class Store:
         for begin in range(0, len(new), _TAGS):
             self._batch(run_id, tags=new[begin : begin + _TAGS])
 
+    def log_dataset(self, run_id: str, dataset: Mapping[str, str]) -> None:
+        """Logs the data of a run: `name`, `digest`, `source` and `profile`. A repetition is ignored."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        profile = dataset.get("profile") or None
+        entity = Dataset(dataset["name"][:500], dataset["digest"][:36], "external", dataset["source"], None, profile)
+        with _refusals():
+            context = [InputTag("mlflow.data.context", "training")]
+            self._client.log_inputs(run_id, [DatasetInput(entity, context)])
+
     def log_text(self, run_id: str, name: str, text: str) -> None:
         with self._artifact(run_id):
             self._client.log_text(run_id, text, name)
@@ -178,13 +256,26 @@ class Store:
             else:
                 self._client.set_terminated(run_id, status=status, end_time=end_ms)
 
-    def write_board(self, experiment_id: str, note_markdown: str, view: BoardView) -> None:
-        """Writes the experiment tags of a board that have changed."""
+    def write_board(
+        self,
+        experiment_id: str,
+        note_markdown: str,
+        view: BoardView,
+        boards: Sequence[RankedBoard] = (),
+        known: Callable[[str], str | None] = lambda _: None,
+    ) -> None:
+        """Makes the note, the saved views and the rows of an experiment those of its boards. For `known` see
+        `write_rows`.
+        """
+        with _exclusive(self._home, self._uri), _refusals():
+            write_rows(self, experiment_id, boards, now_ms(), known)
         present: Mapping[str, str] = self._client.get_experiment(experiment_id).tags
-        for name, value in board_tags(note_markdown, view, now_ms()).items():
-            if present.get(name) != value:
+        tags = board_tags(note_markdown, view, boards)
+        self._set_experiment_tags(experiment_id, tags, present)
+        for name in present:
+            if is_own_view(name) and name not in tags:
                 with _refusals():
-                    self._client.set_experiment_tag(experiment_id, name, value)
+                    self._client.delete_experiment_tag(experiment_id, name)
 
     def _batch(self, run_id: str, **entities: object) -> None:
         with _refusals():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from suite.training.evaluate import eval_mode
 from tasks.base import Task
 
 EXAMPLES = 4
-PICTURE = "attention.png"
+PICTURE, FIGURES = "attention.png", "attention.json"
 
 
 @torch.no_grad()
@@ -48,13 +49,15 @@ def _keep_map(seen: dict[int, Tensor], number: int) -> Any:
     return hook
 
 
-def indicator_metrics(maps: dict[int, Tensor]) -> dict[str, float]:
-    """Indicators as metrics: `attention/layer1/entropy/head0` and so on."""
-    return {
+def write_indicators(maps: dict[int, Tensor], path: Path) -> Path:
+    """Writes the indicators of each layer and head as JSON, by names such as `attention/layer1/entropy/head0`."""
+    figures = {
         f"attention/layer{n}/{name}": value
         for n, map_BHTT in maps.items()
         for name, value in indicators(map_BHTT).figures()
     }
+    path.write_text(json.dumps(figures, indent=1), "utf-8")
+    return path
 
 
 def draw(maps: dict[int, Tensor], path: Path) -> Path:

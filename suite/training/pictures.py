@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from suite.errors import first_line
 from suite.models.inputs import Backbone
 from suite.tracking.client import Tracker
-from suite.training.attention_maps import PICTURE, attention_maps, draw, indicator_metrics
+from suite.training.attention_maps import FIGURES, PICTURE, attention_maps, draw, write_indicators
 from suite.training.evaluate import autocast, eval_mode
 from suite.training.job import Job
 
@@ -37,7 +37,7 @@ def _attempt(what: str, warn: Warn, show: Callable[[], None]) -> None:
 def _show_attention(job: Job, model: Backbone, tracker: Tracker) -> None:
     maps = attention_maps(model, job.task, job.device)
     if maps:
-        tracker.summary(indicator_metrics(maps))
+        tracker.artifact_file(write_indicators(maps, job.folder / FIGURES))
         tracker.artifact_file(draw(maps, job.folder / PICTURE))
 
 

@@ -1,4 +1,4 @@
-"""`suite ui` and `suite upload`: the MLflow store."""
+"""`suite ui`, `suite publish` and `suite upload`: the MLflow store."""
 
 from __future__ import annotations
 
@@ -25,6 +25,38 @@ def ui(
 
     found = task_of_boards(task)
     raise typer.Exit(serve(runs_folder.writable_home(), port, task=found, open_browser=browser))
+
+
+def publish(task: opt.Task = None, records: opt.Records = None, as_json: opt.Json = False) -> None:
+    """Writes all runs and boards to the MLflow store, from their records and journals: runs that it lacks, one ranked
+    run per row of each board, saved views, and the page with its plots. Nothing is stored twice.
+
+    `suite publish`   rebuilds a store that was deleted, and completes one of an earlier version
+
+    `suite publish --task sotu --records leaderboards`   publishes entries instead of the runs here
+    """
+    from dataclasses import asdict
+
+    from suite.boards.tracked.rebuild import rebuild
+    from suite.console import err, warn
+    from suite.errors import UserError
+    from suite.records import runs_folder
+    from suite.tracking.error_messages import explain
+    from suite.tracking.store_address import public_uri, tracking_uri
+
+    found = task_of_boards(task)
+    try:
+        done = rebuild(found, records, report=err.print)
+    except UserError:
+        raise
+    except Exception as error:  # MLflow, its server, its database and the disk raise many types
+        uri = tracking_uri(runs_folder.home())
+        raise UserError(f"suite publish: {explain(error, public_uri(uri))}") from error
+    for reason in done.refused:
+        warn(f"left out: {reason}")
+    shown = asdict(done)
+    counts = {name: len(value) if isinstance(value, list) else value for name, value in shown.items()}
+    print_json(shown) if as_json else print_mapping({**counts, "rows": sum(done.rows.values())})
 
 
 def upload(run_id: opt.Run, as_json: opt.Json = False) -> None:

@@ -13,8 +13,8 @@ from suite.boards.board import Board, boards, primary_metric
 from suite.boards.columns import COLUMNS, Column
 from suite.boards.markdown import markdown
 from suite.boards.plain import plain
-from suite.boards.publish import metrics_of_run, publish
 from suite.boards.terminal import table
+from suite.boards.tracked.publish import metrics_of_run, publish
 from tests.suite.tiny import made_record
 
 

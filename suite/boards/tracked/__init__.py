@@ -1,0 +1,1 @@
+"""What the tracking store shows of records: runs, boards and their rows."""
