@@ -1,22 +1,24 @@
-"""Writing runs and boards to the current store from a command: `suite publish` rebuilds what the store has lost."""
+"""What commands do with the current store: rebuild it, find the addresses of boards, close runs of dead processes."""
 
 from __future__ import annotations
 
 import json
+import socket
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from suite.tracking import backlog
-from suite.tracking.delivery import FROM_RECORD, Delivery
+from suite.tracking.delivery import Delivery
 from suite.tracking.journal import JOURNAL, LOCK, Event, now_ms
+from suite.tracking.process_identity import HOST_TAG, is_alive
 from suite.tracking.ranked_board import PAGE_TAG, RUN_TAG, SOURCE, RankedBoard, StoredRun
 from suite.tracking.store import Store
 from suite.tracking.store_address import public_uri, tracking_uri
-from suite.tracking.ui_state import BoardView
+from suite.tracking.ui_state import BOARD_VIEW, BoardView, ui_url
 
 _PAGE_NAME = "page and plots of the boards"
 
@@ -104,4 +106,22 @@ class Publisher:
         self._store.set_status(run_id, "FINISHED", now_ms())
 
 
-__all__ = ["FROM_RECORD", "Publisher", "TaskBoards", "Timeout"]
+def board_urls(home: Path, base: str) -> dict[str, str]:
+    """The address of each task's board on the server `base`; the most recently changed board comes first."""
+    return {
+        name: ui_url(base, experiment_id, BOARD_VIEW)
+        for name, experiment_id in Store(home, tracking_uri(home)).boards()
+    }
+
+
+def close_dead_runs(home: Path) -> list[str]:
+    """Ends as KILLED the runs of this machine with status RUNNING whose process has died. Returns their names and
+    ids.
+    """
+    store, closed = Store(home, tracking_uri(home)), []
+    for run_id, name, tags in list(store.running(HOST_TAG, socket.gethostname())):
+        if not is_alive(tags):
+            store.set_status(run_id, "KILLED")
+            store.log_tags(run_id, {"suite.closed": "its process had died"})
+            closed.append(f"{name} ({run_id})")
+    return closed

@@ -1,13 +1,12 @@
 """MLflow, the store of runs. This is the only file that imports mlflow, inside functions, and only its client.
 
-A run uses `suite.tracking.client.Tracker`; its worker delivers to `Store`. The functions at the end are for commands.
+A run uses `suite.tracking.client.Tracker`; its worker delivers to `Store`, and so do commands.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-import socket
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,10 +17,9 @@ from typing import Any
 from filelock import FileLock
 
 from suite.tracking.journal import now_ms
-from suite.tracking.process_identity import HOST_TAG, is_alive
 from suite.tracking.ranked_board import RUN_TAG, RankedBoard, StoredRun, write_rows
-from suite.tracking.store_address import is_embedded, is_server, tracking_uri
-from suite.tracking.ui_state import BOARD_VIEW, KIND, VIEW_TAG, BoardView, board_tags, is_own_view, ui_url
+from suite.tracking.store_address import is_embedded, is_server
+from suite.tracking.ui_state import BOARD_VIEW, KIND, VIEW_TAG, BoardView, board_tags, is_own_view
 
 # A server that does not respond costs seconds, not minutes. Variables set by the user take precedence.
 _ENVIRONMENT = {
@@ -36,6 +34,7 @@ _ENVIRONMENT = {
 _LOCK_S = 120.0
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 _METRICS, _PARAMS, _TAGS = 1000, 100, 100  # MLflow's limits of one request
+_ALL = 3  # MLflow's number for active and deleted runs
 #: The tag by which a run's journal finds its run in a store that it has no state of.
 ID_TAG = "suite.tracking_id"
 
@@ -70,9 +69,10 @@ class Store:
     def _delete_empty_default(self) -> None:
         """MLflow begins its database with an experiment that nothing here uses. A shared server keeps it."""
         found = self._client.get_experiment_by_name("Default")
-        if found is not None and found.lifecycle_stage == "active" and found.experiment_id == "0":
-            if not self._client.search_runs(["0"], run_view_type=3, max_results=1):  # deleted runs count too
-                self._client.delete_experiment("0")
+        if found is None or found.lifecycle_stage == "deleted" or found.experiment_id != "0":
+            return
+        if not self._client.search_runs(["0"], run_view_type=_ALL, max_results=1):
+            self._client.delete_experiment("0")
 
     def experiment(self, name: str, tags: Mapping[str, str] | None = None) -> str:
         """The id of the experiment `domain/task`, created (or restored after deletion) if needed, with these tags. One
@@ -97,7 +97,7 @@ class Store:
         found = self._client.get_experiment_by_name(task) if domain and task else None
         if found is None:
             return None
-        if not self._client.search_runs([found.experiment_id], f"tags.`{ID_TAG}` != ''", 3, max_results=1):
+        if not self._client.search_runs([found.experiment_id], f"tags.`{ID_TAG}` != ''", _ALL, max_results=1):
             return None
         if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
@@ -313,36 +313,3 @@ def _refusals() -> Iterator[None]:
         if error.error_code in _REFUSALS:
             raise RefusedError(str(error)) from error
         raise
-
-
-def update_board(
-    home: Path, experiment: str, *, note_markdown: str, primary_metric: str, ascending: bool, columns: Sequence[str]
-) -> str:
-    """Writes the task's board to MLflow (note, kind, saved view) and returns the experiment's id. For `columns` see
-    `BoardView`.
-    """
-    store = Store(home, tracking_uri(home))
-    experiment_id = store.experiment(experiment)
-    store.write_board(experiment_id, note_markdown, BoardView(primary_metric, ascending, columns))
-    return experiment_id
-
-
-def board_urls(home: Path, base: str) -> dict[str, str]:
-    """The address of each task's board on the server `base`; the most recently changed board comes first."""
-    return {
-        name: ui_url(base, experiment_id, BOARD_VIEW)
-        for name, experiment_id in Store(home, tracking_uri(home)).boards()
-    }
-
-
-def close_dead_runs(home: Path) -> list[str]:
-    """Ends as KILLED the runs of this machine with status RUNNING whose process has died. Returns their names and
-    ids.
-    """
-    store, closed = Store(home, tracking_uri(home)), []
-    for run_id, name, tags in list(store.running(HOST_TAG, socket.gethostname())):
-        if not is_alive(tags):
-            store.set_status(run_id, "KILLED")
-            store.log_tags(run_id, {"suite.closed": "its process had died"})
-            closed.append(f"{name} ({run_id})")
-    return closed

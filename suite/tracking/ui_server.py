@@ -22,7 +22,7 @@ import typer
 from suite.errors import UserError
 from suite.tracking.error_messages import explain
 from suite.tracking.journal import open_private
-from suite.tracking.store import board_urls
+from suite.tracking.publishing import board_urls
 from suite.tracking.store_address import is_server, public_uri, tracking_uri
 
 HOST = "127.0.0.1"

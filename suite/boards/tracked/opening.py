@@ -1,4 +1,4 @@
-"""What the tracking store shows of a run, from its record: the same whether it is tracked while it trains or rebuilt."""
+"""What the store shows of a run, from its record: the same whether it is tracked while it trains or rebuilt."""
 
 from __future__ import annotations
 

@@ -51,7 +51,8 @@ def results_of_run(made: Record, metric: Metric) -> tuple[dict[str, float], dict
     if made.timing:
         metrics |= {f"time/{name}": value for name, value in made.timing.model_dump().items()}
     metrics |= {**metrics_of_run(made, metric), "peak_memory_bytes": made.peak_memory_bytes}
-    return metrics, {"result": made.status, **({"error": made.error} if made.error else {})}
+    replaces = bool(made.resumed_at)  # the reason of an earlier end may be in the store
+    return metrics, {"result": made.status, **({"error": made.error or ""} if made.error or replaces else {})}
 
 
 def publish(tracker: Tracker, boards: Sequence[Board], metric: Metric) -> None:
@@ -108,7 +109,7 @@ def _row(row: Row, board: Board) -> RankedRow:
         key=untuned_configuration(row.first)[:_KEY_LETTERS],
         name=f"{place} {row.mixer}" + (f" ({row.unranked})" if row.unranked else ""),
         result=figures,
-        metrics={name: float(f"{value:.6g}") for name, value in values.items() if value is not None},
+        metrics={name: _rounded(value) for name, value in values.items() if value is not None},
         tags={
             "mixer": row.first.mixer,
             "scale": board.scale,
@@ -119,6 +120,11 @@ def _row(row: Row, board: Board) -> RankedRow:
             SeedRun(each.id, each.seed, format_metric(board.metric, each.metrics["test"][name])) for each in row.records
         ),
     )
+
+
+def _rounded(value: float) -> float:
+    """As many digits as a table needs; counts stay whole."""
+    return value if value == round(value) else float(f"{value:.4g}")
 
 
 def _number(value: object) -> float | None:

@@ -8,6 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
+
 from suite.boards.board import Board, boards, primary_metric
 from suite.boards.tracked import publish
 from suite.boards.tracked.opening import Opening, opening
@@ -15,8 +17,9 @@ from suite.records import runs_folder
 from suite.records.collection import Collection, read_all, read_published
 from suite.records.record import NAME
 from suite.records.schema import Record
+from suite.tracking.delivery import FROM_RECORD
 from suite.tracking.journal import JOURNAL, Event
-from suite.tracking.publishing import FROM_RECORD, Publisher, TaskBoards, Timeout
+from suite.tracking.publishing import Publisher, TaskBoards
 from suite.tracking.ui_state import BoardView
 
 

@@ -107,7 +107,7 @@ def _check_records() -> Check:
 def _check_store() -> Check:
     from suite.records import runs_folder
     from suite.tracking import backlog
-    from suite.tracking.store import close_dead_runs
+    from suite.tracking.publishing import close_dead_runs
 
     backlog.send_in_background(runs_folder.home())
     try:

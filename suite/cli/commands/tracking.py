@@ -28,8 +28,8 @@ def ui(
 
 
 def publish(task: opt.Task = None, records: opt.Records = None, as_json: opt.Json = False) -> None:
-    """Writes all runs and boards to the MLflow store, from their records and journals: runs that it lacks, one ranked
-    run per row of each board, saved views, and the page with its plots. Nothing is stored twice.
+    """Writes all runs and boards to the MLflow store, from records and journals: runs that it lacks, one run per row of
+    each board, saved views, and the page with its plots. Nothing is stored twice.
 
     `suite publish`   rebuilds a store that was deleted, and completes one of an earlier version
 

@@ -141,6 +141,11 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "--out": with_base("mixers --mixer linear --lengths 16", "", "--out {folder}/speed"),
         "--json": with_base("mixers --mixer linear --lengths 16", *JSON),
     },
+    "publish": {
+        "--task": lines("--task fashion-mnist", "--task sotu"),
+        "--records": lines("", "--records {one_record}"),
+        "--json": lines(*JSON),
+    },
     "upload": {"RUN": lines("{text_1}", "{text_2}"), "--json": with_base("{text_1}", *JSON)},
     "doctor": {"--json": lines(*JSON)},
     "forecasts": {

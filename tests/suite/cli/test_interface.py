@@ -62,6 +62,7 @@ COMMANDS = {
     "compare": {"A", "B", "--task", "--scale", "--records", "--json"},
     "ui": {"--task", "--port", "--browser", "--no-browser"},
     "bench": {"KIND", "--mixer", "--lengths", "--against", "--rounds", "--threads", "--plot", "--out", "--json"},
+    "publish": {"--task", "--records", "--json"},
     "upload": {"--json", "RUN"},
     "doctor": {"--json"},
     "forecasts": {"RUN", "--data-dir", "--device", "--json"},

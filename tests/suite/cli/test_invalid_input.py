@@ -120,6 +120,8 @@ INVALID: dict[str, tuple[tuple[str, ...], list[str]]] = {
     "unknown domain": (("leaderboard", "--domain", "visoin"), ["'visoin'", "did you mean 'vision'"]),
     "unknown scale of a board": (("leaderboard", "--scale", "quik"), ["'quik'", "did you mean 'quick'"]),
     "unknown task of the ui": (("ui", "--task", "sotuu"), ["'sotuu'", "did you mean 'sotu'"]),
+    "unknown task to publish": (("publish", "--task", "sotuu"), ["'sotuu'", "did you mean 'sotu'"]),
+    "publish a missing folder": (("publish", "--records", "none"), ["'none'", "does not exist"]),
     "port": (("ui", "--port", "0"), ["'--port'", "1"]),
 }
 

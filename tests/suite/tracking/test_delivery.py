@@ -15,8 +15,9 @@ import suite.tracking.client
 from suite.errors import UserError
 from suite.tracking.delivery import Delivery, upload
 from suite.tracking.journal import STATE
-from suite.tracking.store import Store, update_board
+from suite.tracking.store import Store
 from suite.tracking.store_address import tracking_uri
+from suite.tracking.ui_state import BoardView
 from tests.suite.tracking.tracked_runs import SilentWorker, free_port, points, rows, statuses, tracker
 
 
@@ -55,7 +56,7 @@ def test_a_run_arrives_completely(home):
         for step in range(700):
             tracked.log(step, {"train/loss": step / 7, "train/lr": 1e-3, "a": 0.1, "b": 0.2})
         tracked.summary({"test/top1": 0.8125})
-        tracked.set_tags({"version.torch": "2.14"})
+        tracked.set_tags({"result": "finished"})
         tracked.artifact_text("certificate.json", '{"matched": true}')
         (home / "run-a" / "curve.txt").write_text("curve")
         tracked.artifact_file(home / "run-a" / "curve.txt", "plots")
@@ -66,7 +67,7 @@ def test_a_run_arrives_completely(home):
     assert points(home, "test/top1") == [(699, 0.8125)]
     assert dict(rows(home, "select key, value from params")) == {f"p{n}": str(n) for n in range(250)}
     tags = dict(rows(home, "select key, value from tags"))
-    assert tags.items() >= {"mixer": "fem", "seed": "0", "version.torch": "2.14"}.items()
+    assert tags.items() >= {"mixer": "fem", "seed": "0", "result": "finished"}.items()
     assert tags.items() >= {"suite.host": socket.gethostname(), "suite.pid": str(os.getpid())}.items()
     folder = home / "artifacts" / "fashion-mnist" / delivery.run_id / "artifacts"
     assert (folder / "certificate.json").read_text() == '{"matched": true}'
@@ -199,9 +200,8 @@ def test_upload_replays_a_journal_once(home):
 
 
 def test_upload_does_not_overwrite_the_current_board(home):
-    update_board(
-        home, "fashion-mnist", note_markdown="current", primary_metric="test/top1", ascending=False, columns=[]
-    )
+    store = Store(home, tracking_uri(home))
+    store.write_board(store.experiment("fashion-mnist"), "current", BoardView("test/top1", False, []))
     with tracker(home) as tracked:
         tracked.board("old", primary_metric="test/top1", ascending=False, columns=[])
     upload(home / "run-a", home)

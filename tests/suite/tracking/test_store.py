@@ -8,8 +8,10 @@ import psutil
 import pytest
 
 from suite.tracking.error_messages import explain
-from suite.tracking.store import Store, board_urls, close_dead_runs, update_board
+from suite.tracking.publishing import board_urls, close_dead_runs
+from suite.tracking.store import Store
 from suite.tracking.store_address import public_uri, tracking_uri
+from suite.tracking.ui_state import BoardView
 from tests.suite.tracking.tracked_runs import rows, statuses
 
 
@@ -34,14 +36,9 @@ def test_the_public_address_hides_credentials_and_folders(monkeypatch, tmp_path)
 
 def test_a_board_is_a_note_and_a_view_sorted_by_the_primary_metric(home):
     for note in ("**fem** leads\n\n| mixer |\n|---|\n| fem |", "**gla** leads"):
-        number = update_board(
-            home,
-            "fashion-mnist",
-            note_markdown=note,
-            primary_metric="test/top1",
-            ascending=False,
-            columns=["tags.mixer", "params.seed"],
-        )
+        store = Store(home, tracking_uri(home))
+        number = store.experiment("fashion-mnist")
+        store.write_board(number, note, BoardView("test/top1", False, ["tags.mixer", "params.seed"]))
     tags = dict(rows(home, "select key, value from experiment_tags where experiment_id = ?", number))
     assert tags["mlflow.note.content"] == "**gla** leads"
     assert tags["mlflow.experimentKind"] == "custom_model_development"

@@ -9,13 +9,14 @@ import socket
 import subprocess
 import sys
 import webbrowser
+from typing import Any
 
 import psutil
 import pytest
 
 from suite.errors import UserError
 from suite.tracking import ui_server
-from suite.tracking.ui_state import BoardView, board_tags, column_id, ui_url, view_state
+from suite.tracking.ui_state import BoardView, board_tags, column_id, ui_url, view_state, views
 from tests.suite.tracking.tracked_runs import free_port, mlflow_server, responds, tracker, wait_for
 
 _SERVE = (
@@ -24,15 +25,19 @@ _SERVE = (
 )
 
 
+def state(view: BoardView) -> dict[str, Any]:
+    """The state of the only view of a task without boards."""
+    [made] = views(view, [])
+    return view_state(made)
+
+
 def test_the_view_is_sorted_by_the_primary_metric_with_the_given_columns():
-    view = view_state(
-        BoardView("test/mse", ascending=True, columns=["tags.mixer", "metrics.test/mse", "params.train.lr"])
-    )
+    view = state(BoardView("test/mse", ascending=True, columns=["tags.mixer", "metrics.test/mse", "params.train.lr"]))
     assert (view["orderByKey"], view["orderByAsc"]) == ("metrics.`test/mse`", True)
     assert view["selectedColumns"] == ["metrics.`test/mse`", "tags.`mixer`", "params.`train.lr`"]
     assert view["columnOrder"] == ["attributes.`Run Name`", *view["selectedColumns"]]
     assert view["columnWidths"].keys() == set(view["columnOrder"])
-    assert view_state(BoardView("test/top1", ascending=False, columns=[]))["orderByAsc"] is False
+    assert state(BoardView("test/top1", ascending=False, columns=[]))["orderByAsc"] is False
 
 
 @pytest.mark.parametrize("column", ["mixer", "tag.mixer", "metrics.", ""])
@@ -43,7 +48,7 @@ def test_a_column_of_unknown_kind_is_refused(column):
 
 def test_a_long_note_is_cut_between_lines_to_mlflows_limit():
     note = "\n".join(f"| row {n} | 0.5 |" for n in range(3000))
-    cut = board_tags(note, BoardView("a", True, []), 0)["mlflow.note.content"]
+    cut = board_tags(note, BoardView("a", True, []))["mlflow.note.content"]
     assert len(cut) < 20_000
     assert all(line == "" or line == "…" or re.fullmatch(r"\| row \d+ \| 0\.5 \|", line) for line in cut.split("\n"))
 
