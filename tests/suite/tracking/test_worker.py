@@ -17,7 +17,8 @@ import pytest
 
 from suite.tracking.delivery import upload
 from suite.tracking.journal import JOURNAL
-from suite.tracking.store import Store, close_dead_runs
+from suite.tracking.publishing import close_dead_runs
+from suite.tracking.store import Store
 from suite.tracking.store_address import tracking_uri
 from tests.suite.tracking.tracked_runs import (
     free_port,
