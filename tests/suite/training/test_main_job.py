@@ -82,7 +82,7 @@ def test_the_store_has_all_of_a_run_and_its_board(runs):
     done = suite(runs, "run", "--task", "sotu", "--mixer", "fem", "--unmatched", *TINY, *few, "--json")
     assert done.returncode == 0, done.stderr
     made = Record.model_validate_json(done.stdout)
-    names = {name: status for name, status in statuses(runs)}
+    names = dict(statuses(runs))
     assert names == {"fem · quick · seed 0 · " + SHOWN: "FINISHED", "– fem (unmatched)": "FINISHED"}
     assert made.mlflow is not None
     assert [(made.mlflow.run_id,)] == rows(runs, "select run_uuid from runs where name like '%seed 0%'")
