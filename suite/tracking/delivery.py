@@ -133,7 +133,7 @@ class Delivery:
                 store.log_text(run_id, event["name"], event["text"])
             case "file":
                 store.log_file(run_id, self._run_dir / event["path"], event["folder"])
-            case "board" if self._boards:
+            case "board" if self._boards and "boards" in event:  # earlier versions knew no rows
                 self._write_board(store, event)
             case "finish":
                 store.set_status(run_id, event["status"], event["time"])
@@ -199,7 +199,7 @@ class Delivery:
 
     def _write_board(self, store: Store, event: Event) -> None:
         try:
-            boards = [from_plain(each) for each in event.get("boards", [])]
+            boards = [from_plain(each) for each in event["boards"]]
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise RefusedError(f"the board of the journal is damaged: {error}") from error
         view = BoardView(event["primary_metric"], event["ascending"], event["columns"])

@@ -268,6 +268,16 @@ class TestStoresOfEarlierVersions:
         assert json.loads(path.read_text()) == {"attention/layer1/entropy/head0": 0.5}
         assert rows(home, "select name from datasets") == [("fashion-mnist",)]
 
+    def test_a_board_without_rows_in_a_journal_deletes_none(self, home, store):
+        number = store.experiment("fashion-mnist")
+        store.write_board(number, "note", VIEW, [board(row("fem", 1, 0.8))])
+        with tracker(home) as tracked:
+            tracked.board("old note", primary_metric="a", ascending=True, columns=[])
+        journal = home / "run-a" / JOURNAL
+        journal.write_text(journal.read_text().replace(',"boards":[]', ""))
+        Delivery(home, home / "run-a", tracking_uri(home)).deliver()
+        assert written(home, "row").keys() == {"#1 fem"}
+
     def test_an_experiment_of_that_name_that_is_not_ours_stays(self, home, store):
         store._client.create_experiment("fashion-mnist")
         with tracker(home, tags=OF_TASK):

@@ -1,4 +1,4 @@
-"""The task's board in a real browser, for runs tracked as the runner tracks them."""
+"""The saved views of a task's board in a real browser, for runs tracked as the runner tracks them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from suite.tracking.ranked_board import RankedBoard, RankedRow
 from tests.suite.tracking.tracked_runs import free_port, responds, tracker, wait_for
 
 _BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -70,6 +71,16 @@ class _Table(HTMLParser):
             self.rows.setdefault(self._row, []).append(data.strip())
 
 
+def _ranked() -> RankedBoard:
+    """The rows in the order of their names, not of their ranks."""
+    ranks = {mixer: rank for rank, mixer in enumerate(sorted(_RUNS, key=_RUNS.__getitem__, reverse=True), 1)}
+    ordered = [
+        RankedRow(mixer, f"#{ranks[mixer]} {mixer}", mixer, {"rank": float(ranks[mixer]), "value": _RUNS[mixer]}, {})
+        for mixer in sorted(_RUNS)
+    ]
+    return RankedBoard("b", "quick", "g", "f", ("metrics.rank", "metrics.value"), tuple(ordered))
+
+
 @pytest.fixture(scope="module")
 def board(tmp_path_factory):
     """A runs folder with five finished runs of one task and its board."""
@@ -82,7 +93,14 @@ def board(tmp_path_factory):
             experiment="fashion-mnist",
             run_name=f"{mixer} · quick · seed 0",
             params={"train.lr": 1e-3},
-            tags={"mixer": mixer, "seed": "0", "matched": str(mixer != "no-mixing").lower()},
+            tags={
+                "mixer": mixer,
+                "configuration": mixer,
+                "seed": "0",
+                "matched": str(mixer != "no-mixing").lower(),
+                "group": "g",
+                "data.fingerprint": "f",
+            },
         )
         for step in range(0, 600, 50):
             tracked.log(step, {"train/loss": 2.3 - step / 400})
@@ -93,6 +111,7 @@ def board(tmp_path_factory):
         primary_metric="test/top1",
         ascending=False,
         columns=_COLUMNS,
+        boards=[_ranked()],
     )
     for tracked in trackers:
         tracked.finish("FINISHED")
@@ -121,10 +140,9 @@ def _page(url, profile):
     return table
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(_BROWSER is None and os.environ.get("SUITE_REQUIRE_BROWSER") != "1", reason="no chromium here")
-def test_the_board_shows_the_best_run_first_with_the_chosen_columns(board, tmp_path):
-    assert _BROWSER is not None, "SUITE_REQUIRE_BROWSER=1, but no chromium on the PATH"
+@pytest.fixture(scope="module")
+def address(board):
+    """The address of the view Board on a running server."""
     port = free_port()
     code = (
         f"import sys; from pathlib import Path; from suite.tracking.ui_server import serve; "
@@ -134,13 +152,44 @@ def test_the_board_shows_the_best_run_first_with_the_chosen_columns(board, tmp_p
         try:
             wait_for(lambda: responds(f"http://127.0.0.1:{port}/health"), "the UI responds")
             assert server.stdout is not None
-            url = server.stdout.readline().split(": ", 1)[1].strip()
-            for attempt in range(3):  # a busy machine may not render the rows within the browser's time budget
-                table = _page(url, tmp_path / f"profile-{attempt}")
-                if len(table.rows) >= len(_RUNS):
-                    break
+            yield server.stdout.readline().split(": ", 1)[1].strip()
         finally:
             server.send_signal(signal.SIGINT)
+
+
+def _shown(address, view, profile, *, charts=False):
+    """The page of a view. A busy machine may not render the rows within the browser's time budget."""
+    url = address.replace("=suiteboard", f"={view}") + ("&compareRunsMode=CHART" if charts else "")
+    for attempt in range(3):
+        table = _page(url, profile / f"{view}-{attempt}")
+        if len(table.rows) >= len(_RUNS):
+            break
+    return table
+
+
+needs_browser = pytest.mark.skipif(
+    _BROWSER is None and os.environ.get("SUITE_REQUIRE_BROWSER") != "1", reason="no chromium here"
+)
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_view_board_has_one_run_per_row_ordered_by_rank(address, tmp_path):
+    table = _shown(address, "suiteboard", tmp_path)
+    names = [_first(r"#\d \S+", " ".join(table.rows[index])) for index in sorted(table.rows)]
+    best_first = sorted(_RUNS, key=_RUNS.__getitem__, reverse=True)
+    assert names == [f"#{rank} {mixer}" for rank, mixer in enumerate(best_first, 1)]
+    shown = [column for column in table.columns if "`" in column and column != "attributes.`Run Name`"]
+    assert shown[:2] == ["metrics.`rank`", "metrics.`value`"]
+    text = " ".join(table.text)
+    assert "fem leads fashion-mnist" in text
+    assert "Model training" in text
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_view_runs_shows_the_best_run_first_with_the_chosen_columns(address, tmp_path):
+    table = _shown(address, "suiteruns", tmp_path)
     lines = [" ".join(table.rows[index]) for index in sorted(table.rows)]
     expected = sorted(_RUNS, key=_RUNS.__getitem__, reverse=True)
     names = [_first(r"\S+ · quick · seed 0", row) for row in lines]
@@ -149,4 +198,19 @@ def test_the_board_shows_the_best_run_first_with_the_chosen_columns(board, tmp_p
     assert values == pytest.approx([_RUNS[mixer] for mixer in expected], abs=1e-3)
     shown = [column for column in table.columns if "`" in column and column != "attributes.`Run Name`"]
     assert shown[:4] == ["metrics.`test/top1`", "tags.`mixer`", "tags.`seed`", "tags.`matched`"]
-    assert "fem leads fashion-mnist" in " ".join(table.text)
+
+
+@pytest.mark.slow
+@needs_browser
+@pytest.mark.parametrize(
+    ("view", "sections"),
+    [
+        ("suiteboard", ["result", "result and cost"]),
+        ("suiteruns", ["result", "loss curves"]),
+        ("suitecurves", ["loss curves", "result"]),
+    ],
+)
+def test_the_charts_begin_with_the_result_and_the_loss_curves(address, tmp_path, view, sections):
+    text = " ".join(_shown(address, view, tmp_path, charts=True).text)
+    titles = re.findall(r"(result and cost|result|loss curves|train|budget|Model metrics)\s*\(\d+\)", text)
+    assert titles[:2] == sections
