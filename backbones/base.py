@@ -106,6 +106,8 @@ def implementations(device: torch.device) -> dict[str, str]:
 def _noise(dropout: float, drop_path: float) -> nn.Module:
     if not (dropout or drop_path):
         return nn.Identity()
+    if not drop_path:
+        return nn.Dropout(dropout)
     from timm.layers import DropPath  # as slow to import as torch, and few commands need it
 
     return nn.Sequential(nn.Dropout(dropout), DropPath(drop_path))

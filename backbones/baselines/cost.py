@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.baselines.base import SeriesSizes
 from backbones.baselines.series import ClosedForm
@@ -22,6 +21,8 @@ def flops_of(model: nn.Module, sizes: SeriesSizes) -> int:
     """Forward FLOPs of one window with all its channels, counted on the model's device."""
     if isinstance(model, ClosedForm):
         return 2 * parameters_of(model) * sizes.channels
+    from torch.utils.flop_counter import FlopCounterMode  # it imports Triton
+
     window_BNC = torch.zeros(1, sizes.look_back, sizes.channels, device=next(model.parameters()).device)
     with FlopCounterMode(display=False) as counter:
         model(window_BNC)

@@ -44,6 +44,7 @@ from kernels.hyper.block import (
 )
 from kernels.implementations import attempt, triton_module
 from kernels.lag_layout import Block, Layout
+from kernels.numerics.eager import eager_only
 from kernels.numerics.first_derivative import first_derivative_only
 from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
@@ -115,7 +116,7 @@ def lag_mix(
     return _mix_opaquely(tensors, [int(option) for option in options])[0]
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@eager_only
 def _lag_mix(tensors: list[Tensor], options: list[int]) -> Tensor:
     """`lag_mix` with the arguments of an opaque operation."""
     (q, k, v), rest = tensors[:3], iter(tensors[3:])

@@ -7,13 +7,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from timm.optim import create_optimizer_v2
 
 import tasks
 from suite.bench.comparison import Comparison, Requirement
 from suite.bench.timing import Workload
 from suite.models.inputs import adapter
 from suite.models.resolve import Resolved, resolve_run
+from suite.training.optimisation import make_optimizer
 from tasks.base import Batch, Task
 
 #: The timed tasks, with the smallest fraction of the matrix product's FLOP rate that softmax must reach.
@@ -32,7 +32,7 @@ def training_step(resolved: Resolved, task: Task, batch: Batch) -> Workload:
     plan, _ = candidate.check(config, task.spec)
     torch.manual_seed(0)
     model = candidate.build(config, task, plan)
-    optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-4, weight_decay=config.train.weight_decay)
+    optimizer = make_optimizer(model, config.train)
 
     def step() -> None:
         task.loss(model(batch.inputs), batch).backward()

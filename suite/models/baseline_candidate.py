@@ -14,6 +14,7 @@ from backbones.mixers.base import MixerConfig
 from suite.config.run_config import RunConfig
 from suite.models.budget import Plan, reference_layers
 from suite.models.certificate import Certificate, Counts, certificate, count
+from suite.models.meta_device import meta_device
 from tasks.base import InputSpec, SeriesInput, Task
 
 ORIGIN = "baseline"
@@ -76,8 +77,9 @@ class BaselineCandidate:
 
     def _count(self, config: RunConfig, spec: InputSpec) -> Counts:
         assert isinstance(spec, SeriesInput)
-        with torch.device("meta"):
+        with meta_device():
             model = self._model(config, spec)
+        with torch.device("meta"):
             parameters, flops = parameters_of(model), flops_of(model, spec)
         return Counts(
             parameters=parameters,

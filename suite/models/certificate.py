@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from pydantic import BaseModel, ConfigDict, SerializeAsAny
 from torch import nn
 
@@ -14,6 +13,7 @@ from backbones.mixers.base import Mixer, MixerConfig
 from backbones.mixers.stored import stored_numbers
 from suite.config.run_config import ModelConfig, RunConfig
 from suite.models.inputs import Backbone, adapter
+from suite.models.meta_device import meta_device
 from tasks.base import InputSpec
 
 #: Modules that hold a backbone's embeddings and head; the budget counts the others.
@@ -87,7 +87,7 @@ def count(spec: InputSpec, model: ModelConfig, layers: tuple[Layer, ...], mixer_
         Parameters counted on the module, because a mixer's own formula is not relied on; FLOPs and decoding state
         from the layers' formulas.
     """
-    with torch.device("meta"):
+    with meta_device():
         backbone = adapter(spec).backbone(model, layers)
     block = backbone.trunk.blocks[mixer_layer]
     assert isinstance(block, Block)

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
-from timm.utils import ModelEmaV3
 from torch import nn
 
 from backbones.baselines.series import ClosedForm
@@ -22,9 +21,12 @@ from suite.config.run_config import RunConfig
 from suite.errors import reason
 from suite.training import checkpoint
 from suite.training.evaluate import autocast, evaluate
-from suite.training.optimisation import make_optimizer, make_schedule
+from suite.training.optimisation import CosineSchedule, make_optimizer
 from suite.training.signals import Interrupted, Stop
 from tasks.base import Batch, Shard, Task
+
+if TYPE_CHECKING:
+    from timm.utils import ModelEmaV3
 
 CHECKPOINT_S = 300.0  # at most this much work is lost by a kill -9, even where validations are further apart
 MAX_WORKERS = 16
@@ -118,8 +120,8 @@ class Trainer:
         self.run_dir, self.observer, self.stop = run_dir, observer, stop
         train = config.train
         self.optimizer = make_optimizer(model, train)
-        self.schedule = make_schedule(self.optimizer, train)
-        self.ema = ModelEmaV3(model, decay=train.ema, use_warmup=True) if train.ema else None
+        self.schedule = CosineSchedule(self.optimizer, train)
+        self.ema = _averaged(model, train.ema) if train.ema else None
         self.best, self.clock, self.step = Best(), Clock(), 0
         self.origin: dict[str, str] = {}  # kept in the checkpoint: a resumed run must have the same
         self.resumed_at: list[int] = []
@@ -278,6 +280,13 @@ class Trainer:
         self.best, self.clock = Best(**state["best"]), Clock(**state["clock"])
         self.trace = [(int(step), float(loss)) for step, loss in state["trace"]]
         checkpoint.restore_random_state(state["random"])
+
+
+def _averaged(model: nn.Module, decay: float) -> ModelEmaV3:
+    """A model with averaged weights."""
+    from timm.utils import ModelEmaV3  # with torchvision, 2 CPU seconds that few runs need
+
+    return ModelEmaV3(model, decay=decay, use_warmup=True)
 
 
 def loader_workers(task: Task) -> int:
