@@ -26,6 +26,10 @@ SCANS = (
     "short_conv",
     "taylor",
 )
+#: Kernels that normalise over a width. Over one channel x / |x| is a sign: its gradient is zero, and fp32 leaves a
+#: rounding of 2⁻²⁴ over |x|, whose smallest of some hundred draws is 1e-3 or less.
+NORMALISING = ("rms_norm", "gates", "hyper", "linear_exact", "linear_free_energy")
+OVER_ONE_CHANNEL = 2.0**-24 / 2e-4
 odd_widths = pytest.mark.parametrize(("keys", "values"), ODD, ids=[f"{k}-{v}" for k, v in ODD])
 
 
@@ -38,11 +42,13 @@ def odd(kernel: Kernel, keys: int, values: int) -> dict[str, int]:
 def assert_near(
     call: Call, found: list[Tensor], wanted: list[Tensor], values: float, gradients: float, least: float = 1e-2
 ) -> None:
-    """Tolerances of results and of gradients, relative to the largest entry, or to `least` where that is larger."""
-    tolerances = [values, *[gradients] * len(call.inputs)]
-    for name, one, other, tolerance in zip(names(call), found, wanted, tolerances, strict=True):
+    """Tolerances of results and of gradients, relative to the largest entry, or to `least` of gradients where that is
+    larger.
+    """
+    tolerances = [(values, 1e-2), *[(gradients, least)] * len(call.inputs)]
+    for name, one, other, (tolerance, floor) in zip(names(call), found, wanted, tolerances, strict=True):
         error, size = float((one - other).abs().max()), float(other.abs().max())
-        assert error <= tolerance * max(size, least), f"{name}: off by {error:.2g}, largest entry {size:.2g}"
+        assert error <= tolerance * max(size, floor), f"{name}: off by {error:.2g}, largest entry {size:.2g}"
 
 
 @odd_widths
@@ -56,10 +62,10 @@ def test_odd_widths_have_the_values_and_gradients_of_pytorch_in_fp64(
     monkeypatch.setattr("kernels.cpu.call.library", lambda: None)
     wanted = with_gradients(kernel, call, [x.double() for x in tensors])
     assert_near(call, double, wanted, FP64, FP64)
-    if min(keys, values) > 1:
+    if kernel.name in NORMALISING and min(keys, values) == 1:
+        assert_near(call, single, wanted, FP32_SCAN, OVER_ONE_CHANNEL, least=1.0)
+    else:
         assert_near(call, single, wanted, FP32_SCAN, FP32_SCAN)
-    else:  # a norm over one channel: its gradient cancels, and what is left in fp32 is rounding over a small number
-        assert_near(call, single, wanted, FP32_SCAN, 100 * FP32_SCAN, least=1.0)
 
 
 def weak(call: Call, tensors: list[Tensor]) -> list[Tensor]:
