@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from kernels.cpu.library import library, products
 
-WORK_PER_THREAD = 1 << 17  # numbers; with less work a thread costs more than it saves
+WORK_PER_THREAD = int(__import__("os").environ.get("WPT", 1 << 16))
 WATCHERS = ("_FlopCounterMode", "ProxyTorchDispatchMode")  # they see PyTorch's own operations only
 NAMES = {torch.float32: "float", torch.float64: "double"}
 
@@ -99,6 +99,7 @@ def call(
     first = tensors[0]
     assert isinstance(first, Tensor)
     function = getattr(library(), f"{name}_{NAMES[first.dtype]}")
-    threads = min(torch.get_num_threads(), 1 + work // WORK_PER_THREAD)
+    # all or one: a pool whose teams change their size would start and end threads
+    threads = torch.get_num_threads() if work >= 2 * WORK_PER_THREAD else 1
     given = [ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else x for x in tensors]
     function(*given, *map(ctypes.c_double, numbers), *(ctypes.c_long(n) for n in (*sizes, threads)))

@@ -42,7 +42,7 @@ def load(path: Path) -> ctypes.CDLL:
         path: of a library that can be trusted.
 
     Returns:
-        The library, with PyTorch's matrix products.
+        The library, with PyTorch's matrix products and threads.
 
     Raises:
         UnavailableError: it was compiled with other sizes.
@@ -51,6 +51,7 @@ def load(path: Path) -> ctypes.CDLL:
     found = ctypes.CDLL(str(path))
     check_sizes(found)
     found.use_products(*(products() or (None, None, None)))
+    found.use_threads(pool())
     return found
 
 
@@ -78,6 +79,18 @@ def products() -> tuple[ctypes.c_void_p, ...] | None:
         log.warning(
             "CPU kernels: PyTorch exports no matrix products (%s); kernels that need them run in PyTorch", error
         )
+        return None
+
+
+@cache
+def pool() -> ctypes.c_void_p | None:
+    """The function by which compiled code runs on the threads of PyTorch's OpenMP runtime; None where that is another
+    runtime than GNU's: the kernels start threads for each call there.
+    """
+    try:
+        runtime = next(Path(torch.__file__).with_name("lib").glob("libgomp*.so*"))
+        return ctypes.cast(ctypes.CDLL(str(runtime)).GOMP_parallel, ctypes.c_void_p)
+    except (StopIteration, OSError, AttributeError):
         return None
 
 

@@ -1,17 +1,35 @@
-// Pieces of work on new threads: there is no pool, so nothing spins while PyTorch's threads run.
+// Pieces of work on the threads of PyTorch's own OpenMP runtime: kernels.cpu.library passes its function to `use_threads`.
+// With threads of our own, those of PyTorch would spin after each of its operations on the processors that ours need.
 #pragma once
 #include <algorithm>
+#include <atomic>
 #include <thread>
 #include <vector>
 
+// runs function(data) on so many threads of the pool, the calling one included (GOMP_parallel); null: there is no pool
+extern void (*run_on_pool)(void (*function)(void*), void* data, unsigned threads, unsigned flags);
+
 template <class F>
-void parallel(long pieces, long threads, F work) {
-  threads = std::max(1L, std::min(threads, pieces));
-  auto run_every = [&](long id) {
-    for (long i = id; i < pieces; i += threads) work(i);
-  };
+struct Pieces {
+  F& work;
+  long count;
+  std::atomic<long> next{0};
+
+  // takes pieces until none is left: a thread that another process holds up leaves its share to the others
+  static void take(void* self) {
+    auto& pieces = *static_cast<Pieces*>(self);
+    for (long i; (i = pieces.next.fetch_add(1, std::memory_order_relaxed)) < pieces.count;) pieces.work(i);
+  }
+};
+
+template <class F>
+void parallel(long count, long threads, F work) {
+  Pieces<F> pieces{work, count};
+  threads = std::min(threads, count);
+  if (threads <= 1) return Pieces<F>::take(&pieces);
+  if (run_on_pool) return run_on_pool(&Pieces<F>::take, &pieces, unsigned(threads), 0);
   std::vector<std::thread> others;
-  for (long id = 1; id < threads; ++id) others.emplace_back(run_every, id);
-  run_every(0);
+  for (long id = 1; id < threads; ++id) others.emplace_back(&Pieces<F>::take, &pieces);
+  Pieces<F>::take(&pieces);
   for (auto& other : others) other.join();
 }

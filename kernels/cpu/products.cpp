@@ -8,3 +8,7 @@ extern "C" void use_products(void* single, void* both, void* threads) {
   double_product = reinterpret_cast<Gemm>(both);
   threads_of_products = reinterpret_cast<int (*)(int)>(threads);
 }
+
+void (*run_on_pool)(void (*function)(void*), void* data, unsigned threads, unsigned flags);
+
+extern "C" void use_threads(void* run) { run_on_pool = reinterpret_cast<decltype(run_on_pool)>(run); }

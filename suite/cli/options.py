@@ -79,6 +79,26 @@ VerifyData = Annotated[
     bool, typer.Option("--verify-data", help="Hash all cached data again, not only what changed or is small.")
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1 …")]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        max=256,
+        help="Threads that compute: of PyTorch and the compiled kernels.",
+        show_default="one a processor",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        min=0,
+        max=256,
+        help="Processes that load data.",
+        show_default="one a processor for data in files, else none",
+    ),
+]
 Unmatched = Annotated[
     bool, typer.Option("--unmatched", help="Run even if the mixer exceeds the budget; such a run is never ranked.")
 ]

@@ -50,8 +50,8 @@ class Progress:
 class _Worker:
     """A process and its pipe; it starts when it first gets a run."""
 
-    def __init__(self, stop_all: Any, threads: int, log: Path) -> None:
-        self.arguments = (stop_all, threads, log)
+    def __init__(self, stop_all: Any, threads: int, workers: int | None, log: Path) -> None:
+        self.arguments = (stop_all, threads, workers, log)
         self.process: BaseProcess | None = None
         self.pipe: Connection
         self.run: Running | None = None
@@ -62,7 +62,7 @@ class _Worker:
         if self.process is None:
             context = multiprocessing.get_context("spawn")
             self.pipe, other = context.Pipe()
-            self.process = context.Process(target=work, args=(other, *self.arguments), daemon=True)
+            self.process = context.Process(target=work, args=(other, *self.arguments))
             self.process.start()
             other.close()
         self.run = run
@@ -115,6 +115,7 @@ def carry_out(
     *,
     jobs: int,
     threads: int,
+    workers: int | None,
     device: str,
     log: Path,
     show: Callable[[Progress], None],
@@ -126,6 +127,7 @@ def carry_out(
         entrants: the races; their scores are filled in.
         jobs: processes.
         threads: of each.
+        workers: processes of each that load data; None for the default.
         device: `auto`, `cpu` or `cuda:N`.
         log: file that receives what runs print.
         show: called whenever something has changed, and twice a second.
@@ -135,27 +137,27 @@ def carry_out(
         What was done.
     """
     progress, attempts = Progress(), dict[tuple[int, float, int], int]()
-    with _workers(jobs, threads, log) as (workers, stop_all):
+    with _workers(jobs, threads, workers, log) as (processes, stop_all):
         while True:
             if stopped():
                 stop_all.set()
             else:
-                _start_runs(entrants, workers, progress, device)
-            busy = [worker for worker in workers if worker.run]
+                _start_runs(entrants, processes, progress, device)
+            busy = [worker for worker in processes if worker.run]
             if not busy:
                 return progress
             ready = wait([worker.pipe for worker in busy], timeout=POLL_S)
             for worker in busy:
                 if worker.pipe in ready:
                     _receive(worker, entrants, progress, attempts)
-            progress.running = [worker.run for worker in workers if worker.run]
+            progress.running = [worker.run for worker in processes if worker.run]
             show(progress)
 
 
 @contextmanager
-def _workers(jobs: int, threads: int, log: Path) -> Iterator[tuple[list[_Worker], Any]]:
+def _workers(jobs: int, threads: int, loading: int | None, log: Path) -> Iterator[tuple[list[_Worker], Any]]:
     stop_all = multiprocessing.get_context("spawn").Event()
-    workers = [_Worker(stop_all, threads, log) for _ in range(jobs)]
+    workers = [_Worker(stop_all, threads, loading, log) for _ in range(jobs)]
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when a worker imports PyTorch
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -13,14 +14,15 @@ from typing import Any
 REPORT_S = 0.5
 
 
-def work(pipe: Connection, stop_all: Event, threads: int, log: Path) -> None:
+def work(pipe: Connection, stop_all: Event, threads: int, workers: int | None, log: Path) -> None:
     """Receives configs and sends back what came of them, until it receives None.
 
     Args:
         pipe: receives `(config, data_dir, device)`, the config as plain values; sends `("step", step, steps)` and, at
             the end of a run, `("ended", record id, score)` or `("error", message, None)`.
         stop_all: set when runs should stop at their next step.
-        threads: of PyTorch.
+        threads: that compute.
+        workers: processes that load data; None for the default.
         log: receives what runs print.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of the terminal; the parent decides
@@ -28,11 +30,11 @@ def work(pipe: Connection, stop_all: Event, threads: int, log: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
 
-    import torch
+    from suite.training import processors
 
-    torch.set_num_threads(threads)
-    while (message := pipe.recv()) is not None:
-        pipe.send(_carry_out(message, pipe, stop_all))
+    with processors.using(threads, workers), suppress(EOFError):  # the sweep has died
+        while (message := pipe.recv()) is not None:
+            pipe.send(_carry_out(message, pipe, stop_all))
 
 
 def _carry_out(message: tuple[dict[str, Any], Path | None, str], pipe: Connection, stop_all: Event) -> tuple[Any, ...]:

@@ -22,8 +22,9 @@ from suite.training.mirror import close_tracker, open_tracker
 from suite.training.observer import RunObserver
 from suite.training.outcome import TRACEBACK, Outcome, keep_traceback, write_record
 from suite.training.pictures import show_pictures
+from suite.training.processors import loader_workers
 from suite.training.signals import Interrupted, Stop, StopSignal
-from suite.training.trainer import Diverged, FitResult, Observer, Trainer, loader_workers
+from suite.training.trainer import Diverged, FitResult, Observer, Trainer
 from tasks.base import DataError
 
 SPLITS: tuple[Literal["valid", "test"], ...] = ("valid", "test")

@@ -18,10 +18,11 @@ from suite.models.budget import Plan
 from suite.models.candidate import Candidate
 from suite.models.certificate import Certificate
 from suite.records import provenance
-from suite.records.schema import Code, Data, Hardware, Record, Selection, Status, Timing, Tracked, Versions
+from suite.records.schema import Code, Data, Hardware, Record, Selection, Status, Threads, Timing, Tracked, Versions
 from suite.safe_text import redacted
 from suite.tracking.client import TrackedRun
 from suite.training.evaluate import autocast
+from suite.training.processors import wait_policy
 from suite.training.trainer import FitResult
 from tasks.base import Task
 
@@ -113,6 +114,7 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
         code=job.code,
         packages=provenance.packages(),
         hardware=job.hardware,
+        threads=Threads(count=job.hardware.threads, wait_policy=wait_policy()),
         precision=job.precision,
         implementations=implementations(job.device),
         timing=_timing(job, result) if result else None,

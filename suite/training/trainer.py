@@ -5,7 +5,6 @@ checkpoint, and resuming bit for bit.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from suite.errors import reason
 from suite.training import checkpoint
 from suite.training.evaluate import autocast, evaluate
 from suite.training.optimisation import CosineSchedule, make_optimizer
+from suite.training.processors import loader_workers
 from suite.training.signals import Interrupted, Stop
 from tasks.base import Batch, Shard, Task
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from timm.utils import ModelEmaV3
 
 CHECKPOINT_S = 300.0  # at most this much work is lost by a kill -9, even where validations are further apart
-MAX_WORKERS = 16
 
 
 class Diverged(RuntimeError):
@@ -287,10 +286,3 @@ def _averaged(model: nn.Module, decay: float) -> ModelEmaV3:
     from timm.utils import ModelEmaV3  # with torchvision, 2 CPU seconds that few runs need
 
     return ModelEmaV3(model, decay=decay, use_warmup=True)
-
-
-def loader_workers(task: Task) -> int:
-    """How many loader processes: some for data in files, which are decoded while the model trains, else none. They do
-    not change the batches.
-    """
-    return min(MAX_WORKERS, os.cpu_count() or 1) if task.needs_data_dir else 0

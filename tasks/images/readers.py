@@ -17,6 +17,7 @@ from tasks.images.class_folders import FolderSet
 from tasks.images.image_set import ImageSet, read_rgb, shrink, stored_size
 from tasks.images.store import Progress, Store, damaged_images
 from tasks.storage import cache
+from tasks.storage.cores import cores
 
 SETTING = "SUITE_IMAGE_CACHE"  # "off": images are decoded each time they are read
 RUN_LIMIT = 2e9  # bytes of decoded pixels that a run may store
@@ -91,7 +92,7 @@ def check_all(images: ImageSet, reader: Reader, progress: Progress | None) -> No
     if isinstance(reader, Store) and reader.decoded:
         return
     problems = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for done, found in enumerate(pool.map(lambda index: _problem(reader, index), range(total)), 1):
             if found is not None:
                 problems.append(found)

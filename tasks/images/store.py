@@ -23,6 +23,7 @@ from PIL import Image
 from tasks.base import DataError
 from tasks.images.image_set import ImageSet, read_rgb, shrink
 from tasks.storage import cache, verified
+from tasks.storage.cores import cores
 from tasks.storage.user_files import reading
 
 Progress = Callable[[int, int], None]
@@ -51,7 +52,7 @@ class Store:
     def build(self, progress: Progress | None = None) -> None:
         """Writes the missing chunks. Raises a DataError that counts the damaged images and names the first three."""
         total, problems = len(self.images.listing), list[str]()
-        with cache.lock(self.folder / "lock"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        with cache.lock(self.folder / "lock"), ThreadPoolExecutor(cores()) as pool:
             for number, chunk in enumerate(self.images.chunks):
                 if not self._is_stored(number):
                     problems += self._write(number, pool, progress)
@@ -66,7 +67,7 @@ class Store:
         Raises DataError if a chunk is not as it was written.
         """
         chunks = range(len(self.images.chunks))
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             damaged = [
                 chunk for chunk, whole in zip(chunks, pool.map(self._is_as_written, chunks), strict=True) if not whole
             ]

@@ -44,6 +44,8 @@ def run(
     data_dir: opt.DataDir = None,
     verify_data: opt.VerifyData = False,
     device: opt.Device = "auto",
+    threads: opt.Threads = None,
+    workers: opt.Workers = None,
     resume: opt.Resume = None,
     force: opt.Force = False,
     unmatched: opt.Unmatched = False,
@@ -65,11 +67,12 @@ def run(
         "unmatched": unmatched,
         "skip_variant_layers": skip_variant_layers,
     }
+    from suite.training import processors
     from tasks.storage import verified
 
     _send_backlog()
 
-    with verified.hashing_all(verify_data):
+    with verified.hashing_all(verify_data), processors.using(threads, workers):
         outcome = _outcome(chosen, seed, data_dir, device, resume=resume, force=force)
     if as_json:
         print_json(outcome.record.sealed().model_dump(mode="json", by_alias=True))
@@ -89,7 +92,7 @@ def _outcome(
         if any(chosen.values()) or seed is not None:
             raise UserError(
                 f"--resume {resume} uses the config of that run; drop the other options (except --data-dir, "
-                "--verify-data, --device)"
+                "--verify-data, --device, --threads, --workers)"
             )
         return resume_run(resume, data_dir=data_dir, device=device)
     from suite.models.resolve import resolve_run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -55,8 +54,9 @@ def sweep(
     jobs: Annotated[int, typer.Option("--jobs", min=1, max=256, help="Runs at once, each in its own process.")] = 1,
     threads: Annotated[
         int | None,
-        typer.Option("--threads", min=1, max=256, help="Threads of each job.", show_default="the cores / jobs"),
+        typer.Option("--threads", min=1, max=256, help="Threads of each job.", show_default="the processors / jobs"),
     ] = None,
+    workers: opt.Workers = None,
     plan: Annotated[
         Path | None,
         typer.Option("--plan", help="Write one command per race to this file and run nothing.", show_default=False),
@@ -87,7 +87,9 @@ def sweep(
         _show_plan(found, left, jobs, as_json=as_json)
     if dry_run:
         return
-    code = _race(found, jobs, threads or max(1, _cores() // jobs), device, as_json=as_json)
+    from tasks.storage.cores import cores
+
+    code = _race(found, jobs, threads or max(1, cores() // jobs), workers, device, as_json=as_json)
     raise typer.Exit(code)
 
 
@@ -151,7 +153,7 @@ def _show_plan(found: Sequence[Entrant], left: Sequence[Left], jobs: int, *, as_
     err.print(f"{sum(row[2] for row in rows)} runs, about {_time(total)} with {jobs} job{'s' if jobs > 1 else ''}")
 
 
-def _race(found: Sequence[Entrant], jobs: int, threads: int, device: str, *, as_json: bool) -> int:
+def _race(found: Sequence[Entrant], jobs: int, threads: int, workers: int | None, device: str, *, as_json: bool) -> int:
     from rich.live import Live
 
     from suite.records import runs_folder
@@ -172,7 +174,14 @@ def _race(found: Sequence[Entrant], jobs: int, threads: int, device: str, *, as_
                 err.print(summary_line(found, progress, jobs), soft_wrap=True)
 
         progress = carry_out(
-            found, jobs=jobs, threads=threads, device=device, log=log, show=show, stopped=lambda: bool(received)
+            found,
+            jobs=jobs,
+            threads=threads,
+            workers=workers,
+            device=device,
+            log=log,
+            show=show,
+            stopped=lambda: bool(received),
         )
     for line in progress.errors:
         err.print(marked("[red]failed:[/] {}", line), soft_wrap=True)
@@ -220,10 +229,6 @@ def _stop_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _time(seconds: float) -> str:

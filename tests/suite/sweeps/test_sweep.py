@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,8 @@ import pytest
 
 from suite.records.collection import read_all
 from tests.suite.tiny import tiny_sets
+from tests.suite.training.test_image_runs import TINY
+from tests.tasks.images.image_files import write_folder
 
 ROOT = Path(__file__).resolve().parents[3]
 ARGUMENTS = [
@@ -23,10 +26,10 @@ ARGUMENTS = [
 ]
 
 
-def sweep(runs: Path, *more: str) -> subprocess.Popen[str]:
+def sweep(runs: Path, *more: str, arguments: Sequence[str] = ARGUMENTS) -> subprocess.Popen[str]:
     environment = {**os.environ, "SUITE_HOME": str(runs), "SUITE_TRACKING": "off", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        [sys.executable, "-m", "suite", *ARGUMENTS, *more],
+        [sys.executable, "-m", "suite", *arguments, *more],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -80,3 +83,13 @@ def test_a_sweep_that_is_stopped_ends_with_the_signals_code_and_says_how_to_cont
     _, err = process.communicate(timeout=120)
     assert process.returncode == 143
     assert "the same command continues" in err
+
+
+@pytest.mark.slow
+def test_runs_of_a_sweep_load_files_in_processes_of_their_own(runs, tmp_path):
+    folder = write_folder(tmp_path / "data", ("boots", "coats"), all=20)
+    arguments = ["sweep", "--task", "folder", "--mixer", "softmax", "--seeds", "1", "--set", "lr=1e-3"]
+    arguments += [word for value in ("patch=16", "image_size=32", *TINY) for word in ("--set", value)]
+    out, err = sweep(runs, "--data-dir", str(folder), "--workers", "2", "--json", arguments=arguments).communicate()
+    assert out, err
+    assert [made.status for made in read_all().records] == ["finished"], err
