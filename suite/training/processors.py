@@ -46,7 +46,7 @@ def loader_workers(task: Task) -> int:
         task: of which data in files are decoded while the model trains.
 
     Returns:
-        The number asked for, else as many as there are processors where data are read from files, else 0.
+        The number given, else as many as there are processors where data are read from files, else 0.
     """
     if _workers is not None:
         return _workers

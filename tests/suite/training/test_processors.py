@@ -57,7 +57,7 @@ def test_a_process_on_one_processor_starts_one_loader_and_one_thread():
     assert done.stdout.split() == ["1", "1"]
 
 
-def test_the_numbers_asked_for_hold_within_the_block_only(monkeypatch):
+def test_the_given_numbers_hold_within_the_block_only(monkeypatch):
     monkeypatch.setattr(processors, "cores", lambda: 5)
     before = torch.get_num_threads()
     with processors.using(3, 7):
