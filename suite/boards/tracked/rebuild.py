@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -72,6 +72,22 @@ def rebuild(
         _boards(publisher, name, found, done)
         report(f"{name}: {done.rows[name]} rows")
     return done
+
+
+def publish_boards(tasks: Iterable[str]) -> None:
+    """Writes the boards of some tasks to the current store, their pages included. Their runs are left alone.
+
+    Args:
+        tasks: names of tasks; those without a record are ignored.
+
+    Raises what the store raises.
+    """
+    found = read_all()
+    recorded = {made.task for made in found.records}
+    publisher = Publisher(runs_folder.writable_home())
+    for task in tasks:
+        if task in recorded:
+            _boards(publisher, task, found, Rebuilt(publisher.address))
 
 
 def _journals(

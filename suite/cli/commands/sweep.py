@@ -13,7 +13,7 @@ import typer
 
 from suite.cli import options as opt
 from suite.cli.output import print_json
-from suite.console import err, marked
+from suite.console import err, marked, warn
 from suite.errors import UserError
 
 if TYPE_CHECKING:
@@ -183,6 +183,8 @@ def _race(found: Sequence[Entrant], jobs: int, threads: int, workers: int | None
             show=show,
             stopped=lambda: bool(received),
         )
+    if not received and progress.ran:
+        _publish([each.task_name for each in found])
     for line in progress.errors:
         err.print(marked("[red]failed:[/] {}", line), soft_wrap=True)
     if as_json:
@@ -193,6 +195,19 @@ def _race(found: Sequence[Entrant], jobs: int, threads: int, workers: int | None
         err.print("stopped; the same command continues where it was")
         return 128 + received[0]
     return 1 if progress.errors else 0
+
+
+def _publish(tasks: Sequence[str]) -> None:
+    """The boards with their pages in the tracking store: a run at its end sends its board without the plots."""
+    from suite.boards.tracked.rebuild import publish_boards
+    from suite.tracking.error_messages import explain
+
+    if os.environ.get("SUITE_TRACKING") == "off":
+        return
+    try:
+        publish_boards(dict.fromkeys(tasks))
+    except Exception as error:  # MLflow, its server, its database and the disk raise many types; records are complete
+        warn(f"the boards were not published ({explain(error, 'the store')}); later: suite publish")
 
 
 def _result(each: Entrant) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from suite.boards.tracked.opening import opening
 from suite.boards.tracked.rebuild import rebuild
 from suite.records import record
 from tests.suite.tiny import made_record
-from tests.suite.tracking.tracked_runs import SilentWorker, free_port, points, rows, statuses
+from tests.suite.tracking.tracked_runs import SilentWorker, free_port, mlflow_server, points, rows, statuses
 
 SETTINGS = ("lr=3e-4", "steps=40")
 
@@ -199,3 +199,27 @@ def test_the_command_prints_what_the_store_has_and_explains_an_unreachable_one(r
     assert ended.code == 2
     assert "no server is running there" in ended.err
     assert "secret" not in ended.err
+
+
+def test_a_sweep_publishes_its_boards_at_its_end_and_survives_a_store_that_is_away(runs, monkeypatch, capsys):
+    from suite.cli.commands import sweep
+
+    monkeypatch.delenv("SUITE_TRACKING", raising=False)
+    keep(runs, made_record("gla", 0.55))
+    sweep._publish(["fashion-mnist", "fashion-mnist", "sotu"])
+    assert "#2 gla (host prior)" in names(runs)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    sweep._publish(["fashion-mnist"])
+    assert "no server is running there" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_server_gets_the_same_as_the_embedded_store(runs, tmp_path, monkeypatch):
+    embedded = names(runs)
+    with mlflow_server(tmp_path / "server", free_port()) as base:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", base)
+        monkeypatch.setattr("suite.boards.tracked.rebuild.page_files", lambda _: {"index.html": "<p>page</p>"})
+        assert len(rebuild().added) == 4
+        assert rebuild().added == []
+    assert names(tmp_path / "server") == embedded
+    assert {path.name for path in (tmp_path / "server" / "artifacts").rglob("*.*")} == {"index.html", "record.json"}
