@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -124,11 +124,11 @@ class Delivery:
                 self._start(store, event)
             case "resume":
                 store.set_status(run_id, "RUNNING")
-                store.log_tags(run_id, _kept(event["tags"]))
+                store.log_tags(run_id, kept(event["tags"]))
             case "metrics" | "summary":
                 self._send_values(store, group)
             case "tags":
-                store.log_tags(run_id, _kept(event["tags"]))
+                store.log_tags(run_id, kept(event["tags"]))
             case "text":
                 store.log_text(run_id, event["name"], event["text"])
             case "file":
@@ -142,7 +142,7 @@ class Delivery:
         """Reopens the run to be resumed, or one whose creation the store did not confirm, or creates a new one."""
         of_experiment = _experiment_tags(event)
         experiment_id = self._state.experiment_id = store.experiment(_experiment(event), of_experiment)
-        run_id, tags = event["run_id"], _kept(event["tags"])
+        run_id, tags = event["run_id"], kept(event["tags"])
         if run_id and store.reopen_run(run_id):
             store.set_status(run_id, "RUNNING")
             self._state.known_steps = store.last_steps(run_id)
@@ -232,7 +232,8 @@ def _dataset(event: Event) -> dict[str, str] | None:
     return None
 
 
-def _kept(tags: dict[str, str]) -> dict[str, str]:
+def kept(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags of a run without those of earlier versions that are now parameters or tags of the experiment."""
     return {name: text for name, text in tags.items() if name not in _NO_TAGS and not name.startswith(_NO_PREFIXES)}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from suite.tracking import backlog
-from suite.tracking.delivery import Delivery
+from suite.tracking.delivery import Delivery, kept
 from suite.tracking.journal import JOURNAL, LOCK, Event, now_ms
 from suite.tracking.process_identity import HOST_TAG, is_alive
 from suite.tracking.ranked_board import PAGE_TAG, RUN_TAG, SOURCE, RankedBoard, StoredRun
@@ -70,13 +70,24 @@ class Publisher:
             (folder / JOURNAL).write_text("".join(json.dumps(event) + "\n" for event in events), "utf-8")
             Delivery(self._home, folder, self._uri, boards=False, store=self._store).deliver()
 
-    def complete(self, stored: StoredRun, name: str, params: Mapping[str, str], tags: Mapping[str, str]) -> bool:
-        """Adds what an earlier version did not track of a run; whether anything was missing."""
+    def complete(
+        self,
+        stored: StoredRun,
+        name: str,
+        params: Mapping[str, str],
+        tags: Mapping[str, str],
+        dataset: Mapping[str, str],
+    ) -> bool:
+        """Adds what an earlier version did not track of a run, and removes its tags that are now parameters; whether
+        anything was missing.
+        """
         missing = {tag: text for tag, text in tags.items() if stored.tags.get(tag) != text}
         if not missing and stored.name == name:
             return False
         self._store.log_params(stored.id, params)
         self._store.log_tags(stored.id, missing)
+        self._store.delete_tags(stored.id, stored.tags.keys() - kept(stored.tags).keys())
+        self._store.log_dataset(stored.id, dataset)
         self._store.rename_run(stored.id, name)
         return True
 

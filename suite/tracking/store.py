@@ -9,7 +9,7 @@ import importlib
 import os
 import sqlite3
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -219,6 +219,11 @@ class Store:
         new = [RunTag(name, value) for name, value in tags.items()]
         for begin in range(0, len(new), _TAGS):
             self._batch(run_id, tags=new[begin : begin + _TAGS])
+
+    def delete_tags(self, run_id: str, names: Iterable[str]) -> None:
+        for name in names:
+            with _refusals():
+                self._client.delete_tag(run_id, name)
 
     def log_dataset(self, run_id: str, dataset: Mapping[str, str]) -> None:
         """Logs the data of a run: `name`, `digest`, `source` and `profile`. A repetition is ignored."""

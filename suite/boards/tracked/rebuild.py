@@ -112,7 +112,7 @@ def _record(publisher: Publisher, made: Record, done: Rebuilt) -> None:
     if stored is None:
         publisher.from_events(events_of(made, begun))
         done.added.append(made.id)
-    elif publisher.complete(stored, begun.run_name, _texts(begun.params), begun.tags):
+    elif publisher.complete(stored, begun.run_name, _texts(begun.params), begun.tags, begun.dataset):
         done.completed.append(made.id)
 
 

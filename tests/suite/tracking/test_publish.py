@@ -136,10 +136,13 @@ def _id_of(home, run: str) -> str:
 
 def test_a_run_of_an_earlier_version_gets_what_it_lacked(runs):
     rows(runs, "update runs set name = 'fem · old' where name = 'fem · board · seed 0'")
-    rows(runs, "delete from tags where key = 'configuration'")
+    rows(runs, "update tags set key = 'version.torch' where key = 'configuration'")
+    rows(runs, "delete from inputs")
     assert len(rebuild().completed) == 4
     assert "fem · board · seed 0" in names(runs)
     assert ("fem",) in rows(runs, "select value from tags where key = 'configuration'")
+    assert rows(runs, "select * from tags where key = 'version.torch'") == []
+    assert rows(runs, "select count(*) from inputs") == [(4,)]
 
 
 def test_only_one_task_is_published_where_that_is_asked(runs):
