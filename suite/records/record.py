@@ -5,26 +5,36 @@ unpickled.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from suite.config.identity import canonical_json, digest
 from suite.errors import first_line
+from suite.records import strict_json
 from suite.records.crosscheck import faults
 from suite.records.schema import SCHEMA, Record
 from tasks.storage.cache import write_atomically
 
 NAME = "record.json"
 MAX_BYTES = 65_536
+Check = Literal["ranges", "recount"]
 
 
 class RecordError(Exception):
-    """A record that is damaged, does not fit its schema or contradicts itself. One line."""
+    """A record that is damaged, does not fit its schema or contradicts itself. One line.
+
+    check: what found it: `ranges` for form, size and types, `recount` for values that were derived again.
+    faults: every fault, one line each.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, *, check: Check = "recount", faults: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.check, self.faults = check, tuple(faults) or (message,)
 
 
 def write(run_dir: Path, record: Record) -> Path:
@@ -64,9 +74,11 @@ def read(path: Path) -> Record:
             follow from its config; with the path and the field's dotted name.
     """
     try:
-        return parse(_text(path))
+        return parse(strict_json.read_text(path, MAX_BYTES))
+    except ValueError as error:
+        raise RecordError(f"{path}: {error}", check="ranges", faults=[str(error)]) from None
     except RecordError as error:
-        raise RecordError(f"{path}: {error}") from None
+        raise RecordError(f"{path}: {error}", check=error.check, faults=error.faults) from None
 
 
 def parse(text: str) -> Record:
@@ -88,7 +100,8 @@ def parse(text: str) -> Record:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "content"
-        raise RecordError(f"{where}: {' '.join(first['msg'].removeprefix('Value error, ').split())}") from None
+        message = f"{where}: {' '.join(first['msg'].removeprefix('Value error, ').split())}"
+        raise RecordError(message, check="ranges") from None
     except Exception as error:  # whatever options and tasks raise for values that they were not made for
         raise RecordError(f"config: it cannot be used ({type(error).__name__}: {first_line(error)})") from None
     content, given = record.content(), {name: value for name, value in raw.items() if name != "hash"}
@@ -97,53 +110,19 @@ def parse(text: str) -> Record:
         raise RecordError("hash: it does not match the content (was the file edited?)")
     if found:
         more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        raise RecordError(found[0] + more)
+        raise RecordError(found[0] + more, faults=found)
     return record
-
-
-def _text(path: Path) -> str:
-    try:
-        with open(path, "rb") as handle:
-            content = handle.read(MAX_BYTES + 1)
-        text = content.decode("utf-8")
-    except FileNotFoundError:
-        raise RecordError("the file does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"the file cannot be read: {error}") from None
-    if len(content) > MAX_BYTES:
-        raise RecordError(f"the file has more than {MAX_BYTES} bytes")
-    return text
 
 
 def _json(text: str) -> dict[str, Any]:
     try:
-        raw = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_refuse_constant, parse_int=_integer)
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"it is not a JSON document ({error})") from None
-    if not isinstance(raw, dict):
-        raise RecordError("it is not a JSON object")
+        raw = strict_json.parse(text)
+    except ValueError as error:
+        raise RecordError(str(error), check="ranges") from None
     if raw.get("schema") != SCHEMA:
-        raise RecordError(f"schema: {raw.get('schema')!r} is recorded, this version reads {SCHEMA!r}; run it again")
+        message = f"schema: {raw.get('schema')!r} is recorded, this version reads {SCHEMA!r}; run it again"
+        raise RecordError(message, check="ranges")
     return raw
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError("a key is repeated")
-    return made
-
-
-def _integer(digits: str) -> int:
-    """An integer of 64 bits: arithmetic with larger ones overflows where boards are made."""
-    value = int(digits) if len(digits) <= 20 else 2**63
-    if not -(2**63) <= value < 2**63:
-        raise ValueError(f"it holds the integer {digits[:20]}…, which has more than 64 bits")
-    return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no finite number")
 
 
 def _digest(content: dict[str, Any]) -> str:
