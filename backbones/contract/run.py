@@ -12,7 +12,7 @@ it. Without one, those two checks are reported as not applicable. The suite's te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,7 +37,17 @@ from backbones.mixers.registry import get
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["CHECKS", "Check", "CheckResult", "as_json", "naive_reference", "render", "run_check", "run_checks"]
+__all__ = [
+    "CHECKS",
+    "Check",
+    "CheckResult",
+    "as_json",
+    "each_check",
+    "naive_reference",
+    "render",
+    "run_check",
+    "run_checks",
+]
 
 Status = Literal["ok", "not applicable", "failed"]
 _ORDER = tuple(module.__name__ for module in (basics, calls, visibility, decoding, costs, gradients))
@@ -156,13 +166,39 @@ def run_checks(
     Raises:
         MixerError: where the mixer or a check is unknown, or the mixer cannot run on this machine.
     """
+    return list(each_check(mixer, slow=slow, only=only, naive=naive))
+
+
+def each_check(
+    mixer: str | type[Mixer],
+    *,
+    slow: bool = False,
+    only: Collection[str] | None = None,
+    naive: NaiveForward | None = None,
+) -> Iterator[CheckResult]:
+    """Runs the contract one check at a time, for a caller that stops at the first failure.
+
+    Args:
+        mixer: as for `run_checks`.
+        slow: as for `run_checks`.
+        only: as for `run_checks`.
+        naive: as for `run_checks`.
+
+    Yields:
+        The results of `run_checks`, each when it is known.
+
+    Raises:
+        MixerError: as for `run_checks`.
+    """
     cls = get(mixer) if isinstance(mixer, str) else mixer
     ids = [c.id for c in CHECKS]
     if unknown := sorted(set(only or ()) - set(ids)):
         raise MixerError(f"unknown check {unknown[0]!r}{did_you_mean(unknown[0], ids)} (checks: {', '.join(ids)})")
     device = pick_device(cls, mixer if isinstance(mixer, str) else cls.__qualname__)
     chosen = [c for c in CHECKS if (c.id in only if only is not None else slow or not c.slow)]
-    return [run_check(check, cls, causal, naive, device) for check in chosen for causal in (True, False)]
+    for check in chosen:
+        for causal in (True, False):
+            yield run_check(check, cls, causal, naive, device)
 
 
 def as_json(mixer: str, results: Sequence[CheckResult]) -> dict[str, Any]:

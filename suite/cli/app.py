@@ -21,6 +21,7 @@ from suite.cli.commands import (
     listing,
     run,
     show,
+    submissions,
     sweep,
     tracking,
 )
@@ -62,6 +63,9 @@ for command in (
     language.generate,
     language.lm_eval,
     check.check,
+    submissions.enter,
+    submissions.submit,
+    submissions.verify,
     bench.bench,
     tracking.publish,
     tracking.upload,

@@ -32,3 +32,17 @@ class RunObserver:
 
     def warn(self, message: str) -> None:
         self.shown.warn(message)
+
+
+class Quiet:
+    """An observer that shows nothing."""
+
+    def started(self, step: int, total: int) -> None: ...
+
+    def stepped(self, step: int, loss: float, lr: float, grad_norm: float) -> None: ...
+
+    def validated(self, step: int, metrics: dict[str, float]) -> None: ...
+
+    def before_checkpoint(self, step: int) -> None: ...
+
+    def warn(self, message: str) -> None: ...

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -140,9 +141,7 @@ class Trainer:
         if isinstance(self.model, ClosedForm):
             return self._solve(self.model)
         steps = self.config.train.steps
-        batches = self.task.train_batches(
-            self.config.seed, self.config.train.batch_size, self.step, loader_workers(self.task)
-        )
+        batches = self._batches()
         self.observer.started(self.step, steps)
         self.model.train()
         while self.step < steps:
@@ -161,6 +160,15 @@ class Trainer:
                 with self.clock.timed("bookkeeping"):
                     self._save()
         return FitResult(self.best, self.valid, self.trace, self.clock, steps * self.config.train.batch_size)
+
+    def _batches(self) -> Iterator[Batch]:
+        train, workers = self.config.train, loader_workers(self.task)
+        return self.task.train_batches(self.config.seed, train.batch_size, self.step, workers)
+
+    def first_losses(self, steps: int) -> list[float]:
+        """Trains the first steps alone, without validation and checkpoints; the losses are those of `fit`."""
+        self.model.train()
+        return [self._update(batch)[0] for batch in islice(self._batches(), steps)]
 
     def _solve(self, model: ClosedForm) -> FitResult:
         """Fits in one pass over the training examples instead of steps; its only checkpoint is tested."""

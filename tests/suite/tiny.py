@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tasks
-from suite.config.run_config import RunConfig
-from suite.models.candidate import parse
+from suite.config.run_config import OWN_ORIGINS, RunConfig
+from suite.models.candidate import Candidate, parse
 from suite.models.certificate import Certificate
 from suite.models.resolve import resolve, resolve_run
 from suite.records import recount
@@ -38,6 +40,15 @@ def certify(config: RunConfig) -> Certificate:
     """The certificate of a run, matched or not. Needs no data."""
     candidate, spec = parse(config.mixer), tasks.get(config.task)(config.data).spec
     return candidate.certify(config, spec, candidate.plan(config, spec))
+
+
+def _certificate(config: RunConfig, candidate: Candidate) -> dict[str, Any]:
+    """Of a mixer in a file, as its run records it."""
+    spec = tasks.get(config.task)(config.data).spec
+    if config.mixer_origin in OWN_ORIGINS:
+        return recount.certificate(config, spec)
+    counted = candidate.certify(config, spec, candidate.plan(config, spec)).model_dump(mode="json")
+    return {**counted, "mixer": config.mixer_name, "mixer_options": config.recorded()["mixer_options"]}
 
 
 def made_record(
@@ -81,7 +92,7 @@ def made_record(
         versions=Versions(task=task_version or the_task.version, mixer=asked.candidate.version, training=1),
         config=config.recorded(),
         spec=the_task.spec,
-        certificate=recount.certificate(config, the_task.spec),
+        certificate=_certificate(config, asked.candidate),
         primary_metric=the_task.primary.name,
         higher_is_better=the_task.primary.higher_is_better,
         metrics={**by_split, "valid_last": by_split["valid"]} if done else {},

@@ -80,21 +80,23 @@ def sweep(
     found, left = entrants(wanted)
     for each in left:
         err.print(marked("[yellow]left out:[/] {} · {}: {}", each.task, each.mixer, each.reason), soft_wrap=True)
-    _adopt(found)
+    adopt(found)
     if plan:
         _write_plan(plan, found)
         return
     if not as_json or dry_run:
-        _show_plan(found, left, jobs, as_json=as_json)
+        show_plan(found, left, jobs, as_json=as_json)
     if dry_run:
         return
-    from tasks.storage.cores import cores
-
-    code = _race(found, jobs, threads or max(1, cores() // jobs), workers, device, as_json=as_json)
+    progress, code = race(found, jobs, threads, workers, device)
+    if as_json:
+        print_json({"races": [_result(each) for each in found], "errors": progress.errors})
+    elif code < 128:
+        _print_boards(found)
     raise typer.Exit(code)
 
 
-def _adopt(found: Sequence[Entrant]) -> None:
+def adopt(found: Sequence[Entrant]) -> None:
     """Fills in the runs that ended earlier."""
     from suite.records.collection import read_all
 
@@ -121,7 +123,7 @@ def _write_plan(path: Path, found: Sequence[Entrant]) -> None:
     err.print(f"{len(lines)} races written to {path}", soft_wrap=True)
 
 
-def _show_plan(found: Sequence[Entrant], left: Sequence[Left], jobs: int, *, as_json: bool) -> None:
+def show_plan(found: Sequence[Entrant], left: Sequence[Left], jobs: int, *, as_json: bool) -> None:
     from rich.table import Table
 
     from suite.sweeps.estimate import seconds_per_run
@@ -154,14 +156,20 @@ def _show_plan(found: Sequence[Entrant], left: Sequence[Left], jobs: int, *, as_
     err.print(f"{sum(row[2] for row in rows)} runs, about {_time(total)} with {jobs} job{'s' if jobs > 1 else ''}")
 
 
-def _race(found: Sequence[Entrant], jobs: int, threads: int, workers: int | None, device: str, *, as_json: bool) -> int:
+def race(
+    found: Sequence[Entrant], jobs: int, threads: int | None, workers: int | None, device: str
+) -> tuple[Progress, int]:
+    """Runs the races to their ends, with a live table on a terminal. Returns what was done, and the exit code: 128 and
+    more where a signal stopped it.
+    """
     from rich.live import Live
 
     from suite.records import runs_folder
     from suite.sweeps.local import carry_out
     from suite.sweeps.status import status_table, summary_line
+    from tasks.storage.cores import cores
 
-    log = runs_folder.writable_home() / "sweep.log"
+    log, threads = runs_folder.writable_home() / "sweep.log", threads or max(1, cores() // jobs)
     shown = -1
     live = Live(console=err, auto_refresh=False)
     with _stop_signals() as received, live if err.is_terminal else nullcontext():
@@ -188,14 +196,10 @@ def _race(found: Sequence[Entrant], jobs: int, threads: int, workers: int | None
         _publish([each.task_name for each in found])
     for line in progress.errors:
         err.print(marked("[red]failed:[/] {}", line), soft_wrap=True)
-    if as_json:
-        print_json({"races": [_result(each) for each in found], "errors": progress.errors})
-    elif not received:
-        _print_boards(found)
     if received:
         err.print("stopped; the same command continues where it was")
-        return 128 + received[0]
-    return 1 if progress.errors else 0
+        return progress, 128 + received[0]
+    return progress, 1 if progress.errors else 0
 
 
 def _publish(tasks: Sequence[str]) -> None:

@@ -1,0 +1,75 @@
+"""Each attack on a sound entry is found by the check that docs/security.md names, or passes where it says so."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+import pytest
+
+from suite.records import record
+from suite.submissions.verify import verify
+from tests.suite.submissions.attacks import ATTACKS, Attack
+from tests.suite.submissions.made import copy_of, sound_entry
+from tests.test_docs import ROOT
+
+#: Those of `test_replay.py`, which train.
+TRAINED = {
+    "a learning rate other than the recorded one": "replay",
+    "the run of another seed": "replay",
+    "the run of another mixer": "replay",
+    "invented losses": "replay",
+    "a source exchanged after the run, with every hash": "replay",
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _read_equal_records_once():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "parse", lru_cache(maxsize=None)(record.parse))
+        yield
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    return sound_entry(tmp_path_factory.mktemp("sound"))
+
+
+def test_the_entry_is_sound(template):
+    found = verify(template.parents[1])
+    assert [fault.line for fault in found.faults] == []
+    assert len(found.records) == 40
+    assert len(found.sources) == 1
+
+
+@pytest.mark.parametrize("made", ATTACKS, ids=[each.name for each in ATTACKS])
+def test_an_attack_is_found_by_the_named_check(template, tmp_path, made: Attack):
+    folder = copy_of(template, tmp_path)
+    made.forge(folder)
+    faults = verify(tmp_path).faults
+    if made.answer in ("reproduced", "replay"):  # those of replay are also in test_replay.py
+        assert [fault.line for fault in faults] == []
+    else:
+        assert any(made.words in fault.message and fault.check == made.answer for fault in faults), [
+            fault.line for fault in faults
+        ]
+    assert all("\n" not in fault.line and "\x1b" not in fault.line for fault in faults)
+
+
+def test_an_edit_without_new_hashes_is_found_too(template, tmp_path):
+    folder = copy_of(template, tmp_path)
+    for path in sorted((folder / "records").rglob("*.json"))[:2]:
+        path.write_text(path.read_text().replace('"seed":', '"seed": ', 1))  # the same JSON value: no fault
+    assert [fault.line for fault in verify(tmp_path).faults] == []
+
+
+def test_the_table_of_attacks_in_the_documentation_is_this_one():
+    text = (ROOT / "docs" / "security.md").read_text("utf-8")
+    rows = re.findall(r"^\| ([^|]+?) \| (recount|ranges|replay|reproduced) \|$", text, re.M)
+    expected = {each.name: each.answer for each in ATTACKS} | TRAINED
+    assert len(rows) == len(dict(rows)) >= 30
+    assert dict(rows) == expected
+
+
+def test_names_of_attacks_differ():
+    assert len({each.name for each in ATTACKS}) == len(ATTACKS)
