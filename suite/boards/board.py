@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import tasks
@@ -15,6 +15,7 @@ from suite.boards.figures import Noise
 from suite.boards.naming import deviations, usual
 from suite.boards.rows import LeftOut, Row, has_figures, rows_of, select
 from suite.config.run_config import without_folder
+from suite.records.badges import Badge, of_row
 from suite.records.collection import Refused
 from suite.records.schema import Record
 from tasks.base import Metric
@@ -57,6 +58,7 @@ def boards(
     task: str | None = None,
     domain: str | None = None,
     scale: str | None = None,
+    badges: Mapping[str, Badge] | None = None,
 ) -> list[Board]:
     """One board for each group of comparable records, shipped recipes first.
 
@@ -66,6 +68,7 @@ def boards(
         task: only boards of this task; of `path/file.py:Class`, the folder does not count.
         domain: only boards of this domain.
         scale: only boards of this scale.
+        badges: hash of a record → its badge.
 
     Returns:
         The boards, by domain and task.
@@ -76,7 +79,7 @@ def boards(
         for made in records
         if name in (None, made.task) and domain in (None, made.domain) and scale in (None, made.scale)
     ]
-    found = [(made[-1], _board(made, refused)) for made in group(chosen)]
+    found = [(made[-1], _board(made, refused, badges or {})) for made in group(chosen)]
     named = [replace(board, deviations=(*board.deviations, *_apart(newest, board, found))) for newest, board in found]
     return sorted(named, key=lambda b: (b.domain, b.task, bool(b.deviations), b.scale, b.title))
 
@@ -129,7 +132,7 @@ def primary_metric(made: Record) -> Metric:
     return task(made.config.data).primary
 
 
-def _board(records: Sequence[Record], refused: Sequence[Refused]) -> Board:
+def _board(records: Sequence[Record], refused: Sequence[Refused], badges: Mapping[str, Badge]) -> Board:
     newest = records[-1]
     metric = primary_metric(newest)
     selected = select(records, metric)
@@ -140,7 +143,7 @@ def _board(records: Sequence[Record], refused: Sequence[Refused]) -> Board:
         scale=newest.scale,
         deviations=deviations(newest),
         metric=metric,
-        rows=tuple(rows),
+        rows=tuple(replace(row, badge=of_row(badges, (made.hash for made in row.records))) for row in rows),
         noise=noise,
         unfinished=sum(not has_figures(made) for made in records),
         left_out=selected.left_out,

@@ -25,6 +25,7 @@ class Column:
     align: of a table's cells.
     wraps: whether its cells and header may take several lines on a narrow terminal.
     priority: the order in which columns are left out of a narrow terminal, the highest first; 0: never left out.
+    optional: whether tables leave it out where no row has a value.
     json: whether JSON has it.
     mlflow: the column of the tracking store's table of runs; empty: none. `{metric}` stands for the metric's name.
     ranked: the metric that the tracking store has of a row; empty: none.
@@ -37,6 +38,7 @@ class Column:
     align: Literal["left", "right"] = "right"
     wraps: bool = False
     priority: int = 0
+    optional: bool = False
     json: bool = True
     mlflow: str = ""
     ranked: str = ""
@@ -81,13 +83,20 @@ class Column:
         return self.mlflow.replace("{metric}", metric.name)
 
 
-def table_columns() -> tuple[Column, ...]:
-    """The columns of tables.
+def table_columns(board: Board) -> tuple[Column, ...]:
+    """The columns of a board's tables.
+
+    Args:
+        board: the board.
 
     Returns:
-        Those with a header, in their order.
+        Those with a header, in their order; optional ones only where a row has a value.
     """
-    return tuple(column for column in COLUMNS if column.header)
+    return tuple(
+        column
+        for column in COLUMNS
+        if column.header and not (column.optional and all(column.value(row) is None for row in board.rows))
+    )
 
 
 def _parameters(row: Row, board: Board) -> str:
@@ -179,6 +188,22 @@ def _from_figures(name: str) -> Callable[[Row], Any]:
 def _rank(row: Row) -> list[int] | None:
     rank = row.figures.rank if row.figures else None
     return None if rank is None else [rank.first, rank.last]
+
+
+def _badge(row: Row) -> dict[str, Any] | None:
+    held = row.badge
+    if held is None:
+        return None
+    badge = held.badge
+    return {"badge": badge.kind, "runs": held.count, "of": held.records, "day": badge.day, "machine": badge.machine}
+
+
+def _badge_text(row: Row, board: Board) -> str:
+    held = row.badge
+    if held is None:
+        return NOTHING
+    runs = "" if held.badge.kind == "reported" else f" {held.count} of {held.records} runs"
+    return f"{held.badge.kind}{runs}, {held.badge.day}, {held.badge.machine}"
 
 
 COLUMNS: tuple[Column, ...] = (
@@ -275,5 +300,6 @@ COLUMNS: tuple[Column, ...] = (
         lambda row, _: f"{row.first.peak_memory_bytes / 2**20:,.0f}",
         priority=11,
     ),
+    Column("badge", _badge, "checked", _badge_text, align="left", wraps=True, priority=12, optional=True),
     Column("status", lambda row: row.first.status, json=False, mlflow="tags.result"),
 )

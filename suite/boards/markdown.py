@@ -10,7 +10,7 @@ from suite.safe_text import markdown_text
 
 def markdown(board: Board) -> str:
     """The board as a section: its result, its rows, its notes."""
-    columns = table_columns()
+    columns = table_columns(board)
     lines = [
         f"**{markdown_text(board.title)}**: {markdown_text(headline(board))}",
         "",

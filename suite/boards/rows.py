@@ -13,6 +13,7 @@ from suite.boards.naming import Usual, configuration, entry_of, is_retired, name
 from suite.boards.raced import Raced, raced
 from suite.config.run_config import OWN_ORIGINS
 from suite.models.baseline_candidate import ORIGIN as BASELINE
+from suite.records.badges import RowBadge
 from suite.records.schema import Record
 from suite.statistics.samples import Scores
 from tasks.base import Metric
@@ -32,6 +33,7 @@ class Row:
     unranked: why it has no rank, in one or two words; empty where it has one.
     place: from 1, in the order of the means; None for a row without a rank.
     figures: its comparisons with the other rows; None for a single seed.
+    badge: what the maintainers checked of its records; None where they are not published.
     """
 
     mixer: str
@@ -43,6 +45,7 @@ class Row:
     unranked: str = ""
     place: int | None = None
     figures: Figures | None = None
+    badge: RowBadge | None = None
 
     @property
     def first(self) -> Record:

@@ -35,7 +35,7 @@ def table(board: Board, width: int = 0) -> Table:
 
 def _fitting(board: Board, width: int) -> tuple[list[Column], list[Column]]:
     """The columns that fit into a width, and those left out. Where even the others do not fit, cells are wrapped."""
-    columns, left_out = list(table_columns()), list[Column]()
+    columns, left_out = list(table_columns(board)), list[Column]()
     while width and _width(columns, board) > width and any(column.priority for column in columns):
         last = max(columns, key=lambda column: column.priority)
         columns.remove(last)

@@ -65,6 +65,15 @@ class Badge:
     machine: str
 
 
+@dataclass(frozen=True)
+class RowBadge:
+    """The strongest badge of a row's records, how many of them have it, and how many records there are."""
+
+    badge: Badge
+    count: int
+    records: int
+
+
 def read(folder: Path) -> Badges:
     """The badges of a folder of boards.
 
@@ -109,7 +118,7 @@ def by_record(document: Badges) -> dict[str, Badge]:
     return found
 
 
-def of_row(badges: Mapping[str, Badge], hashes: Iterable[str]) -> tuple[Badge, int] | None:
+def of_row(badges: Mapping[str, Badge], hashes: Iterable[str]) -> RowBadge | None:
     """The badge of a row.
 
     Args:
@@ -117,14 +126,14 @@ def of_row(badges: Mapping[str, Badge], hashes: Iterable[str]) -> tuple[Badge, i
         hashes: of the row's records.
 
     Returns:
-        The strongest badge of a record, and how many records have it; None unless all records have one.
+        The strongest badge of a record; None unless all records have one.
     """
     held = [badges.get(digest) for digest in hashes]
     found = [badge for badge in held if badge is not None]
     if not found or len(found) < len(held):
         return None
     best = max(found, key=lambda badge: (ORDER.index(badge.kind), badge.day))
-    return best, sum(badge.kind == best.kind for badge in found)
+    return RowBadge(best, sum(badge.kind == best.kind for badge in found), len(found))
 
 
 def add(folder: Path, new: Iterable[Checked]) -> Path:

@@ -78,7 +78,7 @@ def latex(board: Board) -> str:
     Returns:
         A `table` environment with a caption and a label.
     """
-    columns = [column for column in table_columns() if column.name in PRINTED]
+    columns = [column for column in table_columns(board) if column.name in PRINTED]
     ranked = [row for row in board.rows if not row.unranked]
     others = [row for row in board.rows if row.unranked]
     lines = [[column.cell(row, board) for column in columns] for row in ranked]

@@ -89,6 +89,7 @@ def find_boards(
     """
     from suite.boards import board
     from suite.config.recipe import SCALES
+    from suite.records import badges
     from suite.records.collection import read_all, read_published
     from tasks.base import Domain
 
@@ -103,7 +104,8 @@ def find_boards(
     elif found.refused:
         count = len(found.refused)
         warn(f"{count} record(s) left out, damaged or contradictory: suite doctor names them")
-    return board.boards(found.records, found.refused, task=task, domain=domain, scale=scale), links
+    held = badges.by_record(badges.read(folder)) if folder else {}
+    return board.boards(found.records, found.refused, task=task, domain=domain, scale=scale, badges=held), links
 
 
 def task_of_boards(task: str | None) -> str | None:

@@ -96,6 +96,7 @@ def test_json_and_the_tracking_store_have_these_columns(made):
         "optimism",
         "race",
         "rank",
+        "badge",
         "unranked",
         "verdict",
     }

@@ -62,6 +62,8 @@ def data_options() -> Iterator[tuple[str, Effect]]:
 
 
 RACE = "--task fashion-mnist --mixer softmax --lrs 1 --seeds 2"
+ENTRY = "made-1 --author ada --output {folder}/entry --unfinished"
+ENTERED = "no-mixing --yes"
 DRAWN = "{text_1} --tokens 12 --temperature 1.5"
 
 EFFECTS: dict[str, dict[str, Effect]] = {
@@ -118,6 +120,39 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "--output": lines("", "--output {folder}/boards"),
         "--check": lines("--output {folder}/nothing", "--output {folder}/nothing --check"),
         "--json": lines(*JSON),
+    },
+    "submit": {
+        "RUN": with_base("--author ada --output {folder}/entry --unfinished", "made-1", "made-2"),
+        "--author": with_base("made-1 --output {folder}/entry --unfinished", "--author ada", "--author eve"),
+        "--notes": with_base(ENTRY, "--notes {recipe_1}", "--notes {recipe_2}"),
+        "--output": with_base("made-1 --author ada --unfinished", "--output {folder}/entry", "--output {folder}/other"),
+        "--unfinished": with_base("made-1 --author ada", "", "--unfinished"),
+        "--json": with_base(ENTRY, *JSON),
+    },
+    "verify": {
+        "PATH": lines("{one_record}", "{folder}"),
+        "--replay": with_base("{folder}", "--replay 1", "--replay 2"),
+        "--trust-source": with_base("{folder} --replay 1", "", "--trust-source"),
+        "--badge": with_base("{folder}", "", "--badge", refused=True),
+        "--json": with_base("{folder}", *JSON),
+    },
+    "enter": {
+        "MIXER": with_base("--yes --task fashion-mnist", "softmax", "fem"),
+        "--task": with_base(ENTERED, "--task fashion-mnist", "--task sotu"),
+        "--scale": with_base(f"{ENTERED} --task fashion-mnist", "--scale board", "--scale quick"),
+        "--set": with_base(f"{ENTERED} --task fashion-mnist", "--set depth=2", "--set depth=3"),
+        "--data-dir": with_base(f"{ENTERED} --task text", "--data-dir {csv_1}", "--data-dir {csv_2}"),
+        "--device": with_base(f"{ENTERED} --task fashion-mnist", "--device cpu", "--device cuda:0"),
+        "--jobs": with_base(f"{ENTERED} --task fashion-mnist --threads 1", "--jobs 1", "--jobs 2"),
+        "--threads": with_base(f"{ENTERED} --task fashion-mnist", "--threads 1", "--threads 2"),
+        "--author": with_base(f"{ENTERED} --task fashion-mnist", "--author ada", "--author eve"),
+        "--notes": with_base(f"{ENTERED} --task fashion-mnist", "--notes {recipe_1}", "--notes {recipe_2}"),
+        "--output": with_base(f"{ENTERED} --task fashion-mnist", "--output {folder}/a", "--output {folder}/b"),
+        "--records": with_base(
+            f"{ENTERED} --task fashion-mnist", "--records {one_record}", "--records {folder}/nowhere", refused=True
+        ),
+        "--yes": with_base("no-mixing --task fashion-mnist", "", "--yes", refused=True),
+        "--json": with_base(f"{ENTERED} --task fashion-mnist", *JSON),
     },
     "compare": {
         "A": lines("softmax fem", "fem fem-linear", refused=True),

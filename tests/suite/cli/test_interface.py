@@ -62,6 +62,12 @@ COMMANDS = {
         *("--task", "--domain", "--scale", "--records", "--output", "--check"),
         *("--markdown", "--csv", "--latex", "--json"),
     },
+    "submit": {"RUN", "--author", "--notes", "--output", "--unfinished", "--json"},
+    "verify": {"PATH", "--replay", "--trust-source", "--badge", "--json"},
+    "enter": {
+        *("MIXER", "--task", "--scale", "--set", "--data-dir", "--device", "--jobs", "--threads"),
+        *("--author", "--notes", "--output", "--records", "--yes", "--json"),
+    },
     "compare": {"A", "B", "--task", "--scale", "--records", "--json"},
     "ui": {"--task", "--port", "--browser", "--no-browser"},
     "bench": {"KIND", "--mixer", "--lengths", "--against", "--rounds", "--threads", "--plot", "--out", "--json"},

@@ -82,6 +82,7 @@ def watched(home: Path) -> Iterator[Calls]:
         _watch_bench(patch, calls)
         _watch_checks(patch, calls)
         _watch_harness(patch, calls)
+        _watch_submissions(patch, calls)
         yield calls
 
 
@@ -150,6 +151,17 @@ def _watch_bench(patch: pytest.MonkeyPatch, calls: Calls) -> None:
 def _watch_checks(patch: pytest.MonkeyPatch, calls: Calls) -> None:
     for contract in ("backbones.contract.run", "tasks.contract.run"):
         patch.setattr(f"{contract}.run_checks", recording(calls, contract, list))
+
+
+def _watch_submissions(patch: pytest.MonkeyPatch, calls: Calls) -> None:
+    from suite.submissions.submit import Submitted
+    from suite.submissions.verify import Verified
+
+    written = Submitted(Path("entry"), (), 1, 1)
+    patch.setattr("suite.submissions.submit.submit", recording(calls, "submit", written))
+    patch.setattr("suite.submissions.verify.verify", recording(calls, "verify", Verified))
+    patch.setattr("suite.submissions.drawn.replay_some", recording(calls, "replay", dict))
+    patch.setattr("backbones.contract.run.each_check", recording(calls, "contract", list))
 
 
 def _watch_harness(patch: pytest.MonkeyPatch, calls: Calls) -> None:
