@@ -1,5 +1,5 @@
 """Measures how far first losses move with the rounding, and with a learning rate that is 1 % off; writes
-`tolerance.json`. Takes about ten minutes on two cores:
+`tolerance.json`. Takes about five minutes on two cores:
 
     python -m suite.submissions.calibration
 
@@ -22,16 +22,17 @@ from typing import Any
 from suite.statistics.race import window
 
 TASKS = ("sotu", "fashion-mnist", "household-power", "mqar")
-MIXERS = ("softmax", "fem", "hyperglu", "ssm")
+MIXERS = ("softmax", "fem", "hyperglu")
 #: A change of the learning rate that a replay must find.
 PLANTED = 1.01
-STEPS = 24
+STEPS = 16
+#: Places of the rates in the race's window: the smallest, where a change of it moves the least, and the largest.
+RATES = (0, 2)
 #: Name of a variation → compiled kernels, threads.
 VARIATIONS = {
     "1 thread": ("on", 1),
     "2 threads": ("on", 2),
     "1 thread, PyTorch": ("off", 1),
-    "2 threads, PyTorch": ("off", 2),
 }
 BASE = "1 thread"
 FILE = Path(__file__).with_name("tolerance.json")
@@ -39,7 +40,8 @@ FILE = Path(__file__).with_name("tolerance.json")
 
 def cases() -> list[tuple[str, str, int, float]]:
     """Task, mixer, place of the learning rate in the race's window, and the factor on it."""
-    return [(*case, factor) for case in product(TASKS, MIXERS, (0, 2)) for factor in (1.0, PLANTED)]
+    every = [(*case, 1.0) for case in product(TASKS, MIXERS, RATES)]
+    return [*every, *((*case, RATES[0], PLANTED) for case in product(TASKS, MIXERS))]
 
 
 def measure(threads: int, *, planted: bool) -> None:
@@ -81,16 +83,17 @@ def summarised(traces: dict[str, dict[str, list[float]]], steps: int) -> dict[st
     from suite.submissions.replay import deviation
 
     base, table = traces[BASE], []
-    for task, mixer, place in product(TASKS, MIXERS, (0, 2)):
+    for task, mixer, place in product(TASKS, MIXERS, RATES):
         plain = base[json.dumps([task, mixer, place, 1.0])][:steps]
         row: dict[str, Any] = {"task": task, "mixer": mixer, "rate": place}
         for name, found in traces.items():
             if name != BASE:
                 row[name] = deviation(plain, found[json.dumps([task, mixer, place, 1.0])][:steps])
-        row["planted"] = deviation(plain, base[json.dumps([task, mixer, place, PLANTED])][:steps])
+        if place == RATES[0]:
+            row["planted"] = deviation(plain, base[json.dumps([task, mixer, place, PLANTED])][:steps])
         table.append(row)
     rounding = max(row[name] for row in table for name in traces if name != BASE)
-    planted = min(row["planted"] for row in table)
+    planted = min(row["planted"] for row in table if "planted" in row)
     return {
         "steps": steps,
         "tolerance": float(f"{(rounding * planted) ** 0.5:.1e}"),

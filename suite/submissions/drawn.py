@@ -1,11 +1,16 @@
-"""Replaying records that are drawn at random, so that no author can know which ones."""
+"""Replaying records that are drawn at random, so that no author can know which ones. The runs that decide a row come
+first, and every race gets its turn.
+"""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
+from itertools import zip_longest
 
 from suite.console import say
 from suite.submissions.faults import Fault
+from suite.submissions.races import races, result
 from suite.submissions.replay import Replayed, obstacle, replay
 from suite.submissions.verify import Verified
 
@@ -28,12 +33,27 @@ def replay_some(found: Verified, count: int, *, trusted: bool) -> dict[str, Repl
     for reason in sorted({reason for reason in obstacles.values() if reason}):
         number = sum(each == reason for each in obstacles.values())
         say(f"{number} record(s) cannot be replayed: {reason}")
-    drawn = secrets.SystemRandom().sample(able, min(count, len(able)))
+    drawn = _order(found, able)[:count]
     for file, origin in sorted({_file(found, name) for name in drawn} - {("", "")}):
         say(f"executing the mixer's file {file} ({origin})")
     done = {name: replay(found.records[name], found.sources) for name in drawn}
     found.faults += [Fault(name, each.fault, "replay") for name, each in done.items() if each.fault]
     return done
+
+
+def _order(found: Verified, able: Sequence[str]) -> list[str]:
+    """Names in the order in which they are drawn: a run of the chosen rate of each race in turn, then all others."""
+    random, names = secrets.SystemRandom(), {id(found.records[name]): name for name in able}
+    decisive = []
+    for runs in races(found.records.values()):
+        of_race = result(runs)
+        final = of_race.finals[of_race.chosen] if of_race and of_race.chosen is not None else ()
+        own = [names[id(made)] for made in final if id(made) in names]
+        decisive.append(random.sample(own, len(own)))
+    random.shuffle(decisive)
+    first = [name for turn in zip_longest(*decisive) for name in turn if name is not None]
+    others = sorted(set(able) - set(first))
+    return [*first, *random.sample(others, len(others))]
 
 
 def _file(found: Verified, name: str) -> tuple[str, str]:

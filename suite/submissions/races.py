@@ -44,7 +44,7 @@ def summarised(records: Iterable[Record]) -> list[RaceSummary]:
 
 
 def _summary(runs: Sequence[Record]) -> RaceSummary:
-    first, race = runs[0], _raced(runs)
+    first, race = runs[0], result(runs)
     mixer = entry_of(first, usual([first]))[:255]
     return RaceSummary(
         task=first.task,
@@ -56,8 +56,15 @@ def _summary(runs: Sequence[Record]) -> RaceSummary:
     )
 
 
-def _raced(runs: Sequence[Record]) -> Raced | None:
-    """What has run of a race; None where no run has figures."""
+def result(runs: Sequence[Record]) -> Raced | None:
+    """What has run of a race.
+
+    Args:
+        runs: of one race.
+
+    Returns:
+        Rates, the chosen one and the runs of each; None where no run has figures.
+    """
     found: dict[str, list[Record]] = defaultdict(list)
     for made in runs:
         if has_figures(made):
@@ -79,7 +86,7 @@ def outside(runs: Sequence[Record]) -> Iterator[tuple[Record, str]]:
     Yields:
         The record, and why, in one line.
     """
-    race, recipe = _raced(runs), usual([runs[0]])
+    race, recipe = result(runs), usual([runs[0]])
     allowed = race.rates if race else _planned_rates(runs[0])
     for made in runs:
         own = made.config.portable()

@@ -1,4 +1,4 @@
-"""Replays: the same config agrees whatever rounds its sums, anything else is found; nothing of an author runs unasked."""
+"""Replays: the same config agrees whatever rounds its sums, other runs are found; nothing of an author runs unasked."""
 
 from __future__ import annotations
 
