@@ -105,8 +105,9 @@ def _of_accuracy(made: Record) -> Iterator[str]:
     """The fraction of images that are classified correctly is a number of images."""
     if made.domain != "vision":
         return
+    evaluated = {str(split): count for split, count in made.n_evaluated.items()}
     for split, values in made.metrics.items():
-        examples = made.n_evaluated.get(split.partition("_")[0], 0)
+        examples = evaluated.get(split.partition("_")[0], 0)
         for name in ("top1", "top5"):
             correct = values.get(name, 0.0) * examples
             if abs(correct - round(correct)) > 1e-3:

@@ -77,9 +77,9 @@ def submit(
         )
     sources = dict(_sources(folder, found, before))
     text = _notes(notes, folder)
-    for path, content in sources.items():
-        if path.path is not None and content:
-            entry.write_file(folder / path.path, content)
+    for source, content in sources.items():
+        if source.path is not None:
+            entry.write_file(folder / source.path, content)
     for made in kept.values():
         entry.write_file(folder / entry.record_path(made), entry.record_text(made))
     if text is not None:
@@ -150,12 +150,7 @@ def _require_submittable(made: Record) -> None:
 
 def _before(folder: Path) -> list[Record]:
     """The records that the entry already has."""
-    if not (folder / entry.RECORDS).is_dir():
-        return []
-    published, _ = collection.read_published(folder / entry.RECORDS)
-    if published.refused:
-        raise UserError(published.refused[0].reason)
-    return list(published.records)
+    return [record.read(path) for path in sorted((folder / entry.RECORDS).rglob("*.json"))]
 
 
 def _require_single(records: Iterable[Record]) -> None:

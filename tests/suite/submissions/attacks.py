@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -370,16 +371,13 @@ of_record("the last losses edited", "reproduced", "", lambda c: c["loss_trace"][
 
 @attack("parameters of a mixer in a file under-reported, with all that follows", "replay", "certificate.parameters")
 def under_reported(folder: Path) -> None:
-    for made in records(folder).values():
-        if made.mixer != MINE:
-            continue
-        certificate = made.certificate
-        fewer = certificate.parameters - 500
-        ratio = fewer / certificate.reference_parameters
-        forge(
-            folder,
-            lambda c, fewer=fewer, ratio=ratio: c["certificate"].update(parameters=fewer, ratio=ratio),
-            folder / entry.record_path(made),
-            list_again=False,
-        )
+    for name, made in records(folder).items():
+        if made.mixer == MINE:
+            fewer = made.certificate.parameters - 500
+            counted = {"parameters": fewer, "ratio": fewer / made.certificate.reference_parameters}
+            forge(folder, partial(_with_certificate, counted), folder / name, list_again=False)
     relist(folder)
+
+
+def _with_certificate(counted: Content, content: Content) -> None:
+    content["certificate"].update(counted)

@@ -1,4 +1,4 @@
-"""Each attack on a sound entry is found by the check that docs/security.md names, or passes where it says so."""
+"""Each attack on a sound entry is found by the check that docs/security.md names; some only by reproducing runs."""
 
 from __future__ import annotations
 

@@ -96,6 +96,7 @@ def tiny(monkeypatch, tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_contributors_path_from_a_file_to_a_verified_entry_on_a_board(suite, tiny: Path):
     boards = tiny / "leaderboards"
     (boards / "entries").mkdir(parents=True)

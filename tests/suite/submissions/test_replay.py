@@ -37,7 +37,9 @@ def trained(tmp_path_factory) -> Callable[[str, int], Record]:
                 patch.setenv("SUITE_HOME", str(tmp_path_factory.mktemp("runs")))
                 patch.setenv("SUITE_TRACKING", "off")
                 config = tiny_config("sotu", mixer, *SHORT, seed=seed)
-                known[mixer, seed] = record.read(start(config, data_dir=None, device="cpu").path)
+                path = start(config, data_dir=None, device="cpu").path
+                assert path is not None
+                known[mixer, seed] = record.read(path)
         return known[mixer, seed]
 
     return get

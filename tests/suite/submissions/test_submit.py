@@ -118,7 +118,13 @@ def test_a_mixer_that_imports_a_file_next_to_it_is_refused(runs, tmp_path):
 def test_a_run_that_can_have_no_rank_is_refused(runs, tmp_path, change, message):
     made = FEM[0].model_copy(update=change)
     if made.status == "interrupted":
-        nothing = {"metrics": {}, "n_evaluated": {}, "selection": None, "timing": None, "error": "stopped"}
+        nothing: dict[str, object] = {
+            "metrics": {},
+            "n_evaluated": {},
+            "selection": None,
+            "timing": None,
+            "error": "stopped",
+        }
         made = made.model_copy(update=nothing)
     keep(runs, made.sealed())
     with pytest.raises(UserError, match=message):
@@ -155,5 +161,5 @@ def test_a_damaged_entry_is_not_added_to(home, tmp_path):
     submit([FEM[0].id], author="ada", folder=tmp_path / "ada")
     path = next((tmp_path / "ada" / "records").rglob("*.json"))
     path.write_text(path.read_text().replace('"top1":', '"top1": 0', 1))
-    with pytest.raises(UserError, match=path.name):
+    with pytest.raises(record.RecordError, match=path.name):
         submit([FEM[1].id], author="ada", folder=tmp_path / "ada")
