@@ -69,10 +69,10 @@ def submit(
     races = tuple(summarised(kept.values()))
     open_races = [race for race in races if race.chosen is None]
     if open_races and not unfinished:
-        text = entry.summary(open_races[0].model_dump())
+        first = entry.summary(open_races[0].model_dump())
         more = f" (and {len(open_races) - 1} more)" if len(open_races) > 1 else ""
         raise UserError(
-            f"the race of {text}{more}: runs are missing, and a row needs all of them; run suite sweep again, or "
+            f"the race of {first}{more}: runs are missing, and a row needs all of them; run suite sweep again, or "
             "submit without a rank with --unfinished"
         )
     sources = dict(_sources(folder, found, before))
