@@ -16,7 +16,7 @@ def healthy(runs, monkeypatch):
     """A runs folder with one record, and a store that can be reached."""
     made = made_record()
     (runs / made.id).mkdir(parents=True)
-    monkeypatch.setattr("suite.tracking.store.close_dead_runs", lambda home: [])
+    monkeypatch.setattr("suite.tracking.publishing.close_dead_runs", lambda home: [])
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**50, 0, 2**50))
     return record.write(runs / made.id, made)
 
@@ -65,7 +65,7 @@ def test_a_store_that_does_not_answer_has_exit_code_1(suite, healthy, monkeypatc
     def refuse(home):
         raise ConnectionError("no answer")
 
-    monkeypatch.setattr("suite.tracking.store.close_dead_runs", refuse)
+    monkeypatch.setattr("suite.tracking.publishing.close_dead_runs", refuse)
     assert failing(suite) == (1, ["tracking store"])
 
 
