@@ -32,6 +32,7 @@ def run_outside(code: str, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_code_of_the_documentation_runs_outside_the_repository_without_the_suite(tmp_path: Path) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "library.md").read_text("utf-8"), re.M | re.S)
     assert len(blocks) >= 7

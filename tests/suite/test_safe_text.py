@@ -97,6 +97,7 @@ def attacked_records(runs: Path) -> None:
         edited.write(runs / f"attack-{number}", made)
 
 
+@pytest.mark.slow
 def test_what_a_record_claims_is_not_obeyed_on_any_board(suite, runs):
     attacked_records(runs)
     for arguments in (["leaderboard"], ["leaderboard", "--markdown"], ["leaderboard", "--json"], ["doctor"]):

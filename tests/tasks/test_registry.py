@@ -53,6 +53,7 @@ def test_listing_the_names_imports_no_heavy_library():
     }
 
 
+@pytest.mark.slow
 def test_embedded_tasks_train_and_specs_are_known_without_large_optional_libraries():
     code = """
 import tasks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from backbones.contract.gradients import compare_compiled
 from backbones.contract.probe import Probe
@@ -10,35 +11,41 @@ from backbones.contract.run import CHECKS, Check, run_check
 from backbones.mixers import registry
 from tests.backbones.naive import load_naive_references
 
-FAST = [c for c in CHECKS if not c.slow]
-SLOW = [c for c in CHECKS if c.slow]
-
-
-class MixerContract:
-    """One test per check and direction."""
-
-    mixer: str
-
-    def _holds(self, check: Check, causal: bool) -> None:
-        result = run_check(check, registry.get(self.mixer), causal, load_naive_references().get(self.mixer))
-        assert result.status != "failed", f"{self.mixer}: {result.sentence}: {result.reason} ({result.shown_by})"
-
-    @pytest.mark.parametrize("causal", [True, False], ids=["causal", "both-ways"])
-    @pytest.mark.parametrize("check", FAST, ids=lambda c: c.id)
-    def test_holds(self, check: Check, causal: bool) -> None:
-        self._holds(check, causal)
-
-    @pytest.mark.slow
-    @pytest.mark.parametrize("causal", [True, False], ids=["causal", "both-ways"])
-    @pytest.mark.parametrize("check", SLOW, ids=lambda c: c.id)
-    def test_holds_slowly(self, check: Check, causal: bool) -> None:
-        self._holds(check, causal)
-
-
 BUILT_IN = [name for name in registry.names() if registry.origin(name) == "built-in"]
-globals().update(
-    {f"Test_{name.replace('-', '_')}": type(f"Test_{name}", (MixerContract,), {"mixer": name}) for name in BUILT_IN}
-)
+#: Checks that take most of the time. The fast tests run them on one mixer of each kernel, the slow tests on all.
+LONG = ("gradcheck", "prefix", "step", "meta", "range")
+OF_EACH_KERNEL = ("softmax", "fem", "gla", "ssm", "hyperglu", "taylor", "aft", "nonlinear-query")
+
+
+def checks_of(mixer: str) -> list[ParameterSet]:
+    """(check, causal) of every check in both directions."""
+    found = []
+    for check in CHECKS:
+        for causal in (True, False):
+            fast = check.id not in LONG or (causal and mixer in OF_EACH_KERNEL)
+            marks = () if fast and not check.slow else pytest.mark.slow
+            found.append(
+                pytest.param(check, causal, id=f"{check.id}-{'causal' if causal else 'both-ways'}", marks=marks)
+            )
+    return found
+
+
+def contract_of(mixer: str) -> type:
+    """A class with one test per check and direction."""
+
+    @pytest.mark.parametrize(("check", "causal"), checks_of(mixer))
+    def test_holds(self: object, check: Check, causal: bool) -> None:
+        result = run_check(check, registry.get(mixer), causal, load_naive_references().get(mixer))
+        assert result.status != "failed", f"{mixer}: {result.sentence}: {result.reason} ({result.shown_by})"
+
+    return type(f"Test_{mixer}", (), {"test_holds": test_holds})
+
+
+globals().update({f"Test_{name.replace('-', '_')}": contract_of(name) for name in BUILT_IN})
+
+
+def test_the_mixers_of_the_fast_tests_are_built_in() -> None:
+    assert set(OF_EACH_KERNEL) <= set(BUILT_IN)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

@@ -32,6 +32,7 @@ def site(tmp_path: Path) -> Path:
     return packages
 
 
+@pytest.mark.slow
 def test_a_file_is_checked_where_the_suite_is_not_installed(tmp_path: Path, site: Path) -> None:
     shutil.copy(ROOT / "examples" / "moving_average.py", tmp_path / "mine.py")
     # -S, as an editable install of this repository would bring the suite back; its other packages are put on the path

@@ -99,6 +99,7 @@ def test_kernels_take_fp32_and_refuse_fp16_with_the_reason(kernel: Kernel, call:
     assert "not float16" in module.refusal(*call.arguments(*call.draw(torch.float16)))
 
 
+@pytest.mark.slow
 def test_importing_the_kernels_does_not_import_triton() -> None:
     code = (
         "import sys\nfrom kernels.registry import KERNELS\n"

@@ -28,6 +28,7 @@ def passed(marks: str, *paths: Path) -> int:
     return int(found[1]) if found else 0
 
 
+@pytest.mark.slow
 def test_a_short_call_of_each_kernel_is_right() -> None:
     assert passed("not slow", FOLDER) >= sum(len(kernel.calls) for kernel in KERNELS if kernel.triton)
 

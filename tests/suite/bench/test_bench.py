@@ -151,6 +151,7 @@ def test_a_requirement_whose_competitor_fails_counts_as_unmet():
     assert document["contests"][0]["could_not_run"] == {"theirs": "ValueError: no message"}
 
 
+@pytest.mark.slow
 def test_a_mixer_that_cannot_meet_the_budget_is_reported_and_the_others_are_timed():
     comparisons = list(layers.layer_comparisons(["hyperglu", "no-mixing"], [4112]))
     document = report.measure("mixers", comparisons, rounds=2, against=())
@@ -197,6 +198,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_kernels_write_one_json_document_and_a_plot(suite, tmp_path, one_thread):
     ended = suite(
         "bench", "kernels", "--lengths", "16,32", "--rounds", "2", "--plot", str(tmp_path / "speed.png"), "--json"

@@ -75,6 +75,7 @@ def test_equal_records_give_equal_files_byte_for_byte(entries, files):
     assert published.generated(boards(tuple(found.records), found.refused), links) == files
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_files_and_finds_an_edit(suite, entries, files, tmp_path):
     arguments = ("leaderboard", "--records", str(entries), "--output", str(tmp_path / "site"))
     assert suite(*arguments).code == 0

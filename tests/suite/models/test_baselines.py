@@ -55,6 +55,7 @@ def test_the_ridge_minimises_the_penalised_squares():
     assert ridge.weight.abs().max() > 0.05
 
 
+@pytest.mark.slow
 def test_a_baseline_is_on_the_mixers_board_without_a_place(runs):
     made = {
         name: start(tiny(name), data_dir=None, device="cpu").record

@@ -113,6 +113,7 @@ READING = (
 )
 
 
+@pytest.mark.slow
 def test_no_reading_command_executes_what_a_record_names(suite, runs, tmp_path, evil):
     assert write_claims(runs, evil) > 60
     for arguments in READING:

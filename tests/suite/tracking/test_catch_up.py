@@ -46,6 +46,7 @@ def log_some(home, steps=5, run="run-a", **options):
 
 
 @pytest.mark.usefixtures("_no_worker")
+@pytest.mark.slow
 def test_the_next_command_sends_a_run_that_its_store_missed(home, monkeypatch):
     log_some(home)
     started: list[list[str]] = []

@@ -82,6 +82,7 @@ def _store_points(home):
         return []
 
 
+@pytest.mark.slow
 def test_a_run_arrives_with_its_final_status(home):
     warnings: list[str] = []
     with tracker(home, warnings=warnings) as tracked:

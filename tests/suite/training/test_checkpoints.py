@@ -134,6 +134,7 @@ def remove_all(folder: Path) -> None:
 
 @pytest.mark.parametrize("lose", [damage_all, remove_all])
 @pytest.mark.parametrize("named", [True, False])
+@pytest.mark.slow
 def test_resume_auto_starts_from_scratch_where_no_checkpoint_is_left(monkeypatch, suite, lose, named):
     stopped = interrupted_at(monkeypatch, 3, signal.SIGTERM, *RANDOM, mixer="softmax").record
     folder = runs_folder.home() / stopped.id

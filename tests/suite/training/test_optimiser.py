@@ -224,6 +224,7 @@ def effects(monkeypatch, **options: object) -> dict[str, object]:
     return dict(seen)
 
 
+@pytest.mark.slow
 def test_every_training_option_has_an_effect(monkeypatch):
     assert OTHER.keys() == TrainConfig.model_fields.keys()
     usual = effects(monkeypatch)
@@ -260,6 +261,7 @@ def test_a_run_trains_on_the_batches_of_its_task_and_seed(monkeypatch, task):
 
 
 @pytest.mark.parametrize("task", ["household-power", "mqar"])
+@pytest.mark.slow
 def test_two_epochs_are_different_orders_of_the_same_examples(task):
     its_task = tasks.get(task)(shipped_config(task, "board").data)
     its_task.load()

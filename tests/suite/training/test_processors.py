@@ -45,6 +45,7 @@ def test_the_limit_of_older_control_groups_is_read(tmp_path, monkeypatch):
     assert cores._limit() == 3
 
 
+@pytest.mark.slow
 def test_a_process_on_one_processor_starts_one_loader_and_one_thread():
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"

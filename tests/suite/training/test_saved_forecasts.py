@@ -26,6 +26,7 @@ def written(suite, runs, config, data_dir=None):
 
 
 @pytest.mark.parametrize("head", ["point", "quantile"])
+@pytest.mark.slow
 def test_saved_forecasts_agree_with_the_metrics_and_the_original_values(suite, runs, head):
     config = tiny_config("household-power", "softmax", f"head={head}")
     made, arrays, errors = written(suite, runs, config)

@@ -51,6 +51,7 @@ def calls(monkeypatch):
     return seen
 
 
+@pytest.mark.slow
 def test_a_task_of_any_domain_keeps_files_uses_them_and_plots_examples(calls, monkeypatch, runs):
     with monkeypatch.context() as patch:
         at_step(patch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
