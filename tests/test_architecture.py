@@ -57,6 +57,11 @@ DOMAINS = ("text", "images", "series", "recall")
 MAX_FILES = 16
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def imported(tree: ast.AST) -> Iterator[str]:
     """Every module that a file imports, at its top or inside functions."""
     for node in ast.walk(tree):
@@ -67,12 +72,13 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield node.module or ""
 
 
+@cache
 def all_imports() -> list[tuple[str, str]]:
     """(file relative to the root, imported module) of the four packages."""
     found = []
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
-            found += [(str(path.relative_to(ROOT)), name) for name in imported(ast.parse(path.read_text("utf-8")))]
+            found += [(str(path.relative_to(ROOT)), name) for name in imported(parsed(path))]
     return found
 
 
@@ -88,7 +94,7 @@ def module_imports() -> list[tuple[str, str]]:
     known = {module_name(path) for path in paths}
     found = []
     for path in paths:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parsed(path)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module:
                 inner = {f"{node.module}.{alias.name}" for alias in node.names}

@@ -57,6 +57,7 @@ def built(task_name, mixer, seed=0, hybrid=None):
 
 
 @pytest.mark.parametrize("task_name", ["sotu", "fashion-mnist", "household-power"])
+@pytest.mark.slow
 def test_a_random_sequence_follows_the_seed_and_a_fixed_one_is_a_training_example(task_name):
     first, again, other = (built(task_name, "random-qk", seed)[0].constant for seed in (0, 0, 1))
     assert torch.equal(first, again)

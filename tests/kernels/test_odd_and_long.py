@@ -87,6 +87,7 @@ def assert_long_sequences_keep_their_digits(kernel: Kernel, call: Call, monkeypa
 
 
 @pytest.mark.parametrize(("kernel", "call"), cases(lambda kernel: kernel.name in SCANS))
+@pytest.mark.slow
 def test_fp32_keeps_its_digits_over_twenty_thousand_tokens(
     kernel: Kernel, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

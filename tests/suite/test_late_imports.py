@@ -40,10 +40,8 @@ def test_the_budget_is_counted_without_the_compiler_and_timm(tmp_path, mixer):
     assert imported_by(command("budget", "--task", "sotu", "--mixer", mixer), tmp_path) <= {"torch"}
 
 
-@pytest.mark.parametrize(
-    "task",
-    ["sotu", *(pytest.param(name, marks=pytest.mark.slow) for name in ("household-power", "mqar", "fashion-mnist"))],
-)
+@pytest.mark.parametrize("task", ["sotu", "household-power", "mqar", "fashion-mnist"])
+@pytest.mark.slow
 def test_a_run_of_embedded_data_imports_neither_torchvision_nor_the_compiler(tmp_path, task):
     code = f"from tests.suite.tiny import tiny_arguments\nwords = tiny_arguments({task!r}, 'fem')\n"
     code += command().replace("['suite']", "['suite', *words]")

@@ -13,7 +13,7 @@ from tests.backbones.naive import load_naive_references
 
 BUILT_IN = [name for name in registry.names() if registry.origin(name) == "built-in"]
 #: Checks that take most of the time. The fast tests run them on one mixer of each kernel, the slow tests on all.
-LONG = ("gradcheck", "prefix", "step", "meta", "range")
+LONG = ("gradcheck", "prefix", "step", "meta", "range", "half", "flops", "parameters", "shape")
 OF_EACH_KERNEL = ("softmax", "fem", "gla", "ssm", "hyperglu", "taylor", "aft", "nonlinear-query")
 
 

@@ -70,6 +70,7 @@ class Page(HTMLParser):
             self.cells.append(text)
 
 
+@pytest.mark.slow
 def test_equal_records_give_equal_files_byte_for_byte(entries, files):
     found, links = read_published(entries)
     assert published.generated(boards(tuple(found.records), found.refused), links) == files

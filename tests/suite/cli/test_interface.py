@@ -209,6 +209,7 @@ def test_flops_that_nothing_verifies_are_shown_as_such(suite, tmp_path):
 
 
 @pytest.mark.parametrize("given", [("show",), ("budget",)])
+@pytest.mark.slow
 def test_a_table_of_costs_is_printed_for_every_config(suite, given):
     for mixer in ("softmax", "baseline/dlinear"):
         ended = suite(*given, "--task", "household-power", "--mixer", mixer, "--scale", "board")

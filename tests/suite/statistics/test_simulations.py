@@ -81,6 +81,7 @@ def test_noises_have_mean_zero_and_deviation_one():
 
 
 @pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.slow
 def test_equal_mixers_are_rarely_distinguished(noise):
     limit = 0.08 if noise == "outliers" else 0.06  # the one cell known to miss: outliers, rates one deviation apart
     for gap in GAPS:

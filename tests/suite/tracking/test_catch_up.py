@@ -66,6 +66,7 @@ def test_the_next_command_sends_a_run_that_its_store_missed(home, monkeypatch):
 
 
 @pytest.mark.usefixtures("_no_worker")
+@pytest.mark.slow
 def test_a_store_that_stays_away_is_tried_once_a_minute(home, monkeypatch):
     log_some(home)
     monkeypatch.setattr(Store, "experiment", lambda *_: (_ for _ in ()).throw(ConnectionError("away")))
@@ -85,6 +86,7 @@ def test_a_run_goes_only_to_the_store_that_it_was_meant_for(home, monkeypatch):
 
 
 @pytest.mark.usefixtures("_no_worker")
+@pytest.mark.slow
 def test_an_upload_leaves_nothing_for_the_next_command(home):
     log_some(home)
     upload(home / "run-a", home)

@@ -94,6 +94,7 @@ def test_a_store_is_made_from_records(runs, published):
     assert any(name.endswith(".svg") for name in files)
 
 
+@pytest.mark.slow
 def test_a_repetition_changes_nothing(runs):
     tables = ("runs", "metrics", "params", "tags", "inputs", "experiment_tags")
     before = {table: rows(runs, f"select * from {table}") for table in tables}

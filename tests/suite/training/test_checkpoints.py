@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 def _bare(monkeypatch):
     """Neither tracking nor pictures: they take longer than these runs."""
     monkeypatch.setenv("SUITE_TRACKING", "off")
-    monkeypatch.setattr("suite.training.pictures.attention_maps", lambda *_: {})
+    monkeypatch.setattr("suite.training.execution.show_pictures", lambda *_: None)
 
 
 def flip(path: Path, byte: int, bit: int = 0) -> None:
@@ -98,6 +98,7 @@ def test_every_moment_of_a_save_leaves_an_undamaged_checkpoint(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("sets", [(), RANDOM])
+@pytest.mark.slow
 def test_a_run_with_a_damaged_checkpoint_resumes_at_the_one_before_and_reports_it(monkeypatch, capsys, sets):
     whole = start(tiny_config("fashion-mnist", "fem", *sets), data_dir=None, device="cpu").record
     stopped = interrupted_at(monkeypatch, 5, signal.SIGTERM, *sets).record

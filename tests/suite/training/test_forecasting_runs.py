@@ -60,6 +60,7 @@ def test_no_test_window_has_a_part_in_training_or_selection(tmp_path, runs):
     assert a.n_evaluated == {"valid": 8, "test": 8}
 
 
+@pytest.mark.slow
 def test_a_picture_of_a_few_test_windows_is_drawn_and_tracked(runs):
     made = start(tiny_config("household-power"), data_dir=None, device="cpu")
     picture = runs / made.record.id / "forecasts.png"

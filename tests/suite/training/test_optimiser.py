@@ -28,7 +28,7 @@ from tests.suite.training.test_start_from_a_worker import Recorder
 def _bare(monkeypatch):
     """Neither tracking nor pictures: they take longer than these runs."""
     monkeypatch.setenv("SUITE_TRACKING", "off")
-    monkeypatch.setattr("suite.training.pictures.attention_maps", lambda *_: {})
+    monkeypatch.setattr("suite.training.execution.show_pictures", lambda *_: None)
 
 
 # --- six steps by hand ---

@@ -31,7 +31,7 @@ RANDOM = ("dropout=0.2", "drop_path=0.3", "ema=0.9")
 def _bare(monkeypatch):
     """Neither tracking nor pictures: they take longer than these runs."""
     monkeypatch.setenv("SUITE_TRACKING", "off")
-    monkeypatch.setattr("suite.training.pictures.attention_maps", lambda *_: {})
+    monkeypatch.setattr("suite.training.execution.show_pictures", lambda *_: None)
 
 
 def equal_runs(one: Record, two: Record) -> bool:

@@ -30,7 +30,7 @@ from tests.suite.tiny import TASKS, tiny_arguments, tiny_config
 def _bare(monkeypatch):
     """Neither tracking nor pictures: they take longer than these runs."""
     monkeypatch.setenv("SUITE_TRACKING", "off")
-    monkeypatch.setattr("suite.training.pictures.attention_maps", lambda *_: {})
+    monkeypatch.setattr("suite.training.execution.show_pictures", lambda *_: None)
 
 
 def run(task: str = "fashion-mnist", mixer: str = "softmax", *sets: str, seed: int = 0) -> Outcome:

@@ -135,6 +135,7 @@ def solution(folder, pairs):
     ],
     ids=["kaggle", "official", "kit", "pairs"],
 )
+@pytest.mark.slow
 def test_a_flat_validation_part_of_imagenet_is_read_with_its_published_labels(tmp_path, write):
     whole = ImageNet100(SMALL, write_folder(tmp_path / "whole", class_list(), train=3, val=2))
     flat = write_folder(tmp_path / "flat", class_list(), train=3, val=2)

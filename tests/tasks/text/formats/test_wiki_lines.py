@@ -41,6 +41,7 @@ def task(folder, cls=WikiText2):
         ("wiki.{}.raw", WikiText103, "\r\n"),
     ],
 )
+@pytest.mark.slow
 def test_the_classic_files_give_the_fingerprint_of_the_hubs_files(tmp_path, name, cls, end):
     published = task(write_wikitext(tmp_path / "hub", cls, ROWS), cls)
     classic = task(write_classic(tmp_path / "classic", name, end=end), cls)
