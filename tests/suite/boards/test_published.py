@@ -19,6 +19,8 @@ from suite.records.collection import read_published
 from tests.suite.boards.test_verdicts import BASE, whole_race
 from tests.suite.tiny import made_record
 
+pytestmark = pytest.mark.slow  # each trains, or draws boards
+
 EVIL = '<script>alert(1)</script> & "x" \\input{y} %'
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -70,13 +72,11 @@ class Page(HTMLParser):
             self.cells.append(text)
 
 
-@pytest.mark.slow
 def test_equal_records_give_equal_files_byte_for_byte(entries, files):
     found, links = read_published(entries)
     assert published.generated(boards(tuple(found.records), found.refused), links) == files
 
 
-@pytest.mark.slow
 def test_the_command_writes_the_files_and_finds_an_edit(suite, entries, files, tmp_path):
     arguments = ("leaderboard", "--records", str(entries), "--output", str(tmp_path / "site"))
     assert suite(*arguments).code == 0

@@ -42,6 +42,7 @@ def test_the_entry_is_sound(template):
     assert len(found.sources) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", ATTACKS, ids=[each.name for each in ATTACKS])
 def test_an_attack_is_found_by_the_named_check(template, tmp_path, made: Attack):
     folder = copy_of(template, tmp_path)

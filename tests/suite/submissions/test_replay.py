@@ -22,6 +22,8 @@ from suite.training.run import start
 from tests.suite.submissions.made import SOURCE
 from tests.suite.tiny import tiny_config, tiny_sets
 
+pytestmark = pytest.mark.slow  # each trains
+
 STEPS = int(calibration()["steps"])
 SHORT = (f"steps={STEPS}", "evals=1", "lr=3e-3")
 

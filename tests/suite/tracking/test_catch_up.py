@@ -26,6 +26,8 @@ from tests.suite.tracking.tracked_runs import (
     wait_for,
 )
 
+pytestmark = pytest.mark.slow  # each trains, or draws boards
+
 
 class UndeliveredWorker(SilentWorker):
     """A worker whose store is away at the end of the run."""
@@ -46,7 +48,6 @@ def log_some(home, steps=5, run="run-a", **options):
 
 
 @pytest.mark.usefixtures("_no_worker")
-@pytest.mark.slow
 def test_the_next_command_sends_a_run_that_its_store_missed(home, monkeypatch):
     log_some(home)
     started: list[list[str]] = []
@@ -66,7 +67,6 @@ def test_the_next_command_sends_a_run_that_its_store_missed(home, monkeypatch):
 
 
 @pytest.mark.usefixtures("_no_worker")
-@pytest.mark.slow
 def test_a_store_that_stays_away_is_tried_once_a_minute(home, monkeypatch):
     log_some(home)
     monkeypatch.setattr(Store, "experiment", lambda *_: (_ for _ in ()).throw(ConnectionError("away")))
@@ -86,7 +86,6 @@ def test_a_run_goes_only_to_the_store_that_it_was_meant_for(home, monkeypatch):
 
 
 @pytest.mark.usefixtures("_no_worker")
-@pytest.mark.slow
 def test_an_upload_leaves_nothing_for_the_next_command(home):
     log_some(home)
     upload(home / "run-a", home)
@@ -169,7 +168,6 @@ def test_times_of_points_never_go_back_when_the_clock_is_set(monkeypatch):
     assert now_ms() >= before
 
 
-@pytest.mark.slow
 def test_a_server_that_is_back_at_the_end_gets_the_whole_run(tmp_path, empty_store, monkeypatch):
     """As a server that was killed for a while: the run's end sends everything, and the run does not stay RUNNING."""
     shutil.copytree(empty_store, tmp_path / "server")

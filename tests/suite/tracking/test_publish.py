@@ -16,6 +16,8 @@ from suite.records import record
 from tests.suite.tiny import made_record
 from tests.suite.tracking.tracked_runs import SilentWorker, free_port, mlflow_server, points, rows, statuses
 
+pytestmark = pytest.mark.slow  # each trains, or draws boards
+
 SETTINGS = ("lr=3e-4", "steps=40")
 
 
@@ -94,7 +96,6 @@ def test_a_store_is_made_from_records(runs, published):
     assert any(name.endswith(".svg") for name in files)
 
 
-@pytest.mark.slow
 def test_a_repetition_changes_nothing(runs):
     tables = ("runs", "metrics", "params", "tags", "inputs", "experiment_tags")
     before = {table: rows(runs, f"select * from {table}") for table in tables}
@@ -217,7 +218,6 @@ def test_a_sweep_publishes_its_boards_at_its_end_and_survives_a_store_that_is_aw
     assert "no server is running there" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_server_gets_the_same_as_the_embedded_store(runs, tmp_path, monkeypatch):
     embedded = names(runs)
     with mlflow_server(tmp_path / "server", free_port()) as base:
