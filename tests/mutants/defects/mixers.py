@@ -1,0 +1,142 @@
+"""Mixers and the trunk around them."""
+
+from __future__ import annotations
+
+from tests.mutants.defect import Defect
+
+MIXERS: tuple[Defect, ...] = (
+    Defect(
+        "mixers",
+        "backbones/mixers/fem/fem.py",
+        "BETA_START = 1.8",
+        "BETA_START = 1.0",
+        "beta starts at another value than is published",
+        ("tests/backbones/test_fem.py",),
+    ),
+    Defect(
+        "mixers",
+        "backbones/mixers/fem/fem.py",
+        "torch.lerp(mu, F, self._heads(inner).sigmoid())",
+        "torch.lerp(F, mu, self._heads(inner).sigmoid())",
+        "the inner gate mixes the wrong way round where there are no outer gates",
+        ("tests/backbones/test_fem.py",),
+    ),
+    Defect(
+        "mixers",
+        "backbones/mixers/fem/fem.py",
+        "flops=2 * (linears + rank)",
+        "flops=2 * linears",
+        "the convolution's scan is free",
+        (
+            "tests/backbones/test_fem.py",
+            "tests/backbones/test_flops.py",
+        ),
+    ),
+    Defect(
+        "mixers",
+        "backbones/mixers/fem/convolution.py",
+        "torch.exp(-softplus(a)), u, rms",
+        "torch.exp(-softplus(-a)), u, rms",
+        "the sign of the decay's logit",
+        ("tests/backbones/test_fem.py",),
+    ),
+    Defect(
+        "mixers",
+        "backbones/mixers/fem/convolution.py",
+        "u[..., first:], reverse=True)",
+        "u[..., first:])",
+        "without causality no channel sees later tokens",
+        ("tests/backbones/test_fem.py",),
+    ),
+    Defect(
+        "mixers",
+        "backbones/mixers/priors/linear.py",
+        "torch.where(h < self.forward_heads, h, h - self.forward_heads)",
+        "torch.where(h < self.forward_heads, h, h)",
+        "the heads of the other direction decay more slowly",
+        ("tests/backbones/test_priors.py",),
+    ),
+    Defect(
+        "mixers",
+        "backbones/mixers/priors/linear.py",
+        "SLOWNESS = 16",
+        "SLOWNESS = 4",
+        "gates forget four times as fast as is published",
+        ("tests/backbones/test_priors.py",),
+    ),
+    Defect(
+        "mixers",
+        "backbones/mixers/priors/ssm.py",
+        "STEP_RANGE = (1e-3, 1e-1)",
+        "STEP_RANGE = (1e-4, 1e-1)",
+        "the step sizes start below the published range",
+        ("tests/backbones/test_priors.py",),
+    ),
+    Defect(
+        "mixers",
+        "backbones/mixers/priors/ssm.py",
+        "z - small / 2 +",
+        "z + small / 2 +",
+        "a sign in the series of log softplus",
+        ("tests/backbones/test_priors.py",),
+    ),
+    Defect(
+        "mixers",
+        "backbones/mixers/priors/softmax.py",
+        "(2 if free_energy else 1) * widths.value)",
+        "widths.value)",
+        "the free energy's second read is free",
+        (
+            "tests/backbones/test_fem.py",
+            "tests/backbones/test_flops.py",
+            "tests/backbones/test_priors.py",
+        ),
+    ),
+    Defect(
+        "mixers",
+        "backbones/mixers/rotary.py",
+        "BASE = 10_000.0",
+        "BASE = 1_000.0",
+        "positions turn faster than is published",
+        (
+            "tests/backbones/test_priors.py",
+            "tests/backbones/test_deconstructed.py",
+            "tests/backbones/test_library.py",
+        ),
+    ),
+    Defect(
+        "mixers",
+        "backbones/mixers/hyper/hypermlp.py",
+        "window_BJD * self.taps.flip(0)",
+        "window_BJD * self.taps",
+        "decoding applies the convolution's taps in reverse",
+        ("tests/backbones/test_hypermlp.py",),
+    ),
+    Defect(
+        "mixers",
+        "backbones/mixers/hyper/hypermlp.py",
+        "q_BTK = q_BTK * m1_BTK.sigmoid()",
+        "q_BTK = q_BTK * (1 + m1_BTK.sigmoid())",
+        "the query's gate cannot close",
+        ("tests/backbones/test_hypermlp.py",),
+    ),
+    Defect(
+        "mixers",
+        "backbones/base.py",
+        "config.drop_path * i / last",
+        "config.drop_path",
+        "stochastic depth does not rise with the layer",
+        (
+            "tests/backbones/test_backbones.py",
+            "tests/suite/training/test_optimiser.py",
+        ),
+    ),
+    Defect(
+        "mixers",
+        "backbones/base.py",
+        "std=1 / math.sqrt(2 * len(self.blocks) * width)",
+        "std=1 / math.sqrt(width)",
+        "the residual outputs do not shrink with depth",
+        ("tests/backbones/test_backbones.py",),
+    ),
+)

@@ -1,0 +1,231 @@
+"""Splits, scales, scores and random streams of tasks."""
+
+from __future__ import annotations
+
+from tests.mutants.defect import Defect
+
+TASKS: tuple[Defect, ...] = (
+    Defect(
+        "tasks",
+        "tasks/randomness.py",
+        "generator(ORDER, seed, epoch).permutation(n)",
+        "generator(ORDER, seed, 0).permutation(n)",
+        "every epoch has the order of the first",
+        (
+            "tests/tasks/recall/test_recall.py",
+            "tests/tasks/test_contract_checks.py",
+        ),
+    ),
+    Defect(
+        "tasks",
+        "tasks/randomness.py",
+        "(2 * np.arange(limit) + 1) * n // (2 * limit)",
+        "np.arange(limit) * n // limit",
+        "the scored windows lean towards the start of the split",
+        (
+            "tests/tasks/series/test_forecasting.py",
+            "tests/tasks/text/test_sotu.py",
+        ),
+    ),
+    Defect(
+        "tasks",
+        "tasks/randomness.py",
+        "SAMPLE, MIX, EXAMPLES = 1, 2, 3, 4, 5, 6",
+        "SAMPLE, MIX, EXAMPLES = 1, 2, 3, 4, 2, 6",
+        "mixing and augmentation draw the same numbers",
+        (
+            "tests/tasks/images/test_image_sets.py",
+            "tests/tasks/test_contract_checks.py",
+            "tests/tasks/test_registry.py",
+        ),
+    ),
+    Defect(
+        "tasks",
+        "tasks/randomness.py",
+        "outside = made >= n",
+        "outside = made > n",
+        "a position equal to n is not drawn again, so windows begin behind the end",
+        ("tests/tasks/text/test_corpus.py",),
+    ),
+    Defect(
+        "tasks",
+        "tasks/batches.py",
+        "slice(self.rank * n // self.world, (self.rank + 1) * n // self.world)",
+        "slice(self.rank * (n // self.world), (self.rank + 1) * (n // self.world))",
+        "the last examples belong to no process",
+        ("tests/tasks/test_shards.py",),
+    ),
+    Defect(
+        "tasks",
+        "tasks/series/forecasting.py",
+        "values[:train_end].mean(0), values[:train_end].std(0)",
+        "values.mean(0), values.std(0)",
+        "the scale is computed with the test part",
+        (
+            "tests/tasks/series/test_forecasting.py",
+            "tests/tasks/series/test_series_scale.py",
+        ),
+    ),
+    Defect(
+        "tasks",
+        "tasks/series/forecasting.py",
+        '"test": valid_end - N}',
+        '"test": valid_end}',
+        "the first look-back of the test part is never forecast",
+        (
+            "tests/tasks/series/test_forecasting.py",
+            "tests/tasks/series/test_own_series.py",
+        ),
+    ),
+    Defect(
+        "tasks",
+        "tasks/series/forecasting.py",
+        '{"train": train_end, "valid": valid_end, "test": test_end}',
+        '{"train": valid_end, "valid": valid_end, "test": test_end}',
+        "training windows reach into validation",
+        (
+            "tests/tasks/series/test_forecasting.py",
+            "tests/tasks/series/test_own_series.py",
+        ),
+    ),
+    Defect(
+        "tasks",
+        "tasks/series/forecasting.py",
+        "return int(n * train), n - int(n * test), n",
+        "return int(n * train), int(n * (1 - test)), n",
+        "the test part is rounded up, not down, as is standard",
+        (
+            "tests/tasks/series/test_forecasting.py",
+            "tests/tasks/series/test_published_series.py",
+        ),
+    ),
+    Defect(
+        "tasks",
+        "tasks/series/scores.py",
+        "original = targets_BHC * units.scale + units.shift",
+        "original = targets_BHC * units.scale",
+        "CRPS is relative to the values without their mean",
+        (
+            "tests/tasks/series/test_forecast_heads.py",
+            "tests/tasks/series/test_gluonts_series.py",
+        ),
+    ),
+    Defect(
+        "tasks",
+        "tasks/series/scores.py",
+        "(train_NC[season:] - train_NC[:-season])",
+        "(train_NC[1:] - train_NC[:-1])",
+        "MASE divides by the change of one step, not of one season",
+        (
+            "tests/tasks/series/test_forecast_heads.py",
+            "tests/tasks/series/test_forecasting.py",
+        ),
+    ),
+    Defect(
+        "tasks",
+        "tasks/series/scores.py",
+        "counts = season > 0",
+        "counts = season >= 0",
+        "a constant series divides by zero",
+        (
+            "tests/tasks/series/test_forecast_heads.py",
+            "tests/tasks/series/test_gluonts_series.py",
+        ),
+    ),
+    Defect(
+        "tasks",
+        "tasks/text/scores.py",
+        "(self._begins[tokens] & ~self._leaves_open[before])",
+        "self._begins[tokens]",
+        "every token that starts with a letter counts as a word",
+        (
+            "tests/tasks/text/test_corpus.py",
+            "tests/tasks/text/test_published_text.py",
+        ),
+    ),
+    Defect(
+        "tasks",
+        "tasks/text/corpus.py",
+        'bits_per_byte(nats, max(sums["bytes"][0], 1.0))',
+        "bits_per_byte(nats, max(count, 1.0))",
+        "bits per token: tokenizers with long tokens look worse",
+        ("tests/tasks/text/test_corpus.py",),
+    ),
+    Defect(
+        "tasks",
+        "tasks/text/corpus.py",
+        "phase = int(generator(WINDOWS, seed, epoch).integers(T))",
+        "phase = 0",
+        "every epoch cuts the text at the same places",
+        ("tests/tasks/text/test_corpus.py",),
+    ),
+    Defect(
+        "tasks",
+        "tasks/text/corpus.py",
+        "math.ceil((self._cache.length(split) - 1) / self.options.length)",
+        "(self._cache.length(split) - 1) // self.options.length",
+        "the end of the split is not scored",
+        ("tests/tasks/text/test_corpus.py",),
+    ),
+    Defect(
+        "tasks",
+        "tasks/images/classification.py",
+        'nats = F.cross_entropy(outputs.float(), batch.targets, reduction="none")',
+        'nats = F.cross_entropy(\n            outputs.float(), batch.targets, reduction="none", label_smoothing=self.options.label_smoothing\n        )',
+        "the reported loss is smoothed as in training",
+        (
+            "tests/tasks/images/test_fashion_mnist.py",
+            "tests/tasks/images/test_image_sets.py",
+        ),
+    ),
+    Defect(
+        "tasks",
+        "tasks/images/classification.py",
+        "if not (options.mixup or options.cutmix):",
+        "if not options.mixup:",
+        "CutMix alone has no effect",
+        (
+            "tests/tasks/images/test_image_sets.py",
+            "tests/tasks/images/test_imagenet100.py",
+        ),
+    ),
+    Defect(
+        "tasks",
+        "tasks/images/transforms.py",
+        "crop = 1.0 if spec.padding else 0.875",
+        "crop = 1.0 if spec.padding else 0.95",
+        "the test pictures are cut larger than is published",
+        (
+            "tests/tasks/images/test_image_sets.py",
+            "tests/tasks/images/test_imagenet100.py",
+            "tests/tasks/images/test_own_images.py",
+        ),
+    ),
+    Defect(
+        "tasks",
+        "tasks/recall/base.py",
+        "sum(correct / scored for correct, scored in classes) / len(classes)",
+        "sum(correct for correct, _ in classes) / sum(scored for _, scored in classes)",
+        "frequent classes weigh more in the mean over classes",
+        ("tests/tasks/recall/test_recall.py",),
+    ),
+    Defect(
+        "tasks",
+        "tasks/recall/base.py",
+        "n, stream = self.n_examples(split), SPLITS.index(split)",
+        "n, stream = self.n_examples(split), 0",
+        "the test sequences are those of training",
+        ("tests/tasks/recall/test_recall.py",),
+    ),
+    Defect(
+        "tasks",
+        "tasks/recall/mad_recall.py",
+        "targets[rows[scored], there[scored] - 1]",
+        "targets[rows[scored], there[scored]]",
+        "a value is the target of its own place, so it can be copied",
+        (
+            "tests/tasks/recall/test_mad.py",
+            "tests/tasks/recall/test_mad_published.py",
+        ),
+    ),
+)
