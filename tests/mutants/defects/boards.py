@@ -7,7 +7,7 @@ from tests.mutants.defect import Defect
 BOARDS: tuple[Defect, ...] = (
     Defect(
         "boards",
-        "suite/boards/board.py",
+        "suite/boards/rows.py",
         "-row.mean if metric.higher_is_better else row.mean",
         "-row.mean",
         "errors are ranked with the largest first",
@@ -18,14 +18,22 @@ BOARDS: tuple[Defect, ...] = (
     ),
     Defect(
         "boards",
-        "suite/boards/board.py",
-        'if key not in chosen or _better(_mean(runs, "valid"), _mean(chosen[key], "valid"), metric)',
-        'if key not in chosen or _better(_mean(runs, "test"), _mean(chosen[key], "test"), metric)',
+        "suite/boards/rows.py",
+        'return scores_of(runs, metric, "valid").mean',
+        'return scores_of(runs, metric, "test").mean',
         "options are chosen on the test split",
         (
             "tests/suite/boards/test_board.py",
             "tests/suite/boards/test_directions.py",
         ),
+    ),
+    Defect(
+        "boards",
+        "suite/boards/raced.py",
+        'sign * made.metrics["valid"][made.primary_metric]',
+        'sign * made.metrics["test"][made.primary_metric]',
+        "the race for the learning rate is decided on the test split",
+        ("tests/suite/boards/test_verdicts.py",),
     ),
     Defect(
         "boards",
@@ -51,9 +59,9 @@ BOARDS: tuple[Defect, ...] = (
     ),
     Defect(
         "boards",
-        "suite/boards/board.py",
-        "by_configuration[configuration(made)][made.seed] = made",
-        "by_configuration[configuration(made)].setdefault(made.seed, made)",
+        "suite/boards/rows.py",
+        "entries[untuned_configuration(made)][configuration(made)][made.seed] = made",
+        "entries[untuned_configuration(made)][configuration(made)].setdefault(made.seed, made)",
         "of a repeated seed the oldest run counts",
         (
             "tests/suite/boards/test_board.py",
@@ -62,20 +70,21 @@ BOARDS: tuple[Defect, ...] = (
     ),
     Defect(
         "boards",
-        "suite/boards/board.py",
-        "statistics.stdev(values)",
-        "statistics.pstdev(values)",
-        "the spread is that of a population",
+        "suite/boards/rows.py",
+        "math.sqrt(scored.variance) if",
+        "math.sqrt(scored.variance / len(each.runs)) if",
+        "the standard error of the mean is shown as the spread over seeds",
         (
             "tests/suite/boards/test_board.py",
             "tests/suite/boards/test_directions.py",
+            "tests/suite/boards/test_columns.py",
         ),
     ),
     Defect(
         "boards",
-        "suite/boards/board.py",
-        'if made.status == "finished":',
-        'if "test" in made.metrics:',
+        "suite/boards/rows.py",
+        'made.status in ("finished", "diverged") and all(',
+        "all(",
         "a run that failed after its test is ranked",
         (
             "tests/suite/boards/test_board.py",
@@ -84,10 +93,10 @@ BOARDS: tuple[Defect, ...] = (
     ),
     Defect(
         "boards",
-        "suite/boards/board.py",
-        "and not first.config.unmatched and not is_retired(first)",
-        "and not first.config.unmatched",
-        "a mixer's earlier version is ranked",
+        "suite/boards/rows.py",
+        "if is_retired(first):",
+        "if is_retired(first) and needs_race:",
+        "a mixer's earlier version is ranked where no race has ended",
         (
             "tests/suite/boards/test_board.py",
             "tests/suite/boards/test_directions.py",
@@ -107,19 +116,18 @@ BOARDS: tuple[Defect, ...] = (
     ),
     Defect(
         "boards",
-        "suite/boards/publish.py",
-        "ascending=not metric.higher_is_better",
-        "ascending=metric.higher_is_better",
+        "suite/boards/tracked/publish.py",
+        '"ascending": not metric.higher_is_better',
+        '"ascending": metric.higher_is_better',
         "the store's table shows the worst run first",
         (
             "tests/suite/boards/test_columns.py",
-            "tests/suite/boards/test_directions.py",
-            "tests/suite/tracking/test_store.py",
+            "tests/suite/tracking/test_publish.py",
         ),
     ),
     Defect(
         "boards",
-        "suite/training/mirror.py",
+        "suite/boards/tracked/publish.py",
         '"interrupted": "KILLED"',
         '"interrupted": "FAILED"',
         "an interrupted run is a failed one in the store",
@@ -127,18 +135,18 @@ BOARDS: tuple[Defect, ...] = (
     ),
     Defect(
         "boards",
-        "suite/training/mirror.py",
+        "suite/boards/tracked/publish.py",
         'for split in ("test", "test_skip")',
         'for split in ("test",)',
         "figures without the variant layers never reach the store",
         (
-            "tests/suite/training/test_runs.py",
+            "tests/suite/tracking/test_publish.py",
             "tests/suite/tracking/test_endings.py",
         ),
     ),
     Defect(
         "boards",
-        "suite/tracking/store.py",
+        "suite/tracking/publishing.py",
         "if not is_alive(tags):",
         "if is_alive(tags):",
         "living runs are closed",

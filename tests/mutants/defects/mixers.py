@@ -16,8 +16,8 @@ MIXERS: tuple[Defect, ...] = (
     Defect(
         "mixers",
         "backbones/mixers/fem/fem.py",
-        "torch.lerp(mu, F, self._heads(inner).sigmoid())",
-        "torch.lerp(F, mu, self._heads(inner).sigmoid())",
+        "torch.lerp(mu, F, self._heads(inner).sigmoid().to(F.dtype))",
+        "torch.lerp(F, mu, self._heads(inner).sigmoid().to(F.dtype))",
         "the inner gate mixes the wrong way round where there are no outer gates",
         ("tests/backbones/test_fem.py",),
     ),
