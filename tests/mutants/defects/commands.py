@@ -11,7 +11,7 @@ COMMANDS: tuple[Defect, ...] = (
         "track=track, hybrid=hybrid, sets",
         "track=track, hybrid=None, sets",
         "--hybrid does nothing",
-        ("tests/suite/cli/test_interface.py",),
+        ("tests/suite/cli/test_every_option_has_an_effect.py",),
     ),
     Defect(
         "commands",
@@ -27,7 +27,7 @@ COMMANDS: tuple[Defect, ...] = (
         "horizon=horizon, track=track, hybrid=hybrid, sets",
         "horizon=horizon, track=None, hybrid=hybrid, sets",
         "--track does nothing",
-        ("tests/suite/cli/test_interface.py",),
+        ("tests/suite/cli/test_every_option_has_an_effect.py",),
     ),
     Defect(
         "commands",
@@ -35,7 +35,7 @@ COMMANDS: tuple[Defect, ...] = (
         "domain=domain, scale=scale)",
         "domain=domain)",
         "--scale does nothing",
-        ("tests/suite/cli/test_interface.py",),
+        ("tests/suite/cli/test_every_option_has_an_effect.py",),
     ),
     Defect(
         "commands",
@@ -51,10 +51,7 @@ COMMANDS: tuple[Defect, ...] = (
         "torch.Generator().manual_seed(seed)",
         "torch.Generator().manual_seed(0)",
         "--seed does nothing",
-        (
-            "tests/suite/cli/test_interface.py",
-            "tests/suite/language/test_generate.py",
-        ),
+        ("tests/suite/cli/test_every_option_has_an_effect.py",),
     ),
     Defect(
         "commands",
@@ -78,7 +75,7 @@ COMMANDS: tuple[Defect, ...] = (
         "ids[max(0, end - 1 - length) : end - 1]",
         "ids[max(0, end - length) : end - 1]",
         "each window reads one token less than fits",
-        ("tests/suite/language",),
+        ("tests/suite/training/test_language_runs.py",),
     ),
     Defect(
         "commands",
@@ -94,10 +91,7 @@ COMMANDS: tuple[Defect, ...] = (
         '"unmatched": unmatched,',
         '"unmatched": False,',
         "--unmatched does nothing",
-        (
-            "tests/suite/cli/test_interface.py",
-            "tests/suite/training/test_runs.py",
-        ),
+        ("tests/suite/cli/test_every_option_has_an_effect.py",),
     ),
     Defect(
         "commands",
@@ -105,10 +99,7 @@ COMMANDS: tuple[Defect, ...] = (
         '"skip_variant_layers": skip_variant_layers,',
         '"skip_variant_layers": False,',
         "--skip-variant-layers does nothing",
-        (
-            "tests/suite/cli/test_interface.py",
-            "tests/suite/training/test_runs.py",
-        ),
+        ("tests/suite/cli/test_every_option_has_an_effect.py",),
     ),
     Defect(
         "commands",
@@ -116,6 +107,6 @@ COMMANDS: tuple[Defect, ...] = (
         "contract.run_checks(name, slow=slow)",
         "contract.run_checks(name, slow=False)",
         "--slow does nothing for mixers",
-        ("tests/suite/cli/test_interface.py",),
+        ("tests/suite/cli/test_every_option_has_an_effect.py",),
     ),
 )
