@@ -7,12 +7,13 @@ STAMP := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadgroup
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup quickstart lint test test-all clean
+.PHONY: help setup quickstart lint test test-all mutants clean
 
 help:
 	@echo "make quickstart   set up, then train fem and softmax on fashion-mnist and show the board (under 10 minutes)"
 	@echo "make test         set up, lint, type check, fast tests (tests under 5 minutes)"
 	@echo "make test-all     the same with the slow tests"
+	@echo "make mutants      plant the catalogue of defects one at a time and count how many the tests catch (hours)"
 	@echo "make setup        the virtual environment only"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -39,6 +40,10 @@ test: lint
 
 test-all: lint
 	$(PYTEST)
+
+# MUTANTS: options of the tool, such as MUTANTS="--only budget --jobs 2"
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants $(MUTANTS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -203,6 +203,27 @@ def test_reset_draws_every_parameter_and_equal_seeds_give_equal_ones(name):
     assert any(not torch.equal(drawn[0][n], drawn[2][n]) for n in drawn[0])
 
 
+@pytest.mark.parametrize("depth", [1, 4, 9])
+def test_initial_weights_of_the_trunk_have_the_documented_deviations(depth):
+    """Those of the residual outputs shrink with depth, so that a deep trunk begins as a shallow one."""
+    dim, width, length = 64, 160, 128
+    same = Layer(registry.get("no-mixing"), layer("no-mixing").config, width)
+    model = Trunk(TrunkConfig(dim, length, (same,) * depth))
+    model.reset_parameters()
+    blocks = [block for block in model.blocks if isinstance(block, Block)]
+    expected = {
+        (2 * depth * width) ** -0.5: [block.ffn.down.weight for block in blocks],
+        dim**-0.5: [block.ffn.gate_up.weight for block in blocks],
+        0.02: [model.positions],
+    }
+    for deviation, weights in expected.items():
+        for weight in weights:
+            assert float(weight.detach().std()) == pytest.approx(deviation, rel=0.05)
+            assert abs(float(weight.detach().mean())) < 0.05 * deviation
+    gains = [block.norm_ffn.weight for block in blocks] + [block.norm_mixer.weight for block in blocks]
+    assert all(torch.equal(gain, torch.ones(dim)) for gain in gains)
+
+
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize(
     "mixers", [("softmax", "softmax"), ("fem", "fem"), ("no-mixing", "softmax", "fem")], ids="-".join

@@ -9,8 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from backbones.mixers.base import Context
+from backbones.mixers.priors.base import Widths
+from backbones.mixers.priors.ssm import SsmPrior, log_softplus
 from tests.backbones.host_weights import HOSTS, H, V, case, log_mean, mean
 from tests.tolerances import FP32, FP32_SCAN, FP64, PREFIX
 
@@ -207,3 +210,22 @@ def test_gradients_equal_numerical_ones(name: str, beta: float, size: float) -> 
 
     betas = torch.full((H, V), beta, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(function, (*inputs, betas), fast_mode=True, atol=1e-6, rtol=1e-4)
+
+
+def test_the_logarithm_of_softplus_is_exact_on_both_sides_of_its_series() -> None:
+    z = torch.cat([torch.linspace(-700.0, 19.0, 1439), torch.tensor([-15.0 - 1e-9, -15.0, -15.0 + 1e-9])]).double()
+    expected = z.exp().log1p().log()  # neither underflows nor rounds in this range
+    torch.testing.assert_close(log_softplus(z), expected, rtol=1e-14, atol=1e-14)
+
+
+def test_initial_steps_rates_and_skips_of_the_state_space_are_the_published_ones() -> None:
+    torch.manual_seed(0)
+    prior = SsmPrior(Widths(16, 2, 0, 4000), causal=True)
+    prior.reset_parameters()
+    steps = softplus(prior.bias.detach().double()).sort().values
+    assert 0.000999 < float(steps[0]) < 0.00101
+    assert 0.0995 < float(steps[-1]) < 0.1001
+    assert float(steps.median()) == pytest.approx(0.01, rel=0.1)  # log-uniform
+    rates = torch.arange(1.0, 17.0)[:, None].expand(16, 8000)
+    torch.testing.assert_close(prior.a_log.detach().exp(), rates, rtol=1e-6, atol=0)
+    torch.testing.assert_close(softplus(prior.w_skip.detach()), torch.full((8000,), 0.126928), rtol=1e-5, atol=0)

@@ -86,7 +86,7 @@ def _try_all(
 def _require_passing(left: Sequence[Defect], free: queue.Queue[Sandbox]) -> None:
     """Stops where a test fails without any defect: it would count every defect as caught."""
     paths = sorted({path for defect in left for path in defect.tests})
-    _say(f"{len(paths)} test files without a defect")
+    _say(f"{len(paths)} test files or tests without a defect")
     sandbox = free.get()
     verdict, why = sandbox.tests(paths, BASELINE_TIMEOUT_S)
     free.put(sandbox)

@@ -16,8 +16,8 @@ class Defect:
     text: occurs exactly once in the file.
     replacement: what stands there instead.
     why: one line, why that is wrong.
-    tests: paths of test files or folders, relative to the repository; no other test is run, and nothing is claimed of
-        the others.
+    tests: test files, folders, or single tests as `file::test`, relative to the repository; no other test is run, and
+        nothing is claimed of the others.
     """
 
     area: str
@@ -26,6 +26,11 @@ class Defect:
     replacement: str
     why: str
     tests: tuple[str, ...]
+
+    @property
+    def test_paths(self) -> tuple[str, ...]:
+        """The files and folders of its tests."""
+        return tuple(test.partition("::")[0] for test in self.tests)
 
     @property
     def is_python(self) -> bool:

@@ -20,7 +20,7 @@ def result_key(defect: Defect, root: Path, names: Iterable[str]) -> str:
     """
     content = sha256(json.dumps(defect.as_json(), sort_keys=True).encode())
     for name in names:
-        other_test = Path(name).name.startswith("test_") and not name.startswith(defect.tests)
+        other_test = Path(name).name.startswith("test_") and not name.startswith(defect.test_paths)
         if name.endswith((".py", ".cpp", ".h", ".toml")) and not other_test and not name.startswith("tests/mutants/"):
             content.update(name.encode() + (root / name).read_bytes())
     return content.hexdigest()

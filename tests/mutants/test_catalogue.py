@@ -21,7 +21,7 @@ def test_a_defect_applies_to_its_file_once_and_is_another_program(defect):
     else:
         assert all(planted.count(a) == planted.count(b) for a, b in ("()", "[]", "{}"))
     assert defect.tests
-    assert all((ROOT / path).exists() for path in defect.tests)
+    assert all((ROOT / path).exists() for path in defect.test_paths)
     assert "\n" not in defect.why
 
 

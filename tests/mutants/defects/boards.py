@@ -108,11 +108,7 @@ BOARDS: tuple[Defect, ...] = (
         "'↑' if metric.higher_is_better else '↓'",
         "'↓' if metric.higher_is_better else '↑'",
         "the arrow of the metric's direction",
-        (
-            "tests/suite/boards/test_columns.py",
-            "tests/suite/boards/test_board.py",
-            "tests/suite/boards/test_directions.py",
-        ),
+        ("tests/suite/boards/test_columns.py",),
     ),
     Defect(
         "boards",
@@ -120,10 +116,7 @@ BOARDS: tuple[Defect, ...] = (
         '"ascending": not metric.higher_is_better',
         '"ascending": metric.higher_is_better',
         "the store's table shows the worst run first",
-        (
-            "tests/suite/boards/test_columns.py",
-            "tests/suite/tracking/test_publish.py",
-        ),
+        ("tests/suite/boards/test_columns.py",),
     ),
     Defect(
         "boards",
@@ -140,8 +133,7 @@ BOARDS: tuple[Defect, ...] = (
         'for split in ("test",)',
         "figures without the variant layers never reach the store",
         (
-            "tests/suite/tracking/test_publish.py",
-            "tests/suite/tracking/test_endings.py",
+            "tests/suite/tracking/test_publish.py::test_every_figure_of_the_test_split_reaches_the_store_with_and_without_the_variant_layers",
         ),
     ),
     Defect(
@@ -150,7 +142,7 @@ BOARDS: tuple[Defect, ...] = (
         "if not is_alive(tags):",
         "if is_alive(tags):",
         "living runs are closed",
-        ("tests/suite/tracking/test_store.py",),
+        ("tests/suite/tracking/test_store.py::test_only_runs_whose_process_has_died_are_closed",),
     ),
     Defect(
         "boards",
@@ -158,10 +150,7 @@ BOARDS: tuple[Defect, ...] = (
         "end_time=end_ms)",
         "end_time=None)",
         "a run that is delivered later ends when it is delivered",
-        (
-            "tests/suite/tracking/test_store.py",
-            "tests/suite/tracking/test_delivery.py",
-        ),
+        ("tests/suite/tracking/test_delivery.py::test_a_run_arrives_completely",),
     ),
     Defect(
         "boards",

@@ -11,10 +11,7 @@ BUDGET: tuple[Defect, ...] = (
         "TOTAL_TOLERANCE = 0.01",
         "TOTAL_TOLERANCE = 0.011",
         "1.1 % counts as matched",
-        (
-            "tests/suite/models/test_budget.py",
-            "tests/suite/models/test_budget_limits.py",
-        ),
+        ("tests/suite/models/test_budget_limits.py::test_certificates_just_inside_and_outside_the_limits",),
     ),
     Defect(
         "budget",
@@ -22,10 +19,7 @@ BUDGET: tuple[Defect, ...] = (
         "LAYER_TOLERANCE = 0.05",
         "LAYER_TOLERANCE = 0.055",
         "5.5 % counts as matched",
-        (
-            "tests/suite/models/test_budget.py",
-            "tests/suite/models/test_budget_limits.py",
-        ),
+        ("tests/suite/models/test_budget_limits.py::test_certificates_just_inside_and_outside_the_limits",),
     ),
     Defect(
         "budget",
@@ -33,10 +27,7 @@ BUDGET: tuple[Defect, ...] = (
         "FFN_TOLERANCE = 0.05",
         "FFN_TOLERANCE = 0.06",
         "the feed-forward width moves further than is documented",
-        (
-            "tests/suite/models/test_budget.py",
-            "tests/suite/models/test_budget_limits.py",
-        ),
+        ("tests/suite/models/test_budget_limits.py::test_the_feed_forward_width_moves_by_at_most_5_percent",),
     ),
     Defect(
         "budget",
@@ -44,10 +35,7 @@ BUDGET: tuple[Defect, ...] = (
         "round(left_over / (3 * model.dim))",
         "round(left_over / (2 * model.dim))",
         "a SwiGLU has three matrices, not two",
-        (
-            "tests/suite/models/test_budget.py",
-            "tests/suite/models/test_budget_limits.py",
-        ),
+        ("tests/suite/models/test_budget_limits.py::test_the_feed_forward_width_moves_by_at_most_5_percent",),
     ),
     Defect(
         "budget",
@@ -55,10 +43,7 @@ BUDGET: tuple[Defect, ...] = (
         "if abs(mixer_ratio - 1) > LAYER_TOLERANCE",
         "if mixer_ratio - 1 > LAYER_TOLERANCE",
         "a mixer that is too small is matched",
-        (
-            "tests/suite/models/test_budget.py",
-            "tests/suite/models/test_budget_limits.py",
-        ),
+        ("tests/suite/models/test_budget_limits.py::test_certificates_just_inside_and_outside_the_limits",),
     ),
     Defect(
         "budget",
@@ -66,10 +51,7 @@ BUDGET: tuple[Defect, ...] = (
         "if i + 1 not in config.hybrid), 0)",
         "if i not in config.hybrid), 0)",
         "a hybrid's certificate reports its softmax layer",
-        (
-            "tests/suite/models/test_budget.py",
-            "tests/suite/models/test_budget_limits.py",
-        ),
+        ("tests/suite/models/test_budget.py::test_a_hybrid_has_softmax_in_the_layers_of_its_layout",),
     ),
     Defect(
         "budget",
@@ -77,10 +59,7 @@ BUDGET: tuple[Defect, ...] = (
         '("embedding", "trunk.positions", "head")',
         '("embedding", "head")',
         "positions count towards the budget",
-        (
-            "tests/suite/models/test_budget.py",
-            "tests/suite/models/test_budget_limits.py",
-        ),
+        ("tests/suite/models/test_budget.py::test_the_certificate_counts_what_a_real_model_has",),
     ),
     Defect(
         "budget",
@@ -88,11 +67,7 @@ BUDGET: tuple[Defect, ...] = (
         "+ 6 * dim * y.ffn_width",
         "+ 4 * dim * y.ffn_width",
         "a third of the feed-forward FLOPs are missing",
-        (
-            "tests/suite/models/test_budget.py",
-            "tests/suite/models/test_budget_limits.py",
-            "tests/suite/models/test_candidate.py",
-        ),
+        ("tests/suite/models/test_budget.py::test_the_flops_of_the_reference_are_what_torch_counts",),
     ),
     Defect(
         "budget",
@@ -100,11 +75,7 @@ BUDGET: tuple[Defect, ...] = (
         "return inputs.positions * per_position",
         "return inputs.length * per_position",
         "FLOPs of one channel are those of the window",
-        (
-            "tests/suite/models/test_budget.py",
-            "tests/suite/models/test_budget_limits.py",
-            "tests/suite/models/test_candidate.py",
-        ),
+        ("tests/suite/models/test_budget.py::test_the_flops_of_the_reference_are_what_torch_counts",),
     ),
     Defect(
         "budget",
@@ -112,11 +83,7 @@ BUDGET: tuple[Defect, ...] = (
         "dim * s.horizon * s.outputs)",
         "dim * s.horizon)",
         "the head of a distribution costs as much as that of a point",
-        (
-            "tests/suite/models/test_budget.py",
-            "tests/suite/models/test_budget_limits.py",
-            "tests/suite/models/test_candidate.py",
-        ),
+        ("tests/suite/models/test_budget.py::test_the_flops_of_the_reference_are_what_torch_counts",),
     ),
     Defect(
         "budget",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.mutants.defect import Defect
 
+EFFECT = "tests/suite/cli/test_every_option_has_an_effect.py::test_two_values_of_an_option_do_not_do_the_same"
+
 COMMANDS: tuple[Defect, ...] = (
     Defect(
         "commands",
@@ -11,7 +13,7 @@ COMMANDS: tuple[Defect, ...] = (
         "track=track, hybrid=hybrid, sets",
         "track=track, hybrid=None, sets",
         "--hybrid does nothing",
-        ("tests/suite/cli/test_every_option_has_an_effect.py",),
+        (f"{EFFECT}[budget --hybrid]",),
     ),
     Defect(
         "commands",
@@ -19,7 +21,7 @@ COMMANDS: tuple[Defect, ...] = (
         'typer.Exit(0 if found["matched"] else 1)',
         "typer.Exit(0)",
         "the exit code does not say that the budget is exceeded",
-        ("tests/suite/cli/test_interface.py",),
+        ("tests/suite/cli/test_interface.py::test_a_budget_that_is_exceeded_has_exit_code_1_and_names_what_fits",),
     ),
     Defect(
         "commands",
@@ -27,7 +29,7 @@ COMMANDS: tuple[Defect, ...] = (
         "horizon=horizon, track=track, hybrid=hybrid, sets",
         "horizon=horizon, track=None, hybrid=hybrid, sets",
         "--track does nothing",
-        ("tests/suite/cli/test_every_option_has_an_effect.py",),
+        (f"{EFFECT}[show --track]",),
     ),
     Defect(
         "commands",
@@ -35,7 +37,7 @@ COMMANDS: tuple[Defect, ...] = (
         "domain=domain, scale=scale)",
         "domain=domain)",
         "--scale does nothing",
-        ("tests/suite/cli/test_every_option_has_an_effect.py",),
+        (f"{EFFECT}[leaderboard --scale]",),
     ),
     Defect(
         "commands",
@@ -43,7 +45,7 @@ COMMANDS: tuple[Defect, ...] = (
         "print_boards(found, as_markdown=markdown)",
         "print_boards(found, as_markdown=False)",
         "--markdown does nothing",
-        ("tests/suite/cli/test_interface.py",),
+        ("tests/suite/cli/test_interface.py::test_markdown_and_tables_go_to_stdout",),
     ),
     Defect(
         "commands",
@@ -51,7 +53,7 @@ COMMANDS: tuple[Defect, ...] = (
         "torch.Generator().manual_seed(seed)",
         "torch.Generator().manual_seed(0)",
         "--seed does nothing",
-        ("tests/suite/cli/test_every_option_has_an_effect.py",),
+        (f"{EFFECT}[generate --seed]",),
     ),
     Defect(
         "commands",
@@ -59,7 +61,7 @@ COMMANDS: tuple[Defect, ...] = (
         "logits_V.topk(min(top_k, logits_V.numel()))",
         "logits_V.topk(min(top_k + 1, logits_V.numel()))",
         "one token more than asked for can be drawn",
-        ("tests/suite/language/test_generate.py",),
+        ("tests/suite/language/test_generate.py::test_tokens_are_drawn_as_often_as_the_temperature_and_top_k_say",),
     ),
     Defect(
         "commands",
@@ -67,7 +69,7 @@ COMMANDS: tuple[Defect, ...] = (
         "(candidates_K / temperature)",
         "(candidates_K * temperature)",
         "a high temperature makes the text certain",
-        ("tests/suite/language/test_generate.py",),
+        ("tests/suite/language/test_generate.py::test_tokens_are_drawn_as_often_as_the_temperature_and_top_k_say",),
     ),
     Defect(
         "commands",
@@ -75,7 +77,9 @@ COMMANDS: tuple[Defect, ...] = (
         "ids[max(0, end - 1 - length) : end - 1]",
         "ids[max(0, end - length) : end - 1]",
         "each window reads one token less than fits",
-        ("tests/suite/training/test_language_runs.py",),
+        (
+            "tests/suite/training/test_language_runs.py::test_each_token_of_a_long_text_is_scored_once_in_windows_of_full_context",
+        ),
     ),
     Defect(
         "commands",
@@ -91,7 +95,7 @@ COMMANDS: tuple[Defect, ...] = (
         '"unmatched": unmatched,',
         '"unmatched": False,',
         "--unmatched does nothing",
-        ("tests/suite/cli/test_every_option_has_an_effect.py",),
+        (f"{EFFECT}[run --unmatched]",),
     ),
     Defect(
         "commands",
@@ -99,7 +103,7 @@ COMMANDS: tuple[Defect, ...] = (
         '"skip_variant_layers": skip_variant_layers,',
         '"skip_variant_layers": False,',
         "--skip-variant-layers does nothing",
-        ("tests/suite/cli/test_every_option_has_an_effect.py",),
+        (f"{EFFECT}[run --skip-variant-layers]",),
     ),
     Defect(
         "commands",
@@ -107,6 +111,6 @@ COMMANDS: tuple[Defect, ...] = (
         "contract.run_checks(name, slow=slow)",
         "contract.run_checks(name, slow=False)",
         "--slow does nothing for mixers",
-        ("tests/suite/cli/test_every_option_has_an_effect.py",),
+        (f"{EFFECT}[check --slow]",),
     ),
 )

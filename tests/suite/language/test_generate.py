@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 
 import pytest
 import torch
 
-from suite.language.generate import generate, load_language_model
+from suite.language.generate import _sample, generate, load_language_model
 from suite.training.run import start
 from tests.suite.tiny import tiny_config
 
@@ -50,6 +52,18 @@ def test_samples_depend_on_the_seed_and_top_k(trained):
     one, again, other = (sample(model, prompt, 18, temperature=1.0, seed=s) for s in (1, 1, 2))
     assert one == again != other
     assert sample(model, prompt, 18, temperature=1.0, top_k=1) == sample(model, prompt, 18)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("top_k", [0, 1, 2, 9])
+def test_tokens_are_drawn_as_often_as_the_temperature_and_top_k_say(temperature, top_k):
+    logits = [0.5, 2.0, -1.0, 1.0, 0.0]
+    likeliest = sorted(range(5), key=lambda token: -logits[token])[: top_k or None]
+    weights = [math.exp(logits[token] / temperature) * (token in likeliest) for token in range(5)]
+    random = torch.Generator().manual_seed(0)
+    drawn = Counter(_sample(torch.tensor(logits), temperature, top_k, random) for _ in range(3000))
+    assert drawn.keys() <= set(likeliest)
+    assert [drawn[token] / 3000 for token in range(5)] == pytest.approx([w / sum(weights) for w in weights], abs=0.04)
 
 
 def test_the_output_is_one_json_document_or_prompt_and_continuation(suite, trained):

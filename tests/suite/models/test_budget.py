@@ -76,13 +76,23 @@ def test_the_certificate_counts_what_a_real_model_has(task, mixer):
     assert certificate.length == adapter(spec).length == backbone.trunk.positions.shape[0]
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_the_flops_of_the_reference_are_what_torch_counts(task, monkeypatch):
+@pytest.mark.parametrize(
+    ("task", "sets"),
+    [
+        ("sotu", []),
+        ("fashion-mnist", []),
+        ("imagenet100", ["patch=56"]),
+        ("household-power", []),
+        ("household-power", ["head=student-t"]),
+        ("household-power", ["head=quantile"]),
+    ],
+)
+def test_the_flops_of_the_reference_are_what_torch_counts(task, sets, monkeypatch):
     """FLOPs per token, image or window; PyTorch counts a whole forward pass. Only its own products run, so that it sees
     all of them.
     """
     monkeypatch.setattr("kernels.cpu.call.library", lambda: None)
-    config, spec = prepared(task, "softmax", ["patch=56"] if task == "imagenet100" else [])
+    config, spec = prepared(task, "softmax", sets)
     plan, certificate = check(config, spec)
     backbone = adapter(spec).backbone(config.model, plan.layers)
     backbone.reset_parameters()

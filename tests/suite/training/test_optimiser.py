@@ -11,15 +11,17 @@ import torch
 from torch import nn
 
 import tasks
+from backbones.mixers import registry
 from suite.config.run_config import RunConfig, TrainConfig
-from suite.models.resolve import shipped_config
+from suite.models.inputs import adapter
+from suite.models.resolve import resolve_run, shipped_config
 from suite.training.evaluate import evaluate
 from suite.training.optimisation import CosineSchedule, make_optimizer, parameter_groups
 from suite.training.run import start
 from suite.training.signals import Stop
 from suite.training.trainer import Trainer
 from tasks.base import Batch
-from tests.suite.tiny import TASKS, tiny_arguments, tiny_config
+from tests.suite.tiny import TASKS, tiny_arguments, tiny_config, tiny_sets
 from tests.suite.training.test_resume import equal_runs
 from tests.suite.training.test_start_from_a_worker import Recorder
 
@@ -85,7 +87,7 @@ def train_by_hand(tmp_path, monkeypatch) -> SimpleNamespace:
     given = {"steps": 6, "lr": 0.1, "min_lr": 0.1, "warmup": 1 / 3, "clip": 1.0, "ema": 0.5, "evals": 6}
     train = TrainConfig(**given, beta1=0, beta2=0, weight_decay=0.5, precision="fp32", batch_size=2)
     config = tiny_config("fashion-mnist").model_copy(update={"train": train})
-    seen = SimpleNamespace(rates=[], gradients=[], reported=[], weights=[], averages=[])
+    seen = SimpleNamespace(rates=[], gradients=[], modes=[], reported=[], weights=[], averages=[])
     recorder = Recorder(Stop())
     model, task = OneWeight(), KnownGradients()
     trainer: Any = Trainer(
@@ -102,6 +104,7 @@ def train_by_hand(tmp_path, monkeypatch) -> SimpleNamespace:
     def recording_step() -> None:
         seen.rates.append(trainer.optimizer.param_groups[0]["lr"])
         seen.gradients.append(model.weight.grad.item())  # type: ignore[union-attr]
+        seen.modes.append(model.training)
         step()
         seen.weights.append(model.weight.item())
 
@@ -116,11 +119,53 @@ def test_six_steps_are_those_computed_by_hand(tmp_path, monkeypatch):
     seen = train_by_hand(tmp_path, monkeypatch)
     assert seen.rates == pytest.approx(RATES, abs=1e-6)
     assert seen.gradients == pytest.approx(CLIPPED, rel=1e-5)
+    assert all(seen.modes)  # also after a validation
     assert seen.weights == pytest.approx(WEIGHTS, abs=1e-5)
     assert seen.averages == pytest.approx(AVERAGES, abs=1e-5)
     assert [step for step, _, _ in seen.reported] == [1, 2, 3, 4, 5, 6]
     assert [lr for _, lr, _ in seen.reported] == pytest.approx(RATES, abs=1e-6)
     assert [norm for _, _, norm in seen.reported] == pytest.approx([abs(g) for g in GRADIENTS], rel=1e-6)
+
+
+def test_gradients_are_clipped_by_their_euclidean_norm_over_all_parameters(tmp_path):
+    """3 and 4 in two tensors: a norm of 5, which is also what is reported."""
+    recorder, model = Recorder(Stop()), nn.Linear(1, 1)
+    train = TrainConfig(steps=6, lr=0.1, clip=1.0, precision="fp32", batch_size=1, evals=1)
+    config = tiny_config("fashion-mnist").model_copy(update={"train": train})
+    trainer: Any = Trainer(
+        model,
+        KnownGradients(),  # type: ignore[arg-type]
+        config,
+        device=torch.device("cpu"),
+        run_dir=tmp_path,
+        observer=recorder,
+        stop=recorder.stop,
+    )
+    seen = list[float]()
+    trainer.optimizer.step = lambda: seen.extend(p.grad.item() for p in model.parameters() if p.grad is not None)
+    _, norm = trainer._update(Batch(torch.full((1, 1), 0.75), torch.full((1, 1), 4.0)))
+    assert norm == pytest.approx(5, rel=1e-6)
+    assert seen == pytest.approx([0.6, 0.8], rel=1e-5)
+
+
+@pytest.mark.parametrize("mixer", ["fem", "gla", "hypermlp", "softmax"])
+def test_vectors_positions_and_what_a_mixer_declares_do_not_decay(mixer):
+    made = resolve_run(task="sotu", mixer=mixer, scale="board", sets=tiny_sets("sotu"))
+    spec = tasks.get("sotu")(made.config.data).spec
+    plan = made.candidate.plan(made.config, spec)
+    model = adapter(spec).backbone(plan.shape, plan.layers)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decays = {
+        names[id(parameter)]: group["weight_decay"]
+        for group in make_optimizer(model, TrainConfig(weight_decay=0.5)).param_groups
+        for parameter in group["params"]
+    }
+    assert decays.keys() == set(names.values())
+    declared = registry.get(mixer).no_weight_decay
+    for name, parameter in model.named_parameters():
+        spared = parameter.ndim < 2 or name == "trunk.positions" or name.rpartition(".")[2] in declared
+        assert decays[name] == (0.0 if spared else 0.5), name
+    assert any(decay == 0 for name, decay in decays.items() if dict(model.named_parameters())[name].ndim > 1)
 
 
 # --- timm's AdamW and schedule, bit for bit; runs do not import timm ---
@@ -287,8 +332,6 @@ def rows(batch: Batch) -> list[bytes]:
 @pytest.mark.parametrize("parts", [2, 3, 8])
 def test_a_batch_in_parts_has_the_gradient_of_the_whole_one(task, parts, tmp_path):
     """To the rounding of sums, also where rows score different numbers of tokens."""
-    from suite.models.resolve import resolve_run
-
     sets = ("dim=32", "model.heads=2", "depth=1", "ffn_width=88", "batch_size=8", "dropout=0", "drop_path=0")
     made = resolve_run(task=task, mixer="softmax", scale="board", sets=[*sets, f"accumulate={parts}", "precision=fp32"])
     its_task = tasks.get(task)(made.config.data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tasks.images.fashion_mnist import SIDE, FashionMnist, FashionMnistOptions, 
 from tasks.randomness import AUGMENT, generator
 
 PLAIN = {"flip": 0.0, "shift": 0, "erase": 0.0}
+CUTMIX = {"cutmix": 1.0}
 
 
 @pytest.fixture
@@ -115,6 +117,19 @@ def test_mixup_mixes_pairs_and_their_labels_in_the_same_proportion():
             assert torch.allclose(mixed.targets, own * onehot + (1 - own) * onehot.roll(1, 0), atol=1e-5)
             return
     raise AssertionError("no proportion explains the mixed images")
+
+
+def test_cutmix_alone_pastes_a_rectangle_and_the_targets_have_its_area():
+    plain, cut = (FashionMnist(FashionMnistOptions(**PLAIN, **more)).train_batches(0, 256) for more in ({}, CUTMIX))
+    areas = []
+    for batch, mixed in zip(islice(plain, 4), cut, strict=False):
+        own = mixed.inputs == batch.inputs
+        assert (own | (mixed.inputs == batch.inputs.roll(1, 0))).all()
+        areas.append(float((~own).any(0).double().mean()))
+        onehot = torch.nn.functional.one_hot(batch.targets, 10).float()
+        expected = (1 - areas[-1]) * onehot + areas[-1] * onehot.roll(1, 0)
+        assert torch.allclose(mixed.targets, expected, atol=0.03)
+    assert len(set(areas)) == 4
 
 
 def test_each_step_draws_its_own_proportion_of_mixup():
