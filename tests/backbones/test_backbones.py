@@ -211,7 +211,7 @@ def test_initial_weights_of_the_trunk_have_the_documented_deviations(depth):
     model = Trunk(TrunkConfig(dim, length, (same,) * depth))
     model.reset_parameters()
     blocks = [block for block in model.blocks if isinstance(block, Block)]
-    expected = {
+    expected: dict[float, list[Tensor]] = {
         (2 * depth * width) ** -0.5: [block.ffn.down.weight for block in blocks],
         dim**-0.5: [block.ffn.gate_up.weight for block in blocks],
         0.02: [model.positions],

@@ -14,7 +14,7 @@ class Defect:
     area: the part of the catalogue that it belongs to.
     file: relative to the repository.
     text: occurs exactly once in the file.
-    replacement: what stands there instead.
+    replacement: what the file has instead.
     why: one line, why that is wrong.
     tests: test files, folders, or single tests as `file::test`, relative to the repository; no other test is run, and
         nothing is claimed of the others.

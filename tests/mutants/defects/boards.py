@@ -133,7 +133,7 @@ BOARDS: tuple[Defect, ...] = (
         'for split in ("test",)',
         "figures without the variant layers never reach the store",
         (
-            "tests/suite/tracking/test_publish.py::test_every_figure_of_the_test_split_reaches_the_store_with_and_without_the_variant_layers",
+            "tests/suite/tracking/test_publish.py::test_every_figure_of_the_test_reaches_the_store_also_without_variant_layers",
         ),
     ),
     Defect(

@@ -34,8 +34,8 @@ COMMANDS: tuple[Defect, ...] = (
     Defect(
         "commands",
         "suite/cli/commands/leaderboard.py",
-        "domain=domain, scale=scale)",
-        "domain=domain)",
+        "domain=domain, scale=scale, badges",
+        "domain=domain, badges",
         "--scale does nothing",
         (f"{EFFECT}[leaderboard --scale]",),
     ),
@@ -60,7 +60,7 @@ COMMANDS: tuple[Defect, ...] = (
         "suite/language/generate.py",
         "logits_V.topk(min(top_k, logits_V.numel()))",
         "logits_V.topk(min(top_k + 1, logits_V.numel()))",
-        "one token more than asked for can be drawn",
+        "one token more than requested can be drawn",
         ("tests/suite/language/test_generate.py::test_tokens_are_drawn_as_often_as_the_temperature_and_top_k_say",),
     ),
     Defect(

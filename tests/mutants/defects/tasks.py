@@ -37,7 +37,7 @@ TASKS: tuple[Defect, ...] = (
         "tasks/randomness.py",
         "outside = made >= n",
         "outside = made > n",
-        "a position equal to n is not drawn again, so windows begin behind the end",
+        "a position equal to n is not drawn again, so windows begin after the end",
         ("tests/tasks/text/test_corpus.py",),
     ),
     Defect(

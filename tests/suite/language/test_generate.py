@@ -58,11 +58,11 @@ def test_samples_depend_on_the_seed_and_top_k(trained):
 @pytest.mark.parametrize("top_k", [0, 1, 2, 9])
 def test_tokens_are_drawn_as_often_as_the_temperature_and_top_k_say(temperature, top_k):
     logits = [0.5, 2.0, -1.0, 1.0, 0.0]
-    likeliest = sorted(range(5), key=lambda token: -logits[token])[: top_k or None]
-    weights = [math.exp(logits[token] / temperature) * (token in likeliest) for token in range(5)]
+    allowed = sorted(range(5), key=lambda token: -logits[token])[: top_k or None]
+    weights = [math.exp(logits[token] / temperature) * (token in allowed) for token in range(5)]
     random = torch.Generator().manual_seed(0)
     drawn = Counter(_sample(torch.tensor(logits), temperature, top_k, random) for _ in range(3000))
-    assert drawn.keys() <= set(likeliest)
+    assert drawn.keys() <= set(allowed)
     assert [drawn[token] / 3000 for token in range(5)] == pytest.approx([w / sum(weights) for w in weights], abs=0.04)
 
 

@@ -229,7 +229,7 @@ def test_a_server_gets_the_same_as_the_embedded_store(runs, tmp_path, monkeypatc
     assert {path.name for path in (tmp_path / "server" / "artifacts").rglob("*.*")} == {"index.html", "record.json"}
 
 
-def test_every_figure_of_the_test_split_reaches_the_store_with_and_without_the_variant_layers():
+def test_every_figure_of_the_test_reaches_the_store_also_without_variant_layers():
     made = made_record("fem", 0.6)
     skipped = {name: value + 1 for name, value in made.metrics["test"].items()}
     made = made.model_copy(update={"metrics": {**made.metrics, "test_skip": skipped}})
