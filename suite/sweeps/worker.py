@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
@@ -25,6 +26,7 @@ def work(pipe: Connection, stop_all: Event, threads: int, workers: int | None, l
         workers: processes that load data; None for the default.
         log: receives what runs print.
     """
+    multiprocessing.set_start_method(None, force=True)  # loaders start as in a run by itself, not as this process did
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of the terminal; the parent decides
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
