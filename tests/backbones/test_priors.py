@@ -165,6 +165,7 @@ def test_decoding_equals_the_parallel_computation(name: str, dtype: torch.dtype,
 @both_ways
 @pytest.mark.parametrize("logits", [1.0, 1e4], ids=["logits 1", "logits 1e4"])
 @pytest.mark.parametrize("kind", ["spans ±200", "one jump", "constant", "zero", "one token", "all masked"])
+@pytest.mark.slow
 def test_values_and_gradients_are_finite_at_the_extremes(name: str, causal: bool, logits: float, kind: str) -> None:
     c = case(name, causal, 1 if kind == "one token" else 20, logits=logits, values=40.0, dtype=torch.float32)
     if kind == "one jump":

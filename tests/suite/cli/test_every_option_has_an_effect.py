@@ -14,7 +14,8 @@ from tests.suite.cli.option_effects import EFFECTS
 from tests.suite.cli.test_interface import commands_below
 from tests.suite.cli.world import build, watched
 
-pytestmark = pytest.mark.xdist_group("options")  # in one process, which trains the runs that options need
+# in one process, which trains the runs that options need
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("options")]
 
 Seen = tuple[object, ...]
 

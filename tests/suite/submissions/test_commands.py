@@ -63,6 +63,7 @@ def test_a_users_mistake_has_exit_code_2_and_one_line(suite, words, message):
     assert message in ended.err
 
 
+@pytest.mark.slow
 def test_badges_are_written_next_to_the_entries_and_only_without_faults(suite, template, tmp_path):
     folder = copy_of(template, tmp_path)
     assert suite("verify", str(folder), "--badge").code == 0

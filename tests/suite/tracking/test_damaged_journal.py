@@ -12,6 +12,8 @@ from suite.tracking.journal import JOURNAL, STATE, read_events
 from suite.tracking.store_address import tracking_uri
 from tests.suite.tracking.tracked_runs import SilentWorker, points, statuses, tracker
 
+pytestmark = pytest.mark.slow  # each trains and delivers a run
+
 DAMAGES = {
     "not JSON": lambda line: b"\x00\xff" + line[2:],
     "cut off": lambda line: line[: len(line) // 2],

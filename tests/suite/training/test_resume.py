@@ -63,6 +63,7 @@ def test_a_signal_stops_between_two_steps_and_the_run_can_be_resumed(monkeypatch
 
 
 @pytest.mark.parametrize(("task", "sets"), [("fashion-mnist", ()), *((task, RANDOM) for task in TASKS)])
+@pytest.mark.slow
 def test_an_interrupted_and_resumed_run_equals_the_uninterrupted_one(monkeypatch, task, sets):
     whole = start(tiny_config(task, "fem", *sets), data_dir=None, device="cpu").record
     stopped = interrupted_at(monkeypatch, 3, signal.SIGTERM, *sets, task=task).record
