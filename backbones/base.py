@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backbones.mixers.base import Context, Mixer, MixerConfig, State
+from kernels.cpu.call import pytorch_only
 from kernels.cpu.library import library, products
 from kernels.implementations import ran
 from kernels.rows import rms_norm, swiglu
@@ -86,6 +87,15 @@ class SwiGLU(nn.Module):
             `[…, D]`.
         """
         return swiglu(x_BTD, self.gate_up.weight, self.down.weight)
+
+
+def without_compiled_kernels() -> AbstractContextManager[None]:
+    """Within the block, models on a CPU run PyTorch's own operations: another rounding of the same computation.
+
+    Returns:
+        The context.
+    """
+    return pytorch_only()
 
 
 def implementations(device: torch.device) -> dict[str, str]:

@@ -147,7 +147,6 @@ WRITERS = {
     "suite/cli/commands/leaderboard.py": "Markdown",
     "suite/cli/commands/language.py": "generated text",
     "suite/tracking/worker.py": "its log, redacted",
-    "suite/submissions/calibration.py": "JSON, read by its own parent process",
 }
 
 
