@@ -109,7 +109,7 @@ TRAINING: tuple[Defect, ...] = (
         "model.train(was_training)",
         "model.train(False)",
         "dropout ends at the first validation",
-        ("tests/suite/training/test_optimiser.py::test_six_steps_are_those_computed_by_hand",),
+        ("tests/suite/training/test_optimiser.py::test_every_update_is_in_training_mode_also_after_a_validation",),
     ),
     Defect(
         "training",

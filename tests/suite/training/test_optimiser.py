@@ -87,7 +87,7 @@ def train_by_hand(tmp_path, monkeypatch) -> SimpleNamespace:
     given = {"steps": 6, "lr": 0.1, "min_lr": 0.1, "warmup": 1 / 3, "clip": 1.0, "ema": 0.5, "evals": 6}
     train = TrainConfig(**given, beta1=0, beta2=0, weight_decay=0.5, precision="fp32", batch_size=2)
     config = tiny_config("fashion-mnist").model_copy(update={"train": train})
-    seen = SimpleNamespace(rates=[], gradients=[], modes=[], reported=[], weights=[], averages=[])
+    seen = SimpleNamespace(rates=[], gradients=[], reported=[], weights=[], averages=[])
     recorder = Recorder(Stop())
     model, task = OneWeight(), KnownGradients()
     trainer: Any = Trainer(
@@ -104,7 +104,6 @@ def train_by_hand(tmp_path, monkeypatch) -> SimpleNamespace:
     def recording_step() -> None:
         seen.rates.append(trainer.optimizer.param_groups[0]["lr"])
         seen.gradients.append(model.weight.grad.item())  # type: ignore[union-attr]
-        seen.modes.append(model.training)
         step()
         seen.weights.append(model.weight.item())
 
@@ -119,12 +118,21 @@ def test_six_steps_are_those_computed_by_hand(tmp_path, monkeypatch):
     seen = train_by_hand(tmp_path, monkeypatch)
     assert seen.rates == pytest.approx(RATES, abs=1e-6)
     assert seen.gradients == pytest.approx(CLIPPED, rel=1e-5)
-    assert all(seen.modes)  # also after a validation
     assert seen.weights == pytest.approx(WEIGHTS, abs=1e-5)
     assert seen.averages == pytest.approx(AVERAGES, abs=1e-5)
     assert [step for step, _, _ in seen.reported] == [1, 2, 3, 4, 5, 6]
     assert [lr for _, lr, _ in seen.reported] == pytest.approx(RATES, abs=1e-6)
     assert [norm for _, _, norm in seen.reported] == pytest.approx([abs(g) for g in GRADIENTS], rel=1e-6)
+
+
+@pytest.mark.parametrize("ema", ["ema=0", "ema=0.5"])
+def test_every_update_is_in_training_mode_also_after_a_validation(monkeypatch, ema):
+    modes, update = list[bool](), Trainer._update
+    monkeypatch.setattr(
+        Trainer, "_update", lambda self, batch: modes.append(self.model.training) or update(self, batch)
+    )  # type: ignore[func-returns-value]
+    assert start(tiny_config("fashion-mnist", "softmax", ema), data_dir=None, device="cpu").exit_code == 0
+    assert modes == [True] * 6
 
 
 def test_gradients_are_clipped_by_their_euclidean_norm_over_all_parameters(tmp_path):
