@@ -128,9 +128,12 @@ def test_six_steps_are_those_computed_by_hand(tmp_path, monkeypatch):
 @pytest.mark.parametrize("ema", ["ema=0", "ema=0.5"])
 def test_every_update_is_in_training_mode_also_after_a_validation(monkeypatch, ema):
     modes, update = list[bool](), Trainer._update
-    monkeypatch.setattr(
-        Trainer, "_update", lambda self, batch: modes.append(self.model.training) or update(self, batch)
-    )  # type: ignore[func-returns-value]
+
+    def recorded(self: Trainer, batch: Batch) -> tuple[float, float]:
+        modes.append(self.model.training)
+        return update(self, batch)
+
+    monkeypatch.setattr(Trainer, "_update", recorded)
     assert start(tiny_config("fashion-mnist", "softmax", ema), data_dir=None, device="cpu").exit_code == 0
     assert modes == [True] * 6
 
