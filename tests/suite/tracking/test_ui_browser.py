@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -154,7 +153,7 @@ def address(board):
             assert server.stdout is not None
             yield server.stdout.readline().split(": ", 1)[1].strip()
         finally:
-            server.send_signal(signal.SIGINT)
+            server.terminate()  # SIGINT is ignored in processes that a shell started in the background
 
 
 def _shown(address, view, profile, *, charts=False):
