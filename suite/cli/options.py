@@ -89,6 +89,11 @@ Threads = Annotated[
         show_default="one a processor",
     ),
 ]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, max=256, help="Runs at once, each in its own process.")]
+JobThreads = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, max=256, help="Threads of each job.", show_default="the processors / jobs"),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

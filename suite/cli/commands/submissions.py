@@ -97,11 +97,8 @@ def enter(
     set_: opt.Set = None,
     data_dir: opt.DataDir = None,
     device: opt.Device = "auto",
-    jobs: Annotated[int, typer.Option("--jobs", min=1, max=256, help="Runs at once, each in its own process.")] = 1,
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", min=1, max=256, help="Threads of each job.", show_default="the cores / jobs"),
-    ] = None,
+    jobs: opt.Jobs = 1,
+    threads: opt.JobThreads = None,
     author: Author = "draft",
     notes: Notes = None,
     output: Output = None,
@@ -165,11 +162,12 @@ def _confirm(found: Sequence[Entrant], *, yes: bool) -> None:
 
 
 def _ids(found: Sequence[Entrant]) -> list[str]:
-    """A run of each race: the others follow from it."""
+    """One run of each race: the others follow from it."""
     from suite.records.collection import read_all
 
-    own = {each.config(rate, seed).identity for each in found for rate, seed in each.scores}
-    return [made.id for made in read_all().records if made.identity in own][:1]
+    ids = {made.identity: made.id for made in read_all().records}
+    own = ([each.config(rate, seed).identity for rate, seed in each.scores] for each in found)
+    return [made for race in own for made in [ids[each] for each in race if each in ids][:1]]
 
 
 def _show_submitted(made: Submitted, *, as_json: bool) -> None:

@@ -52,11 +52,8 @@ def sweep(
     ] = None,
     data_dir: opt.DataDir = None,
     device: opt.Device = "auto",
-    jobs: Annotated[int, typer.Option("--jobs", min=1, max=256, help="Runs at once, each in its own process.")] = 1,
-    threads: Annotated[
-        int | None,
-        typer.Option("--threads", min=1, max=256, help="Threads of each job.", show_default="the processors / jobs"),
-    ] = None,
+    jobs: opt.Jobs = 1,
+    threads: opt.JobThreads = None,
     workers: opt.Workers = None,
     plan: Annotated[
         Path | None,
