@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,7 @@ def raced(every: Sequence[tuple[Record, ...]], metric: Metric) -> Raced | None:
         (made.config.train.lr, made.seed): made
         for each in every
         for made in each
-        if _only_the_rate_differs(made, recipe)
+        if not other_tuned_options(made, recipe)
     }
     sign = 1.0 if metric.higher_is_better else -1.0
     found = state(race, {key: sign * made.metrics["valid"][made.primary_metric] for key, made in runs.items()})
@@ -97,7 +97,16 @@ def raced(every: Sequence[tuple[Record, ...]], metric: Metric) -> Raced | None:
     )
 
 
-def _only_the_rate_differs(made: Record, recipe: dict[str, Any]) -> bool:
+def other_tuned_options(made: Record, recipe: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Tuned options other than the learning rate that differ from the recipe: such a run is in no race.
+
+    Args:
+        made: a run.
+        recipe: option values by section, of `usual`.
+
+    Returns:
+        Their names, `section.option`.
+    """
     own = made.config.portable()
     others = [name.split(".") for name in made.config.tuned if name != "train.lr"]
-    return all(own[section][name] == recipe[section][name] for section, name in others)
+    return [f"{section}.{name}" for section, name in others if own[section][name] != recipe[section][name]]

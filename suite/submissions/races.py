@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from suite.boards.board import group, primary_metric
 from suite.boards.naming import configuration, entry_of, untuned_configuration, usual
-from suite.boards.raced import FIRST_CALIBRATION_SEED, SEEDS, Raced, race_of, raced
+from suite.boards.raced import FIRST_CALIBRATION_SEED, SEEDS, Raced, other_tuned_options, race_of, raced
 from suite.boards.rows import has_figures
 from suite.records.schema import Record
 from suite.submissions.entry import RaceSummary
@@ -89,9 +89,7 @@ def outside(runs: Sequence[Record]) -> Iterator[tuple[Record, str]]:
     race, recipe = result(runs), usual([runs[0]])
     allowed = race.rates if race else _planned_rates(runs[0])
     for made in runs:
-        own = made.config.portable()
-        parts = [name.split(".") for name in made.config.tuned if name != "train.lr"]
-        tuned = [f"{section}.{name}" for section, name in parts if own[section][name] != recipe[section][name]]
+        tuned = other_tuned_options(made, recipe)
         if made.seed >= FIRST_CALIBRATION_SEED:
             continue
         if made.seed not in SEEDS:
