@@ -41,9 +41,12 @@ def _own_cache(tmp_path_factory):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Several processes share the tests: what trains or reads once for a whole file stays together, the rest is
-    distributed freely.
+    """Several processes share the tests: what trains or reads once for a whole file stays together, and so do all
+    tests of tracking (importing MLflow and creating a store takes 5 seconds); the rest is distributed freely.
     """
     for item in items:
-        if item.path.relative_to(item.config.rootpath).parts[1] in ("suite", "tasks"):
+        parts = item.path.relative_to(item.config.rootpath).parts[1:]
+        if parts[:2] == ("suite", "tracking"):
+            item.add_marker(pytest.mark.xdist_group("tracking"))
+        elif parts[0] in ("suite", "tasks") or len(parts) == 1:
             item.add_marker(pytest.mark.xdist_group(str(item.path)))

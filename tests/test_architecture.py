@@ -58,16 +58,19 @@ MAX_FILES = 16
 
 
 @cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"))
+def import_statements(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """Those of a file, at its top or inside functions."""
+    return [
+        node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
 
 
-def imported(tree: ast.AST) -> Iterator[str]:
-    """Every module that a file imports, at its top or inside functions."""
-    for node in ast.walk(tree):
+def imported(path: Path) -> Iterator[str]:
+    """Every module that a file imports."""
+    for node in import_statements(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, "relative imports hide where a name comes from"
             yield node.module or ""
 
@@ -78,7 +81,7 @@ def all_imports() -> list[tuple[str, str]]:
     found = []
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
-            found += [(str(path.relative_to(ROOT)), name) for name in imported(parsed(path))]
+            found += [(str(path.relative_to(ROOT)), name) for name in imported(path)]
     return found
 
 
@@ -94,7 +97,7 @@ def module_imports() -> list[tuple[str, str]]:
     known = {module_name(path) for path in paths}
     found = []
     for path in paths:
-        for node in ast.walk(parsed(path)):
+        for node in import_statements(path):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module:
                 inner = {f"{node.module}.{alias.name}" for alias in node.names}

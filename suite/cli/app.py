@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from functools import cache
+from typing import Any
 
 import typer
 
@@ -74,11 +76,17 @@ for command in (
     app.command()(command)
 
 
+@cache
+def _command() -> Any:
+    """The parser of all commands, made once in a process."""
+    return typer.main.get_command(app)
+
+
 def main() -> None:
     """The console script: a user's error is one line on stderr and exit code 2."""
     _let_idle_threads_sleep()
     try:
-        code = app(standalone_mode=False)
+        code = _command()(standalone_mode=False)
     except BrokenPipeError:  # the reader of a help text or a table has seen enough
         code = 0
     except Exception as error:

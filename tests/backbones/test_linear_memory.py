@@ -15,6 +15,8 @@ from backbones.mixers.base import Mixer
 
 BUILT_IN = {name: registry.get(name).capabilities for name in registry.names() if registry.origin(name) == "built-in"}
 LINEAR = [name for name, can in BUILT_IN.items() if can.constant_state and can.mixes_tokens]
+FEW_ROWS = ("aft", "fem-aft", "query-free")  # their states are a few rows
+FAST = ("simple-gla", "gla", "ssm", "fem-linear")  # one of each scan; the slow tests measure all mixers
 
 
 class Largest(TorchDispatchMode):
@@ -69,8 +71,9 @@ def test_memory_grows_no_faster_than_the_length(name: str, causal: bool) -> None
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in LINEAR if n not in ("aft", "fem-aft", "query-free")]
-)  # those states are a few rows
+    "name",
+    [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in LINEAR if n not in FEW_ROWS],
+)
 def test_no_operation_allocates_a_state_per_token(name: str) -> None:
     """Not even the state of one head: d_k × d_v numbers, or 16 per channel of a selective state space."""
     widths = getattr(built(name, True, 256, dim=128, heads=2), "widths", None)

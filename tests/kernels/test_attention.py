@@ -51,7 +51,7 @@ def test_values_of_any_width_give_the_formula(causal: bool, width: int, masked: 
 
 
 @pytest.mark.parametrize("causal", [True, False])
-@pytest.mark.parametrize("tokens", [1, 63, 65, 513, LONG])
+@pytest.mark.parametrize("tokens", [1, 63, 65, 513, pytest.param(LONG, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
 def test_gradients_are_those_of_the_formula_at_any_length(causal: bool, tokens: int, dtype: torch.dtype) -> None:
     inputs = problem(tokens, 12, dtype)

@@ -13,6 +13,7 @@ from tests.kernels.every_kernel import cases, with_gradients
 @pytest.mark.parametrize("missing", ["B", "T"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
 @pytest.mark.parametrize(("kernel", "call"), cases())
+@pytest.mark.parametrize("cpp_or_pytorch", ["c++", pytest.param("pytorch", marks=pytest.mark.slow)], indirect=True)
 def test_empty_inputs_give_empty_results_and_zero_gradients(
     kernel: Kernel, call: Call, dtype: torch.dtype, missing: str, cpp_or_pytorch: str
 ) -> None:

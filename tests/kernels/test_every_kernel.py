@@ -80,6 +80,7 @@ def test_the_number_of_threads_changes_no_bit(kernel: Kernel, call: Call, monkey
 
 
 @every_call
+@pytest.mark.parametrize("cpp_or_pytorch", ["c++", pytest.param("pytorch", marks=pytest.mark.slow)], indirect=True)
 def test_a_second_derivative_is_right_or_refused(kernel: Kernel, call: Call, cpp_or_pytorch: str) -> None:
     """Also where only one input is differentiated, which PyTorch's `once_differentiable` gets wrong in silence."""
     tensors = [x.double() for x in call.draw(torch.float64)]

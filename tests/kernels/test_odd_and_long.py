@@ -53,6 +53,7 @@ def assert_near(
 
 @odd_widths
 @pytest.mark.parametrize(("kernel", "call"), cases())
+@pytest.mark.parametrize("cpp_or_pytorch", ["c++", pytest.param("pytorch", marks=pytest.mark.slow)], indirect=True)
 def test_odd_widths_have_the_values_and_gradients_of_pytorch_in_fp64(
     kernel: Kernel, call: Call, keys: int, values: int, cpp_or_pytorch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,7 +110,7 @@ LOCAL: dict[str, Local] = {
         _parquet(cifar100_classes, ("train", "test"), (2, 1), image="img", label="fine_label"),
         slow=True,
     ),
-    "imagenet100": Local({**IMAGES, **FEW}, _imagenet100),
+    "imagenet100": Local({**IMAGES, **FEW}, _imagenet100, slow=True),
     "imagenet1k": Local(
         {**IMAGES, "augmentation": "crop-flip", **FEW},
         _parquet(synsets, ("train", "validation"), (2, 1)),
@@ -129,7 +129,7 @@ LOCAL: dict[str, Local] = {
     "text": Local({"length": 32, "tokenizer": "bpe", "vocab": 300, **FEW}, _own_text),
     "etth1": Local(FORECAST, _etth, ETT),
     "etth2": Local(FORECAST, _etth, ETT, slow=True),
-    "ettm1": Local(FORECAST, _etth, ETT),
+    "ettm1": Local(FORECAST, _etth, ETT, slow=True),
     "ettm2": Local(FORECAST, _etth, ETT, slow=True),
     "weather": Local(FORECAST, _wide(21, "10min"), {"rows": 600}),
     "electricity": Local(FORECAST, _wide(321, "h"), {"rows": 600}, slow=True),

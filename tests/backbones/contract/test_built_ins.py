@@ -12,9 +12,9 @@ from backbones.mixers import registry
 from tests.backbones.naive import load_naive_references
 
 BUILT_IN = [name for name in registry.names() if registry.origin(name) == "built-in"]
-#: Checks that take most of the time. The fast tests run them on one mixer of each kernel, the slow tests on all.
+#: Checks that take most of the time. The fast tests run them on one mixer of each family, the slow tests on all.
 LONG = ("gradcheck", "prefix", "step", "meta", "range", "half", "flops", "parameters", "shape")
-OF_EACH_KERNEL = ("softmax", "fem", "gla", "ssm", "hyperglu", "taylor", "aft", "nonlinear-query")
+OF_EACH_FAMILY = ("softmax", "fem", "gla", "ssm", "hyperglu")
 
 
 def checks_of(mixer: str) -> list[ParameterSet]:
@@ -22,7 +22,7 @@ def checks_of(mixer: str) -> list[ParameterSet]:
     found = []
     for check in CHECKS:
         for causal in (True, False):
-            fast = check.id not in LONG or (causal and mixer in OF_EACH_KERNEL)
+            fast = check.id not in LONG or (causal and mixer in OF_EACH_FAMILY)
             marks = () if fast and not check.slow else pytest.mark.slow
             found.append(
                 pytest.param(check, causal, id=f"{check.id}-{'causal' if causal else 'both-ways'}", marks=marks)
@@ -45,7 +45,7 @@ globals().update({f"Test_{name.replace('-', '_')}": contract_of(name) for name i
 
 
 def test_the_mixers_of_the_fast_tests_are_built_in() -> None:
-    assert set(OF_EACH_KERNEL) <= set(BUILT_IN)
+    assert set(OF_EACH_FAMILY) <= set(BUILT_IN)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

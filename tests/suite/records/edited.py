@@ -69,17 +69,27 @@ def at(content: Any, path: Place) -> Any:
     return content
 
 
+def copied(content: dict[str, Any], path: Place) -> tuple[dict[str, Any], Any]:
+    """A copy whose containers along a path are copies, and the container of the path's last part."""
+    made = copy.copy(content)
+    here: Any = made
+    for part in path[:-1]:
+        here[part] = copy.copy(here[part])
+        here = here[part]
+    return made, here
+
+
 def changed(content: dict[str, Any], path: Place, value: Any) -> dict[str, Any]:
     """A copy with another value at a path."""
-    made = copy.deepcopy(content)
-    at(made, path[:-1])[path[-1]] = value
+    made, here = copied(content, path)
+    here[path[-1]] = value
     return made
 
 
 def without(content: dict[str, Any], path: Place) -> dict[str, Any]:
     """A copy without the value at a path."""
-    made = copy.deepcopy(content)
-    del at(made, path[:-1])[path[-1]]
+    made, here = copied(content, path)
+    del here[path[-1]]
     return made
 
 

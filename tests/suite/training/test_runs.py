@@ -96,7 +96,7 @@ def test_the_longest_trace_fits_a_record(tmp_path):
     record.write(tmp_path, made.model_copy(update={"loss_trace": trace}))
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ["fashion-mnist", *[pytest.param(t, marks=pytest.mark.slow) for t in TASKS[1:]]])
 def test_the_same_config_gives_the_same_losses_and_metrics_bit_for_bit(task):
     one, two, other = run(task).record, run(task).record, run(task, seed=1).record
     assert one.loss_trace == two.loss_trace
@@ -181,7 +181,7 @@ def scripted(monkeypatch, metric: str, values: list[float]) -> list[tuple[str, d
         ("sotu", "bits_per_byte", [3.0, 2.0, 1.0], 2),
     ],
 )
-@pytest.mark.parametrize("ema", ["ema=0", "ema=0.5"])
+@pytest.mark.parametrize("ema", ["ema=0", pytest.param("ema=0.5", marks=pytest.mark.slow)])
 def test_the_checkpoint_that_validation_selects_is_tested(monkeypatch, task, metric, values, best, ema):
     seen = scripted(monkeypatch, metric, values)
     made = run(task, "softmax", ema).record
