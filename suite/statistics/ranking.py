@@ -14,6 +14,8 @@ from suite.statistics.noise import LEVEL
 from suite.statistics.samples import Scores, on_equal_seeds
 
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
+#: The exchange rate up to which two rows count as equivalent.
+MARGIN = 1.125
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def ranks(rows: Sequence[Scores], test: Test) -> list[Rank]:
     return [Rank(1 + int(beats[:, i].sum()), len(rows) - int(beats[i].sum())) for i in range(len(rows))]
 
 
-def verdict(compared: Compared, equivalence: tuple[float, float] | None, margin: float = 1.125) -> Verdict:
+def verdict(compared: Compared, equivalence: tuple[float, float] | None, margin: float = MARGIN) -> Verdict:
     """What may be said of a row against the reference.
 
     Args:

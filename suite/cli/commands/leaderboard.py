@@ -55,7 +55,8 @@ def leaderboard(
         backlog.send_in_background(runs_folder.home())
     found, links = find_boards(task, domain, scale, records)
     if output is not None:
-        write_files(found, links, output, check=check)
+        claims = None if records is None or task or domain or scale else records
+        write_files(found, links, output, claims=claims, check=check)
     elif as_json:
         from suite.boards.plain import plain
 
@@ -68,11 +69,19 @@ def leaderboard(
         print_boards(found, as_markdown=markdown)
 
 
-def write_files(boards: Sequence[Board], links: Mapping[str, str], folder: Path, *, check: bool) -> None:
-    """Writes the published files of the boards, or compares them. Raises UserError where one differs."""
+def write_files(
+    boards: Sequence[Board], links: Mapping[str, str], folder: Path, *, claims: Path | None = None, check: bool = False
+) -> None:
+    """Writes the published files of the boards, with the findings where the folder `claims` has claims; or compares
+    them. Raises UserError where one differs.
+    """
+    from suite.boards.findings import claim, document, measured
     from suite.boards.page import published
 
     files = published.generated(boards, links)
+    if claims and (claims / claim.NAME).is_file():
+        found = measured.findings(claim.read(claims / claim.NAME), boards)
+        files |= {document.NAME: document.document(found)}
     if check:
         published.check(files, folder)
         err.print(f"{len(files)} files in {folder} are what the records give")

@@ -1,0 +1,1 @@
+"""Published claims, and what the records of this project show about each."""
