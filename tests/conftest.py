@@ -28,7 +28,7 @@ settings.load_profile("same")
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
-    """A cache of this session, with the user's compiled kernels, which take half a minute to build."""
+    """A cache of this session, with the user's compiled kernels, which take 10 to 20 s to build."""
     library()
     cache = tmp_path_factory.mktemp("cache")
     if trusted.folder().is_dir():

@@ -15,8 +15,12 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 PAGES = sorted([README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 MAX_WORDS = 60
-VARIABLE = r"(SUITE_[A-Z_]+|MLFLOW_TRACKING_URI)\b"
-QUOTED = re.compile(rf"[\"']{VARIABLE}[\"']")
+#: Reads of environment variables, and module constants that hold the name of one.
+READ = re.compile(
+    r"""environ(?:\.\w+\(|\[)\s*["']([A-Z][A-Z0-9_]*)["']|^[A-Z]+ = ["']([A-Z]+_[A-Z_]+)["']""", re.MULTILINE
+)
+#: Read or set for other programs, with no effect of their own that a user would look for.
+OF_OTHERS = {"PYTHONPATH", "KINETO_LOG_LEVEL"}
 
 
 def section(title: str) -> str:
@@ -61,12 +65,30 @@ def test_readme_lists_every_built_in_task():
     assert first_cells(section("Tasks")) - {"board", "quick", "small", "paper"} == set(tasks.names())
 
 
+def test_readme_lists_every_command():
+    from suite.cli.app import app
+
+    shown = set(re.findall(r"`suite ([a-z-]+)", section("Commands")))
+    made = {each.name or each.callback.__name__.replace("_", "-") for each in app.registered_commands if each.callback}
+    assert shown == made | {each.name for each in app.registered_groups}
+
+
+def test_the_architecture_page_has_the_import_directions_that_are_tested():
+    from tests.test_architecture import ORDER
+
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    chain = next(line for line in page.splitlines() if line.startswith("`cli → "))
+    assert chain.strip("`").split(" → ") == ORDER["suite"]
+    assert all(f"`suite/{part}`" in page for part in ORDER["suite"] if (ROOT / "suite" / part).is_dir())
+
+
 def test_readme_lists_every_environment_variable_of_the_suite():
     code = tracked("suite/*.py", "tasks/*.py", "backbones/*.py", "kernels/*.py", "tests/suite/tracking/*.py")
-    used = {name for path in code for name in QUOTED.findall(path.read_text("utf-8"))}
-    listed = set(re.findall(VARIABLE, section("Environment variables")))
-    assert {"SUITE_HOME", "SUITE_CACHE"} <= used
-    assert used == listed
+    used = {name for path in code for names in READ.findall(path.read_text("utf-8")) for name in names if name}
+    listed = {cell.split("=")[0] for cell in first_cells(section("Environment variables"))}
+    assert {"SUITE_HOME", "SUITE_CACHE", "CXX", "SUITE_TRITON_KERNELS"} <= used
+    assert used - OF_OTHERS <= listed
+    assert {name for name in listed if name.startswith("SUITE_")} <= used
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

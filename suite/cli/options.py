@@ -17,7 +17,9 @@ Mixer = Annotated[
 Scale = Annotated[
     str | None,
     typer.Option(
-        "--scale", help="Size of the run: board (≤ 30 s), quick (2 min), small (15 min) or paper.", show_default="quick"
+        "--scale",
+        help="Size of the run: board (half a minute), quick (2 min), small (15 min) or paper.",
+        show_default="quick",
     ),
 ]
 Seed = Annotated[

@@ -12,10 +12,17 @@ from rich.table import Table
 from suite.console import SafeConsole, marked, stdout
 from suite.safe_text import visible
 
+
+def _columns() -> int:
+    """The width of what is not printed on a terminal."""
+    given = os.environ.get("COLUMNS", "")
+    return int(given) if given.isdecimal() and 0 < int(given) < 10_000 else 160
+
+
 out = SafeConsole(
     file=cast(IO[str], stdout),
     soft_wrap=True,
-    width=None if stdout.isatty() else int(os.environ.get("COLUMNS", "160")),
+    width=None if stdout.isatty() else _columns(),
 )
 
 

@@ -18,8 +18,6 @@ from suite.records.result_faults import differs, result_faults
 from suite.records.schema import Record
 from tasks.base import Task
 
-DOMAINS = {"text": ("language", "recall"), "image": ("vision",), "series": ("forecasting",)}
-
 
 def faults(record: Record) -> list[str]:
     """What in a record contradicts the rest of it.
@@ -97,8 +95,6 @@ def _task(record: Record) -> Task | None:
 
 
 def _of_task(record: Record, task: Task | None) -> Iterator[str]:
-    if record.domain not in DOMAINS[record.spec.kind]:
-        yield f"domain: {record.domain!r} is recorded, its inputs are of kind {record.spec.kind!r}"
     if task is not None:
         yield from differs("domain", record.domain, task.domain, "its task")
         for name, value in vars(task.spec).items():

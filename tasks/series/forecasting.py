@@ -173,6 +173,10 @@ class ForecastTask(Task):
     def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         return scores.summary(self.options.head, sums)
 
+    def implied(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """The loss of a point forecast is its squared error."""
+        return {"loss": metrics["mse"]} if self.options.head == "point" and "mse" in metrics else {}
+
 
 class HouseholdPower(PackagedTask, ForecastTask):
     """Seven electrical quantities of one household, hourly means of December 2006 to November 2010; 70 / 10 / 20 %."""

@@ -297,3 +297,7 @@ class CorpusTask(TextTask):
         if self.counts_words:
             scores["word_perplexity"] = perplexity(nats / max(sums["words"][0], 1.0))
         return {**scores, "loss": nats / count}
+
+    def implied(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """The perplexity follows from the loss."""
+        return {"perplexity": perplexity(metrics["loss"])} if "loss" in metrics else {}

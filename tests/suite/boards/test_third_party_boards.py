@@ -38,6 +38,19 @@ def test_runs_of_a_task_file_have_a_board_without_the_file(suite, tmp_path, requ
         assert {row["mixer"] for row in board["rows"]} == {"softmax", "fem"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("domain", ["language", "vision", "forecasting"])
+def test_a_task_of_any_domain_may_have_any_kind_of_input(suite, tmp_path, domain):
+    file = tmp_path / "mine.py"
+    file.write_text(EXAMPLE.read_text("utf-8").replace('domain = "recall"', f'domain = "{domain}"'), "utf-8")
+    sets = [part for value in (*FEW, "steps=1", "evals=1") for part in ("--set", value)]
+    ended = suite(*["run", "--task", f"{file}:Sorting", "--mixer", "softmax", "--scale", "board", *sets])
+    assert ended.code == 0, ended.err
+    assert suite("doctor").code == 0
+    [board] = json.loads(suite("leaderboard", "--domain", domain, "--json").out)
+    assert board["task"] == "mine.py:Sorting"
+
+
 def test_a_mixer_files_row_says_that_its_counts_are_as_recorded(suite, runs, tmp_path, request):
     file = tmp_path / "mine.py"
     file.write_text("from backbones.mixers.deconstructed.variants import NoMixing\nclass Mine(NoMixing):\n    pass\n")
