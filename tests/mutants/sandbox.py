@@ -69,8 +69,18 @@ class Sandbox:
         return {**defect.as_json(), "verdict": verdict, "by": fault, "seconds": round(time.monotonic() - began, 1)}
 
     def tests(self, paths: Sequence[str], timeout_s: float) -> tuple[Verdict, str]:
-        """Runs fast tests up to the first failure; also returns which failed, or why there is no result."""
-        command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-m", "not slow", "--tb=no", "-rfE", *paths]
+        """Runs the fast tests of files and folders, and single tests of any kind, up to the first failure; also returns
+        which failed, or why there is no result.
+        """
+        single = [path for path in paths if "::" in path]
+        others = [path for path in paths if "::" not in path]
+        for marks, group in (("not slow", others), ("", single)):
+            if group and (ended := self._pytest(marks, group, timeout_s))[0] != "survived":
+                return ended
+        return "survived", ""
+
+    def _pytest(self, marks: str, paths: Sequence[str], timeout_s: float) -> tuple[Verdict, str]:
+        command = [sys.executable, "-m", "pytest", "-x", "-n", "0", "-m", marks, "--tb=no", "-rfE", *paths]
         # a session of its own: what tests start ends with them
         process = subprocess.Popen(
             command,

@@ -58,9 +58,14 @@ def test_a_defect_is_caught_survives_or_is_invalid_and_the_tree_stays_as_it_is(t
     (root / "a.py").write_text("x = 1\ny = 1\n", "utf-8")
     (root / "tests" / "test_a.py").write_text("from a import x\n\n\ndef test_x():\n    assert x == 1\n", "utf-8")
     (root / "tests" / "test_none.py").write_text("", "utf-8")
+    slow = "import pytest\n\nimport a\n\n\n@pytest.mark.slow\ndef test_y():\n    assert a.y == 1\n"
+    (root / "tests" / "test_slow.py").write_text(slow, "utf-8")
     (tmp_path / "box").mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tests.mutants.sandbox.tree_files", lambda _: ["a.py", "tests/test_a.py", "tests/test_none.py"])
+        patch.setattr(
+            "tests.mutants.sandbox.tree_files",
+            lambda _: ["a.py", *(f"tests/test_{name}.py" for name in ("a", "none", "slow"))],
+        )
         box = Sandbox(tmp_path / "box", root)
     tried = [
         box.try_defect(Defect("tasks", "a.py", text, "z = 2", "", (tests,)), 100)["verdict"]
@@ -69,9 +74,11 @@ def test_a_defect_is_caught_survives_or_is_invalid_and_the_tree_stays_as_it_is(t
             ("y = 1", "tests/test_a.py"),
             ("w = 1", "tests/test_a.py"),
             ("x = 1", "tests/test_none.py"),
+            ("y = 1", "tests/test_slow.py"),
+            ("y = 1", "tests/test_slow.py::test_y"),
         )
     ]
-    assert tried == ["caught", "survived", "invalid", "invalid"]
+    assert tried == ["caught", "survived", "invalid", "invalid", "invalid", "caught"]
     assert (root / "a.py").read_text("utf-8") == (box.tree / "a.py").read_text("utf-8") == "x = 1\ny = 1\n"
 
 
