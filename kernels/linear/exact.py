@@ -6,7 +6,7 @@ The state of a head is, for each key channel c, a mean over the past under the w
 
 A row weighs the tokens of its chunk and the k channels of the state together and takes one mean and one log-mean-exp
 over them. With chunks of one token this is decoding. Many times more expensive than `kernels.linear.sums`; memory is
-linear in T.
+linear in T. In PyTorch `exact_read` computes in fp64: fp32 rounds n, which is large, at every chunk.
 
 Shape letters: B sequences, T tokens, H heads, C tokens of a chunk, k and d channels per head of keys and values.
 """
@@ -82,7 +82,7 @@ def _by_pytorch(
     log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor | None, causal: bool
 ) -> tuple[Tensor, Tensor | None]:
     B, T, H, k = log_q.shape
-    state = empty_state(B, H, k, v.shape[-1], v, u is not None)
+    state = empty_state(B, H, k, v.shape[-1], v.new_empty(0, dtype=torch.float64), u is not None)
     mus: list[Tensor] = []
     logs: list[Tensor] = []
     for part in (slice(start, min(start + CHUNK, T)) for start in range(0, T, CHUNK)):
@@ -91,15 +91,29 @@ def _by_pytorch(
             for x in (log_q if causal else None, log_k, log_decay, v, u)
         ]
         # recomputed in backward, so that the `[C, k, d]` of all chunks never exist together
-        mu, log_mean, state = checkpoint(exact_chunk, state, *inputs, use_reentrant=False)
+        mu, log_mean, state = checkpoint(_chunk_in_fp64, state, *inputs, use_reentrant=False)
         if mu is not None:
             mus.append(mu)
         if log_mean is not None:
             logs.append(log_mean)
     if not causal:
-        mu, log_mean = _mean_of_state(state, log_q.transpose(1, 2))
+        mu, log_mean = (_of_dtype(x, v.dtype) for x in _mean_of_state(state, log_q.transpose(1, 2).double()))
+        assert mu is not None
         mus, logs = [mu], [] if log_mean is None else [log_mean]
     return torch.cat(mus, dim=2).transpose(1, 2), None if u is None else torch.cat(logs, dim=2).transpose(1, 2)
+
+
+def _of_dtype(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if x is None else x.to(dtype)
+
+
+def _chunk_in_fp64(
+    state: State, log_q: Tensor | None, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor | None
+) -> tuple[Tensor | None, Tensor | None, State]:
+    """`exact_chunk` in fp64, with results in the dtype of v."""
+    inputs = (_of_dtype(x, torch.float64) for x in (log_q, log_k, log_decay, v, u))
+    mu, log_mean, state = exact_chunk(state, *inputs)
+    return _of_dtype(mu, v.dtype), _of_dtype(log_mean, v.dtype), state
 
 
 @full_precision

@@ -4,6 +4,9 @@ In each channel e a row weighs the past by `Σ_n C_tn exp(Σ_{i<s≤t} Δ_s A_n)
 addition. The state of a component n is a mean over the past under its own weights, as in `kernels.linear.exact`: n (log
 of the summed weights), m (mean of v), f (log of the mean of exp(u)).
 
+`exact_read` computes in fp64: a token's share of a long past is the difference of two large n, which fp32 rounds at
+every token. In fp32 the gradient of A was off by 5e-5 of its largest entry after 2,000 tokens.
+
 Shape letters: B sequences, T tokens, N states, E channels.
 """
 
@@ -69,7 +72,8 @@ def exact_read(
         empty = nothing(v_BTE.shape, v_BTE, log_delta, a_NE, log_b, log_c, log_skip_E, u_BTE)
         return empty, None if u_BTE is None else empty
     B, T, E = v_BTE.shape
-    state = empty_state(B, a_NE.shape[0], E, v_BTE, u_BTE is not None)
+    a_NE, log_skip_E = a_NE.double(), log_skip_E.double()
+    state = empty_state(B, a_NE.shape[0], E, a_NE, u_BTE is not None)
     mus: list[Tensor] = []
     logs: list[Tensor] = []
     for part in (slice(start, min(start + CHUNK, T)) for start in range(0, T, CHUNK)):
@@ -91,6 +95,9 @@ def _chunk(
     v: Tensor,
     u: Tensor | None,
 ) -> tuple[Tensor, Tensor | None, State]:
+    dtype = v.dtype
+    log_delta, log_b, log_c, v = log_delta.double(), log_b.double(), log_c.double(), v.double()
+    u = None if u is None else u.double()
     mus: list[Tensor] = []
     logs: list[Tensor] = []
     for t in range(v.shape[1]):
@@ -101,7 +108,7 @@ def _chunk(
         mus.append(mu)
         if log_mean is not None:
             logs.append(log_mean)
-    return torch.stack(mus, dim=1), torch.stack(logs, dim=1) if logs else None, state
+    return torch.stack(mus, dim=1).to(dtype), torch.stack(logs, dim=1).to(dtype) if logs else None, state
 
 
 @full_precision
