@@ -38,6 +38,7 @@ from kernels.numerics.exponentials import (
     out_of_range,
     replaced,
 )
+from kernels.numerics.first_derivative import first_derivative_only
 from kernels.numerics.log_mean_exp import log_mean_exp
 from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
@@ -174,6 +175,7 @@ class _OnePass(torch.autograd.Function):
         return read[..., :d].contiguous(), F
 
     @staticmethod
+    @first_derivative_only
     def backward(ctx, grad_mu, grad_F):  # type: ignore[no-untyped-def]
         q, k, v, beta_Hd, w, values, out, lse, mean, F = ctx.saved_tensors
         causal, scale = ctx.options

@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 
 from kernels.cpu.call import takes
 from kernels.cpu.gates import GatedMix
+from kernels.numerics.first_derivative import first_derivative_only
 from kernels.numerics.nothing import nothing
 
 EPS = 1e-5
@@ -71,6 +72,7 @@ class _GatedMix(torch.autograd.Function):
         return saved[0]
 
     @staticmethod
+    @first_derivative_only
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         inputs = [_rows(x) for x in ctx.saved_tensors]
         outs = [grad.new_empty(grad.shape) for _ in inputs]

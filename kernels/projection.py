@@ -18,6 +18,7 @@ from torch.nn.functional import layer_norm, linear
 
 from kernels.cpu.call import multiplies
 from kernels.cpu.gates import Projection
+from kernels.numerics.first_derivative import first_derivative_only
 from kernels.numerics.nothing import nothing
 
 BLOCK_ELEMENTS = 1 << 17  # of z per block
@@ -79,6 +80,7 @@ class _Projection(torch.autograd.Function):
         return tuple(out.view(*ctx.shape, -1) if out.numel() else x.new_empty(*ctx.shape, 0) for out in outs)
 
     @staticmethod
+    @first_derivative_only
     def backward(ctx, *grads):  # type: ignore[no-untyped-def]
         x, weight, s, p, z = ctx.saved_tensors
         parts = [grad.reshape(len(x), -1) for grad in grads if grad.numel()]
@@ -144,6 +146,7 @@ class _NormedProjection(torch.autograd.Function):
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
+    @first_derivative_only
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         x, weight, mean, inverse, out = ctx.saved_tensors
         grad = grad.reshape(len(x), -1)

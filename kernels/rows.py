@@ -99,6 +99,8 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         cos, sin = ctx.saved_tensors
+        if torch.is_grad_enabled():  # it is linear: its gradient is a rotation too
+            return (None, None, *_Rotate.apply(cos, -sin, *grads))
         turn = torch.complex(cos, -sin)
         return (None, None, *(_multiply(grad, turn) for grad in grads))
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from kernels.cpu import scans as cpu
 from kernels.cpu.call import takes
 from kernels.implementations import attempt, triton_module
+from kernels.numerics.first_derivative import first_derivative_only
 from kernels.numerics.opaque import opaque
 
 LOOP = 16  # tokens up to which a loop is cheaper than one more level of recursion
@@ -71,6 +72,7 @@ class _Scan(torch.autograd.Function):
         return h
 
     @staticmethod
+    @first_derivative_only
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
         a, h = ctx.saved_tensors
         # dL/dh_t = g_t + a_{t+1} dL/dh_{t+1}: the same scan from the end

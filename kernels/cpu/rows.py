@@ -48,9 +48,10 @@ class Rotate(torch.autograd.Function):
         return tuple(_rotated(x, cos, sin, back=False) for x in xs)
 
     @staticmethod
-    @first_derivative_only
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
+        if torch.is_grad_enabled():  # it is linear: its gradient is a rotation too
+            return (None, None, *Rotate.apply(cos, -sin, *grads))
         return (None, None, *(_rotated(grad, cos, sin, back=True) for grad in grads))
 
 

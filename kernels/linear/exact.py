@@ -111,8 +111,8 @@ def _chunk_in_fp64(
     state: State, log_q: Tensor | None, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor | None
 ) -> tuple[Tensor | None, Tensor | None, State]:
     """`exact_chunk` in fp64, with results in the dtype of v."""
-    inputs = (_of_dtype(x, torch.float64) for x in (log_q, log_k, log_decay, v, u))
-    mu, log_mean, state = exact_chunk(state, *inputs)
+    q, decay, exponents = (_of_dtype(x, torch.float64) for x in (log_q, log_decay, u))
+    mu, log_mean, state = exact_chunk(state, q, log_k.double(), decay, v.double(), exponents)
     return _of_dtype(mu, v.dtype), _of_dtype(log_mean, v.dtype), state
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kernels.numerics.first_derivative import first_derivative_only
 from kernels.numerics.precision import full_precision
 
 ELEMENTS = 1 << 20  # of the temporary of a block
@@ -49,6 +50,7 @@ class _LogMeanExp(torch.autograd.Function):
         return out
 
     @staticmethod
+    @first_derivative_only
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
         log_weights, u, out = ctx.saved_tensors
         grad_u, grad_weights = torch.zeros_like(u), torch.empty_like(log_weights)

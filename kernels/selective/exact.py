@@ -4,8 +4,8 @@ In each channel e a row weighs the past by `Σ_n C_tn exp(Σ_{i<s≤t} Δ_s A_n)
 addition. The state of a component n is a mean over the past under its own weights, as in `kernels.linear.exact`: n (log
 of the summed weights), m (mean of v), f (log of the mean of exp(u)).
 
-`exact_read` computes in fp64: a token's share of a long past is the difference of two large n, which fp32 rounds at
-every token. In fp32 the gradient of A was off by 5e-5 of its largest entry after 2,000 tokens.
+`exact_read` computes in fp64: the weight of a token in a long past is a small difference of large n, which fp32 rounds
+at every token. In fp32 the gradient of A was off by 5e-5 of its largest entry after 2,000 tokens.
 
 Shape letters: B sequences, T tokens, N states, E channels.
 """

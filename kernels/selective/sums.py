@@ -19,6 +19,7 @@ from torch import Tensor
 from kernels.cpu import scans as cpu
 from kernels.cpu.call import takes
 from kernels.implementations import attempt, triton_module
+from kernels.numerics.first_derivative import first_derivative_only
 from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
 
@@ -75,6 +76,7 @@ class _SelectiveSums(torch.autograd.Function):
         return out.permute(2, 0, 1, 3)
 
     @staticmethod
+    @first_derivative_only
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         delta, a, b, c, v, starts = ctx.saved_tensors
         delta_, b_, c_ = (x.transpose(0, 1) for x in (delta, b, c))

@@ -49,6 +49,14 @@ def test_a_hessian_product_is_right_or_refused(name: str, kernels: str, monkeypa
     assert float((found - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
 
 
+@pytest.mark.parametrize("name", ["linear", "retention", "taylor"])
+def test_mixers_that_the_message_names_have_a_second_derivative(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x, v = mixer(name), *torch.randn(2, 1, LENGTH, DIM, dtype=torch.float64).unbind(0)
+    monkeypatch.setattr("kernels.cpu.call.library", lambda: None)
+    expected = differences(module, x, v)
+    assert float((product(module, x, v) - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+
+
 @pytest.mark.parametrize("name", ["softmax", "ssm", "hyperglu"])
 def test_a_refused_second_derivative_costs_no_first_one(name: str) -> None:
     module, x = mixer(name), torch.randn(1, LENGTH, DIM, dtype=torch.float64, requires_grad=True)
