@@ -13,6 +13,7 @@ import tasks
 from suite.boards.compare import compared
 from suite.boards.figures import Noise
 from suite.boards.naming import deviations, usual
+from suite.boards.pareto import with_fronts
 from suite.boards.rows import LeftOut, Row, has_figures, rows_of, select
 from suite.config.run_config import without_folder
 from suite.records.badges import Badge, of_row
@@ -137,6 +138,7 @@ def _board(records: Sequence[Record], refused: Sequence[Refused], badges: Mappin
     metric = primary_metric(newest)
     selected = select(records, metric)
     rows, noise = compared(rows_of(selected.rows, usual(records), metric), records, metric)
+    rows = with_fronts(rows, metric)
     return Board(
         task=newest.task,
         domain=newest.domain,

@@ -13,6 +13,9 @@ from suite.boards.words import NOTHING, UNVERIFIED
 from suite.config.run_config import OWN_ORIGINS
 from tasks.base import Metric
 
+#: Metrics of the rungs of a ladder of difficulties, and the accuracy from which on a rung counts as solved.
+RUNG, SOLVED = "accuracy_", 0.99
+
 
 @dataclass(frozen=True)
 class Column:
@@ -190,6 +193,22 @@ def _rank(row: Row) -> list[int] | None:
     return None if rank is None else [rank.first, rank.last]
 
 
+def _solved(row: Row) -> dict[str, float] | None:
+    """Rung of a ladder → the fraction of seeds that solve it on validation; None without a ladder."""
+    splits = [made.metrics["valid"] for made in row.records if "valid" in made.metrics]
+    rungs = [name for name in splits[0] if name.startswith(RUNG)] if splits else []
+    found = {name.removeprefix(RUNG): sum(values[name] >= SOLVED for values in splits) / len(splits) for name in rungs}
+    return dict(sorted(found.items(), key=lambda each: int(each[0]))) or None
+
+
+def _solved_text(row: Row, board: Board) -> str:
+    found = _solved(row)
+    if found is None:
+        return NOTHING
+    seeds = len(row.records)
+    return ", ".join(f"{rung}: {round(fraction * seeds)}/{seeds}" for rung, fraction in found.items())
+
+
 def _badge(row: Row) -> dict[str, Any] | None:
     held = row.badge
     if held is None:
@@ -256,6 +275,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("runs", lambda row: [made.id for made in row.records]),
     Column("mixer_options", lambda row: row.first.certificate.mixer_options.model_dump(mode="json")),
     Column("values", _of_split("test")),
+    Column("solved", _solved, "seeds that solve each rung", _solved_text, wraps=True, priority=5, optional=True),
     Column(
         "parameters",
         lambda row: row.first.certificate.parameters,
@@ -291,6 +311,14 @@ COLUMNS: tuple[Column, ...] = (
         _kilobytes,
         priority=8,
         ranked="state_bytes",
+    ),
+    Column(
+        "pareto",
+        lambda row: list(row.fronts) or None,
+        "Pareto front",
+        lambda row, _: ", ".join(row.fronts) or NOTHING,
+        priority=8,
+        optional=True,
     ),
     Column("examples_per_s", _examples_per_s, "examples/s", _speed, priority=10, mlflow="metrics.time/examples_per_s"),
     Column(

@@ -34,6 +34,7 @@ class Row:
     place: from 1, in the order of the means; None for a row without a rank.
     figures: its comparisons with the other rows; None for a single seed.
     badge: what the maintainers checked of its records; None where they are not published.
+    fronts: the Pareto fronts that it is on, of `boards/pareto.py`.
     """
 
     mixer: str
@@ -46,6 +47,7 @@ class Row:
     place: int | None = None
     figures: Figures | None = None
     badge: RowBadge | None = None
+    fronts: tuple[str, ...] = ()
 
     @property
     def first(self) -> Record:

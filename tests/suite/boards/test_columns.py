@@ -93,6 +93,8 @@ def test_json_and_the_tracking_store_have_these_columns(made):
         "diverged",
         "exchange",
         "half_width",
+        "pareto",
+        "solved",
         "optimism",
         "race",
         "rank",
