@@ -10,7 +10,7 @@ from typing import Literal
 
 from suite.boards.figures import Figures
 from suite.boards.naming import Usual, configuration, entry_of, is_retired, name_of, shown, untuned_configuration
-from suite.boards.raced import Raced, raced
+from suite.boards.raced import FIRST_CALIBRATION_SEED, Raced, raced
 from suite.config.run_config import OWN_ORIGINS
 from suite.models.baseline_candidate import ORIGIN as BASELINE
 from suite.records.badges import RowBadge
@@ -104,8 +104,8 @@ def has_figures(made: Record) -> bool:
 
 def select(records: Iterable[Record], metric: Metric) -> Selected:
     """The runs of each row: those of one configuration, of a repeated seed the newest. Of configurations that differ in
-    tuned options only, the one that won the race; without a complete race, the best mean on validation. Nothing here
-    reads a test figure.
+    tuned options only, the one that won the race; without a complete race, the best mean on validation. Runs with
+    calibration seeds are in no row. Nothing here reads a test figure.
 
     Args:
         records: the records of one group, the oldest first.
@@ -115,10 +115,12 @@ def select(records: Iterable[Record], metric: Metric) -> Selected:
         The rows' runs.
     """
     entries: dict[str, dict[str, dict[int, Record]]] = defaultdict(lambda: defaultdict(dict))
-    for made in records:
-        if has_figures(made):
-            entries[untuned_configuration(made)][configuration(made)][made.seed] = made
     rows, left_out, others = list[Chosen](), list[LeftOut](), 0
+    for made in filter(has_figures, records):
+        if made.seed >= FIRST_CALIBRATION_SEED:
+            left_out.append(LeftOut(made.id, f"seed {made.seed} calibrates the board's test and belongs to no row"))
+        else:
+            entries[untuned_configuration(made)][configuration(made)][made.seed] = made
     for configurations in entries.values():
         every = [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in configurations.values()]
         chosen = _chosen(every, metric)

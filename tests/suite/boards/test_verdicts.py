@@ -121,6 +121,21 @@ def test_a_run_without_a_row_has_the_reason_with_both_rates(raced):
     assert {f"fem-{rate:g}-0-0" in reasons for rate in (low, high)} == {True}
 
 
+def test_calibration_runs_choose_the_test_and_belong_to_no_row():
+    rate = planned("softmax").rates[1]
+    calibration = [run(mixer, rate, seed) for mixer in ("softmax", "fem") for seed in range(100, 106)]
+    part = [run(mixer, rate, seed) for mixer in ("softmax", "fem") for seed in range(3)]
+    found = only([*part, *calibration])
+    assert [[made.seed for made in row.records] for row in found.rows] == [[0, 1, 2], [0, 1, 2]]
+    assert found.noise.calibrated is not None
+    reasons = {each["run"]: each["reason"] for each in plain(found)["left_out"]}
+    assert set(reasons) == {made.id for made in calibration}
+    assert all("calibrates the board's test" in reason for reason in reasons.values())
+    alone = only(calibration)
+    assert (alone.rows, alone.noise) == ((), None)
+    assert "no matched run yet" in markdown(alone)
+
+
 def test_a_test_figure_cannot_change_which_runs_are_chosen(raced):
     high = planned("softmax").rates[2]
     records = [
