@@ -95,7 +95,8 @@ def detectable(seeds: int, comparisons: int, test: Test = "welch", rho: float = 
     critical = -float(stdtrit(freedom, LEVEL / comparisons / 2))
 
     def missing(effect: float) -> float:
-        return 1 - float(nctdtr(freedom, effect, critical)) - POWER
+        below = float(nctdtr(freedom, effect, critical))  # NaN where scipy underflows, far from the critical value
+        return 1 - (float(effect < critical) if math.isnan(below) else below) - POWER
 
     return error * float(brentq(missing, 0.01, 10 * critical + 10))
 

@@ -232,3 +232,11 @@ def test_the_mean_over_tasks_is_geometric_with_censored_ends_and_without_flat_cu
     assert (found.censored, found.flat) == (1, ("c",))
     assert across({"c": rates["c"]}, (0.75, 1.5)).rate is None
     assert wins_ties_losses(["better", "equivalent", "undecided", "worse", "better"]) == (2, 2, 1)
+
+
+@pytest.mark.parametrize("test", ["welch", "paired"])
+@pytest.mark.parametrize("rivals", [1, 5, 9, 40, 500])
+def test_the_detectable_difference_exists_for_any_board_and_shrinks_with_seeds(test, rivals):
+    found = [detectable(seeds, rivals, test) for seeds in (2, 3, 5, 8, 9, 16, 17, 64, 200)]
+    assert all(math.isfinite(each) and each > 0 for each in found)
+    assert found == sorted(found, reverse=True)
