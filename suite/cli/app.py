@@ -14,12 +14,10 @@ from suite.cli.commands import (
     bench,
     budget,
     check,
-    compare,
     data,
     doctor,
     forecasts,
     language,
-    leaderboard,
     listing,
     run,
     show,
@@ -27,6 +25,7 @@ from suite.cli.commands import (
     sweep,
     tracking,
 )
+from suite.cli.commands.boards import compare, leaderboard, plot
 from suite.console import stderr, stdout
 from suite.safe_text import one_line, quoted, shortened
 
@@ -56,6 +55,7 @@ data_commands.command("prepare")(data.prepare)
 app.command(epilog=run.EXAMPLES)(run.run)
 app.command(epilog=sweep.EXAMPLES)(sweep.sweep)
 app.command(epilog=compare.EXAMPLES)(compare.compare)
+app.command(epilog=plot.EXAMPLES)(plot.plot)
 for command in (
     show.show,
     budget.budget,

@@ -144,7 +144,7 @@ def test_an_error_message_is_one_line_without_control_characters(suite):
 WRITERS = {
     "suite/cli/app.py": "one_line",
     "suite/cli/output.py": "JSON",
-    "suite/cli/commands/leaderboard.py": "Markdown",
+    "suite/cli/commands/boards/leaderboard.py": "Markdown",
     "suite/cli/commands/language.py": "generated text",
     "suite/tracking/worker.py": "its log, redacted",
 }

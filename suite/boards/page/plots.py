@@ -13,24 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from suite.boards.board import Board
+from suite.boards.page.curves import STYLE, look, training_curves
 from suite.boards.rows import Row, curve_factor
-from suite.records.schema import Record
 
-#: Okabe and Ito's colours (2008), which most readers can distinguish, on light and dark.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#882255", "#44aa99", "#999999")
 MARKERS = "osD^vP*X<>"
 SIZE = (5.2, 3.2)
-#: Points of a training curve: a page of five boards must stay below 300 kB.
-POINTS = 30
-STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "mixer-suite",
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-}
 
 
 def plots(board: Board) -> list[tuple[str, str]]:
@@ -65,7 +52,7 @@ def _costs(board: Board, rows: Sequence[Row], cost: Callable[[Row], int], label:
         for i, row in enumerate(shown):
             half = row.figures.half_width if row.figures else 0.0
             axes.errorbar(
-                cost(row), _scaled(board, row.mean), _scaled(board, half), fmt=MARKERS[i % 10], **_look(i, row.entry)
+                cost(row), _scaled(board, row.mean), _scaled(board, half), fmt=MARKERS[i % 10], **look(i, row.entry)
             )
         axes.xaxis.set_major_formatter(EngFormatter())
         axes.xaxis.set_major_locator(MaxNLocator(4))
@@ -76,33 +63,7 @@ def _costs(board: Board, rows: Sequence[Row], cost: Callable[[Row], int], label:
 
 
 def _training(rows: Sequence[Row]) -> str:
-    if not rows:
-        return ""
-
-    def draw(axes: Any) -> None:
-        for i, row in enumerate(rows):
-            steps, losses_SP = _losses(row.records)
-            look = _look(i, row.entry)
-            axes.plot(steps, losses_SP.mean(axis=0), linewidth=1, **look)
-            if len(losses_SP) > 1:
-                band = losses_SP.min(axis=0), losses_SP.max(axis=0)
-                axes.fill_between(steps, *band, color=look["color"], alpha=0.12, linewidth=0)
-        axes.set_xlabel("step")
-        axes.set_ylabel("training loss")
-
-    return _svg(draw)
-
-
-def _losses(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps, and losses [seeds, points]: means over equal parts of the trace, cut where the shortest run ended."""
-    length = min(len(made.loss_trace) for made in records)
-    parts = np.array_split(np.arange(length), min(POINTS, length))
-    traces = np.array([[loss for _, loss in made.loss_trace[:length]] for made in records])
-    steps = np.array([step for step, _ in records[0].loss_trace[:length]])
-    return (
-        np.array([steps[part].mean() for part in parts]),
-        np.stack([traces[:, part].mean(axis=1) for part in parts], axis=1),
-    )
+    return _svg(lambda axes: training_curves(axes, {row.entry: row.records for row in rows})) if rows else ""
 
 
 def _rates(board: Board, rows: Sequence[Row]) -> str:
@@ -117,7 +78,7 @@ def _rates(board: Board, rows: Sequence[Row]) -> str:
                 (rate, np.mean([_scaled(board, made.metrics["valid"][made.primary_metric]) for made in runs]))
                 for rate, runs in sorted(row.race.screened.items())
             ]
-            axes.plot(*zip(*points, strict=True), marker=MARKERS[i % 10], linewidth=1, **_look(i, row.entry))
+            axes.plot(*zip(*points, strict=True), marker=MARKERS[i % 10], linewidth=1, **look(i, row.entry))
         axes.set_xscale("log")
         axes.set_xlabel("learning rate")
         axes.set_ylabel(_axis(board, "validation"))
@@ -134,10 +95,10 @@ def _curve(board: Board) -> str:
         ordered = sorted(sizes, key=lambda pair: pair[0])
         means = [_scaled(board, row.mean) for _, row in ordered]
         halves = [_scaled(board, row.figures.half_width) for _, row in ordered if row.figures]
-        axes.errorbar([f for f, _ in ordered], means, halves, marker="o", linewidth=1, **_look(0, "softmax"))
+        axes.errorbar([f for f, _ in ordered], means, halves, marker="o", linewidth=1, **look(0, "softmax"))
         others = [row for row in board.rows if not row.unranked and curve_factor(row) is None]
         for i, row in enumerate(others, 1):
-            axes.plot([1.0], [_scaled(board, row.mean)], MARKERS[i % 10], **_look(i, row.entry))
+            axes.plot([1.0], [_scaled(board, row.mean)], MARKERS[i % 10], **look(i, row.entry))
         axes.set_xlabel("parameters of softmax's")
         axes.set_ylabel(_axis(board, "test"))
 
@@ -151,10 +112,6 @@ def _scaled(board: Board, value: float) -> float:
 def _axis(board: Board, split: str) -> str:
     metric = board.metric
     return f"{split} {metric.name}{', ' + metric.unit if metric.unit else ''} {'↑' if metric.higher_is_better else '↓'}"
-
-
-def _look(i: int, label: str) -> dict[str, Any]:
-    return {"color": COLOURS[i % len(COLOURS)], "label": label, "markersize": 4}
 
 
 def _svg(draw: Callable[[Any], None]) -> str:

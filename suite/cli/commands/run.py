@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from suite.cli import options as opt
-from suite.cli.commands.leaderboard import find_boards, print_boards
+from suite.cli.commands.boards.leaderboard import find_boards, print_boards
 from suite.cli.output import out, print_json
 from suite.console import err, format_metric, marked
 from suite.errors import UserError

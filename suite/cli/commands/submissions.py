@@ -193,7 +193,7 @@ def _words(race: RaceSummary) -> str:
 def _show_place(made: Submitted, entrant: Entrant, folder: Path | None, *, as_json: bool) -> None:
     from suite.boards import board
     from suite.boards.plain import plain
-    from suite.cli.commands.leaderboard import print_boards
+    from suite.cli.commands.boards.leaderboard import print_boards
     from suite.records.collection import read_all, read_published
     from suite.records.schema import Record
 

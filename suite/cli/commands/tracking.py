@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from suite.cli import options as opt
-from suite.cli.commands.leaderboard import task_of_boards
+from suite.cli.commands.boards.leaderboard import task_of_boards
 from suite.cli.output import print_json, print_mapping
 
 

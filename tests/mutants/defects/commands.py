@@ -33,7 +33,7 @@ COMMANDS: tuple[Defect, ...] = (
     ),
     Defect(
         "commands",
-        "suite/cli/commands/leaderboard.py",
+        "suite/cli/commands/boards/leaderboard.py",
         "domain=domain, scale=scale, badges",
         "domain=domain, badges",
         "--scale does nothing",
@@ -41,7 +41,7 @@ COMMANDS: tuple[Defect, ...] = (
     ),
     Defect(
         "commands",
-        "suite/cli/commands/leaderboard.py",
+        "suite/cli/commands/boards/leaderboard.py",
         "print_boards(found, as_markdown=markdown)",
         "print_boards(found, as_markdown=False)",
         "--markdown does nothing",

@@ -35,6 +35,7 @@ def with_base(base: str, first: str, second: str, *, refused: bool = False) -> E
 FASHION = "--json --task fashion-mnist --mixer fem --scale board"
 POWER = "--json --task household-power --mixer softmax --scale board"
 PLAIN = "--task fashion-mnist --mixer fem --scale board"
+CURVES = "--output {folder}/curves.svg"
 JSON = ("", "--json")
 
 
@@ -153,6 +154,14 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         ),
         "--yes": with_base("no-mixing --task fashion-mnist", "", "--yes", refused=True),
         "--json": with_base(f"{ENTERED} --task fashion-mnist", *JSON),
+    },
+    "plot": {
+        "RUN": with_base(CURVES, "{text_1}", "{text_2}"),
+        "--task": with_base(CURVES, "--task fashion-mnist", "--task sotu"),
+        "--mixer": with_base(f"{CURVES} --task sotu", "--mixer fem", "--mixer softmax", refused=True),
+        "--records": with_base(f"{CURVES} --task fashion-mnist", "", "--records {one_record}"),
+        "--output": with_base("{text_1}", CURVES, "--output {folder}/curves.png"),
+        "--json": with_base(f"{CURVES} {{text_1}}", *JSON),
     },
     "compare": {
         "A": lines("softmax fem", "fem fem-linear", refused=True),

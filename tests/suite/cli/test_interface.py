@@ -68,6 +68,7 @@ COMMANDS = {
         *("MIXER", "--task", "--scale", "--set", "--data-dir", "--device", "--jobs", "--threads"),
         *("--author", "--notes", "--output", "--records", "--yes", "--json"),
     },
+    "plot": {"RUN", "--task", "--mixer", "--records", "--output", "--json"},
     "compare": {"A", "B", "--task", "--scale", "--records", "--json"},
     "ui": {"--task", "--port", "--browser", "--no-browser"},
     "bench": {"KIND", "--mixer", "--lengths", "--against", "--rounds", "--threads", "--plot", "--out", "--json"},

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -18,9 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 
-from suite.cli import app
 from suite.records import record
 from suite.training import processors
 from suite.training.outcome import Outcome
@@ -60,12 +57,6 @@ def build(root: Path) -> dict[str, str]:
     return names
 
 
-@cache
-def built() -> Callable[..., Any]:
-    """The command line, whose building takes longer than most commands."""
-    return typer.main.get_command(app.app)
-
-
 @contextmanager
 def watched(home: Path) -> Iterator[Calls]:
     """Within the block, commands work on `home`, and what reaches the stand-ins is recorded."""
@@ -73,7 +64,6 @@ def watched(home: Path) -> Iterator[Calls]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUITE_HOME", str(home))
         patch.setenv("SUITE_TRACKING", "off")
-        patch.setattr("suite.cli.app.app", built())
         patch.setattr("tempfile.tempdir", str(home))  # the doctor moves records from there
         patch.setattr("suite.tracking.backlog.send_in_background", lambda *_: None)
         _watch_runs(patch, calls, home)

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from suite.cli import options as opt
-from suite.cli.commands.leaderboard import find_boards
+from suite.cli.commands.boards.leaderboard import find_boards
 from suite.cli.output import out, print_json
 from suite.console import format_number
 from suite.errors import UserError, did_you_mean
