@@ -1,5 +1,5 @@
 """Comparisons of training steps at `quick` scale: forward, loss, backward, clipping and AdamW on real batches; their
-time relative to softmax, and the fraction of the machine's FLOP rate that they reach.
+time relative to softmax, the fraction of the machine's FLOP rate that they reach, and what more threads give.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from tasks.base import Batch, Task
 TASKS: Mapping[str, float] = {"sotu": 0.40, "fashion-mnist": 0.45, "household-power": 0.40}
 #: Rows and columns of the square matrices whose product measures the machine's FLOP rate.
 PRODUCT = 1024
+#: Speed over that on one thread which a step must reach, by the number of threads.
+SCALING: Mapping[int, float] = {2: 1.6}
 
 
 def matrix_product() -> Workload:
@@ -43,6 +45,18 @@ def training_step(resolved: Resolved, task: Task, batch: Batch) -> Workload:
     return step
 
 
+def on_one_thread(step: Workload) -> Workload:
+    def call() -> None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            step()
+        finally:
+            torch.set_num_threads(threads)
+
+    return call
+
+
 def training_comparison(name: str, mixer: str) -> Comparison:
     resolved = resolve_run(task=name, mixer=mixer, scale="quick")
     config = resolved.config
@@ -51,16 +65,20 @@ def training_comparison(name: str, mixer: str) -> Comparison:
     inputs, batch_size = adapter(task.spec), config.train.batch_size
     length = inputs.length
     units = batch_size * length if certificate.flops_unit == "token" else batch_size
+    threads = torch.get_num_threads()
     flops = 3 * certificate.flops * units  # backward costs twice forward
 
     def build() -> Mapping[str, Workload]:
         task.load()
         batch = next(task.train_batches(0, batch_size))
         reference = resolve_run(task=name, mixer="softmax", scale="quick")
+        step = training_step(resolved, task, batch)
+        one = {"one thread": on_one_thread(step)} if threads > 1 else {}
         return {
-            "ours": training_step(resolved, task, batch),
+            "ours": step,
             "softmax": training_step(reference, task, batch),
             "matrix product": matrix_product(),
+            **one,
         }
 
     utilisation = Requirement(
@@ -69,7 +87,9 @@ def training_comparison(name: str, mixer: str) -> Comparison:
     about = (
         f"{units:,} {certificate.flops_unit}s per step, {flops / 1e9:.1f} GFLOP counted; positions: {inputs.positions}"
     )
-    return Comparison(f"{mixer} on {name}", length, build, (utilisation, Requirement("price", "softmax")), about)
+    scaling = Requirement("speed", "one thread", SCALING.get(threads))
+    requirements = (utilisation, Requirement("price", "softmax"), scaling)
+    return Comparison(f"{mixer} on {name}", length, build, requirements, about)
 
 
 def training_comparisons(mixers: Sequence[str]) -> Iterator[Comparison]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from suite.bench import kernels, layers, naive, report, results_folder
+from suite.bench import kernels, layers, naive, report, results_folder, training
 from suite.bench.comparison import Comparison, Requirement, forward_backward, run_comparison
 from suite.bench.timing import Timing, exponent, interleaved, peak_bytes
 from suite.errors import UserError
@@ -223,8 +223,8 @@ def test_decoding_and_layers_print_a_table(suite, monkeypatch, one_thread):
 
 
 @pytest.mark.slow
-def test_training_steps_are_measured_on_real_batches(suite, one_thread):
-    ended = suite("bench", "train", "--mixer", "softmax", "--rounds", "2", "--json")
+def test_training_steps_are_measured_on_real_batches_and_compared_with_one_thread(suite, one_thread):
+    ended = suite("bench", "train", "--mixer", "softmax", "--rounds", "2", "--threads", "2", "--json")
     document = json.loads(ended.out)
     assert [c["name"] for c in document["contests"]] == [
         f"softmax on {task}" for task in ("sotu", "fashion-mnist", "household-power")
@@ -232,6 +232,19 @@ def test_training_steps_are_measured_on_real_batches(suite, one_thread):
     for comparison in document["contests"]:
         utilisation = next(f for f in comparison["figures"] if f["figure"] == "mfu")
         assert 0 < utilisation["value"] < 1
+        scaling = next(f for f in comparison["figures"] if f["against"] == "one thread")
+        assert (scaling["figure"], scaling["must"]) == ("speed", 1.6)
+        assert scaling["value"] > 0
+
+
+def test_the_row_of_one_thread_runs_on_one_and_gives_the_others_back():
+    before, seen = torch.get_num_threads(), []
+    try:
+        torch.set_num_threads(2)
+        training.on_one_thread(lambda: seen.append(torch.get_num_threads()))()
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(
