@@ -284,6 +284,14 @@ class Task(ABC):
             Values by name of metric, `loss` among them.
         """
 
+    def idle_options(self) -> Mapping[str, str]:
+        """Options that change nothing, given the others: commands refuse them.
+
+        Returns:
+            By name, why it changes nothing: a phrase.
+        """
+        return {}
+
     def implied(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Metrics that follow from others of a split, computed as `summarise` does: a record with another value is
         refused.

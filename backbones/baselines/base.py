@@ -72,9 +72,11 @@ class Baseline(Generic[Chosen]):
     Options: the class of its options.
     build: the model for given sizes; raises BaselineError where there is none for them.
     version: to raise when the same options come to compute something else, as for mixers.
+    closed_form: whether it is fitted without steps.
     """
 
     domain: str
     Options: type[Chosen]
     build: Callable[[SeriesSizes, Chosen, ReferenceShape], nn.Module]
     version: int = 1
+    closed_form: bool = False

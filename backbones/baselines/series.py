@@ -106,5 +106,5 @@ def _ridge(sizes: SeriesSizes, options: RidgeOptions, shape: ReferenceShape) -> 
     return Ridge(sizes.look_back, sizes.horizon, options.penalty)
 
 
-SEASONAL_NAIVE = Baseline("forecasting", SeasonalNaiveOptions, _seasonal_naive)
-RIDGE = Baseline("forecasting", RidgeOptions, _ridge)
+SEASONAL_NAIVE = Baseline("forecasting", SeasonalNaiveOptions, _seasonal_naive, closed_form=True)
+RIDGE = Baseline("forecasting", RidgeOptions, _ridge, closed_form=True)

@@ -6,7 +6,7 @@ Shape letters: B batch, T tokens, D model width, H heads, E value width of all h
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -166,6 +166,19 @@ class Mixer(nn.Module, ABC):
             One line, empty where nothing prevents it.
         """
         return ""
+
+    @classmethod
+    def idle_options(cls, config: MixerConfig) -> Mapping[str, str]:
+        """Options that change nothing, given the others: commands refuse them, so that no two rows of a board are the
+        same model.
+
+        Args:
+            config: all options.
+
+        Returns:
+            By name, why it changes nothing: a phrase.
+        """
+        return {}
 
     @abstractmethod
     def reset_parameters(self) -> None:

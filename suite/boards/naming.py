@@ -13,7 +13,8 @@ from suite.config.identity import canonical_json, digest, without
 from suite.config.run_config import BUILT_IN, OF_A_ROW, OF_A_RUN, TRAINING_VERSION, TUNED
 from suite.models.budget import widths_of, with_free_widths
 from suite.models.candidate import Candidate, registered
-from suite.models.resolve import default_options, shipped_config
+from suite.models.resolve import shipped_config
+from suite.models.resolve_defaults import default_options
 from suite.records.schema import Record
 
 #: Values of options by section (data, model, train), as plain JSON values.

@@ -28,7 +28,7 @@ def apply_sets(sections: Sections, sets: Iterable[str], models: Models) -> None:
         key, equals, value = text.partition("=")
         if not equals or not key:
             raise UserError(f"--set takes key=value, {quoted(text)} was given; for example --set lr=3e-3")
-        section, name = _locate(key.strip(), models)
+        section, name = located(key.strip(), models)
         sections[section][name] = value.strip()
 
 
@@ -79,8 +79,10 @@ def literals(annotation: Any) -> tuple[Any, ...]:
     return tuple(value for part in get_args(annotation) for value in literals(part))
 
 
-def _locate(key: str, models: Models) -> tuple[str, str]:
-    """The (section, field) of a `--set` key; the section may be left out where the field's name is unique."""
+def located(key: str, models: Models) -> tuple[str, str]:
+    """The (section, field) of a `--set` key; the section may be left out where the field's name is unique. Raises
+    UserError for an option that does not exist or is ambiguous.
+    """
     section, _, field = key.rpartition(".")
     found = [s for s, model in models.items() if field in model.model_fields and section in ("", s)]
     if len(found) == 1:

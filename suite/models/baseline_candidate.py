@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 from backbones.baselines.base import Baseline, BaselineOptions
 from backbones.baselines.cost import flops_of, parameters_of
 from backbones.mixers.base import MixerConfig
-from suite.config.run_config import RunConfig
+from suite.config.run_config import TUNED, RunConfig
 from suite.models.budget import Plan, reference_layers
 from suite.models.certificate import Certificate, Counts, certificate, count
 from suite.models.meta_device import meta_device
@@ -49,6 +50,13 @@ class BaselineCandidate:
         if task.domain != domain:
             return f"{self.name} is for {domain} tasks; {task_name!r} is a {task.domain} task (suite list tasks)"
         return ""
+
+    @property
+    def idle_training(self) -> Mapping[str, str]:
+        return dict.fromkeys(TUNED, "it is fitted in closed form, without steps") if self.baseline.closed_form else {}
+
+    def idle_options(self, options: MixerConfig) -> Mapping[str, str]:
+        return {"heads": "a baseline has no heads of its own (model.heads is the reference's)"}
 
     def plan(self, config: RunConfig, spec: InputSpec) -> Plan:
         reference = reference_layers(config.model, spec.causal)

@@ -6,6 +6,7 @@ code.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -34,6 +35,7 @@ class Candidate(Protocol):
     hybrids: whether some of its layers can be softmax ones.
     board_options: options that a board shows even when the solver chose them.
     board_note: what a board adds to each of its rows.
+    idle_training: options of training that may be tuned, but change nothing for it, and why.
     """
 
     @property
@@ -52,6 +54,8 @@ class Candidate(Protocol):
     def board_options(self) -> tuple[str, ...]: ...
     @property
     def board_note(self) -> str: ...
+    @property
+    def idle_training(self) -> Mapping[str, str]: ...
 
     def obstacle(self, device: torch.device) -> str:
         """Why it cannot run on a device.
@@ -73,6 +77,16 @@ class Candidate(Protocol):
 
         Returns:
             One line, empty where it can be used.
+        """
+
+    def idle_options(self, options: MixerConfig) -> Mapping[str, str]:
+        """Its options that change nothing, given the others.
+
+        Args:
+            options: all of them.
+
+        Returns:
+            By name, why: a phrase.
         """
 
     def plan(self, config: RunConfig, spec: InputSpec) -> Plan:
@@ -155,6 +169,8 @@ def parse(name: str) -> Candidate:
     """
     if name.startswith(PREFIX) and ".py:" not in name:
         return BaselineCandidate(name, baselines.get(name))
+    if name not in mixers.names() and baselines.find(PREFIX + name.casefold()):
+        baselines.get(name)  # raises with the name that has the prefix
     return MixerCandidate(name, mixers.get(name), mixers.origin(name))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -27,6 +29,7 @@ class MixerCandidate:
     origin: str
     ranked = True
     hybrids = True
+    idle_training: ClassVar[Mapping[str, str]] = {}
 
     @property
     def Options(self) -> type[MixerConfig]:
@@ -59,6 +62,9 @@ class MixerCandidate:
                 f"{str(options.causal).lower()} was given"
             )
         return ""
+
+    def idle_options(self, options: MixerConfig) -> Mapping[str, str]:
+        return self.mixer.idle_options(options)
 
     def plan(self, config: RunConfig, spec: InputSpec) -> Plan:
         return budget.solve(self.mixer, config, spec)

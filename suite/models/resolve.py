@@ -9,17 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from pydantic import BaseModel
-
 import tasks
-from backbones.mixers.base import MixerConfig
 from suite.config.hybrids import resolve_hybrid
-from suite.config.options import Models, apply_sets, validated
+from suite.config.options import Models, apply_sets, located, validated
 from suite.config.recipe import SECTIONS, Sections, read_recipe, shipped_recipe
 from suite.config.run_config import ModelConfig, RunConfig, TrainConfig
 from suite.console import say
 from suite.errors import UserError
 from suite.models.candidate import Candidate, parse, registered
+from suite.models.effects import HYBRID, refuse_idle
+from suite.models.resolve_defaults import usual_heads
 from suite.safe_text import quoted
 from tasks.base import Task, TaskOptions
 
@@ -89,6 +88,8 @@ def resolve_run(**request: Unpack[Request]) -> Resolved:
             "--skip-variant-layers needs a hybrid, whose softmax layers remain when the others are skipped (example: "
             "--hybrid even)"
         )
+    named = _named(request, given, task_class, candidate)
+    refuse_idle(config, candidate, task_class(config.data), named | ({HYBRID} if hybrid else set()))
     switches = {name: bool(request.get(name)) for name in ("unmatched", "skip_variant_layers")}
     return Resolved(config.model_copy(update=switches), candidate)
 
@@ -136,20 +137,6 @@ def resolve_data(task: str, scale: str | None, sets: Sequence[str]) -> TaskOptio
     return validated("data", options, sections["data"])
 
 
-def default_options(config: RunConfig, candidate: Candidate) -> MixerConfig:
-    """The mixer's options as they are when the user gives none.
-
-    Args:
-        config: the run.
-        candidate: its mixer.
-
-    Returns:
-        The options, widths left to the solver.
-    """
-    options = candidate.Options
-    return options(causal=config.mixer_options.causal, **_heads(options, config.model))
-
-
 def _announce_files_of_recipe(request: Request, given: Mapping[str, Any]) -> None:
     """Names on stderr the code that a recipe file, not the command line, makes this command execute."""
     for kind, name in (("task", given.get("task")), ("mixer", given.get("mixer", {}).get("name"))):
@@ -161,12 +148,7 @@ def _sections(
     request: Request, given: Mapping[str, Any], task: str, scale: str, task_class: type[Task], candidate: Candidate
 ) -> Sections:
     """The options by section, from all sources; not validated yet."""
-    models: Models = {
-        "data": task_class.Options,
-        "model": ModelConfig,
-        "mixer": candidate.Options,
-        "train": TrainConfig,
-    }
+    models = _models(task_class, candidate)
     sections = shipped_recipe(task, scale, candidate.name)
     for name in SECTIONS:
         sections[name].update({k: v for k, v in given.get(name, {}).items() if (name, k) != ("mixer", "name")})
@@ -181,6 +163,17 @@ def _sections(
             sections[section][field] = value
     apply_sets(sections, request.get("sets", ()), models)
     return sections
+
+
+def _models(task_class: type[Task], candidate: Candidate) -> Models:
+    return {"data": task_class.Options, "model": ModelConfig, "mixer": candidate.Options, "train": TrainConfig}
+
+
+def _named(request: Request, given: Mapping[str, Any], task_class: type[Task], candidate: Candidate) -> set[str]:
+    """The options that the user gave in a recipe file or with `--set`, as `section.name`."""
+    found = {f"{section}.{name}" for section in SECTIONS for name in given.get(section, {})}
+    keys = [text.partition("=")[0].strip() for text in request.get("sets", ())]
+    return found | {".".join(located(key, _models(task_class, candidate))) for key in keys}
 
 
 def _seed(seed: int | None, given: Mapping[str, Any]) -> int:
@@ -202,7 +195,7 @@ def _assemble(
     data = validated("data", task_class.Options, sections["data"])
     model = validated("model", ModelConfig, sections["model"])
     subject = task_class(data)
-    usual = {"causal": subject.spec.causal, **_heads(candidate.Options, model)}
+    usual = {"causal": subject.spec.causal, **usual_heads(candidate.Options, model)}
     options = validated("mixer", candidate.Options, {**usual, **sections["mixer"]})
     if reason := candidate.unsuitable(task, subject, options):
         raise UserError(reason)
@@ -221,9 +214,3 @@ def _assemble(
         model=model,
         train=validated("train", TrainConfig, sections["train"]),
     )
-
-
-def _heads(options: type[BaseModel], model: ModelConfig) -> dict[str, int]:
-    """The reference's heads, unless the mixer's paper has its own number (HyperMLP: 2)."""
-    own = options.model_fields["heads"].default != MixerConfig.model_fields["heads"].default
-    return {} if own else {"heads": model.heads}

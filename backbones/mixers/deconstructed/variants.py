@@ -9,7 +9,7 @@ The variants that change where q and k come from are in `split_qk.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from pydantic import Field
@@ -54,6 +54,10 @@ class NoMixing(Mixer):
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
         return self.forward(x_BD), State(position=state.position + 1)
+
+    @classmethod
+    def idle_options(cls, config: MixerConfig) -> Mapping[str, str]:
+        return {"heads": "without mixing there are no heads"}
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:

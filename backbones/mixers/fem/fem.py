@@ -10,7 +10,7 @@ parameters.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 import torch
@@ -58,6 +58,11 @@ class Fem(Mixer):
     version = 2  # version 1: eps 1e-3 in the convolution's LayerNorm(h); AFT's query factor over all channels
     paper = "arXiv 2602.07160"
     config: FemConfig
+
+    @classmethod
+    def idle_options(cls, config: MixerConfig) -> Mapping[str, str]:
+        mixes = not isinstance(config, FemConfig) or config.lse
+        return {} if mixes else {"temperature": "without the free energy (lse=false) there is nothing to mix"}
 
     def __init__(self, config: FemConfig, dim: int, length: int) -> None:
         super().__init__(config, dim, length)

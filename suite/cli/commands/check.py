@@ -49,12 +49,14 @@ def is_task(name: str) -> bool:
     """
     import tasks
     from backbones.mixers import registry
-    from backbones.mixers.errors import MixerError
-    from suite.errors import UserError, did_you_mean
+    from backbones.mixers.errors import MixerError, class_missing, did_you_mean
+    from suite.errors import UserError
 
     if ".py:" not in name:
         if name in registry.names() or name in tasks.names():
             return name not in registry.names()
+        if name.endswith(".py"):
+            raise UserError(class_missing("mixer or task", name))
         near = did_you_mean(name, (*registry.names(), *tasks.names()))
         raise UserError(f"unknown mixer or task {name!r}{near} (suite list mixers; suite list tasks)")
     file = Path(name.rpartition(":")[0])
@@ -83,9 +85,11 @@ def check_task(name: str, data_dir: Path | None, sets: Sequence[str], slow: bool
     """The task contract's module, and its results."""
     import tasks
     from suite.console import say
+    from suite.models.effects import refuse_unread_folder
     from suite.models.resolve import resolve_data
     from tasks.contract import run as contract
 
+    refuse_unread_folder(name, data_dir)
     options = resolve_data(name, None, sets)
     say(tasks.get(name)(options, data_dir).prepare_note())
     return contract, contract.run_checks(name, data_dir, options, slow=slow)

@@ -52,8 +52,10 @@ def describe_data(
     task: str, data_dir: Path | None, scale: str | None = None, sets: Sequence[str] = ()
 ) -> dict[str, Any]:
     import tasks
+    from suite.models.effects import refuse_unread_folder
     from suite.models.resolve import resolve_data
 
+    refuse_unread_folder(task, data_dir)
     instance = tasks.get(task)(resolve_data(task, scale, sets), data_dir)
     found = instance.info()
     return {
@@ -75,9 +77,11 @@ def prepare_data(
 ) -> dict[str, Any]:
     """Prepares the data with a progress bar on stderr, then describes them."""
     import tasks
+    from suite.models.effects import refuse_unread_folder
     from suite.models.resolve import resolve_data
     from tasks.storage import verified
 
+    refuse_unread_folder(task, data_dir)
     instance = tasks.get(task)(resolve_data(task, scale, sets), data_dir)
     say(instance.prepare_note())
     columns = Progress.get_default_columns()
