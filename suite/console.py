@@ -1,6 +1,4 @@
-"""Output that never raises, and progress of a run on stderr: a progress bar on a terminal, otherwise one line per
-validation.
-"""
+"""Output that never raises and shows text without obeying it; how figures are written."""
 
 from __future__ import annotations
 
@@ -8,22 +6,11 @@ import contextlib
 import io
 import os
 import sys
-import time
 from collections.abc import Iterator
-from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Self, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.segment import Segment
 from rich.text import Text
 
@@ -31,8 +18,6 @@ from suite.safe_text import one_line, safe, visible
 
 if TYPE_CHECKING:  # tasks.base imports pydantic, which the command line loads late
     from tasks.base import Metric
-
-REFRESH_S = 0.25
 
 
 class Output(io.TextIOBase):
@@ -158,56 +143,3 @@ def say(note: str) -> None:
 def warn(message: str) -> None:
     """Prints a warning on stderr."""
     err.print(marked("[yellow]warning:[/] {}", message), soft_wrap=True)
-
-
-class TrainingProgress:
-    """A progress bar with loss, last validation, throughput and the remaining time."""
-
-    def __init__(self, name: str, metric: Metric, examples_per_step: int, unit: str) -> None:
-        self.name, self.metric, self.examples_per_step, self.unit = name, metric, examples_per_step, unit
-        self.bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=err,
-            disable=not err.is_terminal,
-        )
-        self.task: TaskID = self.bar.add_task(escape(one_line(name)), total=None, figures="")
-        self.valid, self.figures, self.shown, self.began, self.first = "", "", 0.0, time.perf_counter(), 0
-
-    def __enter__(self) -> Self:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
-
-    def started(self, step: int, total: int) -> None:
-        self.first, self.total, self.began = step, total, time.perf_counter()
-        self.bar.update(self.task, total=total, completed=step)
-
-    def stepped(self, step: int, loss: float, lr: float, grad_norm: float) -> None:
-        now = time.perf_counter()
-        if now - self.shown < REFRESH_S and step < self.total:
-            return
-        self.shown = now
-        throughput = (step - self.first) * self.examples_per_step / (now - self.began)
-        self.figures = f"loss {loss:.4f}  {throughput:,.0f} {self.unit}/s"
-        self.bar.update(self.task, completed=step, figures=f"{self.figures}  {self.valid}")
-
-    def validated(self, step: int, metrics: dict[str, float]) -> None:
-        self.valid = f"valid {self.metric.name} {format_metric(self.metric, metrics[self.metric.name])}"
-        if not err.is_terminal:
-            err.print(f"{self.name}: step {step}/{self.total}  {self.figures}  {self.valid}", soft_wrap=True)
-
-    def before_checkpoint(self, step: int) -> None:
-        """Nothing is buffered here."""
-
-    def warn(self, message: str) -> None:
-        warn(message)

@@ -7,6 +7,40 @@ import errno
 from collections.abc import Iterable
 
 LONGEST_NAME = 100  # characters that are compared with known names
+#: What others call it: a word and the names that stand for it here, of which the first allowed one is suggested. Names
+#: of mixers have their own table in `backbones.mixers.errors`.
+OTHER_WORDS: dict[str, tuple[str, ...]] = {
+    "gpu": ("cuda",),
+    "learning_rate": ("lr",),
+    "max_lr": ("lr",),
+    "wd": ("weight_decay",),
+    "decay": ("weight_decay",),
+    "bs": ("batch_size",),
+    "batch": ("batch_size",),
+    "iterations": ("steps",),
+    "max_steps": ("steps",),
+    "epochs": ("steps",),
+    "layers": ("depth",),
+    "num_layers": ("depth",),
+    "n_layer": ("depth",),
+    "hidden_size": ("dim",),
+    "d_model": ("dim",),
+    "width": ("dim",),
+    "num_heads": ("heads",),
+    "n_head": ("heads",),
+    "context": ("length",),
+    "seq_len": ("length",),
+    "model": ("mixer",),
+    "dataset": ("task",),
+    "random_seed": ("seed",),
+    "text": ("language",),
+    "images": ("vision",),
+    "series": ("forecasting",),
+    "full": ("paper",),
+    "tiny": ("board",),
+    "medium": ("small",),
+    "large": ("paper",),
+}
 
 
 class UserError(Exception):
@@ -15,10 +49,29 @@ class UserError(Exception):
     exit_code = 2
 
 
+def nearest(given: str, allowed: Iterable[str]) -> str:
+    """The allowed name that a wrong one probably means: in other capitals, by another word, or with a typing error.
+
+    Args:
+        given: the wrong name.
+        allowed: the valid names.
+
+    Returns:
+        One of `allowed`, or an empty string.
+    """
+    folded = {name.casefold(): name for name in reversed(list(allowed))}
+    word = given[:LONGEST_NAME].casefold()
+    for name in (word, *OTHER_WORDS.get(word.replace("-", "_"), ())):
+        if name in folded:
+            return folded[name]
+    near = difflib.get_close_matches(word, folded, n=1, cutoff=0.6)
+    return folded[near[0]] if near else ""
+
+
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the nearest allowed name, or an empty string."""
-    near = difflib.get_close_matches(given[:LONGEST_NAME], list(allowed), n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    near = nearest(given, allowed)
+    return f"; did you mean {near!r}?" if near else ""
 
 
 def reason(error: BaseException) -> str:

@@ -5,6 +5,7 @@ A task's module is imported when the task is used, so listing the names costs no
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib.util
 import inspect
@@ -51,6 +52,22 @@ _BUILT_IN = {
     "mad-memorize": "tasks.recall.mad_memorize:MadMemorize",
     "mad-compress": "tasks.recall.mad_compress:MadCompress",
     "mad-copy": "tasks.recall.mad_copy:MadCopy",
+}
+#: What others call a task or a domain.
+_OTHER_WORDS = {
+    "fmnist": "fashion-mnist",
+    "fashion": "fashion-mnist",
+    "imagenet": "imagenet1k",
+    "fineweb": "fineweb-edu",
+    "wikitext": "wikitext103",
+    "power": "household-power",
+    "ecl": "electricity",
+    "exchange-rate": "exchange",
+    "associative-recall": "mqar",
+    "in-context-recall": "mad-in-context",
+    "text": "language",
+    "images": "vision",
+    "series": "forecasting",
 }
 _ATTRIBUTES = ("name", "domain", "summary", "protocol")  # what every task's class must define as text
 
@@ -119,6 +136,8 @@ def get(name: str) -> type[Task]:
         where = f"task {name!r} of {claims[0]} ({entries[0].value})"
         return _checked(_load_entry(entries[0], where), where)
     found = built_in(name)
+    if found is None and name.endswith(".py"):
+        raise UnknownTask(_class_missing(name))
     if found is None:
         hint = _near(name, names()) or f"; the tasks are {', '.join(names())}"
         raise UnknownTask(f"unknown task {name!r}{hint} (suite list tasks; or path/to/file.py:Class)")
@@ -151,8 +170,23 @@ def _distribution(entry: EntryPoint) -> str:
 
 
 def _near(given: str, allowed: Iterable[str]) -> str:
-    near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    folded = {name.casefold(): name for name in reversed(list(allowed))}
+    word = given.casefold()
+    near = [name for name in (word, _OTHER_WORDS.get(word.replace("_", "-"), word)) if name in folded]
+    near = near or difflib.get_close_matches(word, folded, n=1, cutoff=0.5)
+    return f"; did you mean {folded[near[0]]!r}?" if near else ""
+
+
+def _class_missing(file: str) -> str:
+    """The message for a file that was given without the class in it, which is read but not executed."""
+    try:
+        found = ast.parse(_existing(file).read_bytes()).body
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        found = []
+    classes = [node for node in found if isinstance(node, ast.ClassDef) and node.bases]
+    there = [node.name for node in classes if not ast.unparse(node.bases[0]).endswith(("Options", "BaseModel"))]
+    which = f"; its classes: {', '.join(f'{file}:{name}' for name in there)}" if there else ", and it has none"
+    return f"task {file!r} is a file without the name of a class (expected: path/to/file.py:Class){which}"
 
 
 def _reason(error: Exception) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class MixerError(Exception):
@@ -12,7 +14,73 @@ class MixerError(Exception):
     exit_code = 2
 
 
+#: What others call it: a word and the mixers that it may mean, of which the first registered one is suggested.
+OTHER_WORDS: dict[str, tuple[str, ...]] = {
+    "attention": ("softmax",),
+    "self-attention": ("softmax",),
+    "mha": ("softmax",),
+    "sdpa": ("softmax",),
+    "flash-attention": ("softmax",),
+    "transformer": ("softmax",),
+    "gpt": ("softmax",),
+    "mamba": ("ssm",),
+    "mamba2": ("fla/mamba2", "ssm"),
+    "s4": ("ssm",),
+    "s6": ("ssm",),
+    "state-space": ("ssm",),
+    "retnet": ("retention",),
+    "linear-attention": ("linear",),
+    "gated-linear-attention": ("gla",),
+    "lightning-attention": ("simple-gla",),
+    "attention-free": ("aft",),
+    "aft-simple": ("aft",),
+    "free-energy": ("fem",),
+    "free-energy-mixer": ("fem",),
+    "qknorm": ("qk-norm",),
+    "deltanet": ("fla/delta-net",),
+    "gated-deltanet": ("fla/gated-deltanet",),
+    "rwkv": ("fla/rwkv7",),
+    "hgrn": ("fla/hgrn2",),
+    "mlp": ("hypermlp",),
+    "none": ("no-mixing",),
+    "identity": ("no-mixing",),
+}
+
+
 def did_you_mean(given: str, allowed: Iterable[str], otherwise: str = "") -> str:
-    """`; did you mean 'fem'?` where one of the allowed names is close to the given one, else `otherwise`."""
-    near = difflib.get_close_matches(given, list(allowed), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else otherwise
+    """`; did you mean 'fem'?` where an allowed name is the given one in other capitals, another word for it, or close
+    to it; else `otherwise`.
+    """
+    folded = {name.casefold(): name for name in reversed(list(allowed))}
+    word = given.casefold()
+    near = [name for name in (word, *OTHER_WORDS.get(word.replace("_", "-"), ())) if name in folded][:1]
+    near = near or difflib.get_close_matches(word, folded, n=1, cutoff=0.5)
+    return f"; did you mean {folded[near[0]]!r}?" if near else otherwise
+
+
+def classes_in(path: Path) -> tuple[str, ...]:
+    """The classes of a Python file that may be mixers, read without executing it: none of options or states."""
+    try:
+        found = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()
+    classes = [node for node in found if isinstance(node, ast.ClassDef) and node.bases]
+    bases = {node.name: ast.unparse(node.bases[0]).rpartition(".")[2] for node in classes}
+    return tuple(name for name, base in bases.items() if not base.endswith(("Config", "Options", "State", "Tuple")))
+
+
+def class_missing(kind: str, file: str) -> str:
+    """The message for a file that was given without the class in it.
+
+    Args:
+        kind: of what the class would be, mixer or task.
+        file: as it was given.
+
+    Returns:
+        One line that names the file's classes.
+    """
+    if not Path(file).is_file():
+        return f"{kind} file {file!r} does not exist (expected: path/to/file.py:Class)"
+    there = classes_in(Path(file))
+    which = f"; its classes: {', '.join(f'{file}:{name}' for name in there)}" if there else ", and it has none"
+    return f"{kind} {file!r} is a file without the name of a class (expected: path/to/file.py:Class){which}"

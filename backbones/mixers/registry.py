@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import TypeVar
 
 from backbones.mixers.base import Mixer, MixerConfig
-from backbones.mixers.errors import MixerError, did_you_mean
+from backbones.mixers.errors import MixerError, class_missing, did_you_mean
 
 ENTRY_POINT_GROUP = "suite.mixers"
 BUILTIN_MODULES = (
@@ -157,6 +157,8 @@ def get(name: str) -> type[Mixer]:
         return _checked(_load_entry(entries[0]), f"mixer {name!r} of {_distribution(entries[0])} ({entries[0].value})")
     if own or name in _registered:
         return own or _registered[name]
+    if name.endswith(".py"):
+        raise MixerError(class_missing("mixer", name))
     raise MixerError(
         f"unknown mixer {name!r}{did_you_mean(name, names(), '.')} (suite list mixers; or path/to/file.py:Class)"
     )

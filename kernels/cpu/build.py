@@ -24,6 +24,8 @@ HEADERS = tuple(sorted(Path(__file__).parent.glob("*.h")))
 FLOATS = ("-ffast-math", "-fno-finite-math-only", "-D__FAST_MATH__")
 COMPILE = ("-O3", "-march=native", "-mprefer-vector-width=512", *FLOATS, *SIZES.flags(), "-std=c++17", "-fPIC", "-c")
 TIMEOUT_S = 300
+SWITCH = "SUITE_COMPILED_KERNELS"
+OFF = ("off", "0", "no", "false")  # its values
 
 
 class UnavailableError(Exception):

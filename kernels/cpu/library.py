@@ -95,8 +95,8 @@ def pool() -> ctypes.c_void_p | None:
 
 
 def _built() -> Path:
-    if os.environ.get("SUITE_COMPILED_KERNELS", "on").lower() in ("off", "0", "no", "false"):
-        raise UnavailableError("SUITE_COMPILED_KERNELS is off")
+    if os.environ.get(build.SWITCH, "on").lower() in build.OFF:
+        raise UnavailableError(f"{build.SWITCH} is off")
     compiler = build.compiler()
     target = trusted.folder() / f"kernels-{build.key(compiler)}.so"
     if trusted.fault(target):

@@ -6,10 +6,11 @@ import errno
 import os
 import sys
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from suite.cli import unknown
 from suite.cli.commands import (
     bench,
     budget,
@@ -40,16 +41,15 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    epilog=run.EXAMPLES,
-    help="Which sequence mixer is really better, at equal cost? Budget-matched attention and its rivals in "
-    "text, images and time series.",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-lists = typer.Typer(no_args_is_help=True, help="Lists the available tasks or mixers.")
+lists = typer.Typer(no_args_is_help=True, help="Lists the available tasks and mixers, or the runs here.")
 data_commands = typer.Typer(no_args_is_help=True, help="Describes or prepares a task's data.")
 app.add_typer(lists, name="list")
 app.add_typer(data_commands, name="data")
 lists.command("tasks")(listing.list_tasks)
 lists.command("mixers")(listing.list_mixers)
+lists.command("runs")(listing.list_runs)
 data_commands.command("info")(data.info)
 data_commands.command("prepare")(data.prepare)
 app.command(epilog=run.EXAMPLES)(run.run)
@@ -80,6 +80,44 @@ for command in (
 def _command() -> Any:
     """The parser of all commands, made once in a process."""
     return typer.main.get_command(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(version_line(), file=stdout)
+        raise typer.Exit
+
+
+def version_line() -> str:
+    """The versions of the suite and of PyTorch, which is not imported, and the state of the compiled kernels."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from backbones import compiled
+    from suite import __version__
+
+    try:
+        torch = version("torch")
+    except PackageNotFoundError:
+        torch = "not installed"
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"mixer-suite {__version__}, torch {torch}, Python {python}, compiled kernels {compiled.state()}"
+
+
+@app.callback(epilog=run.EXAMPLES)
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Show the versions of the suite and PyTorch, and the state of the compiled kernels.",
+        ),
+    ] = False,
+) -> None:
+    """Which sequence mixer is really better, at equal cost? Budget-matched attention and its rivals in text, images and
+    time series.
+    """
 
 
 def main() -> None:
@@ -113,6 +151,8 @@ def _let_idle_threads_sleep() -> None:
 
 def _user_message(error: Exception) -> str | None:
     """The line to print for an error that the user can fix; None for a bug of the suite."""
+    if hasattr(error, "option_name") and type(error).__name__ == "NoSuchOption":
+        return unknown.unknown_option(error)
     if hasattr(error, "format_message"):  # typer's and click's usage errors; without a command the help was printed
         return " ".join(str(error.format_message()).split()) or "no command given"
     # UserError, DataError, MixerError and RecordError; or a second signal outside the training loop

@@ -54,14 +54,17 @@ DataScale = Annotated[
 DataSet = Annotated[
     list[str] | None, typer.Option("--set", help="key=value: an option of the data; repeatable.", show_default=False)
 ]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folder.")]
-LanguageRun = Annotated[str, typer.Argument(metavar="RUN", help="A run of a language model: its id or folder.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run: its id, any unique part of it, its folder, or latest.")]
+LanguageRun = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="A run of a language model: its id, any unique part of it, folder, or latest."),
+]
 Resume = Annotated[
     str | None,
     typer.Option(
         "--resume",
-        help="Resume a run that stopped: its id or folder. auto: the newest one (with --task and the other options, of "
-        "that config), from scratch where it has no checkpoint.",
+        help="Resume a run that stopped: its id, any unique part of it, its folder, or latest. auto: the newest one "
+        "that stopped (with --task and the other options, of that config), from scratch where it has no checkpoint.",
         show_default=False,
     ),
 ]

@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 
-import tasks
 from backbones.decoder import Decoder
-from suite.console import warn
-from suite.errors import UserError
-from suite.models.inputs import adapter
-from suite.models.written import resolve_written
-from suite.records import runs_folder
-from suite.training import checkpoint
-from tasks.base import TextInput, TextTask
+from suite.loading import load
+from tasks.base import Task, TextInput, TextTask
 
 
 def load_language_model(run: str, device: torch.device) -> tuple[Decoder, TextTask]:
     """The selected model of a run and its task. Raises UserError if the run is not of a language model or has no
     weights.
     """
-    folder = runs_folder.find_run(run)
-    written = runs_folder.read_run(folder)
-    resolved = resolve_written(written["config"])
-    config, candidate = resolved.config, resolved.candidate
-    task = tasks.get(config.task)(config.data, Path(written["data_dir"]) if written["data_dir"] else None)
-    if not isinstance(task, TextTask) or not isinstance(task.spec, TextInput):
-        raise UserError(
-            f"run {folder.name!r} is of task {config.task!r} ({task.domain}); choose a run of a language task"
-        )
-    task.use_files(folder)
-    state = checkpoint.load(folder, device, warn)
-    plan = candidate.plan(config, task.spec)
-    model = adapter(task.spec).backbone(plan.shape, plan.layers)
-    assert isinstance(model, Decoder)
-    model.load_state_dict(state["best"]["weights"] or state["model"])
-    return model.to(device).eval(), task
+    loaded = load(run, device=str(device), with_data=False, check=_not_of_language)
+    assert isinstance(loaded.model, Decoder)
+    assert isinstance(loaded.task, TextTask)
+    return loaded.model, loaded.task
+
+
+def _not_of_language(task: Task) -> str:
+    is_text = isinstance(task, TextTask) and isinstance(task.spec, TextInput)
+    return "" if is_text else "choose a run of a language task"
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from suite.config.run_config import RunConfig
-from suite.errors import UserError, first_line, reason
+from suite.errors import UserError, first_line, nearest, reason
 from suite.records import record
 from suite.records.schema import Record
 from suite.safe_text import quoted
@@ -25,6 +25,9 @@ from tasks.storage.cache import write_atomically
 CONFIG = "config.json"
 LOCK = "running.lock"
 MAX_BYTES = 2**20  # of a config file
+LATEST = "latest"  # names the newest run
+SHOWN = 4  # candidates in a message
+SHORT = 4  # characters at the end of an id that are drawn at random
 
 
 def home() -> Path:
@@ -151,26 +154,80 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def all_runs() -> list[Path]:
+    """The folders of all runs, the oldest first: by the second in their names, then by when their configs were
+    written.
+    """
+    found = [path for path in home().glob(f"*/{CONFIG}") if path.is_file()]
+    return [path.parent for path in sorted(found, key=lambda path: (path.parent.name[:15], path.stat().st_mtime_ns))]
+
+
 def find_run(run: str) -> Path:
-    """The folder of a run given by its path, its id, or the unique beginning or end of its id. Raises UserError."""
+    """The folder of a run.
+
+    Args:
+        run: its path, its id, any unique part of its id in upper or lower case, or `latest`. A part that only one id
+            begins or ends with is unique, even where others contain it.
+
+    Returns:
+        The folder, absolute.
+
+    Raises:
+        UserError: no run, or several; names the nearest ones.
+    """
     with suppress(OSError, ValueError):  # a text that can be no path is no folder either
         if (Path(run) / CONFIG).is_file():
             return Path(run).absolute()
-    known = sorted(path.parent for path in home().glob(f"*/{CONFIG}"))
-    exact = [path for path in known if path.name == run]
-    matches = exact or [path for path in known if path.name.startswith(run) or path.name.endswith(run)]
+    known = all_runs()
+    if not known:
+        raise UserError(
+            f"no run {quoted(run)}: no runs in {home()} yet (set SUITE_HOME if they are elsewhere, or start one: suite "
+            "run --task fashion-mnist --mixer fem)"
+        )
+    matches = _matching(run, known)
     if len(matches) == 1:
         return matches[0]
     if matches:
+        shown = ", ".join(path.name for path in matches[: -SHOWN - 1 : -1])
+        more = f" and {len(matches) - SHOWN} more" if len(matches) > SHOWN else ""
         raise UserError(
-            f"{quoted(run)} matches {len(matches)} runs: {', '.join(p.name for p in matches[:4])}; "
-            "give more of the name"
+            f"{quoted(run)} matches {len(matches)} runs: {shown}{more}; give more of the id (suite list runs)"
         )
-    newest = ", ".join(path.name for path in known[:-4:-1])
-    there = (
-        f"{len(known)} runs there, the newest: {newest}" if known else "no runs there; suite leaderboard shows boards"
+    near = nearest(run, [path.name for path in known])
+    hint = f"; did you mean {near!r}?" if near else f"; the newest: {', '.join(p.name for p in known[:-4:-1])}"
+    raise UserError(f"no run {quoted(run)} among the {len(known)} in {home()}{hint} (suite list runs)")
+
+
+def _matching(run: str, known: Sequence[Path]) -> list[Path]:
+    """The runs that a text names: the newest, by the id, by its beginning or end, or by any part, whichever comes
+    first.
+    """
+    if run == LATEST:
+        return list(known[-1:])
+    wanted = run.casefold()
+    if not wanted:
+        return []
+    tests: tuple[Callable[[str], bool], ...] = (
+        lambda name: name == wanted,
+        lambda name: name.startswith(wanted) or name.endswith(wanted),
+        lambda name: wanted in name,
     )
-    raise UserError(f"no run {quoted(run)} in {home()} ({there})")
+    groups = [[path for path in known if test(path.name.casefold())] for test in tests]
+    return next((group for group in groups if len(group) == 1), groups[-1])
+
+
+def short_name(folder: Path, known: Sequence[Path]) -> str:
+    """A part of a run's id that names it among others: the random end of the id where that is enough.
+
+    Args:
+        folder: of the run.
+        known: of all runs.
+
+    Returns:
+        What `find_run` resolves to the folder.
+    """
+    end = folder.name.rpartition("-")[2]
+    return end if len(end) >= SHORT and _matching(end, known) == [folder] else folder.name
 
 
 def read_run(folder: Path) -> dict[str, Any]:

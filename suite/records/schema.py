@@ -79,7 +79,9 @@ class Selection(Strict):
 
 
 class Timing(Strict):
-    """Seconds. `start_s`: from the command to the first step. Shares are of the training loop without evaluation."""
+    """Seconds. `start_s`: from the beginning of the command, or of its run within a sweep, to the first step. Shares
+    are of the training loop without evaluation.
+    """
 
     wall_s: NotNegative
     start_s: NotNegative

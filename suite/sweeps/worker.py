@@ -40,6 +40,7 @@ def work(pipe: Connection, stop_all: Event, threads: int, workers: int | None, l
 
 
 def _carry_out(message: tuple[dict[str, Any], Path | None, str], pipe: Connection, stop_all: Event) -> tuple[Any, ...]:
+    commanded = time.monotonic()
     from backbones.mixers.errors import MixerError
     from suite.errors import UserError, first_line
     from suite.models.written import resolve_written
@@ -58,6 +59,7 @@ def _carry_out(message: tuple[dict[str, Any], Path | None, str], pipe: Connectio
             candidate=resolved.candidate,
             observer=observer,
             stop=observer.stop,
+            commanded=commanded,
         )
     except (UserError, DataError, MixerError) as problem:
         return "error", str(problem), None

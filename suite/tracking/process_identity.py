@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Mapping
-from pathlib import Path
 
 import psutil
 
@@ -21,15 +19,6 @@ def process_tags() -> dict[str, str]:
         PID_TAG: str(os.getpid()),
         START_TAG: f"{psutil.Process().create_time():.2f}",
     }
-
-
-def process_age_s() -> float:
-    """Seconds since this process started, of a clock that nobody sets."""
-    try:
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError):  # not on Linux
-        return max(0.0, time.time() - psutil.Process().create_time())
 
 
 def is_alive(tags: Mapping[str, str]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from suite.errors import UserError
+from suite.errors import UserError, did_you_mean
 
 
 def pick_device(name: str) -> torch.device:
@@ -20,6 +20,9 @@ def pick_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0][:120]
-        allowed = ", ".join(["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
-        raise UserError(f"device {name!r} cannot be used ({reason}); allowed here: {allowed}") from None
+        allowed = ["auto", "cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        near = did_you_mean(name, ("auto", "cpu", "cuda", *allowed)) if name.partition(":")[0] != "cuda" else ""
+        raise UserError(
+            f"device {name!r} cannot be used ({reason}){near}; allowed here: {', '.join(allowed)}"
+        ) from None
     return device

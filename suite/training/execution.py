@@ -10,10 +10,10 @@ from typing import Literal
 import torch
 from torch import nn
 
-from suite.console import TrainingProgress
 from suite.errors import UserError, first_line, reason
 from suite.models.inputs import Backbone
 from suite.models.memory import out_of_memory
+from suite.progress import TrainingProgress
 from suite.records.schema import Record, Tracked
 from suite.tracking.client import Tracker
 from suite.training.evaluate import evaluate

@@ -29,7 +29,10 @@ from tasks.base import Task
 
 @dataclass
 class Job:
-    """One run in progress: what is fixed when it starts, and what its record will contain."""
+    """One run in progress: what is fixed when it starts, and what its record will contain.
+
+    commanded: when its command began, on the clock of `began`.
+    """
 
     config: RunConfig
     candidate: Candidate
@@ -42,6 +45,7 @@ class Job:
     code: Code  # read when the run starts, because files may change while it trains
     hardware: Hardware
     data: Data
+    commanded: float
     resume: dict[str, Any] | None = None
     resumed_at: list[int] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)

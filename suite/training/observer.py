@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
 from suite.tracking.client import Tracker
-from suite.tracking.process_identity import process_age_s
 from suite.training.job import Job
 from suite.training.trainer import Observer
 
@@ -15,7 +16,7 @@ class RunObserver:
         self.job, self.shown, self.tracker = job, shown, tracker
 
     def started(self, step: int, total: int) -> None:
-        self.job.start_s = process_age_s()
+        self.job.start_s = time.monotonic() - self.job.commanded
         self.shown.started(step, total)
 
     def stepped(self, step: int, loss: float, lr: float, grad_norm: float) -> None:

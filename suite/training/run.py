@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def start(
     observer: Observer | None = None,
     stop: Stop | None = None,
     again: bool = False,
+    commanded: float | None = None,
 ) -> Outcome:
     """Runs a config to its record.
 
@@ -49,6 +51,7 @@ def start(
         observer: called as the run trains, instead of a progress bar on the terminal.
         stop: asks the run to stop, instead of signals, whose handlers need the main thread.
         again: runs it although another process is running the same config.
+        commanded: when the command began that asks for the run, as `time.monotonic()` gives it; None: now.
 
     Returns:
         The record, its file, and the exit code. A run that fails while it trains has a record too.
@@ -59,6 +62,7 @@ def start(
         DataError: the data are missing or damaged.
         MixerError: there is no such mixer.
     """
+    commanded = commanded or time.monotonic()
     candidate = candidate or parse(config.mixer)
     chosen = _usable_device(device, candidate)
     task = tasks.get(config.task)(config.data, data_dir)
@@ -74,23 +78,29 @@ def start(
         _require_no_batch_statistics(candidate.build(config, task, plan))
     with runs_folder.locked_new_run(config, data_dir, again=again) as folder:
         task.keep_files(folder)
-        job = _job(
-            config, candidate, folder, task, chosen, (plan, certificate), runs_folder.read_run(folder)["created"]
-        )
+        created = runs_folder.read_run(folder)["created"]
+        job = _job(config, candidate, folder, task, chosen, (plan, certificate), created, commanded)
         return carry_out(job, observer, stop)
 
 
 def resume(
-    run: str, *, data_dir: Path | None, device: str, observer: Observer | None = None, stop: Stop | None = None
+    run: str,
+    *,
+    data_dir: Path | None,
+    device: str,
+    observer: Observer | None = None,
+    stop: Stop | None = None,
+    commanded: float | None = None,
 ) -> Outcome:
     """Continues a run at its last checkpoint.
 
     Args:
-        run: its id, the unique beginning or end of its id, or its folder.
+        run: its id, any unique part of it, its folder, or `latest`.
         data_dir: where its data are now; None: where they were.
         device: of the same kind as the one that it started on.
         observer: as for `start`.
         stop: as for `start`.
+        commanded: as for `start`.
 
     Returns:
         As for `start`.
@@ -101,9 +111,10 @@ def resume(
         DataError: the data are missing or damaged.
         MixerError: its mixer no longer exists.
     """
-    folder = runs_folder.find_run(run)
+    commanded, folder = commanded or time.monotonic(), runs_folder.find_run(run)
     with runs_folder.locked(folder):
-        return carry_out(_resumed_job(folder, data_dir, device, observer, scratch=False), observer, stop)
+        job = _resumed_job(folder, data_dir, device, observer, commanded, scratch=False)
+        return carry_out(job, observer, stop)
 
 
 def resume_newest(
@@ -114,6 +125,7 @@ def resume_newest(
     candidate: Candidate | None = None,
     observer: Observer | None = None,
     stop: Stop | None = None,
+    commanded: float | None = None,
 ) -> Outcome:
     """Continues the newest stopped run at its newest undamaged checkpoint, or from scratch where it has none.
 
@@ -124,6 +136,7 @@ def resume_newest(
         candidate: as for `start`.
         observer: as for `start`.
         stop: as for `start`.
+        commanded: as for `start`.
 
     Returns:
         As for `start`; of a config whose newest run has ended, the record of that run.
@@ -133,6 +146,7 @@ def resume_newest(
         DataError: the data are missing or damaged.
         MixerError: there is no such mixer.
     """
+    commanded = commanded or time.monotonic()
     identity = _solved(config, candidate, data_dir).identity if config else None
     stopped = runs_folder.stopped(identity)
     if config is not None and identity is not None:
@@ -141,12 +155,21 @@ def resume_newest(
             say(f"run {ended[0].id} with this config has ended ({ended[0].status}); there is nothing to resume")
             return Outcome(*ended, 0 if ended[0].status == "finished" else 1)
         if not stopped:
-            return start(config, data_dir=data_dir, device=device, candidate=candidate, observer=observer, stop=stop)
+            return start(
+                config,
+                data_dir=data_dir,
+                device=device,
+                candidate=candidate,
+                observer=observer,
+                stop=stop,
+                commanded=commanded,
+            )
     if not stopped:
         raise UserError(f"no stopped run in {runs_folder.home()}; name a task and a mixer to start one")
     folder = next((folder for folder in stopped if config and checkpoint.files(folder)), stopped[0])
     with runs_folder.locked(folder):
-        return carry_out(_resumed_job(folder, data_dir, device, observer, scratch=True), observer, stop)
+        job = _resumed_job(folder, data_dir, device, observer, commanded, scratch=True)
+        return carry_out(job, observer, stop)
 
 
 def _solved(config: RunConfig, candidate: Candidate | None, data_dir: Path | None) -> RunConfig:
@@ -171,6 +194,7 @@ def _job(
     device: torch.device,
     checked: tuple[Plan, Certificate],
     created: str,
+    commanded: float,
     resume: dict[str, Any] | None = None,
 ) -> Job:
     """The job of a loaded task; `resume` is the checkpoint's content."""
@@ -185,12 +209,15 @@ def _job(
         provenance.code(tasks.origin(config.task), candidate.origin),
         provenance.hardware(device),
         describe_data(task),
+        commanded,
         resume=resume,
         resumed_at=[*resume["resumed_at"], int(resume["step"])] if resume else [],
     )
 
 
-def _resumed_job(folder: Path, data_dir: Path | None, device: str, observer: Observer | None, *, scratch: bool) -> Job:
+def _resumed_job(
+    folder: Path, data_dir: Path | None, device: str, observer: Observer | None, commanded: float, *, scratch: bool
+) -> Job:
     """The job at its newest undamaged checkpoint; without one, from `scratch` if that is allowed."""
     report = observer.warn if observer else warn
     _set_unreadable_record_aside(folder, report)
@@ -217,7 +244,7 @@ def _resumed_job(folder: Path, data_dir: Path | None, device: str, observer: Obs
     task.load()
     if not state:
         task.keep_files(folder)
-    job = _job(config, candidate, folder, task, chosen, checked, written["created"], state)
+    job = _job(config, candidate, folder, task, chosen, checked, written["created"], commanded, state)
     if state:
         _require_unchanged(job, state)
     return job

@@ -32,9 +32,12 @@ def generate(
 
     `suite generate sotu-fem --prompt "My fellow Americans, "`
     """
-    text = generate_text(run_id, prompt, tokens, temperature, top_k, seed, device, echo=not as_json)
+    from suite.records import runs_folder
+
+    folder = runs_folder.find_run(run_id)
+    text = generate_text(str(folder), prompt, tokens, temperature, top_k, seed, device, echo=not as_json)
     if as_json:
-        print_json({"run": run_id, "prompt": prompt, "text": text, "seed": seed})
+        print_json({"run": folder.name, "prompt": prompt, "text": text, "seed": seed})
 
 
 def lm_eval(

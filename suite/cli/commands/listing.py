@@ -1,16 +1,22 @@
-"""`suite list tasks` and `suite list mixers`."""
+"""`suite list tasks`, `suite list mixers` and `suite list runs`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
 
 from suite.cli import options as opt
 from suite.cli.output import out, print_json, print_rows
-from suite.console import marked
+from suite.console import err, format_metric, marked
+from suite.errors import UserError, did_you_mean
+from suite.safe_text import quoted
 
 if TYPE_CHECKING:
     from backbones.mixers.base import Mixer
+    from suite.records.listed import ListedRun
 
 TASK_FIELDS = ("name", "domain", "metric", "higher_is_better", "data", "protocol", "scales", "summary")
 MIXER_FIELDS = (
@@ -45,6 +51,79 @@ def list_mixers(as_json: opt.Json = False) -> None:
     found = describe_mixers()
     columns = ("name", "paper", "causal", "bidirectional", "constant_state", "summary")
     print_json(found) if as_json else print_available(found, columns)
+
+
+def list_runs(
+    task: opt.Task = None,
+    status: Annotated[
+        str | None,
+        typer.Option(
+            "--status",
+            help="finished, diverged, failed, interrupted, running, stopped or damaged.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Lists the runs here, the newest first: status, step, test figure, and how to resume those that stopped.
+
+    `suite list runs --task sotu --status stopped`
+
+    Other commands take a run by any unique part of its id, or by `latest`.
+    """
+    from suite.cli.commands.boards.leaderboard import task_of_boards
+    from suite.records.listed import STATUSES, listed_runs
+
+    if status is not None and status not in STATUSES:
+        near = did_you_mean(status, STATUSES)
+        raise UserError(f"unknown status {quoted(status)}{near} (allowed: {', '.join(STATUSES)})")
+    found = listed_runs(task_of_boards(task), status)
+    print_json([describe_run(each) for each in found]) if as_json else print_runs(found)
+
+
+def describe_run(each: ListedRun) -> dict[str, Any]:
+    """A run as plain JSON values."""
+    from suite.boards.board import primary_metric
+
+    fields = {name: value for name, value in vars(each).items() if name != "made"}
+    metric, value = None, None
+    if each.made and "test" in each.made.metrics:
+        metric = primary_metric(each.made).name
+        value = each.made.metrics["test"][metric]
+    return {**fields, "metric": metric, "value": value}
+
+
+def print_runs(found: Sequence[ListedRun]) -> None:
+    """Prints one line per run, then one line per reason; without any run, how to start one."""
+    from suite.records import runs_folder
+
+    if not found:
+        err.print(f"no such run in {runs_folder.home()}; start one: suite run --task fashion-mnist --mixer fem")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("run", "status", "step", "test", "resume"):
+        table.add_column(column, overflow="fold", justify="right" if column == "step" else "left")
+    for each in found:
+        table.add_row(each.id, each.status, _steps(each), _figure(each), (each.resume or "").removeprefix("suite run "))
+    out.print(table, soft_wrap=False)
+    for each in found:
+        if each.reason:
+            out.print(marked("[yellow]{}[/] {}: {}", each.status, each.id, each.reason))
+    if any(each.resume for each in found):
+        err.print("to continue a run: suite run --resume RUN")
+
+
+def _steps(each: ListedRun) -> str:
+    return f"{each.step if each.step is not None else '–'}/{each.steps if each.steps is not None else '–'}"
+
+
+def _figure(each: ListedRun) -> str:
+    from suite.boards.board import primary_metric
+
+    if not each.made or "test" not in each.made.metrics:
+        return "–"
+    metric = primary_metric(each.made)
+    return f"{metric.name} {format_metric(metric, each.made.metrics['test'][metric.name])}"
 
 
 def describe_tasks() -> list[dict[str, Any]]:

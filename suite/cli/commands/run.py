@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import time
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -53,6 +53,7 @@ def run(
     as_json: opt.Json = False,
 ) -> None:
     """Trains a budget-matched mixer on a task, tests the checkpoint that validation selected, and writes a record."""
+    commanded = time.monotonic()
     chosen: dict[str, Any] = {
         "task": task,
         "mixer": mixer,
@@ -73,7 +74,8 @@ def run(
     _send_backlog()
 
     with verified.hashing_all(verify_data), processors.using(threads, workers):
-        outcome = _outcome(chosen, seed, data_dir, device, resume=resume, force=force)
+        place = {"data_dir": data_dir, "device": device, "commanded": commanded}
+        outcome = _outcome(chosen, seed, place, resume=resume, force=force)
     if as_json:
         print_json(outcome.record.sealed().model_dump(mode="json", by_alias=True))
     report_run(outcome, quiet=as_json)
@@ -81,11 +83,11 @@ def run(
 
 
 def _outcome(
-    chosen: dict[str, Any], seed: int | None, data_dir: Path | None, device: str, *, resume: str | None, force: bool
+    chosen: dict[str, Any], seed: int | None, place: dict[str, Any], *, resume: str | None, force: bool
 ) -> Outcome:
-    """Starts the chosen run, or resumes a run."""
+    """Starts the chosen run, or resumes a run. `place`: where and since when, for either."""
     if resume == "auto":
-        return _resume_auto(chosen, seed, data_dir, device)
+        return _resume_auto(chosen, seed, place)
     if resume:
         from suite.training.run import resume as resume_run
 
@@ -94,12 +96,14 @@ def _outcome(
                 f"--resume {resume} uses the config of that run; drop the other options (except --data-dir, "
                 "--verify-data, --device, --threads, --workers)"
             )
-        return resume_run(resume, data_dir=data_dir, device=device)
+        return resume_run(resume, **place)
+    from suite.models.effects import refuse_unread_folder
     from suite.models.resolve import resolve_run
     from suite.training.run import start
 
     resolved = resolve_run(**chosen)
-    return start(resolved.config, candidate=resolved.candidate, data_dir=data_dir, device=device, again=force)
+    refuse_unread_folder(resolved.config.task, place["data_dir"])
+    return start(resolved.config, candidate=resolved.candidate, again=force, **place)
 
 
 def _send_backlog() -> None:
@@ -109,14 +113,14 @@ def _send_backlog() -> None:
     backlog.send_in_background(runs_folder.home())
 
 
-def _resume_auto(chosen: dict[str, Any], seed: int | None, data_dir: Path | None, device: str) -> Outcome:
+def _resume_auto(chosen: dict[str, Any], seed: int | None, place: dict[str, Any]) -> Outcome:
     from suite.models.resolve import resolve_run
     from suite.training.run import resume_newest
 
     if not any(chosen.values()) and seed is None:
-        return resume_newest(None, data_dir=data_dir, device=device)
+        return resume_newest(None, **place)
     resolved = resolve_run(**chosen)
-    return resume_newest(resolved.config, candidate=resolved.candidate, data_dir=data_dir, device=device)
+    return resume_newest(resolved.config, candidate=resolved.candidate, **place)
 
 
 def report_run(outcome: Outcome, *, quiet: bool) -> None:

@@ -38,7 +38,10 @@ FIELDS = (
 
 def show(
     run_id: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="A run's id or folder; or use --task and --mixer.")
+        str | None,
+        typer.Argument(
+            metavar="[RUN]", help="A run: any unique part of its id, its folder, or latest. Or use --task and --mixer."
+        ),
     ] = None,
     task: opt.Task = None,
     mixer: opt.Mixer = None,

@@ -36,7 +36,7 @@ Output = Annotated[
 def submit(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN", help="A run (all runs of its race are submitted), or files of records."),
+        typer.Argument(metavar="RUN", help="A run, or latest (with all runs of its race), or files of records."),
     ],
     author: Author,
     notes: Notes = None,

@@ -102,6 +102,11 @@ EFFECTS: dict[str, dict[str, Effect]] = {
     },
     "list tasks": {"--json": lines(*JSON)},
     "list mixers": {"--json": lines(*JSON)},
+    "list runs": {
+        "--task": lines("--task fashion-mnist", "--task sotu"),
+        "--status": lines("--status finished", "--status stopped"),
+        "--json": lines(*JSON),
+    },
     "show": {
         **dict(config_options()),
         "RUN": lines("{text_1}", "{text_2}"),

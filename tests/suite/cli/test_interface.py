@@ -54,6 +54,7 @@ COMMANDS = {
     },
     "list tasks": {"--json"},
     "list mixers": {"--json"},
+    "list runs": {"--task", "--status", "--json"},
     "show": CONFIG | {"RUN", "--json"},
     "budget": CONFIG | {"--json"},
     "data info": {"TASK", "--data-dir", "--scale", "--set", "--json"},

@@ -78,7 +78,8 @@ def watched(home: Path) -> Iterator[Calls]:
 
 def recording(calls: Calls, name: str, result: Any) -> Callable[..., Any]:
     def call(*arguments: Any, **options: Any) -> Any:
-        options.pop("candidate", None)
+        for name in ("candidate", "commanded"):
+            options.pop(name, None)
         calls.append((name, [plain(a) for a in arguments], {key: plain(value) for key, value in options.items()}))
         return result() if callable(result) else result
 

@@ -5,6 +5,7 @@ that are set.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -303,6 +304,21 @@ def test_a_clock_set_back_before_the_first_step_gives_no_negative_start(monkeypa
     made = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu").record
     assert made.timing is not None
     assert made.timing.start_s > 0
+
+
+@pytest.mark.slow
+def test_the_start_is_measured_from_the_command_and_not_from_the_process(monkeypatch, suite):
+    """A process may have carried out other runs, or tests, for hours."""
+    began = time.monotonic()
+    made = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu").record
+    assert made.timing is not None
+    assert 0 < made.timing.start_s < time.monotonic() - began
+    earlier = start(tiny_config("fashion-mnist"), data_dir=None, device="cpu", commanded=began - 1000).record
+    assert earlier.timing is not None
+    assert 1000 < earlier.timing.start_s < 1000 + time.monotonic() - began
+    began = time.monotonic()
+    shown = json.loads(suite(*tiny_arguments("fashion-mnist"), "--json").out)
+    assert 0 < shown["timing"]["start_s"] < time.monotonic() - began
 
 
 @pytest.mark.parametrize("name", ["wall_s", "start_s", "step_s", "data_share", "examples_per_s"])

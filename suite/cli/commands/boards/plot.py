@@ -25,7 +25,9 @@ EXAMPLES = """
 
 
 def plot(
-    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN", help="Ids or folders of runs.")] = None,
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN", help="Runs: any unique part of an id, a folder, or latest.")
+    ] = None,
     task: opt.Task = None,
     mixer: Annotated[
         list[str] | None, typer.Option("--mixer", help="Only runs of this mixer; repeatable.", show_default=False)
