@@ -107,8 +107,10 @@ def _parameters(row: Row, board: Board) -> str:
 
 
 def _flops_verified(row: Row) -> bool:
-    """The suite's tests compare the formulas of its own mixers with a count; a record cannot show that for others."""
-    return row.first.config.mixer_origin in OWN_ORIGINS
+    """The suite's tests compare the formulas of its own mixers with a count; of others, the record's word counts, which
+    `suite verify` replays.
+    """
+    return row.first.config.mixer_origin in OWN_ORIGINS or row.first.certificate.flops_verified is True
 
 
 def _flops(row: Row, board: Board) -> str:

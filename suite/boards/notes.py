@@ -81,8 +81,11 @@ def cautions(board: Board) -> Iterator[str]:
         yield "host prior: positive, normalised weights of that kind, not the full published layer of the name"
     if len({made.hardware.device for row in board.rows for made in row.records}) > 1:
         yield "runs of different devices: compare no speeds or memory"
-    if any(row.first.config.mixer_origin not in OWN_ORIGINS for row in board.rows):
-        yield "parameters and FLOPs of third-party mixers are as recorded, and FLOPs are unverified"
+    foreign = [row.first for row in board.rows if row.first.config.mixer_origin not in OWN_ORIGINS]
+    if foreign:
+        unverified = any(made.certificate.flops_verified is not True for made in foreign)
+        ending = ", and FLOPs are unverified where marked" if unverified else ""
+        yield f"parameters and FLOPs of third-party mixers are as recorded{ending}"
     for row in board.rows:
         for seed, reason in row.diverged.items():
             yield f"{row.mixer}, seed {seed} diverged and counts with the untrained model's figure ({reason})"

@@ -71,6 +71,7 @@ class BaselineCandidate:
             reasons=(REASON,),
             pays_in_ffn=False,
             mixer_options=config.mixer_options,
+            flops_verified=True,
         )
 
     def check(self, config: RunConfig, spec: InputSpec) -> tuple[Plan, Certificate]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, SerializeAsAny
 from backbones.base import Layer
 from backbones.mixers.base import Mixer, MixerConfig
 from backbones.mixers.priors.softmax import Softmax
-from suite.config.run_config import ModelConfig, RunConfig
+from suite.config.run_config import OWN_ORIGINS, ModelConfig, RunConfig
 from suite.errors import UserError
 from suite.models.certificate import Certificate, Counts, certificate, count
 from suite.models.inputs import adapter
@@ -102,6 +102,7 @@ def certify(mixer: type[Mixer], config: RunConfig, spec: InputSpec, plan: Plan) 
         reasons=reasons,
         pays_in_ffn=mixer.capabilities.pays_in_ffn,
         mixer_options=plan.mixer_options,
+        flops_verified=config.mixer_origin in OWN_ORIGINS or getattr(mixer, "plain_forward", None) is not None,
     )
 
 

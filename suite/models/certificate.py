@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, SerializeAsAny
+from pydantic import BaseModel, ConfigDict, SerializeAsAny, SerializerFunctionWrapHandler, model_serializer
 from torch import nn
 
 from backbones.base import Block, Layer
@@ -22,7 +23,8 @@ OUTSIDE_BUDGET = ("embedding", "trunk.positions", "head")
 
 class Certificate(BaseModel):
     """What a model costs compared with its softmax reference, counted on the real module. FLOPs are those of a forward
-    pass, per `flops_unit`.
+    pass, per `flops_unit`; `flops_verified` says whether the suite's tests or the mixer's naive reference
+    implementation verify their formula. Records made before that field existed have None and leave it out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +44,7 @@ class Certificate(BaseModel):
     total_parameters: int
     flops: int
     reference_flops: int
+    flops_verified: bool | None = None
     flops_unit: str
     state_bytes: int
     reference_state_bytes: int
@@ -52,6 +55,13 @@ class Certificate(BaseModel):
     reference_ffn_width: int
     hybrid: tuple[int, ...]
     mixer_options: SerializeAsAny[MixerConfig]
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = write(self)
+        if self.flops_verified is None:
+            del content["flops_verified"]
+        return content
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,7 @@ def certificate(
     reasons: Sequence[str],
     pays_in_ffn: bool,
     mixer_options: MixerConfig,
+    flops_verified: bool,
 ) -> Certificate:
     """A certificate from the counts of a model and its reference.
 
@@ -123,6 +134,7 @@ def certificate(
         reasons: why the run is not matched; none where it is.
         pays_in_ffn: whether the mixer is matched on the total only.
         mixer_options: the mixer's options, widths solved.
+        flops_verified: whether the formula of the mixer's FLOPs is compared with a count.
 
     Returns:
         The certificate.
@@ -143,6 +155,7 @@ def certificate(
         total_parameters=own.total_parameters,
         flops=own.flops,
         reference_flops=reference.flops,
+        flops_verified=flops_verified,
         flops_unit=adapter(spec).unit,
         state_bytes=own.state_bytes,
         reference_state_bytes=reference.state_bytes,

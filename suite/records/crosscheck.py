@@ -113,7 +113,8 @@ def _of_certificate(record: Record) -> Iterator[str]:
         yield f"certificate: it cannot be counted again ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         return
     for name, value in derived.items():
-        yield from differs(f"certificate.{name}", recorded[name], value)
+        if name in recorded:  # one that is older than a field leaves it out
+            yield from differs(f"certificate.{name}", recorded[name], value)
     if record.recounted:
         solved = recount.certificate(config, record.spec)["mixer_options"]
         yield from differs("config.mixer_options", config.mixer_options.model_dump(mode="json"), solved, "the solver")

@@ -181,6 +181,8 @@ def _miscounted(made: Record, config: RunConfig, candidate: Candidate) -> str:
         recorded, value = getattr(made.certificate, name), getattr(counted, name)
         if recorded != value:
             return f"certificate.{name}: {recorded} is recorded, its mixer has {value}"
+    if made.certificate.flops_verified and not counted.flops_verified:
+        return "certificate.flops_verified: true is recorded, its mixer has no plain_forward"
     return ""
 
 

@@ -125,6 +125,11 @@ class Columns:
     label: str
 
 
+def _unreadable(path: Path, error: Exception) -> DataError:
+    kind = "Arrow" if path.suffix == ARROW else "Parquet"
+    return DataError(f"{path} cannot be read as {kind}: {(str(error) or type(error).__name__).splitlines()[0]}")
+
+
 def read_schema(path: Path, label: str) -> tuple[Columns, list[str]]:
     """The image column, the label column and the class names, from the metadata that `datasets` writes."""
     from datasets import ClassLabel, Features, Image
@@ -134,7 +139,7 @@ def read_schema(path: Path, label: str) -> tuple[Columns, list[str]]:
         schema = schema_of(path) if path.suffix == ARROW else parquet.read_schema(path)
         features = Features.from_arrow_schema(schema)
     except (OSError, ValueError, ArrowException) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+        raise _unreadable(path, error) from error
     images = [name for name, kind in features.items() if isinstance(kind, Image)]
     labels = [name for name, kind in features.items() if isinstance(kind, ClassLabel)]
     chosen = label if label in labels else labels[0] if len(labels) == 1 else None
@@ -160,7 +165,7 @@ def read_labels(path: Path, columns: Columns, names: Sequence[str]) -> NDArray[n
         column = table[columns.label]
         labels = np.asarray(column.to_numpy(), dtype=np.float64)  # a missing one is NaN
     except (OSError, KeyError, ArrowException) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+        raise _unreadable(path, error) from error
     wrong = np.flatnonzero(~((labels >= 0) & (labels < len(names))))
     if len(wrong):
         raise DataError(
@@ -183,4 +188,4 @@ def _batches(path: Path, column: str) -> Iterator[Any]:
             for batch in file.iter_batches(batch_size=ROWS_PER_READ, columns=[column]):
                 yield batch.column(0)
     except (OSError, ArrowException) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+        raise _unreadable(path, error) from error

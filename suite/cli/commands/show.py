@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from suite.cli import options as opt
-from suite.cli.commands.budget import flops_verified, print_budget
+from suite.cli.commands.budget import print_budget
 from suite.cli.output import out, print_json, print_mapping
 from suite.console import marked
 from suite.errors import UserError
@@ -96,7 +96,7 @@ def print_config(resolved: Resolved) -> None:
     title = f"{solved.task} · {solved.mixer} · {solved.scale} · seed {solved.seed}"
     out.print(marked("[bold]{}[/]  identity {}", title, solved.identity[:12]))
     out.print(table)
-    print_budget(certificate.model_dump(mode="json"), verified=flops_verified(resolved.config))
+    print_budget(certificate.model_dump(mode="json"))
 
 
 def describe_run(run: str) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def print_run(found: Mapping[str, Any]) -> None:
     print_mapping({name: found[name] for name in FIELDS if found.get(name) is not None} | metrics)
     if "certificate" in found:
         origin = found["code"]["mixer_origin"]  # a record is read without importing its mixer
-        print_budget(found["certificate"], verified=origin in OWN_ORIGINS)
+        print_budget(found["certificate"], own=origin in OWN_ORIGINS)
 
 
 def _solve(resolved: Resolved) -> tuple[RunConfig, Certificate]:

@@ -68,3 +68,22 @@ def test_a_mixer_files_row_says_that_its_counts_are_as_recorded(suite, runs, tmp
     [board] = json.loads(suite("leaderboard", "--json").out)
     assert [row["flops_verified"] for row in board["rows"]] == [False]
     assert "× unverified |" in suite("leaderboard", "--markdown").out
+    assert "(unverified)" in suite("show", record.parent.name).out
+
+
+def test_a_record_says_whether_flops_are_verified_and_its_board_shows_it(suite, runs, tmp_path, request):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from backbones.mixers.deconstructed.variants import NoMixing\n"
+        "class Checked(NoMixing):\n    plain_forward = NoMixing.forward\n"
+    )
+    ended = suite(*tiny_arguments("fashion-mnist", f"{file}:Checked", "steps=1"))
+    assert ended.code == 0, ended.err
+    [record] = runs.glob("*/record.json")
+    assert json.loads(record.read_text())["certificate"]["flops_verified"] is True
+    file.unlink()
+    request.getfixturevalue("no_foreign_code")
+    [board] = json.loads(suite("leaderboard", "--json").out)
+    assert [row["flops_verified"] for row in board["rows"]] == [True]
+    for command in (("leaderboard",), ("show", record.parent.name)):
+        assert "unverified" not in suite(*command).out

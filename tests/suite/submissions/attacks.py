@@ -379,5 +379,9 @@ def under_reported(folder: Path) -> None:
     relist(folder)
 
 
+of_record("FLOPs of a mixer in a file presented as verified", "replay", "certificate.flops_verified",
+          lambda c: c["certificate"].update(flops_verified=True), MINE)  # fmt: skip
+
+
 def _with_certificate(counted: Content, content: Content) -> None:
     content["certificate"].update(counted)

@@ -107,8 +107,10 @@ def test_a_run_of_a_file_is_replayed_only_with_trust_and_then_counted_again(trai
     assert obstacle(made, {}, trusted=True)
     assert obstacle(made, sources, trusted=True) == ""
     assert replay(made, sources).fault == ""
-    fewer = made.certificate.model_copy(update={"parameters": made.certificate.parameters - 500})
-    assert "certificate.parameters" in replay(made.model_copy(update={"certificate": fewer}), sources).fault
+    assert made.certificate.flops_verified is False
+    for claim in ({"parameters": made.certificate.parameters - 500}, {"flops_verified": True}):
+        claimed = made.model_copy(update={"certificate": made.certificate.model_copy(update=claim)})
+        assert f"certificate.{next(iter(claim))}" in replay(claimed, sources).fault
 
 
 def test_a_source_exchanged_after_the_run_is_found(trained, file, tmp_path):

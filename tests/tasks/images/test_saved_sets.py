@@ -6,8 +6,10 @@ import shutil
 
 import pytest
 
+from tasks.base import DataError
 from tasks.images.cifar import CIFAR10, Cifar10
 from tasks.images.own_images import OwnImages
+from tasks.images.parquet import Columns, read_labels
 from tests.tasks.errors import error_of
 from tests.tasks.images.image_files import files_of, write_cifar10, write_parquet
 from tests.tasks.images.image_reading import SMALL, labelled_pixels
@@ -52,6 +54,13 @@ def test_a_missing_shard_is_named(both, tmp_path):
     (tmp_path / "saved" / "train" / "data-00001-of-00002.arrow").unlink()
     message = error_of(OwnImages(SMALL, tmp_path / "saved").load)
     assert f"{tmp_path / 'saved' / 'train'} lacks data-00001-of-00002.arrow" in message
+
+
+@pytest.mark.parametrize(("pattern", "kind"), [("saved/test/*.arrow", "Arrow"), ("parquet/test-*.parquet", "Parquet")])
+def test_a_shard_without_its_column_is_named_by_its_format(both, pattern, kind):
+    (shard,) = both.glob(pattern)
+    with pytest.raises(DataError, match=f"cannot be read as {kind}: "):
+        read_labels(shard, Columns("image", "missing"), NAMES)
 
 
 def test_a_task_that_needs_parts_refuses_a_set_without_them(both):
