@@ -65,6 +65,11 @@ def _run(command: list[str]) -> None:
         raise UnavailableError(f"{command[0]} failed: {next((line for line in lines if 'error' in line), lines[-1])}")
 
 
+def _processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def build(compiler: str, target: Path) -> None:
     """Compiles all sources into one library, moved into place by a rename: it is there whole or not at all. Raises
     UnavailableError.
@@ -73,7 +78,7 @@ def build(compiler: str, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         objects = [f"{folder}/{source.stem}.o" for source in SOURCES]
         commands = [[compiler, *flags, str(source), "-o", made] for source, made in zip(SOURCES, objects, strict=True)]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(_processors()) as pool:
             list(pool.map(_run, commands))
         _run([compiler, "-shared", *objects, "-o", f"{folder}/kernels.so"])
         os.chmod(f"{folder}/kernels.so", 0o700)  # whatever the umask: others may not write to it

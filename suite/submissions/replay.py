@@ -27,6 +27,7 @@ from suite.records.schema import Record
 from suite.training.observer import Quiet
 from suite.training.signals import Stop
 from suite.training.trainer import Trainer
+from tasks.base import Task
 
 #: First steps that are compared.
 STEPS = 16
@@ -132,13 +133,15 @@ def calibrated(config: RunConfig, candidate: Candidate, steps: int) -> tuple[lis
         The losses; and for each of the steps that can be compared the allowed relative difference: half of what a rate
         1 % off changes. They end before the step where rounding makes more than half of the allowed difference.
     """
-    losses = first_losses(config, candidate, steps)
+    task = tasks.get(config.task)(config.data)
+    task.load()
+    losses = first_losses(config, candidate, task, steps)
     with _another_number_of_threads():
-        threads = first_losses(config, candidate, steps)
+        threads = first_losses(config, candidate, task, steps)
     with without_compiled_kernels():
-        kernels = first_losses(config, candidate, steps)
+        kernels = first_losses(config, candidate, task, steps)
     train = config.train.model_copy(update={"lr": PLANTED * config.train.lr})
-    planted = first_losses(config.model_copy(update={"train": train}), candidate, steps)
+    planted = first_losses(config.model_copy(update={"train": train}), candidate, task, steps)
     allowed = []
     for each in zip(losses, threads, kernels, planted, strict=True):
         rounding = max(_apart(each[0], each[1]), _apart(each[0], each[2]))
@@ -186,19 +189,18 @@ def _miscounted(made: Record, config: RunConfig, candidate: Candidate) -> str:
     return ""
 
 
-def first_losses(config: RunConfig, candidate: Candidate, steps: int) -> list[float]:
+def first_losses(config: RunConfig, candidate: Candidate, task: Task, steps: int) -> list[float]:
     """The losses of a run's first steps, on the CPU.
 
     Args:
         config: the run, its widths solved.
         candidate: its mixer.
+        task: its task, loaded.
         steps: how many.
 
     Returns:
         One loss per step.
     """
-    task = tasks.get(config.task)(config.data)
-    task.load()
     plan = candidate.plan(config, task.spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

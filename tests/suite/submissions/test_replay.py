@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import tasks
 from suite.models.candidate import parse
 from suite.models.resolve import resolve_run
 from suite.records import record
@@ -86,7 +87,7 @@ def test_losses_are_compared_as_far_as_rounding_is_small_against_the_planted_cha
         "planted": [4.0, 3.003, 2.02, 1.02],
     }
     again = iter(trained.values())
-    monkeypatch.setattr(replays, "first_losses", lambda config, candidate, steps: next(again))
+    monkeypatch.setattr(replays, "first_losses", lambda config, candidate, task, steps: next(again))
     losses, allowed = replays.calibrated(tiny_config("sotu"), parse("softmax"), 4)
     assert losses == trained["losses"]
     assert allowed == pytest.approx([replays.FLOOR, 0.0005, 0.005])
@@ -148,7 +149,7 @@ def test_what_cannot_be_replayed_is_named(trained):
 
 def test_records_are_drawn_at_random_and_no_more_than_there_are(trained, monkeypatch):
     records = {f"{seed}.json": trained("softmax", seed) for seed in (0, 1)}
-    monkeypatch.setattr(replays, "first_losses", lambda config, candidate, steps: [0.0] * steps)
+    monkeypatch.setattr(replays, "first_losses", lambda config, candidate, task, steps: [0.0] * steps)
     found = Verified(records=records)
     drawn = replay_some(found, 5, trusted=False)
     assert drawn.keys() == records.keys()
@@ -160,5 +161,7 @@ def test_records_are_drawn_at_random_and_no_more_than_there_are(trained, monkeyp
 def test_first_losses_are_those_of_a_whole_run(trained):
     made = trained("fem")
     resolved = resolve_run(task="sotu", mixer="fem", scale="board", sets=tiny_sets("sotu", *SHORT))
-    losses = first_losses(resolved.config, resolved.candidate, 8)
+    task = tasks.get("sotu")(resolved.config.data)
+    task.load()
+    losses = first_losses(resolved.config, resolved.candidate, task, 8)
     assert json.dumps(losses) == json.dumps([loss for _, loss in made.loss_trace[:8]])
