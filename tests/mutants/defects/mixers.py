@@ -19,7 +19,7 @@ MIXERS: tuple[Defect, ...] = (
         "torch.lerp(mu, F, self._heads(inner).sigmoid().to(F.dtype))",
         "torch.lerp(F, mu, self._heads(inner).sigmoid().to(F.dtype))",
         "the inner gate mixes the wrong way round where there are no outer gates",
-        ("tests/backbones/test_fem.py",),
+        ("tests/backbones/test_fem.py", "tests/backbones/test_fem_arms.py"),
     ),
     Defect(
         "mixers",
