@@ -15,10 +15,11 @@ from suite.config.identity import canonical_json, digest
 from suite.errors import first_line
 from suite.records import strict_json
 from suite.records.crosscheck import faults
+from suite.records.home import RECORD
 from suite.records.schema import SCHEMA, Record
 from tasks.storage.cache import write_atomically
 
-NAME = "record.json"
+NAME = RECORD
 MAX_BYTES = 65_536
 Check = Literal["ranges", "recount"]
 

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from suite.config.run_config import RunConfig
 from suite.errors import UserError, first_line, nearest, reason
 from suite.records import record
+from suite.records.home import runs_home
 from suite.records.schema import Record
 from suite.safe_text import quoted
 from tasks.storage.cache import write_atomically
@@ -32,7 +33,7 @@ SHORT = 4  # characters at the end of an id that are drawn at random
 
 def home() -> Path:
     """The folder of all runs, absolute; it may not exist yet."""
-    return Path(os.environ.get("SUITE_HOME") or "runs").absolute()
+    return runs_home()
 
 
 def writable_home() -> Path:

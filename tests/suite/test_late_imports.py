@@ -46,3 +46,16 @@ def test_a_run_of_embedded_data_imports_neither_torchvision_nor_the_compiler(tmp
     code = f"from tests.suite.tiny import tiny_arguments\nwords = tiny_arguments({task!r}, 'fem')\n"
     code += command().replace("['suite']", "['suite', *words]")
     assert imported_by(code, tmp_path, SUITE_HOME=str(tmp_path / "runs")) <= {"torch"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("list", "tasks"), ("list", "mixers", "--json"), ("leaderboard",), ("leaderboard", "--json"), ("--version",)],
+)
+@pytest.mark.slow
+def test_lists_and_empty_boards_import_no_heavy_library(tmp_path, words):
+    """The first list after a change of the code describes the mixers, and so imports PyTorch; later ones do not."""
+    places = {"SUITE_HOME": str(tmp_path / "runs"), "SUITE_CACHE": str(tmp_path / "cache")}
+    if words[0] == "list":
+        imported_by(command(*words), tmp_path, **places)
+    assert imported_by(command(*words), tmp_path, **places) == set()

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from suite.cli import options as opt
+from suite.cli.described import described
 from suite.cli.output import out, print_json, print_rows
 from suite.console import err, format_metric, marked
 from suite.errors import UserError, did_you_mean
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from backbones.mixers.base import Mixer
     from suite.records.listed import ListedRun
 
+TASKS, MIXERS = "suite.tasks", "suite.mixers"  # entry points of packages
 TASK_FIELDS = ("name", "domain", "metric", "higher_is_better", "data", "protocol", "scales", "summary")
 MIXER_FIELDS = (
     "name",
@@ -95,10 +97,10 @@ def describe_run(each: ListedRun) -> dict[str, Any]:
 
 def print_runs(found: Sequence[ListedRun]) -> None:
     """Prints one line per run, then one line per reason; without any run, how to start one."""
-    from suite.records import runs_folder
+    from suite.records.home import runs_home
 
     if not found:
-        err.print(f"no such run in {runs_folder.home()}; start one: suite run --task fashion-mnist --mixer fem")
+        err.print(f"no such run in {runs_home()}; start one: suite run --task fashion-mnist --mixer fem")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("run", "status", "step", "test", "resume"):
@@ -128,6 +130,15 @@ def _figure(each: ListedRun) -> str:
 
 def describe_tasks() -> list[dict[str, Any]]:
     """One row per task. A package's task that cannot be loaded is listed too, with the reason."""
+    return described("tasks", TASKS, _describe_tasks)
+
+
+def describe_mixers() -> list[dict[str, Any]]:
+    """One row per mixer. A mixer that cannot be loaded or built here is listed too, with the reason."""
+    return described("mixers", MIXERS, _describe_mixers)
+
+
+def _describe_tasks() -> list[dict[str, Any]]:
     import tasks
     from suite.errors import UserError
     from tasks.base import DataError
@@ -162,8 +173,7 @@ def _describe_task(name: str) -> dict[str, Any]:
     return dict(zip(TASK_FIELDS, values, strict=True))
 
 
-def describe_mixers() -> list[dict[str, Any]]:
-    """One row per mixer. A mixer that cannot be loaded or built here is listed too, with the reason."""
+def _describe_mixers() -> list[dict[str, Any]]:
     from backbones.mixers import registry
     from backbones.mixers.errors import MixerError
 

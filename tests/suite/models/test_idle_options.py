@@ -94,7 +94,6 @@ BASES = {
     "sotu, softmax": ("sotu", "softmax", ()),
     "fashion-mnist, fem": ("fashion-mnist", "fem", ()),
     "household-power, fem without lse": ("household-power", "fem", ("lse=false",)),
-    "mqar, no-mixing": ("mqar", "no-mixing", ("length=32", "pairs=4", "train_examples=64")),
 }
 #: Options whose effect three steps do not show: what they change has tests of its own.
 UNSEEN = {

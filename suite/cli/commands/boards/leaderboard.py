@@ -49,10 +49,10 @@ def leaderboard(
     if check and output is None:
         raise UserError("--check compares the files of a folder: add --output FOLDER")
     if records is None:
-        from suite.records import runs_folder
+        from suite.records.home import runs_home
         from suite.tracking import backlog
 
-        backlog.send_in_background(runs_folder.home())
+        backlog.send_in_background(runs_home())
     found, links = find_boards(task, domain, scale, records)
     if output is not None:
         claims = None if records is None or task or domain or scale else records
@@ -96,16 +96,20 @@ def find_boards(
     """The boards of all usable records, and the files of records below `folder` by their hashes. Warns about records
     that are not usable; raises UserError for an unknown task or name.
     """
-    from suite.boards import board
     from suite.config.recipe import SCALES
-    from suite.records import badges
-    from suite.records.collection import read_all, read_published
+    from suite.records.home import has_records
     from tasks.base import Domain
 
     task = task_of_boards(task)
     for given, allowed, what in ((domain, get_args(Domain), "domain"), (scale, SCALES, "scale")):
         if given and given not in allowed:
             raise UserError(f"unknown {what} {given!r}{did_you_mean(given, allowed)} (allowed: {', '.join(allowed)})")
+    if folder is None and not has_records():
+        return [], {}
+    from suite.boards import board
+    from suite.records import badges
+    from suite.records.collection import read_all, read_published
+
     found, links = read_published(folder) if folder else (read_all(), {})
     if folder:  # suite doctor looks at the runs here only
         for each in found.refused:
@@ -122,22 +126,25 @@ def task_of_boards(task: str | None) -> str | None:
     not registered; the code of a third-party task is not needed here.
     """
     import tasks
-    from suite.config.run_config import without_folder
 
-    if task and ".py:" not in task and task not in tasks.names():
+    if task and ".py:" in task:
+        return Path(task).name  # as records hold it
+    if task and task not in tasks.names():
         tasks.get(task)  # raises with the nearest name
-    return without_folder(task) if task else None
+    return task or None
 
 
 def print_boards(boards: Sequence[Board], *, as_markdown: bool) -> None:
     """Prints the boards as tables or Markdown; without any, prints on stderr how to start a run."""
-    from suite.boards.markdown import markdown
-    from suite.boards.terminal import table
-    from suite.records import runs_folder
+    from suite.records.home import runs_home
 
     if not boards:
-        home = runs_folder.home()
+        home = runs_home()
         err.print(f"no matching runs in {home} yet; start one: suite run --task fashion-mnist --mixer fem")
+        return
+    from suite.boards.markdown import markdown
+    from suite.boards.terminal import table
+
     for board in boards:
         if as_markdown:
             sys.stdout.write(markdown(board) + "\n")
