@@ -17,7 +17,7 @@ import backbones
 import suite
 from backbones.mixers.priors.softmax import Softmax
 from suite.config.identity import digest
-from suite.config.run_config import MAX_DEPTH, RunConfig
+from suite.config.run_config import BUILT_IN, MAX_DEPTH, RunConfig
 from suite.models.candidate import Candidate, registered
 from tasks.base import DataError, InputSpec
 from tasks.storage.cache import folder, write_text
@@ -56,7 +56,7 @@ def reference(config: RunConfig, spec: InputSpec) -> dict[str, Any]:
     the unit of FLOPs. Arguments and errors are those of `certificate`.
     """
     options = Softmax.Config(causal=spec.causal, heads=config.model.heads)
-    changed = {"mixer": REFERENCE, "mixer_options": options, "hybrid": ()}
+    changed = {"mixer": REFERENCE, "mixer_origin": BUILT_IN, "mixer_options": options, "hybrid": ()}
     found = certificate(config.model_copy(update=changed), spec)
     names = ("length", "dim", "flops_unit", *(name for name in found if name.startswith("reference_")))
     return {name: found[name] for name in names}

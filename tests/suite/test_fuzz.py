@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from suite.cli import app as cli
 from suite.config.identity import digest
 from suite.errors import UserError
 from suite.records import runs_folder
@@ -71,13 +69,12 @@ def fenced(tmp_path, monkeypatch, runs) -> Iterator[Path]:
 
     for name in (
         "suite.training.run.carry_out",
-        "suite.language.generate.checkpoint.load",
+        "suite.loading.checkpoint.load",
         "backbones.contract.run.run_checks",
         "tasks.contract.run.run_checks",
         "suite.tracking.delivery.Store",
     ):
         monkeypatch.setattr(name, begins)
-    monkeypatch.setattr(cli, "app", typer.main.get_command(cli.app))  # built once instead of at every call
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     (folder / "evil.py").write_text(EVIL.format(marker=str(tmp_path / "marker")))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from suite.config.identity import digest
-from suite.records import record
+from suite.records import record, recount
 from suite.records.record import RecordError
 from tests.suite.tiny import made_record
 
@@ -128,3 +128,13 @@ def test_same_figures_compares_metrics_only_and_bit_for_bit():
     one = made_record(value=0.1 + 0.2)
     assert record.same_figures(one, made_record(value=0.1 + 0.2, name="other"))
     assert not record.same_figures(one, made_record(value=0.3))
+
+
+def test_counts_of_a_third_partys_reference_are_those_of_softmax_itself(tmp_path, monkeypatch):
+    """Counts are kept, so reading a record of foreign code must not change what the others are compared with."""
+    monkeypatch.setenv("SUITE_CACHE", str(tmp_path))
+    monkeypatch.setattr(recount, "_counted", {})
+    made = made_record("softmax", 0.5)
+    foreign = made.config.model_copy(update={"mixer": "mine.py:Mine", "mixer_origin": "mine.py@" + "0" * 16})
+    recount.reference(foreign, made.spec)
+    assert recount.certificate(made.config, made.spec)["flops_verified"] is True
