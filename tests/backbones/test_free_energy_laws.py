@@ -15,7 +15,9 @@ from tests.backbones.host_weights import HOSTS, Case, H, V, case, mean
 from tests.tolerances import FP64
 
 every_host = pytest.mark.parametrize("name", HOSTS)
-both_ways = pytest.mark.parametrize("causal", [True, False], ids=["causal", "both-ways"])
+both_ways = pytest.mark.parametrize(
+    "causal", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["causal", "both-ways"]
+)
 lengths, seeds = st.sampled_from([1, 2, 9, 17]), st.integers(0, 1000)
 few = settings(max_examples=5, deadline=None)
 

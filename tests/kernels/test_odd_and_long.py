@@ -33,7 +33,10 @@ SCANS = (
 #: rounding of 2⁻²⁴ over |x|, whose smallest of some hundred draws is 1e-3 or less.
 NORMALISING = ("rms_norm", "gates", "hyper", "linear_exact", "linear_free_energy")
 OVER_ONE_CHANNEL = 2.0**-24 / 2e-4
-odd_widths = pytest.mark.parametrize(("keys", "values"), ODD, ids=[f"{k}-{v}" for k, v in ODD])
+odd_widths = pytest.mark.parametrize(
+    ("keys", "values"),
+    [pytest.param(k, v, id=f"{k}-{v}", marks=() if (k, v) in ODD[1:3] else pytest.mark.slow) for k, v in ODD],
+)
 
 
 def odd(kernel: Kernel, keys: int, values: int) -> dict[str, int]:

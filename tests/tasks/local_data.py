@@ -134,7 +134,7 @@ LOCAL: dict[str, Local] = {
     "weather": Local(FORECAST, _wide(21, "10min"), {"rows": 600}),
     "electricity": Local(FORECAST, _wide(321, "h"), {"rows": 600}, slow=True),
     "traffic": Local(FORECAST, _wide(862, "h"), {"rows": 600}, slow=True),
-    "exchange": Local(FORECAST, _exchange),
+    "exchange": Local(FORECAST, _exchange, slow=True),
     "solar": Local(FORECAST, lambda folder: write_solar(folder, 600, 137), {"rows": 600}),
     "csv": Local({"horizon": 24, "track": "searched", "look_back": 96, **FEW}, _own_series),
     "gluonts": Local({"dataset": "power_hourly", "look_back": 48, "head": "student-t", "test_limit": 45}, _gluonts),

@@ -241,6 +241,7 @@ def test_an_unknown_hybrid_layout_is_refused(layout):
 SHIPPED = [(task, scale) for task in tasks.names() for scale in SCALES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "scale"), SHIPPED)
 def test_every_shipped_recipe_keeps_the_budget_for_fem_and_softmax(task, scale):
     for mixer in ("fem", "softmax"):

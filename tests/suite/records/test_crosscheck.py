@@ -135,7 +135,9 @@ def test_a_missing_value_is_refused_by_its_name(sound, field):
 
 
 @pytest.mark.parametrize("field", FIELDS)
-@pytest.mark.parametrize("value", [[], {}, [{}], "text", -1, 1e300, None])
+@pytest.mark.parametrize(
+    "value", [[], "text", 1e300, None, *(pytest.param(v, marks=pytest.mark.slow) for v in ({}, [{}], -1))]
+)
 def test_a_value_of_another_type_is_refused_by_its_name(sound, field, value):
     for path in edited.leaves(sound):
         same_type = type(edited.at(sound, path)) is type(value) or value == edited.at(sound, path)

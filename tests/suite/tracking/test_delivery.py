@@ -19,6 +19,8 @@ from suite.tracking.store_address import tracking_uri
 from suite.tracking.ui_state import BoardView
 from tests.suite.tracking.tracked_runs import SilentWorker, free_port, points, rows, statuses, tracker
 
+pytestmark = pytest.mark.slow  # each fills a real store
+
 
 @pytest.fixture(autouse=True)
 def _no_worker(monkeypatch):
