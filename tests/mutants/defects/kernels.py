@@ -59,7 +59,7 @@ KERNELS: tuple[Defect, ...] = (
         "turned(x), y, left(), {state.data(), vw}",
         "turned(x), y, S(1), {state.data(), vw}",
         "the state does not decay over a chunk",
-        ("tests/kernels/test_linear_and_selective_reads.py",),
+        ("tests/kernels/test_linear_and_selective_reads.py", "tests/kernels/test_scans.py"),
     ),
     Defect(
         "kernels",
@@ -115,7 +115,7 @@ KERNELS: tuple[Defect, ...] = (
         "        sum += g[c] * g[c];\n        g[c] = std::max(g[c], S(0));\n",
         "        g[c] = std::max(g[c], S(0));\n        sum += g[c] * g[c];\n",
         "the norm is of the activated scores",
-        ("tests/kernels/test_hyper.py",),
+        ("tests/kernels/test_hyper.py", "tests/backbones/test_hypermlp.py"),
     ),
     Defect(
         "kernels",
