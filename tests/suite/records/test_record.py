@@ -133,9 +133,9 @@ def test_same_figures_compares_metrics_only_and_bit_for_bit():
 
 def test_counts_of_a_third_partys_reference_are_those_of_softmax_itself(tmp_path, monkeypatch):
     """Counts are kept, so reading a record of foreign code must not change what the others are compared with."""
-    monkeypatch.setenv("SUITE_CACHE", str(tmp_path))
-    monkeypatch.setattr(recount, "_counted", {})
     made = made_record("softmax", 0.5)
+    monkeypatch.setenv("SUITE_CACHE", str(tmp_path))  # nothing is counted there yet
+    monkeypatch.setattr(recount, "_counted", {})
     foreign = made.config.model_copy(update={"mixer": "mine.py:Mine", "mixer_origin": "mine.py@" + "0" * 16})
     recount.reference(foreign, made.spec)
     options = Softmax.Config(causal=made.spec.causal, heads=made.config.model.heads)
