@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -58,15 +58,22 @@ def leaderboard(
         claims = None if records is None or task or domain or scale else records
         write_files(found, links, output, claims=claims, check=check)
     elif as_json:
-        from suite.boards.plain import plain
-
-        print_json([plain(board) for board in found])
+        print_json(_plain(found))
     elif as_csv or as_latex:
         from suite.boards.page import tables
 
         sys.stdout.write(tables.comma_separated(found) if as_csv else "\n".join(map(tables.latex, found)))
     else:
         print_boards(found, as_markdown=markdown)
+
+
+def _plain(boards: Sequence[Board]) -> list[Any]:
+    """The boards as JSON values. Without any, nothing that imports PyTorch is imported."""
+    if not boards:
+        return []
+    from suite.boards.plain import plain
+
+    return [plain(board) for board in boards]
 
 
 def write_files(
