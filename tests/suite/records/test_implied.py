@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 import tasks
@@ -36,5 +38,7 @@ def test_nothing_follows_from_figures_that_are_missing(task):
 
 def test_the_last_digit_may_differ(tmp_path):
     content = edited.plain(made_record("softmax", 1.25, task="sotu"))
-    loss = content["metrics"]["test"]["perplexity"]
-    record.read(edited.write(tmp_path, edited.changed(content, ("metrics", "test", "perplexity"), loss * (1 + 1e-14))))
+    place, value = ("metrics", "test", "perplexity"), content["metrics"]["test"]["perplexity"]
+    record.read(edited.write(tmp_path, edited.changed(content, place, math.nextafter(value, math.inf))))
+    with pytest.raises(RecordError, match="follows from its other metrics"):
+        record.read(edited.write(tmp_path, edited.changed(content, place, value * (1 + 1e-13))))
