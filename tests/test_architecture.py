@@ -49,6 +49,7 @@ ORDER = {
         "storage",
         "randomness",
         "base",
+        "describing",
         "batches",
         "specs",
         "errors",

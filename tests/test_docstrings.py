@@ -19,6 +19,7 @@ CONTRACTS = (
     "backbones/base.py",
     "backbones/contract/run.py",
     "tasks/base.py",
+    "tasks/describing.py",
     "tasks/registry.py",
     "tasks/contract/run.py",
     "kernels/attention.py",

@@ -128,7 +128,7 @@ MIXERS: tuple[Defect, ...] = (
         "stochastic depth does not rise with the layer",
         (
             "tests/backbones/test_backbones.py",
-            "tests/suite/training/test_optimiser.py",
+            "tests/suite/training/optimiser",
         ),
     ),
     Defect(

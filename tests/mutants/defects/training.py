@@ -11,7 +11,7 @@ TRAINING: tuple[Defect, ...] = (
         "self.schedule.step_update(self.step)",
         "self.schedule.step_update(self.step + 1)",
         "the schedule is one step early",
-        ("tests/suite/training/test_optimiser.py::test_six_steps_are_those_computed_by_hand",),
+        ("tests/suite/training/optimiser/test_steps.py::test_six_steps_are_those_computed_by_hand",),
     ),
     Defect(
         "training",
@@ -19,7 +19,7 @@ TRAINING: tuple[Defect, ...] = (
         "self.ema.update(self.model, step=self.step)",
         "self.ema.update(self.model, step=0)",
         "the averaged weights are the last ones for ever",
-        ("tests/suite/training/test_optimiser.py::test_six_steps_are_those_computed_by_hand",),
+        ("tests/suite/training/optimiser/test_steps.py::test_six_steps_are_those_computed_by_hand",),
     ),
     Defect(
         "training",
@@ -28,7 +28,7 @@ TRAINING: tuple[Defect, ...] = (
         "self.model.parameters(), self.config.train.clip, norm_type=1.0)",
         "gradients are clipped by another norm",
         (
-            "tests/suite/training/test_optimiser.py::test_gradients_are_clipped_by_their_euclidean_norm_over_all_parameters",
+            "tests/suite/training/optimiser/test_steps.py::test_gradients_are_clipped_by_their_euclidean_norm_over_all_parameters",
         ),
     ),
     Defect(
@@ -37,7 +37,7 @@ TRAINING: tuple[Defect, ...] = (
         "value > self.value if task.primary.higher_is_better",
         "value >= self.value if task.primary.higher_is_better",
         "on a tie the later checkpoint is selected",
-        ("tests/suite/training/test_runs.py::test_the_checkpoint_that_validation_selects_is_tested",),
+        ("tests/suite/training/runs/test_runs.py::test_the_checkpoint_that_validation_selects_is_tested",),
     ),
     Defect(
         "training",
@@ -45,7 +45,7 @@ TRAINING: tuple[Defect, ...] = (
         "return cast(nn.Module, self.ema.module) if self.ema else self.model",
         "return self.model",
         "the last weights are evaluated, not the averaged ones",
-        ("tests/suite/training/test_optimiser.py::test_six_steps_are_those_computed_by_hand",),
+        ("tests/suite/training/optimiser/test_steps.py::test_six_steps_are_those_computed_by_hand",),
     ),
     Defect(
         "training",
@@ -53,7 +53,9 @@ TRAINING: tuple[Defect, ...] = (
         "[(part, count / sum(scored)) for",
         "[(part, 1 / len(parts)) for",
         "accumulated parts weigh equally however many tokens they score",
-        ("tests/suite/training/test_optimiser.py::test_a_batch_in_parts_has_the_gradient_of_the_whole_one",),
+        (
+            "tests/suite/training/optimiser/test_accumulation.py::test_a_batch_in_parts_has_the_gradient_of_the_whole_one",
+        ),
     ),
     Defect(
         "training",
@@ -69,7 +71,9 @@ TRAINING: tuple[Defect, ...] = (
         'name.endswith(".bias") or name in kept',
         'name.endswith(".bias")',
         "positions decay",
-        ("tests/suite/training/test_optimiser.py::test_vectors_positions_and_what_a_mixer_declares_do_not_decay",),
+        (
+            "tests/suite/training/optimiser/test_steps.py::test_vectors_positions_and_what_a_mixer_declares_do_not_decay",
+        ),
     ),
     Defect(
         "training",
@@ -77,7 +81,7 @@ TRAINING: tuple[Defect, ...] = (
         "betas=(train.beta1, train.beta2)",
         "betas=(train.beta1, 0.95)",
         "an option is ignored",
-        ("tests/suite/training/test_optimiser.py::test_six_steps_are_those_computed_by_hand",),
+        ("tests/suite/training/optimiser/test_steps.py::test_six_steps_are_those_computed_by_hand",),
     ),
     Defect(
         "training",
@@ -85,7 +89,7 @@ TRAINING: tuple[Defect, ...] = (
         "train.lr, train.min_lr * train.lr",
         "train.lr, train.min_lr",
         "the final learning rate is absolute",
-        ("tests/suite/training/test_optimiser.py::test_six_steps_are_those_computed_by_hand",),
+        ("tests/suite/training/optimiser/test_steps.py::test_six_steps_are_those_computed_by_hand",),
     ),
     Defect(
         "training",
@@ -93,7 +97,7 @@ TRAINING: tuple[Defect, ...] = (
         "past = step - self.warmup",
         "past = step",
         "the cosine begins during the warm-up",
-        ("tests/suite/training/test_optimiser.py::test_six_steps_are_those_computed_by_hand",),
+        ("tests/suite/training/optimiser/test_steps.py::test_six_steps_are_those_computed_by_hand",),
     ),
     Defect(
         "training",
@@ -109,7 +113,9 @@ TRAINING: tuple[Defect, ...] = (
         "model.train(was_training)",
         "model.train(False)",
         "dropout ends at the first validation",
-        ("tests/suite/training/test_optimiser.py::test_every_update_is_in_training_mode_also_after_a_validation",),
+        (
+            "tests/suite/training/optimiser/test_steps.py::test_every_update_is_in_training_mode_also_after_a_validation",
+        ),
     ),
     Defect(
         "training",

@@ -12,7 +12,7 @@ from suite.tracking.delivery import upload
 from suite.training.run import start
 from tests.suite.tiny import tiny_config
 from tests.suite.tracking.tracked_runs import rows, statuses
-from tests.suite.training.test_runs import at_step
+from tests.suite.training.run_helpers import at_step
 
 
 def fail() -> None:

@@ -22,8 +22,8 @@ from suite.records import record, rescued, runs_folder
 from suite.training.run import resume, start
 from suite.training.signals import PATIENT, StopSignal
 from tests.suite.tiny import tiny_arguments, tiny_config
+from tests.suite.training.run_helpers import at_step, largest_file, recorded
 from tests.suite.training.test_resume import interrupted_at
-from tests.suite.training.test_runs import at_step, largest_file, recorded
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,8 @@ import pytest
 from suite.models.resolve import resolve
 from suite.training.run import resume, start
 from tests.suite.tiny import certify
+from tests.suite.training.run_helpers import at_step
 from tests.suite.training.test_resume import equal_runs
-from tests.suite.training.test_runs import at_step
 from tests.tasks.images.image_files import write_cifar10, write_folder, write_imagenet100_parquet
 
 IMAGENET_TRAIN = {

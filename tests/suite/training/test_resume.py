@@ -21,7 +21,7 @@ from suite.training.job import assemble
 from suite.training.outcome import Outcome
 from suite.training.run import resume, start
 from tests.suite.tiny import TASKS, tiny_arguments, tiny_config
-from tests.suite.training.test_runs import at_step, recorded
+from tests.suite.training.run_helpers import at_step, recorded
 
 #: Everything that draws random numbers while training, and averaged weights.
 RANDOM = ("dropout=0.2", "drop_path=0.3", "ema=0.9")

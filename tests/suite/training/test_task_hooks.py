@@ -11,7 +11,7 @@ import torch
 import tasks
 from suite.training.run import resume, start
 from tests.suite.tiny import tiny_config
-from tests.suite.training.test_runs import at_step
+from tests.suite.training.run_helpers import at_step
 
 
 @pytest.fixture

@@ -1,58 +1,23 @@
-"""Runs from config to record on real data: what is trained, selected, tested and written, also when a run fails."""
+"""Runs from config to record on real data: what is trained, selected, tested and written."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-import resource
-from collections.abc import Callable
 
 import pytest
 import torch
 
 import tasks
 from kernels.cpu.library import library
-from suite.boards import board
 from suite.config.run_config import TrainConfig
 from suite.records import record, runs_folder
-from suite.records.collection import read_all
 from suite.records.schema import Record
 from suite.training.evaluate import evaluate
-from suite.training.outcome import Outcome
-from suite.training.run import resume, start
+from suite.training.run import start
 from suite.training.trainer import Trainer
-from tasks.base import DataError
 from tests.suite.tiny import TASKS, tiny_arguments, tiny_config
-
-
-@pytest.fixture(autouse=True)
-def _bare(monkeypatch):
-    """Neither tracking nor pictures: they take longer than these runs."""
-    monkeypatch.setenv("SUITE_TRACKING", "off")
-    monkeypatch.setattr("suite.training.execution.show_pictures", lambda *_: None)
-
-
-def run(task: str = "fashion-mnist", mixer: str = "softmax", *sets: str, seed: int = 0) -> Outcome:
-    return start(tiny_config(task, mixer, *sets, seed=seed), data_dir=None, device="cpu")
-
-
-def recorded(outcome: Outcome) -> Record:
-    """The record as its file has it."""
-    assert outcome.path is not None
-    return record.read(outcome.path)
-
-
-def at_step(monkeypatch, step: int, action: Callable[[], object]) -> None:
-    """Does something right after an update."""
-    after = Trainer._after_update
-
-    def wrapped(self, loss, norm):
-        after(self, loss, norm)
-        if self.step == step:
-            action()
-
-    monkeypatch.setattr(Trainer, "_after_update", wrapped)
+from tests.suite.training.run_helpers import recorded, run
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -214,75 +179,6 @@ def test_an_example_that_is_not_evaluated_fails_the_run(monkeypatch):
     assert "10 examples of valid were evaluated, it has 16" in made.error
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_a_run_that_diverges_reports_it_and_has_a_record(suite, runs, task):
-    ended = suite(*tiny_arguments(task, "softmax", "lr=1e30", "clip=1e30"), "--json")
-    made = Record.model_validate_json(ended.out)
-    assert ended.code == 1
-    assert (made.status, made.selection, made.timing) == ("diverged", None, None)
-    assert made.error is not None
-    assert "not finite at step" in made.error
-    assert "--set lr=" in made.error
-    assert f"diverged: {made.error}" in ended.err
-    assert [step for step, _ in made.loss_trace][:1] == [1]
-    assert record.read(runs / made.id / record.NAME) == made
-    [row] = [row for b in board.boards(read_all().records) for row in b.rows]
-    assert row.diverged == {made.seed: made.error}  # it counts with the untrained model's figure
-
-
-def test_a_diverged_run_has_the_figures_of_its_untrained_model():
-    """Boards count a diverged seed with them, so it can neither be dropped nor be better than no training."""
-    diverged = run("sotu", "softmax", "lr=1e30", "clip=1e30").record
-    untrained = run("sotu", "softmax", "lr=1e-30").record  # no step changes its weights
-    assert set(diverged.metrics) == {"valid", "test"}
-    for split, values in diverged.metrics.items():
-        assert values == pytest.approx(untrained.metrics[split], rel=1e-5)
-        assert diverged.n_evaluated[split] == untrained.n_evaluated[split]
-
-
-def test_weights_that_the_last_step_ruins_are_never_selected():
-    """Top-1 of logits that are all NaN is finite."""
-    made = run("fashion-mnist", "softmax", "steps=1", "evals=1", "warmup=0", "lr=1e37").record
-    assert made.status == "diverged"
-    assert made.error is not None
-    assert "validation loss is not finite" in made.error
-
-
-def test_an_exception_in_the_loop_has_a_record_and_a_full_traceback(suite, monkeypatch, runs):
-    def fail():
-        raise RuntimeError("shape '[/7, 3]' is wrong\nand more of it")
-
-    with monkeypatch.context() as patch:
-        at_step(patch, 3, fail)
-        ended = suite(*tiny_arguments("fashion-mnist"))
-    [folder] = runs.iterdir()
-    made = record.read(folder / record.NAME)
-    assert ended.code == 1
-    assert made.status == "failed"
-    assert made.error is not None
-    assert made.error.startswith("RuntimeError: shape '[/7, 3]' is wrong (")
-    assert "traceback.txt" in made.error
-    assert f"suite run --resume {folder.name}" in ended.err
-    assert "shape '[/7, 3]' is wrong" in ended.err
-    assert "Traceback" not in ended.err
-    assert "in fail" in (folder / "traceback.txt").read_text()
-    assert [step for step, _ in made.loss_trace] == [1, 2, 3]
-    resumed = resume(folder.name, data_dir=None, device="cpu")
-    assert (resumed.record.status, resumed.record.resumed_at) == ("finished", [2])
-
-
-def test_data_that_are_damaged_in_the_middle_fail_the_run_in_one_line(suite, monkeypatch, runs):
-    def fail():
-        raise DataError("image 7 is damaged")
-
-    at_step(monkeypatch, 3, fail)
-    ended = suite(*tiny_arguments("fashion-mnist"))
-    [folder] = runs.iterdir()
-    assert ended.code == 1
-    assert record.read(folder / record.NAME).error == "image 7 is damaged"
-    assert not (folder / "traceback.txt").exists()
-
-
 def test_an_unmatched_run_needs_its_option_and_never_ranks(suite):
     wide = [*tiny_arguments("fashion-mnist", "fem", "d_v=64", "d_k=128", "steps=1")]
     refused = suite(*wide)
@@ -316,56 +212,3 @@ def test_a_progress_line_per_validation_goes_to_stderr_the_result_to_stdout(suit
     ]
     assert "test top1" in ended.out
     assert f"record: {runs_folder.home()}" in ended.out
-
-
-@contextlib.contextmanager
-def largest_file(size):
-    """No file grows beyond `size` bytes, as on a full disk. Only around a command: the report of the tests themselves
-    may be longer.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_disk_too_full_for_checkpoints_warns_once_and_the_run_finishes(suite, runs):
-    with largest_file(60_000):
-        ended = suite(*tiny_arguments("fashion-mnist"))
-    [folder] = runs.iterdir()
-    assert ended.code == 0, ended.err
-    assert ended.err.count("warning:") == 1
-    assert f"no checkpoint could be written to {folder}" in ended.err
-    assert record.read(folder / record.NAME).status == "finished"
-    assert not [path.name for path in folder.iterdir() if path.name.startswith(".") or "checkpoint" in path.name]
-
-
-def test_a_record_that_its_folder_refuses_is_written_elsewhere_and_found(suite, monkeypatch, tmp_path):
-    real = record.write
-
-    def write(folder, made):
-        if folder.is_relative_to(runs_folder.home()):
-            raise OSError(28, "No space left on device")
-        return real(folder, made)
-
-    monkeypatch.setattr(record, "write", write)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    ended = suite(*tiny_arguments("fashion-mnist", "softmax", "steps=1"), "--json")
-    [spare] = tmp_path.glob("mixer-suite-*/record.json")
-    assert ended.code == 0
-    assert f"No space left on device); it is in {spare.parent}" in ended.err
-    assert record.read(spare) == Record.model_validate_json(ended.out)
-
-
-def test_a_record_that_no_disk_takes_is_printed_completely_on_stderr(suite, runs):
-    with largest_file(5_000):
-        ended = suite(
-            *tiny_arguments("fashion-mnist", "softmax", "steps=40", "evals=1")
-        )  # the trace makes the record long enough
-    assert ended.code == 0, ended.err
-    [line] = [line for line in ended.err.splitlines() if "written nowhere" in line]
-    printed = Record.model_validate_json(line.split("here it is: ")[1])
-    assert printed.status == "finished"
-    assert printed.hash == printed.sealed().hash
