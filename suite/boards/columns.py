@@ -11,6 +11,7 @@ from suite.boards.board import Board
 from suite.boards.rows import Row
 from suite.boards.words import NOTHING, UNVERIFIED
 from suite.config.run_config import OWN_ORIGINS
+from suite.tracking.ranked_board import PLACE
 from tasks.base import Metric
 
 #: Metrics of the rungs of a ladder of difficulties, and the accuracy from which on a rung counts as solved.
@@ -228,7 +229,7 @@ def _badge_text(row: Row, board: Board) -> str:
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column("place", lambda row: row.place, "rank", lambda row, _: words.place(row), ranked="rank"),
+    Column("place", lambda row: row.place, "rank", lambda row, _: words.place(row), ranked=PLACE),
     Column("rank", _rank),
     Column("unranked", lambda row: row.unranked or None),
     Column("mixer", lambda row: row.mixer, "mixer", align="left", mlflow="tags.mixer"),

@@ -15,6 +15,8 @@ from suite.safe_text import markdown_text
 BOARD_TAG, ROW_TAG, RUN_TAG = "board", "row", "run"
 #: The run whose artifacts are the page and the plots of all boards of a task.
 PAGE_TAG = "board.page"
+#: Metrics of a row: its rank, which rows that no test separates share, and its place in the order of the results.
+RANK, PLACE = "rank", "place"
 SOURCE = {"mlflow.source.name": "suite publish", "mlflow.source.type": "LOCAL"}
 NOTE_TAG = "mlflow.note.content"
 _MODE = "workflowType=machine_learning"
@@ -35,7 +37,7 @@ class RankedRow:
     """A row of a board.
 
     key: the same for the row in every publication of the board.
-    name: `#1 fem`.
+    name: `#1 fem`, or `#1–3 fem` where no test separates it from two others.
     result: its result in one line of Markdown.
     """
 

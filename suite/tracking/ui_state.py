@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from suite.tracking.ranked_board import BOARD_TAG, RankedBoard
+from suite.tracking.ranked_board import BOARD_TAG, PLACE, RankedBoard
 
 BOARD_VIEW, RUNS_VIEW, CURVES_VIEW = "suiteboard", "suiteruns", "suitecurves"
 VIEW_TAG = "mlflow.sharedViewState."
@@ -105,7 +105,7 @@ def views(view: BoardView, boards: Sequence[RankedBoard]) -> Iterator[View]:
         metric = view.primary_metric.partition("/")[2]
         curves = ("loss curves", (Chart("LINE", "train/loss"), Chart("LINE", f"valid/{metric}")))
         result = ("result", (Chart("BAR", view.primary_metric),))
-        yield View(BOARD_VIEW + last, f"Board{label}", "metrics.rank", True, board.columns, own, _OF_ROWS)
+        yield View(BOARD_VIEW + last, f"Board{label}", f"metrics.{PLACE}", True, board.columns, own, _OF_ROWS)
         yield View(RUNS_VIEW + last, f"Runs{label}", primary, view.ascending, columns, runs, (result, curves))
         yield View(
             CURVES_VIEW + last,

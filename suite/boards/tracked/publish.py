@@ -16,7 +16,7 @@ from suite.console import format_metric
 from suite.records.schema import Record
 from suite.safe_text import markdown_text
 from suite.tracking.client import Status, Tracker
-from suite.tracking.ranked_board import RankedBoard, RankedRow, SeedRun
+from suite.tracking.ranked_board import PLACE, RANK, RankedBoard, RankedRow, SeedRun
 from tasks.base import Metric
 
 METRIC = "metrics."
@@ -85,20 +85,23 @@ def ranked(board: Board) -> RankedBoard:
     """
     made = board.rows[0].first
     versions = made.versions.task, made.versions.training
+    shown = [column.ranked for column in columns.COLUMNS if column.ranked and column.ranked != PLACE]
     key = digest([made.task, made.scale, made.group, made.precision, *versions, made.data.fingerprint])
     return RankedBoard(
         key=key[:_KEY_LETTERS],
         title=board.title.removeprefix(f"{board.task} · "),
         group=made.group,
         data=made.data.fingerprint,
-        columns=(*(f"{METRIC}{column.ranked}" for column in columns.COLUMNS if column.ranked), "tags.ranks"),
+        columns=(*(f"{METRIC}{name}" for name in (RANK, *shown)), "tags.ranks"),
         rows=tuple(_row(row, board) for row in board.rows),
     )
 
 
 def _row(row: Row, board: Board) -> RankedRow:
     values = {column.ranked: _number(column.value(row)) for column in columns.COLUMNS if column.ranked}
-    place = f"#{row.place}" if row.place else "–"
+    rank = row.figures.rank if row.figures and not row.unranked else None
+    values[RANK] = rank.first if rank else None
+    place = f"#{rank}" if rank else "–"
     result = words.value(row, board.metric)
     remark = row.unranked or f"rank {words.place(row)}"
     figures = (

@@ -195,6 +195,20 @@ def test_rows_have_the_figures_of_the_board():
     assert "rank" not in row.metrics
 
 
+def test_rows_that_no_test_separates_share_a_rank_and_keep_their_order():
+    values = {"fem": (0.60, 0.61, 0.62), "gla": (0.61, 0.60, 0.61), "softmax": (0.10, 0.11, 0.12)}
+    made = [made_record(mixer, value, seed=seed) for mixer, each in values.items() for seed, value in enumerate(each)]
+    [board] = boards(made)
+    found = publish.ranked(board)
+    assert [row.name for row in found.rows] == ["#1–2 fem", "#1–2 gla (host prior)", "#3 softmax"]
+    assert [(row.metrics["rank"], row.metrics["place"]) for row in found.rows] == [(1, 1), (1, 2), (3, 3)]
+    assert found.columns[0] == "metrics.rank"
+    assert "metrics.place" not in found.columns
+    [board] = boards([made_record("fem", 0.6)])
+    [row] = publish.ranked(board).rows  # one seed is no rank
+    assert (row.name, row.metrics["place"], "rank" in row.metrics) == ("– fem", 1, False)
+
+
 def test_the_command_prints_what_the_store_has_and_explains_an_unreachable_one(runs, suite, monkeypatch):
     ended = suite("publish", "--json")
     assert ended.code == 0, ended.err
@@ -212,7 +226,7 @@ def test_a_sweep_publishes_its_boards_at_its_end_and_survives_a_store_that_is_aw
     monkeypatch.delenv("SUITE_TRACKING", raising=False)
     keep(runs, made_record("gla", 0.55))
     sweep._publish(["fashion-mnist", "fashion-mnist", "sotu"])
-    assert "#2 gla (host prior)" in names(runs)
+    assert "– gla (host prior)" in names(runs)  # one seed is no rank
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
     sweep._publish(["fashion-mnist"])
     assert "no server is running there" in capsys.readouterr().err

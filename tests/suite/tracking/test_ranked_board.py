@@ -140,7 +140,7 @@ def test_each_board_has_three_views_and_the_first_one_has_the_short_names():
     ]
     states = {each.name: view_state(each) for each in made}
     assert states["Board"]["searchFilter"] == "tags.board = 'b1'"
-    assert (states["Board"]["orderByKey"], states["Board"]["orderByAsc"]) == ("metrics.`rank`", True)
+    assert (states["Board"]["orderByKey"], states["Board"]["orderByAsc"]) == ("metrics.`place`", True)
     assert states["Runs"]["searchFilter"] == "tags.`group` = 'gggggggg' and tags.`data.fingerprint` = 'ffffffff'"
     assert states["Curves"]["groupBy"]["groupByKeys"] == [{"mode": "tag", "groupByData": "configuration"}]
 

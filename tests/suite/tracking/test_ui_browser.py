@@ -71,11 +71,11 @@ class _Table(HTMLParser):
 
 
 def _ranked() -> RankedBoard:
-    """The rows in the order of their names, not of their ranks."""
+    """The rows in the order of their names, not of their places; their ranks are equal."""
     ranks = {mixer: rank for rank, mixer in enumerate(sorted(_RUNS, key=_RUNS.__getitem__, reverse=True), 1)}
     ordered = [
-        RankedRow(mixer, f"#{ranks[mixer]} {mixer}", mixer, {"rank": float(ranks[mixer]), "value": _RUNS[mixer]}, {})
-        for mixer in sorted(_RUNS)
+        RankedRow(mixer, f"#{place} {mixer}", mixer, {"rank": 1.0, "place": float(place), "value": _RUNS[mixer]}, {})
+        for mixer, place in sorted(ranks.items())
     ]
     return RankedBoard("b", "quick", "g", "f", ("metrics.rank", "metrics.value"), tuple(ordered))
 

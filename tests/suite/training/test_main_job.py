@@ -104,7 +104,7 @@ def test_the_store_has_all_of_a_run_and_its_board(runs):
     view = next(
         json.loads(value) for name, value in of_experiment.items() if name.startswith("mlflow.sharedViewState.")
     )
-    assert "rank" in json.loads(view["state"])["orderByKey"]
+    assert "place" in json.loads(view["state"])["orderByKey"]
     notes = [note for (note,) in rows(runs, "select value from tags where key = 'mlflow.note.content'")]
     assert [made.mlflow.run_id in note for note in notes] == [True]
 
