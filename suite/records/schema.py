@@ -126,7 +126,7 @@ class Threads(Strict):
     """Threads that computed, and how idle ones wait."""
 
     count: int = Field(ge=1)
-    wait_policy: Literal["active", "passive"]
+    wait_policy: Literal["active", "brief", "passive"]
 
 
 class Parallel(Strict):

@@ -13,6 +13,8 @@ from tasks.base import Task
 from tasks.storage.cores import cores
 
 MAX_WORKERS = 16
+#: Rounds of the waiting loop of GNU's runtime that take less than a tenth of a millisecond.
+MOST_BRIEF = 4000
 
 _workers: int | None = None
 
@@ -53,6 +55,13 @@ def loader_workers(task: Task) -> int:
     return min(MAX_WORKERS, cores()) if task.needs_data_dir else 0
 
 
-def wait_policy() -> Literal["active", "passive"]:
-    """How the idle threads of PyTorch's pool wait: for a while in a loop (active, the default), or asleep."""
+def wait_policy() -> Literal["active", "brief", "passive"]:
+    """How idle threads of PyTorch's pool wait: in a loop for milliseconds (active, the runtime's default) or for less
+    than a tenth of one (brief), or asleep.
+    """
+    rounds = os.environ.get("GOMP_SPINCOUNT", "").strip().lower()
+    if rounds.startswith("inf") or rounds[-1:] in tuple("kmgt"):
+        return "active"
+    if rounds.isdecimal():
+        return "passive" if int(rounds) == 0 else "brief" if int(rounds) <= MOST_BRIEF else "active"
     return "passive" if os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive" else "active"

@@ -77,13 +77,46 @@ def test_the_record_says_how_many_threads_computed_and_how_they_wait(runs, monke
     assert (made.threads.count, made.threads.wait_policy, made.hardware.threads) == (2, "passive", 2)
 
 
-@pytest.mark.parametrize(("given", "policy"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
+@pytest.mark.parametrize(
+    ("given", "policy"),
+    [
+        ({}, "active"),
+        ({"OMP_WAIT_POLICY": "passive"}, "passive"),
+        ({"OMP_WAIT_POLICY": "active"}, "active"),
+        ({"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "2000"}, "brief"),
+        ({"GOMP_SPINCOUNT": "0"}, "passive"),
+        ({"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "INFINITY"}, "active"),
+        ({"GOMP_SPINCOUNT": "30000000"}, "active"),
+    ],
+)
+def test_the_wait_policy_is_what_the_runtime_does(given, policy, monkeypatch):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert processors.wait_policy() == policy
+
+
+@pytest.mark.parametrize(
+    ("given", "policy"),
+    [
+        ({}, "passive 2000"),
+        ({"OMP_WAIT_POLICY": "active"}, "active None"),
+        ({"OMP_WAIT_POLICY": "passive"}, "passive None"),
+        ({"GOMP_SPINCOUNT": "7"}, "passive 7"),
+    ],
+)
 def test_commands_let_idle_threads_sleep_unless_the_user_wants_otherwise(given, policy):
     code = "import sys, os\nfrom suite.cli import app\nsys.argv = ['suite', '--help']\ntry:\n    app.main()\n"
-    code += "except SystemExit:\n    print(os.environ['OMP_WAIT_POLICY'])"
-    variables = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | {"PYTHONPATH": str(ROOT)} | given
+    code += "except SystemExit:\n    print(*map(os.environ.get, names))"
+    code = "names = ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')\n" + code
+    variables = (
+        {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+        | {"PYTHONPATH": str(ROOT)}
+        | given
+    )
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
-    assert done.stdout.split()[-1] == policy
+    assert " ".join(done.stdout.split()[-2:]) == policy
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
