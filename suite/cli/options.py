@@ -14,14 +14,9 @@ Mixer = Annotated[
         "--mixer", help="Mixer; see `suite list mixers`. Or path/to/file.py:Class for your own.", show_default=False
     ),
 ]
-Scale = Annotated[
-    str | None,
-    typer.Option(
-        "--scale",
-        help="Size of the run: board (half a minute), quick (2 min), small (15 min) or paper.",
-        show_default="quick",
-    ),
-]
+_SIZES = "Size of the run: board (half a minute), quick (2 min), small (15 min) or paper."
+Scale = Annotated[str | None, typer.Option("--scale", help=_SIZES, show_default="quick")]
+RaceScale = Annotated[str, typer.Option("--scale", help=_SIZES)]
 Seed = Annotated[
     int | None, typer.Option("--seed", help="Seed of initial weights, batches and augmentation.", show_default="0")
 ]

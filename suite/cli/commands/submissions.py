@@ -93,7 +93,7 @@ def verify(
 def enter(
     mixer: Annotated[str, typer.Argument(metavar="MIXER", help="path/to/file.py:Class, or a registered mixer.")],
     task: opt.Task = None,
-    scale: opt.Scale = None,
+    scale: opt.RaceScale = "board",
     set_: opt.Set = None,
     data_dir: opt.DataDir = None,
     device: opt.Device = "auto",
@@ -120,7 +120,7 @@ def enter(
     if not task:
         raise UserError("no task given: --task NAME (suite list tasks)")
     _require_contract(mixer)
-    found, _ = entrants(Wanted((task,), (mixer,), scale or "board", tuple(set_ or ()), data_dir=data_dir))
+    found, _ = entrants(Wanted((task,), (mixer,), scale, tuple(set_ or ()), data_dir=data_dir))
     sweep.adopt(found)
     sweep.show_plan(found, [], jobs, as_json=False)
     _confirm(found, yes=yes)

@@ -36,7 +36,7 @@ EXAMPLES = """
 def sweep(
     task: Annotated[list[str] | None, typer.Option("--task", help="Task; repeatable.", show_default=False)] = None,
     mixer: Annotated[list[str] | None, typer.Option("--mixer", help="Mixer; repeatable.", show_default=False)] = None,
-    scale: opt.Scale = None,
+    scale: opt.RaceScale = "board",
     seeds: Annotated[str, typer.Option("--seeds", help="Seeds of each row: 8, 0-7 or 0,1,2.")] = "8",
     lrs: Annotated[
         int, typer.Option("--lrs", min=1, max=15, help="Learning rates, a factor of 3 apart around the recipe's.")
@@ -71,9 +71,7 @@ def sweep(
     if not task or not mixer:
         missing = "--task NAME (suite list tasks)" if not task else "--mixer NAME (suite list mixers)"
         raise UserError(f"a sweep needs tasks and mixers; give {missing}")
-    wanted = Wanted(
-        tuple(task), tuple(mixer), scale or "board", tuple(set_ or ()), parse_seeds(seeds), lrs, hybrid, data_dir
-    )
+    wanted = Wanted(tuple(task), tuple(mixer), scale, tuple(set_ or ()), parse_seeds(seeds), lrs, hybrid, data_dir)
     found, left = entrants(wanted)
     for each in left:
         err.print(marked("[yellow]left out:[/] {} · {}: {}", each.task, each.mixer, each.reason), soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -125,6 +126,15 @@ def test_run_defaults_to_the_quick_scale_and_seed_zero():
     config = resolve(task="sotu", mixer="fem")
     assert (config.scale, config.seed) == ("quick", 0)
     assert inspect.signature(run.run).parameters["device"].default == "auto"
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"), [("run", "quick"), ("budget", "quick"), ("sweep", "board"), ("enter", "board")]
+)
+def test_the_help_shows_the_scale_that_a_command_takes(suite, monkeypatch, name, scale):
+    monkeypatch.setenv("COLUMNS", "200")
+    option = suite(name, "--help").out.partition("--scale ")[2]
+    assert re.findall(r"\[default: \(?(\w+)\)?\]", option)[0] == scale
 
 
 @pytest.mark.parametrize(
