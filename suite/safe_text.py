@@ -20,14 +20,24 @@ _LONG_QUOTE = re.compile(r"(?<!\w)(['\"])([^'\"]{90,})\1(?!\w)")  # an apostroph
 #: All but line feed and tab: C0 and C1 controls, what changes the direction of text, invisible characters, line
 #: separators, halves of surrogate pairs, and tags.
 _CONTROLS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _MARKDOWN = re.compile(r"[\\`*\[\]|~<>&]")
 _HTML = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
-_SECRET_NAME = r"(?:passw(?:or)?d|passphrase|token|secret|api_?key|access_?key|credentials?|signature|authorization)"
+_SECRET_NAME = (
+    r"(?:passw(?:or)?d|passphrase|pwd|token|secret|api[_-]?key|access[_-]?key|account[_-]?key|credentials?|signature"
+    r"|authorization)"
+)
 _SECRET_VARIABLE = re.compile(rf"(?i){_SECRET_NAME}(?!iz)(?!.*(?:file|path|dir|url|uri)$)")
 _ASSIGNED = re.compile(rf"(?i)({_SECRET_NAME}=)[^\s'\"&,;]+")
+#: `X-Api-Key: …`, `"password": "…"`: after a colon from 6 characters on, and no plain `token`, which texts count.
+_AFTER_COLON = re.compile(
+    rf"(?i)((?:[_-]token|(?!token){_SECRET_NAME})['\"]?:\s*['\"]?)(?=[^\s'\"&,;]{{6}})[^\s'\"&,;]+"
+)
+#: Further parameters of signed addresses, whose names are words elsewhere.
+_SHORT_NAME = r"(?:sig|key|auth|code|pass|pw)"
+_PARAMETER = re.compile(rf"(?i)([?&]{_SHORT_NAME}=)[^\s'\"&]+")
 _USER = re.compile(r"(\w[\w+.-]*://)[^\s'\"<>]*@")
 _AUTHORIZATION = re.compile(r"(?i)\b(basic|bearer) [\w+/=.~-]{8,}")
 _LEAST = 6  # characters of a secret that is replaced wherever it appears
@@ -46,7 +56,7 @@ def visible(text: str) -> str:
 
 
 def redacted(text: str) -> str:
-    """Text without secrets: credentials and secret parameters of addresses, assignments such as `password=…`, and the
+    """Text without secrets: credentials and secret parameters of addresses, `password=…`, `X-Api-Key: …`, and the
     values of this process's environment variables that hold secrets.
 
     Args:
@@ -58,8 +68,10 @@ def redacted(text: str) -> str:
     for secret in _secrets(frozenset(os.environ.items())):
         text = text.replace(secret, HIDDEN)
     if "://" in text:
-        text = _USER.sub(rf"\1{HIDDEN}@", text)
-    return _AUTHORIZATION.sub(rf"\1 {HIDDEN}", _ASSIGNED.sub(rf"\1{HIDDEN}", text))
+        text = _PARAMETER.sub(rf"\1{HIDDEN}", _USER.sub(rf"\1{HIDDEN}@", text))
+    for assigned in (_ASSIGNED, _AFTER_COLON):
+        text = assigned.sub(rf"\1{HIDDEN}", text)
+    return _AUTHORIZATION.sub(rf"\1 {HIDDEN}", text)
 
 
 def safe(text: str) -> str:
@@ -207,5 +219,6 @@ def _parts_of_address(address: str) -> set[str]:
     """The password and the secret values of an address's query."""
     credentials, _, query = split_address(address)
     user, _, password = credentials.partition(":")
-    values = {value for name, value in parse_qsl(query) if re.search(_SECRET_NAME, name, re.IGNORECASE)}
+    secret = re.compile(rf"(?i).*{_SECRET_NAME}.*|{_SHORT_NAME}")
+    values = {value for name, value in parse_qsl(query) if secret.fullmatch(name)}
     return {password or user} | values

@@ -6,13 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from tasks.base import DataError, DataInfo, TaskOptions
 from tasks.series.csv_table import SeriesTable, count_series, read_series_csv
 from tasks.series.gluonts_repository import period_of, season_of
 from tasks.series.options import SearchedOptions
-from tasks.series.published import FileSeries, constant_columns
+from tasks.series.published import FileSeries, constant_columns, nearly_constant_columns
 from tasks.series.tables.cells import LISTED, listed_columns
 from tasks.series.tables.format import CsvFormat, Dates, Decimal, Separator, Thousands
 from tasks.series.timestamps import STEPS
@@ -124,21 +126,27 @@ class OwnSeries(FileSeries):
 
     def _check(self, table: SeriesTable) -> None:
         fitted, _, _ = self._ends(len(table.values))
-        flat = constant_columns(table.values[:fitted])
-        if self.options.constant == "refuse" and len(flat):
-            names = [repr(table.columns[place]) for place in flat]
-            listed = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED:,} more" if len(names) > LISTED else "")
-            others = [name for place, name in enumerate(table.columns) if place not in flat]
-            without = f"--set columns={listed_columns(others)} reads only the others; " if others else ""
-            raise DataError(
-                f"{self.path}: constant in the training part (the first {fitted:,} rows): {listed}; such a series has "
-                f"no scale, and its errors would distort the mean of all; {without}--set constant=keep keeps it, with "
-                "a scale of 1"
-            )
+        if self.options.constant == "refuse":
+            flat = constant_columns(table.values[:fitted])
+            self._refuse(table, flat, fitted, "constant", "with a scale of 1")
+            far = nearly_constant_columns(table.values, fitted)
+            self._refuse(table, far, fitted, "nearly constant, against its later values,", "with its own tiny scale")
         if self.season >= fitted:
             raise DataError(
                 f"{self.path}: a season of {self.season:,} steps does not fit into the {fitted:,} of the training part"
             )
+
+    def _refuse(self, table: SeriesTable, places: NDArray[np.int64], fitted: int, fault: str, kept: str) -> None:
+        if not len(places):
+            return
+        names = [repr(table.columns[place]) for place in places]
+        listed = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED:,} more" if len(names) > LISTED else "")
+        others = [name for place, name in enumerate(table.columns) if place not in places]
+        without = f"--set columns={listed_columns(others)} reads only the others; " if others else ""
+        raise DataError(
+            f"{self.path}: {fault} in the training part (the first {fitted:,} rows): {listed}; such a series has no "
+            f"scale, and its errors would distort the mean of all; {without}--set constant=keep keeps it, {kept}"
+        )
 
     def _read(self) -> SeriesTable:
         table = read_series_csv(self.path, self.options.form)

@@ -20,6 +20,7 @@ from tasks.storage import hub
 
 HUB = "thuml/Time-Series-Library"
 ROUNDING = 1e-12  # of sums in double precision, relative
+FAR = 1_000  # deviations
 MONTH = 30 * 24  # hours; months of 30 days, as is standard
 
 
@@ -83,6 +84,15 @@ def constant_columns(values: NDArray[np.float64]) -> NDArray[np.int64]:
     """The columns of `[N, C]` whose values differ by no more than the rounding of their sums."""
     largest = np.abs(values).max(0)
     return np.flatnonzero(values.max(0) - values.min(0) <= ROUNDING * largest)
+
+
+def nearly_constant_columns(values: NDArray[np.float64], fitted: int) -> NDArray[np.int64]:
+    """The columns of `[N, C]` of which a later value lies more than `FAR` deviations of the first `fitted` rows away
+    from their mean: standardised, it would outweigh all others in every mean.
+    """
+    mean, deviation = values[:fitted].mean(0), values[:fitted].std(0)
+    later = np.abs(values[fitted:] - mean).max(0, initial=0)
+    return np.flatnonzero((deviation > 0) & (later > FAR * deviation))
 
 
 def fingerprint_of(table: SeriesTable) -> str:

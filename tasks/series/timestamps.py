@@ -6,7 +6,7 @@ import re
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 DAY_OR_MONTH_FIRST = re.compile(r"\s*\d{1,2}[./-]\d{1,2}[./-]")
 ZONE = re.compile(r":\d\d(\.\d+)?\s*[+-]\d\d:?\d\d\s*$")
-UNIX = r"\s*\d{9,10}\s*"
+#: Seconds since 1970, from 1973 on, and milliseconds from 2001 on.
+UNIX = {"s": r"\s*\d{9,10}\s*", "ms": r"\s*\d{13}\s*"}
 SAFE = "its dates begin with the day, which is read as the month: --set dates=day-first, or write YYYY-MM-DD hh:mm:ss"
 STEPS = "even steps or calendar steps: business days, or starts or ends of months, quarters or years"
 FIRST_YEAR, LAST_YEAR = 1678, 2261  # of nanoseconds in 64 bits
@@ -44,8 +45,8 @@ def read_times(
         # in UTC the steps stay even when summer time begins or ends; times without a zone stay as they are
         stamps = _parsed(cells, dates)
         unread = np.flatnonzero(stamps.isna())
-        if (len(unread) or len(uneven_rows(stamps))) and _is_unix(cells):
-            return pd.DatetimeIndex(pd.to_datetime(cells.astype(np.int64), unit="s"))
+        if (len(unread) or len(uneven_rows(stamps))) and (unit := _unix_unit(cells)):
+            return pd.DatetimeIndex(pd.to_datetime(cells.astype(np.int64), unit=unit))
         if len(unread):
             row = int(unread[0])
             raise DataError(f"{path}, line {row + 2 if lines is None else lines[row]}: {_fault(cells, row)}")
@@ -59,9 +60,10 @@ def _parsed(cells: pd.Series[str], dates: Dates) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(read).tz_localize(None)
 
 
-def _is_unix(cells: pd.Series[str]) -> bool:
-    """Whether all cells are seconds since 1970, from 1973 on: integers of nine or ten digits."""
-    return bool(cells.str.fullmatch(UNIX).all())
+def _unix_unit(cells: pd.Series[str]) -> Literal["s", "ms"] | None:
+    """The unit of cells that all are integers since 1970; None for others."""
+    units: tuple[Literal["s", "ms"], ...] = ("s", "ms")
+    return next((unit for unit in units if cells.str.fullmatch(UNIX[unit]).all()), None)
 
 
 def uneven_rows(stamps: pd.DatetimeIndex) -> NDArray[np.int64]:

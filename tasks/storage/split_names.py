@@ -19,10 +19,15 @@ SPLIT_WORDS: Mapping[str, Split] = {
 }
 
 
-def split_named_by(name: str) -> Split | None:
-    """The split that one of the words of a name stands for: `Training`, `seg_test`, `wiki.valid.raw`.
+#: What often follows such a word without a gap: `trainset`, `testdata`, `valimages`.
+_ENDINGS = re.compile(r"(?:sets?|data|images?|imgs?|files?|split|folder)$")
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
-    Words are separated by anything but letters, and their case does not matter.
+
+def split_named_by(name: str) -> Split | None:
+    """The split that one of the words of a name stands for: `Training`, `seg_test`, `wiki.valid.raw`, `TestSet`.
+
+    Words are separated by anything but letters, or begin with a capital; a word such as `trainset` counts as its split.
 
     Args:
         name: The name of a file or folder, without those above it.
@@ -30,6 +35,7 @@ def split_named_by(name: str) -> Split | None:
     Returns:
         The split; None if no word names a split or two words name different ones.
     """
-    words = re.split(r"[^a-z]+", name.casefold())
+    words = {word.casefold() for word in _WORD.findall(name)}
+    words |= {_ENDINGS.sub("", word) for word in words}
     found = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
     return found.pop() if len(found) == 1 else None

@@ -27,7 +27,7 @@ from tests.test_architecture import ROOT
 
 CONTROLS = [
     *map(chr, (*range(9), *range(11, 32), *range(127, 160))),
-    *"\u061c\u200b\u200e\u202e\u2028\u2066\ufeff\U000e0041",
+    *"\u061c\u200b\u200c\u200d\u200e\u202e\u2028\u2066\ufeff\U000e0041",
 ]
 ATTACK = "\x1b]0;title\x07\x1b[2J\x9b31m\u202e[red]x[/red] :skull: <script>alert(1)</script> [a](http://b) |`*"
 
@@ -181,6 +181,30 @@ def test_an_addresss_secrets_are_left_out_wherever_they_appear(monkeypatch, addr
     assert "pa55" not in redacted(f"error for {address}")  # known by its form alone
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GET https://host/a?sv=1&sig=hunter222%3D failed",
+        "GET https://host/a?pwd=hunter222&x=1",
+        "GET https://host/a?x=1&auth=hunter222",
+        "GET https://host/a?code=hunter222 failed",
+        "X-Api-Key: hunter222",
+        "password: hunter222",
+        '{"access_token": "hunter222", "a": 1}',
+        "AccountKey=hunter222;a",
+        "client-secret: hunter222",
+    ],
+)
+def test_secrets_are_known_by_the_names_before_them(text):
+    assert "hunter222" not in redacted(text)
+    assert "***" in redacted(text)
+
+
+def test_the_signature_of_a_signed_address_is_left_out_wherever_it_appears(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://host/a?sv=1&sig=hunter222")
+    assert redacted("refused: hunter222") == "refused: ***"
+
+
 @pytest.mark.parametrize("name", ["MLFLOW_TRACKING_PASSWORD", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY"])
 def test_secrets_of_the_environment_are_left_out(monkeypatch, name):
     monkeypatch.setenv(name, "hunter22secret")
@@ -195,6 +219,9 @@ def test_ordinary_text_is_left_as_it_is(monkeypatch):
         "https://example.org/data?format=csv#part",
         "user@example.org",
         "forward FLOPs per token",
+        "bits per token: 2.5091234, tokens: 1234567, token: 12345678",
+        "https://example.org/data?keys=ab&monkey=abc",
+        "the key: value pairs of the code: abcdefgh",
         "/home/me/token=s/x"[:12],
     ):
         assert redacted(text) == text

@@ -116,17 +116,17 @@ def _is_train_among(name: str, folders: Sequence[str]) -> bool:
 
 
 def _refuse_equal_contents(folder: Path, classes: Sequence[str]) -> None:
-    """Raises DataError if every "class" holds the same folders: these are then the classes, and those above parts."""
-    first = set(subfolders(folder / classes[0]))
-    for name in classes[1:]:
-        if len(first) < MIN_EQUAL_SUBFOLDERS:
-            return
-        first &= set(subfolders(folder / name))
-    if len(first) >= MIN_EQUAL_SUBFOLDERS:
+    """Raises DataError if all "classes" that hold folders hold the same: these are then the classes, those above parts.
+
+    A "class" without folders may be a part as well, of images without labels.
+    """
+    inside = {name: found for name in classes if (found := set(subfolders(folder / name)))}
+    shared = set.intersection(*inside.values()) if len(inside) > 1 else set()
+    if len(shared) >= MIN_EQUAL_SUBFOLDERS:
+        named = tuple(inside)
         raise DataError(
-            f"{folder}: {_listed(classes)} all hold the same folders ({_listed(sorted(first))}), so they are parts of "
-            "the set, not classes; name them train, val and test, or pass one of them: --data-dir "
-            f"{folder / classes[0]}"
+            f"{folder}: {_listed(named)} all hold the same folders ({_listed(sorted(shared))}), so they are parts of "
+            f"the set, not classes; name them train, val and test, or pass one of them: --data-dir {folder / named[0]}"
         )
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TIME_OF_DAY = re.compile(r"\s*\d{1,2}:\d\d(:\d\d(\.\d+)?)?(\s*[AaPp][Mm])?\s*")
+HOUR_NAME, HOUR = re.compile(r"\s*(hours?|hr|hh)\s*", re.IGNORECASE), re.compile(r"\s*\d{1,2}(\.0)?\s*")
 LONG = ("unique_id", "ds", "y")
 Layout = Literal["wide", "date and time", "long"]
 
@@ -43,8 +44,10 @@ def layout_of(names: Sequence[str], first: Sequence[str]) -> Layout:
     """names: of all columns; first: the cells of the first row, as far as they exist."""
     if set(LONG) <= set(names):
         return "long"
-    two = len(names) > 2 and len(first) > 1 and TIME_OF_DAY.fullmatch(first[1]) and ":" not in first[0]
-    return "date and time" if two else "wide"
+    if len(names) < 3 or len(first) < 2 or ":" in first[0]:
+        return "wide"
+    hour = HOUR_NAME.fullmatch(names[1]) and HOUR.fullmatch(first[1])
+    return "date and time" if hour or TIME_OF_DAY.fullmatch(first[1]) else "wide"
 
 
 def series_names(path: Path, names: Sequence[str], layout: Layout, form: CsvFormat) -> tuple[str, ...]:
@@ -65,10 +68,18 @@ def rows_of(path: Path, table: pd.DataFrame, layout: Layout, form: CsvFormat, *,
     columns = series_names(path, [str(name) for name in table.columns], layout, form)
     cells = table.iloc[:, 0]
     if layout == "date and time":
-        cells = cells.str.strip() + " " + table.iloc[:, 1].str.strip()
+        cells = cells.str.strip() + " " + _times_of_day(table.iloc[:, 1])
     stamps = read_times(path, cells, form.dates)
     values = numbers(path, table[list(columns)], form, advise=advise)
     return Rows(cells, stamps, np.arange(len(table)) + 2, values, columns)
+
+
+def _times_of_day(cells: pd.Series[str]) -> pd.Series[str]:
+    """Times of day as written; hours as `05:00`, those from 1 to 24, which name the ends of hours, as the starts."""
+    if not cells.str.fullmatch(HOUR).all():
+        return cells.str.strip()
+    hours = cells.astype(float).astype(int)
+    return (hours - int(hours.max() == 24)).map("{:02d}:00".format)
 
 
 def _chosen(path: Path, held: Sequence[str], form: CsvFormat) -> tuple[str, ...]:

@@ -21,6 +21,10 @@ NAMES = ("boots", "coats", "shirts")
         ("seg_train", "seg_test"),
         ("train-set", "dev set"),
         ("training", "validation"),
+        ("trainset", "testset"),
+        ("TrainSet", "TestSet"),
+        ("traindata", "valimages"),
+        ("myTrain", "myTest"),
     ],
 )
 def test_folders_that_name_splits_are_parts_and_never_classes(tmp_path, parts):
@@ -45,6 +49,22 @@ def test_a_folder_of_parts_without_training_part_is_refused(tmp_path, parts, nam
     message = error_of(OwnImages(SMALL, tmp_path).load)
     assert named in message
     assert "train" in message
+
+
+def test_a_flat_folder_next_to_equal_parts_makes_them_no_classes(tmp_path):
+    write_folder(tmp_path, NAMES, fold_1=4, fold_2=4)
+    write_folder(tmp_path, ("samples",), all=6)
+    message = error_of(OwnImages(SMALL, tmp_path).load)
+    assert "fold_1/, fold_2/ all hold the same folders" in message
+
+
+@pytest.mark.parametrize(("train", "test"), [("trainset", "testset"), ("Train", "TestData")])
+def test_a_flat_test_part_is_no_class_next_to_a_training_part(tmp_path, train, test):
+    write_folder(tmp_path, NAMES, **{train: 10})
+    write_folder(tmp_path, (test,), all=6)
+    task = OwnImages(SMALL, tmp_path)
+    assert task.spec.classes == 3
+    assert f"ignored: the folder {test}/" in task.prepare_note()
 
 
 def test_unlabelled_train_and_test_folders_are_not_two_classes(tmp_path):

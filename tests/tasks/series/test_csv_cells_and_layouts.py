@@ -156,6 +156,23 @@ def test_a_date_and_a_time_of_day_in_two_columns_are_one_time(tmp_path, form):
     assert read.fingerprint == task(tmp_path, table()).fingerprint
 
 
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("name", ["hour", "Hour", "HR"])
+def test_a_date_and_an_hour_in_two_columns_are_one_time(tmp_path, name, first):
+    frame = table(hours(form="%Y-%m-%d"))
+    frame.insert(1, name, [str(row % 24 + first) for row in range(ROWS)])
+    read = task(tmp_path, frame)
+    assert (read.frequency, read.first_time, read.columns) == ("h", "2021-01-01T00:00:00", ("a", "b"))
+    assert read.fingerprint == task(tmp_path, table()).fingerprint
+    frame.drop(index=100, inplace=True)
+    assert "2021-01-05 04:00:00 is due there" in refusal(tmp_path, frame)
+
+
+def test_unix_milliseconds_are_times(tmp_path):
+    read = task(tmp_path, table([str(1_609_459_200_000 + 900_000 * row) for row in range(ROWS)]))
+    assert (read.frequency, read.first_time) == ("15min", "2021-01-01T00:00:00")
+
+
 def test_unix_seconds_are_times(tmp_path):
     seconds = [str(1_609_459_200 + 3600 * row) for row in range(ROWS)]
     read = task(tmp_path, table(seconds))

@@ -30,6 +30,21 @@ def test_a_series_that_is_constant_in_training_is_named_before_training(tmp_path
     assert kept.std[2] == 1 or kept.std[2] < 1e-15
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        5.0 + 1e-9 * (np.arange(ROWS) == 7) + np.where(np.arange(ROWS) < TRAINED, 0, 7 * np.arange(ROWS)),
+        1e-6 * (np.arange(ROWS) % 3) + np.where(np.arange(ROWS) < TRAINED, 0, 1),
+    ],
+)
+def test_a_series_that_is_nearly_constant_in_training_is_named_before_training(tmp_path, column):
+    frame = table(c=[repr(float(v)) for v in column])
+    message = refusal(tmp_path, frame)
+    assert "nearly constant, against its later values, in the training part (the first 182 rows): 'c'" in message
+    assert "--set columns=a,b reads only the others" in message
+    assert task(tmp_path, frame, constant="keep").channels == 3
+
+
 def test_a_series_that_changes_once_in_training_is_read(tmp_path):
     assert task(tmp_path, table(c=[str(int(row == TRAINED - 1)) for row in range(ROWS)])).channels == 3
 
