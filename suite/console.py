@@ -134,6 +134,13 @@ def format_metric(metric: Metric, value: float) -> str:
     return f"{format_number(metric, value)}{' ' + metric.unit if metric.unit else ''}"
 
 
+def duration(seconds: float) -> str:
+    """An estimated time, as people say it."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def say(note: str) -> None:
     """Prints a note on stderr, unless it is empty."""
     if note:

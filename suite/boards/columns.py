@@ -217,7 +217,8 @@ def _badge(row: Row) -> dict[str, Any] | None:
     if held is None:
         return None
     badge = held.badge
-    return {"badge": badge.kind, "runs": held.count, "of": held.records, "day": badge.day, "machine": badge.machine}
+    shown = {"badge": badge.kind, "runs": held.count, "of": held.records, "day": badge.day, "machine": badge.machine}
+    return shown if badge.figures is None else shown | {"figures": badge.figures.model_dump(mode="json")}
 
 
 def _badge_text(row: Row, board: Board) -> str:

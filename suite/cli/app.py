@@ -25,6 +25,7 @@ from suite.cli.commands import (
     submissions,
     sweep,
     tracking,
+    verify,
 )
 from suite.cli.commands.boards import compare, leaderboard, plot
 from suite.console import stderr, stdout
@@ -69,7 +70,7 @@ for command in (
     check.check,
     submissions.enter,
     submissions.submit,
-    submissions.verify,
+    verify.verify,
     bench.bench,
     tracking.publish,
     tracking.upload,

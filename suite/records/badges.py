@@ -13,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from suite.config.run_config import Strict
 from suite.errors import UserError
@@ -26,11 +26,43 @@ MAX_BYTES = 2**24
 Kind = Literal["reported", "replayed", "reproduced"]
 #: From the weakest to the strongest.
 ORDER: tuple[Kind, ...] = ("reported", "replayed", "reproduced")
+#: Seeds of a row that must be trained again for `reproduced`.
+LEAST_SEEDS = 3
 
 
 def _is_a_date(text: str) -> str:
     date.fromisoformat(text)
     return text
+
+
+class Reproduction(Strict):
+    """The figures of a row whose runs were trained again: means over equal seeds, of the primary metric on test.
+
+    recorded: by the author's records.
+    trained: by the runs of the machine that trained them again.
+    deviation: of a run's figure between trainings that round otherwise, calibrated over the same seeds.
+    allowed: how far the two means may be apart.
+    """
+
+    task: Name
+    scale: Name
+    mixer: Name
+    metric: Name
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=LEAST_SEEDS)
+    recorded: float
+    trained: float
+    deviation: Annotated[float, Field(ge=0)]
+    allowed: Annotated[float, Field(ge=0)]
+
+    @property
+    def difference(self) -> float:
+        """Recorded minus trained."""
+        return self.recorded - self.trained
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the means are no further apart than allowed."""
+        return abs(self.difference) <= self.allowed
 
 
 class Checked(Strict):
@@ -41,12 +73,22 @@ class Checked(Strict):
     day: ISO 8601.
     machine: the processor.
     records: hashes.
+    figures: of a badge `reproduced`, and of no other.
     """
 
     badge: Kind
     day: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$"), AfterValidator(_is_a_date)]
     machine: Name
     records: tuple[Sha256, ...]
+    figures: Reproduction | None = None
+
+    @model_validator(mode="after")
+    def _figures_agree(self) -> Checked:
+        if (self.badge == "reproduced") != (self.figures is not None):
+            raise ValueError("a badge `reproduced` has figures, and no other has")
+        if self.figures is not None and not self.figures.agrees:
+            raise ValueError("its figures differ by more than is allowed")
+        return self
 
 
 class Badges(Strict):
@@ -58,11 +100,12 @@ class Badges(Strict):
 
 @dataclass(frozen=True)
 class Badge:
-    """The badge of a record, and the latest verification that gave it."""
+    """The badge of a record, and the latest verification that gave it, with the figures of one that reproduced it."""
 
     kind: Kind
     day: str
     machine: str
+    figures: Reproduction | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +153,7 @@ def by_record(document: Badges) -> dict[str, Badge]:
     """
     found: dict[str, Badge] = {}
     for checked in document.checked:
-        badge = Badge(checked.badge, checked.day, checked.machine)
+        badge = Badge(checked.badge, checked.day, checked.machine, checked.figures)
         for digest in checked.records:
             known = found.get(digest)
             if known is None or (ORDER.index(badge.kind), badge.day) >= (ORDER.index(known.kind), known.day):
@@ -161,7 +204,8 @@ def add(folder: Path, new: Iterable[Checked]) -> Path:
         ]
         kept = [old for old in left if old.records]
     document = Badges(checked=(*kept, *added))
-    text = json.dumps(document.model_dump(mode="json", by_alias=True), indent=1, sort_keys=True) + "\n"
+    content = document.model_dump(mode="json", by_alias=True, exclude_none=True)
+    text = json.dumps(content, indent=1, sort_keys=True) + "\n"
     path = folder / NAME
     write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
     return path

@@ -112,7 +112,7 @@ def refuse_second(identity: str) -> None:
 
 def _refuse_second(identity: str) -> None:
     for folder in (path.parent for path in home().glob(f"*/{LOCK}")):
-        if _identity(folder) == identity and is_running(folder):
+        if identity_of(folder) == identity and is_running(folder):
             raise UserError(
                 f"run {folder.name} has the same config and is running now; wait for it (if it stops, resume it: "
                 f"suite run --resume {folder.name}), or run the same config a second time with --force"
@@ -264,7 +264,7 @@ def stopped(identity: str | None = None) -> list[Path]:
     """
     folders = sorted((path.parent for path in home().glob(f"*/{CONFIG}")), key=lambda path: path.name, reverse=True)
     if identity is not None:
-        folders = [folder for folder in folders if _identity(folder) == identity]
+        folders = [folder for folder in folders if identity_of(folder) == identity]
     with _one_process(home()):
         return [folder for folder in folders if ended(folder) is None and not is_running(folder)]
 
@@ -272,12 +272,12 @@ def stopped(identity: str | None = None) -> list[Path]:
 def newest_ended(identity: str) -> tuple[Record, Path] | None:
     """The newest ended run of a config, with its record's file; None where there is none."""
     for path in sorted(home().glob(f"*/{record.NAME}"), reverse=True):
-        if _identity(path.parent) == identity and (made := ended(path.parent)):
+        if identity_of(path.parent) == identity and (made := ended(path.parent)):
             return made, path
     return None
 
 
-def _identity(folder: Path) -> object:
+def identity_of(folder: Path) -> object:
     """The identity of a run's config, as `new_run` wrote it; None where it cannot be read."""
     try:
         return read_run(folder).get("identity")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from suite.errors import UserError, reason
 from suite.records import badges, provenance
 from suite.records.badges import Checked
 from suite.submissions.replay import CPU, Replayed
+from suite.submissions.reproduce import Reproduced
 from suite.submissions.verify import Verified
 
 
@@ -33,13 +34,16 @@ def folder_of(path: Path) -> Path:
     raise UserError(f"--badge: {str(path)!r} is neither a folder with entries/ nor an entry in one")
 
 
-def award(folder: Path, found: Verified, replayed: Mapping[str, Replayed]) -> Path:
+def award(
+    folder: Path, found: Verified, replayed: Mapping[str, Replayed], reproduced: Sequence[Reproduced] = ()
+) -> Path:
     """Writes the badges of records without a fault.
 
     Args:
         folder: from `folder_of`.
         found: what was verified.
-        replayed: what was trained again, by the record's path.
+        replayed: whose first steps were trained again, by the record's path.
+        reproduced: rows that were trained again to the end.
 
     Returns:
         The file.
@@ -51,12 +55,24 @@ def award(folder: Path, found: Verified, replayed: Mapping[str, Replayed]) -> Pa
     day, machine = datetime.now(UTC).date().isoformat(), f"{hardware.processor}, {hardware.cores} cores"
     every = tuple(sorted(made.hash for made in found.records.values()))
     again = tuple(sorted(found.records[name].hash for name, each in replayed.items() if not each.fault))
+    rows = [
+        Checked(
+            badge="reproduced",
+            day=day,
+            machine=machine,
+            records=tuple(sorted(found.records[name].hash for name in each.records)),
+            figures=each.figures,
+        )
+        for each in reproduced
+        if not each.fault
+    ]
     try:
         return badges.add(
             folder,
             [
                 Checked(badge="reported", day=day, machine=machine, records=every),
                 Checked(badge="replayed", day=day, machine=machine, records=again),
+                *rows,
             ],
         )
     except OSError as error:

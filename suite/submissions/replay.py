@@ -96,8 +96,8 @@ def replay(made: Record, sources: Mapping[str, Path]) -> Replayed:
     began = time.monotonic()
     recorded = {step: loss for step, loss in made.loss_trace if step <= STEPS}
     try:
-        config, candidate = _config(made, sources)
-        if fault := _miscounted(made, config, candidate):
+        config, candidate = config_of(made, sources)
+        if fault := miscounted(made, config, candidate):
             return Replayed(float("inf"), 0.0, 0, time.monotonic() - began, fault)
         losses, allowed = calibrated(config, candidate, max(recorded))
     except Exception as error:  # whatever the model raises: the record claims that it was trained
@@ -167,7 +167,16 @@ def _apart(one: float, other: float) -> float:
     return abs(one - other) / max(abs(one), 1e-12)
 
 
-def _config(made: Record, sources: Mapping[str, Path]) -> tuple[RunConfig, Candidate]:
+def config_of(made: Record, sources: Mapping[str, Path]) -> tuple[RunConfig, Candidate]:
+    """The config of a record, to train it again. Runs the file of its mixer where it has one.
+
+    Args:
+        made: a record without an obstacle.
+        sources: origin → file, of mixers in files.
+
+    Returns:
+        The config, its widths solved, and its mixer.
+    """
     content = made.config.canonical()
     if made.config.mixer_origin not in OWN_ORIGINS:
         file = sources[made.config.mixer_origin]
@@ -176,8 +185,17 @@ def _config(made: Record, sources: Mapping[str, Path]) -> tuple[RunConfig, Candi
     return from_canonical(content, candidate=candidate), candidate
 
 
-def _miscounted(made: Record, config: RunConfig, candidate: Candidate) -> str:
-    """Counts the certificate again, which reading a record cannot do for a mixer in a file."""
+def miscounted(made: Record, config: RunConfig, candidate: Candidate) -> str:
+    """Counts the certificate again, which reading a record cannot do for a mixer in a file.
+
+    Args:
+        made: a record.
+        config: from `config_of`.
+        candidate: from `config_of`.
+
+    Returns:
+        What is wrong, in one line; empty where nothing is.
+    """
     task = tasks.get(config.task)(config.data)
     counted = candidate.certify(config, task.spec, candidate.plan(config, task.spec))
     for name in ("parameters", "mixer_parameters", "flops", "state_bytes", "matched", "pays_in_ffn", "ffn_width"):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 
 import torch
 
 import tasks
+from suite.config.run_config import RunConfig
 from suite.models.candidate import parse
 from suite.sweeps.entrant import Entrant
 
@@ -26,20 +28,23 @@ def seconds_per_run(entrants: Sequence[Entrant]) -> float:
         of steps. Loading data and evaluation come on top then.
     """
     ended = [score.wall_s for each in entrants for score in each.scores.values() if score.wall_s]
-    return fmean(ended) if ended else step_seconds(entrants[0]) * entrants[0].base.train.steps
+    return (
+        fmean(ended) if ended else step_seconds(entrants[0].base, entrants[0].data_dir) * entrants[0].base.train.steps
+    )
 
 
-def step_seconds(entrant: Entrant) -> float:
+def step_seconds(config: RunConfig, data_dir: Path | None = None) -> float:
     """The time of a training step on real batches.
 
     Args:
-        entrant: whose model is built.
+        config: whose model is built.
+        data_dir: of the task's data.
 
     Returns:
         Seconds, the shortest of three after one that is not counted.
     """
-    config, candidate = entrant.base, parse(entrant.base.mixer)
-    task = tasks.get(config.task)(config.data, entrant.data_dir)
+    candidate = parse(config.mixer)
+    task = tasks.get(config.task)(config.data, data_dir)
     task.load()
     plan, _ = candidate.check(config, task.spec)
     model = candidate.build(config, task, plan)

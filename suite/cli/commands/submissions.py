@@ -1,4 +1,4 @@
-"""`suite enter`, `suite submit` and `suite verify`: from a mixer's file to a checked entry on the boards."""
+"""`suite enter` and `suite submit`: from a mixer's file to an entry for the boards."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from suite.errors import UserError
 
 if TYPE_CHECKING:
     from suite.submissions.entry import RaceSummary
-    from suite.submissions.replay import Replayed
     from suite.submissions.submit import Submitted
-    from suite.submissions.verify import Verified
     from suite.sweeps.entrant import Entrant
 
 Author = Annotated[str, typer.Option("--author", help="Name of the entry: lower-case letters, digits and '-'.")]
@@ -53,41 +51,6 @@ def submit(
     from suite.submissions.submit import submit as write
 
     _show_submitted(write(runs, author=author, notes=notes, folder=output, unfinished=unfinished), as_json=as_json)
-
-
-def verify(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A record, an entry, or a folder of entries.")],
-    replay: Annotated[
-        int, typer.Option("--replay", min=0, help="Train the first steps of N records, drawn at random, again.")
-    ] = 0,
-    trust_source: Annotated[
-        bool, typer.Option("--trust-source", help="With --replay: run the mixers' files in the entry. Read them first.")
-    ] = False,
-    badge: Annotated[
-        bool, typer.Option("--badge", help="Maintainers: write what was checked to badges.json next to entries/.")
-    ] = False,
-    as_json: opt.Json = False,
-) -> None:
-    """Checks entries without running any code in them: hashes, recount, ranges, whole races. Names every fault, one per
-    line; exit code 1 if there is one.
-
-    `suite verify leaderboards`
-
-    `suite verify leaderboards/entries/ada --replay 3`
-    """
-    from suite.submissions import badges
-    from suite.submissions.drawn import replay_some
-    from suite.submissions.verify import verify as check
-
-    if trust_source and not replay:
-        raise UserError("--trust-source runs mixers for --replay N; without it, nothing is run")
-    root = badges.folder_of(path) if badge else None
-    found = check(path)
-    replayed = replay_some(found, replay, trusted=trust_source)
-    _show_verified(found, replayed, as_json=as_json)
-    if root and not found.faults:
-        err.print(f"badges written to {badges.award(root, found, replayed)}", soft_wrap=True)
-    raise typer.Exit(1 if found.faults else 0)
 
 
 def enter(
@@ -209,22 +172,3 @@ def _show_place(made: Submitted, entrant: Entrant, folder: Path | None, *, as_js
         f"draft entry: {made.folder} ({made.records} records); next: CONTRIBUTING, 'Put your mixer on the board'",
         soft_wrap=True,
     )
-
-
-def _show_verified(found: Verified, replayed: dict[str, Replayed], *, as_json: bool) -> None:
-    if as_json:
-        print_json(
-            {
-                "records": len(found.records),
-                "faults": [vars(fault) for fault in found.faults],
-                "replayed": {name: vars(each) for name, each in replayed.items()},
-            }
-        )
-        return
-    for fault in found.faults:
-        out.print(fault.line)
-    for name, each in replayed.items():
-        if not each.fault:
-            out.print(f"{name}: {each.steps} losses within {each.deviation:.1g} ({each.tolerance:.1g} allowed)")
-    verdict = f"{len(found.faults)} faults" if found.faults else "no fault"
-    err.print(f"{len(found.records)} records verified, {len(replayed)} replayed: {verdict}")

@@ -14,7 +14,7 @@ import typer
 
 from suite.cli import options as opt
 from suite.cli.output import print_json
-from suite.console import err, marked, warn
+from suite.console import duration, err, marked, warn
 from suite.errors import UserError
 
 if TYPE_CHECKING:
@@ -145,10 +145,10 @@ def show_plan(found: Sequence[Entrant], left: Sequence[Left], jobs: int, *, as_j
         table.add_column(name, justify="left" if name in ("task", "mixer", "rates") else "right")
     for each, done, to_run, seconds in rows:
         rates = ", ".join(f"{rate:g}" for rate in each.race.rates)
-        numbers = (str(len(each.race.seeds)), str(done), str(to_run), _time(seconds))
+        numbers = (str(len(each.race.seeds)), str(done), str(to_run), duration(seconds))
         table.add_row(each.task_name, each.label, rates, *numbers)
     err.print(table)
-    err.print(f"{sum(row[2] for row in rows)} runs, about {_time(total)} with {jobs} job{'s' if jobs > 1 else ''}")
+    err.print(f"{sum(row[2] for row in rows)} runs, about {duration(total)} with {jobs} job{'s' if jobs > 1 else ''}")
 
 
 def race(
@@ -244,9 +244,3 @@ def _stop_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

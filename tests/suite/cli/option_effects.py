@@ -138,6 +138,8 @@ EFFECTS: dict[str, dict[str, Effect]] = {
     "verify": {
         "PATH": lines("{one_record}", "{folder}"),
         "--replay": with_base("{folder}", "--replay 1", "--replay 2"),
+        "--reproduce": with_base("{folder}", "--reproduce 3", "--reproduce 4"),
+        "--mixer": with_base("{folder} --reproduce 3", "--mixer softmax", "--mixer fem"),
         "--trust-source": with_base("{folder} --replay 1", "", "--trust-source"),
         "--badge": with_base("{folder}", "", "--badge", refused=True),
         "--json": with_base("{folder}", *JSON),

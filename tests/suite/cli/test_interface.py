@@ -65,7 +65,7 @@ COMMANDS = {
         *("--markdown", "--csv", "--latex", "--json"),
     },
     "submit": {"RUN", "--author", "--notes", "--output", "--unfinished", "--json"},
-    "verify": {"PATH", "--replay", "--trust-source", "--badge", "--json"},
+    "verify": {"PATH", "--replay", "--reproduce", "--mixer", "--trust-source", "--badge", "--json"},
     "enter": {
         *("MIXER", "--task", "--scale", "--set", "--data-dir", "--device", "--jobs", "--threads"),
         *("--author", "--notes", "--output", "--records", "--yes", "--json"),

@@ -145,6 +145,10 @@ def _watch_checks(patch: pytest.MonkeyPatch, calls: Calls) -> None:
 
 
 def _watch_submissions(patch: pytest.MonkeyPatch, calls: Calls) -> None:
+    from suite.records.badges import Reproduction
+    from suite.submissions.reproduce import Reproduced
+    from suite.submissions.reproducible import Row
+    from suite.submissions.retraining import Planned
     from suite.submissions.submit import Submitted
     from suite.submissions.verify import Verified
 
@@ -152,6 +156,22 @@ def _watch_submissions(patch: pytest.MonkeyPatch, calls: Calls) -> None:
     patch.setattr("suite.submissions.submit.submit", recording(calls, "submit", written))
     patch.setattr("suite.submissions.verify.verify", recording(calls, "verify", Verified))
     patch.setattr("suite.submissions.drawn.replay_some", recording(calls, "replay", dict))
+    row = Row("a row", "softmax", {"a record": made_record()})
+    figures = Reproduction(
+        task="sotu",
+        scale="board",
+        mixer="softmax",
+        metric="top1",
+        seeds=(0, 1, 2),
+        recorded=0.5,
+        trained=0.5,
+        deviation=0.01,
+        allowed=0.02,
+    )
+    patch.setattr("suite.submissions.reproducible.rows", recording(calls, "rows", lambda: [row]))
+    patch.setattr("suite.submissions.retraining.plan", recording(calls, "plan", Planned(row, {}, {})))
+    patch.setattr("suite.submissions.retraining.seconds", lambda _: 1.0)
+    patch.setattr("suite.submissions.reproduce.reproduce", lambda *_: Reproduced(row, (), figures))
     patch.setattr("backbones.contract.run.each_check", recording(calls, "contract", list))
 
 
