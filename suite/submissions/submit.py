@@ -18,7 +18,7 @@ from suite.boards.raced import race_of
 from suite.boards.rows import has_figures
 from suite.config.run_config import OWN_ORIGINS
 from suite.errors import UserError
-from suite.records import collection, record, runs_folder
+from suite.records import collection, provenance, record, runs_folder
 from suite.records.schema import Record
 from suite.submissions import entry
 from suite.submissions.entry import Entry, RaceSummary, Source
@@ -55,9 +55,7 @@ def submit(
         UserError: a run is unknown, has no result or was changed, its race has not ended, or a file does not fit.
         RecordError: a record is damaged or contradicts itself.
     """
-    if not _is_author(author):
-        raise UserError(f"--author {author[:80]!r}: up to 39 lower-case letters, digits and '-' are allowed")
-    folder = folder or _default_folder(author)
+    folder = entry_folder(author, notes, folder)
     found = _records(runs)
     if not found:
         raise UserError("nothing to submit: name a run (a run's id or folder)")
@@ -93,6 +91,46 @@ def submit(
     )
     entry.write(folder, document)
     return Submitted(folder, races, len(kept), len(kept) - len(before))
+
+
+def require_rankable(task: str) -> None:
+    """Raises UserError if runs of a task made now could have no row on a board, so that none is made."""
+    if task in tasks.names() and tasks.built_in(task) is None:
+        raise UserError(f"the task {task!r} does not ship with the suite, so it has no board that can be entered")
+    if provenance.code("", "").git_dirty:
+        raise UserError(
+            "files of the suite are changed (git status), and runs of changed code have no rank; commit or undo the "
+            "changes first"
+        )
+
+
+def entry_folder(author: str, notes: Path | None = None, folder: Path | None = None, mixer: str = "") -> Path:
+    """The folder of an entry, after everything has been checked that can be before its runs exist.
+
+    Args:
+        author: the entry's name.
+        notes: a text file for readers.
+        folder: of the entry; by default `leaderboards/entries/AUTHOR` in a checkout, else `AUTHOR`.
+        mixer: its mixer, which may be `path/to/file.py:Class`.
+
+    Returns:
+        The folder, which need not exist.
+
+    Raises:
+        UserError: a name, the notes or the mixer's file do not fit into an entry.
+    """
+    if not _is_author(author):
+        raise UserError(f"--author {author[:80]!r}: up to 39 lower-case letters, digits and '-' are allowed")
+    folder = folder or _default_folder(author)
+    if folder.absolute().name != author:
+        raise UserError(
+            f"--output {str(folder)!r}: the folder of an entry has its author's name; give "
+            f"{str(folder / author)!r}, or another --author"
+        )
+    _notes(notes, folder)
+    if ".py:" in mixer:
+        _require_one_file(Path(mixer.rpartition(":")[0]))
+    return folder
 
 
 def _is_author(author: str) -> bool:

@@ -76,12 +76,15 @@ def enter(
     `suite enter examples/moving_average.py:MovingAverage --task sotu --records leaderboards`
     """
     from suite.cli.commands import sweep
+    from suite.submissions.submit import entry_folder, require_rankable
     from suite.submissions.submit import submit as write
     from suite.submissions.verify import verify as check
     from suite.sweeps.plan import Wanted, entrants
 
     if not task:
         raise UserError("no task given: --task NAME (suite list tasks)")
+    output = entry_folder(author, notes, output, mixer)  # a mistake is not found after hours of training
+    require_rankable(task)
     _require_contract(mixer)
     found, _ = entrants(Wanted((task,), (mixer,), scale, tuple(set_ or ()), data_dir=data_dir))
     sweep.adopt(found)

@@ -141,6 +141,46 @@ def test_a_mixer_that_breaks_the_contract_enters_nothing(suite, tiny: Path):
     assert not (tiny / "draft").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--author", "Ada"), "--author 'Ada': up to 39"),
+        (
+            ("--author", "ada", "--output", "results"),
+            "has its author's name; give 'results/ada'",
+        ),
+        (("--notes", "binary"), "cannot be read as text"),
+        (("--notes", "long"), "has more than 16384 bytes"),
+    ],
+)
+def test_what_no_entry_can_have_is_refused_before_the_race(suite, tiny: Path, words, message):
+    (tiny / "binary").write_bytes(b"\xff\xfe")
+    (tiny / "long").write_bytes(b"x" * 20_000)
+    ended = suite("enter", "no-mixing", "--task", "sotu", "--yes", *words)
+    assert (ended.code, ended.out) == (2, "")
+    assert message in ended.err.splitlines()[-1]
+    assert len(ended.err.splitlines()) == 1  # nothing was checked before
+    assert not (tiny / "runs").exists()
+
+
+def test_no_race_starts_where_files_of_the_suite_are_changed(suite, tiny: Path, monkeypatch):
+    monkeypatch.setattr(provenance, "_git", lambda *words: " M suite/x.py" if words[0] == "status" else "a" * 40)
+    ended = suite("enter", "no-mixing", "--task", "sotu", "--yes")
+    assert ended.code == 2
+    assert "commit or undo the changes first" in ended.err.splitlines()[-1]
+    assert not (tiny / "runs").exists()
+
+
+def test_a_mixer_that_imports_a_file_next_to_it_starts_no_race(suite, tiny: Path):
+    (tiny / "helper.py").write_text("X = 1\n")
+    (tiny / "mine.py").write_text(
+        "from backbones.mixers.deconstructed.variants import NoMixing\nimport helper\nclass Mine(NoMixing): pass\n"
+    )
+    ended = suite("enter", "mine.py:Mine", "--task", "sotu", "--yes")
+    assert ended.code == 2
+    assert "imports 'helper' next to it" in ended.err.splitlines()[-1]
+
+
 def test_no_race_starts_without_a_confirmation(suite, tiny: Path):
     ended = suite("enter", "no-mixing", "--task", "sotu")
     assert ended.code == 2

@@ -84,7 +84,7 @@ def test_folders_and_files_of_records_can_be_submitted(home, tmp_path):
     made = submit([str(home)], author="ada", folder=tmp_path / "ada")
     assert made.records == 20
     files = [str(home / each.id / record.NAME) for each in FEM]
-    assert submit(files, author="ada", folder=tmp_path / "other").records == 20
+    assert submit(files, author="ada", folder=tmp_path / "other" / "ada").records == 20
 
 
 def test_a_mixer_file_that_changed_since_its_runs_is_refused(runs, tmp_path):
