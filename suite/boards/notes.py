@@ -13,7 +13,7 @@ def headline(board: Board) -> str:
     """The leader and its result, and how many rows no test separates from it."""
     leader = next((row for row in board.rows if row.place == 1), None)
     if leader is None:
-        return "no matched run yet"
+        return "no matched run yet" if board.rows else "no row yet"
     said = f"{leader.mixer} leads with {format_metric(board.metric, leader.mean)}"
     rank = leader.figures.rank if leader.figures else None
     others = rank.last - rank.first if rank else 0
@@ -49,7 +49,8 @@ def statistics(board: Board) -> Iterator[str]:
     """How the rows were compared, and how noisy they are."""
     noise, metric = board.noise, board.metric
     if noise is None:
-        yield "one seed per row: an order of means, which no test supports"
+        if any(not row.unranked for row in board.rows):
+            yield "one seed per row: an order of means, which no test supports"
         return
     unit = " %" if metric.unit == "%" else (f" {metric.unit}" if metric.unit else "")
     names = {"welch": "Welch's t test", "paired": "the paired t test and sign flips"}

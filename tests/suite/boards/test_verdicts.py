@@ -133,7 +133,8 @@ def test_calibration_runs_choose_the_test_and_belong_to_no_row():
     assert all("calibrates the board's test" in reason for reason in reasons.values())
     alone = only(calibration)
     assert (alone.rows, alone.noise) == ((), None)
-    assert "no matched run yet" in markdown(alone)
+    assert "no row yet" in markdown(alone)
+    assert "one seed per row" not in markdown(alone)
 
 
 def test_a_test_figure_cannot_change_which_runs_are_chosen(raced):
