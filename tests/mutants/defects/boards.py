@@ -174,4 +174,20 @@ BOARDS: tuple[Defect, ...] = (
             "tests/suite/config/test_every_option_counts.py",
         ),
     ),
+    Defect(
+        "boards",
+        "suite/submissions/reproduce.py",
+        "zip(trained, nudged, strict=True)",
+        "zip(trained, recorded, strict=True)",
+        "one figure raised by much widens what is allowed",
+        ("tests/suite/submissions/reproduction/test_badge.py",),
+    ),
+    Defect(
+        "boards",
+        "suite/submissions/machines.py",
+        "if made.id in own:",
+        "if not made.id:",
+        "a run of this machine that claims another one is reproduced",
+        ("tests/suite/submissions/reproduction/test_machines.py",),
+    ),
 )
