@@ -42,9 +42,9 @@ class Line:
         if found is not None and found.rate is not None:
             remarks = [f"{found.censored} beyond a curve"] if found.censored else []
             remarks += [f"without {', '.join(found.flat)}: flat curve"] if found.flat else []
-            worth = f"{found.rate:.2f}× ({found.low:.2f} to {found.high:.2f})" + "".join(
-                f"; {each}" for each in remarks
-            )
+            interval = "" if found.low is None else f" ({found.low:.2f} to {found.high:.2f})"
+            bound = f"{found.bound} " if found.bound else ""
+            worth = "; ".join([f"{bound}{found.rate:.2f}×{interval}", *remarks])
         record = NOTHING if self.record is None else " / ".join(map(str, self.record))
         return [worth, record, f"{self.mean_rank:.1f}"]
 

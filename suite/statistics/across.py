@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from scipy.special import ndtri
 
@@ -18,7 +19,8 @@ class Across:
     """A mixer over several tasks, which are taken as fixed.
 
     rate: geometric mean of its exchange rates; None where no task has one.
-    low, high: the 95 % interval of the rate; None where no task has one.
+    low, high: the 95 % interval of the rate; None where no task has one, or all rates lie beyond a curve.
+    bound: "≥" or "≤" where all rates lie above or all below a curve, so that the rate is a bound; else empty.
     censored: how many of the rates lie beyond a curve and count as its end.
     flat: tasks whose curve is flat, left out.
     """
@@ -28,6 +30,7 @@ class Across:
     high: float | None
     censored: int
     flat: tuple[str, ...]
+    bound: Literal["", "≥", "≤"] = ""
 
 
 def across(rates: Mapping[str, ExchangeRate], ends: tuple[float, float]) -> Across:
@@ -48,6 +51,10 @@ def across(rates: Mapping[str, ExchangeRate], ends: tuple[float, float]) -> Acro
     error = math.sqrt(sum((rate.error or 0.0) ** 2 for rate in used)) / len(used)
     mean, half = sum(logs) / len(logs), float(ndtri(0.975)) * error
     censored = sum(rate.estimate is None for rate in used)
+    if censored == len(used):
+        beyond = {rate.beyond for rate in used}
+        bound: Literal["", "≥", "≤"] = "" if len(beyond) > 1 else "≥" if "above" in beyond else "≤"
+        return Across(math.exp(mean), None, None, censored, flat, bound)
     return Across(math.exp(mean), math.exp(mean - half), math.exp(mean + half), censored, flat)
 
 

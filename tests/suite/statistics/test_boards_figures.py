@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from suite.boards.domains import Line
 from suite.statistics.across import across, wins_ties_losses
 from suite.statistics.choice import SHARE, choice_variance, optimism
 from suite.statistics.comparisons import Difference, difference
@@ -231,6 +232,24 @@ def test_the_mean_over_tasks_is_geometric_with_censored_ends_and_without_flat_cu
     assert found.low == pytest.approx(math.sqrt(1.2 * 1.5) * math.exp(-1.959964 * 0.05 / 2))
     assert (found.censored, found.flat) == (1, ("c",))
     assert across({"c": rates["c"]}, (0.75, 1.5)).rate is None
+
+
+def test_rates_that_all_lie_beyond_a_curve_have_a_bound_and_no_interval():
+    above = ExchangeRate(None, 1.5, None, beyond="above")
+    below = ExchangeRate(None, None, 0.75, beyond="below")
+    for rates, bound, mean in (
+        ({"a": above, "b": above}, "≥", 1.5),
+        ({"a": below}, "≤", 0.75),
+        ({"a": above, "b": below}, "", math.sqrt(1.5 * 0.75)),
+    ):
+        found = across(rates, (0.75, 1.5))
+        assert (found.low, found.high, found.bound) == (None, None, bound)
+        assert found.rate == pytest.approx(mean)
+    line = Line("fem", ("1",), across({"a": above}, (0.75, 1.5)), (1, 0, 0), 1.0, 1)
+    assert line.cells()[0] == "≥ 1.50×; 1 beyond a curve"
+
+
+def test_wins_ties_and_losses_are_counted():
     assert wins_ties_losses(["better", "equivalent", "undecided", "worse", "better"]) == (2, 2, 1)
 
 
