@@ -58,6 +58,8 @@ class Task(ABC):
     unit: ClassVar[str] = "examples"  # the word for what a batch counts: sequences, images, windows
     Options: ClassVar[type[TaskOptions]] = TaskOptions
     needs_data_dir: ClassVar[bool] = False
+    #: Who downloads data that `--data-dir` does not name: a run, only `suite data prepare`, or nobody.
+    downloads: ClassVar[Literal["run", "prepare", ""]] = ""
     synthetic: ClassVar[bool] = False  # the examples are drawn by a rule: there are no files
     #: Training yields every example of `eval_batches("train")` once before any comes again.
     has_epochs: ClassVar[bool] = False

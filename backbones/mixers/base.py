@@ -11,28 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from backbones.mixers.config import MixerConfig as MixerConfig
 from backbones.mixers.errors import MixerError
-
-
-class MixerConfig(BaseModel):
-    """Options of a mixer. Frozen; unknown options are refused. Widths that are None are solved for the budget."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    causal: bool = Field(default=True, description="a position sees itself and the past only")
-    heads: int = Field(default=4, ge=1, description="number of heads")
-
-    @classmethod
-    def solved_options(cls) -> list[str]:
-        """Options that the budget solver chooses where the user does not: those whose default is None.
-
-        Returns:
-            Their names.
-        """
-        return [name for name, field in cls.model_fields.items() if field.default is None]
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,29 @@
-"""Descriptions of the built-in tasks and mixers, kept in the cache folder: describing mixers imports PyTorch, which
-takes five times as long as everything else that a list needs.
+"""Descriptions kept in the cache folder: of the built-in tasks and mixers, and of the configs and budgets that they
+resolve to. Making one imports PyTorch, which takes five times as long as everything else that these commands need.
 
-They are kept with a hash of all code that they are read from, so that those of changed code are not used. Where
-packages add tasks or mixers, nothing is kept: their code may change at any time.
+Where packages add tasks or mixers, or a command names a file, nothing is kept: their code may change at any time.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import sys
-from collections.abc import Callable, Iterator
-from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, entry_points, version
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from suite.kept import code, kept
+
+if TYPE_CHECKING:
+    from suite.models.resolve import Resolved
 
 Rows = list[dict[str, Any]]
 
-ROOT = Path(__file__).resolve().parents[2]
 #: What a description is read from. The constants of `kernels` are none of it.
-SOURCES = ("tasks", "backbones", "suite/config", "suite/cli/commands/listing.py")
-#: Packages whose presence decides whether a mixer is available.
-PACKAGES = ("flash-linear-attention",)
+SOURCES = {
+    "tasks": ("tasks", "suite/config", "suite/cli/commands/listing.py"),
+    "mixers": ("backbones", "tasks/base.py", "suite/cli/commands/listing.py"),
+}
+#: Entry points by which packages add to a list.
+TASKS, MIXERS = "suite.tasks", "suite.mixers"
 
 
 def described(kind: str, group: str, describe: Callable[[], Rows]) -> Rows:
@@ -38,41 +39,39 @@ def described(kind: str, group: str, describe: Callable[[], Rows]) -> Rows:
     """
     if entry_points(group=group):
         return describe()
-    from tasks.errors import DataError
-    from tasks.storage.cache import folder, write_text
-
-    key, rows = code_key(), None
-    with contextlib.suppress(DataError, OSError, ValueError, KeyError, TypeError):  # it is missing or damaged
-        content = json.loads((folder("descriptions") / f"{kind}.json").read_text("utf-8"))
-        rows = content["rows"] if content["code"] == key else None
-    if isinstance(rows, list):
-        return rows
-    rows = describe()
-    with contextlib.suppress(DataError):  # where no cache can be written, they are described again next time
-        write_text(folder("descriptions") / f"{kind}.json", json.dumps({"code": key, "rows": rows}))
+    rows: Rows = kept("descriptions", kind, lambda: code(SOURCES[kind]), lambda: {"rows": describe()})["rows"]
     return rows
 
 
-def code_key() -> str:
-    """A hash of the code that descriptions are read from.
+def described_request(
+    command: str, request: Mapping[str, Any], describe: Callable[[Resolved], dict[str, Any]]
+) -> dict[str, Any]:
+    """What a command shows of the config that its options resolve to.
+
+    Args:
+        command: its name.
+        request: the keywords of `resolve_run`.
+        describe: makes what is shown of a config, as plain JSON values.
 
     Returns:
-        sha256, hexadecimal.
+        What `describe` returns, or returned for the same options and the same code.
+
+    Raises:
+        UserError, DataError, MixerError: as `resolve_run` and `describe` raise them.
     """
-    content = sha256(repr((sys.version, *map(_installed, PACKAGES))).encode())
-    for path in _files():
-        content.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return content.hexdigest()
+    by_data = False
 
+    def find() -> dict[str, Any]:
+        import tasks
+        from suite.models.resolve import resolve_run
 
-def _files() -> Iterator[Path]:
-    for name in SOURCES:
-        place = ROOT / name
-        yield from [place] if place.is_file() else sorted([*place.rglob("*.py"), *place.rglob("*.toml")])
+        nonlocal by_data
+        resolved = resolve_run(**request)
+        by_data = bool(tasks.get(resolved.config.task).data_decides)
+        return describe(resolved)
 
-
-def _installed(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
+    named = (request.get("task"), request.get("mixer"))
+    elsewhere = request.get("recipe") or any(name and ".py" in name for name in named)
+    if elsewhere or entry_points(group=TASKS) or entry_points(group=MIXERS):
+        return find()
+    return kept("configs", [command, request], code, find, keep=lambda: not by_data)

@@ -28,8 +28,13 @@ out = SafeConsole(
 
 def print_json(value: Any) -> None:
     """Prints one JSON document, in which control characters are escapes as JSON writes them."""
+    stdout.write(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """What `print_json` prints."""
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    print(text if visible(text) == text else json.dumps(value, indent=1, allow_nan=False), file=stdout)
+    return (text if visible(text) == text else json.dumps(value, indent=1, allow_nan=False)) + "\n"
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:

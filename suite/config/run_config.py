@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
-from backbones.mixers.base import MixerConfig
+from backbones.mixers.config import MixerConfig
 from suite.config.identity import digest, introduced, significant, without
 from tasks.base import TaskOptions
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from backbones.mixers.base import MixerConfig
+from backbones.mixers.config import MixerConfig
 from suite.config.run_config import ModelConfig, RunConfig
 from suite.models.candidate import Candidate
 

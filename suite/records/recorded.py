@@ -8,7 +8,7 @@ from pathlib import PurePath
 from pydantic import BaseModel, ConfigDict, SerializeAsAny, ValidationInfo, field_validator, model_validator
 
 import tasks
-from backbones.mixers.base import MixerConfig
+from backbones.mixers.config import MixerConfig
 from suite.config.identity import introduced_values
 from suite.config.run_config import OWN_ORIGINS, RunConfig
 from suite.models.candidate import registered

@@ -1,28 +1,23 @@
 """What a record's certificate must be: counted again on the meta device, once for each model.
 
-Counting takes .1 to 1 s, so counts are kept in memory and in the cache folder, there together with a hash of the code
-that made them. The 1,000 records of some boards have a few dozen different models.
+Counting takes .1 to 1 s, so counts are kept in memory and in the cache folder, there with all that they follow from
+(`suite.kept`). The 1,000 records of some boards have a few dozen different models.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-from functools import cache
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
-import backbones
-import suite
 from backbones.mixers.priors.softmax import Softmax
 from suite.config.identity import digest
 from suite.config.run_config import BUILT_IN, MAX_DEPTH, RunConfig
-from suite.models.candidate import Candidate, registered
-from tasks.base import DataError, InputSpec
-from tasks.storage.cache import folder, write_text
+from suite.kept import code, kept
+from suite.models.candidate import registered
+from tasks.base import InputSpec
 
 REFERENCE = "softmax"
+#: The code that a count depends on.
+SOURCES = ("backbones", "kernels", "suite/models", "suite/config")
 _counted: dict[str, dict[str, Any]] = {}
 
 
@@ -47,7 +42,12 @@ def certificate(config: RunConfig, spec: InputSpec) -> dict[str, Any]:
         raise ValueError(f"a model of {config.model.depth} layers is not counted (at most {MAX_DEPTH})")
     key = _key(config, spec)
     if key not in _counted:
-        _counted[key] = _read(key) or _count(key, candidate, config, spec)
+        _counted[key] = kept(
+            "certificates",
+            key,
+            lambda: code(SOURCES),
+            lambda: candidate.certify(config, spec, candidate.plan(config, spec)).model_dump(mode="json"),
+        )
     return _counted[key]
 
 
@@ -66,32 +66,3 @@ def _key(config: RunConfig, spec: InputSpec) -> str:
     """A digest of all that a certificate depends on."""
     parts = config.model_dump(mode="json", include={"task", "scale", "mixer", "mixer_options", "hybrid", "model"})
     return digest([parts, vars(spec)])
-
-
-def _count(key: str, candidate: Candidate, config: RunConfig, spec: InputSpec) -> dict[str, Any]:
-    found = candidate.certify(config, spec, candidate.plan(config, spec)).model_dump(mode="json")
-    with contextlib.suppress(DataError):  # where no cache can be written, it is counted again next time
-        write_text(_file(key), json.dumps({"sources": _sources(), "certificate": found}))
-    return found
-
-
-def _read(key: str) -> dict[str, Any] | None:
-    try:
-        content = json.loads(_file(key).read_text("utf-8"))
-        return content["certificate"] if content["sources"] == _sources() else None
-    except (DataError, OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _file(key: str) -> Path:
-    return folder("certificates") / f"{key[:32]}.json"
-
-
-@cache
-def _sources() -> str:
-    """sha256 of the code that a count depends on, so that counts of changed code are not used."""
-    content, root = sha256(), Path(suite.__file__).parent
-    parts = (Path(backbones.__file__).parent, root / "models", root / "config")
-    for path in sorted(file for part in parts for file in part.rglob("*.py")):
-        content.update(path.read_bytes())
-    return content.hexdigest()

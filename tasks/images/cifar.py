@@ -45,6 +45,7 @@ class CifarTask(FileImageTask):
 
     Options: ClassVar[type[TaskOptions]] = CifarOptions
     options: CifarOptions
+    downloads = "run"
     needed = ("train", "test")
     held_out = 0.1
     licence = "none stated by the authors (Krizhevsky 2009); research use is customary"

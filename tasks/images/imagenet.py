@@ -84,6 +84,7 @@ class ImageNetTask(FileImageTask):
 
     Options: ClassVar[type[TaskOptions]] = SizedImageOptions
     options: SizedImageOptions
+    downloads = "prepare"
     needed = ("train", "valid")
     source = "ILSVRC 2012 (image-net.org), or ILSVRC/imagenet-1k of the Hugging Face hub"
     licence = "ImageNet terms of access: non-commercial research and education"

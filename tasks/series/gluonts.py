@@ -46,6 +46,7 @@ class GluontsSeries(ForecastTask):
     Options: ClassVar[type[TaskOptions]] = RepositoryOptions
     options: RepositoryOptions
     needs_data_dir = True
+    downloads = "prepare"
     channels = 1
     data_decides = frozenset({"horizon", "season"})
     _facts: tuple[str, int] | None = None

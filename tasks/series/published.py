@@ -116,6 +116,7 @@ class PublishedSeries(FileSeries):
     licence: ClassVar[str] = "see the source; the data are not part of the suite"
     known: ClassVar[str] = ""  # the fingerprint of the standard file, if known
     on_hub: ClassVar[bool] = True
+    downloads = "run"
 
     def _read(self) -> SeriesTable:
         path = self.find()
@@ -293,6 +294,7 @@ class Solar(PublishedSeries):
         "solar-energy/solar_AL.txt.gz (arXiv 1703.07015)"
     )
     on_hub = False
+    downloads = ""
 
     def _parse(self, path: Path) -> SeriesTable:
         values: NDArray[np.float64] = read_series_text(path)

@@ -96,6 +96,7 @@ class FinewebEdu(CorpusTask):
     name = "fineweb-edu"
     summary = "next token of educational web pages, the 10-billion-token sample, streamed"
     protocol = "fineweb-edu/1"
+    downloads = "run"
     licence = "ODC-By 1.0, and Common Crawl's terms of use"
     Options: ClassVar[type[TaskOptions]] = FinewebOptions
     options: FinewebOptions

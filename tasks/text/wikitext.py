@@ -97,6 +97,7 @@ class WikiText(CorpusTask):
     line ends as words, so they are close to it but not the same.
     """
 
+    downloads = "run"
     licence = "CC BY-SA 3.0"
     counts_words = True
     Options: ClassVar[type[TaskOptions]] = WikiTextOptions

@@ -62,3 +62,27 @@ for name in ('sotu', 'fashion-mnist', 'household-power'):
     next(tasks.get(name)().train_batches(0, 4))
 """
     assert not modules_loaded_by(code) & {"pandas", "torchvision", "timm", "gluonts", "datasets"}
+
+
+FROM_FILES = [name for name in tasks.names() if tasks.built_in(name) and tasks.get(name).needs_data_dir]
+
+
+@pytest.mark.parametrize("name", FROM_FILES)
+def test_a_task_downloads_when_it_says_so_and_otherwise_names_the_way_out(name, monkeypatch, tmp_path):
+    """Without a folder: a run asks the hub, or names `suite data prepare`, or names `--data-dir`."""
+
+    def asked(*_, **__):
+        raise ConnectionError("the hub was asked")
+
+    for variable in ("SUITE_CACHE", "HOME"):
+        monkeypatch.setenv(variable, str(tmp_path))
+    monkeypatch.setattr("tasks.storage.hub._download", asked)
+    monkeypatch.setattr("tasks.storage.hub.newest_commit", asked)
+    monkeypatch.setattr("tasks.storage.hub.cached", lambda *_, **__: None)
+    cls = tasks.get(name)
+    with pytest.raises((DataError, ConnectionError)) as caught:
+        cls().load()
+    message = str(caught.value)
+    assert ("the hub was asked" in message) == (cls.downloads == "run"), message
+    assert ("suite data prepare" in message) == (cls.downloads == "prepare"), message
+    assert "--data-dir" in message or cls.downloads == "run", message

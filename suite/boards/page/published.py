@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from suite.boards.board import Board
-from suite.boards.markdown import markdown
-from suite.boards.page.page import document, html
-from suite.boards.page.tables import comma_separated, latex
 from suite.errors import UserError
 from tasks.storage.cache import write_text
+
+if TYPE_CHECKING:
+    from suite.boards.board import Board
 
 
 def generated(boards: Sequence[Board], links: Mapping[str, str]) -> dict[str, str]:
@@ -23,6 +23,10 @@ def generated(boards: Sequence[Board], links: Mapping[str, str]) -> dict[str, st
     Returns:
         Name of each file → its content; the same for the same records, byte for byte.
     """
+    from suite.boards.markdown import markdown
+    from suite.boards.page.page import document, html
+    from suite.boards.page.tables import comma_separated, latex
+
     return {
         "index.html": html(boards, links),
         "board.json": document(boards),

@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from suite.cli import options as opt
+from suite.cli.described import described_request
 from suite.cli.output import out, print_json
 from suite.console import marked
 
@@ -31,12 +32,8 @@ def budget(
 
     `suite budget --task imagenet100 --mixer fem --scale paper --json`
     """
-    from suite.models.resolve import resolve_run
-
-    resolved = resolve_run(
-        task=task, mixer=mixer, scale=scale, horizon=horizon, track=track, hybrid=hybrid, sets=set_ or [], recipe=recipe
-    )
-    found = describe_budget(resolved)
+    given = {"task": task, "mixer": mixer, "scale": scale, "horizon": horizon, "track": track, "hybrid": hybrid}
+    found = described_request("budget", {**given, "sets": set_ or [], "recipe": recipe}, describe_budget)
     print_json(found) if as_json else print_budget(found)
     raise typer.Exit(0 if found["matched"] else 1)
 

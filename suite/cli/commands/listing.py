@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from suite.cli import options as opt
-from suite.cli.described import described
+from suite.cli.described import MIXERS, TASKS, described
 from suite.cli.output import out, print_json, print_rows
 from suite.console import err, format_metric, marked
 from suite.errors import UserError, did_you_mean
@@ -18,8 +18,8 @@ from suite.safe_text import quoted
 if TYPE_CHECKING:
     from backbones.mixers.base import Mixer
     from suite.records.listed import ListedRun
+    from tasks.base import Task
 
-TASKS, MIXERS = "suite.tasks", "suite.mixers"  # entry points of packages
 TASK_FIELDS = ("name", "domain", "metric", "higher_is_better", "data", "protocol", "scales", "summary")
 MIXER_FIELDS = (
     "name",
@@ -159,18 +159,28 @@ def _describe_task(name: str) -> dict[str, Any]:
 
     cls = tasks.get(name)
     primary = cls().primary
-    data = "synthetic" if cls.synthetic else "folder (--data-dir)" if cls.needs_data_dir else "embedded"
     values = (
         name,
         cls.domain,
         primary.name,
         primary.higher_is_better,
-        data,
+        _data_of(cls),
         cls.protocol,
         list(scales_of(name)),
         cls.summary,
     )
     return dict(zip(TASK_FIELDS, values, strict=True))
+
+
+def _data_of(cls: type[Task]) -> str:
+    """Where a task's data come from, in a few words."""
+    if not cls.needs_data_dir:
+        return "synthetic" if cls.synthetic else "embedded"
+    return {
+        "run": "download or --data-dir",
+        "prepare": "suite data prepare or --data-dir",
+        "": "folder (--data-dir)",
+    }[cls.downloads]
 
 
 def _describe_mixers() -> list[dict[str, Any]]:

@@ -159,4 +159,4 @@ def _print_result(record: Record) -> None:
     boards, _ = find_boards(record.task, None, record.scale)
     own = [b for b in boards if any(record.id == ranked.id for row in b.rows for ranked in row.records)]
     if own:
-        print_boards(own, as_markdown=False)
+        print_boards(own)

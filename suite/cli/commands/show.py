@@ -10,6 +10,7 @@ from rich.table import Table
 
 from suite.cli import options as opt
 from suite.cli.commands.budget import print_budget
+from suite.cli.described import described_request
 from suite.cli.output import out, print_json, print_mapping
 from suite.console import marked
 from suite.errors import UserError
@@ -65,38 +66,41 @@ def show(
         found = describe_run(run_id)
         print_json(found) if as_json else print_run(found)
         return
-    from suite.models.resolve import resolve_run
-
-    resolved = resolve_run(
-        task=task, mixer=mixer, scale=scale, horizon=horizon, track=track, hybrid=hybrid, sets=set_ or [], recipe=recipe
-    )
-    print_json(describe_config(resolved)) if as_json else print_config(resolved)
+    given = {"task": task, "mixer": mixer, "scale": scale, "horizon": horizon, "track": track, "hybrid": hybrid}
+    described = described_request("show", {**given, "sets": set_ or [], "recipe": recipe}, describe_config)
+    print_json(described["shown"]) if as_json else print_config(described)
 
 
 def describe_config(resolved: Resolved) -> dict[str, Any]:
+    """A config as `--json` shows it, and its options one by one: name, value and meaning."""
     solved, certificate = _solve(resolved)
     identity = {"identity": solved.identity, "group": solved.group}
-    return {"config": solved.canonical(), **identity, "certificate": certificate.model_dump(mode="json")}
+    options = [
+        (f"{section}.{name}", str(getattr(model, name)), described.description or "")
+        for section, model in (
+            ("data", solved.data),
+            ("model", solved.model),
+            ("mixer", solved.mixer_options),
+            ("train", solved.train),
+        )
+        for name, described in type(model).model_fields.items()
+    ]
+    shown = {"config": solved.canonical(), **identity, "certificate": certificate.model_dump(mode="json")}
+    return {"shown": shown, "options": options}
 
 
-def print_config(resolved: Resolved) -> None:
+def print_config(described: Mapping[str, Any]) -> None:
     """Prints every option with its value and meaning: what `--set` and a recipe may change."""
-    solved, certificate = _solve(resolved)
+    shown, config = described["shown"], described["shown"]["config"]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("option", "value", "meaning"):
         table.add_column(column, no_wrap=column == "option")
-    for section, model in (
-        ("data", solved.data),
-        ("model", solved.model),
-        ("mixer", solved.mixer_options),
-        ("train", solved.train),
-    ):
-        for name, described in type(model).model_fields.items():
-            table.add_row(f"{section}.{name}", str(getattr(model, name)), described.description or "")
-    title = f"{solved.task} · {solved.mixer} · {solved.scale} · seed {solved.seed}"
-    out.print(marked("[bold]{}[/]  identity {}", title, solved.identity[:12]))
+    for option in described["options"]:
+        table.add_row(*option)
+    title = f"{config['task']} · {config['mixer']} · {config['scale']} · seed {config['seed']}"
+    out.print(marked("[bold]{}[/]  identity {}", title, shown["identity"][:12]))
     out.print(table)
-    print_budget(certificate.model_dump(mode="json"))
+    print_budget(shown["certificate"])
 
 
 def describe_run(run: str) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def _show_place(made: Submitted, entrant: Entrant, folder: Path | None, *, as_js
     if as_json:
         print_json({"entry": _as_json(made), "boards": [plain(each) for each in own]})
         return
-    print_boards(own, as_markdown=False)
+    print_boards(own)
     err.print(
         f"draft entry: {made.folder} ({made.records} records); next: CONTRIBUTING, 'Put your mixer on the board'",
         soft_wrap=True,

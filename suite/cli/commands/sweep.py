@@ -223,7 +223,7 @@ def _print_boards(found: Sequence[Entrant]) -> None:
     from suite.cli.commands.boards.leaderboard import find_boards, print_boards
 
     for task in dict.fromkeys(each.base.task for each in found):
-        print_boards(find_boards(task, None, found[0].base.scale)[0], as_markdown=False)
+        print_boards(find_boards(task, None, found[0].base.scale)[0])
 
 
 @contextmanager

@@ -42,8 +42,8 @@ COMMANDS: tuple[Defect, ...] = (
     Defect(
         "commands",
         "suite/cli/commands/boards/leaderboard.py",
-        "print_boards(found, as_markdown=markdown)",
-        "print_boards(found, as_markdown=False)",
+        '"markdown" if markdown else "table"',
+        '"table"',
         "--markdown does nothing",
         ("tests/suite/cli/test_interface.py::test_markdown_and_tables_go_to_stdout",),
     ),

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from suite.cli import app
-from suite.cli.commands.boards.leaderboard import find_boards, write_files
+from suite.cli.commands.boards.leaderboard import files_of, find_boards, write_files
 from suite.records import record
 from tests.suite.cli.world import build, watched
 from tests.suite.tiny import made_record
@@ -74,7 +74,7 @@ def world(tmp_path_factory) -> Path:
     (root / "notes.md").write_text("notes")
     shutil.copytree(ROOT / "leaderboards", root / "leaderboards")
     boards, links = find_boards(None, None, None, root / "leaderboards")
-    write_files(boards, links, root / "leaderboards", check=False)
+    write_files(files_of(boards, links), len(boards), root / "leaderboards")
     (root / "examples").symlink_to(ROOT / "examples")
     return root
 

@@ -9,8 +9,9 @@ from rich.table import Table
 
 from suite.cli import options as opt
 from suite.cli.commands.boards.leaderboard import find_boards
-from suite.cli.output import out, print_json
-from suite.console import format_number
+from suite.cli.commands.boards.shown import Report, printed, shown
+from suite.cli.output import json_text
+from suite.console import format_number, stdout
 from suite.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -36,17 +37,20 @@ def compare(
     """Compares two mixers: their difference with its interval, what each is worth, and how many more seeds would
     distinguish them.
     """
-    from suite.boards.pair import pairs
 
-    boards, _ = find_boards(task, None, scale, records)
-    found = pairs(boards, one, other)
-    if not found:
-        raise UserError(_nothing(boards, one, other))
-    if as_json:
-        print_json([_plain(pair) for pair in found])
-        return
-    for pair in found:
-        out.print(_table(pair), "")
+    def find(report: Report) -> dict[str, Any]:
+        from suite.boards.pair import pairs
+
+        boards, _ = find_boards(task, None, scale, records, report)
+        found = pairs(boards, one, other)
+        if not found:
+            raise UserError(_nothing(boards, one, other))
+        if as_json:
+            return {"text": json_text([_plain(pair) for pair in found])}
+        return {"text": printed(map(_table, found))}
+
+    options = {"one": one, "other": other, "task": task, "scale": scale, "json": as_json}
+    stdout.write(shown("compare", options, records, find)["text"])
 
 
 def _nothing(boards: Any, one: str, other: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -10,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from suite.cli import options as opt
-from suite.cli.output import out, print_json
-from suite.console import err, warn
+from suite.cli.commands.boards.shown import Report, printed, shown
+from suite.cli.output import json_text, out
+from suite.console import err, stdout, warn
 from suite.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
     from suite.boards.board import Board
+
+PRINTED = ("table", "markdown")  # forms that say how to start a run where there is no board
 
 
 def leaderboard(
@@ -53,22 +55,53 @@ def leaderboard(
         from suite.tracking import backlog
 
         backlog.send_in_background(runs_home())
-    found, links = find_boards(task, domain, scale, records)
+    form = "json" if as_json else "csv" if as_csv else "latex" if as_latex else "markdown" if markdown else "table"
+    form = "files" if output is not None else form
+    claims = None if task or domain or scale else records
+    options = {"task": task, "domain": domain, "scale": scale, "form": form}
+
+    def find(report: Report) -> dict[str, Any]:
+        boards, links = find_boards(task, domain, scale, records, report)
+        found = {"files": files_of(boards, links, claims)} if form == "files" else {"text": text_of(boards, form)}
+        return {"count": len(boards), **found}
+
+    found = shown("leaderboard", options, records, find)
     if output is not None:
-        claims = None if records is None or task or domain or scale else records
-        write_files(found, links, output, claims=claims, check=check)
-    elif as_json:
-        print_json(_plain(found))
-    elif as_csv or as_latex:
+        write_files(found["files"], found["count"], output, check=check)
+    elif found["count"] or form not in PRINTED:
+        stdout.write(found["text"])
+    else:
+        _no_boards()
+
+
+def text_of(boards: Sequence[Board], form: str) -> str:
+    """What is printed of the boards. Without any, nothing that imports PyTorch is imported.
+
+    Args:
+        boards: in their order.
+        form: json, csv, latex, markdown or table.
+
+    Returns:
+        The text, with its last line break.
+    """
+    if form == "json":
+        return json_text(_plain(boards))
+    if form in ("csv", "latex"):
         from suite.boards.page import tables
 
-        sys.stdout.write(tables.comma_separated(found) if as_csv else "\n".join(map(tables.latex, found)))
-    else:
-        print_boards(found, as_markdown=markdown)
+        return tables.comma_separated(boards) if form == "csv" else "\n".join(map(tables.latex, boards))
+    if not boards:
+        return ""
+    from suite.boards.markdown import markdown
+    from suite.boards.terminal import table
+
+    if form == "markdown":
+        return "".join(markdown(board) + "\n" for board in boards)
+    return printed(table(board, out.width) for board in boards)
 
 
 def _plain(boards: Sequence[Board]) -> list[Any]:
-    """The boards as JSON values. Without any, nothing that imports PyTorch is imported."""
+    """The boards as JSON values."""
     if not boards:
         return []
     from suite.boards.plain import plain
@@ -76,11 +109,16 @@ def _plain(boards: Sequence[Board]) -> list[Any]:
     return [plain(board) for board in boards]
 
 
-def write_files(
-    boards: Sequence[Board], links: Mapping[str, str], folder: Path, *, claims: Path | None = None, check: bool = False
-) -> None:
-    """Writes the published files of the boards, with the findings where the folder `claims` has claims; or compares
-    them. Raises UserError where one differs.
+def files_of(boards: Sequence[Board], links: Mapping[str, str], claims: Path | None = None) -> dict[str, str]:
+    """The published files of the boards.
+
+    Args:
+        boards: in their order.
+        links: hash of a record → its address relative to the folder of the files.
+        claims: a folder with claims, or None: their findings are a file more.
+
+    Returns:
+        Name of each file → its content.
     """
     from suite.boards.findings import claim, document, measured
     from suite.boards.page import published
@@ -89,19 +127,26 @@ def write_files(
     if claims and (claims / claim.NAME).is_file():
         found = measured.findings(claim.read(claims / claim.NAME), boards)
         files |= {document.NAME: document.document(found)}
+    return files
+
+
+def write_files(files: Mapping[str, str], boards: int, folder: Path, *, check: bool = False) -> None:
+    """Writes the published files of so many boards, or compares them. Raises UserError where one differs."""
+    from suite.boards.page import published
+
     if check:
         published.check(files, folder)
         err.print(f"{len(files)} files in {folder} are what the records give")
     else:
         published.write(files, folder)
-        err.print(f"{len(boards)} board(s) in {folder}: open {folder / 'index.html'}")
+        err.print(f"{boards} board(s) in {folder}: open {folder / 'index.html'}")
 
 
 def find_boards(
-    task: str | None, domain: str | None, scale: str | None, folder: Path | None = None
+    task: str | None, domain: str | None, scale: str | None, folder: Path | None = None, report: Report = warn
 ) -> tuple[list[Board], dict[str, str]]:
-    """The boards of all usable records, and the files of records below `folder` by their hashes. Warns about records
-    that are not usable; raises UserError for an unknown task or name.
+    """The boards of all usable records, and the files of records below `folder` by their hashes. Reports records that
+    are not usable; raises UserError for an unknown task or name.
     """
     from suite.config.recipe import SCALES
     from suite.records.home import has_records
@@ -120,10 +165,10 @@ def find_boards(
     found, links = read_published(folder) if folder else (read_all(), {})
     if folder:  # suite doctor looks at the runs here only
         for each in found.refused:
-            warn(f"left out: {each.reason}")
+            report(f"left out: {each.reason}")
     elif found.refused:
         count = len(found.refused)
-        warn(f"{count} record(s) left out, damaged or contradictory: suite doctor names them")
+        report(f"{count} record(s) left out, damaged or contradictory: suite doctor names them")
     held = badges.by_record(badges.read(folder)) if folder else {}
     return board.boards(found.records, found.refused, task=task, domain=domain, scale=scale, badges=held), links
 
@@ -141,19 +186,12 @@ def task_of_boards(task: str | None) -> str | None:
     return task or None
 
 
-def print_boards(boards: Sequence[Board], *, as_markdown: bool) -> None:
-    """Prints the boards as tables or Markdown; without any, prints on stderr how to start a run."""
+def print_boards(boards: Sequence[Board]) -> None:
+    """Prints the boards as tables; without any, prints on stderr how to start a run."""
+    stdout.write(text_of(boards, "table")) if boards else _no_boards()
+
+
+def _no_boards() -> None:
     from suite.records.home import runs_home
 
-    if not boards:
-        home = runs_home()
-        err.print(f"no matching runs in {home} yet; start one: suite run --task fashion-mnist --mixer fem")
-        return
-    from suite.boards.markdown import markdown
-    from suite.boards.terminal import table
-
-    for board in boards:
-        if as_markdown:
-            sys.stdout.write(markdown(board) + "\n")
-        else:
-            out.print(table(board, out.width), "")
+    err.print(f"no matching runs in {runs_home()} yet; start one: suite run --task fashion-mnist --mixer fem")
