@@ -68,7 +68,7 @@ FROM_FILES = [name for name in tasks.names() if tasks.built_in(name) and tasks.g
 
 
 @pytest.mark.parametrize("name", FROM_FILES)
-def test_a_task_downloads_when_it_says_so_and_otherwise_names_the_way_out(name, monkeypatch, tmp_path):
+def test_a_task_downloads_where_its_class_declares_it_or_names_the_way_out(name, monkeypatch, tmp_path):
     """Without a folder: a run asks the hub, or names `suite data prepare`, or names `--data-dir`."""
 
     def asked(*_, **__):
