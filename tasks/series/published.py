@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,7 +116,7 @@ class PublishedSeries(FileSeries):
     licence: ClassVar[str] = "see the source; the data are not part of the suite"
     known: ClassVar[str] = ""  # the fingerprint of the standard file, if known
     on_hub: ClassVar[bool] = True
-    downloads = "run"
+    downloads: ClassVar[Literal["run", "prepare", ""]] = "run"
 
     def _read(self) -> SeriesTable:
         path = self.find()

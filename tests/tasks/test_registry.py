@@ -78,6 +78,7 @@ def test_a_task_downloads_where_its_class_declares_it_or_names_the_way_out(name,
         monkeypatch.setenv(variable, str(tmp_path))
     monkeypatch.setattr("tasks.storage.hub._download", asked)
     monkeypatch.setattr("tasks.storage.hub.newest_commit", asked)
+    monkeypatch.setattr("tasks.storage.hub.check_access", asked)
     monkeypatch.setattr("tasks.storage.hub.cached", lambda *_, **__: None)
     cls = tasks.get(name)
     with pytest.raises((DataError, ConnectionError)) as caught:

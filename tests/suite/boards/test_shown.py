@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from suite.cli.commands.boards import shown
+from suite.cli.output import out
 from suite.records import badges, record
 from tests.suite.tiny import made_record
 
@@ -66,9 +67,9 @@ def test_two_mixers_are_compared_again_without_reading_a_record(suite, records, 
 
 
 def test_a_table_is_kept_for_the_width_it_was_made_for(suite, records, monkeypatch):
-    monkeypatch.setattr(shown.out, "width", 160)
+    monkeypatch.setattr(out, "width", 160)
     wide = suite("leaderboard").out
-    monkeypatch.setattr(shown.out, "width", 70)
+    monkeypatch.setattr(out, "width", 70)
     narrow = suite("leaderboard").out
     widths = [max(len(line) for line in text.splitlines() if line[0:1] in "┏┃") for text in (wide, narrow)]
     assert widths[1] <= 70 < widths[0]
