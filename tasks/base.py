@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tasks.batches import WHOLE, Batch, Shard, Split
 from tasks.describing import CAUSAL_DOMAINS, DOMAINS, DataInfo, Domain, Metric, TaskOptions

@@ -20,7 +20,7 @@ Rows = list[dict[str, Any]]
 #: What a description is read from. The constants of `kernels` are none of it.
 SOURCES = {
     "tasks": ("tasks", "suite/config", "suite/cli/commands/listing.py"),
-    "mixers": ("backbones", "tasks/base.py", "suite/cli/commands/listing.py"),
+    "mixers": ("backbones", "tasks/describing.py", "suite/cli/commands/listing.py"),
 }
 #: Entry points by which packages add to a list.
 TASKS, MIXERS = "suite.tasks", "suite.mixers"
