@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from tasks.batches import WHOLE, Batch, Shard, Split
+from tasks.batches import WHOLE, Batch, SampledUnits, Shard, Split
 from tasks.describing import CAUSAL_DOMAINS, DOMAINS, DataInfo, Domain, Metric, TaskOptions
 from tasks.errors import DataError
 from tasks.specs import HeadName, ImageInput, InputSpec, SeriesInput, TextInput
@@ -31,6 +31,7 @@ __all__ = [
     "ImageInput",
     "InputSpec",
     "Metric",
+    "SampledUnits",
     "SeriesInput",
     "Shard",
     "Split",
@@ -232,6 +233,28 @@ class Task(ABC):
         Returns:
             Values by name of metric, `loss` among them.
         """
+
+    def test_units(self) -> SampledUnits | None:
+        """The units that the test set is a sample of, so that a comparison can allow for the noise of a finite test
+        set. Called after `load`.
+
+        Returns:
+            At least two units, at most `tasks.units.MOST`; None where the task has none.
+        """
+        return None
+
+    def unit_sums(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The primary metric of each example, as sum and count: over the split, the ratio of their totals is the
+        metric. Needed only with `test_units`.
+
+        Args:
+            outputs: as for `measure`.
+            batch: an evaluation batch.
+
+        Returns:
+            `[B, 2]`, float64: sums and counts.
+        """
+        raise NotImplementedError(f"{self.name} has test units, but no unit_sums")
 
     def idle_options(self) -> Mapping[str, str]:
         """Options that change nothing, given the others: commands refuse them.

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from tasks.errors import DataError
 
 if TYPE_CHECKING:  # importing torch takes seconds, and describing a task needs none of it
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 Split = Literal["train", "valid", "test"]
@@ -37,6 +39,18 @@ class Batch:
             The same batch on that device.
         """
         return Batch(self.inputs.to(device, non_blocking=True), self.targets.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True)
+class SampledUnits:
+    """What the test set is a sample of: another test set would have other addresses, images or weeks.
+
+    word: what the units are, in the plural.
+    of_example: the unit of each example, `[n]`, integers from 0, in the order of `eval_batches("test")`.
+    """
+
+    word: str
+    of_example: NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ ORDER = {
         "images",
         "series",
         "recall",
+        "units",
         "embedded",
         "storage",
         "randomness",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from suite.boards.board import Board
+from suite.boards.pair import leading
 from suite.config.run_config import OWN_ORIGINS
 from suite.console import format_metric, format_number
 
@@ -65,10 +66,28 @@ def statistics(board: Board) -> Iterator[str]:
     yield sigma
     if noise.detectable is not None:
         yield f"differences to softmax from {format_number(metric, noise.detectable)}{unit} on are found with power .8"
+    yield from _leading_pair(board, unit)
     optimism = max((abs(row.figures.optimism) for row in board.rows if row.figures), default=0.0)
     if optimism:
         added = f"{format_number(metric, optimism)}{unit}"
         yield f"choosing rates on validation adds at most {added} to a row's expectation"
+
+
+def _leading_pair(board: Board, unit: str) -> Iterator[str]:
+    """How far another test set could change the difference of the first two rows, in the metric's direction."""
+    pair = leading(board)
+    if pair is None or pair.over_units is None:
+        return
+    sign = 1 if board.metric.higher_is_better else -1
+    intervals = [sorted(sign * end for end in each.interval()) for each in (pair.difference, pair.over_units)]
+    estimate, *ends = (
+        format_number(board.metric, value, signed=True)
+        for value in (sign * pair.difference.estimate, *intervals[0], *intervals[1])
+    )
+    yield (
+        f"{pair.one.mixer} minus {pair.other.mixer}: {estimate}{unit} ({ends[0]} to {ends[1]} over seeds; {ends[2]} to "
+        f"{ends[3]} over seeds and {pair.units})"
+    )
 
 
 def cautions(board: Board) -> Iterator[str]:

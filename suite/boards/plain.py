@@ -6,6 +6,8 @@ from typing import Any
 
 from suite.boards import columns
 from suite.boards.board import Board
+from suite.boards.pair import leading
+from suite.statistics.comparisons import Difference
 
 
 def plain(board: Board) -> dict[str, Any]:
@@ -23,7 +25,23 @@ def plain(board: Board) -> dict[str, Any]:
         "unfinished": board.unfinished,
         "refused": board.refused,
         "rows": [{column.name: column.value(row) for column in shown} for row in board.rows],
+        **_leading(board),
     }
+
+
+def _leading(board: Board) -> dict[str, Any]:
+    """The first two rows over seeds and test units; nothing where their records have no units."""
+    pair = leading(board)
+    if pair is None or pair.over_units is None:
+        return {}
+    over_seeds = {"estimate": pair.difference.estimate, **_interval(pair.difference)}
+    both = {"units": pair.units, **_interval(pair.over_units)}
+    return {"leading": {"a": pair.one.mixer, "b": pair.other.mixer, "difference": over_seeds, "over_units": both}}
+
+
+def _interval(found: Difference) -> dict[str, float]:
+    low, high = found.interval()
+    return {"low": low, "high": high, "p": found.p}
 
 
 def _noise(board: Board) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from suite.config.identity import canonical_json
 from suite.models.baseline_candidate import ORIGIN as BASELINE
 from suite.records.schema import Record, Timing
+from suite.records.unit_faults import unit_faults
 from tasks.base import Task
 
 SPLITS = ("valid", "test")
@@ -60,6 +61,8 @@ def result_faults(record: Record, task: Task | None) -> Iterator[str]:
         yield from differs("race.seed", record.race.seed, record.seed)
     if record.threads is not None:
         yield from differs("threads.count", record.threads.count, record.hardware.threads, "its hardware")
+    if record.test_units is not None:
+        yield from unit_faults(record)
     if record.status == "finished":
         yield from _of_metrics(record, task)
         yield from _of_selection(record)

@@ -6,7 +6,15 @@ import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, JsonValue, field_serializer, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+    model_serializer,
+)
 
 from suite.config.identity import digest
 from suite.config.run_config import BUILT_IN, Strict
@@ -143,6 +151,21 @@ class Contract(Strict):
     version: int = Field(ge=1)
 
 
+class TestUnits(Strict):
+    """The primary metric of the tested checkpoint by test unit: its value on a unit is sum / count, that of the test
+    set the ratio of the totals. Every record of the same data has the same units and counts.
+
+    word: what the units are: addresses, images, weeks; more than 128 are in 128 random groups.
+    sums: rounded to 10 significant digits.
+    """
+
+    __test__ = False  # no class of tests
+
+    word: Annotated[str, Field(pattern="^[a-z][a-z0-9 ]{0,40}$")]
+    sums: Annotated[list[NotNegative], Field(min_length=2, max_length=128)]
+    counts: Annotated[list[NotNegative], Field(min_length=2, max_length=128)]
+
+
 class Record(Strict):
     """One run, whatever its status. `metrics` maps split to metric to value; a finished run has those of its selected
     checkpoint, a diverged one those of its untrained model. None means that something was not recorded.
@@ -169,6 +192,7 @@ class Record(Strict):
     higher_is_better: bool
     metrics: dict[SplitName, dict[str, float]]
     n_evaluated: dict[SplitName, Annotated[int, Field(ge=1)]]
+    test_units: TestUnits | None = None  # left out where the task has none, and by earlier versions
     selection: Selection | None = None
     loss_trace: list[tuple[Count, float]]
     data: Data
@@ -192,6 +216,13 @@ class Record(Strict):
     @field_serializer("config")
     def _recorded(self, config: RecordedConfig) -> dict[str, Any]:
         return config.recorded()
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = write(self)
+        if content.get("test_units", ...) is None:
+            del content["test_units"]
+        return content
 
     @property
     def recounted(self) -> bool:

@@ -5,14 +5,55 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from tasks.base import Split, Task
+from suite.records.schema import TestUnits
+from tasks.base import Batch, Split, Task
 
 
 class IncompleteEvaluation(RuntimeError):
     """An evaluation did not see as many examples as its split has."""
+
+
+class UnitTally:
+    """Sums and counts of each example, added up by unit at the end. Collects nothing where the task has no units."""
+
+    def __init__(self, task: Task) -> None:
+        """Takes a loaded task."""
+        self._task, self._units = task, task.test_units()
+        self._rows = list[Tensor]()
+
+    def add(self, outputs: Tensor, batch: Batch) -> None:
+        """Collects a batch of the test split, in order.
+
+        Args:
+            outputs: the model's, fp32.
+            batch: the batch that they were computed from.
+        """
+        if self._units is not None:
+            self._rows.append(self._task.unit_sums(outputs, batch).cpu())
+
+    def recorded(self) -> TestUnits | None:
+        """The units as a record holds them.
+
+        Returns:
+            None where the task has none, or a value is not finite.
+
+        Raises:
+            ValueError: the task has given units to another number of examples than were evaluated.
+        """
+        if self._units is None:
+            return None
+        unit, rows = self._units.of_example, torch.cat(self._rows).double().numpy()
+        if len(unit) != len(rows):
+            raise ValueError(f"{self._task.name}: test_units() has {len(unit)} examples, {len(rows)} were evaluated")
+        sums, counts = (np.bincount(unit, column) for column in rows.T)
+        if not np.isfinite([sums, counts]).all():
+            return None
+        digits = ([float(f"{value:.10g}") for value in column] for column in (sums, counts))
+        return TestUnits(word=self._units.word, **dict(zip(("sums", "counts"), digits, strict=True)))
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
@@ -44,8 +85,11 @@ def evaluate(
     device: torch.device,
     precision: str,
     workers: int = 0,
+    tally: UnitTally | None = None,
 ) -> tuple[dict[str, float], int]:
-    """The metrics of a split and how many examples were evaluated. Raises IncompleteEvaluation if some were not."""
+    """The metrics of a split and how many examples were evaluated. Raises IncompleteEvaluation if some were not.
+    `tally` receives the primary metric of each example.
+    """
     totals: dict[str, tuple[float, float]] = {}
     seen = 0
     with eval_mode(model):
@@ -53,9 +97,12 @@ def evaluate(
             batch = batch.to(device)
             with autocast(device, precision):
                 outputs = model(batch.inputs)
-            for name, (total, count) in task.measure(outputs.float(), batch).items():
+            outputs = outputs.float()
+            for name, (total, count) in task.measure(outputs, batch).items():
                 old_total, old_count = totals.get(name, (0.0, 0.0))
                 totals[name] = (old_total + total, old_count + count)
+            if tally is not None:
+                tally.add(outputs, batch)
             seen += batch.size
     if seen != task.n_examples(split):
         raise IncompleteEvaluation(

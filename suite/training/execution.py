@@ -16,7 +16,7 @@ from suite.models.memory import out_of_memory
 from suite.progress import TrainingProgress
 from suite.records.schema import Record, Tracked
 from suite.tracking.client import Tracker
-from suite.training.evaluate import evaluate
+from suite.training.evaluate import UnitTally, evaluate
 from suite.training.job import Ending, Job, assemble
 from suite.training.mirror import close_tracker, open_tracker
 from suite.training.observer import RunObserver
@@ -101,13 +101,15 @@ def _evaluate_untrained(job: Job, warn: Callable[[str], None]) -> None:
     metrics, counts = dict[str, dict[str, float]](), dict[str, int]()
     try:
         model = build_model(job).to(job.device)
+        tally = UnitTally(job.task)
         for split in SPLITS:
-            metrics[split], counts[split] = _evaluate(job, model, split)
+            metrics[split], counts[split] = _evaluate(job, model, split, tally if split == "test" else None)
+        units = tally.recorded()
     except Exception as problem:
         warn(f"the untrained model could not be evaluated ({first_line(problem)}); the run has no figures")
         return
     if all(math.isfinite(value) for values in metrics.values() for value in values.values()):
-        job.metrics, job.n_evaluated = metrics, counts
+        job.metrics, job.n_evaluated, job.test_units = metrics, counts, units
 
 
 def _fit_and_test(job: Job, observer: RunObserver, stop: Stop) -> FitResult:
@@ -121,7 +123,8 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: Stop) -> FitResult:
     result = trainer.fit()
     selected = trainer.evaluated
     selected.load_state_dict(result.best.weights)
-    test, n_tested = _evaluate(job, selected, "test")
+    tally = UnitTally(job.task)
+    test, n_tested = _evaluate(job, selected, "test", tally)
     metrics = {"valid": result.best.metrics, "valid_last": result.final_valid, "test": test}
     if job.config.skip_variant_layers and isinstance(selected, Backbone):
         variants = set(range(job.config.model.depth)) - {i - 1 for i in job.config.hybrid}
@@ -130,11 +133,14 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: Stop) -> FitResult:
     if not all(math.isfinite(value) for values in metrics.values() for value in values.values()):
         raise Diverged(f"a metric of the selected checkpoint (step {result.best.step}) is not finite")
     job.metrics, job.n_evaluated = metrics, {"valid": job.task.n_examples("valid"), "test": n_tested}
+    job.test_units = tally.recorded()
     job.selected = selected
     return result
 
 
-def _evaluate(job: Job, model: nn.Module, split: Literal["valid", "test"]) -> tuple[dict[str, float], int]:
+def _evaluate(
+    job: Job, model: nn.Module, split: Literal["valid", "test"], tally: UnitTally | None = None
+) -> tuple[dict[str, float], int]:
     train = job.config.train
     return evaluate(
         model,
@@ -144,6 +150,7 @@ def _evaluate(job: Job, model: nn.Module, split: Literal["valid", "test"]) -> tu
         device=job.device,
         precision=train.precision,
         workers=loader_workers(job.task),
+        tally=tally,
     )
 
 

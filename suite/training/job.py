@@ -18,7 +18,19 @@ from suite.models.budget import Plan
 from suite.models.candidate import Candidate
 from suite.models.certificate import Certificate
 from suite.records import provenance
-from suite.records.schema import Code, Data, Hardware, Record, Selection, Status, Threads, Timing, Tracked, Versions
+from suite.records.schema import (
+    Code,
+    Data,
+    Hardware,
+    Record,
+    Selection,
+    Status,
+    TestUnits,
+    Threads,
+    Timing,
+    Tracked,
+    Versions,
+)
 from suite.safe_text import redacted
 from suite.tracking.client import TrackedRun
 from suite.training.evaluate import autocast
@@ -52,6 +64,7 @@ class Job:
     start_s: float = math.nan
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     n_evaluated: dict[str, int] = field(default_factory=dict)
+    test_units: TestUnits | None = None
     trace: list[tuple[int, float]] = field(default_factory=list)
     selected: nn.Module | None = None  # the model that was tested
 
@@ -110,6 +123,7 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
         higher_is_better=task.primary.higher_is_better,
         metrics=job.metrics,
         n_evaluated=job.n_evaluated,
+        test_units=job.test_units,
         data=job.data,
         selection=Selection(step=result.best.step, metric=task.primary.name, value=result.best.value)
         if result

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tasks.base import Batch, ImageInput, Metric, Task, TaskOptions
+from tasks.base import Batch, ImageInput, Metric, SampledUnits, Task, TaskOptions
 from tasks.randomness import MIX, seeded
+from tasks.units import grouped
 
 Mixup = Callable[[Tensor, Tensor], Any]  # images `[B, C, S, S]`, labels `[B]` → mixed images, targets `[B, classes]`
 CUTMIX_HELP = "α of CutMix's Beta(α, α); 0: off; together with mixup, one of the two per batch"
@@ -55,6 +58,15 @@ class ImageTask(Task):
         nats = F.cross_entropy(outputs.float(), batch.targets, reduction="none").double().sum().item()
         sums = {"top1": (float(ranked[:, 0].sum().item()), count), "loss": (nats, count)}
         return {**sums, "top5": (float(ranked.any(-1).sum().item()), count)} if self._has_top5 else sums
+
+    def test_units(self) -> SampledUnits | None:
+        return grouped("images", np.arange(self.n_examples("test")))
+
+    def unit_sums(self, outputs: Tensor, batch: Batch) -> Tensor:
+        # as in `measure`, so that ties are broken alike
+        ranked = outputs.float().topk(min(5, outputs.shape[-1]), dim=-1).indices
+        correct_B = (ranked[:, 0] == batch.targets).double()
+        return torch.stack([correct_B, torch.ones_like(correct_B)], -1)
 
     def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         return {name: total / count for name, (total, count) in sums.items()}

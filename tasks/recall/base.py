@@ -16,9 +16,22 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from tasks.base import WHOLE, Batch, DataError, DataInfo, Metric, Shard, Split, Task, TaskOptions, TextInput
+from tasks.base import (
+    WHOLE,
+    Batch,
+    DataError,
+    DataInfo,
+    Metric,
+    SampledUnits,
+    Shard,
+    Split,
+    Task,
+    TaskOptions,
+    TextInput,
+)
 from tasks.randomness import EXAMPLES, generator, shuffled_batches
 from tasks.recall.sampling import Ints
+from tasks.units import grouped
 
 IGNORED = -100  # target of an unscored token
 CHUNK = 512  # sequences per generator, so that the first ones of a split do not depend on its size
@@ -162,6 +175,14 @@ class RecallTask(Task):
             for c, r, n in zip(classes.tolist(), correct.tolist(), scored.tolist(), strict=True)
         }
         return {"nats": (nats, float(len(targets))), **found}
+
+    def test_units(self) -> SampledUnits | None:
+        return grouped("sequences", np.arange(self.n_examples("test")))
+
+    def unit_sums(self, outputs: Tensor, batch: Batch) -> Tensor:
+        scored_BT = batch.targets != IGNORED
+        correct_BT = scored_BT & (outputs.float().argmax(-1) == batch.targets)
+        return torch.stack([correct_BT.sum(-1), scored_BT.sum(-1)], -1).double()
 
     def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         nats, count = sums["nats"]

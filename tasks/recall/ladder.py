@@ -175,6 +175,21 @@ class LadderTask(RecallTask):
         scored = torch.bincount(rung, minlength=len(self.rungs)).tolist()
         return sums | {f"rung/{r}": (c, float(n)) for r, c, n in zip(self.rungs, correct, scored, strict=True) if n}
 
+    def unit_sums(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Weighted so that every rung counts the same."""
+        sums_B2 = super().unit_sums(outputs, batch)
+        if not self.rungs:
+            return sums_B2
+        assert isinstance(batch, RungBatch)
+        return sums_B2 * self._weights.to(sums_B2)[batch.rung_B][:, None]
+
+    @cached_property
+    def _weights(self) -> Tensor:
+        """Of each rung, for the test split: the mean number of scored tokens per rung, divided by its own."""
+        scored = (self._split("test")[1] != IGNORED).sum(-1)
+        of_rungs = torch.stack([scored[place :: len(self.rungs)].sum() for place in range(len(self.rungs))]).double()
+        return of_rungs.mean() / of_rungs
+
     def summarise(self, sums: Mapping[str, tuple[float, float]]) -> dict[str, float]:
         found = super().summarise(sums)
         if not self.rungs:

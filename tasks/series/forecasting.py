@@ -15,13 +15,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tasks import embedded
-from tasks.base import WHOLE, Batch, DataError, DataInfo, Metric, SeriesInput, Shard, Split, Task, TaskOptions
+from tasks.base import (
+    WHOLE,
+    Batch,
+    DataError,
+    DataInfo,
+    Metric,
+    SampledUnits,
+    SeriesInput,
+    Shard,
+    Split,
+    Task,
+    TaskOptions,
+)
 from tasks.embedded.packaged import PackagedTask
 from tasks.randomness import evenly_spread, shuffled_batches
 from tasks.series import scores
 from tasks.series.heads import is_points, loss_of, point_of, quantiles_of
 from tasks.series.options import ForecastOptions, RepositoryOptions, SearchedOptions
 from tasks.series.plot import draw_forecasts
+from tasks.series.weeks import steps_per_week
+from tasks.units import grouped
 
 PICTURED_WINDOWS = 3  # test windows in the picture of a run, at most
 
@@ -153,6 +167,19 @@ class ForecastTask(Task):
 
     def measure(self, outputs: Tensor, batch: Batch) -> dict[str, tuple[float, float]]:
         return scores.sums(self.options.head, outputs.double(), batch.targets.double(), self.units(batch))
+
+    def test_units(self) -> SampledUnits | None:
+        """Weeks, or as many whole weeks as a horizon has: the week, counted from the first test step, in which a
+        window's forecast begins. Where no week has a whole number of steps, blocks as long as a horizon.
+        """
+        self.load()
+        week = steps_per_week(self.frequency)
+        block = -(-self.horizon // week) * week if week else self.horizon
+        word = "weeks" if block == week else f"blocks of {block} steps"
+        return grouped(word, self._scored["test"] // block)
+
+    def unit_sums(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return scores.row_sums(self.options.head, outputs.double(), batch.targets.double(), self.units(batch))
 
     def units(self, batch: Batch) -> scores.Units:
         """The units of the scores of a batch: those of the standardised values."""

@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.base import Batch, DataError, DataInfo, Metric, Split, TaskOptions
+from tasks.base import Batch, DataError, DataInfo, Metric, SampledUnits, Split, TaskOptions
 from tasks.randomness import evenly_spread
 from tasks.series import gluonts_repository, scores
 from tasks.series.forecasting import ForecastTask, require_single_precision
 from tasks.series.gluonts_repository import Entry, Repository
 from tasks.series.options import RepositoryOptions
+from tasks.units import grouped
 
 LICENCE = "see GluonTS's recipe; the data are not part of the suite"
 UNKNOWN_HORIZON = 24  # while there are no data: it sizes the head, which no budget counts
@@ -158,6 +159,10 @@ class GluontsSeries(ForecastTask):
         window = self._windows[split][torch.from_numpy(places)]
         L = self.options.look_back
         return SeriesBatch(window[:, :L], window[:, L:], torch.from_numpy(owners))
+
+    def test_units(self) -> SampledUnits | None:
+        self.load()
+        return grouped("series", self.owners["test"][self._scored["test"]])
 
     def units(self, batch: Batch) -> scores.Units:
         """Those of the original values: GluonTS computes CRPS on them."""

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from tasks.base import HeadName, Metric
@@ -69,6 +70,16 @@ def sums(head: HeadName, outputs: Tensor, targets_BHC: Tensor, units: Units) -> 
         original = targets_BHC * units.scale + units.shift
         found["crps"] = ((losses_BHC * units.scale).sum().item(), original.abs().sum().item())
     return found
+
+
+def row_sums(head: HeadName, outputs: Tensor, targets_BHC: Tensor, units: Units) -> Tensor:
+    """The sum and the count of the primary metric of each window, `[B, 2]`, in double precision."""
+    if head == "point":
+        errors_BHC = (point_of(head, outputs) - targets_BHC).square()
+        return torch.stack([errors_BHC.sum((1, 2)), torch.ones_like(errors_BHC).sum((1, 2))], -1)
+    losses_BHC = quantile_losses(quantiles_of(head, outputs), targets_BHC).sum(-1) / len(LEVELS)
+    original_BHC = targets_BHC * units.scale + units.shift
+    return torch.stack([(losses_BHC * units.scale).sum((1, 2)), original_BHC.abs().sum((1, 2))], -1)
 
 
 def summary(head: HeadName, totals: Mapping[str, tuple[float, float]]) -> dict[str, float]:

@@ -17,14 +17,39 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from tasks.base import WHOLE, Batch, DataError, DataInfo, Metric, Shard, Split, TaskOptions, TextInput, TextTask
+from tasks.base import (
+    WHOLE,
+    Batch,
+    DataError,
+    DataInfo,
+    Metric,
+    SampledUnits,
+    Shard,
+    Split,
+    TaskOptions,
+    TextInput,
+    TextTask,
+)
 from tasks.randomness import WINDOWS, evenly_spread, generator, permuted
 from tasks.storage import cache
 from tasks.text.documents import Corpus, Progress
-from tasks.text.scores import IGNORED, WordCounter, bits_per_byte, count_scored, mean_loss, perplexity, total_nats
+from tasks.text.scores import (
+    IGNORED,
+    WordCounter,
+    bits_by_row,
+    bits_per_byte,
+    count_scored,
+    mean_loss,
+    perplexity,
+    total_nats,
+)
 from tasks.text.token_cache import FORMAT, CacheState, TokenCache, estimate
 from tasks.text.tokenizer_options import TOKENIZER_FILE, TokenizerOptions, is_ready, open_tokenizer, saved_tokenizer
 from tasks.text.tokenizers import ByteTokenizer, Tokenizer
+from tasks.units import grouped, parts
+
+#: A test text of fewer documents is cut into consecutive parts for the noise of a finite test set.
+FEW_DOCUMENTS, TEXT_PARTS = 8, 32
 
 
 class CorpusOptions(TokenizerOptions):
@@ -279,6 +304,21 @@ class CorpusTask(TextTask):
         if self.counts_words:
             sums["words"] = (float(self._word_counter.count(inputs[scored], targets[scored])), count)
         return sums
+
+    def test_units(self) -> SampledUnits | None:
+        """Documents: a window belongs to the one in which it begins. Parts of the text where documents are few."""
+        self.load()
+        starts = self._eval_starts("test")
+        ends = self._cache.files["test"].places_of(self.tokenizer.end)
+        documents = grouped("documents", np.searchsorted(ends, starts, side="right"))
+        few = documents is None or documents.of_example.max() + 1 < FEW_DOCUMENTS
+        return parts(len(starts), TEXT_PARTS) if few else documents
+
+    def unit_sums(self, outputs: Tensor, batch: Batch) -> Tensor:
+        targets = batch.targets.cpu().numpy()
+        bytes_B = (self._token_sizes[targets] * (targets != IGNORED)).sum(-1)
+        bits_B = bits_by_row(outputs, batch.targets)
+        return torch.stack([bits_B, torch.from_numpy(bytes_B).to(bits_B)], -1)
 
     @cached_property
     def _token_sizes(self) -> NDArray[np.int64]:

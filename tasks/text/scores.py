@@ -30,6 +30,12 @@ def total_nats(logits: Tensor, targets: Tensor) -> float:
     return nats.double().sum().item()
 
 
+def bits_by_row(logits: Tensor, targets: Tensor) -> Tensor:
+    """Summed cross-entropy in bits of each row, `[B]`, float64, of logits `[B, T, V]` over its scored targets."""
+    nats = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none")
+    return nats.view(targets.shape).double().sum(-1) / math.log(2)
+
+
 def bits_per_byte(nats: float, size: float) -> float:
     """Bits per byte of a text of `size` bytes, all of whose tokens cost `nats` in total."""
     return nats / size / math.log(2)

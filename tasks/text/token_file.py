@@ -36,6 +36,14 @@ class TokenFile:
             self._drop(width * self._map.itemsize + READAHEAD_BYTES)
         return windows
 
+    def places_of(self, token: int) -> NDArray[np.int64]:
+        """The positions that hold a token, in order."""
+        found = [np.empty(0, dtype=np.int64)]
+        for at in range(0, self.length, HASH_TOKENS):
+            found.append(at + np.flatnonzero(self._map[at : at + HASH_TOKENS] == token))
+            self._drop(HASH_TOKENS * self._map.itemsize)
+        return np.concatenate(found)
+
     def digest(self, tokens: int, update: Callable[[bytes], None]) -> None:
         """Feeds the first `tokens` tokens to a hash."""
         for at in range(0, tokens, HASH_TOKENS):

@@ -73,10 +73,26 @@ def _plain(pair: Pair) -> dict[str, Any]:
         "b": {"mixer": pair.other.mixer, "mean": pair.other.mean, "seeds": len(pair.other.records)},
         "test": pair.test,
         "difference": {"estimate": pair.difference.estimate, "low": low, "high": high, "p": pair.difference.p},
+        "over_units": _over_units(pair),
         "verdict": pair.verdict,
         "more_seeds": pair.seeds,
         "exchange": {"a": exchange_values(pair.one), "b": exchange_values(pair.other)},
     }
+
+
+def _over_units_row(pair: Pair) -> list[tuple[str, str]]:
+    if pair.over_units is None:
+        return []
+    low, high = (format_number(pair.board.metric, each, signed=True) for each in pair.over_units.interval())
+    return [(f"over seeds and {pair.units}", f"{low} to {high}")]
+
+
+def _over_units(pair: Pair) -> dict[str, Any] | None:
+    """The interval over seeds and test units; None where the records have none."""
+    if pair.over_units is None:
+        return None
+    low, high = pair.over_units.interval()
+    return {"units": pair.units, "low": low, "high": high, "p": pair.over_units.p}
 
 
 def _table(pair: Pair) -> Table:
@@ -89,6 +105,7 @@ def _table(pair: Pair) -> Table:
         (pair.one.mixer, f"{words.value(pair.one, metric)}, {len(pair.one.records)} seeds"),
         (pair.other.mixer, f"{words.value(pair.other, metric)}, {len(pair.other.records)} seeds"),
         ("better by", f"{format_number(metric, pair.difference.estimate, signed=True)} ({low} to {high})"),
+        *_over_units_row(pair),
         ("p of this one comparison", words.small(pair.difference.p)),
         ("worth", f"{words.exchange(pair.one)} and {words.exchange(pair.other)}"),
         ("verdict", f"{pair.one.mixer} is {pair.verdict}" if pair.verdict != "undecided" else "undecided"),
