@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
+
 from tasks.base import Batch, Shard
 from tasks.contract.probe import EVALUATED, SPLITS, Probe, check, joined, same
 
@@ -80,3 +82,21 @@ def partitions_a_split(probe: Probe) -> None:
             probe.require(even, "the parts are uneven, padded or incomplete", sizes=str(sizes), examples=whole.size)
             found = joined([batch for part in parts for batch in part])
             probe.require(same(found, whole), "joined, the parts are not the split")
+
+
+@check("test units", "every test example belongs to a unit, and the units' sums over counts give the primary metric")
+def gives_the_metric_by_unit(probe: Probe) -> None:
+    task, units = probe.task, probe.task.test_units()
+    for split in probe.readable(("test",)):
+        if units is None:
+            return
+        n = task.n_examples(split)
+        probe.at(split=split, units=units.word)
+        probe.require(len(units.of_example) == n, "another number of examples has units", examples=n)
+        [size] = probe.batch_sizes(32)
+        batches = list(task.eval_batches(split, size))
+        sums, counts = torch.cat([task.unit_sums(probe.outputs(batch), batch) for batch in batches]).sum(0).tolist()
+        _, found = probe.evaluate(split, size)
+        expected = found[task.primary.name]
+        close = math.isclose(expected, sums / counts, rel_tol=1e-9, abs_tol=1e-15)
+        probe.require(close, "the units give another value", value=sums / counts, metric=expected)

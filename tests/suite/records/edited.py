@@ -10,7 +10,7 @@ from typing import Any
 
 from suite.config.identity import digest
 from suite.records import record
-from suite.records.schema import Contract, Parallel, Race, Record, Threads, Tracked
+from suite.records.schema import Contract, Parallel, Race, Record, TestUnits, Threads, Tracked
 from tests.suite.tiny import made_record
 
 Place = tuple[str | int, ...]
@@ -31,6 +31,7 @@ def full_record() -> Record:
             "contract": Contract(checked=True, version=1),
             "mlflow": Tracked(run_id="0" * 32, uri="sqlite:///mlflow.db"),
             "resumed_at": [2],
+            "test_units": TestUnits(word="images", sums=[500.0, 900.0], counts=[800.0, 1200.0]),
         }
     )
 

@@ -38,7 +38,8 @@ FREE = (
     "implementations.*",
     "peak_memory_bytes",
     "resumed_at.*",
-    "metrics.test.*",
+    "metrics.test.loss",
+    "metrics.test.top5",
     "metrics.valid_last.*",
     "metrics.valid.loss",
     "metrics.valid.top5",
@@ -72,7 +73,13 @@ def parsed(content: dict[str, Any]) -> Record:
 
 
 #: Values of which one follows from the other: the fault may name either
-PAIRS = {"metrics": "selection.value", "selection": "metrics.valid", "data": "n_evaluated", "hardware": "threads"}
+PAIRS = {
+    "metrics": "selection.value",
+    "selection": "metrics.valid",
+    "data": "n_evaluated",
+    "hardware": "threads",
+    "test_units": "metrics.test",
+}
 
 
 def names(fault: str, path: edited.Place) -> bool:
