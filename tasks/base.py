@@ -253,8 +253,11 @@ class Task(ABC):
 
         Returns:
             `[B, 2]`, float64: sums and counts.
+
+        Raises:
+            NotImplementedError: the task has no units.
         """
-        raise NotImplementedError(f"{self.name} has test units, but no unit_sums")
+        raise NotImplementedError(f"{self.name} does not define unit_sums")
 
     def idle_options(self) -> Mapping[str, str]:
         """Options that change nothing, given the others: commands refuse them.

@@ -61,8 +61,6 @@ def result_faults(record: Record, task: Task | None) -> Iterator[str]:
         yield from differs("race.seed", record.race.seed, record.seed)
     if record.threads is not None:
         yield from differs("threads.count", record.threads.count, record.hardware.threads, "its hardware")
-    if record.test_units is not None:
-        yield from unit_faults(record)
     if record.status == "finished":
         yield from _of_metrics(record, task)
         yield from _of_selection(record)
@@ -77,6 +75,8 @@ def result_faults(record: Record, task: Task | None) -> Iterator[str]:
         untrained = () if record.status == "diverged" else ("metrics", "n_evaluated")
         if held := [name for name in (*untrained, "selection", "timing") if getattr(record, name)]:
             yield f"{held[0]}: only a finished run has results, this one is {record.status}"
+    if record.test_units is not None:
+        yield from unit_faults(record)
 
 
 def _of_metrics(record: Record, task: Task | None) -> Iterator[str]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from suite.errors import first_line
 from suite.records.schema import TestUnits
-from tasks.base import Batch, Split, Task
+from tasks.base import Batch, SampledUnits, Split, Task
 
 
 class IncompleteEvaluation(RuntimeError):
@@ -18,12 +20,17 @@ class IncompleteEvaluation(RuntimeError):
 
 
 class UnitTally:
-    """Sums and counts of each example, added up by unit at the end. Collects nothing where the task has no units."""
+    """The primary metric by test unit: sums and counts of each example, added up by unit at the end. Collects nothing
+    where the task has no units; a fault in the task's own code costs the units, with a warning, and never the run.
+    """
 
-    def __init__(self, task: Task) -> None:
-        """Takes a loaded task."""
-        self._task, self._units = task, task.test_units()
+    def __init__(self, task: Task, warn: Callable[[str], None]) -> None:
+        """Takes a loaded task, and where warnings go."""
+        self._task, self._warn = task, warn
+        self._units: SampledUnits | None = None
         self._rows = list[Tensor]()
+        with self._guarded():
+            self._units = task.test_units()
 
     def add(self, outputs: Tensor, batch: Batch) -> None:
         """Collects a batch of the test split, in order.
@@ -33,27 +40,35 @@ class UnitTally:
             batch: the batch that they were computed from.
         """
         if self._units is not None:
-            self._rows.append(self._task.unit_sums(outputs, batch).cpu())
+            with self._guarded():
+                self._rows.append(self._task.unit_sums(outputs, batch).cpu().double())
 
-    def recorded(self) -> TestUnits | None:
+    def recorded(self, figure: float) -> TestUnits | None:
         """The units as a record holds them.
 
-        Returns:
-            None where the task has none, or a value is not finite.
+        Args:
+            figure: the primary metric of the whole test split.
 
-        Raises:
-            ValueError: the task has given units to another number of examples than were evaluated.
+        Returns:
+            None where the task has none, or where they do not give the metric.
         """
         if self._units is None:
             return None
-        unit, rows = self._units.of_example, torch.cat(self._rows).double().numpy()
-        if len(unit) != len(rows):
-            raise ValueError(f"{self._task.name}: test_units() has {len(unit)} examples, {len(rows)} were evaluated")
-        sums, counts = (np.bincount(unit, column) for column in rows.T)
-        if not np.isfinite([sums, counts]).all():
-            return None
-        digits = ([float(f"{value:.10g}") for value in column] for column in (sums, counts))
-        return TestUnits(word=self._units.word, **dict(zip(("sums", "counts"), digits, strict=True)))
+        with self._guarded():
+            sums, counts = (np.bincount(self._units.of_example, column) for column in torch.cat(self._rows).numpy().T)
+            if not math.isclose(sums.sum() / counts.sum(), figure, rel_tol=1e-9, abs_tol=1e-12):
+                raise ValueError(f"they give {sums.sum() / counts.sum()!r}, the test {figure!r}")
+            digits = ([float(f"{value:.10g}") for value in column] for column in (sums, counts))
+            return TestUnits(word=self._units.word, **dict(zip(("sums", "counts"), digits, strict=True)))
+        return None
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as problem:
+            self._units = None
+            self._warn(f"{self._task.name}: no figures by test unit ({type(problem).__name__}: {first_line(problem)})")
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

@@ -101,10 +101,10 @@ def _evaluate_untrained(job: Job, warn: Callable[[str], None]) -> None:
     metrics, counts = dict[str, dict[str, float]](), dict[str, int]()
     try:
         model = build_model(job).to(job.device)
-        tally = UnitTally(job.task)
+        tally = UnitTally(job.task, warn)
         for split in SPLITS:
             metrics[split], counts[split] = _evaluate(job, model, split, tally if split == "test" else None)
-        units = tally.recorded()
+        units = tally.recorded(metrics["test"][job.task.primary.name])
     except Exception as problem:
         warn(f"the untrained model could not be evaluated ({first_line(problem)}); the run has no figures")
         return
@@ -123,7 +123,7 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: Stop) -> FitResult:
     result = trainer.fit()
     selected = trainer.evaluated
     selected.load_state_dict(result.best.weights)
-    tally = UnitTally(job.task)
+    tally = UnitTally(job.task, observer.warn)
     test, n_tested = _evaluate(job, selected, "test", tally)
     metrics = {"valid": result.best.metrics, "valid_last": result.final_valid, "test": test}
     if job.config.skip_variant_layers and isinstance(selected, Backbone):
@@ -133,7 +133,7 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: Stop) -> FitResult:
     if not all(math.isfinite(value) for values in metrics.values() for value in values.values()):
         raise Diverged(f"a metric of the selected checkpoint (step {result.best.step}) is not finite")
     job.metrics, job.n_evaluated = metrics, {"valid": job.task.n_examples("valid"), "test": n_tested}
-    job.test_units = tally.recorded()
+    job.test_units = tally.recorded(test[job.task.primary.name])
     job.selected = selected
     return result
 

@@ -9,6 +9,7 @@ from pydantic import ConfigDict
 
 import tasks
 from tasks.base import WHOLE, Batch, Shard, TaskOptions
+from tasks.units import parts
 from tests.tasks.third_party import NAMED
 
 Sorting: Any = tasks.get(NAMED)  # a class of a user file: its type is not known here
@@ -198,6 +199,14 @@ class SlowerWithWorkers(Sorting):
         return super().train_batches(seed + workers, batch_size, start_step, 0, shard)
 
 
+class UnitsOfAnotherMetric(Sorting):
+    def test_units(self):
+        return parts(self.n_examples("test"))
+
+    def unit_sums(self, outputs, batch):
+        return torch.ones(batch.size, 2, dtype=torch.float64)
+
+
 #: Each planted error, and the checks that must fail, no others.
 ERRORS = {
     GlobalOrder: {"batches", "resume", "generators", "shards"},
@@ -226,4 +235,5 @@ ERRORS = {
     NoLossMetric: {"metrics", "summary"},
     Lax: {"options"},
     SlowerWithWorkers: {"workers"},
+    UnitsOfAnotherMetric: {"test units"},
 }

@@ -87,7 +87,7 @@ def test_suite_check_fails_for_a_file_whose_task_averages_the_means_of_batches(t
     with pytest.raises(SystemExit) as end:
         app.main()
     failed = {r["check"] for r in json.loads(capsys.readouterr().out)["results"] if r["status"] == "failed"}
-    assert (end.value.code, failed) == (1, {"batch size"})
+    assert (end.value.code, failed) == (1, {"batch size", "test units"})
 
 
 def test_a_spec_that_depends_on_the_data_declares_the_fields(tmp_path):

@@ -20,7 +20,8 @@ of_record("less peak memory claimed", "reproduced", "", lambda c: c.update(peak_
 of_record("a clean commit claimed for changed code", "reproduced", "", lambda c: c["code"].update(
     git_sha="a" * 40, git_dirty=False))  # fmt: skip
 of_record("the test figure spread otherwise over the test units", "reproduced", "", lambda c: c.update(
-    test_units={"word": "images", "sums": [2000 * c["metrics"]["test"]["top1"] / 2] * 2, "counts": [1000.0] * 2}))  # fmt: skip
+    test_units={"word": "images", "sums": [1000 * c["metrics"]["test"]["top1"]] * 2, "counts": [1000.0] * 2},
+))  # fmt: skip
 of_record("the last losses edited", "reproduced", "", lambda c: c["loss_trace"][-1].__setitem__(1, 0.01))
 
 

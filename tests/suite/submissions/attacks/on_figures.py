@@ -23,7 +23,7 @@ of_record(
     "examples of the test set left out", "recount", "n_evaluated.test", lambda c: c["n_evaluated"].update(test=1900)
 )
 of_record("figures of test units that do not give the test figure", "recount", "follows from test_units",
-          lambda c: c.update(test_units={"word": "images", "sums": [900.0, 1.0], "counts": [1000.0, 1000.0]}))  # fmt: skip
+          lambda c: c.update(test_units={"word": "images", "sums": [900.0, 1.0], "counts": [1e3, 1e3]}))  # fmt: skip
 of_record("the loss of an untrained model below that of guessing", "ranges", "below that of an untrained model",
           lambda c: c["loss_trace"][0].__setitem__(1, 0.3))  # fmt: skip
 of_record("fewer losses than steps", "recount", "loss_trace", lambda c: c.update(loss_trace=c["loss_trace"][:50]))
