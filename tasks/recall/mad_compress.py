@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -72,3 +73,8 @@ class MadCompress(RecallTask):
         tokens = self.options.length - 1
         logits = outputs[:, -1, : tokens * self.symbols].float()
         return logits.reshape(-1, self.symbols), batch.targets[:, :-1].reshape(-1)
+
+    def unit_sums(self, outputs: Tensor, batch: Batch) -> Tensor:
+        logits, targets = self.scored(outputs, batch)
+        correct_BT = (logits.argmax(-1) == targets).view(batch.size, -1).double()
+        return torch.stack([correct_BT.sum(-1), torch.ones_like(correct_BT).sum(-1)], -1)
