@@ -145,6 +145,7 @@ WRITERS = {
     "suite/cli/app.py": "one_line",
     "suite/cli/output.py": "JSON",
     "suite/cli/commands/boards/leaderboard.py": "Markdown",
+    "suite/cli/commands/boards/compare.py": "what the console made",
     "suite/cli/commands/language.py": "generated text",
     "suite/tracking/worker.py": "its log, redacted",
 }

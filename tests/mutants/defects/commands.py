@@ -10,8 +10,8 @@ COMMANDS: tuple[Defect, ...] = (
     Defect(
         "commands",
         "suite/cli/commands/budget.py",
-        "track=track, hybrid=hybrid, sets",
-        "track=track, hybrid=None, sets",
+        '"track": track, "hybrid": hybrid}',
+        '"track": track, "hybrid": None}',
         "--hybrid does nothing",
         (f"{EFFECT}[budget --hybrid]",),
     ),
@@ -26,8 +26,8 @@ COMMANDS: tuple[Defect, ...] = (
     Defect(
         "commands",
         "suite/cli/commands/show.py",
-        "horizon=horizon, track=track, hybrid=hybrid, sets",
-        "horizon=horizon, track=None, hybrid=hybrid, sets",
+        '"track": track, "hybrid": hybrid}',
+        '"track": None, "hybrid": hybrid}',
         "--track does nothing",
         (f"{EFFECT}[show --track]",),
     ),
