@@ -63,7 +63,7 @@ def data_options() -> Iterator[tuple[str, Effect]]:
 
 
 RACE = "--task fashion-mnist --mixer softmax --lrs 1 --seeds 2"
-ENTRY = "made-1 --author ada --output {folder}/entry --unfinished"
+ENTRY = "made-1 --author ada --output {folder}/ada --unfinished"
 ENTERED = "no-mixing --yes"
 DRAWN = "{text_1} --tokens 12 --temperature 1.5"
 
@@ -128,10 +128,12 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "--json": lines(*JSON),
     },
     "submit": {
-        "RUN": with_base("--author ada --output {folder}/entry --unfinished", "made-1", "made-2"),
-        "--author": with_base("made-1 --output {folder}/entry --unfinished", "--author ada", "--author eve"),
+        "RUN": with_base("--author ada --output {folder}/ada --unfinished", "made-1", "made-2"),
+        "--author": with_base("made-1 --unfinished", "--author ada", "--author eve"),
         "--notes": with_base(ENTRY, "--notes {recipe_1}", "--notes {recipe_2}"),
-        "--output": with_base("made-1 --author ada --unfinished", "--output {folder}/entry", "--output {folder}/other"),
+        "--output": with_base(
+            "made-1 --author ada --unfinished", "--output {folder}/ada", "--output {folder}/other/ada"
+        ),
         "--unfinished": with_base("made-1 --author ada", "", "--unfinished"),
         "--json": with_base(ENTRY, *JSON),
     },
@@ -155,7 +157,9 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "--threads": with_base(f"{ENTERED} --task fashion-mnist", "--threads 1", "--threads 2"),
         "--author": with_base(f"{ENTERED} --task fashion-mnist", "--author ada", "--author eve"),
         "--notes": with_base(f"{ENTERED} --task fashion-mnist", "--notes {recipe_1}", "--notes {recipe_2}"),
-        "--output": with_base(f"{ENTERED} --task fashion-mnist", "--output {folder}/a", "--output {folder}/b"),
+        "--output": with_base(
+            f"{ENTERED} --task fashion-mnist", "--output {folder}/a/draft", "--output {folder}/b/draft"
+        ),
         "--records": with_base(
             f"{ENTERED} --task fashion-mnist", "--records {one_record}", "--records {folder}/nowhere", refused=True
         ),
