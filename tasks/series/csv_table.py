@@ -17,7 +17,7 @@ from tasks.base import DataError
 from tasks.series.tables.cells import numbers
 from tasks.series.tables.damage import SEPARATORS, require_separator, unreadable
 from tasks.series.tables.format import PLAIN, SIGNS, CsvFormat
-from tasks.series.tables.layout import Layout, layout_of, rows_of, series_names
+from tasks.series.tables.layout import FIRST, Layout, layout_of, rows_of, series_names
 from tasks.series.timestamps import step_of, uneven_rows
 from tasks.storage.encodings import require_text
 
@@ -87,7 +87,7 @@ def count_series(path: Path, form: CsvFormat = PLAIN) -> int:
 
 
 def _layout(path: Path, form: CsvFormat) -> tuple[Layout, tuple[str, ...]]:
-    """The layout and the names of all columns, from the first two lines alone. Raises DataError if they cannot be those
+    """The layout and the names of all columns, from the first lines alone. Raises DataError if they cannot be those
     of series.
     """
     names = tuple(_parse(path, form, header=None, nrows=1).iloc[0])
@@ -103,8 +103,8 @@ def _layout(path: Path, form: CsvFormat) -> tuple[Layout, tuple[str, ...]]:
     twice = next((name for place, name in enumerate(names) if name and name in names[:place]), None)
     if twice is not None:
         raise DataError(f"{path}: two columns have the name {twice!r}; give every column a different name")
-    head = _parse(path, form, nrows=1)
-    return layout_of(names, tuple(head.iloc[0]) if len(head) else ()), tuple(map(str, head.columns))
+    head = _parse(path, form, nrows=FIRST)
+    return layout_of(names, [tuple(row) for row in head.to_numpy()]), tuple(map(str, head.columns))
 
 
 def _parse_numbers(path: Path, form: CsvFormat, names: tuple[str, ...]) -> pd.DataFrame | None:

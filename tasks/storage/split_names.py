@@ -17,11 +17,9 @@ SPLIT_WORDS: Mapping[str, Split] = {
     "test": "test",
     "testing": "test",
 }
-
-
 #: What often follows such a word without a gap: `trainset`, `testdata`, `valimages`.
 _ENDINGS = re.compile(r"(?:sets?|data|images?|imgs?|files?|split|folder)$")
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
+_WORDS = (re.compile(r"[A-Za-z]+"), re.compile(r"[A-Z]?[a-z]+|[A-Z]+"))
 
 
 def split_named_by(name: str) -> Split | None:
@@ -35,7 +33,7 @@ def split_named_by(name: str) -> Split | None:
     Returns:
         The split; None if no word names a split or two words name different ones.
     """
-    words = {word.casefold() for word in _WORD.findall(name)}
+    words = {word.casefold() for form in _WORDS for word in form.findall(name)}
     words |= {_ENDINGS.sub("", word) for word in words}
     found = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
     return found.pop() if len(found) == 1 else None

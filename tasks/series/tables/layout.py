@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 TIME_OF_DAY = re.compile(r"\s*\d{1,2}:\d\d(:\d\d(\.\d+)?)?(\s*[AaPp][Mm])?\s*")
 HOUR_NAME, HOUR = re.compile(r"\s*(hours?|hr|hh)\s*", re.IGNORECASE), re.compile(r"\s*\d{1,2}(\.0)?\s*")
+FIRST = 3  # rows: of two neighbours at least one pair has the same date, with two or more rows a day
 LONG = ("unique_id", "ds", "y")
 Layout = Literal["wide", "date and time", "long"]
 
@@ -40,14 +42,18 @@ class Rows:
     columns: tuple[str, ...]
 
 
-def layout_of(names: Sequence[str], first: Sequence[str]) -> Layout:
-    """names: of all columns; first: the cells of the first row, as far as they exist."""
+def layout_of(names: Sequence[str], first: Sequence[Sequence[str]]) -> Layout:
+    """names: of all columns; first: the cells of the first rows, `FIRST` of them as far as they exist.
+
+    A column called hour is one of times where dates repeat; with a row per date it is a series.
+    """
     if set(LONG) <= set(names):
         return "long"
-    if len(names) < 3 or len(first) < 2 or ":" in first[0]:
+    if len(names) < 3 or not first or ":" in first[0][0]:
         return "wide"
-    hour = HOUR_NAME.fullmatch(names[1]) and HOUR.fullmatch(first[1])
-    return "date and time" if hour or TIME_OF_DAY.fullmatch(first[1]) else "wide"
+    repeated = any(row[0] == after[0] for row, after in pairwise(first))
+    hour = repeated and HOUR_NAME.fullmatch(names[1]) and HOUR.fullmatch(first[0][1])
+    return "date and time" if hour or TIME_OF_DAY.fullmatch(first[0][1]) else "wide"
 
 
 def series_names(path: Path, names: Sequence[str], layout: Layout, form: CsvFormat) -> tuple[str, ...]:

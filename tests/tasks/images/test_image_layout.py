@@ -23,6 +23,7 @@ NAMES = ("boots", "coats", "shirts")
         ("training", "validation"),
         ("trainset", "testset"),
         ("TrainSet", "TestSet"),
+        ("TRAINSet", "tESTset"),
         ("traindata", "valimages"),
         ("myTrain", "myTest"),
     ],

@@ -168,6 +168,21 @@ def test_a_date_and_an_hour_in_two_columns_are_one_time(tmp_path, name, first):
     assert "2021-01-05 04:00:00 is due there" in refusal(tmp_path, frame)
 
 
+@pytest.mark.parametrize("start", [23, 12])
+def test_hours_are_recognised_whatever_the_first_one_is(tmp_path, start):
+    times = pd.date_range(f"2021-01-01 {start}:00", periods=ROWS, freq="h")
+    frame = table([f"{time:%Y-%m-%d}" for time in times])
+    frame.insert(1, "hour", [str(time.hour) for time in times])
+    read = task(tmp_path, frame)
+    assert (read.frequency, read.first_time) == ("h", f"2021-01-01T{start}:00:00")
+
+
+def test_a_series_called_hour_stays_one_with_a_row_per_date(tmp_path):
+    frame = table([f"{day:%Y-%m-%d}" for day in pd.date_range("2021-01-01", periods=ROWS)])
+    frame.insert(1, "hour", [str(row % 24) for row in range(ROWS)])
+    assert (task(tmp_path, frame).frequency, task(tmp_path, frame).columns) == ("D", ("hour", "a", "b"))
+
+
 def test_unix_milliseconds_are_times(tmp_path):
     read = task(tmp_path, table([str(1_609_459_200_000 + 900_000 * row) for row in range(ROWS)]))
     assert (read.frequency, read.first_time) == ("15min", "2021-01-01T00:00:00")
