@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 
 import pytest
 
-from suite.records import record
 from suite.submissions.verify import verify
 from tests.suite.submissions.attacks import ATTACKS, Attack
-from tests.suite.submissions.made import copy_of, sound_entry
+from tests.suite.submissions.made import copy_of
 from tests.test_docs import ROOT
 
 #: Those of `test_replay.py`, which train.
@@ -21,18 +19,6 @@ TRAINED = {
     "invented losses": "replay",
     "a source exchanged after the run, with every hash": "replay",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _read_equal_records_once():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(record, "parse", lru_cache(maxsize=None)(record.parse))
-        yield
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    return sound_entry(tmp_path_factory.mktemp("sound"))
 
 
 def test_the_entry_is_sound(template):

@@ -13,7 +13,7 @@ from suite.submissions.faults import Fault
 from suite.sweeps.entrant import score_of
 from suite.sweeps.local import Progress, next_run
 from suite.training.run import resume_newest
-from tests.suite.submissions.made import copy_of, path_of, records, sound_entry
+from tests.suite.submissions.made import copy_of, path_of, records
 from tests.test_docs import ROOT
 
 EXAMPLE = f"{ROOT}/examples/moving_average.py:MovingAverage"
@@ -25,11 +25,6 @@ RECIPE = {
         "train": {"steps": 12, "batch_size": 8, "evals": 2, "lr": 2e-3},
     }
 }
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory):
-    return sound_entry(tmp_path_factory.mktemp("sound"))
 
 
 def test_a_sound_entry_has_exit_code_0_and_a_fault_1(suite, template, tmp_path):

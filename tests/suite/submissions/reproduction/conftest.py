@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from suite.config.run_config import RunConfig
-from suite.records import provenance, record
+from suite.records import provenance
 from suite.submissions.retraining import Failed
-from tests.suite.submissions.made import MINE, copy_of, run, sound_entry
+from tests.suite.submissions.made import MINE, copy_of, run
 
 #: What rounding changes in the stand-in, up in half of the runs and down in the others.
 SIGMA = 0.004
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _read_equal_records_once():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(record, "parse", lru_cache(maxsize=None)(record.parse))
-        yield
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory) -> Path:
-    return sound_entry(tmp_path_factory.mktemp("sound"))
 
 
 @pytest.fixture
