@@ -32,11 +32,10 @@ _SECRET_NAME = (
 _SECRET_VARIABLE = re.compile(rf"(?i){_SECRET_NAME}(?!iz)(?!.*(?:file|path|dir|url|uri)$)")
 _ASSIGNED = re.compile(rf"(?i)({_SECRET_NAME}=)[^\s'\"&,;]+")
 #: `X-Api-Key: …`, `"password": "…"`: after a colon from 6 characters on, and no plain `token`, which texts count.
-_AFTER_COLON = re.compile(
-    rf"(?i)((?:[_-]token|(?!token){_SECRET_NAME})['\"]?:\s*['\"]?)(?=[^\s'\"&,;]{{6}})[^\s'\"&,;]+"
-)
+_AFTER_COLON = re.compile(rf"(?i)((?:[_-]token|(?!token){_SECRET_NAME})['\"]?:\s*['\"]?)[^\s'\"&,;]{{6,}}")
 #: Further parameters of signed addresses, whose names are words elsewhere.
 _SHORT_NAME = r"(?:sig|key|auth|code|pass|pw)"
+_SECRET_PARAMETER = re.compile(rf"(?i).*{_SECRET_NAME}.*|{_SHORT_NAME}")
 _PARAMETER = re.compile(rf"(?i)([?&]{_SHORT_NAME}=)[^\s'\"&]+")
 _USER = re.compile(r"(\w[\w+.-]*://)[^\s'\"<>]*@")
 _AUTHORIZATION = re.compile(r"(?i)\b(basic|bearer) [\w+/=.~-]{8,}")
@@ -219,6 +218,5 @@ def _parts_of_address(address: str) -> set[str]:
     """The password and the secret values of an address's query."""
     credentials, _, query = split_address(address)
     user, _, password = credentials.partition(":")
-    secret = re.compile(rf"(?i).*{_SECRET_NAME}.*|{_SHORT_NAME}")
-    values = {value for name, value in parse_qsl(query) if secret.fullmatch(name)}
+    values = {value for name, value in parse_qsl(query) if _SECRET_PARAMETER.fullmatch(name)}
     return {password or user} | values

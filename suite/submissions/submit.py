@@ -122,7 +122,7 @@ def entry_folder(author: str, notes: Path | None = None, folder: Path | None = N
     if not _is_author(author):
         raise UserError(f"--author {author[:80]!r}: up to 39 lower-case letters, digits and '-' are allowed")
     folder = folder or _default_folder(author)
-    if folder.absolute().name != author:
+    if folder.resolve().name != author:  # as it is verified
         raise UserError(
             f"--output {str(folder)!r}: the folder of an entry has its author's name; give "
             f"{str(folder / author)!r}, or another --author"

@@ -14,7 +14,7 @@ from tasks.storage.cores import cores
 
 MAX_WORKERS = 16
 #: Rounds of the waiting loop of GNU's runtime that take less than a tenth of a millisecond.
-MOST_BRIEF = 4000
+MOST_BRIEF = 3000
 
 _workers: int | None = None
 
