@@ -66,7 +66,8 @@ class _Worker:
             self.process.start()
             other.close()
         self.run = run
-        message = run.entrant.config(run.rate, run.seed).canonical(), run.entrant.data_dir, device
+        config, pictures = run.entrant.config(run.rate, run.seed), run.seed == run.entrant.race.seeds[0]
+        message = config.canonical(), run.entrant.data_dir, device, pictures
         with suppress(OSError):  # it has just died, which receiving from it reports
             self.pipe.send(message)
 

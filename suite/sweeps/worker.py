@@ -19,8 +19,9 @@ def work(pipe: Connection, stop_all: Event, threads: int, workers: int | None, l
     """Receives configs and sends back what came of them, until it receives None.
 
     Args:
-        pipe: receives `(config, data_dir, device)`, the config as plain values; sends `("step", step, steps)` and, at
-            the end of a run, `("ended", record id, score)` or `("error", message, None)`.
+        pipe: receives `(config, data_dir, device, pictures)`, the config as plain values; sends
+            `("step", step, steps)` and, at the end of a run, `("ended", record id, score)` or
+            `("error", message, None)`.
         stop_all: set when runs should stop at their next step.
         threads: that compute.
         workers: processes that load data; None for the default.
@@ -31,6 +32,8 @@ def work(pipe: Connection, stop_all: Event, threads: int, workers: int | None, l
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    if os.environ.get("SUITE_TRACKING") != "off":
+        os.environ["SUITE_TRACKING"] = "later"  # the sweep's own process delivers, so that MLflow is imported once
 
     from suite.training import processors
 
@@ -39,7 +42,9 @@ def work(pipe: Connection, stop_all: Event, threads: int, workers: int | None, l
             pipe.send(_carry_out(message, pipe, stop_all))
 
 
-def _carry_out(message: tuple[dict[str, Any], Path | None, str], pipe: Connection, stop_all: Event) -> tuple[Any, ...]:
+def _carry_out(
+    message: tuple[dict[str, Any], Path | None, str, bool], pipe: Connection, stop_all: Event
+) -> tuple[Any, ...]:
     commanded = time.monotonic()
     from backbones.mixers.errors import MixerError
     from suite.errors import UserError, first_line
@@ -48,7 +53,7 @@ def _carry_out(message: tuple[dict[str, Any], Path | None, str], pipe: Connectio
     from suite.training.run import resume_newest
     from tasks.errors import DataError
 
-    content, data_dir, device = message
+    content, data_dir, device, pictures = message
     try:
         resolved = resolve_written(content)
         observer = _Reporter(pipe, stop_all)
@@ -60,6 +65,7 @@ def _carry_out(message: tuple[dict[str, Any], Path | None, str], pipe: Connectio
             observer=observer,
             stop=observer.stop,
             commanded=commanded,
+            pictures=pictures,
         )
     except (UserError, DataError, MixerError) as problem:
         return "error", str(problem), None

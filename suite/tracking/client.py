@@ -6,7 +6,8 @@ server delays a step. A thread would not suffice: while it imports MLflow, the t
 interpreter lock.
 
 The environment variable `SUITE_TRACKING=off` disables the worker: the run writes its journal, and `suite upload RUN`
-sends it later.
+sends it later. With `SUITE_TRACKING=later`, as runs of a sweep have it, another process sends it: the sweep's one
+worker or, where that is gone, the next command.
 """
 
 from __future__ import annotations
@@ -120,11 +121,16 @@ class Tracker:
                 "dataset": {name: redacted(text) for name, text in (dataset or {}).items()},
             }
         self._journal.append(opening)
-        if os.environ.get("SUITE_TRACKING") == "off":
-            self._worker: NoWorker | WorkerProcess = NoWorker()
-        else:
+        mode = os.environ.get("SUITE_TRACKING")
+        self._sent_later = mode == "later"
+        if mode != "off":
             backlog.add(run_dir, tracking_uri(home))
-            self._worker = WorkerProcess(home, run_dir)
+        self._worker = NoWorker() if mode in ("off", "later") else WorkerProcess(home, run_dir)
+
+    @property
+    def delivers(self) -> bool:
+        """Whether this tracker's own worker delivers the journal while the run is in progress."""
+        return isinstance(self._worker, WorkerProcess)
 
     @property
     def run(self) -> TrackedRun | None:
@@ -215,9 +221,9 @@ class Tracker:
                 f"tracking: {lost} entries could not be written ({reason(self._journal.error or OSError())}) and are "
                 f"lost; {self._run_dir / JOURNAL} holds the ones before"
             )
-        if delivered:
+        if delivered and not self._sent_later:
             backlog.remove(self._run_dir)
-        else:
+        elif not delivered:
             backlog.make_due(self._run_dir)
         if delivered and self._warned:
             self._warn("tracking: everything has now been delivered")

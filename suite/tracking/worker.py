@@ -3,6 +3,9 @@
 It reads requests (one number per line) from its input and answers each with one line of JSON, a `WorkerStatus`. Between
 requests it delivers every two seconds. When its input ends, the run has finished or its process has died: the worker
 delivers the rest, ends the run as KILLED if the run itself logged no end, and exits.
+
+Without RUN_DIR it delivers the journals of all runs that leave this to it: those of a sweep, so that MLflow is imported
+once and not for each run.
 """
 
 from __future__ import annotations
@@ -14,13 +17,15 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from filelock import FileLock, Timeout
 
 from suite.safe_text import RedactingStream, redacted
+from suite.tracking.catch_up import CatchUp
 from suite.tracking.delivery import Delivery
 from suite.tracking.error_messages import explain
 from suite.tracking.journal import JOURNAL, LOCK, Event, JournalWriter, now_ms, read_events
@@ -35,32 +40,40 @@ _PROGRESS_S = 0.5
 _LOCK_S = 20.0  # time for the worker of an earlier part of this run to exit
 
 
-class Worker:
-    """Delivers one journal and remembers why a delivery failed."""
+class Deliverer(Protocol):
+    """What delivers: one journal (`Delivery`) or those of several runs (`CatchUp`)."""
 
-    def __init__(self, home: Path, run_dir: Path, answers: TextIO) -> None:
-        self._run_dir, self._answers = run_dir, answers
-        self._uri = tracking_uri(home)
-        self._delivery = Delivery(home, run_dir, self._uri)
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def refused(self) -> int: ...
+    @property
+    def refusal(self) -> str: ...
+    def deliver(self, *, progress: Callable[[int], None]) -> object: ...
+    def heartbeat(self, time_ms: int) -> None: ...
+
+
+class Worker:
+    """Delivers until its input ends, and remembers why a delivery failed."""
+
+    def __init__(self, delivery: Deliverer, uri: str, answers: TextIO) -> None:
+        self._delivery, self._uri, self._answers = delivery, uri, answers
         self._parent = os.getppid()
         self._request = self._answered = self._offset = 0
         self._next_progress = 0.0
         self._problem = ""
         self._pause, self._next_try, self._next_heartbeat = _PAUSE_S, 0.0, 0.0
 
-    def serve(self) -> None:
+    def serve(self) -> bool:
+        """Returns whether the last delivery succeeded."""
         while self._wait_for_request():
             requested = self._read_requests()
             if requested is None:
                 break
             if requested or time.monotonic() >= self._next_try:
-                self._deliver()
+                self.deliver()
                 self._answer()
-        if self._deliver() and self._abandoned():
-            writer = JournalWriter(self._run_dir)
-            writer.append({"kind": "finish", "time": now_ms(), "status": "KILLED"})
-            writer.close()
-            self._deliver()
+        return self.deliver()
 
     def _wait_for_request(self) -> bool:
         """Waits for a request, at most one period. False if the run's process has died."""
@@ -78,7 +91,8 @@ class Worker:
             self._request, requested = int(numbers[-1]), True
         return requested
 
-    def _deliver(self) -> bool:
+    def deliver(self) -> bool:
+        """Delivers once; whether that succeeded. A refused entry is no failure."""
         try:
             self._delivery.deliver(progress=self._report_progress)
             if time.monotonic() >= self._next_heartbeat:
@@ -117,13 +131,26 @@ class Worker:
         )
         _write_status(self._answers, status)
 
-    def _abandoned(self) -> bool:
-        """True if the run neither logged its end nor was resumed by another process."""
-        last: Event = {}
-        for event, _ in read_events(self._run_dir / JOURNAL):
-            if event["kind"] in ("start", "resume", "finish"):
-                last = event
-        return last.get("kind") in ("start", "resume") and last["tags"].get(PID_TAG) == str(self._parent)
+
+def _of_run(home: Path, run_dir: Path, answers: TextIO) -> None:
+    """Delivers a run's journal, and ends the run in the store if its process has died without logging its end."""
+    uri, parent = tracking_uri(home), os.getppid()
+    with FileLock(str(run_dir / LOCK), timeout=_LOCK_S):
+        worker = Worker(Delivery(home, run_dir, uri), uri, answers)
+        if worker.serve() and _abandoned(run_dir, parent):
+            writer = JournalWriter(run_dir)
+            writer.append({"kind": "finish", "time": now_ms(), "status": "KILLED"})
+            writer.close()
+            worker.deliver()
+
+
+def _abandoned(run_dir: Path, parent: int) -> bool:
+    """True if the run neither logged its end nor was resumed by another process."""
+    last: Event = {}
+    for event, _ in read_events(run_dir / JOURNAL):
+        if event["kind"] in ("start", "resume", "finish"):
+            last = event
+    return last.get("kind") in ("start", "resume") and last["tags"].get(PID_TAG) == str(parent)
 
 
 def _write_status(answers: TextIO, status: WorkerStatus) -> None:
@@ -132,7 +159,7 @@ def _write_status(answers: TextIO, status: WorkerStatus) -> None:
         answers.flush()
 
 
-def main(home: str, run_dir: str) -> None:
+def main(home: str, run_dir: str | None = None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU):
         signal.signal(number, signal.SIG_IGN)  # the worker ends when its input ends, so that everything is delivered
     os.nice(2)  # a little below the run's priority, but not so low that a busy machine starves the worker
@@ -140,8 +167,11 @@ def main(home: str, run_dir: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever MLflow prints goes to the log file, not to the answers
     try:
-        with FileLock(str(Path(run_dir) / LOCK), timeout=_LOCK_S):
-            Worker(Path(home), Path(run_dir), answers).serve()
+        if run_dir is None:
+            uri = tracking_uri(Path(home))
+            Worker(CatchUp(Path(home), uri), uri, answers).serve()
+        else:
+            _of_run(Path(home), Path(run_dir), answers)
     except Timeout:
         _write_status(answers, WorkerStatus(problem="another process is tracking this run"))
 

@@ -34,8 +34,8 @@ class WorkerStatus:
 
 
 class NoWorker:
-    """Replaces the worker if `SUITE_TRACKING=off`: the journal is written, nothing is delivered, and nothing is
-    reported.
+    """Replaces the worker of a run if `SUITE_TRACKING` is `off` or `later`: the journal is written, nothing is
+    delivered, and nothing is reported.
     """
 
     status = WorkerStatus()
@@ -50,14 +50,17 @@ class NoWorker:
 
 
 class WorkerProcess:
-    """The worker process of one run. Its problems are reported in `status`, never raised."""
+    """A worker process. Its problems are reported in `status`, never raised.
 
-    def __init__(self, home: Path, run_dir: Path) -> None:
+    It delivers the journal in `run_dir`; without one, those of all runs in `home` that have `SUITE_TRACKING=later`.
+    """
+
+    def __init__(self, home: Path, run_dir: Path | None = None) -> None:
         self.status = WorkerStatus()
         self._changed = threading.Condition()
         self._requests = 0
         self._closing = False
-        self._log_path = run_dir / LOG
+        self._log_path = (run_dir or home) / LOG
         self._process: subprocess.Popen[str] | None = None
         try:
             self._process = self._start(home, run_dir)
@@ -114,13 +117,14 @@ class WorkerProcess:
     def _alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def _start(self, home: Path, run_dir: Path) -> subprocess.Popen[str]:
+    def _start(self, home: Path, run_dir: Path | None) -> subprocess.Popen[str]:
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
         environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        folders = [str(folder.resolve()) for folder in (home, run_dir) if folder]
         with self._open_log() as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "suite.tracking.worker", str(home.resolve()), str(run_dir.resolve())],
+                [sys.executable, "-m", "suite.tracking.worker", *folders],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

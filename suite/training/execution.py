@@ -44,7 +44,8 @@ def carry_out(job: Job, observer: Observer | None, stop: Stop | None) -> Outcome
         made = assemble(job, ending, result, tracker.run)
         path = write_record(job, made, shown.warn)
         stop.unshield()
-        show_pictures(job, tracker, shown.warn)
+        if job.pictures:
+            show_pictures(job, tracker, shown.warn)
         _close_tracking(job, made, tracker, shown.warn)
         if made.mlflow is None and tracker.run is not None:  # the run was shorter than the store's start
             made = made.model_copy(update={"mlflow": Tracked(run_id=tracker.run.run_id, uri=tracker.run.uri)})

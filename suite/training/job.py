@@ -44,6 +44,7 @@ class Job:
     """One run in progress: what is fixed when it starts, and what its record will contain.
 
     commanded: when its command began, on the clock of `began`.
+    pictures: whether pictures of the trained model are drawn.
     """
 
     config: RunConfig
@@ -58,6 +59,7 @@ class Job:
     hardware: Hardware
     data: Data
     commanded: float
+    pictures: bool
     resume: dict[str, Any] | None = None
     resumed_at: list[int] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)

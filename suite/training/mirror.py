@@ -31,13 +31,14 @@ def open_tracker(job: Job, warn: Callable[[str], None]) -> Tracker:
 
 
 def close_tracker(job: Job, made: Record, tracker: Tracker) -> None:
-    """Sends results, the record and the task's board, and ends the tracked run with the run's status."""
+    """Sends results and the record, the task's board where this process delivers, and the run's end and status."""
     metrics, tags = publish.results_of_run(made, job.task.primary)
     tracker.summary(metrics)
     tracker.set_tags(tags)
     tracker.artifact_text(NAME, made.sealed().model_dump_json(by_alias=True, indent=1))
-    found = read_all()
-    others = [r for r in found.records if r.id != made.id]
-    boards = board.boards([*others, made], found.refused, task=made.task)
-    publish.publish(tracker, boards, job.task.primary)
+    if tracker.delivers:  # a sweep publishes its boards when it ends
+        found = read_all()
+        others = [r for r in found.records if r.id != made.id]
+        boards = board.boards([*others, made], found.refused, task=made.task)
+        publish.publish(tracker, boards, job.task.primary)
     tracker.finish(publish.STATUS[made.status])

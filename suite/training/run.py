@@ -40,6 +40,7 @@ def start(
     stop: Stop | None = None,
     again: bool = False,
     commanded: float | None = None,
+    pictures: bool = True,
 ) -> Outcome:
     """Runs a config to its record.
 
@@ -52,6 +53,7 @@ def start(
         stop: asks the run to stop, instead of signals, whose handlers need the main thread.
         again: runs it although another process is running the same config.
         commanded: when the command began that asks for the run, as `time.monotonic()` gives it; None: now.
+        pictures: draws attention maps and examples of the trained model, half a second to a second.
 
     Returns:
         The record, its file, and the exit code. A run that fails while it trains has a record too.
@@ -79,7 +81,7 @@ def start(
     with runs_folder.locked_new_run(config, data_dir, again=again) as folder:
         task.keep_files(folder)
         created = runs_folder.read_run(folder)["created"]
-        job = _job(config, candidate, folder, task, chosen, (plan, certificate), created, commanded)
+        job = _job(config, candidate, folder, task, chosen, (plan, certificate), created, commanded, pictures)
         return carry_out(job, observer, stop)
 
 
@@ -113,7 +115,7 @@ def resume(
     """
     commanded, folder = commanded or time.monotonic(), runs_folder.find_run(run)
     with runs_folder.locked(folder):
-        job = _resumed_job(folder, data_dir, device, observer, commanded, scratch=False)
+        job = _resumed_job(folder, data_dir, device, observer, commanded, pictures=True, scratch=False)
         return carry_out(job, observer, stop)
 
 
@@ -126,6 +128,7 @@ def resume_newest(
     observer: Observer | None = None,
     stop: Stop | None = None,
     commanded: float | None = None,
+    pictures: bool = True,
 ) -> Outcome:
     """Continues the newest stopped run at its newest undamaged checkpoint, or from scratch where it has none.
 
@@ -137,6 +140,7 @@ def resume_newest(
         observer: as for `start`.
         stop: as for `start`.
         commanded: as for `start`.
+        pictures: as for `start`.
 
     Returns:
         As for `start`; of a config whose newest run has ended, the record of that run.
@@ -163,12 +167,13 @@ def resume_newest(
                 observer=observer,
                 stop=stop,
                 commanded=commanded,
+                pictures=pictures,
             )
     if not stopped:
         raise UserError(f"no stopped run in {runs_folder.home()}; name a task and a mixer to start one")
     folder = next((folder for folder in stopped if config and checkpoint.files(folder)), stopped[0])
     with runs_folder.locked(folder):
-        job = _resumed_job(folder, data_dir, device, observer, commanded, scratch=True)
+        job = _resumed_job(folder, data_dir, device, observer, commanded, pictures=pictures, scratch=True)
         return carry_out(job, observer, stop)
 
 
@@ -195,6 +200,7 @@ def _job(
     checked: tuple[Plan, Certificate],
     created: str,
     commanded: float,
+    pictures: bool,
     resume: dict[str, Any] | None = None,
 ) -> Job:
     """The job of a loaded task; `resume` is the checkpoint's content."""
@@ -210,13 +216,21 @@ def _job(
         provenance.hardware(device),
         describe_data(task),
         commanded,
+        pictures,
         resume=resume,
         resumed_at=[*resume["resumed_at"], int(resume["step"])] if resume else [],
     )
 
 
 def _resumed_job(
-    folder: Path, data_dir: Path | None, device: str, observer: Observer | None, commanded: float, *, scratch: bool
+    folder: Path,
+    data_dir: Path | None,
+    device: str,
+    observer: Observer | None,
+    commanded: float,
+    *,
+    pictures: bool,
+    scratch: bool,
 ) -> Job:
     """The job at its newest undamaged checkpoint; without one, from `scratch` if that is allowed."""
     report = observer.warn if observer else warn
@@ -244,7 +258,7 @@ def _resumed_job(
     task.load()
     if not state:
         task.keep_files(folder)
-    job = _job(config, candidate, folder, task, chosen, checked, written["created"], commanded, state)
+    job = _job(config, candidate, folder, task, chosen, checked, written["created"], commanded, pictures, state)
     if state:
         _require_unchanged(job, state)
     return job

@@ -161,13 +161,16 @@ def race(
 
     from suite.records import runs_folder
     from suite.sweeps.local import carry_out
+    from suite.sweeps.sent import sent
     from suite.sweeps.status import status_table, summary_line
     from tasks.storage.cores import cores
 
     log, threads = runs_folder.writable_home() / "sweep.log", threads or max(1, cores() // jobs)
     shown = -1
     live = Live(console=err, auto_refresh=False)
-    with _stop_signals() as received, live if err.is_terminal else nullcontext():
+    to_run = any(each.state().missing for each in found)
+    sending = sent(runs_folder.home(), warn) if to_run else nullcontext()
+    with _stop_signals() as received, sending, live if err.is_terminal else nullcontext():
 
         def show(progress: Progress) -> None:
             nonlocal shown
