@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECKS",
+    "VERSION",
     "Check",
     "CheckResult",
     "as_json",
@@ -53,6 +54,8 @@ Status = Literal["ok", "not applicable", "failed"]
 _ORDER = tuple(module.__name__ for module in (basics, calls, visibility, decoding, costs, gradients))
 CHECKS: tuple[Check, ...] = tuple(sorted(REGISTERED, key=lambda c: _ORDER.index(c.function.__module__)))
 """The whole contract, in the order of the table."""
+VERSION = 1
+"""Of the contract, in records; raised when a check is added or made stricter."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from suite.boards import words
 from suite.boards.board import Board
 from suite.boards.rows import Row
 from suite.boards.words import NOTHING, UNVERIFIED
-from suite.config.run_config import OWN_ORIGINS
+from suite.config.run_config import BUILT_IN, OWN_ORIGINS
 from suite.tracking.ranked_board import PLACE
 from tasks.base import Metric
 
@@ -30,6 +30,7 @@ class Column:
     wraps: whether its cells and header may take several lines on a narrow terminal.
     priority: the order in which columns are left out of a narrow terminal, the highest first; 0: never left out.
     optional: whether tables leave it out where no row has a value.
+    muted: whether it is grey on pages: its values are no comparison.
     json: whether JSON has it.
     mlflow: the column of the tracking store's table of runs; empty: none. `{metric}` stands for the metric's name.
     ranked: the metric that the tracking store has of a row; empty: none.
@@ -43,6 +44,7 @@ class Column:
     wraps: bool = False
     priority: int = 0
     optional: bool = False
+    muted: bool = False
     json: bool = True
     mlflow: str = ""
     ranked: str = ""
@@ -119,13 +121,32 @@ def _flops(row: Row, board: Board) -> str:
     return ratio if _flops_verified(row) else f"{ratio} {UNVERIFIED}"
 
 
-def _examples_per_s(row: Row) -> float | None:
-    return row.first.timing.examples_per_s if row.first.timing else None
+def _timed(name: str) -> Callable[[Row], float | None]:
+    """A speed of the first run that has it. Runs are timed while other processes run, on machines of their own."""
+
+    def value(row: Row) -> float | None:
+        found = (getattr(made.timing, name) for made in row.records if made.timing)
+        return next((speed for speed in found if speed is not None), None)
+
+    return value
 
 
-def _speed(row: Row, board: Board) -> str:
-    speed = _examples_per_s(row)
-    return NOTHING if speed is None else f"{speed:,.0f}"
+def _speed(name: str) -> Callable[[Row, Board], str]:
+    def text(row: Row, board: Board) -> str:
+        speed = _timed(name)(row)
+        return NOTHING if speed is None else f"{speed:,.0f}"
+
+    return text
+
+
+def _contract(row: Row) -> bool | None:
+    """Whether the mixer contract holds: the suite's tests check that of its own mixers, the record of another mixer
+    says what `suite check` or `suite enter` found.
+    """
+    if row.first.config.mixer_origin == BUILT_IN:
+        return True
+    outcomes = [made.contract.checked if made.contract else None for made in row.records]
+    return False if False in outcomes else (None if None in outcomes else True)
 
 
 def _of_split(split: Literal["valid", "test"]) -> Callable[[Row], list[float]]:
@@ -324,7 +345,33 @@ COLUMNS: tuple[Column, ...] = (
         priority=8,
         optional=True,
     ),
-    Column("examples_per_s", _examples_per_s, "examples/s", _speed, priority=10, mlflow="metrics.time/examples_per_s"),
+    Column(
+        "contract",
+        _contract,
+        "contract",
+        lambda row, _: {True: "holds", False: "fails", None: "not checked"}[_contract(row)],
+        priority=9,
+    ),
+    Column(
+        "examples_per_s",
+        _timed("examples_per_s"),
+        "examples/s",
+        _speed("examples_per_s"),
+        priority=10,
+        muted=True,
+        mlflow="metrics.time/examples_per_s",
+    ),
+    Column(
+        "decoded_per_s",
+        _timed("decoded_per_s"),
+        "decoded tokens/s",
+        _speed("decoded_per_s"),
+        wraps=True,
+        priority=10,
+        optional=True,
+        muted=True,
+    ),
+    Column("machine", lambda row: row.first.hardware.processor, "timed on", wraps=True, priority=10, muted=True),
     Column(
         "peak_memory_bytes",
         lambda row: row.first.peak_memory_bytes,

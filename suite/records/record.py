@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from suite.config.identity import canonical_json, digest
 from suite.errors import first_line
 from suite.records import strict_json
-from suite.records.crosscheck import faults
+from suite.records.checks.crosscheck import faults
 from suite.records.home import RECORD
 from suite.records.schema import SCHEMA, Record
 from tasks.storage.cache import write_atomically

@@ -45,6 +45,11 @@ Time = Annotated[
 ]
 
 
+def _without(content: dict[str, Any], name: str) -> dict[str, Any]:
+    """The content as earlier versions wrote it, where a field that they had not holds nothing."""
+    return {field: value for field, value in content.items() if field != name or value is not None}
+
+
 class Code(Strict):
     version: str
     git_sha: Annotated[str, Field(pattern="^[0-9a-f]{40}([0-9a-f]{24})?$")] | None
@@ -88,7 +93,7 @@ class Selection(Strict):
 
 class Timing(Strict):
     """Seconds. `start_s`: from the beginning of the command, or of its run within a sweep, to the first step. Shares
-    are of the training loop without evaluation.
+    are of the training loop without evaluation. `decoded_per_s`: tokens, one sequence at a time; language models only.
     """
 
     wall_s: NotNegative
@@ -101,6 +106,11 @@ class Timing(Strict):
     bookkeeping_share: NotNegative
     examples_per_s: NotNegative
     steps_per_s: NotNegative
+    decoded_per_s: NotNegative | None = None  # left out where it was not measured, and by earlier versions
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(write(self), "decoded_per_s")
 
 
 class Tracked(Strict):
@@ -219,10 +229,7 @@ class Record(Strict):
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = write(self)
-        if content.get("test_units", ...) is None:
-            del content["test_units"]
-        return content
+        return _without(write(self), "test_units")
 
     @property
     def recounted(self) -> bool:

@@ -15,7 +15,7 @@ from suite.boards.naming import deviations
 from suite.config.identity import canonical_json
 from suite.config.run_config import BUILT_IN, TRAINING_VERSION
 from suite.models.baseline_candidate import ORIGIN as BASELINE
-from suite.records.result_faults import differs
+from suite.records.checks.result_faults import differs
 from suite.records.schema import Record
 from suite.safe_text import quoted, visible
 from suite.submissions.entry import PLAIN

@@ -16,7 +16,7 @@ from suite.records import provenance, runs_folder
 from suite.records.schema import Record
 from suite.submissions.replay import config_of, miscounted
 from suite.submissions.reproducible import Row
-from suite.sweeps.estimate import step_seconds
+from suite.sweeps.estimate import run_seconds
 from suite.training import processors
 from suite.training.run import resume_newest
 
@@ -88,7 +88,7 @@ def _begun() -> set[object]:
 
 
 def seconds(planned: Sequence[Planned]) -> float:
-    """How long training takes, from a measured step of each row. Loading data and evaluation come on top.
+    """How long training takes, from a few measured steps of each row. Loading data comes on top.
 
     Args:
         planned: from `plan`.
@@ -102,7 +102,7 @@ def seconds(planned: Sequence[Planned]) -> float:
             every = [config for pair in each.configs.values() for config in pair]
             missing = sum(runs_folder.newest_ended(config.identity) is None for config in every)
             if missing and not each.fault:
-                total += missing * step_seconds(every[0]) * every[0].train.steps
+                total += missing * run_seconds(every[0])
     return total
 
 

@@ -113,5 +113,5 @@ def summary_line(found: Sequence[Entrant], progress: Progress, jobs: int) -> str
     done, total = sum(len(each.scores) for each in found), sum(planned(each) for each in found)
     left = remaining_s(found, progress, jobs)
     clock = time.strftime("%H:%M:%S")
-    ending = "" if left is None else f", about {left / 60:.0f} min left"
+    ending = f", about {left / 60:.0f} min left" if left else ""
     return f"{clock} {done} of {total} runs done, {len(progress.running)} running{ending}"

@@ -1,8 +1,11 @@
-"""Evaluation: every example of a split once, sums and counts, and a check that none was dropped."""
+"""Evaluation: every example of a split once, sums and counts, and a check that none was dropped; and how fast a model
+decodes.
+"""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -10,9 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backbones.decoder import Decoder
 from suite.errors import first_line
 from suite.records.schema import TestUnits
 from tasks.base import Batch, SampledUnits, Split, Task
+
+#: Tokens that are decoded to time it, and those before that are not timed.
+TOKENS, WARM_UP = 64, 4
 
 
 class IncompleteEvaluation(RuntimeError):
@@ -124,3 +131,35 @@ def evaluate(
             f"{task.name}: {seen} examples of {split} were evaluated, it has {task.n_examples(split)}"
         )
     return task.summarise(totals), seen
+
+
+@torch.no_grad()
+def decoded_per_s(model: Decoder, device: torch.device, precision: str) -> float:
+    """Measures decoding from an empty context on.
+
+    Args:
+        model: on the device.
+        device: where it decodes.
+        precision: of the forward pass, as in training.
+
+    Returns:
+        Tokens per second of wall time, over 64 tokens or as many as the context allows.
+    """
+    length = model.trunk.config.length
+    token_1 = torch.zeros(1, dtype=torch.long, device=device)
+    warm_up = min(WARM_UP, length - 1)
+    counted = min(TOKENS, length - warm_up)
+    with eval_mode(model), autocast(device, precision):
+        states = model.init_state(1, length)
+        for _ in range(warm_up):
+            _, states = model.step(token_1, states)
+        began = _now(device)
+        for _ in range(counted):
+            _, states = model.step(token_1, states)
+        return counted / (_now(device) - began)
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

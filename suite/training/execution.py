@@ -10,13 +10,14 @@ from typing import Literal
 import torch
 from torch import nn
 
+from backbones.decoder import Decoder
 from suite.errors import UserError, first_line, reason
 from suite.models.inputs import Backbone
 from suite.models.memory import out_of_memory
 from suite.progress import TrainingProgress
 from suite.records.schema import Record, Tracked
 from suite.tracking.client import Tracker
-from suite.training.evaluate import UnitTally, evaluate
+from suite.training.evaluate import UnitTally, decoded_per_s, evaluate
 from suite.training.job import Ending, Job, assemble
 from suite.training.mirror import close_tracker, open_tracker
 from suite.training.observer import RunObserver
@@ -136,7 +137,18 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: Stop) -> FitResult:
     job.metrics, job.n_evaluated = metrics, {"valid": job.task.n_examples("valid"), "test": n_tested}
     job.test_units = tally.recorded(test[job.task.primary.name])
     job.selected = selected
+    if job.pictures and isinstance(selected, Decoder):
+        job.decoded_per_s = _decoding_speed(job, selected, observer.warn)
     return result
+
+
+def _decoding_speed(job: Job, model: Decoder, warn: Callable[[str], None]) -> float | None:
+    """Tokens per second; a mixer that cannot decode costs this figure, and never the run."""
+    try:
+        return decoded_per_s(model, job.device, job.config.train.precision)
+    except Exception as problem:
+        warn(f"decoding could not be timed: {type(problem).__name__}: {first_line(problem)}")
+        return None
 
 
 def _evaluate(

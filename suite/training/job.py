@@ -17,7 +17,7 @@ from suite.config.run_config import TRAINING_VERSION, RunConfig
 from suite.models.budget import Plan
 from suite.models.candidate import Candidate
 from suite.models.certificate import Certificate
-from suite.records import provenance
+from suite.records import contracts, provenance
 from suite.records.schema import (
     Code,
     Data,
@@ -44,7 +44,7 @@ class Job:
     """One run in progress: what is fixed when it starts, and what its record will contain.
 
     commanded: when its command began, on the clock of `began`.
-    pictures: whether pictures of the trained model are drawn.
+    pictures: whether pictures of the trained model are drawn, and its decoding is timed.
     """
 
     config: RunConfig
@@ -69,6 +69,7 @@ class Job:
     test_units: TestUnits | None = None
     trace: list[tuple[int, float]] = field(default_factory=list)
     selected: nn.Module | None = None  # the model that was tested
+    decoded_per_s: float | None = None
 
     def origin(self) -> dict[str, str]:
         """What must be the same when the run is resumed: its data and their protocol, its mixer's code, device and
@@ -134,6 +135,7 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
         code=job.code,
         packages=provenance.packages(),
         hardware=job.hardware,
+        contract=contracts.known(config.mixer, job.code.mixer_origin),
         threads=Threads(count=job.hardware.threads, wait_policy=wait_policy()),
         precision=job.precision,
         implementations=implementations(job.device),
@@ -179,4 +181,5 @@ def _timing(job: Job, result: FitResult) -> Timing:
         bookkeeping_share=clock.bookkeeping / loop,
         examples_per_s=result.examples / loop,
         steps_per_s=result.examples / train.batch_size / loop,
+        decoded_per_s=job.decoded_per_s,
     )

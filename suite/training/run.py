@@ -53,7 +53,7 @@ def start(
         stop: asks the run to stop, instead of signals, whose handlers need the main thread.
         again: runs it although another process is running the same config.
         commanded: when the command began that asks for the run, as `time.monotonic()` gives it; None: now.
-        pictures: draws attention maps and examples of the trained model, half a second to a second.
+        pictures: draws attention maps and examples of the trained model, and times its decoding: about a second.
 
     Returns:
         The record, its file, and the exit code. A run that fails while it trains has a record too.

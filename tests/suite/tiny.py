@@ -10,7 +10,7 @@ from suite.config.run_config import OWN_ORIGINS, RunConfig
 from suite.models.candidate import Candidate, parse
 from suite.models.certificate import Certificate
 from suite.models.resolve import resolve, resolve_run
-from suite.records import recount
+from suite.records.checks import recount
 from suite.records.schema import Code, Data, Hardware, Record, Selection, Status, Timing, Versions
 from tasks.base import Task
 

@@ -71,7 +71,7 @@ def _board(board: Board, links: Mapping[str, str]) -> dict[str, object]:
         "title": board.title,
         "headline": headline(board),
         "scope": scope(board),
-        "header": [(column.title(board), column.align) for column in table_columns(board)],
+        "header": [(column.title(board), column.align + " muted" * column.muted) for column in table_columns(board)],
         "ranked": [_cells(row, board, links) for row in board.rows if not row.unranked],
         "unranked": [_cells(row, board, links) for row in board.rows if row.unranked],
         "statistics": list(statistics(board)),
@@ -87,7 +87,7 @@ def _cells(row: Row, board: Board, links: Mapping[str, str]) -> list[Cell]:
         value = column.value(row)
         key = value if isinstance(value, (int, float, str)) else column.cell(row, board)
         link = links.get(row.first.hash, "") if column.name == "mixer" else ""
-        made.append(Cell(column.cell(row, board), str(key), column.align, link))
+        made.append(Cell(column.cell(row, board), str(key), column.align + " muted" * column.muted, link))
     return made
 
 

@@ -78,7 +78,21 @@ def check_mixer(name: str, slow: bool, given: Sequence[str]) -> tuple[Any, Seque
 
     if given:
         raise UserError(f"{given[0]} is an option of tasks; {name!r} is a mixer")
-    return contract, contract.run_checks(name, slow=slow)
+    results = contract.run_checks(name, slow=slow)
+    keep_outcome(name, held=all(result.status != "failed" for result in results))
+    return contract, results
+
+
+def keep_outcome(mixer: str, *, held: bool) -> None:
+    """Keeps the contract's outcome for the records of the later runs of a mixer that does not ship with the suite."""
+    from backbones.contract.run import VERSION
+    from backbones.mixers import registry
+    from suite.config.run_config import BUILT_IN
+    from suite.records import contracts
+    from suite.records.schema import Contract
+
+    if (origin := registry.origin(mixer)) != BUILT_IN:
+        contracts.keep(mixer, origin, Contract(checked=held, version=VERSION))
 
 
 def check_task(name: str, data_dir: Path | None, sets: Sequence[str], slow: bool) -> tuple[Any, Sequence[Any]]:

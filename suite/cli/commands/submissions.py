@@ -105,6 +105,7 @@ def _require_contract(mixer: str) -> None:
     """Stops at the first check of the contract that fails, with its smallest input."""
     from backbones.baselines.base import PREFIX
     from backbones.contract import run as contract
+    from suite.cli.commands.check import keep_outcome
 
     if mixer.startswith(PREFIX) and ".py:" not in mixer:
         raise UserError(f"{mixer!r} is a baseline, which has no race and no rank; run it with suite run")
@@ -115,7 +116,9 @@ def _require_contract(mixer: str) -> None:
             direction = "causal" if result.causal else "not causal"
             text = f"{result.sentence}: {direction}: {result.reason}; shown by {result.shown_by or 'building it'}"
             err.print(marked("[red]contract:[/] {} fails. {}", result.check, text), soft_wrap=True)
+            keep_outcome(mixer, held=False)
             raise typer.Exit(1)
+    keep_outcome(mixer, held=True)
     err.print(f"contract: {checks} checks hold")
 
 

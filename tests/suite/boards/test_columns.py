@@ -73,6 +73,9 @@ def test_json_and_the_tracking_store_have_these_columns(made):
     assert set(plain(made)["rows"][0]) == {
         "place",
         "mixer",
+        "contract",
+        "decoded_per_s",
+        "machine",
         "matched",
         "mean",
         "sd",
@@ -189,3 +192,24 @@ def test_a_title_that_two_boards_of_a_third_partys_task_share_names_their_groups
     assert first.title != second.title
     assert {first.deviations[0], second.deviations[0]} == {f"group {made.group[:8]}" for made in theirs}
     assert [row.mixer for board in (first, second) for row in board.rows] == ["softmax", "softmax"]
+
+
+def test_the_decoding_speed_is_that_of_the_first_run_that_has_one():
+    column = next(each for each in COLUMNS if each.name == "decoded_per_s")
+    first, second = made_record("softmax"), made_record("softmax", seed=1)
+    assert second.timing is not None
+    timed = second.model_copy(update={"timing": second.timing.model_copy(update={"decoded_per_s": 321.4})})
+    [without] = boards([first, second])
+    [with_it] = boards([first, timed])
+    assert column.value(without.rows[0]) is None
+    assert column.cell(with_it.rows[0], with_it) == "321"
+    assert column not in columns.table_columns(without)
+    assert column in columns.table_columns(with_it)
+
+
+def test_a_timing_without_decoding_is_written_as_before_it_was_measured():
+    made = made_record("softmax")
+    assert "decoded_per_s" not in made.content()["timing"]
+    assert made.timing is not None
+    timed = made.model_copy(update={"timing": made.timing.model_copy(update={"decoded_per_s": 1.0})})
+    assert timed.content()["timing"]["decoded_per_s"] == 1.0

@@ -11,7 +11,8 @@ import pytest
 
 from backbones.mixers.priors.softmax import Softmax
 from suite.config.identity import digest
-from suite.records import record, recount
+from suite.records import record
+from suite.records.checks import recount
 from suite.records.record import RecordError
 from tests.suite.tiny import made_record
 

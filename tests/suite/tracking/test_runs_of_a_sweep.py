@@ -67,7 +67,7 @@ def test_the_end_of_the_sweep_delivers_what_is_left(home):
     assert backlog.pending(home) == []
 
 
-def test_what_the_store_refuses_is_tried_once_by_a_process_and_again_by_the_next_command(home, monkeypatch):
+def test_what_the_store_refuses_is_tried_once_and_again_by_the_next_command(home, monkeypatch):
     with tracker(home) as tracked:
         tracked.log(1, {"train/loss": 1.0})
     asked: list[str] = []

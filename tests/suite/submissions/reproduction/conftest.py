@@ -37,7 +37,7 @@ def trained(template, monkeypatch) -> list[RunConfig]:
         return honest + sign * SIGMA
 
     monkeypatch.setattr("suite.submissions.reproduce.figure", figure)
-    monkeypatch.setattr("suite.submissions.retraining.step_seconds", lambda *_: 0.5)
+    monkeypatch.setattr("suite.submissions.retraining.run_seconds", lambda *_: 0.5)
     return done
 
 

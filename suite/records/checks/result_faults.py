@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from suite.config.identity import canonical_json
 from suite.models.baseline_candidate import ORIGIN as BASELINE
+from suite.records.checks.unit_faults import unit_faults
 from suite.records.schema import Record, Timing
-from suite.records.unit_faults import unit_faults
 from tasks.base import Task
 
 SPLITS = ("valid", "test")

@@ -13,8 +13,8 @@ from suite.config.run_config import BUILT_IN, OWN_ORIGINS, TRAINING_VERSION
 from suite.models.baseline_candidate import ORIGIN as BASELINE
 from suite.models.budget import LAYER_TOLERANCE, TOTAL_TOLERANCE
 from suite.models.candidate import registered
-from suite.records import recount
-from suite.records.result_faults import differs, result_faults
+from suite.records.checks import recount
+from suite.records.checks.result_faults import differs, result_faults
 from suite.records.schema import Record
 from tasks.base import Task
 
