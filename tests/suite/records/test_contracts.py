@@ -76,7 +76,7 @@ def test_a_board_shows_what_all_runs_of_a_row_say():
 
 
 @pytest.mark.slow
-def test_a_run_after_a_check_of_the_same_file_says_so(suite, runs, tmp_path: Path):
+def test_a_run_after_a_check_of_the_same_file_records_it(suite, runs, tmp_path: Path):
     file = tmp_path / "mine.py"
     shutil.copy(EXAMPLE, file)
     mixer = f"{file}:MovingAverage"
