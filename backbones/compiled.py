@@ -1,4 +1,4 @@
-"""Whether the compiled kernels are built for this machine, without importing PyTorch."""
+"""Whether the compiled kernels are built for this machine, and how their threads wait, without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import subprocess
 
 from kernels.cpu import build, trusted
 from kernels.cpu.build import OFF, SWITCH, UnavailableError
+from kernels.cpu.waiting import is_brief, rounds
+
+__all__ = ["is_brief", "rounds", "state"]
 
 
 def state() -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from kernels.cpu import build, trusted
+from kernels.cpu import build, trusted, waiting
 from kernels.cpu.build import UnavailableError
 from kernels.cpu.sizes import SIZES, Sizes
 
@@ -52,6 +52,7 @@ def load(path: Path) -> ctypes.CDLL:
     check_sizes(found)
     found.use_products(*(products() or (None, None, None)))
     found.use_threads(pool())
+    waiting.measure(found)
     return found
 
 

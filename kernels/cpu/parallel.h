@@ -12,20 +12,26 @@ extern void (*run_on_pool)(void (*function)(void*), void* data, unsigned threads
 template <class F>
 struct Pieces {
   F& work;
-  long count;
+  long count, threads;
   std::atomic<long> next{0};
 
-  // takes pieces until none is left: a thread that another process holds up leaves its share to the others
+  // Takes runs of pieces, ever shorter ones, until none is left: neighbours, such as the heads of a token, write to the
+  // same cache lines, and a thread that another process holds up leaves its share to the others.
   static void take(void* self) {
     auto& pieces = *static_cast<Pieces*>(self);
-    for (long i; (i = pieces.next.fetch_add(1, std::memory_order_relaxed)) < pieces.count;) pieces.work(i);
+    for (long first = pieces.next.load(std::memory_order_relaxed); first < pieces.count;) {
+      long end = first + std::max(1L, (pieces.count - first) / (4 * pieces.threads));
+      if (!pieces.next.compare_exchange_weak(first, end, std::memory_order_relaxed)) continue;
+      for (long i = first; i < end; ++i) pieces.work(i);
+      first = pieces.next.load(std::memory_order_relaxed);
+    }
   }
 };
 
 template <class F>
 void parallel(long count, long threads, F work) {
-  Pieces<F> pieces{work, count};
-  threads = std::min(threads, count);
+  threads = std::max(1L, std::min(threads, count));
+  Pieces<F> pieces{work, count, threads};
   if (threads <= 1) return Pieces<F>::take(&pieces);
   if (run_on_pool) return run_on_pool(&Pieces<F>::take, &pieces, unsigned(threads), 0);
   std::vector<std::thread> others;

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from backbones import compiled
 from suite.cli import unknown
 from suite.cli.commands import (
     bench,
@@ -31,8 +32,6 @@ from suite.cli.commands.boards import compare, leaderboard, plot
 from suite.console import stderr, stdout
 from suite.safe_text import one_line, quoted, shortened
 
-#: Of the loop in which idle threads wait before they sleep.
-ROUNDS = "2000"
 #: What is wrong with a path that the user can choose.
 PATH_ERRORS = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
@@ -95,7 +94,6 @@ def version_line() -> str:
     """The versions of the suite and of PyTorch, which is not imported, and the state of the compiled kernels."""
     from importlib.metadata import PackageNotFoundError, version
 
-    from backbones import compiled
     from suite import __version__
 
     try:
@@ -144,16 +142,16 @@ def main() -> None:
 
 
 def _let_idle_threads_sleep() -> None:
-    """Idle threads wait in a loop for some 60 µs (2,000 pauses take 56 µs on an AMD EPYC), then sleep.
+    """Idle threads wait in a loop for some 60 µs, then sleep.
 
-    Medians of training steps on 2 cores: threads that sleep at once speed a step of softmax up 1.2 to 1.5 times over
-    one thread, and are 1.4 to 1.6 times slower next to a busy process; with this many rounds of the loop 1.7 and 1.6 to
-    2.0 times; with eight times as many, 1.4 to 1.8 and 3.2 to 3.5 times. Steps of fem and hyperglu gain less: 1.2 to
-    1.6 times. PyTorch's runtime reads the variables once, when it is loaded; GNU's prefers the second.
+    Medians of training steps on 2 cores over one thread, and of their slowdown next to a busy process: on an AMD EPYC
+    threads that sleep at once gain 1.2 to 1.5 times and lose 1.4 to 1.6; with 56 µs 1.2 to 1.7 and 1.6 to 2.0; with
+    450 µs 1.4 to 1.8 and 3.2 to 3.5. On an Intel Xeon 20 µs gain 1.4 to 1.7 and lose 1.3 to 1.5, 80 µs 1.5 to 1.7 and
+    1.7 to 2.0. PyTorch's runtime reads the variables once, when it is loaded; GNU's prefers the second.
     """
     if "torch" not in sys.modules and "OMP_WAIT_POLICY" not in os.environ:
         os.environ["OMP_WAIT_POLICY"] = "passive"
-        os.environ.setdefault("GOMP_SPINCOUNT", ROUNDS)
+        os.environ.setdefault("GOMP_SPINCOUNT", str(compiled.rounds()))
 
 
 def _user_message(error: Exception) -> str | None:

@@ -9,12 +9,11 @@ from typing import Literal
 
 import torch
 
+from backbones import compiled
 from tasks.base import Task
 from tasks.storage.cores import cores
 
 MAX_WORKERS = 16
-#: Rounds of the waiting loop of GNU's runtime that take less than a tenth of a millisecond.
-MOST_BRIEF = 3000
 
 _workers: int | None = None
 
@@ -63,5 +62,5 @@ def wait_policy() -> Literal["active", "brief", "passive"]:
     if rounds.startswith("inf") or rounds[-1:] in tuple("kmgt"):
         return "active"
     if rounds.isdecimal():
-        return "passive" if int(rounds) == 0 else "brief" if int(rounds) <= MOST_BRIEF else "active"
+        return "passive" if int(rounds) == 0 else "brief" if compiled.is_brief(int(rounds)) else "active"
     return "passive" if os.environ.get("OMP_WAIT_POLICY", "").lower() == "passive" else "active"

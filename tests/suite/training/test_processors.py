@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from kernels.cpu import library
+from kernels.cpu import library, waiting
 from kernels.rows import swiglu
 from suite.training import processors
 from suite.training.run import start
@@ -86,10 +86,12 @@ def test_the_record_says_how_many_threads_computed_and_how_they_wait(runs, monke
         ({"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "2000"}, "brief"),
         ({"GOMP_SPINCOUNT": "0"}, "passive"),
         ({"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "INFINITY"}, "active"),
+        ({"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "4000"}, "active"),
         ({"GOMP_SPINCOUNT": "30000000"}, "active"),
     ],
 )
-def test_the_wait_policy_is_what_the_runtime_does(given, policy, monkeypatch):
+def test_the_wait_policy_is_what_the_runtime_does(given, policy, monkeypatch, tmp_path):
+    monkeypatch.setenv("SUITE_CACHE", str(tmp_path))
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
@@ -98,15 +100,24 @@ def test_the_wait_policy_is_what_the_runtime_does(given, policy, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("given", "policy"),
+    ("given", "pause", "policy"),
     [
-        ({}, "passive 2000"),
-        ({"OMP_WAIT_POLICY": "active"}, "active None"),
-        ({"OMP_WAIT_POLICY": "passive"}, "passive None"),
-        ({"GOMP_SPINCOUNT": "7"}, "passive 7"),
+        ({}, None, "passive 2000"),
+        ({}, "10.0", "passive 6400"),
+        ({}, "45.1", "passive 1419"),
+        ({}, "0.2", "passive 20000"),
+        ({}, "500", "passive 500"),
+        ({}, "soon", "passive 2000"),
+        ({}, "-3", "passive 2000"),
+        ({"OMP_WAIT_POLICY": "active"}, "10.0", "active None"),
+        ({"OMP_WAIT_POLICY": "passive"}, "10.0", "passive None"),
+        ({"GOMP_SPINCOUNT": "7"}, "10.0", "passive 7"),
     ],
 )
-def test_commands_let_idle_threads_sleep_unless_the_user_wants_otherwise(given, policy):
+def test_commands_let_idle_threads_sleep_unless_the_user_wants_otherwise(given, pause, policy, tmp_path, monkeypatch):
+    monkeypatch.setenv("SUITE_CACHE", str(tmp_path))
+    if pause:
+        waiting._file().write_text(pause)
     code = "import sys, os\nfrom suite.cli import app\nsys.argv = ['suite', '--help']\ntry:\n    app.main()\n"
     code += "except SystemExit:\n    print(*map(os.environ.get, names))"
     code = "names = ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')\n" + code
@@ -117,6 +128,31 @@ def test_commands_let_idle_threads_sleep_unless_the_user_wants_otherwise(given, 
     )
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
     assert " ".join(done.stdout.split()[-2:]) == policy
+
+
+def test_what_is_brief_follows_from_the_measured_pause(monkeypatch, tmp_path):
+    monkeypatch.setenv("SUITE_CACHE", str(tmp_path))
+    waiting._file().write_text("10")
+    assert waiting.is_brief(10_000)
+    assert not waiting.is_brief(10_001)
+    waiting._file().unlink()
+    assert waiting.is_brief(3000)
+    assert not waiting.is_brief(3001)
+
+
+def test_the_pause_is_measured_once_when_the_kernels_are_loaded(monkeypatch, tmp_path):
+    if (found := library.library()) is None:
+        pytest.skip("no compiled library")
+    monkeypatch.setenv("SUITE_CACHE", str(tmp_path))
+    assert waiting.pause_ns() is None
+    waiting.measure(found)
+    measured = waiting.pause_ns()
+    assert measured is not None
+    assert 1 <= measured <= 200
+    assert 0.5 * waiting.WAIT_NS <= waiting.rounds() * measured <= 2 * waiting.WAIT_NS
+    waiting._file().write_text("33")
+    waiting.measure(found)
+    assert waiting.pause_ns() == 33
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
