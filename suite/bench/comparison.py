@@ -23,7 +23,8 @@ class Requirement:
     """A ratio of ours to a competitor, and the bound it must meet, if any.
 
     price: our time over theirs; speed: their time over ours; memory: our peak over theirs; mfu (model FLOPs
-    utilisation): our FLOPs per second over those of a matrix product, `work` being our FLOPs over the product's.
+    utilisation): our FLOPs per second over those of a matrix product or of multiply-adds on registers, `work` being our
+    FLOPs over theirs.
     """
 
     kind: Kind

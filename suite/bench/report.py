@@ -12,8 +12,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from backbones.base import implementations
+from kernels.cpu import limits
 from suite.bench.comparison import Comparison, Outcome, run_comparison
-from suite.bench.timing import exponent
+from suite.bench.timing import exponent, interleaved
 from suite.console import err
 from suite.errors import UserError, did_you_mean
 from suite.records import provenance
@@ -107,11 +108,42 @@ def measure(kind: str, comparisons: Sequence[Comparison], rounds: int, against: 
         "clock": "process time" if torch.get_num_threads() == 1 else "wall time",
         "pass": "decoding" if kind == "decode" else "forward and backward",
         "implementations": implementations(torch.device("cpu")),
+        "limits": measured_limits(rounds),
         "hardware": provenance.hardware(torch.device("cpu")).model_dump(mode="json"),
         "versions": provenance.packages(),
         "contests": [outcome.plain() for outcome in outcomes],
         "exponents": list(exponents(outcomes)),
     }
+
+
+def measured_limits(rounds: int) -> dict[str, float]:
+    """What the processor can do at most with as many threads as PyTorch has, for readers of the document.
+
+    Args:
+        rounds: of which the medians are taken.
+
+    Returns:
+        `multiply_add_gflops` and `read_gb_per_s`; empty where the kernels are not compiled.
+    """
+    adds, read = limits.multiply_adds(), limits.reading()
+    if adds is None or read is None:
+        return {}
+    found = interleaved({"adds": adds[0], "read": read[0]}, rounds)
+    return {
+        "multiply_add_gflops": adds[1] / found["adds"].median_s / 1e9,
+        "read_gb_per_s": read[1] / found["read"].median_s / 1e9,
+    }
+
+
+def limits_line(document: Mapping[str, Any]) -> str:
+    """The measured limits in words; empty for documents without them."""
+    found = document.get("limits")
+    if not found:
+        return ""
+    return (
+        f"multiply-adds at most {found['multiply_add_gflops']:.0f} GFLOP/s, "
+        f"memory read at {found['read_gb_per_s']:.1f} GB/s"
+    )
 
 
 def exponents(outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
@@ -195,6 +227,8 @@ def show(document: Mapping[str, Any], console: Console) -> None:
         f"{document['hardware']['processor']}, {document['threads']} thread(s), {document['clock']}, "
         f"{document['rounds']} rounds, {document['pass']}"
     )
+    if line := limits_line(document):
+        console.print(line)
     for line in unmet(document):
         console.print(f"not met: {line}")
 

@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from suite.bench.report import KINDS, bound_of, figure_name, plot
+from suite.bench.report import KINDS, bound_of, figure_name, limits_line, plot
 from suite.errors import UserError
 
 NOTES = {
     "kernels": "`sdpa` is PyTorch's `scaled_dot_product_attention`; `compiled squares` is the T × T softmax after "
     "torch.compile; `cumulative sum`, `step by step` and `dense` are naive reference implementations.",
     "mixers": "All layers have as many parameters as the softmax layer; `dense` is the same layer with T × T matrices.",
-    "train": "One training step at `quick` scale. The FLOP rate is compared with that of a large matrix product.",
+    "train": "One training step at `quick` scale. Its FLOP rate, without the half of causal products that the mask "
+    "removes, is compared with that of multiply-adds on registers alone and that of a large matrix product.",
     "decode": "Decoding from the given position; `early` is the same near the start of the sequence.",
 }
 
@@ -63,7 +64,7 @@ def page(found: Sequence[Mapping[str, Any]]) -> str:
             f"{machine['platform']}; {document['threads']} thread(s), {document['clock']}, "
             f"{document['rounds']} rounds, {document['dtype']}, {document['pass']}; "
             f"torch {versions['torch']}, Python {versions['python']}; "
-            f"kernels: {document['implementations']['cpu']}.",
+            f"kernels: {document['implementations']['cpu']}{_limits(document)}.",
             "",
             NOTES[document["bench"]],
             "",
@@ -75,6 +76,11 @@ def page(found: Sequence[Mapping[str, Any]]) -> str:
             "",
         ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _limits(document: Mapping[str, Any]) -> str:
+    line = limits_line(document)
+    return f"; {line}" if line else ""
 
 
 def _rows(comparison: Mapping[str, Any]) -> list[str]:

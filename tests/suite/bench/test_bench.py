@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
+import tasks
+from kernels.cpu import limits
 from suite.bench import kernels, layers, naive, report, results_folder, training
 from suite.bench.comparison import Comparison, Requirement, forward_backward, run_comparison
 from suite.bench.timing import Timing, exponent, interleaved, peak_bytes
 from suite.errors import UserError
+from suite.models.inputs import adapter
+from suite.models.resolve import resolve_run
 
 EQUIVALENT = {
     "free-energy softmax read, d_k = 2 d_v": ["two sdpa calls"],
@@ -222,6 +226,55 @@ def test_decoding_and_layers_print_a_table(suite, monkeypatch, one_thread):
         assert ended.code in (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("task", "mixer", "factor"),
+    [("sotu", "softmax", 4), ("sotu", "simple-gla", 0), ("fashion-mnist", "softmax", 0), ("household-power", "fem", 0)],
+)
+def test_half_of_what_grows_with_the_length_is_masked_in_causal_models(task, mixer, factor):
+    resolved = resolve_run(task=task, mixer=mixer, scale="quick")
+    model, spec = resolved.config.model, tasks.get(task)(resolved.config.data).spec
+    length = adapter(spec).length
+    unseen = length - (length + 1) // 2
+    made = tasks.get(task)(resolved.config.data)
+    # scores and their product with the values: 2 · 2 FLOPs per feature and position
+    assert training.masked_flops(resolved, made) == factor * unseen * model.dim * model.depth
+
+
+def test_the_limit_counts_the_flops_of_all_rounds_and_threads(one_thread):
+    made = []
+    for rounds, threads in ((3, 1), (6, 1), (3, 2)):
+        torch.set_num_threads(threads)
+        if (found := limits.multiply_adds(rounds)) is None:
+            pytest.skip("no compiled library")
+        assert found[0]() == found[1] > 0
+        made.append(found[1])
+    assert made == [made[0], 2 * made[0], 2 * made[0]]
+
+
+@pytest.mark.parametrize("floats", [1, 127, 128, 1000])
+def test_reading_takes_every_byte_once_on_any_number_of_threads(one_thread, floats):
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found = limits.reading(floats)
+        if found is None:
+            pytest.skip("no compiled library")
+        found[0]()
+        assert found[1] == 4 * floats
+
+
+def test_the_measured_limits_are_rates(monkeypatch):
+    monkeypatch.setattr(report, "interleaved", fixed({"adds": 0.5, "read": 0.25}))
+    monkeypatch.setattr("kernels.cpu.limits.multiply_adds", lambda: (lambda: None, 1e9))
+    monkeypatch.setattr("kernels.cpu.limits.reading", lambda: (lambda: None, 1e9))
+    found = report.measured_limits(2)
+    assert found == {"multiply_add_gflops": 2.0, "read_gb_per_s": 4.0}
+    line = report.limits_line({"limits": found})
+    assert line == "multiply-adds at most 2 GFLOP/s, memory read at 4.0 GB/s"
+    assert report.limits_line({}) == ""
+    monkeypatch.setattr("kernels.cpu.limits.reading", lambda: None)
+    assert report.measured_limits(2) == {}
+
+
 @pytest.mark.slow
 def test_training_steps_are_measured_on_real_batches_and_compared_with_one_thread(suite, one_thread):
     ended = suite("bench", "train", "--mixer", "softmax", "--rounds", "2", "--threads", "2", "--json")
@@ -231,6 +284,7 @@ def test_training_steps_are_measured_on_real_batches_and_compared_with_one_threa
     ]
     for comparison in document["contests"]:
         utilisation = next(f for f in comparison["figures"] if f["figure"] == "mfu")
+        assert utilisation["against"] == "multiply-add limit"
         assert 0 < utilisation["value"] < 1
         scaling = next(f for f in comparison["figures"] if f["against"] == "one thread")
         assert (scaling["figure"], scaling["must"]) == ("speed", 1.6)
