@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from kernels.cpu.decoding import linear_step
 from kernels.implementations import attempt, triton_module
 from kernels.numerics.log_mean_exp import log_mean_exp
 from kernels.numerics.nothing import nothing
@@ -144,6 +145,31 @@ def exact_chunk(
         mu = weights.exp() @ torch.cat((v, state["m_BHkd"]), dim=-2)
         log_mean = None if u is None else log_mean_exp(weights, torch.cat((u, state["f_BHkd"]), dim=-2))
     return mu, log_mean, _absorb(state, log_k, total, v, u)
+
+
+def exact_step(
+    state: State, log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, v: Tensor, u: Tensor | None
+) -> tuple[Tensor, Tensor | None, State]:
+    """One token of decoding: `exact_chunk` of one token, compiled where nothing is differentiated.
+
+    Args:
+        state: the state before the token, see `empty_state`.
+        log_q: log φ(q) `[B, H, 1, k]`.
+        log_k: log φ(k) `[B, H, 1, k]`.
+        log_decay: log-decays `[B, H, 1, 1]` or `[B, H, 1, k]`; None for no decay.
+        v: values `[B, H, 1, d]`.
+        u: exponents `[B, H, 1, d]`; None if the mean alone is wanted.
+
+    Returns:
+        `E_p[v]` and `log E_p[exp(u)]`, `[B, H, 1, d]` each (None for the second without u), and the state after the
+        token.
+    """
+    stepped = linear_step(state, log_q, log_k, log_decay, v, u)
+    if stepped is not None:
+        return stepped
+    mu, log_mean, after = exact_chunk(state, log_q, log_k, log_decay, v, u)
+    assert mu is not None  # there is a query
+    return mu, log_mean, after
 
 
 def _absorb(state: State, log_k: Tensor, total: Tensor, v: Tensor, u: Tensor | None) -> State:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from kernels.cpu.decoding import selective_step
 from kernels.linear.exact import NOTHING
 from kernels.numerics.log_mean_exp import log_mean_exp, log_mix
 from kernels.numerics.nothing import nothing
@@ -122,7 +123,7 @@ def exact_step(
     v_BE: Tensor,
     u_BE: Tensor | None,
 ) -> tuple[Tensor, Tensor | None, State]:
-    """One token of decoding.
+    """One token of decoding, compiled where nothing is differentiated.
 
     Args:
         state: the state before the token, see `empty_state`.
@@ -137,6 +138,9 @@ def exact_step(
     Returns:
         `E_p[v]` and `log E_p[exp(u)]`, `[B, E]` each (None for the second without u), and the state after the token.
     """
+    stepped = selective_step(state, log_delta, a_NE, log_b, log_c, log_skip_E, v_BE, u_BE)
+    if stepped is not None:
+        return stepped
     old = state["n_BNE"] + log_delta.exp()[:, None] * a_NE
     new = log_delta[:, None] + log_b[..., None]
     n = torch.logaddexp(old, new)
