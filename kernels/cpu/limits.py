@@ -32,19 +32,28 @@ def multiply_adds(rounds: int = ROUNDS) -> tuple[Callable[[], object], float] | 
     return lambda: loop(rounds, threads), rounds * loop(1, threads)
 
 
-def reading(floats: int = FLOATS) -> tuple[Callable[[], object], float] | None:
-    """Reading an array once, on as many threads as PyTorch has.
+def reading(floats: int = FLOATS, of: int = FLOATS) -> tuple[Callable[[], object], float] | None:
+    """Reading memory once, on as many threads as PyTorch has.
 
     Args:
-        floats: its length.
+        floats: that are read at a time.
+        of: length of the array that they are part of: each time the part behind the last one is read, so that no cache
+            holds it.
 
     Returns:
-        What reads it, and the bytes; None where the kernels are not compiled.
+        What reads a part, and its bytes; None where the kernels are not compiled.
     """
     compiled, threads = library(), torch.get_num_threads()
     if compiled is None:
         return None
-    x_N = torch.ones(floats)
+    x_N, place = torch.ones(max(of, floats)), 0
     read = compiled.read_floats
     read.argtypes, read.restype = (ctypes.c_void_p, ctypes.c_long, ctypes.c_long), None
-    return lambda: read(x_N.data_ptr(), floats, threads), 4.0 * floats
+
+    def part() -> None:
+        nonlocal place
+        place = place if place + floats <= len(x_N) else 0
+        read(x_N.data_ptr() + 4 * place, floats, threads)
+        place += floats
+
+    return part, 4.0 * floats

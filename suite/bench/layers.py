@@ -12,6 +12,7 @@ from torch import Tensor
 
 from backbones.mixers import registry
 from backbones.mixers.base import Context, Mixer, State
+from kernels.cpu import limits
 from suite.bench import naive
 from suite.bench.comparison import Comparison, Requirement, forward_backward
 from suite.bench.timing import Workload
@@ -19,6 +20,10 @@ from suite.errors import UserError
 
 DIM, HEADS = 256, 4
 EARLY, LATE, STEPS = 64, 4096, 16
+#: Sequences that are decoded together.
+BATCHES = (1, 16)
+#: The competitor that reads what a step must read, and how many times its time a step with a constant state may take.
+ONE_READ, READS = "one read of weights and state", 4.0
 #: The longest time allowed relative to a softmax layer, by mixer and length.
 PRICES: Mapping[tuple[str, int], float] = {
     ("fem", 1024): 1.40,
@@ -106,17 +111,33 @@ def layer_comparisons(mixers: Sequence[str], lengths: Sequence[int]) -> Iterator
                 )
 
 
-def state_after(mixer: Mixer, position: int) -> State:
-    """The decoding state after `position` random tokens."""
-    state = mixer.init_state(1, LATE + STEPS)
-    for x_BD in torch.randn(position, 1, mixer.dim, generator=torch.Generator().manual_seed(2)):
+def state_after(mixer: Mixer, position: int, batch: int = 1) -> State:
+    """The decoding state of each sequence after `position` random tokens."""
+    state = mixer.init_state(batch, LATE + STEPS)
+    for x_BD in torch.randn(position, batch, mixer.dim, generator=torch.Generator().manual_seed(2)):
         _, state = mixer.step(x_BD, state)
     return state
 
 
+def read_once(mixer: Mixer, state: State) -> Workload | None:
+    """Reads as many bytes as the weights and the state have from memory, once a token: what decoding a model cannot do
+    without whose layers exceed the caches together.
+    """
+    held = [*mixer.parameters(), *mixer.buffers(), *state.tensors.values()]
+    found = limits.reading(sum(x.numel() * x.element_size() for x in held) // 4)
+    if found is None:
+        return None
+
+    def steps() -> None:
+        for _ in range(STEPS):
+            found[0]()
+
+    return steps
+
+
 @torch.no_grad()
-def decoding(name: str) -> Mapping[str, Workload]:
-    mixer, x_BD = build_layer(name, LATE + STEPS), torch.randn(1, DIM)
+def decoding(name: str, batch: int) -> Mapping[str, Workload]:
+    mixer, x_BD = build_layer(name, LATE + STEPS), torch.randn(batch, DIM)
 
     def decode_from(start: State) -> Workload:
         @torch.no_grad()
@@ -128,15 +149,23 @@ def decoding(name: str) -> Mapping[str, Workload]:
 
         return steps
 
-    return {"ours": decode_from(state_after(mixer, LATE)), "early": decode_from(state_after(mixer, EARLY))}
+    late = state_after(mixer, LATE, batch)
+    workloads = {"ours": decode_from(late), "early": decode_from(state_after(mixer, EARLY, batch))}
+    reading = read_once(mixer, late)
+    return workloads if reading is None else {**workloads, ONE_READ: reading}
 
 
 def decoding_comparisons(mixers: Sequence[str]) -> Iterator[Comparison]:
     for name in timed_mixers(mixers):
         constant = registry.get(name).capabilities.constant_state
-        price = Requirement("price", "early", 1.1 if constant else None)
-        about = (
-            f"{STEPS} tokens from position {LATE:,} compared with position {EARLY}; "
-            f"{'constant' if constant else 'growing'} state"
+        requirements = (
+            Requirement("price", "early", 1.1 if constant else None),
+            Requirement("price", ONE_READ, READS if constant else None),
         )
-        yield Comparison(name, LATE, partial(decoding, name), (price,), about)
+        for batch in BATCHES if constant else BATCHES[:1]:
+            about = (
+                f"{STEPS} tokens of {batch} sequence(s) from position {LATE:,} compared with position {EARLY}; "
+                f"{'constant' if constant else 'growing'} state"
+            )
+            named = name if batch == 1 else f"{name}, {batch} sequences"
+            yield Comparison(named, LATE, partial(decoding, name, batch), requirements, about)

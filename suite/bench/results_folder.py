@@ -18,7 +18,8 @@ NOTES = {
     "mixers": "All layers have as many parameters as the softmax layer; `dense` is the same layer with T × T matrices.",
     "train": "One training step at `quick` scale. Its FLOP rate, without the half of causal products that the mask "
     "removes, is compared with that of multiply-adds on registers alone and that of a large matrix product.",
-    "decode": "Decoding from the given position; `early` is the same near the start of the sequence.",
+    "decode": "Decoding from the given position; `early` is the same near the start of the sequence, "
+    "`one read` reads as many bytes from memory as weights and state have.",
 }
 
 
