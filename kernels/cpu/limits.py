@@ -37,7 +37,7 @@ def reading(floats: int = FLOATS, of: int = FLOATS) -> tuple[Callable[[], object
 
     Args:
         floats: that are read at a time.
-        of: length of the array that they are part of: each time the part behind the last one is read, so that no cache
+        of: length of the array that they are part of: each time the part after the last one is read, so that no cache
             holds it.
 
     Returns:
