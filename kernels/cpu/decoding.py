@@ -85,7 +85,7 @@ def selective_step(
     B, N, E = state["n_BNE"].shape
     held = [x if x is None else x.contiguous() for x in (*inputs, u_BE, *before)]
     after = {name: torch.empty(x.shape, dtype=x.dtype) for name, x in zip(names, before, strict=True)}
-    mu, log_mean = torch.empty_like(v_BE), None if u_BE is None else torch.empty_like(v_BE)
+    mu, log_mean = v_BE.new_empty(v_BE.shape), None if u_BE is None else v_BE.new_empty(v_BE.shape)
     pad: list[Tensor | None] = [None] * (3 - len(before))
     call("selective_step", [*held, *pad, mu, log_mean, *after.values(), *pad], [B, N, E], B * N * E)
     return mu, log_mean, after

@@ -45,7 +45,9 @@ class _LogMeanExp(torch.autograd.Function):
             top = z.amax(-2, keepdim=True)
             blocks.append(z.sub_(top).exp_().sum(-2).log_().add_(top.squeeze(-2)))
         out = torch.cat(blocks, dim=-2)
-        out = torch.where((size <= SMALL) & (out.abs() <= 1.0), mean.clamp_(min=-0.9).log1p_(), out)
+        # what was clamped may count although its weight is tiny, and is missing in size
+        small = (size <= SMALL) & (out.abs() <= 1.0) & (u.amax(-2, keepdim=True) <= EXPM1_LIMIT)
+        out = torch.where(small, mean.clamp_(min=-0.9).log1p_(), out)
         ctx.save_for_backward(log_weights, u, out)
         return out
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -14,8 +15,11 @@ from torch import Tensor
 from kernels.calls import Call
 from kernels.cpu import call as calls
 from kernels.cpu.library import load
+from kernels.linear import exact as linear
 from kernels.registry import KERNELS, Kernel
+from kernels.selective import exact as selective
 
+State = dict[str, Tensor]
 TOLERANCE = 1e-9  # of the largest entry, in fp64
 
 
@@ -45,9 +49,39 @@ def _computed(kernel: Kernel, call: Call, library: ctypes.CDLL | None) -> list[T
     ]
 
 
+def step_difference(step: Callable[..., tuple[Tensor, Tensor | None, State]], *given: object) -> float:
+    """How far a step of decoding in C++ is from PyTorch's: of results and of the state after it."""
+    with torch.no_grad():
+        ours = step(*given)
+        with calls.pytorch_only():
+            theirs = step(*given)
+    pairs = [(ours[0], theirs[0]), (ours[1], theirs[1]), *((ours[2][name], x) for name, x in theirs[2].items())]
+    return max(float((a - b).abs().max()) for a, b in pairs if a is not None and b is not None)
+
+
+def steps() -> Iterator[tuple[str, float]]:
+    """The steps of decoding, each with its difference from the second token on."""
+    torch.manual_seed(0)
+    B, H, k, d, N = 2, 3, 5, 7, 4
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64)
+
+    head = [draw(B, H, 1, k), draw(B, H, 1, k), -draw(B, H, 1, k).abs(), draw(B, H, 1, d), draw(B, H, 1, d)]
+    state = linear.exact_step(linear.empty_state(B, H, k, d, draw(0), True), *head)[2]
+    yield "linear_step", step_difference(linear.exact_step, state, *head)
+    channel = [draw(B, d), -draw(N, d).abs(), draw(B, N), draw(B, N), draw(d), draw(B, d), draw(B, d)]
+    state = selective.exact_step(selective.empty_state(B, N, d, draw(0), True), *channel)[2]
+    yield "selective_step", step_difference(selective.exact_step, state, *channel)
+
+
 def main() -> None:
     """Prints the first kernel that differs."""
     library = load(Path(sys.argv[1]))
+    vars(calls)["library"] = lambda: library
+    for name, error in steps():
+        if not error <= TOLERANCE:
+            sys.exit(f"{name}: off by {error:.2g}")
     for kernel in KERNELS:
         for call in kernel.calls if kernel.cpp else ():
             error = difference(kernel, call, library)

@@ -90,8 +90,12 @@ class Outcome:
         return found
 
     def undecided(self) -> list[str]:
-        """Requirements whose competitor could not run."""
-        found = [r for r in self.comparison.requirements if r.bound is not None and r.competitor in self.failed]
+        """Requirements whose competitor could not run, or does not exist here."""
+        missing = (
+            {r.competitor for r in self.comparison.requirements} - set(self.implementations) if self.measured else ()
+        )
+        absent = {*self.failed, *missing}
+        found = [r for r in self.comparison.requirements if r.bound is not None and r.competitor in absent]
         return [f"{requirement.kind} against {requirement.competitor}" for requirement in found]
 
     def plain(self) -> dict[str, Any]:

@@ -139,6 +139,12 @@ def _speed(name: str) -> Callable[[Row, Board], str]:
     return text
 
 
+def _machines(row: Row) -> str:
+    """The processors of all runs of a row; the GPU where they computed on one."""
+    found = (made.hardware for made in row.records)
+    return ", ".join(sorted({each.processor if each.device == "cpu" else each.device for each in found}))
+
+
 def _contract(row: Row) -> bool | None:
     """Whether the mixer contract holds: the suite's tests check that of its own mixers, the record of another mixer
     says what `suite check` or `suite enter` found.
@@ -371,7 +377,7 @@ COLUMNS: tuple[Column, ...] = (
         optional=True,
         muted=True,
     ),
-    Column("machine", lambda row: row.first.hardware.processor, "timed on", wraps=True, priority=10, muted=True),
+    Column("machine", _machines, "timed on", wraps=True, priority=10, muted=True),
     Column(
         "peak_memory_bytes",
         lambda row: row.first.peak_memory_bytes,

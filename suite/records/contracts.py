@@ -16,14 +16,21 @@ NAME = "contracts.json"
 MOST = 1000  # outcomes that are kept, the latest ones
 
 
-def keep(mixer: str, origin: str, contract: Contract) -> None:
-    """Keeps an outcome for this code of a mixer. Where nothing can be written, nothing is kept.
+def keep(mixer: str, origin: str, contract: Contract, *, whole: bool) -> None:
+    """Keeps an outcome for this code of a mixer. Where nothing can be written, nothing is kept; nor of a package, whose
+    files may change under one version. The fast checks alone do not make up for a failure.
 
     Args:
         mixer: a registered name or `path/file.py:Class`.
         origin: where its code comes from, with the hash of a file.
         contract: the outcome.
+        whole: whether the slow checks were among them.
     """
+    if "@" not in origin:
+        return
+    before = known(mixer, origin)
+    if before and not before.checked and before.version == contract.version and not whole:
+        return
     folder = runs_folder.home()
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)

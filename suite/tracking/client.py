@@ -122,9 +122,9 @@ class Tracker:
             }
         self._journal.append(opening)
         mode = os.environ.get("SUITE_TRACKING")
-        self._sent_later = mode == "later"
+        self._sent_later, self._uri = mode == "later", tracking_uri(home)
         if mode != "off":
-            backlog.add(run_dir, tracking_uri(home))
+            backlog.add(run_dir, self._uri)
         self._worker = NoWorker() if mode in ("off", "later") else WorkerProcess(home, run_dir)
 
     @property
@@ -221,9 +221,11 @@ class Tracker:
                 f"tracking: {lost} entries could not be written ({reason(self._journal.error or OSError())}) and are "
                 f"lost; {self._run_dir / JOURNAL} holds the ones before"
             )
-        if delivered and not self._sent_later:
+        if self._sent_later:
+            backlog.add(self._run_dir, self._uri)  # again: whoever sends it may have taken it for ended
+        elif delivered:
             backlog.remove(self._run_dir)
-        elif not delivered:
+        else:
             backlog.make_due(self._run_dir)
         if delivered and self._warned:
             self._warn("tracking: everything has now been delivered")

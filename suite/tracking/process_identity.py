@@ -21,6 +21,13 @@ def process_tags() -> dict[str, str]:
     }
 
 
+def may_be_alive(tags: Mapping[str, str]) -> bool:
+    """Whether a run must be left to its process: that is alive here, or was started on another machine or in another
+    container, where nothing can be known of it.
+    """
+    return tags.get(HOST_TAG, socket.gethostname()) != socket.gethostname() or is_alive(tags)
+
+
 def is_alive(tags: Mapping[str, str]) -> bool:
     """True if the process with these tags runs on this machine. Its start time is compared too, as process ids are
     reused.

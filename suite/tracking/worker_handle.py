@@ -114,6 +114,13 @@ class WorkerProcess:
             self._log_path.unlink(missing_ok=True)
         return delivered
 
+    def leave(self) -> None:
+        """Ends its input without waiting: it delivers the rest by itself."""
+        if self._process is not None and self._process.stdin is not None:
+            self._closing = True
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+
     def _alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -92,6 +93,19 @@ def test_a_step_of_the_selective_scan_equals_pytorchs(scale, width, free, dtype)
     assert compare(selective.exact_step, state, lambda: selective_inputs(draw, scale, width, free)) <= TOLERANCE[dtype]
 
 
+def test_inputs_in_any_layout_give_the_same_step():
+    draw = Draws(torch.float64)
+    inputs = selective_inputs(draw, 1.0, D, True)
+    state = selective.empty_state(B, N, D, draw(0), True)
+    turned = [x.t().contiguous().t() if x.dim() == 2 else x for x in inputs]
+    with torch.no_grad():
+        plain, other = selective.exact_step(state, *inputs), selective.exact_step(state, *turned)
+    assert plain[1] is not None
+    assert other[1] is not None
+    assert torch.equal(plain[0], other[0])
+    assert torch.equal(plain[1], other[1])
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("change", ["a hidden token", "a decay of e^-1000", "huge exponents", "tiny exponents"])
 def test_a_step_of_linear_attention_equals_pytorchs_at_the_extremes(change, dtype):
@@ -125,8 +139,14 @@ def test_tiny_exponents_keep_their_relative_precision():
     assert float((found / (1e-6 * u) - 1).abs().max()) <= 1e-5
 
 
-def test_an_exponent_that_outgrows_its_tiny_weight_counts():
+@pytest.mark.parametrize("pytorch", [False, True], ids=["compiled", "pytorch"])
+def test_an_exponent_that_outgrows_its_tiny_weight_counts(pytorch):
     """Weights below e^-80 are taken for zero, but not where their exponents make up for them."""
+    with pytorch_only() if pytorch else nullcontext():
+        _outgrown()
+
+
+def _outgrown() -> None:
     v = torch.zeros(1, 1, 1, 2, dtype=torch.float64)
     for gap in (75.0, 79.0, 81.0, 85.0, 100.0, 300.0):
         state = linear.empty_state(1, 1, 1, 2, v, True)

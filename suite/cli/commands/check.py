@@ -79,20 +79,18 @@ def check_mixer(name: str, slow: bool, given: Sequence[str]) -> tuple[Any, Seque
     if given:
         raise UserError(f"{given[0]} is an option of tasks; {name!r} is a mixer")
     results = contract.run_checks(name, slow=slow)
-    keep_outcome(name, held=all(result.status != "failed" for result in results))
+    keep_outcome(name, held=all(result.status != "failed" for result in results), whole=slow)
     return contract, results
 
 
-def keep_outcome(mixer: str, *, held: bool) -> None:
-    """Keeps the contract's outcome for the records of the later runs of a mixer that does not ship with the suite."""
+def keep_outcome(mixer: str, *, held: bool, whole: bool) -> None:
+    """Keeps the contract's outcome for the records of the later runs of a mixer in a file."""
     from backbones.contract.run import VERSION
     from backbones.mixers import registry
-    from suite.config.run_config import BUILT_IN
     from suite.records import contracts
     from suite.records.schema import Contract
 
-    if (origin := registry.origin(mixer)) != BUILT_IN:
-        contracts.keep(mixer, origin, Contract(checked=held, version=VERSION))
+    contracts.keep(mixer, registry.origin(mixer), Contract(checked=held, version=VERSION), whole=whole)
 
 
 def check_task(name: str, data_dir: Path | None, sets: Sequence[str], slow: bool) -> tuple[Any, Sequence[Any]]:

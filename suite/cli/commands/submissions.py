@@ -116,9 +116,9 @@ def _require_contract(mixer: str) -> None:
             direction = "causal" if result.causal else "not causal"
             text = f"{result.sentence}: {direction}: {result.reason}; shown by {result.shown_by or 'building it'}"
             err.print(marked("[red]contract:[/] {} fails. {}", result.check, text), soft_wrap=True)
-            keep_outcome(mixer, held=False)
+            keep_outcome(mixer, held=False, whole=False)
             raise typer.Exit(1)
-    keep_outcome(mixer, held=True)
+    keep_outcome(mixer, held=True, whole=False)
     err.print(f"contract: {checks} checks hold")
 
 

@@ -14,7 +14,7 @@ import typer
 
 from suite.cli import options as opt
 from suite.cli.output import print_json
-from suite.console import duration, err, marked, warn
+from suite.console import duration, err, marked, say, warn
 from suite.errors import UserError
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def race(
     shown = -1
     live = Live(console=err, auto_refresh=False)
     to_run = any(each.state().missing for each in found)
-    sending = sent(runs_folder.home(), warn) if to_run else nullcontext()
+    sending = sent(runs_folder.home(), say, warn) if to_run else nullcontext()
     with _stop_signals() as received, sending, live if err.is_terminal else nullcontext():
 
         def show(progress: Progress) -> None:

@@ -155,6 +155,12 @@ def test_a_requirement_whose_competitor_fails_counts_as_unmet():
     assert document["contests"][0]["could_not_run"] == {"theirs": "ValueError: no message"}
 
 
+def test_a_requirement_whose_competitor_does_not_exist_here_is_undecided(monkeypatch):
+    monkeypatch.setattr("suite.bench.comparison.interleaved", fixed({"ours": 2.0}))
+    comparison = Comparison("x", 8, doing_nothing("ours"), (Requirement("mfu", "limit", 0.5), PRICE_OF_ONE))
+    assert run_comparison(comparison, rounds=2).undecided() == ["mfu against limit", "price against theirs"]
+
+
 @pytest.mark.slow
 def test_a_mixer_that_cannot_meet_the_budget_is_reported_and_the_others_are_timed():
     comparisons = list(layers.layer_comparisons(["hyperglu", "no-mixing"], [4112]))

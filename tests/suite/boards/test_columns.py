@@ -213,3 +213,21 @@ def test_a_timing_without_decoding_is_written_as_before_it_was_measured():
     assert made.timing is not None
     timed = made.model_copy(update={"timing": made.timing.model_copy(update={"decoded_per_s": 1.0})})
     assert timed.content()["timing"]["decoded_per_s"] == 1.0
+
+
+def test_the_machines_of_a_row_are_those_of_all_its_runs_and_gpus_by_their_names():
+    column = next(each for each in COLUMNS if each.name == "machine")
+
+    def timed(seed: int, **hardware: str) -> Any:
+        record = made_record("softmax", seed=seed)
+        return record.model_copy(update={"hardware": record.hardware.model_copy(update=hardware)})
+
+    [board] = boards(
+        [
+            timed(0, processor="B"),
+            timed(1, processor="A"),
+            timed(2, processor="A"),
+            timed(3, processor="A", device="NVIDIA H100"),
+        ]
+    )
+    assert column.value(board.rows[0]) == "A, B, NVIDIA H100"

@@ -23,14 +23,29 @@ CONTRACT = next(column for column in COLUMNS if column.name == "contract")
 
 
 def test_an_outcome_is_of_one_code_of_one_mixer(runs):
-    contracts.keep("a/mine.py:Mine", "mine.py@1", HELD)
-    contracts.keep("other.py:Mine", "other.py@2", BROKEN)
+    contracts.keep("a/mine.py:Mine", "mine.py@1", HELD, whole=False)
+    contracts.keep("other.py:Mine", "other.py@2", BROKEN, whole=False)
     assert contracts.known("b/mine.py:Mine", "mine.py@1") == HELD
     assert contracts.known("mine.py:Mine", "mine.py@3") is None
     assert contracts.known("mine.py:Other", "mine.py@1") is None
     assert contracts.known("other.py:Mine", "other.py@2") == BROKEN
-    contracts.keep("mine.py:Mine", "mine.py@1", BROKEN)
+    contracts.keep("mine.py:Mine", "mine.py@1", BROKEN, whole=False)
     assert contracts.known("mine.py:Mine", "mine.py@1") == BROKEN
+
+
+def test_a_failure_stays_until_the_whole_contract_holds(runs):
+    contracts.keep("mine.py:Mine", "mine.py@1", BROKEN, whole=True)
+    contracts.keep("mine.py:Mine", "mine.py@1", HELD, whole=False)
+    assert contracts.known("mine.py:Mine", "mine.py@1") == BROKEN
+    contracts.keep("mine.py:Mine", "mine.py@1", HELD, whole=True)
+    assert contracts.known("mine.py:Mine", "mine.py@1") == HELD
+
+
+@pytest.mark.parametrize("origin", ["built-in", "other-mixers 1.2", "unknown"])
+def test_nothing_is_kept_of_code_that_has_no_hash(runs, origin):
+    contracts.keep("mine", origin, HELD, whole=True)
+    assert contracts.known("mine", origin) is None
+    assert not (runs / contracts.NAME).exists()
 
 
 @pytest.mark.parametrize("damage", ["", "[1]", "{", '{"Mine of mine.py@1": {"checked": "perhaps"}}', "\x00"])
@@ -38,14 +53,14 @@ def test_a_damaged_file_of_outcomes_knows_nothing_and_is_replaced(runs, damage):
     runs.mkdir(parents=True, exist_ok=True)
     (runs / contracts.NAME).write_text(damage)
     assert contracts.known("mine.py:Mine", "mine.py@1") is None
-    contracts.keep("mine.py:Mine", "mine.py@1", HELD)
+    contracts.keep("mine.py:Mine", "mine.py@1", HELD, whole=False)
     assert contracts.known("mine.py:Mine", "mine.py@1") == HELD
 
 
 def test_the_latest_outcomes_are_kept(runs, monkeypatch):
     monkeypatch.setattr(contracts, "MOST", 3)
     for number in range(5):
-        contracts.keep("mine.py:Mine", f"mine.py@{number}", HELD)
+        contracts.keep("mine.py:Mine", f"mine.py@{number}", HELD, whole=False)
     assert [contracts.known("mine.py:Mine", f"mine.py@{number}") is not None for number in range(5)] == [
         *(False, False),
         *(True, True, True),
@@ -55,7 +70,7 @@ def test_the_latest_outcomes_are_kept(runs, monkeypatch):
 def test_a_folder_that_cannot_be_written_costs_nothing_but_the_outcome(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SUITE_HOME", str(tmp_path / "file" / "runs"))
-    contracts.keep("mine.py:Mine", "mine.py@1", HELD)
+    contracts.keep("mine.py:Mine", "mine.py@1", HELD, whole=False)
     assert contracts.known("mine.py:Mine", "mine.py@1") is None
 
 

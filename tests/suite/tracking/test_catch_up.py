@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from suite.tracking import backlog, delivery
 from suite.tracking.catch_up import catch_up
 from suite.tracking.delivery import Delivery, upload
 from suite.tracking.journal import now_ms
-from suite.tracking.process_identity import PID_TAG, START_TAG
+from suite.tracking.process_identity import HOST_TAG, PID_TAG, START_TAG
 from suite.tracking.store import Store
 from suite.tracking.store_address import tracking_uri
 from suite.tracking.worker_handle import WorkerProcess, WorkerStatus
@@ -95,7 +96,9 @@ def test_an_upload_leaves_nothing_for_the_next_command(home):
 @pytest.mark.usefixtures("_no_worker")
 def test_a_run_killed_with_its_worker_gets_its_end(home, monkeypatch):
     monkeypatch.setattr(
-        suite.tracking.client, "process_tags", lambda: {PID_TAG: "999999999", START_TAG: "1.0", "suite.host": "h"}
+        suite.tracking.client,
+        "process_tags",
+        lambda: {PID_TAG: "999999999", START_TAG: "1.0", HOST_TAG: socket.gethostname()},
     )
     tracked = tracker(home)
     tracked.log(1, {"train/loss": 1.0})

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import suite.tracking.client
 from suite.records.collection import read_all
+from suite.sweeps.sent import sent
 from suite.tracking import backlog
 from suite.tracking.catch_up import CatchUp, catch_up
+from suite.tracking.process_identity import HOST_TAG, PID_TAG, START_TAG
 from suite.tracking.store import RefusedError, Store
 from suite.tracking.store_address import tracking_uri
 from suite.tracking.worker_handle import WorkerProcess
@@ -88,6 +92,112 @@ def test_what_the_store_refuses_is_tried_once_and_again_by_the_next_command(home
     assert backlog.pending(home) == [home / "run-a"]
     assert catch_up(home) == ["run-a"]
     assert points(home, "train/loss") == [(1, 1.0)]
+
+
+def _unended(home: Path, run: str = "run-a", **tags: str) -> None:
+    """The journal of a run whose process is gone, or is on another machine."""
+    own = {PID_TAG: "999999999", START_TAG: "1.0", HOST_TAG: socket.gethostname(), **tags}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suite.tracking.client, "process_tags", lambda: own)
+        tracker(home, run, run_name=run).log(1, {"train/loss": 1.0})
+
+
+def test_a_run_of_another_machine_is_left_to_it(home):
+    _unended(home, **{HOST_TAG: "another"})
+    assert catch_up(home) == []
+    assert statuses(home) == [("run-a", "RUNNING")]
+    assert backlog.pending(home) == [home / "run-a"]
+
+
+def test_a_run_that_was_taken_for_ended_is_due_again_when_it_ends(home):
+    with tracker(home) as tracked:
+        backlog.remove(home / "run-a")
+        tracked.log(1, {"train/loss": 1.0})
+    assert backlog.pending(home) == [home / "run-a"]
+
+
+def test_a_run_that_cannot_be_sent_does_not_keep_the_others_back(home, monkeypatch):
+    for run in ("run-a", "run-c"):
+        with tracker(home, run, run_name=run) as tracked:
+            tracked.log(1, {"train/loss": 1.0})
+    (home / "run-0").mkdir()
+    backlog.add(home / "run-0", tracking_uri(home))  # without a journal
+    real = Store.create_run
+
+    def create(store: Store, experiment: str, name: str, *more: object) -> str:
+        if name == "run-a":
+            raise ValueError("the store raises for this run")
+        return str(real(store, experiment, name, *more))  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Store, "create_run", create)
+    sending = CatchUp(home, tracking_uri(home))
+    with pytest.raises(ValueError, match="for this run"):
+        sending.deliver()
+    assert statuses(home) == [("run-c", "FINISHED")]
+    assert backlog.pending(home) == [home / "run-0", home / "run-a"]
+    assert sending.refused == 1
+    assert "run-0" in sending.refusal
+
+
+def test_a_store_that_is_away_is_tried_with_two_runs_only(home, monkeypatch):
+    for run in ("run-a", "run-b", "run-c", "run-d"):
+        tracker(home, run).finish("FINISHED")
+    asked: list[str] = []
+
+    def experiment(*_: object) -> str:
+        asked.append("")
+        raise ConnectionError("away")
+
+    monkeypatch.setattr(Store, "experiment", experiment)
+    with pytest.raises(ConnectionError):
+        CatchUp(home, tracking_uri(home)).deliver()
+    assert len(asked) == 2
+
+
+def test_a_run_that_begins_its_journal_again_is_not_taken_for_the_one_that_died(home):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("suite.tracking.catch_up.may_be_alive", lambda tags: True)
+        sending = CatchUp(home, tracking_uri(home))
+        _unended(home)
+        assert sending.deliver() == []
+    tracked = tracker(home, "run-a", run_name="again")  # a new journal in the same folder
+    tracked.log(1, {"train/loss": 2.0})
+    assert sending.deliver() == []
+    assert ("again", "RUNNING") in statuses(home)
+    tracked.finish("FINISHED")
+    assert sending.deliver() == ["run-a"]
+    assert ("again", "FINISHED") in statuses(home)
+
+
+def test_the_progress_of_sending_grows_over_all_runs(home):
+    for run in ("run-a", "run-b"):
+        with tracker(home, run) as tracked:
+            tracked.log(1, {"train/loss": 1.0})
+    seen: list[int] = []
+    CatchUp(home, tracking_uri(home)).deliver(progress=seen.append)
+    assert len(seen) >= 4
+    assert seen == sorted(set(seen))
+
+
+def test_an_exception_in_a_sweep_does_not_wait_for_the_store(home, monkeypatch):
+    monkeypatch.setenv("SUITE_TRACKING", "on")
+    monkeypatch.setattr(WorkerProcess, "wait_delivered", lambda *_: pytest.fail("it waited"))
+    with pytest.raises(KeyboardInterrupt), sent(home, pytest.fail, pytest.fail):
+        raise KeyboardInterrupt
+
+
+def test_what_a_sweep_could_not_send_is_due_at_once(home, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    warnings: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUITE_TRACKING", "on")
+        sending = sent(home, lambda _: None, warnings.append)
+        with sending:
+            patch.setenv("SUITE_TRACKING", "later")
+            tracker(home).finish("FINISHED")
+    [warning] = warnings
+    assert "the next command sends it" in warning
+    assert backlog._is_due(home / "run-a")
 
 
 def test_a_sweep_delivers_all_its_runs_and_draws_the_pictures_of_one_seed(runs, monkeypatch):
