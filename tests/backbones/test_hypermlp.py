@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from tests.backbones.naive.hyper import hyper
 from tests.tolerances import FP32, FP64, PREFIX
 
 BOTH = [HyperMLP, HyperGLU]
+NEARBY = 16  # evaluations of the formula
 
 
 def build(
@@ -230,7 +232,7 @@ def test_fp32_gradients_are_as_near_to_fp64_as_those_of_the_formula(name: str, c
     formula = load_naive_references()[name]
     probe = Probe(registry.get(name), causal)
     single, case = probe.build(32, tokens), probe.case(2, tokens, 32)
-    double, exact = copy.deepcopy(single).double(), case.map(Tensor.double)
+    double = copy.deepcopy(single).double()
 
     def gradients(compute: NaiveForward, mixer: Mixer, given: Case) -> list[Tensor]:
         x_BTD = given.x_BTD.clone().requires_grad_()
@@ -242,13 +244,14 @@ def test_fp32_gradients_are_as_near_to_fp64_as_those_of_the_formula(name: str, c
         out: Tensor = mixer(x_BTD, context)
         return out
 
-    found = zip(
-        gradients(kernel, single, case),
-        gradients(formula, single, case),
-        gradients(formula, double, exact),
-        strict=True,
-    )
-    for ours, plain, truth in found:
-        size = float(truth.abs().max())
-        error, of_formula = (float((g - truth).abs().max()) / size for g in (ours, plain))
-        assert error <= 4 * max(of_formula, FP32), f"off by {error:.2g}, the formula in fp32 by {of_formula:.2g}"
+    def errors(compute: NaiveForward, given: Case) -> list[float]:
+        pairs = zip(
+            gradients(compute, single, given), gradients(formula, double, given.map(Tensor.double)), strict=True
+        )
+        return [float((got - truth).abs().max() / truth.abs().max()) for got, truth in pairs]
+
+    # one evaluation of the formula may round luckily: the largest of some at almost the same inputs
+    nearby = [errors(formula, case.map(partial(torch.mul, other=1 + i / 1000))) for i in range(NEARBY)]
+    for error, *of_formula in zip(errors(kernel, case), *nearby, strict=True):
+        allowed = 4 * max(*of_formula, FP32)
+        assert error <= allowed, f"off by {error:.2g}, the formula in fp32 by {max(of_formula):.2g}"

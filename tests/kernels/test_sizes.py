@@ -22,7 +22,11 @@ needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler he
 ONLY_IN_CPP = {
     ("attention.cpp", "ROWS"),
     ("attention.cpp", "KEYS"),
+    ("decoding.cpp", "BLOCK"),
     ("elementary.h", "LANES"),
+    ("limits.cpp", "STEPS"),
+    ("limits.cpp", "SUMS"),
+    ("limits.cpp", "WIDTH"),
     ("linear_channels.cpp", "BLOCK"),
     ("low_rank.h", "BYTES"),
     ("low_rank.h", "QUAD"),
