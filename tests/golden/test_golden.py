@@ -10,6 +10,9 @@ import pytest
 from tests.golden import capture
 
 GOLDEN = json.loads(capture.FILE.read_text("utf-8"))
+#: Relative differences of losses between processors. Gradients of HyperGLU's rows with few keys are mostly rounding
+#: (tests/backbones/test_hypermlp.py), which the first steps amplify: an Intel Xeon and an AMD EPYC were 8e-3 apart.
+ON_OTHER_MACHINES = {"hyperglu": 2e-2}
 
 
 @pytest.fixture
@@ -49,4 +52,6 @@ def test_training_gives_the_same_losses(call, task, mixer):
     if capture.machine() == GOLDEN["machine"]:
         assert got == wanted
     else:
-        assert [float.fromhex(x) for x in got] == pytest.approx([float.fromhex(x) for x in wanted], rel=2e-3, abs=2e-3)
+        allowed = ON_OTHER_MACHINES.get(mixer, 2e-3)
+        found, expected = ([float.fromhex(x) for x in losses] for losses in (got, wanted))
+        assert found == pytest.approx(expected, rel=allowed, abs=allowed)
