@@ -77,17 +77,27 @@ def _board(board: Board, links: Mapping[str, str]) -> dict[str, object]:
         "statistics": list(statistics(board)),
         "cautions": [*cautions(board), *not_shown(board)],
         "plots": plots(board),
-        "left_out": [(each.id, each.reason) for each in board.left_out],
+        "runs_left_out": len(board.left_out),
+        "left_out": _by_reason(board),
     }
+
+
+def _by_reason(board: Board) -> dict[str, list[str]]:
+    """The runs without a row: each reason with their ids."""
+    found: dict[str, list[str]] = {}
+    for each in board.left_out:
+        found.setdefault(each.reason, []).append(each.id)
+    return found
 
 
 def _cells(row: Row, board: Board, links: Mapping[str, str]) -> list[Cell]:
     made = []
     for column in table_columns(board):
         value = column.value(row)
-        key = value if isinstance(value, (int, float, str)) else column.cell(row, board)
+        text = column.cell(row, board)
+        key = str(value) if isinstance(value, (int, float, str)) else text
         link = links.get(row.first.hash, "") if column.name == "mixer" else ""
-        made.append(Cell(column.cell(row, board), str(key), column.align + " muted" * column.muted, link))
+        made.append(Cell(text, "" if key == text else key, column.align + " muted" * column.muted, link))
     return made
 
 

@@ -11,7 +11,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
       for (const body of table.tBodies) {
         const rows = [...body.rows];
-        const key = (row) => row.cells[index].dataset.key;
+        const key = (row) => row.cells[index].dataset.key ?? row.cells[index].textContent;
         const number = (row) => (Number.isNaN(parseFloat(key(row))) ? Infinity : parseFloat(key(row)));
         const numeric = rows.every((row) => key(row) === "–" || number(row) < Infinity);
         rows.sort((one, other) => {
