@@ -93,7 +93,7 @@ class Selection(Strict):
 
 class Timing(Strict):
     """Seconds. `start_s`: from the beginning of the command, or of its run within a sweep, to the first step. Shares
-    are of the training loop without evaluation. `decoded_per_s`: tokens, one sequence at a time; only of models that decode.
+    are of the training loop without evaluation. `decoded_per_s`: tokens, one sequence at a time, if the model decodes.
     """
 
     wall_s: NotNegative
