@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kernels.cpu import scans as cpu
 from kernels.cpu.call import takes
-from kernels.numerics.exponentials import first_row, in_range, one_pass, out_of_range, replaced
+from kernels.numerics.exponentials import NARROW, first_row, in_range, one_pass, out_of_range, replaced
 from kernels.numerics.log_mean_exp import log_mix
 from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
@@ -138,7 +138,10 @@ def channelwise_free_energy(k_BTE: Tensor, v_BTE: Tensor, beta_E: Tensor) -> tup
 def _free_energy(k_BTE: Tensor, v_BTE: Tensor, beta_E: Tensor) -> tuple[Tensor, Tensor]:
     ordinary = in_range(v_BTE, beta_E)
     mu, F = one_pass(
-        lambda x: channelwise_read(k_BTE, x.unflatten(-1, (2, -1))).flatten(2), v_BTE, beta_E, clamped=not ordinary
+        lambda x: channelwise_read(k_BTE, x.unflatten(-1, (2, -1))).flatten(2),
+        v_BTE,
+        beta_E,
+        clamped=None if ordinary else NARROW,
     )
     if ordinary:
         return mu, F

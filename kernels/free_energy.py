@@ -28,6 +28,7 @@ from kernels.attention import compiled, mask_scores, softmax_read
 from kernels.cpu.free_energy import FreeEnergy
 from kernels.implementations import attempt, triton_module
 from kernels.numerics.exponentials import (
+    NARROW,
     RANGE,
     SMALL_BETA,
     SMALL_RANGE,
@@ -111,7 +112,7 @@ def _by_pytorch(
         mu, fast = _one_pass(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, scale)
     else:
         mu, fast = one_pass(
-            lambda x: softmax_read(q_BSHk, k_BTHk, x, causal, scale=scale), v_BTHd, beta_Hd, clamped=True
+            lambda x: softmax_read(q_BSHk, k_BTHk, x, causal, scale=scale), v_BTHd, beta_Hd, clamped=NARROW
         )
     return mu, replaced(fast, _exact_rows(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, scale, first_BH), first_BH)
 

@@ -1,8 +1,8 @@
 """Mean and free energy (arXiv 2602.07160) under a linear prior: `p_t(i) ∝ Σ_c φ(q_t)_c φ(k_i)_c e^{G_tc − G_ic}`.
 
-Two implementations, as for softmax: one pass of the chunked sums over `[v, w, 1]`, where features and values have an
-ordinary range (`log φ(k) ≥ −20`, |βv| as in `kernels.numerics.exponentials`); the log domain for rows that see anything
-else.
+One pass of the chunked sums over `[v, w, 1]`, where features and values have an ordinary range (`log φ(k) ≥ −20`, |βv|
+as in `kernels.numerics.exponentials`). The heads whose rows see anything else are computed apart: those of fp32 in one
+pass in fp64, what is out of its range too in the log domain.
 
 Shape letters: B sequences, T tokens, H heads, k and d channels per head of keys and values.
 """
@@ -16,11 +16,10 @@ from torch import Tensor
 
 from kernels.linear.exact import exact_read
 from kernels.linear.sums import decayed_sums
-from kernels.numerics.exponentials import first_row, in_range, one_pass, out_of_range, replaced
+from kernels.numerics.exponentials import NARROW, WIDE, Reach, first_row, in_range, one_pass, out_of_range, replaced
 from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
 
-FAINT = -20.0  # log φ(k) below which a product of features and exp(−RANGE) may underflow
 HIDDEN = -1e9  # log φ(k) of padding
 
 
@@ -104,22 +103,51 @@ class LinearWeights:
         """
         return cls(tensors[0], tensors[1], tensors[2] if present[0] else None, tensors[-1] if present[1] else None)
 
-    def faint(self) -> Tensor:
-        """Real tokens with a feature too small for the one pass.
+    def faint(self, reach: Reach = NARROW) -> Tensor:
+        """Real tokens with a feature too small for one pass.
+
+        Args:
+            reach: of the pass.
 
         Returns:
             bool `[B, T, H]`.
         """
-        faint = (self.log_k.detach() < FAINT).any(-1)
+        faint = (self.log_k.detach() < reach.faint).any(-1)
         return faint if self.mask_BT is None else faint & self.mask_BT[..., None]
 
     def ordinary(self) -> bool:
-        """Whether every token's features are large enough for the one pass.
+        """Whether every token's features are large enough for one pass.
 
         Returns:
             True if so, and on the meta device.
         """
         return self.log_k.is_meta or not bool(self.faint().any())
+
+    def only(self, b: Tensor, h: Tensor) -> LinearWeights:
+        """Some heads of some sequences, each as a sequence of its own with one head.
+
+        Args:
+            b: the sequence of each `[N]`.
+            h: its head `[N]`.
+
+        Returns:
+            The weights of N sequences.
+        """
+        log_q, log_k, log_decay = (
+            None if x is None else _only(x, b, h) for x in (self.log_q, self.log_k, self.log_decay)
+        )
+        assert log_q is not None
+        assert log_k is not None
+        return LinearWeights(log_q, log_k, log_decay, None if self.mask_BT is None else self.mask_BT[b])
+
+    def double(self) -> LinearWeights:
+        """The weights in fp64.
+
+        Returns:
+            Weights whose features and decays are fp64.
+        """
+        log_decay = None if self.log_decay is None else self.log_decay.double()
+        return replace(self, log_q=self.log_q.double(), log_k=self.log_k.double(), log_decay=log_decay)
 
 
 def linear_read(weights: LinearWeights, v_BTHw: Tensor, causal: bool) -> Tensor:
@@ -158,21 +186,68 @@ def _linear_read(weights: LinearWeights, v_BTHw: Tensor, causal: bool) -> Tensor
     fast = _mean(weights, v_BTHw, causal)
     if weights.ordinary():
         return fast
-    exact, _ = exact_read(weights.log_q, weights.log_k, weights.log_decay, v_BTHw, None, causal)
-    return replaced(fast, exact, first_row(weights.faint(), causal))
+    first_BH = first_row(weights.faint(), causal)
+    b, h = (first_BH < v_BTHw.shape[1]).nonzero(as_tuple=True)
+    mu, _ = _out_of_range(weights.only(b, h), _only(v_BTHw, b, h), None, causal)
+    return replaced(fast, _at(b, h, mu, fast), first_BH)
 
 
 @full_precision
 def _linear_free_energy(weights: LinearWeights, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
     v_BTHd = _masked(weights, v_BTHd)
-    ordinary = weights.ordinary() and in_range(v_BTHd, beta_Hd)
-    mu, F = one_pass(lambda x: _mean(weights, x, causal), v_BTHd, beta_Hd, clamped=not ordinary)
-    if ordinary:
+    if weights.ordinary() and in_range(v_BTHd, beta_Hd):
+        return one_pass(lambda x: _mean(weights, x, causal), v_BTHd, beta_Hd)
+    mu, F = one_pass(lambda x: _mean(weights, x, causal), v_BTHd, beta_Hd, clamped=NARROW)
+    first_BH = first_row(weights.faint() | out_of_range(v_BTHd, beta_Hd).any(-1), causal)
+    b, h = (first_BH < v_BTHd.shape[1]).nonzero(as_tuple=True)
+    beta_N11d = beta_Hd[h, None, None]
+    mu_some, F_some = _out_of_range(weights.only(b, h), _only(v_BTHd, b, h), beta_N11d, causal)
+    assert F_some is not None
+    return replaced(mu, _at(b, h, mu_some, mu), first_BH), replaced(F, _at(b, h, F_some, F), first_BH)
+
+
+def _out_of_range(weights: LinearWeights, v: Tensor, beta: Tensor | None, causal: bool) -> tuple[Tensor, Tensor | None]:
+    """Mean and F (None without β) of N sequences of one head that are out of the range of a pass in their dtype."""
+    if v.dtype != torch.float32 or v.is_cuda:  # on a GPU the log domain is one kernel, and fp64 is slow
+        return _log_domain(weights, v, beta, causal)
+    bad = weights.faint(WIDE) if beta is None else weights.faint(WIDE) | out_of_range(v, beta, WIDE).any(-1)
+    mu, F = _in_fp64(weights.double(), v, beta, causal, clamped=bool(bad.any()))
+    if not bad.any():
         return mu, F
-    first = first_row(weights.faint() | out_of_range(v_BTHd, beta_Hd).any(-1), causal)
-    exact, log_mean = exact_read(weights.log_q, weights.log_k, weights.log_decay, v_BTHd, v_BTHd * beta_Hd, causal)
-    assert log_mean is not None
-    return replaced(mu, exact, first), replaced(F, log_mean / beta_Hd, first)
+    first = first_row(bad, causal)
+    mu_exact, F_exact = _log_domain(weights, v, beta, causal)
+    return replaced(mu, mu_exact, first), None if F is None or F_exact is None else replaced(F, F_exact, first)
+
+
+def _in_fp64(
+    weights: LinearWeights, v: Tensor, beta: Tensor | None, causal: bool, clamped: bool
+) -> tuple[Tensor, Tensor | None]:
+    """One pass in fp64, rounded to the dtype of the values."""
+
+    def read(x: Tensor) -> Tensor:
+        return _mean(weights, x, causal, WIDE)
+
+    if beta is None:
+        return read(v.double()).to(v.dtype), None
+    mu, F = one_pass(read, v.double(), beta.double(), clamped=WIDE if clamped else None)
+    return mu.to(v.dtype), F.to(v.dtype)
+
+
+def _log_domain(weights: LinearWeights, v: Tensor, beta: Tensor | None, causal: bool) -> tuple[Tensor, Tensor | None]:
+    u = None if beta is None else v * beta
+    mu, log_mean = exact_read(weights.log_q, weights.log_k, weights.log_decay, v, u, causal)
+    return mu, None if log_mean is None or beta is None else log_mean / beta
+
+
+def _only(x_BTHc: Tensor, b: Tensor, h: Tensor) -> Tensor:
+    """`[N, T, 1, c]`: head `h` of sequence `b`."""
+    return x_BTHc.transpose(1, 2)[b, h][:, :, None]
+
+
+def _at(b: Tensor, h: Tensor, some_NT1c: Tensor, like_BTHc: Tensor) -> Tensor:
+    """The inverse of `_only`, with zeros elsewhere."""
+    all_BHTc = some_NT1c.new_zeros(like_BTHc.transpose(1, 2).shape)
+    return all_BHTc.index_put((b, h), some_NT1c[:, :, 0]).transpose(1, 2)
 
 
 _read_opaquely = opaque(
@@ -193,9 +268,9 @@ def _masked(weights: LinearWeights, v: Tensor) -> Tensor:
     return v if weights.mask_BT is None else v.masked_fill(~weights.mask_BT[:, :, None, None], 0.0)
 
 
-def _mean(weights: LinearWeights, v: Tensor, causal: bool) -> Tensor:
-    """The weighted mean, with features below FAINT raised to it. Rows of padding give ones."""
-    q, k = weights.log_q.exp(), weights.log_k.clamp(min=FAINT).exp()
+def _mean(weights: LinearWeights, v: Tensor, causal: bool, reach: Reach = NARROW) -> Tensor:
+    """The weighted mean, with features that are too faint raised. Rows of padding give ones."""
+    q, k = weights.log_q.exp(), weights.log_k.clamp(min=reach.faint).exp()
     if weights.mask_BT is not None:
         k = k.masked_fill(~weights.mask_BT[:, :, None, None], 0.0)
     values = torch.cat((v, torch.ones_like(v[..., :1])), dim=-1)

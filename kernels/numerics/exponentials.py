@@ -1,14 +1,19 @@
 """Shared by the one-pass free energies: which values need no shift, and how their exponentials are computed.
 
-A read is one pass over `[v, w]` with `w = exp(βv)`, and `F = log(E_p[w])/β`. Without a shift that is exact while |βv| ≤
-RANGE. Where β < SMALL_BETA it cancels as β → 0, so there `w = expm1(βv)` and F ends in log1p, exact while |βv| ≤
-SMALL_RANGE. The choice depends on the parameter β, never on the data: no token changes how another is computed. Rows
-that see a value out of range are left to the exact read of the prior.
+A read is one pass over `[v, w]` with `w = exp(βv)`, and `F = log(E_p[w])/β`. Without a shift that is exact in a
+range of |βv|. Where β < SMALL_BETA it cancels as β → 0, so there `w = expm1(βv)` and F ends in log1p, exact in a
+smaller range. The choice depends on the parameter β, never on the data: no token changes how another is computed.
+
+Rows that see a value out of range are computed apart: those of fp32 in the same pass in fp64, whose range is WIDE, what
+is beyond that by the exact read of the prior. Training at high rates passes the fp32 range often and by little.
+
+In all functions, beta_Hd may be any shape that broadcasts with the values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,9 +23,28 @@ SMALL_BETA = 0.5  # below: expm1 and log1p
 SMALL_RANGE = 4.0  # of |βv| where a mean of expm1 keeps its digits
 
 
-def limit(beta_Hd: Tensor) -> Tensor:
-    """The largest |βv| without a shift, for each channel."""
-    return torch.where(beta_Hd < SMALL_BETA, SMALL_RANGE, RANGE)
+@dataclass(frozen=True)
+class Reach:
+    """What one pass serves.
+
+    usual: |βv| up to which exponentials need no shift.
+    small: the same where β < SMALL_BETA: a mean of expm1 keeps its digits.
+    faint: log φ(k) of linear priors below which a product of a feature and `exp(−usual)` may underflow.
+    """
+
+    usual: float = RANGE
+    small: float = SMALL_RANGE
+    faint: float = -20.0
+
+    def limit(self, beta_Hd: Tensor) -> Tensor:
+        """The largest |βv| without a shift, for each channel."""
+        return torch.where(beta_Hd < SMALL_BETA, self.small, self.usual)
+
+
+#: Of a pass in the dtype of its values.
+NARROW = Reach()
+#: Of a pass in fp64 that is rounded to fp32: next to 1, e^{−18} keeps 8 digits, and squares of e^{250} are finite.
+WIDE = Reach(usual=250.0, small=18.0, faint=-200.0)
 
 
 def in_range(v_BTHd: Tensor, beta_Hd: Tensor) -> bool:
@@ -29,13 +53,13 @@ def in_range(v_BTHd: Tensor, beta_Hd: Tensor) -> bool:
         return True
     with torch.no_grad():
         top_Hd = torch.maximum(v_BTHd.amax((0, 1)), -v_BTHd.amin((0, 1)))
-        return bool((top_Hd * beta_Hd <= limit(beta_Hd)).all())
+        return bool((top_Hd * beta_Hd <= NARROW.limit(beta_Hd)).all())
 
 
-def out_of_range(v_BTHd: Tensor, beta_Hd: Tensor) -> Tensor:
+def out_of_range(v_BTHd: Tensor, beta_Hd: Tensor, reach: Reach = NARROW) -> Tensor:
     """`[B, T, H, d]`: which values need a shift."""
     with torch.no_grad():
-        return ~((v_BTHd * beta_Hd).abs() <= limit(beta_Hd))
+        return ~((v_BTHd * beta_Hd).abs() <= reach.limit(beta_Hd))
 
 
 def first_row(bad_BT___: Tensor, causal: bool) -> Tensor:
@@ -48,11 +72,11 @@ def first_row(bad_BT___: Tensor, causal: bool) -> Tensor:
     return torch.where(found, bad_BT___.int().argmax(1) if causal else 0, T)
 
 
-def carried(v_BTHd: Tensor, beta_Hd: Tensor, clamped: bool) -> Tensor:
-    """w. `clamped`: values out of range are clamped, for rows that the exact read replaces anyway."""
+def carried(v_BTHd: Tensor, beta_Hd: Tensor, clamped: Reach | None) -> Tensor:
+    """w. `clamped`: values out of this range are clamped, for rows that are replaced anyway."""
     u = v_BTHd * beta_Hd
     if clamped:
-        top_Hd = limit(beta_Hd)
+        top_Hd = clamped.limit(beta_Hd)
         u = torch.clamp(u, -top_Hd, top_Hd)
     return torch.where(beta_Hd < SMALL_BETA, u.expm1(), u.exp()).to(v_BTHd.dtype)
 
@@ -64,7 +88,7 @@ def log_of(mean_BTHd: Tensor, beta_Hd: Tensor) -> Tensor:
 
 
 def one_pass(
-    read: Callable[[Tensor], Tensor], v_BTHd: Tensor, beta_Hd: Tensor, clamped: bool = False
+    read: Callable[[Tensor], Tensor], v_BTHd: Tensor, beta_Hd: Tensor, clamped: Reach | None = None
 ) -> tuple[Tensor, Tensor]:
     """(E_p[v], F) by one `read`, the mean of every channel of the last dimension."""
     mu, mean = read(torch.cat((v_BTHd, carried(v_BTHd, beta_Hd, clamped)), dim=-1)).chunk(2, dim=-1)

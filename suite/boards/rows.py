@@ -118,7 +118,7 @@ def select(records: Iterable[Record], metric: Metric) -> Selected:
     rows, left_out, others = list[Chosen](), list[LeftOut](), 0
     for made in filter(has_figures, records):
         if made.seed >= FIRST_CALIBRATION_SEED:
-            left_out.append(LeftOut(made.id, f"seed {made.seed} calibrates the board's test and belongs to no row"))
+            left_out.append(LeftOut(made.id, "a calibration seed: it chooses the board's test and belongs to no row"))
         else:
             entries[untuned_configuration(made)][configuration(made)][made.seed] = made
     for configurations in entries.values():

@@ -14,6 +14,7 @@ from suite.boards.columns import table_columns
 from suite.boards.domains import Line, across_domains
 from suite.boards.notes import cautions, headline, not_shown, scope, statistics
 from suite.boards.page.plots import plots
+from suite.boards.page.vector import Shared
 from suite.boards.plain import plain
 from suite.boards.rows import Row
 
@@ -43,11 +44,14 @@ def html(boards: Sequence[Board], links: Mapping[str, str]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     read = files("suite.boards.page").joinpath
     template = environment.from_string(read("page.html.j2").read_text("utf-8"))
+    shared = Shared()
+    shown = [_board(board, links, shared) for board in boards]
     return template.render(
         title=TITLE,
-        style=read("page.css").read_text("utf-8"),
+        style=read("page.css").read_text("utf-8") + shared.rules(),
+        symbols=shared.symbols(),
         script=read("sort.js").read_text("utf-8"),
-        boards=[_board(board, links) for board in boards],
+        boards=shown,
         summary=_summary(across_domains(boards)),
         tasks=[board.task for board in boards],
     )
@@ -65,7 +69,7 @@ def document(boards: Sequence[Board]) -> str:
     return json.dumps([plain(board) for board in boards], indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
-def _board(board: Board, links: Mapping[str, str]) -> dict[str, object]:
+def _board(board: Board, links: Mapping[str, str], shared: Shared) -> dict[str, object]:
     return {
         "anchor": "-".join(board.title.replace("·", " ").split()),
         "title": board.title,
@@ -76,17 +80,17 @@ def _board(board: Board, links: Mapping[str, str]) -> dict[str, object]:
         "unranked": [_cells(row, board, links) for row in board.rows if row.unranked],
         "statistics": list(statistics(board)),
         "cautions": [*cautions(board), *not_shown(board)],
-        "plots": plots(board),
+        "plots": [(caption, shared.plot(svg)) for caption, svg in plots(board)],
         "runs_left_out": len(board.left_out),
         "left_out": _by_reason(board),
     }
 
 
 def _by_reason(board: Board) -> dict[str, list[str]]:
-    """The runs without a row: each reason with their ids."""
+    """The runs without a row: each reason with the part of their ids that says what ran."""
     found: dict[str, list[str]] = {}
     for each in board.left_out:
-        found.setdefault(each.reason, []).append(each.id)
+        found.setdefault(each.reason, []).append(each.id.rpartition(f"-{board.task}-")[2])
     return found
 
 

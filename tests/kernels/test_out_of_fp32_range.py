@@ -1,0 +1,135 @@
+"""Free energies of fp32 values beyond the range of a pass in fp32: in one pass in fp64, and beyond that in the log
+domain; only for the heads and channels that have such values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels.linear import free_energy as linear
+from kernels.linear.free_energy import LinearWeights, linear_free_energy, linear_read
+from kernels.selective import free_energy as selective
+from tests.kernels.test_linear_and_selective_reads import (
+    B,
+    Case,
+    D,
+    H,
+    close,
+    linear_case,
+    linear_inputs,
+    linear_log_weights,
+    normal,
+    reads,
+    selective_case,
+)
+from tests.tolerances import FP32_SCAN
+
+TOKENS = 70
+cases = pytest.mark.parametrize("case", [linear_case, selective_case], ids=["linear", "selective"])
+in_cpp_and_pytorch = pytest.mark.usefixtures("cpp_or_pytorch")
+
+
+def sized(v: Tensor, beta: Tensor, size: float) -> Tensor:
+    """Values whose largest |βv| is `size`."""
+    return v * size / (beta * v).abs().max()
+
+
+@pytest.fixture
+def log_domain(monkeypatch) -> list[Tensor]:
+    """The values that the log domain is asked for."""
+    asked: list[Tensor] = []
+    for module, position in ((linear, 3), (selective, 5)):
+        read = module.exact_read
+
+        def watched(*arguments: Tensor, read: Callable[..., object] = read, position: int = position) -> object:
+            asked.append(arguments[position])
+            return read(*arguments)
+
+        monkeypatch.setattr(module, "exact_read", watched)
+    return asked
+
+
+@cases
+@in_cpp_and_pytorch
+@pytest.mark.parametrize(
+    ("size", "beta_scale", "needs_logs"),
+    [(35.0, 1.0, False), (240.0, 1.0, False), (700.0, 1.0, True), (17.0, 0.1, False), (60.0, 0.1, True)],
+    ids=["just beyond", "far beyond", "beyond fp64", "small beta", "small beta beyond fp64"],
+)
+def test_free_energies_beyond_the_fp32_range_and_their_gradients_are_the_formula(
+    case: Callable[[int], Case], size: float, beta_scale: float, needs_logs: bool, log_domain: list[Tensor]
+) -> None:
+    inputs, v, beta, fast, formula = case(TOKENS)
+    beta = beta_scale * beta if beta_scale == 1 else beta_scale * beta / beta.max()
+    leaves = [x.float().requires_grad_() for x in (*inputs, sized(v, beta, size), beta)]
+    exact = [x.detach().double().requires_grad_() for x in leaves]
+    found, wanted = fast(leaves[:-2], leaves[-2], leaves[-1]), formula(exact[:-2], exact[-2], exact[-1])
+    assert bool(log_domain) is needs_logs
+    assert all(close(got, right, FP32_SCAN) for got, right in zip(found, wanted, strict=True))
+    upstream = [normal(*y.shape, seed=8) for y in wanted]
+    got = torch.autograd.grad(found, leaves, [x.float() for x in upstream])
+    right = torch.autograd.grad(wanted, exact, upstream)
+    assert all(close(one, other, 5 * FP32_SCAN) for one, other in zip(got, right, strict=True))
+
+
+@cases
+@in_cpp_and_pytorch
+@pytest.mark.parametrize("late", [100.0, 1e4], ids=["in the range of fp64", "beyond it"])
+def test_a_late_value_changes_no_bit_before_it(case: Callable[[int], Case], late: float) -> None:
+    inputs, v, beta, fast, _ = case(TOKENS)
+    changed = v.clone()
+    changed[:, 60, ..., 0] = late
+    before, after = (fast([t.float() for t in inputs], x.float(), beta.float()) for x in (v, changed))
+    assert all(torch.equal(one[:, :60], other[:, :60]) for one, other in zip(before, after, strict=True))
+    assert not torch.equal(before[1][:, 60:], after[1][:, 60:])
+
+
+@cases
+@in_cpp_and_pytorch
+def test_a_value_beyond_fp64_leaves_earlier_wide_rows_as_they_are(case: Callable[[int], Case]) -> None:
+    inputs, v, beta, fast, _ = case(TOKENS)
+    wide = v.clone()
+    wide[:, 20, ..., 0] = 50.0
+    beyond = wide.clone()
+    beyond[:, 60, ..., 0] = 1e4
+    before, after = (fast([t.float() for t in inputs], x.float(), beta.float()) for x in (wide, beyond))
+    assert all(torch.equal(one[:, :60], other[:, :60]) for one, other in zip(before, after, strict=True))
+
+
+@in_cpp_and_pytorch
+def test_only_the_head_that_is_out_of_range_is_computed_apart(log_domain: list[Tensor]) -> None:
+    inputs, v, beta, fast, _ = linear_case(TOKENS)
+    v[1, 3, 1] = 1e4
+    fast([x.float() for x in inputs], v.float(), beta.float())
+    assert [asked.shape for asked in log_domain] == [(1, TOKENS, 1, D)]
+
+
+@in_cpp_and_pytorch
+def test_only_the_channel_that_is_out_of_range_is_computed_apart(log_domain: list[Tensor]) -> None:
+    inputs, v, beta, fast, _ = selective_case(TOKENS)
+    v[1, 3, 2] = 1e4
+    fast([x.float() for x in inputs], v.float(), beta.float())
+    assert [asked.shape for asked in log_domain] == [(1, TOKENS, 1)]
+
+
+@in_cpp_and_pytorch
+@pytest.mark.parametrize("causal", [True, False], ids=["causal", "all tokens"])
+@pytest.mark.parametrize(("shift", "needs_logs"), [(60.0, False), (400.0, True)], ids=["faint", "beyond fp64"])
+def test_faint_features_keep_their_weights(
+    causal: bool, shift: float, needs_logs: bool, log_domain: list[Tensor]
+) -> None:
+    log_q, log_k, decay = linear_inputs(TOKENS, "one per head" if causal else "none")
+    log_k = torch.where(torch.arange(TOKENS).view(1, -1, 1, 1) < TOKENS // 2, log_k - shift, log_k)
+    v, beta = normal(B, TOKENS, H, D, seed=5), 1 + normal(H, D, seed=6).abs()
+    decay_32 = None if decay is None else decay.float()
+    weights = LinearWeights.of(log_q.float(), log_k.float(), decay_32, None)
+    mean, log_mean = reads(linear_log_weights(log_q, log_k, decay, causal), v, beta * v)
+    found_mean, found = linear_free_energy(weights, v.float(), beta.float(), causal)
+    assert close(found_mean, mean, FP32_SCAN)
+    assert close(found, log_mean / beta, FP32_SCAN)
+    assert close(linear_read(weights, v.float(), causal), mean, FP32_SCAN)
+    assert bool(log_domain) is needs_logs
