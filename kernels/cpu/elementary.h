@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <cmath>
 
-constexpr double LEAST_EXPONENT = -80;  // below it denormals are slow and add nothing
+// Below it denormals are slow. In single precision nothing is added there; in double precision it is next to values of
+// e^250 on either side (kernels/numerics/exponentials.py).
+template <class S>
+constexpr S LEAST_EXPONENT = S(sizeof(S) == sizeof(double) ? -700 : -80);
 
 // e^x for x <= 0: zero below LEAST_EXPONENT.
 template <class S>
 S exponential(S x) {
-  return x < S(LEAST_EXPONENT) ? S(0) : std::exp(std::max(x, S(LEAST_EXPONENT)));
+  return x < LEAST_EXPONENT<S> ? S(0) : std::exp(std::max(x, LEAST_EXPONENT<S>));
 }
 
 // The largest of n numbers and `from`, in lanes that vectorise; NaN is ignored.
@@ -28,7 +31,7 @@ S largest(const S* x, long n, S from) {
 // e^-|x|, from which softplus and the logistic function are computed.
 template <class S>
 S decay(S x) {
-  return std::exp(std::max(-std::abs(x), S(LEAST_EXPONENT)));
+  return std::exp(std::max(-std::abs(x), LEAST_EXPONENT<S>));
 }
 
 // log(1 + e) for 0 <= e <= 1. In single precision the polynomial of least relative error (5e-9): twice as fast as log1p.

@@ -4,6 +4,7 @@ domain; only for the heads and channels that have such values.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -133,3 +134,27 @@ def test_faint_features_keep_their_weights(
     assert close(found, log_mean / beta, FP32_SCAN)
     assert close(linear_read(weights, v.float(), causal), mean, FP32_SCAN)
     assert bool(log_domain) is needs_logs
+
+
+@in_cpp_and_pytorch
+@pytest.mark.parametrize("kind", ["one per head", "one per channel"])
+def test_a_large_value_counts_after_strong_decays_in_linear_reads(kind: str) -> None:
+    """The weight of the first token falls to e^{−207}, its exponential is e^{400} times the others'."""
+    log_q, log_k, decay = linear_inputs(TOKENS, kind)
+    assert decay is not None
+    decay, beta = torch.full_like(decay, -3.0), 1 + normal(H, D, seed=6).abs()
+    v = torch.full((B, TOKENS, H, D), -200.0, dtype=torch.float64) / beta
+    v[:, 0] *= -1
+    weights = LinearWeights.of(log_q.float(), log_k.float(), decay.float(), None)
+    _, log_mean = reads(linear_log_weights(log_q, log_k, decay, True), v, beta * v)
+    assert close(linear_free_energy(weights, v.float(), beta.float(), True)[1], log_mean / beta, FP32_SCAN)
+
+
+@in_cpp_and_pytorch
+def test_a_large_value_counts_after_strong_decays_in_selective_reads() -> None:
+    inputs, v, beta, fast, formula = selective_case(TOKENS)
+    inputs[0], inputs[1] = torch.full_like(inputs[0], math.log(3.0)), torch.full_like(inputs[1], -1.0)
+    v = torch.full_like(v, -200.0) / beta
+    v[:, 0] *= -1
+    found = fast([x.float() for x in inputs], v.float(), beta.float())
+    assert close(found[1], formula(inputs, v, beta)[1], FP32_SCAN)
