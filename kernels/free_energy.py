@@ -2,16 +2,18 @@
 
     μ_tj = Σ_i p_t(i) v_ij        F_tj = (1/β_j) log Σ_i p_t(i) exp(β_j v_ij)        p_t(i) = softmax_i(q_t·k_i/√k)
 
-Two implementations; `implementation` reports which one runs, for the cost of one reduction over v:
+Three implementations; `implementation` reports which one runs, for the cost of one reduction over v:
 
 - "one pass": `[v, exp(βv)]` are the values of ONE flash attention pass. It serves every row whose visible keys have
   |βv| ≤ 30 (|βv| ≤ 4 in channels with β < ½): no shift is needed there, so nothing depends on tokens that a row doesn't
   see. Channels with β < ½ carry `expm1(βv)` and end in log1p, exact down to β → 0, where log and exp would cancel.
+- "one pass in fp64": the same for the other rows of fp32 values up to |βv| ≤ 250 (18), of the heads that have any.
 - "exact rows": log-sum-exp over scores and values together, for any finite v, many times more expensive. It serves the
-  other rows of the heads that have any: chosen by row, so that a huge value late in a sequence changes nothing before
-  it.
+  rows that are left, and those of fp64.
 
-On a GPU both are variants of one Triton kernel (`kernels.gpu.free_energy`).
+Which one is chosen by row: a huge value late in a sequence changes nothing before it.
+
+On a GPU the first and the last are variants of one Triton kernel (`kernels.gpu.free_energy`).
 
 Shape letters: B sequences, S queries, T keys, H heads, k and d channels per head of keys and values.
 """
@@ -32,6 +34,8 @@ from kernels.numerics.exponentials import (
     RANGE,
     SMALL_BETA,
     SMALL_RANGE,
+    WIDE,
+    Reach,
     first_row,
     in_range,
     log_of,
@@ -46,7 +50,7 @@ from kernels.numerics.precision import full_precision
 
 BLOCK = 64  # exact rows computed at once
 
-Implementation = Literal["one pass", "exact rows"]
+Implementation = Literal["one pass", "one pass in fp64", "exact rows"]
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -59,9 +63,12 @@ def implementation(v_BTHd: Tensor, beta_Hd: Tensor) -> Implementation:
         beta_Hd: inverse temperatures β > 0 `[H, d]`.
 
     Returns:
-        "one pass" if every |βv| is in range, else "exact rows".
+        The one of the rows that see every key.
     """
-    return "one pass" if in_range(v_BTHd, beta_Hd) else "exact rows"
+    if in_range(v_BTHd, beta_Hd):
+        return "one pass"
+    wide = v_BTHd.dtype == torch.float32 and not v_BTHd.is_cuda
+    return "one pass in fp64" if wide and not out_of_range(v_BTHd, beta_Hd, WIDE).any() else "exact rows"
 
 
 def free_energy_read(
@@ -105,16 +112,15 @@ def _by_pytorch(
     if mask_BT is not None:
         q_BSHk, k_BTHk = mask_scores(q_BSHk, k_BTHk, mask_BT, scale)
         v_BTHd = v_BTHd.masked_fill(~mask_BT[:, :, None, None], 0.0)
-    if implementation(v_BTHd, beta_Hd) == "one pass":
+    if in_range(v_BTHd, beta_Hd):
         return _one_pass(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, scale)
     first_BH = first_row(out_of_range(v_BTHd, beta_Hd).any(-1), causal)
-    if _compiled(q_BSHk, k_BTHk, v_BTHd, beta_Hd):
-        mu, fast = _one_pass(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, scale)
-    else:
-        mu, fast = one_pass(
-            lambda x: softmax_read(q_BSHk, k_BTHk, x, causal, scale=scale), v_BTHd, beta_Hd, clamped=NARROW
-        )
-    return mu, replaced(fast, _exact_rows(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, scale, first_BH), first_BH)
+    mu, fast = _clamped_pass(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, scale, NARROW)
+    b, h = (first_BH < k_BTHk.shape[1]).nonzero(as_tuple=True)
+    start = int(first_BH.min())
+    F_NSd = _out_of_range(q_BSHk[b, :, h], k_BTHk[b, :, h], v_BTHd[b, :, h], beta_Hd[h], causal, scale, start)
+    F_BHSd = F_NSd.new_zeros(fast.transpose(1, 2).shape).index_put((b, h), F_NSd)
+    return mu, replaced(fast, F_BHSd.transpose(1, 2), first_BH)
 
 
 @full_precision
@@ -152,6 +158,15 @@ def _one_pass(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, causal: bool, sc
 def _compiled(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor) -> bool:
     """Whether the C++ pass takes this call. It clamps values out of range, so it serves the rows before them too."""
     return compiled(q, k, v) and beta_Hd.dtype == v.dtype and beta_Hd.shape == v.shape[2:]
+
+
+def _clamped_pass(
+    q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, causal: bool, scale: float, reach: Reach
+) -> tuple[Tensor, Tensor]:
+    """One pass whose values out of range are clamped: rows that see any are replaced."""
+    if _compiled(q, k, v, beta_Hd):
+        return FreeEnergy.apply(q, k, v, beta_Hd, causal, scale, (SMALL_BETA, reach.usual, reach.small))
+    return one_pass(lambda x: softmax_read(q, k, x, causal, scale=scale), v, beta_Hd, clamped=reach)
 
 
 class _OnePass(torch.autograd.Function):
@@ -201,26 +216,37 @@ def _side_by_side(a: Tensor, b: Tensor, width: int) -> Tensor:
 
 
 @full_precision
-def _exact_rows(
-    q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, causal: bool, scale: float, first_BH: Tensor
+def _out_of_range(
+    q_NSk: Tensor, k_NTk: Tensor, v_NTd: Tensor, beta_Nd: Tensor, causal: bool, scale: float, start: int
 ) -> Tensor:
-    """F `[B, S, H, d]` at the rows from `first_BH` on; zeros elsewhere. Work S·T·d, memory of one block."""
-    T = v.shape[1]
-    b, h = (first_BH < T).nonzero(as_tuple=True)
-    q_NSk, k_NTk, v_NTd = (_wide(x.transpose(1, 2)[b, h]) for x in (q, k, v))
-    u_NTd, S = v_NTd * beta_Hd[h, None], q.shape[1]
-    start = int(first_BH.min())
-    blocks = [u_NTd.new_zeros(len(b), start, v.shape[-1])]
+    """F `[N, S, d]` at the rows from `start` on, of N heads with values out of the range of a pass in their dtype."""
+    if v_NTd.dtype != torch.float32 or v_NTd.is_cuda:
+        return _exact_rows(q_NSk, k_NTk, v_NTd, beta_Nd, causal, scale, start)
+    q, k, v = (x.double().transpose(0, 1)[None] for x in (q_NSk, k_NTk, v_NTd))
+    _, F_1SNd = _clamped_pass(q, k, v, beta_Nd.double(), causal, scale, WIDE)
+    F_NSd = F_1SNd[0].transpose(0, 1).to(v_NTd.dtype)
+    first_1N = first_row(out_of_range(v, beta_Nd, WIDE).any(-1), causal)
+    start = int(first_1N.min())
+    if start == v_NTd.shape[1]:
+        return F_NSd
+    return replaced(F_NSd, _exact_rows(q_NSk, k_NTk, v_NTd, beta_Nd, causal, scale, start), first_1N[0])
+
+
+def _exact_rows(
+    q_NSk: Tensor, k_NTk: Tensor, v_NTd: Tensor, beta_Nd: Tensor, causal: bool, scale: float, start: int
+) -> Tensor:
+    """F `[N, S, d]` at the rows from `start` on, zeros before them. Work S·T·d, memory of one block."""
+    q_NSk, k_NTk = _wide(q_NSk), _wide(k_NTk)
+    u_NTd, S = v_NTd * beta_Nd[:, None], q_NSk.shape[1]
+    blocks = [u_NTd.new_zeros(len(u_NTd), start, u_NTd.shape[-1])]
     for rows in (slice(i, min(i + BLOCK, S)) for i in range(start, S, BLOCK)):
-        seen = slice(0, rows.stop if causal else T)
+        seen = slice(0, rows.stop if causal else k_NTk.shape[1])
         scores = scale * q_NSk[:, rows] @ k_NTk[:, seen].transpose(1, 2)
         if causal:
-            hidden = torch.ones(scores.shape[1:], dtype=torch.bool, device=q.device).triu(1 + rows.start)
+            hidden = torch.ones(scores.shape[1:], dtype=torch.bool, device=scores.device).triu(1 + rows.start)
             scores = scores.masked_fill(hidden, float("-inf"))
         blocks.append(log_mean_exp(scores.log_softmax(-1), u_NTd[:, seen]))
-    F_NSd = torch.cat(blocks, dim=1) / beta_Hd[h, None]
-    out = F_NSd.new_zeros(v.shape[0], v.shape[2], S, v.shape[-1])
-    return out.index_put((b, h), F_NSd).transpose(1, 2)
+    return torch.cat(blocks, dim=1) / beta_Nd[:, None]
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ def _lag_mixing(q: Tensor, k: Tensor, v: Tensor, *mixing: Tensor) -> tuple[Any, 
 
 
 def _linear_free_energy(log_q: Tensor, log_k: Tensor, decay: Tensor, v: Tensor, beta: Tensor) -> tuple[Any, ...]:
-    from kernels.linear.free_energy import LinearWeights
+    from kernels.linear.weights import LinearWeights
 
     return LinearWeights.of(log_q, log_k, decay, None), v, beta, True
 

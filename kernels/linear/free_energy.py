@@ -9,145 +9,15 @@ Shape letters: B sequences, T tokens, H heads, k and d channels per head of keys
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import torch
 from torch import Tensor
 
 from kernels.linear.exact import exact_read
 from kernels.linear.sums import decayed_sums
+from kernels.linear.weights import LinearWeights, only
 from kernels.numerics.exponentials import NARROW, WIDE, Reach, first_row, in_range, one_pass, out_of_range, replaced
 from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
-
-HIDDEN = -1e9  # log φ(k) of padding
-
-
-@dataclass(frozen=True)
-class LinearWeights:
-    """log φ(q) and log φ(k) `[B, T, H, k]`, log-decays None, `[B, T, H, 1]` or `[B, T, H, k]`, mask `[B, T]` (True at
-    real tokens).
-    """
-
-    log_q: Tensor
-    log_k: Tensor
-    log_decay: Tensor | None
-    mask_BT: Tensor | None
-
-    @classmethod
-    def of(cls, log_q: Tensor, log_k: Tensor, log_decay: Tensor | None, mask_BT: Tensor | None) -> LinearWeights:
-        """Weights whose padding is hidden and does not decay.
-
-        Args:
-            log_q: log φ(q) `[B, T, H, k]`. Its scale cancels: the largest feature of a query becomes 1.
-            log_k: log φ(k) `[B, T, H, k]`.
-            log_decay: log-decays ≤ 0 `[B, T, H, 1]` or `[B, T, H, k]`; None for no decay.
-            mask_BT: bool `[B, T]`, True at real tokens; None if all are.
-
-        Returns:
-            The weights of all heads.
-        """
-        if mask_BT is not None:
-            hidden = ~mask_BT[:, :, None, None]
-            log_k = log_k.masked_fill(hidden, HIDDEN)
-            log_decay = None if log_decay is None else log_decay.masked_fill(hidden, 0.0)
-        return cls(log_q - log_q.detach().amax(-1, keepdim=True), log_k, log_decay, mask_BT)
-
-    def heads(self, part: slice) -> LinearWeights:
-        """Some of the heads.
-
-        Args:
-            part: which heads.
-
-        Returns:
-            Their weights.
-        """
-        log_decay = None if self.log_decay is None else self.log_decay[:, :, part]
-        return replace(self, log_q=self.log_q[:, :, part], log_k=self.log_k[:, :, part], log_decay=log_decay)
-
-    def flipped(self) -> LinearWeights:
-        """The weights with the tokens in reverse order.
-
-        Returns:
-            Weights whose token t is token T − 1 − t of these.
-        """
-        log_decay, mask_BT = (None if x is None else x.flip(1) for x in (self.log_decay, self.mask_BT))
-        return LinearWeights(self.log_q.flip(1), self.log_k.flip(1), log_decay, mask_BT)
-
-    def tensors(self) -> list[Tensor]:
-        """For an opaque operation, together with `present`.
-
-        Returns:
-            log_q, log_k, and what there is of decays and mask.
-        """
-        return [x for x in (self.log_q, self.log_k, self.log_decay, self.mask_BT) if x is not None]
-
-    def present(self) -> list[int]:
-        """Which of the optional tensors there are.
-
-        Returns:
-            1 or 0 for the decays, 1 or 0 for the mask.
-        """
-        return [int(self.log_decay is not None), int(self.mask_BT is not None)]
-
-    @classmethod
-    def from_tensors(cls, tensors: list[Tensor], present: list[int]) -> LinearWeights:
-        """The inverse of `tensors()` and `present()`.
-
-        Args:
-            tensors: the result of `tensors()`.
-            present: the result of `present()`.
-
-        Returns:
-            The weights.
-        """
-        return cls(tensors[0], tensors[1], tensors[2] if present[0] else None, tensors[-1] if present[1] else None)
-
-    def faint(self, reach: Reach = NARROW) -> Tensor:
-        """Real tokens with a feature too small for one pass.
-
-        Args:
-            reach: of the pass.
-
-        Returns:
-            bool `[B, T, H]`.
-        """
-        faint = (self.log_k.detach() < reach.faint).any(-1)
-        return faint if self.mask_BT is None else faint & self.mask_BT[..., None]
-
-    def ordinary(self) -> bool:
-        """Whether every token's features are large enough for one pass.
-
-        Returns:
-            True if so, and on the meta device.
-        """
-        return self.log_k.is_meta or not bool(self.faint().any())
-
-    def only(self, b: Tensor, h: Tensor) -> LinearWeights:
-        """Some heads of some sequences, each as a sequence of its own with one head.
-
-        Args:
-            b: the sequence of each `[N]`.
-            h: its head `[N]`.
-
-        Returns:
-            The weights of N sequences.
-        """
-        log_q, log_k, log_decay = (
-            None if x is None else _only(x, b, h) for x in (self.log_q, self.log_k, self.log_decay)
-        )
-        assert log_q is not None
-        assert log_k is not None
-        return LinearWeights(log_q, log_k, log_decay, None if self.mask_BT is None else self.mask_BT[b])
-
-    def double(self) -> LinearWeights:
-        """The weights in fp64.
-
-        Returns:
-            Weights whose features and decays are fp64.
-        """
-        log_decay = None if self.log_decay is None else self.log_decay.double()
-        return replace(self, log_q=self.log_q.double(), log_k=self.log_k.double(), log_decay=log_decay)
 
 
 def linear_read(weights: LinearWeights, v_BTHw: Tensor, causal: bool) -> Tensor:
@@ -188,7 +58,7 @@ def _linear_read(weights: LinearWeights, v_BTHw: Tensor, causal: bool) -> Tensor
         return fast
     first_BH = first_row(weights.faint(), causal)
     b, h = (first_BH < v_BTHw.shape[1]).nonzero(as_tuple=True)
-    mu, _ = _out_of_range(weights.only(b, h), _only(v_BTHw, b, h), None, causal)
+    mu, _ = _out_of_range(weights.only(b, h), only(v_BTHw, b, h), None, causal)
     return replaced(fast, _at(b, h, mu, fast), first_BH)
 
 
@@ -201,7 +71,7 @@ def _linear_free_energy(weights: LinearWeights, v_BTHd: Tensor, beta_Hd: Tensor,
     first_BH = first_row(weights.faint() | out_of_range(v_BTHd, beta_Hd).any(-1), causal)
     b, h = (first_BH < v_BTHd.shape[1]).nonzero(as_tuple=True)
     beta_N11d = beta_Hd[h, None, None]
-    mu_some, F_some = _out_of_range(weights.only(b, h), _only(v_BTHd, b, h), beta_N11d, causal)
+    mu_some, F_some = _out_of_range(weights.only(b, h), only(v_BTHd, b, h), beta_N11d, causal)
     assert F_some is not None
     return replaced(mu, _at(b, h, mu_some, mu), first_BH), replaced(F, _at(b, h, F_some, F), first_BH)
 
@@ -239,13 +109,8 @@ def _log_domain(weights: LinearWeights, v: Tensor, beta: Tensor | None, causal: 
     return mu, None if log_mean is None or beta is None else log_mean / beta
 
 
-def _only(x_BTHc: Tensor, b: Tensor, h: Tensor) -> Tensor:
-    """`[N, T, 1, c]`: head `h` of sequence `b`."""
-    return x_BTHc.transpose(1, 2)[b, h][:, :, None]
-
-
 def _at(b: Tensor, h: Tensor, some_NT1c: Tensor, like_BTHc: Tensor) -> Tensor:
-    """The inverse of `_only`, with zeros elsewhere."""
+    """The inverse of `only`, with zeros elsewhere."""
     all_BHTc = some_NT1c.new_zeros(like_BTHc.transpose(1, 2).shape)
     return all_BHTc.index_put((b, h), some_NT1c[:, :, 0]).transpose(1, 2)
 

@@ -62,10 +62,12 @@ def betas(value: float, dtype: torch.dtype = torch.float64) -> Tensor:
     ("value", "beta", "chosen"),
     [
         (15.0, 1.9, "one pass"),
-        (16.0, 1.9, "exact rows"),
-        (-16.0, 1.9, "exact rows"),
+        (16.0, 1.9, "one pass in fp64"),
+        (-16.0, 1.9, "one pass in fp64"),
+        (-132.0, 1.9, "exact rows"),
         (39.0, 0.1, "one pass"),
-        (41.0, 0.1, "exact rows"),
+        (41.0, 0.1, "one pass in fp64"),
+        (181.0, 0.1, "exact rows"),
         (1e6, 1e-6, "one pass"),
     ],
 )

@@ -11,7 +11,8 @@ from torch import Tensor
 from kernels.channelwise import channelwise_free_energy, channelwise_step
 from kernels.linear import exact as linear_exact
 from kernels.linear.exact import empty_state, exact_chunk, exact_read
-from kernels.linear.free_energy import LinearWeights, linear_free_energy, linear_read
+from kernels.linear.free_energy import linear_free_energy, linear_read
+from kernels.linear.weights import LinearWeights
 from kernels.selective import exact as selective_exact
 from kernels.selective.free_energy import selective_free_energy, selective_read
 from tests.tolerances import FP32_SCAN, FP64

@@ -11,18 +11,22 @@ import pytest
 import torch
 from torch import Tensor
 
+from kernels import free_energy as softmax
 from kernels.linear import free_energy as linear
-from kernels.linear.free_energy import LinearWeights, linear_free_energy, linear_read
+from kernels.linear.free_energy import linear_free_energy, linear_read
+from kernels.linear.weights import LinearWeights
 from kernels.selective import free_energy as selective
 from tests.kernels.test_linear_and_selective_reads import (
     B,
     Case,
     D,
     H,
+    K,
     close,
     linear_case,
     linear_inputs,
     linear_log_weights,
+    masked,
     normal,
     reads,
     selective_case,
@@ -30,7 +34,24 @@ from tests.kernels.test_linear_and_selective_reads import (
 from tests.tolerances import FP32_SCAN
 
 TOKENS = 70
-cases = pytest.mark.parametrize("case", [linear_case, selective_case], ids=["linear", "selective"])
+
+
+def softmax_case(tokens: int) -> Case:
+    def fast(inputs: list[Tensor], v: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        return softmax.free_energy_read(inputs[0], inputs[1], v, beta, causal=True)
+
+    def formula(inputs: list[Tensor], v: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        logits = torch.einsum("bthk,bshk->btsh", inputs[0], inputs[1]) / K**0.5
+        mean, log_mean = reads(masked(logits[..., None], causal=True), v, beta * v)
+        return mean, log_mean / beta
+
+    inputs = [20 * normal(B, tokens, H, K), normal(B, tokens, H, K, seed=1)]
+    return inputs, normal(B, tokens, H, D, seed=5), 1 + normal(H, D, seed=6).abs(), fast, formula
+
+
+cases = pytest.mark.parametrize(
+    "case", [softmax_case, linear_case, selective_case], ids=["softmax", "linear", "selective"]
+)
 in_cpp_and_pytorch = pytest.mark.usefixtures("cpp_or_pytorch")
 
 
@@ -43,14 +64,18 @@ def sized(v: Tensor, beta: Tensor, size: float) -> Tensor:
 def log_domain(monkeypatch) -> list[Tensor]:
     """The values that the log domain is asked for."""
     asked: list[Tensor] = []
-    for module, position in ((linear, 3), (selective, 5)):
-        read = module.exact_read
+    for module, name, position in (
+        (softmax, "_exact_rows", 2),
+        (linear, "exact_read", 3),
+        (selective, "exact_read", 5),
+    ):
+        read = getattr(module, name)
 
         def watched(*arguments: Tensor, read: Callable[..., object] = read, position: int = position) -> object:
             asked.append(arguments[position])
             return read(*arguments)
 
-        monkeypatch.setattr(module, "exact_read", watched)
+        monkeypatch.setattr(module, name, watched)
     return asked
 
 

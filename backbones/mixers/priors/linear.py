@@ -23,7 +23,8 @@ from backbones.mixers.priors.base import Prior, Widths, at_least_fp32, head_widt
 from backbones.mixers.priors.host_mixer import HostMixer
 from backbones.mixers.registry import register
 from kernels.linear.exact import empty_state, exact_step
-from kernels.linear.free_energy import LinearWeights, linear_free_energy, linear_read
+from kernels.linear.free_energy import linear_free_energy, linear_read
+from kernels.linear.weights import LinearWeights
 
 RANK = 16  # of gla's decay projection
 SLOWNESS = 16  # a = sigmoid(…)^(1/16)
