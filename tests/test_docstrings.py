@@ -46,7 +46,8 @@ CONTRACTS = (
     "suite/models/resolve.py",
     "suite/records/record.py",
     "suite/boards/board.py",
-    "suite/boards/columns.py",
+    "suite/boards/columns/column.py",
+    "suite/boards/columns/table.py",
     "suite/training/run.py",
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from suite.boards.board import Board
-from suite.boards.columns import table_columns
+from suite.boards.columns.table import table_columns
 from suite.boards.notes import headline, notes
 from suite.safe_text import markdown_text
 

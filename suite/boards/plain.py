@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from suite.boards import columns
 from suite.boards.board import Board
+from suite.boards.columns import table
 from suite.boards.pair import leading
 from suite.statistics.comparisons import Difference
 
 
 def plain(board: Board) -> dict[str, Any]:
     """What `--json` prints of a board."""
-    shown = [column for column in columns.COLUMNS if column.json]
+    shown = [column for column in table.COLUMNS if column.json]
     return {
         "task": board.task,
         "domain": board.domain,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 
 from suite.boards.board import Board
-from suite.boards.columns import Column, table_columns
+from suite.boards.columns.column import Column
+from suite.boards.columns.table import table_columns
 from suite.boards.notes import notes
 
 BORDER, PADDING = 1, 3  # characters: at the left of the table, and per column with its border

@@ -10,7 +10,7 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 
 from suite.boards.board import Board
-from suite.boards.columns import table_columns
+from suite.boards.columns.table import table_columns
 from suite.boards.domains import Line, across_domains
 from suite.boards.notes import cautions, headline, not_shown, scope, statistics
 from suite.boards.page.plots import plots

@@ -7,7 +7,8 @@ import io
 from collections.abc import Sequence
 
 from suite.boards.board import Board
-from suite.boards.columns import COLUMNS, Column, table_columns
+from suite.boards.columns.column import Column
+from suite.boards.columns.table import COLUMNS, table_columns
 from suite.boards.notes import notes
 
 #: What has a meaning in LaTeX, and how it is printed there.

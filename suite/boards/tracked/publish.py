@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from suite.boards import columns, words
+from suite.boards import words
 from suite.boards.board import Board
+from suite.boards.columns import table
 from suite.boards.markdown import markdown
 from suite.boards.naming import untuned_configuration
 from suite.boards.rows import Row
@@ -33,7 +34,7 @@ def metrics_of_run(made: Record, metric: Metric) -> dict[str, float]:
     """The values of a run that the store's table of runs shows, by their names there."""
     results = made.metrics.get("test", {})
     alone = Row(made.mixer, made.mixer, (made,), results.get(metric.name, math.nan))
-    values = {column.key(metric): column.value(alone) for column in columns.COLUMNS if column.mlflow}
+    values = {column.key(metric): column.value(alone) for column in table.COLUMNS if column.mlflow}
     return {
         key.removeprefix(METRIC): float(value)
         for key, value in values.items()
@@ -70,7 +71,7 @@ def view(metric: Metric) -> dict[str, Any]:
     return {
         "primary_metric": f"test/{metric.name}",
         "ascending": not metric.higher_is_better,
-        "columns": [column.key(metric) for column in columns.COLUMNS if column.mlflow],
+        "columns": [column.key(metric) for column in table.COLUMNS if column.mlflow],
     }
 
 
@@ -85,7 +86,7 @@ def ranked(board: Board) -> RankedBoard:
     """
     made = board.rows[0].first
     versions = made.versions.task, made.versions.training
-    shown = [column.ranked for column in columns.COLUMNS if column.ranked and column.ranked != PLACE]
+    shown = [column.ranked for column in table.COLUMNS if column.ranked and column.ranked != PLACE]
     key = digest([made.task, made.scale, made.group, made.precision, *versions, made.data.fingerprint])
     return RankedBoard(
         key=key[:_KEY_LETTERS],
@@ -98,7 +99,7 @@ def ranked(board: Board) -> RankedBoard:
 
 
 def _row(row: Row, board: Board) -> RankedRow:
-    values = {column.ranked: _number(column.value(row)) for column in columns.COLUMNS if column.ranked}
+    values = {column.ranked: _number(column.value(row)) for column in table.COLUMNS if column.ranked}
     rank = row.figures.rank if row.figures and not row.unranked else None
     values[RANK] = rank.first if rank else None
     place = f"#{rank}" if rank else "–"

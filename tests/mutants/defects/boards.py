@@ -104,7 +104,7 @@ BOARDS: tuple[Defect, ...] = (
     ),
     Defect(
         "boards",
-        "suite/boards/columns.py",
+        "suite/boards/columns/column.py",
         "'↑' if metric.higher_is_better else '↓'",
         "'↓' if metric.higher_is_better else '↑'",
         "the arrow of the metric's direction",

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from suite.boards.board import boards
-from suite.boards.columns import table_columns
+from suite.boards.columns.table import table_columns
 from suite.boards.markdown import markdown
 from suite.boards.plain import plain
 from suite.errors import UserError

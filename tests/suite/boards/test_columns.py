@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from suite.boards import columns
 from suite.boards.board import Board, boards, primary_metric
-from suite.boards.columns import COLUMNS, Column
+from suite.boards.columns import table as columns
+from suite.boards.columns.column import Column
+from suite.boards.columns.table import COLUMNS
 from suite.boards.markdown import markdown
 from suite.boards.plain import plain
 from suite.boards.terminal import table

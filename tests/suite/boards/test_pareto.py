@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from suite.boards.board import boards
-from suite.boards.columns import COLUMNS, table_columns
+from suite.boards.columns.table import COLUMNS, table_columns
 from suite.boards.markdown import markdown
 from suite.boards.pareto import with_fronts
 from suite.boards.plain import plain

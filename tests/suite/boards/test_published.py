@@ -112,7 +112,7 @@ def test_the_page_is_whole_small_and_asks_for_nothing_from_outside(files):
     assert page.open == []
     assert page.scripts == 1
     assert len(re.findall(r"<script>(.*?)</script>", text, re.DOTALL)[0]) <= 4096
-    assert len(text.encode()) < 60_000 * 2 + 20_000  # of five boards: 300 kB
+    assert len(text.encode()) < 45_000 * 2 + 20_000  # of five boards: 245 kB
     assert not [address for address in page.addresses if re.match(r"[a-z]+:|//", address)]
     assert not re.search(r"url\((?!#)|@import", text)
     assert "prefers-color-scheme: dark" in text

@@ -10,7 +10,7 @@ import pytest
 
 from backbones.contract.run import VERSION
 from backbones.mixers import registry
-from suite.boards.columns import COLUMNS
+from suite.boards.columns.table import COLUMNS
 from suite.boards.rows import Row
 from suite.records import contracts
 from suite.records.record import read
