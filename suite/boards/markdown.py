@@ -10,9 +10,11 @@ from suite.safe_text import markdown_text
 
 def markdown(board: Board) -> str:
     """The board as a section: its result, its rows, its notes."""
-    columns = table_columns(board)
+    columns, head = table_columns(board), f"**{markdown_text(board.title)}**: {markdown_text(headline(board))}"
+    if not board.rows:
+        return "\n".join([head, "", *([f"*{noted}*", ""] if (noted := notes(board)) else [])])
     lines = [
-        f"**{markdown_text(board.title)}**: {markdown_text(headline(board))}",
+        head,
         "",
         _line([column.title(board) for column in columns]),
         "|" + " --- |" * len(columns),

@@ -25,7 +25,7 @@ class Raced:
     rates: every rate of it, ascending, those of moved windows included.
     chosen: the rate that won; None while runs are missing.
     runs: how many of its runs have ended.
-    planned: how many runs it has, without moves of its window.
+    planned: how many runs it has, with the moves of its window so far.
     finals: the runs of each rate that ran on all seeds, in the order of the seeds.
     screened: the runs of each rate with the first seeds, in the order of the seeds.
     """
@@ -87,7 +87,7 @@ def raced(every: Sequence[tuple[Record, ...]], metric: Metric) -> Raced | None:
         rates=found.rates,
         chosen=found.chosen,
         runs=sum(map(len, by_rate.values())),
-        planned=race.runs,
+        planned=race.runs + len(race.seeds) * (len(found.rates) - len(race.rates)),
         finals={rate: tuple(by_rate[rate]) for rate in found.means},
         screened={
             rate: tuple(made for made in ran if made.seed in race.seeds[: race.first_seeds])

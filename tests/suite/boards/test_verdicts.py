@@ -106,6 +106,28 @@ def test_a_row_without_the_full_race_has_no_rank_next_to_rows_that_had_it(raced)
     assert "8 of 20" in markdown(found)
 
 
+def test_a_race_whose_window_moves_says_how_many_runs_it_has_now(raced):
+    """Only the highest rate of fem runs on all seeds well: its window moves by one rate, which has 8 runs."""
+    low, middle, high = planned("softmax").rates
+    value = {low: 0.1, middle: 0.4, high: 0.8}
+    fem = [run("fem", rate, seed) for rate in value for seed in (SEEDS[:4] if rate == low else SEEDS)]
+    rising = [
+        made.model_copy(update={"metrics": {split: {"top1": value[made.config.train.lr]} for split in made.metrics}})
+        for made in fem
+    ]
+    found = only([*whole_race("softmax"), *rising])
+    row = next(row for row in found.rows if row.mixer.startswith("fem"))
+    assert (row.race.runs, row.race.planned, row.race.chosen) == (20, 28, None)
+    assert "20 of 28" in markdown(found)
+
+
+def test_a_board_without_a_row_has_no_table():
+    middle = planned("softmax").rates[1]
+    text = markdown(only([run("softmax", middle, seed) for seed in range(100, 103)]))
+    assert "no row yet" in text
+    assert "|" not in text
+
+
 def test_without_any_race_rows_rank_and_the_board_says_that_rates_were_not_tuned():
     made = [run(mixer, planned("softmax").rates[1], seed) for mixer in ("softmax", "fem") for seed in range(3)]
     found = only(made)
