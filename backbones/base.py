@@ -185,6 +185,8 @@ class Trunk(nn.Module):
             Block(layer, config.dim, config.length, config.drop_path * i / last, config.dropout)
             for i, layer in enumerate(config.layers)
         )
+        for i, block in enumerate(self._blocks()):
+            block.mixer.layer = i
         self.norm = norm or RMSNorm(config.dim)
         self.skipped: frozenset[int] = frozenset()
         self.needs: frozenset[str] = frozenset().union(*(block.mixer.capabilities.needs for block in self._blocks()))

@@ -4,6 +4,9 @@ On a CPU a compiled implementation runs (`kernels.cpu.attention`), elsewhere PyT
 pass only if values are as wide as queries, so the narrower side is padded with zeros (the scale is unchanged). A mask
 costs one more channel, a bias of −10⁹ on the scores of padded keys, never a T×T operand.
 
+Options of the same read: gates (arXiv 2503.02130), which decay the scores between two tokens, and a window. The
+compiled implementation has them; SDPA gets them as a bias `[T, T]`.
+
 Shape letters: B sequences, S queries, T keys, H heads, k and w channels per head of keys and values.
 """
 
@@ -13,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
-from kernels.cpu.attention import Attention
+from kernels.cpu.attention import Attention, Options
 from kernels.cpu.call import multiplies
+from kernels.numerics.nothing import nothing
 
 MASK_BIAS = -1e9  # exp(MASK_BIAS − any ordinary score) is exactly 0, and its sum with a score is finite
 
@@ -26,6 +30,8 @@ def softmax_read(
     causal: bool,
     mask_BT: Tensor | None = None,
     scale: float | None = None,
+    log_f_BTH: Tensor | None = None,
+    window: int = 0,
 ) -> Tensor:
     """Mean of the visible values under the softmax of the scores.
 
@@ -36,35 +42,70 @@ def softmax_read(
         causal: whether row t sees keys i ≤ t only; needs S = T.
         mask_BT: bool `[B, T]`, True at keys that count; None if all do.
         scale: factor of the scores; 1/√k if None.
+        log_f_BTH: logarithms ≤ 0 of gates `[B, T, H]`, 0 at padding: the score of row t and key i loses |Σ log f| over
+            the later of the two and what lies between; needs S = T. None for no gates.
+        window: a row sees keys less than so many tokens away; needs S = T. 0 for all.
 
     Returns:
         `[B, S, H, w]`, in the dtype of the inputs. Rows that see no key (padding) are finite and have no meaning.
     """
     scale, width = scale or q_BSHk.shape[-1] ** -0.5, v_BTHw.shape[-1]
+    if log_f_BTH is not None and log_f_BTH.numel() == 0:
+        return nothing((*q_BSHk.shape[:3], width), v_BTHw, q_BSHk, k_BTHk, log_f_BTH)
     if mask_BT is not None:
         q_BSHk, k_BTHk = mask_scores(q_BSHk, k_BTHk, mask_BT, scale)
         v_BTHw = v_BTHw.masked_fill(~mask_BT[:, :, None, None], 0.0)
-    if compiled(q_BSHk, k_BTHk, v_BTHw):
-        read: Tensor = Attention.apply(q_BSHk, k_BTHk, v_BTHw, causal, scale)
+    if compiled(q_BSHk, k_BTHk, v_BTHw, log_f_BTH):
+        read: Tensor = Attention.apply(q_BSHk, k_BTHk, v_BTHw, log_f_BTH, Options(causal, scale, window))
         return read
     q_BSHk, k_BTHk, v_BTHw = equal_widths(q_BSHk, k_BTHk, v_BTHw)
     q, k, v = (x.transpose(1, 2) for x in (q_BSHk, k_BTHk, v_BTHw))
-    out: Tensor = scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scale)
+    bias = score_bias(q, log_f_BTH, causal, window) if log_f_BTH is not None or window else None
+    out: Tensor = scaled_dot_product_attention(q, k, v, bias, is_causal=causal and bias is None, scale=scale)
     return out.transpose(1, 2)[..., :width]
 
 
-def compiled(q_BSHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor) -> bool:
+def score_bias(q_BHTk: Tensor, log_f_BTH: Tensor | None, causal: bool, window: int) -> Tensor:
+    """What gates and a window add to the scores.
+
+    Args:
+        q_BHTk: queries; their shape, dtype and device matter.
+        log_f_BTH: as in `softmax_read`.
+        causal: whether row t sees keys i ≤ t only.
+        window: as in `softmax_read`.
+
+    Returns:
+        `[B or 1, H or 1, T, T]`: minus the decay between two tokens, −∞ where a row does not see a key.
+    """
+    T = q_BHTk.shape[2]
+    t = torch.arange(T, device=q_BHTk.device)
+    gap_TT = t[:, None] - t
+    hidden_TT = (gap_TT < 0) if causal else torch.zeros_like(gap_TT, dtype=torch.bool)
+    if window:
+        hidden_TT = hidden_TT | (gap_TT.abs() >= window)
+    if log_f_BTH is None:
+        return q_BHTk.new_zeros(1, 1, T, T).masked_fill(hidden_TT, float("-inf"))
+    sums_BHT = log_f_BTH.double().cumsum(1).transpose(1, 2)
+    decays_BHTT = (sums_BHT[..., :, None] - sums_BHT[..., None, :]).abs()
+    return (-decays_BHTT).to(q_BHTk.dtype).masked_fill(hidden_TT, float("-inf"))
+
+
+def compiled(q_BSHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_f_BTH: Tensor | None = None) -> bool:
     """Whether the C++ implementation takes this call; under autocast SDPA chooses the precision.
 
     Args:
         q_BSHk: queries `[B, S, H, k]`.
         k_BTHk: keys `[B, T, H, k]`.
         v_BTHw: values `[B, T, H, w]`.
+        log_f_BTH: gates `[B, T, H]`; None for none.
 
     Returns:
         True for ordinary CPU tensors of one dtype, fp32 or fp64, where the library was built.
     """
-    return not torch.is_autocast_enabled("cpu") and multiplies("BSHk BTHk BTHw", q_BSHk, k_BTHk, v_BTHw)
+    tensors, gates = ([], "") if log_f_BTH is None else ([log_f_BTH], " BTH")
+    if torch.is_autocast_enabled("cpu"):
+        return False
+    return multiplies("BSHk BTHk BTHw" + gates, q_BSHk, k_BTHk, v_BTHw, *tensors)
 
 
 def mask_scores(q_BSHk: Tensor, k_BTHk: Tensor, mask_BT: Tensor, scale: float) -> tuple[Tensor, Tensor]:

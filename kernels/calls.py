@@ -21,6 +21,7 @@ VALUES: dict[str, Callable[[Tensor], Tensor]] = {
     "positive": torch.abs,
     "negative": lambda x: -x.abs(),
     "unit": torch.sigmoid,
+    "small": lambda x: x / 4,
     "above_one": lambda x: 1 + x.abs(),
 }
 #: Sizes in small calls: B sequences, T tokens, H heads, k and w channels per head, D and E channels, N states,

@@ -13,13 +13,15 @@ Three implementations; `implementation` reports which one runs, for the cost of 
 
 Which one is chosen by row: a huge value late in a sequence changes nothing before it.
 
-On a GPU the first and the last are variants of one Triton kernel (`kernels.gpu.free_energy`).
+In Triton the first and the last are variants of one kernel (`kernels.gpu.free_energy`).
 
 Shape letters: B sequences, S queries, T keys, H heads, k and d channels per head of keys and values.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -27,23 +29,21 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from kernels.attention import compiled, mask_scores, softmax_read
+from kernels.cpu.attention import Options
 from kernels.cpu.free_energy import FreeEnergy
 from kernels.implementations import attempt, triton_module
 from kernels.numerics.exponentials import (
     NARROW,
-    RANGE,
     SMALL_BETA,
-    SMALL_RANGE,
     WIDE,
     Reach,
     first_row,
     in_range,
-    log_of,
     one_pass,
     out_of_range,
     replaced,
 )
-from kernels.numerics.first_derivative import first_derivative_only
+from kernels.numerics.flash_pass import FlashPass
 from kernels.numerics.log_mean_exp import log_mean_exp
 from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
@@ -51,8 +51,6 @@ from kernels.numerics.precision import full_precision
 BLOCK = 64  # exact rows computed at once
 
 Implementation = Literal["one pass", "one pass in fp64", "exact rows"]
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 def implementation(v_BTHd: Tensor, beta_Hd: Tensor) -> Implementation:
@@ -67,12 +65,18 @@ def implementation(v_BTHd: Tensor, beta_Hd: Tensor) -> Implementation:
     """
     if in_range(v_BTHd, beta_Hd):
         return "one pass"
-    wide = v_BTHd.dtype == torch.float32 and not v_BTHd.is_cuda
-    return "one pass in fp64" if wide and not out_of_range(v_BTHd, beta_Hd, WIDE).any() else "exact rows"
+    wide = v_BTHd.dtype != torch.float64 and not out_of_range(v_BTHd, beta_Hd, WIDE).any()
+    return "one pass in fp64" if wide else "exact rows"
 
 
 def free_energy_read(
-    q_BSHk: Tensor, k_BTHk: Tensor, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool, mask_BT: Tensor | None = None
+    q_BSHk: Tensor,
+    k_BTHk: Tensor,
+    v_BTHd: Tensor,
+    beta_Hd: Tensor,
+    causal: bool,
+    mask_BT: Tensor | None = None,
+    log_f_BTH: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Mean and free energy of the visible values. Half-precision inputs are computed in fp32, except in Triton.
 
@@ -83,43 +87,55 @@ def free_energy_read(
         beta_Hd: inverse temperatures β > 0 `[H, d]`.
         causal: whether row t sees keys i ≤ t only; needs S = T.
         mask_BT: bool `[B, T]`, True at keys that count; None if all do.
+        log_f_BTH: gates `[B, T, H]`, as in `kernels.attention.softmax_read`; None for none.
 
     Returns:
         μ and F, `[B, S, H, d]` each, in the dtype of the values. Rows that see no key (padding) are finite and have no
         meaning.
     """
-    tensors = [q_BSHk, k_BTHk, v_BTHd, beta_Hd, *([] if mask_BT is None else [mask_BT])]
-    mu, F = _read(tensors, [int(causal)])
+    optional = [x for x in (mask_BT, log_f_BTH) if x is not None]
+    given = [int(causal), int(mask_BT is not None), int(log_f_BTH is not None)]
+    mu, F = _read([q_BSHk, k_BTHk, v_BTHd, beta_Hd, *optional], given)
     return mu, F
 
 
-def _free_energy_read(
-    q_BSHk: Tensor, k_BTHk: Tensor, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool, mask_BT: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    given = (q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, mask_BT)
-    on_gpu = triton_module("free_energy", v_BTHd, *given)
+def _free_energy_read(ts: list[Tensor], options: list[int]) -> tuple[Tensor, Tensor]:
+    (q, k, v, beta), (causal, masked, gated) = ts[:4], map(bool, options)
+    mask, log_f = ts[4] if masked else None, ts[-1] if gated else None
+    given = (q, k, v, beta, causal, mask)
+    on_gpu = None if gated else triton_module("free_energy", v, *given)  # the Triton kernel has no gates
     if on_gpu is not None:
         return attempt("free_energy", lambda: on_gpu.free_energy_read(*given), lambda: _by_pytorch(*given))
-    return _by_pytorch(*given)
+    return _by_pytorch(*given, log_f)
 
 
 def _by_pytorch(
-    q_BSHk: Tensor, k_BTHk: Tensor, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool, mask_BT: Tensor | None = None
+    q_BSHk: Tensor,
+    k_BTHk: Tensor,
+    v_BTHd: Tensor,
+    beta_Hd: Tensor,
+    causal: bool,
+    mask_BT: Tensor | None = None,
+    log_f_BTH: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     if v_BTHd.dtype not in (torch.float32, torch.float64):
-        return _in_fp32(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, mask_BT)
+        return _in_fp32(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, mask_BT, log_f_BTH)
     scale = q_BSHk.shape[-1] ** -0.5
     if mask_BT is not None:
         q_BSHk, k_BTHk = mask_scores(q_BSHk, k_BTHk, mask_BT, scale)
         v_BTHd = v_BTHd.masked_fill(~mask_BT[:, :, None, None], 0.0)
+    see = _Visible(causal, scale, log_f_BTH)
     if in_range(v_BTHd, beta_Hd):
-        return _one_pass(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, scale)
+        return _one_pass(q_BSHk, k_BTHk, v_BTHd, beta_Hd, see)
     first_BH = first_row(out_of_range(v_BTHd, beta_Hd).any(-1), causal)
-    mu, fast = _clamped_pass(q_BSHk, k_BTHk, v_BTHd, beta_Hd, causal, scale, NARROW)
-    b, h = (first_BH < k_BTHk.shape[1]).nonzero(as_tuple=True)
+    mu, fast = _clamped_pass(q_BSHk, k_BTHk, v_BTHd, beta_Hd, see, NARROW)
+    seen_BH = first_BH < k_BTHk.shape[1]
+    b, h = seen_BH.nonzero(as_tuple=True)
+    some = replace(see, log_f=None if log_f_BTH is None else log_f_BTH[b, :, h].T[None])
     start = int(first_BH.min())
-    F_NSd = _out_of_range(q_BSHk[b, :, h], k_BTHk[b, :, h], v_BTHd[b, :, h], beta_Hd[h], causal, scale, start)
+    F_NSd = _out_of_range(q_BSHk[b, :, h], k_BTHk[b, :, h], v_BTHd[b, :, h], beta_Hd[h], some, start)
     F_BHSd = F_NSd.new_zeros(fast.transpose(1, 2).shape).index_put((b, h), F_NSd)
+    first_BH = first_BH.masked_fill(~seen_BH, q_BSHk.shape[1])  # there may be more rows than keys
     return mu, replaced(fast, F_BHSd.transpose(1, 2), first_BH)
 
 
@@ -135,118 +151,94 @@ def _rows(q_BSHk: Tensor, k_BTHk: Tensor, v_BTHd: Tensor, *_: Tensor) -> tuple[T
     return v_BTHd.new_empty(shape), v_BTHd.new_empty(shape)
 
 
-_read = opaque(
-    "free_energy_read",
-    lambda ts, options: _free_energy_read(ts[0], ts[1], ts[2], ts[3], bool(options[0]), *ts[4:]),
-    lambda ts: _rows(*ts),
-)
+_read = opaque("free_energy_read", _free_energy_read, lambda ts: _rows(*ts))
 
 
-def _one_pass(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class _Visible:
+    """What rows see, and how much of it: keys up to the row or all, the scale of the scores, gates `[B, T, H]`."""
+
+    causal: bool
+    scale: float
+    log_f: Tensor | None
+
+    def read(self, q: Tensor, k: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda x: softmax_read(q, k, x, self.causal, scale=self.scale, log_f_BTH=self.log_f)
+
+
+def _one_pass(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, see: _Visible) -> tuple[Tensor, Tensor]:
     if v.device.type != "cpu" or torch.compiler.is_compiling():
-        return one_pass(lambda x: softmax_read(q, k, x, causal, scale=scale), v, beta_Hd)
-    if _compiled(q, k, v, beta_Hd):
-        return FreeEnergy.apply(q, k, v, beta_Hd, causal, scale, (SMALL_BETA, RANGE, SMALL_RANGE))
+        return one_pass(see.read(q, k), v, beta_Hd)
+    if _compiled(q, k, v, beta_Hd, see):
+        return _by_cpp(q, k, v, beta_Hd, see, NARROW)
+    if see.log_f is not None:
+        return one_pass(see.read(q, k), v, beta_Hd)
     q, k = q.contiguous(), k.contiguous()  # the flash operation, called directly, reads other strides wrongly
     extra = 2 * v.shape[-1] - q.shape[-1]
     if extra > 0:  # zero channels leave the scores unchanged and keep the flash pass
         q, k = pad(q, (0, extra)), pad(k, (0, extra))
-    mu_F: tuple[Tensor, Tensor] = _OnePass.apply(q.to(v.dtype), k.to(v.dtype), v, beta_Hd, causal, scale)
+    mu_F: tuple[Tensor, Tensor] = FlashPass.apply(q.to(v.dtype), k.to(v.dtype), v, beta_Hd, see.causal, see.scale)
     return mu_F
 
 
-def _compiled(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor) -> bool:
+def _compiled(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, see: _Visible) -> bool:
     """Whether the C++ pass takes this call. It clamps values out of range, so it serves the rows before them too."""
-    return compiled(q, k, v) and beta_Hd.dtype == v.dtype and beta_Hd.shape == v.shape[2:]
+    return compiled(q, k, v, see.log_f) and beta_Hd.dtype == v.dtype and beta_Hd.shape == v.shape[2:]
+
+
+def _by_cpp(q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, see: _Visible, reach: Reach) -> tuple[Tensor, Tensor]:
+    limits = (SMALL_BETA, reach.usual, reach.small)
+    mu_F: tuple[Tensor, Tensor] = FreeEnergy.apply(q, k, v, beta_Hd, see.log_f, Options(see.causal, see.scale), limits)
+    return mu_F
 
 
 def _clamped_pass(
-    q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, causal: bool, scale: float, reach: Reach
+    q: Tensor, k: Tensor, v: Tensor, beta_Hd: Tensor, see: _Visible, reach: Reach
 ) -> tuple[Tensor, Tensor]:
     """One pass whose values out of range are clamped: rows that see any are replaced."""
-    if _compiled(q, k, v, beta_Hd):
-        return FreeEnergy.apply(q, k, v, beta_Hd, causal, scale, (SMALL_BETA, reach.usual, reach.small))
-    return one_pass(lambda x: softmax_read(q, k, x, causal, scale=scale), v, beta_Hd, clamped=reach)
-
-
-class _OnePass(torch.autograd.Function):
-    """The CPU implementation in PyTorch.
-
-    Exponentials and logarithms run on contiguous memory: on strided rows they are 10 to 40 times slower.
-    """
-
-    @staticmethod
-    def forward(ctx, q, k, v, beta_Hd, causal, scale):  # type: ignore[no-untyped-def]
-        d, small = v.shape[-1], beta_Hd < SMALL_BETA
-        w = v * beta_Hd.to(v.dtype)
-        w = torch.where(small, w.expm1(), w.exp()) if small.any() else w.exp_()
-        values = _side_by_side(v, w, q.shape[-1])
-        out, lse = _flash(q.transpose(1, 2), k.transpose(1, 2), values.transpose(1, 2), 0.0, causal, scale=scale)
-        read = out.transpose(1, 2)
-        mean = read[..., d : 2 * d].contiguous()
-        F = log_of(mean, beta_Hd) if small.any() else mean.log()
-        F = F.div_(beta_Hd).to(v.dtype)
-        ctx.save_for_backward(q, k, v, beta_Hd, w, values, out, lse, mean, F)
-        ctx.options = (causal, scale)
-        return read[..., :d].contiguous(), F
-
-    @staticmethod
-    @first_derivative_only
-    def backward(ctx, grad_mu, grad_F):  # type: ignore[no-untyped-def]
-        q, k, v, beta_Hd, w, values, out, lse, mean, F = ctx.saved_tensors
-        causal, scale = ctx.options
-        d, small = v.shape[-1], beta_Hd < SMALL_BETA
-        if small.any():  # from expm1 and its mean to exp and its mean
-            w, mean = w + small.to(w.dtype), mean + small.to(mean.dtype)
-        to_log = grad_F / beta_Hd.to(grad_F.dtype)
-        grad_out = _side_by_side(grad_mu, to_log / mean, out.shape[-1])
-        inputs = (x.transpose(1, 2) for x in (q, k, values))
-        grads = _flash_backward(grad_out.transpose(1, 2), *inputs, out, lse, 0.0, causal, scale=scale)
-        grad_q, grad_k, grad_values = (g.transpose(1, 2) for g in grads)
-        grad_u = grad_values[..., d : 2 * d] * w
-        grad_v = torch.addcmul(grad_values[..., :d], grad_u, beta_Hd.to(grad_u.dtype))
-        grad_beta = (grad_u * v).sum((0, 1)) - (to_log * F).sum((0, 1))
-        return grad_q, grad_k, grad_v, grad_beta.to(beta_Hd.dtype), None, None
-
-
-def _side_by_side(a: Tensor, b: Tensor, width: int) -> Tensor:
-    """`[a, b]`, and zeros up to the width of the queries."""
-    extra = width - 2 * a.shape[-1]
-    return torch.cat((a, b, a.new_zeros(*a.shape[:-1], extra)) if extra else (a, b), dim=-1)
+    if _compiled(q, k, v, beta_Hd, see):
+        return _by_cpp(q, k, v, beta_Hd, see, reach)
+    return one_pass(see.read(q, k), v, beta_Hd, clamped=reach)
 
 
 @full_precision
-def _out_of_range(
-    q_NSk: Tensor, k_NTk: Tensor, v_NTd: Tensor, beta_Nd: Tensor, causal: bool, scale: float, start: int
-) -> Tensor:
-    """F `[N, S, d]` at the rows from `start` on, of N heads with values out of the range of a pass in their dtype."""
-    if v_NTd.dtype != torch.float32 or v_NTd.is_cuda:
-        return _exact_rows(q_NSk, k_NTk, v_NTd, beta_Nd, causal, scale, start)
+def _out_of_range(q_NSk: Tensor, k_NTk: Tensor, v_NTd: Tensor, beta_Nd: Tensor, see: _Visible, start: int) -> Tensor:
+    """F `[N, S, d]` at the rows from `start` on, of N heads with values out of the range of a pass in their dtype.
+
+    The gates are `[1, T, N]`: N heads of one sequence.
+    """
+    if v_NTd.dtype != torch.float32:
+        return _exact_rows(q_NSk, k_NTk, v_NTd, beta_Nd, see, start)
     q, k, v = (x.double().transpose(0, 1)[None] for x in (q_NSk, k_NTk, v_NTd))
-    _, F_1SNd = _clamped_pass(q, k, v, beta_Nd.double(), causal, scale, WIDE)
+    in_fp64 = replace(see, log_f=None if see.log_f is None else see.log_f.double())
+    _, F_1SNd = _clamped_pass(q, k, v, beta_Nd.double(), in_fp64, WIDE)
     F_NSd = F_1SNd[0].transpose(0, 1).to(v_NTd.dtype)
-    first_1N = first_row(out_of_range(v, beta_Nd, WIDE).any(-1), causal)
+    first_1N = first_row(out_of_range(v, beta_Nd, WIDE).any(-1), see.causal)
     start = int(first_1N.min())
     if start == v_NTd.shape[1]:
         return F_NSd
-    return replaced(F_NSd, _exact_rows(q_NSk, k_NTk, v_NTd, beta_Nd, causal, scale, start), first_1N[0])
+    return replaced(F_NSd, _exact_rows(q_NSk, k_NTk, v_NTd, beta_Nd, see, start), first_1N[0])
 
 
-def _exact_rows(
-    q_NSk: Tensor, k_NTk: Tensor, v_NTd: Tensor, beta_Nd: Tensor, causal: bool, scale: float, start: int
-) -> Tensor:
-    """F `[N, S, d]` at the rows from `start` on, zeros before them. Work S·T·d, memory of one block."""
-    q_NSk, k_NTk = _wide(q_NSk), _wide(k_NTk)
-    u_NTd, S = v_NTd * beta_Nd[:, None], q_NSk.shape[1]
+def _exact_rows(q_NSk: Tensor, k_NTk: Tensor, v_NTd: Tensor, beta_Nd: Tensor, see: _Visible, start: int) -> Tensor:
+    """F `[N, S, d]` at the rows from `start` on, zeros before them. Work S·T·d, memory of one block.
+
+    In fp64: exponents in the thousands have three digits after the point in fp32.
+    """
+    dtype, q_NSk, k_NTk, beta_Nd = v_NTd.dtype, q_NSk.double(), k_NTk.double(), beta_Nd.double()
+    u_NTd, S, T = v_NTd * beta_Nd[:, None], q_NSk.shape[1], k_NTk.shape[1]
+    sums_NT = None if see.log_f is None else see.log_f[0].double().cumsum(0).T
     blocks = [u_NTd.new_zeros(len(u_NTd), start, u_NTd.shape[-1])]
     for rows in (slice(i, min(i + BLOCK, S)) for i in range(start, S, BLOCK)):
-        seen = slice(0, rows.stop if causal else k_NTk.shape[1])
-        scores = scale * q_NSk[:, rows] @ k_NTk[:, seen].transpose(1, 2)
-        if causal:
+        seen = slice(0, rows.stop if see.causal else T)
+        scores = see.scale * q_NSk[:, rows] @ k_NTk[:, seen].transpose(1, 2)
+        if sums_NT is not None:
+            scores = scores - (sums_NT[:, rows, None] - sums_NT[:, None, seen]).abs()
+        if see.causal:
             hidden = torch.ones(scores.shape[1:], dtype=torch.bool, device=scores.device).triu(1 + rows.start)
             scores = scores.masked_fill(hidden, float("-inf"))
         blocks.append(log_mean_exp(scores.log_softmax(-1), u_NTd[:, seen]))
-    return torch.cat(blocks, dim=1) / beta_Nd[:, None]
+    return (torch.cat(blocks, dim=1) / beta_Nd[:, None]).to(dtype)
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -37,6 +37,11 @@ def forget() -> None:
     _warn_once.cache_clear()
 
 
+def triton_wanted(tensor: Tensor) -> bool:
+    """Whether Triton kernels are switched on for the tensor's device."""
+    return tensor.device.type == "cuda" and os.environ.get(VARIABLE, "off") == "on"
+
+
 def triton_module(name: str, tensor: Tensor, *arguments: Any) -> Any | None:
     """The module `kernels.gpu.<name>` if it is to compute the call with these arguments, else None.
 
@@ -46,7 +51,7 @@ def triton_module(name: str, tensor: Tensor, *arguments: Any) -> Any | None:
     if tensor.device.type != "cuda" or torch.compiler.is_compiling():
         return None
     module: Any = None
-    if name not in _broken and os.environ.get(VARIABLE, "off") == "on":
+    if name not in _broken and triton_wanted(tensor) and tensor.dtype != torch.float64:  # which no kernel takes
         reason = _no_driver()
         if reason is None:
             module = import_module(f"kernels.gpu.{name}")

@@ -52,6 +52,10 @@ def _causal(*tensors: Tensor) -> tuple[Any, ...]:
     return *tensors, True
 
 
+def _gated(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor) -> tuple[Any, ...]:
+    return q, k, v, True, None, None, log_f
+
+
 def _lag_mixing(q: Tensor, k: Tensor, v: Tensor, *mixing: Tensor) -> tuple[Any, ...]:
     """The same mixing for each score set and after the activation."""
     from kernels.hyper.lag_mixing import LagMixing
@@ -75,6 +79,7 @@ def _rotation(x_BTHw: Tensor) -> tuple[Any, ...]:
 
 _SOFTMAX = "q BTHk row, k BTHk later, v BTHw later"
 _LINEAR = "q BTHk row, k BTHk later, v BTHw later"
+_DELTA = "q BTHk row, k BTHk later small, v BTHw later, beta BTH later unit"
 _LINEAR_EXACT = "log_q BTHk row, log_k BTHk later, log_decay BTHk later negative, v BTHw later, u BTHw later"
 _SELECTIVE = "delta BTE later positive, a NE all negative, b BTN later, c BTN row, v BTcE later"
 _LOG_SELECTIVE = "log_delta BTE later, a NE all negative, log_b BTN later, log_c BTN row, log_skip E all, v BTE later"
@@ -87,8 +92,11 @@ KERNELS = (
     Kernel(
         "attention",
         "kernels.attention:softmax_read",
-        "softmax attention, values of any width",
-        (Call("causal", _SOFTMAX, _causal),),
+        "softmax attention, values of any width; gates between tokens, windows",
+        (
+            Call("causal", _SOFTMAX, _causal),
+            Call("gates", f"{_SOFTMAX}, log_f BTH later negative", _gated),
+        ),
         cpp=("attention",),
         compared=True,
     ),
@@ -273,6 +281,15 @@ KERNELS = (
         "kernels.short_conv:short_conv",
         "short depthwise convolution along the sequence",
         (Call("causal", "x BTD row, taps rD all", _causal),),
+    ),
+    Kernel(
+        "delta",
+        "kernels.delta:delta_rule",
+        "the delta rule, with and without decay",
+        (
+            Call("decay", f"{_DELTA}, log_decay BTH later negative"),
+            Call("no decay", _DELTA),
+        ),
     ),
     Kernel(
         "prefix_softmax",

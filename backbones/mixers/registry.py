@@ -21,6 +21,7 @@ ENTRY_POINT_GROUP = "suite.mixers"
 BUILTIN_MODULES = (
     "backbones.mixers.priors.softmax",
     "backbones.mixers.priors.linear",
+    "backbones.mixers.priors.forgetting",
     "backbones.mixers.priors.aft",
     "backbones.mixers.priors.ssm",
     "backbones.mixers.fem.fem",
@@ -28,7 +29,17 @@ BUILTIN_MODULES = (
     "backbones.mixers.deconstructed.variants",
     "backbones.mixers.deconstructed.split_qk",
     "backbones.mixers.hyper.hypermlp",
+    "backbones.mixers.recurrent.mamba2",
+    "backbones.mixers.recurrent.mlstm",
+    "backbones.mixers.recurrent.delta",
     "backbones.mixers.attention.queries",
+    "backbones.mixers.attention.gated",
+    "backbones.mixers.attention.canon",
+    "backbones.mixers.attention.exclusive",
+    "backbones.mixers.attention.sink",
+    "backbones.mixers.attention.grouped",
+    "backbones.mixers.attention.window",
+    "backbones.mixers.attention.differential",
     "backbones.mixers.fla.layers",
 )
 

@@ -1,5 +1,8 @@
 // Softmax attention over tensors [B, T, H, width] where they are, with values of any width. Blocks of rows meet blocks of keys: their scores
 // stay in the cache, the library computes the products, and backward computes the weights again from the log-sum-exp of each row.
+//
+// With gates, the scores of row t and key i lose |c_t - c_i|, c the sums of their logarithms log_f [B, T, H] in double precision: differences of
+// large sums stay exact. With a window w, row t sees keys less than w away; blocks that no row sees are left out.
 #include <algorithm>
 #include <cmath>
 
@@ -12,7 +15,7 @@ namespace {
 constexpr long ROWS = 64, KEYS = 512;  // of a block
 
 struct Sizes {
-  long B, S, T, H, dk, dv, causal;
+  long B, S, T, H, dk, dv, causal, window;  // window: 0 for none
   long q_pitch, k_pitch, v_pitch;  // from one token to the next; in results the heads of a token are contiguous
 };
 
@@ -29,41 +32,92 @@ struct Head {
   long dk(long row) const { return ((b * sizes.T + row) * sizes.H + h) * sizes.dk; }
   long dv(long row) const { return ((b * sizes.T + row) * sizes.H + h) * sizes.dv; }
   long out(long row) const { return ((b * sizes.S + row) * sizes.H + h) * sizes.dv; }
+  long gate(long row) const { return (b * sizes.T + row) * sizes.H + h; }
   long lse(long row) const { return (b * sizes.H + h) * sizes.S + row; }
-  // How many of the `count` keys from `start` on a row sees.
-  long seen(long row, long start, long count) const { return sizes.causal ? std::max(0L, std::min(count, row + 1 - start)) : count; }
+  // Of the `count` keys from `start` on a row sees those from `past` up to `seen`.
+  long past(long row, long start, long count) const { return std::max(0L, std::min(count, first_key(row) - start)); }
+  long seen(long row, long start, long count) const {
+    long end = sizes.causal ? row + 1 : sizes.window ? row + sizes.window : sizes.T;
+    return std::max(0L, std::min(count, end - start));
+  }
+  long first_key(long row) const { return sizes.window ? std::max(0L, row + 1 - sizes.window) : 0; }
+  // The rows that see a key are from `first_row` up to `end_row`.
+  long first_row(long key) const { return sizes.causal ? key : sizes.window ? std::max(0L, key + 1 - sizes.window) : 0; }
+  long end_row(long key) const { return sizes.window ? std::min(sizes.S, key + sizes.window) : sizes.S; }
+};
+
+// The summed log-gates of one head, and the gradient of the sums.
+template <class S>
+struct Decays {
+  Buffer<double> sums, pulls;
+  bool any;
+
+  Decays(const Head<S>& head, const S* log_f, bool backward)
+      : sums(log_f ? head.sizes.T : 0), pulls(log_f && backward ? head.sizes.T : 0), any(log_f) {
+    if (!any) return;
+    double sum = 0;
+    for (long t = 0; t < head.sizes.T; ++t) sums[t] = sum += double(log_f[head.gate(t)]);
+    if (backward) std::fill(pulls.data(), pulls.data() + head.sizes.T, 0.0);
+  }
+
+  void apply(S* scores, long row, long start, long from, long to) const {
+    if (any)
+      for (long j = from; j < to; ++j) scores[j] -= S(std::abs(sums[row] - sums[start + j]));
+  }
+
+  // From the gradients of a row's scores to those of the sums.
+  void pull(const S* grads, long row, long start, long from, long to) {
+    if (!any) return;
+    double own = 0;
+    for (long j = from; j < to; ++j) {
+      double g = start + j <= row ? double(grads[j]) : -double(grads[j]);
+      own += g;
+      pulls[start + j] -= g;
+    }
+    pulls[row] += own;
+  }
+
+  // A gate is part of every sum from its token on.
+  void finish(const Head<S>& head, S* to_log_f) const {
+    double sum = 0;
+    for (long t = any ? head.sizes.T : 0; t--;) to_log_f[head.gate(t)] = S(sum += pulls[t]);
+  }
 };
 
 // out [B, S, H, dv]; lse [B, H, S]
 template <class S>
-void attention(const S* q, const S* k, const S* v, S* out, S* lse, double scale, Sizes sizes, long threads) {
+void attention(const S* q, const S* k, const S* v, const S* log_f, S* out, S* lse, double scale, Sizes sizes, long threads) {
   parallel_products(sizes.B * sizes.H, threads, [&](long piece) {
     Head<S> head{sizes, piece / sizes.H, piece % sizes.H};
     long op = sizes.H * sizes.dv;
     Buffer<S> scores(std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T));
+    Decays<S> decays(head, log_f, false);
     for (long first = 0; first < sizes.S; first += ROWS) {
       long m = std::min(ROWS, sizes.S - first);
       S top[ROWS], sum[ROWS] = {};
-      for (long start = 0; start < sizes.T; start += KEYS) {
+      long begin = head.first_key(first);
+      for (long start = begin; start < sizes.T; start += KEYS) {
         long n = head.seen(first + m - 1, start, std::min(KEYS, sizes.T - start));
         if (!n) break;
         multiply<S>(m, n, sizes.dk, S(scale), {q + head.q(first), sizes.q_pitch}, {k + head.k(start), sizes.k_pitch, true}, S(0), {scores.data(), n});
         for (long i = 0; i < m; ++i) {
           S *s = scores.data() + i * n, *o = out + head.out(first + i), added = 0;
-          long count = head.seen(first + i, start, n);
-          S highest = largest(s, count, start ? top[i] : s[0]);  // every row sees the first key
-          for (long j = 0; j < count; ++j) {
+          long count = head.seen(first + i, start, n), hidden = std::min(count, head.past(first + i, start, n));
+          decays.apply(s, first + i, start, hidden, count);
+          S highest = largest(s + hidden, count - hidden, start > begin ? top[i] : s[hidden]);  // every row sees a key of the first block
+          for (long j = hidden; j < count; ++j) {
             s[j] = exponential(s[j] - highest);
             added += s[j];
           }
+          std::fill(s, s + hidden, S(0));
           std::fill(s + count, s + n, S(0));
-          S keep = start ? exponential(top[i] - highest) : S(0);
-          if (start)
+          S keep = start > begin ? exponential(top[i] - highest) : S(0);
+          if (start > begin)
             for (long j = 0; j < sizes.dv; ++j) o[j] *= keep;
           sum[i] = sum[i] * keep + added;
           top[i] = highest;
         }
-        multiply<S>(m, sizes.dv, n, S(1), {scores.data(), n}, {v + head.v(start), sizes.v_pitch}, S(start ? 1 : 0),
+        multiply<S>(m, sizes.dv, n, S(1), {scores.data(), n}, {v + head.v(start), sizes.v_pitch}, S(start > begin ? 1 : 0),
                     {out + head.out(first), op});
       }
       for (long i = 0; i < m; ++i) {
@@ -77,59 +131,69 @@ void attention(const S* q, const S* k, const S* v, S* out, S* lse, double scale,
 
 // Of one block: scores become weights, and gradients of weights become gradients of scores.
 template <class S>
-void weigh(const Head<S>& head, const S* out, const S* lse, const S* g, S* weights, S* pull, long first, long m, long start, long n) {
+void weigh(const Head<S>& head, Decays<S>& decays, const S* out, const S* lse, const S* g, S* weights, S* pull, long first, long m, long start,
+           long n) {
   for (long i = 0; i < m; ++i) {
     const S *o = out + head.out(first + i), *gr = g + head.out(first + i);
     S *w = weights + i * n, *p = pull + i * n, norm = lse[head.lse(first + i)], mean = 0;
-    long count = head.seen(first + i, start, n);
+    long count = head.seen(first + i, start, n), hidden = std::min(count, head.past(first + i, start, n));
     for (long j = 0; j < head.sizes.dv; ++j) mean += o[j] * gr[j];
-    for (long j = 0; j < count; ++j) {
+    decays.apply(w, first + i, start, hidden, count);
+    for (long j = hidden; j < count; ++j) {
       w[j] = exponential(w[j] - norm);
       p[j] = w[j] * (p[j] - mean);
     }
-    std::fill(w + count, w + n, S(0));
-    std::fill(p + count, p + n, S(0));
+    decays.pull(p, first + i, start, hidden, count);
+    for (S* each : {w, p}) {
+      std::fill(each, each + hidden, S(0));
+      std::fill(each + count, each + n, S(0));
+    }
   }
 }
 
 template <class S>
-void attention_backward(const S* q, const S* k, const S* v, const S* out, const S* lse, const S* g, S* dq, S* dk, S* dv, double scale,
-                        Sizes sizes, long threads) {
+void attention_backward(const S* q, const S* k, const S* v, const S* log_f, const S* out, const S* lse, const S* g, S* dq, S* dk, S* dv,
+                        S* to_log_f, double scale, Sizes sizes, long threads) {
   parallel_products(sizes.B * sizes.H, threads, [&](long piece) {
     Head<S> head{sizes, piece / sizes.H, piece % sizes.H};
     long kp = sizes.H * sizes.dk, vp = sizes.H * sizes.dv, block = std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T);
     Buffer<S> weights(block), pull(block);
+    Decays<S> decays(head, log_f, true);
+    for (long row = 0; row < sizes.S; ++row) std::fill(dq + head.dq(row), dq + head.dq(row) + sizes.dk, S(0));
     for (long start = 0; start < sizes.T; start += KEYS) {
-      long keys = std::min(KEYS, sizes.T - start), from = sizes.causal ? start / ROWS * ROWS : 0;
+      long keys = std::min(KEYS, sizes.T - start), from = head.first_row(start) / ROWS * ROWS, until = head.end_row(start + keys - 1);
       for (long j = start; j < start + keys; ++j) {
         std::fill(dk + head.dk(j), dk + head.dk(j) + sizes.dk, S(0));
         std::fill(dv + head.dv(j), dv + head.dv(j) + sizes.dv, S(0));
       }
-      for (long first = from; first < sizes.S; first += ROWS) {
+      for (long first = from; first < until; first += ROWS) {
         long m = std::min(ROWS, sizes.S - first), n = head.seen(first + m - 1, start, keys);
         Matrix<const S> q_{q + head.q(first), sizes.q_pitch}, k_{k + head.k(start), sizes.k_pitch}, v_{v + head.v(start), sizes.v_pitch},
             g_{g + head.out(first), vp}, w_{weights.data(), n}, p_{pull.data(), n};
         multiply<S>(m, n, sizes.dk, S(scale), q_, turned(k_), S(0), {weights.data(), n});
         multiply<S>(m, n, sizes.dv, S(1), g_, turned(v_), S(0), {pull.data(), n});
-        weigh(head, out, lse, g, weights.data(), pull.data(), first, m, start, n);
-        multiply<S>(m, sizes.dk, n, S(scale), p_, k_, S(start ? 1 : 0), {dq + head.dq(first), kp});
+        weigh(head, decays, out, lse, g, weights.data(), pull.data(), first, m, start, n);
+        multiply<S>(m, sizes.dk, n, S(scale), p_, k_, S(1), {dq + head.dq(first), kp});
         multiply<S>(n, sizes.dk, m, S(scale), turned(p_), q_, S(1), {dk + head.dk(start), kp});
         multiply<S>(n, sizes.dv, m, S(1), turned(w_), g_, S(1), {dv + head.dv(start), vp});
       }
     }
+    decays.finish(head, to_log_f);
   });
 }
 
 }  // namespace
 
-#define SIZES long B, long L, long T, long H, long dk_, long dv_, long causal, long q_pitch, long k_pitch, long v_pitch, long threads
-#define EXPORT(S, NAME)                                                                                                                \
-  extern "C" void attention_##NAME(const S* q, const S* k, const S* v, S* out, S* lse, double scale, SIZES) {                          \
-    attention<S>(q, k, v, out, lse, scale, {B, L, T, H, dk_, dv_, causal, q_pitch, k_pitch, v_pitch}, threads);                        \
-  }                                                                                                                                    \
-  extern "C" void attention_backward_##NAME(const S* q, const S* k, const S* v, const S* out, const S* lse, const S* g, S* dq, S* dk,  \
-                                            S* dv, double scale, SIZES) {                                                              \
-    attention_backward<S>(q, k, v, out, lse, g, dq, dk, dv, scale, {B, L, T, H, dk_, dv_, causal, q_pitch, k_pitch, v_pitch}, threads);\
+#define SIZES                                                                                                                                  \
+  long B, long L, long T, long H, long dk_, long dv_, long causal, long window, long q_pitch, long k_pitch, long v_pitch, long threads
+#define EXPORT(S, NAME)                                                                                                                        \
+  extern "C" void attention_##NAME(const S* q, const S* k, const S* v, const S* log_f, S* out, S* lse, double scale, SIZES) {                  \
+    attention<S>(q, k, v, log_f, out, lse, scale, {B, L, T, H, dk_, dv_, causal, window, q_pitch, k_pitch, v_pitch}, threads);                 \
+  }                                                                                                                                            \
+  extern "C" void attention_backward_##NAME(const S* q, const S* k, const S* v, const S* log_f, const S* out, const S* lse, const S* g, S* dq, \
+                                            S* dk, S* dv, S* to_log_f, double scale, SIZES) {                                                  \
+    attention_backward<S>(q, k, v, log_f, out, lse, g, dq, dk, dv, to_log_f, scale,                                                            \
+                          {B, L, T, H, dk_, dv_, causal, window, q_pitch, k_pitch, v_pitch}, threads);                                         \
   }
 
 EXPORT(float, float)

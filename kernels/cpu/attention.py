@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,30 +12,56 @@ from kernels.cpu.call import call, in_rows
 from kernels.numerics.first_derivative import first_derivative_only
 
 
-def read(q_BSHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
-    """(out `[B, S, H, w]`, log-sum-exp of the scores of each row `[B, H, S]`)."""
+@dataclass(frozen=True)
+class Options:
+    """Which keys a row sees, and the factor of the scores.
+
+    causal: keys up to the row.
+    scale: of the scores.
+    window: keys less than so many tokens away; 0 for all.
+    """
+
+    causal: bool
+    scale: float
+    window: int = 0
+
+
+def read(
+    q_BSHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_f_BTH: Tensor | None, options: Options
+) -> tuple[Tensor, Tensor]:
+    """(out `[B, S, H, w]`, log-sum-exp of the scores of each row `[B, H, S]`).
+
+    The scores of row t and key i lose |Σ log f| over the gates between them; gates need S = T.
+    """
     B, S, H, _ = q_BSHk.shape
     out, lse = v_BTHw.new_empty(B, S, H, v_BTHw.shape[-1]), v_BTHw.new_empty(B, H, S)
-    inputs, sizes = _laid_out(q_BSHk, k_BTHk, v_BTHw, causal)
-    call("attention", [*inputs, out, lse], sizes, _work(q_BSHk, v_BTHw), scale)
+    inputs, sizes = _laid_out(q_BSHk, k_BTHk, v_BTHw, options)
+    call("attention", [*inputs, _whole(log_f_BTH), out, lse], sizes, _work(q_BSHk, v_BTHw), options.scale)
     return out, lse
 
 
 def read_backward(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, grad: Tensor, causal: bool, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Contiguous gradients of q, k and v from that of `out`."""
+    q: Tensor, k: Tensor, v: Tensor, log_f: Tensor | None, out: Tensor, lse: Tensor, grad: Tensor, options: Options
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Contiguous gradients of q, k, v and log f from that of `out`."""
     grads = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
-    inputs, sizes = _laid_out(q, k, v, causal)
-    call("attention_backward", [*inputs, out, lse, grad.contiguous(), *grads], sizes, _work(q, v), scale)
-    return grads
+    to_log_f = None if log_f is None else log_f.new_empty(log_f.shape)
+    inputs, sizes = _laid_out(q, k, v, options)
+    tensors = [*inputs, _whole(log_f), out, lse, grad.contiguous(), *grads, to_log_f]
+    call("attention_backward", tensors, sizes, _work(q, v), options.scale)
+    return *grads, to_log_f
 
 
-def _laid_out(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> tuple[list[Tensor], list[int]]:
+def _whole(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.contiguous()
+
+
+def _laid_out(q: Tensor, k: Tensor, v: Tensor, options: Options) -> tuple[list[Tensor], list[int]]:
     """The inputs and all sizes. Parts of one wide projection are read in place."""
     inputs, pitches = zip(*map(in_rows, (q, k, v)), strict=True)
     B, S, H, k_width = q.shape
-    return list(inputs), [B, S, v.shape[1], H, k_width, v.shape[-1], int(causal), *pitches]
+    sizes = [B, S, v.shape[1], H, k_width, v.shape[-1], int(options.causal), options.window]
+    return list(inputs), [*sizes, *pitches]
 
 
 def _work(q: Tensor, v: Tensor) -> int:
@@ -42,17 +69,17 @@ def _work(q: Tensor, v: Tensor) -> int:
 
 
 class Attention(torch.autograd.Function):
-    """(q, k, v, causal, scale) → out."""
+    """(q, k, v, log f or None, options) → out."""
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, causal: bool, scale: float) -> Tensor:
-        out, lse = read(q, k, v, causal, scale)
-        ctx.save_for_backward(q, k, v, out, lse)
-        ctx.options = causal, scale
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, log_f: Tensor | None, options: Options) -> Tensor:
+        out, lse = read(q, k, v, log_f, options)
+        ctx.save_for_backward(q, k, v, log_f, out, lse)
+        ctx.options = options
         return out
 
     @staticmethod
     @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, out, lse = ctx.saved_tensors
-        return (*read_backward(q, k, v, out, lse, grad, *ctx.options), None, None)
+        q, k, v, log_f, out, lse = ctx.saved_tensors
+        return (*read_backward(q, k, v, log_f, out, lse, grad, ctx.options), None)

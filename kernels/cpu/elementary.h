@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
-// Below it denormals are slow. In single precision nothing is added there; in double precision it is next to values of
-// e^250 on either side (kernels/numerics/exponentials.py).
+// Near the smallest normal number: below it denormals are slow. What it cuts off has no weight next to values and features in the range of
+// one pass (kernels/numerics/exponentials.py).
 template <class S>
-constexpr S LEAST_EXPONENT = S(sizeof(S) == sizeof(double) ? -700 : -80);
+constexpr S LEAST_EXPONENT = S(sizeof(S) == sizeof(double) ? -700 : -87);
 
 // e^x for x <= 0: zero below LEAST_EXPONENT.
 template <class S>

@@ -1,6 +1,6 @@
 """Mean and free energy (arXiv 2602.07160) under a linear prior: `p_t(i) ∝ Σ_c φ(q_t)_c φ(k_i)_c e^{G_tc − G_ic}`.
 
-One pass of the chunked sums over `[v, w, 1]`, where features and values have an ordinary range (`log φ(k) ≥ −20`, |βv|
+One pass of the chunked sums over `[v, w, 1]`, where features and values have an ordinary range (`log φ(k) ≥ −15`, |βv|
 as in `kernels.numerics.exponentials`). The heads whose rows see anything else are computed apart: those of fp32 in one
 pass in fp64, what is out of its range too in the log domain.
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kernels.implementations import triton_wanted
 from kernels.linear.exact import exact_read
 from kernels.linear.sums import decayed_sums
 from kernels.linear.weights import LinearWeights, only
@@ -78,7 +79,7 @@ def _linear_free_energy(weights: LinearWeights, v_BTHd: Tensor, beta_Hd: Tensor,
 
 def _out_of_range(weights: LinearWeights, v: Tensor, beta: Tensor | None, causal: bool) -> tuple[Tensor, Tensor | None]:
     """Mean and F (None without β) of N sequences of one head that are out of the range of a pass in their dtype."""
-    if v.dtype != torch.float32 or v.is_cuda:  # on a GPU the log domain is one kernel, and fp64 is slow
+    if v.dtype != torch.float32 or triton_wanted(v):  # there the log domain is one kernel
         return _log_domain(weights, v, beta, causal)
     bad = weights.faint(WIDE) if beta is None else weights.faint(WIDE) | out_of_range(v, beta, WIDE).any(-1)
     mu, F = _in_fp64(weights.double(), v, beta, causal, clamped=bool(bad.any()))

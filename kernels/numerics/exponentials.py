@@ -5,7 +5,8 @@ range of |βv|. Where β < SMALL_BETA it cancels as β → 0, so there `w = expm
 smaller range. The choice depends on the parameter β, never on the data: no token changes how another is computed.
 
 Rows that see a value out of range are computed apart: those of fp32 in the same pass in fp64, whose range is WIDE, what
-is beyond that by the exact read of the prior. Training at high rates passes the fp32 range often and by little.
+is beyond that by the exact read of the prior. (That of channelwise priors is cheap: they have no pass in fp64.)
+Training at high rates passes the fp32 range often and by little.
 
 In all functions, beta_Hd may be any shape that broadcasts with the values.
 """
@@ -29,12 +30,13 @@ class Reach:
 
     usual: |βv| up to which exponentials need no shift.
     small: the same where β < SMALL_BETA: a mean of expm1 keeps its digits.
-    faint: log φ(k) of linear priors below which a product of a feature and `exp(−usual)` may underflow.
+    faint: log φ(k) of linear priors below which the weight of a near token may vanish next to a decayed one: with the
+        least exponent ℓ of a decay (`kernels/cpu/elementary.h`), `e^{ℓ + usual}` is little next to `e^{faint − usual}`.
     """
 
     usual: float = RANGE
     small: float = SMALL_RANGE
-    faint: float = -20.0
+    faint: float = -15.0
 
     def limit(self, beta_Hd: Tensor) -> Tensor:
         """The largest |βv| without a shift, for each channel."""
@@ -44,7 +46,7 @@ class Reach:
 #: Of a pass in the dtype of its values.
 NARROW = Reach()
 #: Of a pass in fp64 that is rounded to fp32: next to 1, e^{−18} keeps 8 digits, and squares of e^{250} are finite.
-WIDE = Reach(usual=250.0, small=18.0, faint=-200.0)
+WIDE = Reach(usual=250.0, small=18.0, faint=-150.0)
 
 
 def in_range(v_BTHd: Tensor, beta_Hd: Tensor) -> bool:

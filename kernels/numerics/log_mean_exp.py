@@ -22,6 +22,8 @@ SMALL = 0.5  # of |u| up to which expm1 and log1p are more exact
 @full_precision
 def log_mean_exp(log_weights: Tensor, u: Tensor) -> Tensor:
     """L `[..., t, j]` from ℓ `[..., t, n]` and u `[..., n, j]`."""
+    if log_weights.numel() == 0:  # no rows: the product has the shape and the gradients
+        return log_weights @ u
     out: Tensor = _LogMeanExp.apply(log_weights, u)
     return out
 

@@ -87,7 +87,7 @@ def raced(every: Sequence[tuple[Record, ...]], metric: Metric) -> Raced | None:
         rates=found.rates,
         chosen=found.chosen,
         runs=sum(map(len, by_rate.values())),
-        planned=race.runs + len(race.seeds) * (len(found.rates) - len(race.rates)),
+        planned=race.runs_with(found.rates),
         finals={rate: tuple(by_rate[rate]) for rate in found.means},
         screened={
             rate: tuple(made for made in ran if made.seed in race.seeds[: race.first_seeds])

@@ -8,7 +8,7 @@ figures only, so no choice can depend on the test set.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -44,6 +44,17 @@ class Race:
         """The number of runs without moves of the window."""
         first, kept = min(self.first_seeds, len(self.seeds)), min(self.kept, len(self.rates))
         return len(self.rates) * first + kept * (len(self.seeds) - first)
+
+    def runs_with(self, rates: Sequence[float]) -> int:
+        """The number of runs where the window has moved: a new rate runs on all seeds.
+
+        Args:
+            rates: every rate of the race so far.
+
+        Returns:
+            A number of runs.
+        """
+        return self.runs + (len(rates) - len(self.rates)) * len(self.seeds)
 
 
 @dataclass(frozen=True)

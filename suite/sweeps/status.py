@@ -21,8 +21,7 @@ def planned(each: Entrant) -> int:
     Returns:
         A number of runs that grows where the window moves.
     """
-    moved = len(each.state().rates) - len(each.race.rates)
-    return each.race.runs + moved * len(each.race.seeds)
+    return each.race.runs_with(each.state().rates)
 
 
 def remaining_s(found: Sequence[Entrant], progress: Progress, jobs: int) -> float | None:

@@ -13,6 +13,7 @@ from torch.nn.functional import linear, logsigmoid, softplus
 from backbones.mixers.base import Context
 from backbones.mixers.priors.aft import AftPrior
 from backbones.mixers.priors.base import Prior, Widths
+from backbones.mixers.priors.forgetting import ForgettingPrior
 from backbones.mixers.priors.linear import GlaPrior, LinearPrior, RetentionPrior, SimpleGlaPrior
 from backbones.mixers.priors.softmax import SoftmaxPrior
 from backbones.mixers.priors.ssm import SsmPrior
@@ -20,6 +21,7 @@ from backbones.mixers.priors.ssm import SsmPrior
 D, H, K, V = 8, 2, 4, 4
 HOSTS: dict[str, type[Prior]] = {
     "softmax": SoftmaxPrior,
+    "fox": ForgettingPrior,
     "linear": LinearPrior,
     "gla": GlaPrior,
     "simple-gla": SimpleGlaPrior,
@@ -59,7 +61,7 @@ class Case:
         sees = torch.ones(T, T, dtype=torch.bool)
         if self.causal:
             sees = sees.tril()
-        elif self.name != "softmax" and self.name != "linear":
+        elif self.name not in ("softmax", "fox", "linear"):
             ahead = torch.arange(H * V).view(H, V) < (H * V + 1) // 2
             sees = torch.where(ahead, sees.tril()[..., None, None], sees.triu()[..., None, None])
         if sees.dim() == 2:
@@ -116,6 +118,19 @@ def softmax_logits(c: Case) -> Tensor:
         return out
 
     return spread(torch.einsum("bthk,bihk->btih", rotated(q), rotated(k)) / K**0.5)
+
+
+def forgetting_logits(c: Case) -> Tensor:
+    q, k = (z.unflatten(-1, (H, K)) for z in c.keys[:2])
+    prior: Any = c.prior.double()
+    gates = logsigmoid(c.keys[2] + prior.b_f)
+    if c.mask is not None:  # padding doesn't decay
+        gates = gates * c.mask[..., None]
+    T, out = q.shape[1], torch.einsum("bthk,bihk->btih", q, k) / K**0.5
+    for t in range(T):
+        for i in range(T):  # the gates of the tokens after the first of the two, up to the last
+            out[:, t, i] += gates[:, min(t, i) + 1 : max(t, i) + 1].sum(1)
+    return spread(out)
 
 
 def log_phi(z: Tensor) -> Tensor:
@@ -185,6 +200,7 @@ def ssm_logits(c: Case) -> Tensor:
 
 LOGITS: dict[str, Callable[[Case], Tensor]] = {
     "softmax": softmax_logits,
+    "fox": forgetting_logits,
     "linear": linear_logits,
     "gla": linear_logits,
     "simple-gla": linear_logits,

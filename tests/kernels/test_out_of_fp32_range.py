@@ -183,3 +183,28 @@ def test_a_large_value_counts_after_strong_decays_in_selective_reads() -> None:
     v[:, 0] *= -1
     found = fast([x.float() for x in inputs], v.float(), beta.float())
     assert close(found[1], formula(inputs, v, beta)[1], FP32_SCAN)
+
+
+@in_cpp_and_pytorch
+@pytest.mark.parametrize(
+    ("near", "value", "total"), [(-14.9, 29.9, -80.5), (-149.0, 249.0, -690.0)], ids=["pass in fp32", "pass in fp64"]
+)
+@pytest.mark.parametrize("kind", ["one per head", "one per channel"])
+def test_a_decayed_large_value_counts_next_to_faint_near_tokens(
+    near: float, value: float, total: float, kind: str
+) -> None:
+    """The far token's exponential is large, near tokens' features and exponentials small: all at their limits."""
+    log_q, log_k, decay = linear_inputs(TOKENS, kind)
+    assert decay is not None
+    log_q, log_k, beta = torch.zeros_like(log_q), torch.full_like(log_k, near), torch.ones(H, D, dtype=torch.float64)
+    log_k[:, 0], decay = 0.0, torch.full_like(decay, total / (TOKENS - 1))
+    v = torch.full((B, TOKENS, H, D), -value, dtype=torch.float64)
+    v[:, 0] = value
+    v_32 = v.float().requires_grad_()
+    v_64 = v_32.detach().double().requires_grad_()
+    weights = LinearWeights.of(log_q.float(), log_k.float(), decay.float(), None)
+    _, found = linear_free_energy(weights, v_32, beta.float(), True)
+    _, wanted = reads(linear_log_weights(log_q, log_k, decay.float().double(), True), v_64, v_64)
+    assert close(found, wanted, FP32_SCAN)
+    (got,), (right,) = (torch.autograd.grad(y[:, -1].sum(), x) for y, x in ((found, v_32), (wanted, v_64)))
+    assert close(got, right, 10 * FP32_SCAN)

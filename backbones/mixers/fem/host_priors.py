@@ -1,10 +1,11 @@
-"""FEM over the host priors with linear time: the layer of `fem.py` with another prior."""
+"""FEM over the other host priors: the layer of `fem.py` with another prior."""
 
 from __future__ import annotations
 
 from backbones.mixers.base import Capabilities
 from backbones.mixers.fem.fem import Fem, FemConfig, KeyedFemConfig
 from backbones.mixers.priors.aft import AftPrior
+from backbones.mixers.priors.forgetting import ForgettingPrior
 from backbones.mixers.priors.linear import GlaPrior, LinearPrior, RetentionPrior, SimpleGlaPrior
 from backbones.mixers.priors.ssm import SsmPrior
 from backbones.mixers.registry import register
@@ -62,3 +63,11 @@ class FemSsm(Fem):
     Host = SsmPrior
     capabilities = LINEAR_TIME
     summary = "Free Energy Mixer over a selective state space"
+
+
+@register("fem-fox")
+class FemFox(Fem):
+    Config = KeyedFemConfig
+    Host = ForgettingPrior
+    no_weight_decay = Fem.no_weight_decay | {"b_f"}
+    summary = "Free Energy Mixer over forgetting attention"

@@ -12,6 +12,8 @@ from suite.boards.rows import Row
 from suite.boards.words import NOTHING, UNVERIFIED
 from suite.config.run_config import BUILT_IN, OWN_ORIGINS
 
+#: Options that say where a mixer has short convolutions.
+CONVOLUTIONS = ("convolution", "places")
 #: Metrics of the rungs of a ladder of difficulties, and the accuracy from which on a rung counts as solved.
 RUNG, SOLVED = "accuracy_", 0.99
 
@@ -114,7 +116,7 @@ def convolution(row: Row) -> bool | None:
     first = row.first
     if not first.recounted:
         return None
-    return bool(getattr(first.certificate.mixer_options, "convolution", False))
+    return any(bool(getattr(first.certificate.mixer_options, name, False)) for name in CONVOLUTIONS)
 
 
 def kilobytes(row: Row, board: Board) -> str:

@@ -27,12 +27,13 @@ def generated(boards: Sequence[Board], links: Mapping[str, str]) -> dict[str, st
     from suite.boards.page.page import document, html
     from suite.boards.page.tables import comma_separated, latex
 
+    tables = [latex(board) for board in boards if board.rows]
     return {
         "index.html": html(boards, links),
         "board.json": document(boards),
         "boards.md": "# Boards\n\nGenerated from the records; do not edit.\n\n" + "\n".join(map(markdown, boards)),
         "boards.csv": comma_separated(boards),
-        "boards.tex": "% Generated from the records; do not edit.\n" + "\n".join(map(latex, boards)),
+        "boards.tex": "% Generated from the records; do not edit.\n" + "\n".join(tables),
     }
 
 

@@ -1,4 +1,4 @@
-"""Plots inside a page: what matplotlib repeats in every plot stands once, in one style sheet and one set of symbols."""
+"""Plots inside a page: what matplotlib repeats in each is there once, in one style sheet and one set of symbols."""
 
 from __future__ import annotations
 
@@ -87,8 +87,10 @@ def _style(element: Element) -> str:
 
 
 def _path(d: str) -> str:
-    """A path whose points stand one after another: after a move, pairs of numbers are lines."""
-    return re.sub(r"\s+", " ", re.sub(r"\s*\bL\s", " ", re.sub(r"\.0\b", "", d))).strip().replace("M ", "M")
+    """A path in fewer letters: after a move, pairs of numbers are lines. After a curve they are not."""
+    path = re.sub(r"\.0\b", "", d)
+    path = path if re.search("[CQ]", path) else re.sub(r"\s*\bL\s", " ", path)
+    return re.sub(r"\s+", " ", path).strip().replace("M ", "M")
 
 
 def _unwrap(element: Element) -> None:

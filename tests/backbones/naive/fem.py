@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, sigmoid, softplus
+from torch.nn.functional import linear, logsigmoid, sigmoid, softplus
 
 from backbones.mixers.base import Context
 from tests.backbones.naive import naive
@@ -87,3 +87,39 @@ def fem(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
         return lambda *vs: [p @ v for v in vs]
 
     return fem_with(mixer, x_BTD, context, [K, K], reader)
+
+
+def forgetting_reader(mixer: Any, x_BTD: Tensor, context: Context, projected: list[Tensor]) -> Read:
+    """Softmax whose scores lose the sum of the log-gates between two tokens."""
+    H = mixer.config.heads
+    q, k = heads(projected[0], H), heads(projected[1], H)
+    log_f = logsigmoid(projected[2] + mixer.prior.b_f)
+    if context.mask_BT is not None:
+        log_f = log_f * context.mask_BT[..., None]
+    c = log_f.cumsum(1).transpose(1, 2)
+    scores = (q @ k.transpose(-1, -2)) / q.shape[-1] ** 0.5 - (c[..., :, None] - c[..., None, :]).abs()
+    p = scores.masked_fill(~visible(x_BTD, mixer.config.causal, context), -torch.inf).softmax(-1)
+    return lambda *vs: [p @ v for v in vs]
+
+
+def forgetting_widths(mixer: Any) -> list[int]:
+    H, k = mixer.widths.heads, mixer.widths.key
+    return [H * k, H * k, H]
+
+
+@naive("fox")
+def fox(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
+    *projected, v = linear(x_BTD, mixer.in_proj.weight).split([*forgetting_widths(mixer), mixer.widths.values], dim=-1)
+    (y,) = forgetting_reader(mixer, x_BTD, context, projected)(heads(v, mixer.config.heads))
+    return linear(merged(y), mixer.out_proj.weight)
+
+
+@naive("fem-fox")
+def fem_fox(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
+    return fem_with(
+        mixer,
+        x_BTD,
+        context,
+        forgetting_widths(mixer),
+        lambda projected: forgetting_reader(mixer, x_BTD, context, projected),
+    )

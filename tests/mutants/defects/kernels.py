@@ -151,7 +151,7 @@ KERNELS: tuple[Defect, ...] = (
     ),
     Defect(
         "kernels",
-        "kernels/free_energy.py",
+        "kernels/numerics/flash_pass.py",
         "(grad_u * v).sum((0, 1)) - (to_log * F).sum((0, 1))",
         "(grad_u * v).sum((0, 1))",
         "the gradient of 1/beta is missing",

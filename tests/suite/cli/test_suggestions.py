@@ -61,7 +61,7 @@ def test_the_nearest_name(given, allowed, expected):
         ((*SOTU, "--mixer", "Attention"), "'softmax'"),
         ((*SOTU, "--mixer", "transformer"), "'softmax'"),
         ((*SOTU, "--mixer", "FEM"), "'fem'"),
-        ((*SOTU, "--mixer", "mamba"), "'ssm'"),
+        ((*SOTU, "--mixer", "mamba"), "'mamba2'"),
         ((*SOTU, "--mixer", "s6"), "'ssm'"),
         ((*SOTU, "--mixer", "dlinear"), "'baseline/dlinear'"),
         (("show", "--mixer", "fem", "--task", "Fashion-MNIST"), "'fashion-mnist'"),

@@ -1,0 +1,1 @@
+"""Recurrent layers: sums with decays that no normaliser makes weights of."""

@@ -1,0 +1,190 @@
+"""DeltaNet (arXiv 2406.06484) and Gated DeltaNet (2412.06464): a linear memory that corrects what it holds.
+
+    q, k, v = SiLU(conv(W_q x)), SiLU(conv(W_k x)), SiLU(conv(W_v x))           4 taps, causal, no bias
+    q, k ← z / ‖z‖ per head,      β = σ(W_b x) per head,      o: the (gated) delta rule, over √d_k
+
+    deltanet          α = 1;                                          y = W_o merge( RMS_head(o) ⊙ gain )
+    gated-deltanet    log α = −exp(A_log) softplus(W_a x + b_Δ);      y = W_o merge( RMS_head(o) ⊙ gain ⊙ SiLU(W_z x) )
+
+With `negative`, β = 2σ: the memory's transitions get negative eigenvalues (arXiv 2411.12537). Keys are as wide as
+values in deltanet and half as wide in gated-deltanet; both are solved for the budget. Not causal: half of the heads run
+on the sequence from the end, their convolution included.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import rms_norm, silu, softplus
+
+from backbones.mixers.base import Capabilities, Context, Cost, Mixer, MixerConfig, State
+from backbones.mixers.errors import MixerError
+from backbones.mixers.priors.base import at_least_fp32, normal_, projected_out, running
+from backbones.mixers.recurrent.directions import heads_ahead
+from backbones.mixers.registry import register
+from kernels.delta import delta_rule, delta_step
+from kernels.short_conv import short_conv
+
+TAPS = 4
+UNIT_EPS, NORM_EPS = 1e-6, 1e-5
+LEAST_STEP, LARGEST_STEP = 1e-3, 1e-1  # softplus(b_Δ) at start, log-uniform
+LEAST_RATE, LARGEST_RATE = 1e-2, 16.0  # exp(A_log) at start, uniform
+
+
+class DeltaConfig(MixerConfig):
+    """Options of both layers."""
+
+    keys: int | None = Field(default=None, ge=1, description="K, key channels of all heads; solved when not given")
+    values: int | None = Field(default=None, ge=1, description="V, value channels of all heads; solved when not given")
+    negative: bool = Field(default=False, description="β from 0 to 2, so that a correction can turn a value's sign")
+    convolution: bool = Field(default=True, description="short convolution of queries, keys and values")
+
+
+@register("deltanet")
+class DeltaNet(Mixer):
+    """The delta rule without decay."""
+
+    Config = DeltaConfig
+    capabilities = Capabilities(constant_state=True)
+    paper = "arXiv 2406.06484"
+    summary = "DeltaNet: a linear memory that corrects what it holds under a key"
+    no_weight_decay = frozenset({"a_log", "b_delta"})
+    gated: ClassVar[bool] = False
+    narrower_keys: ClassVar[int] = 1  # V/K
+
+    def __init__(self, config: DeltaConfig, dim: int, length: int) -> None:
+        super().__init__(config, dim, length)
+        H, (self.keys, self.values) = config.heads, self.widths_of(config)
+        self.ahead = heads_ahead(H, config.causal)
+        self.mixed = 2 * self.keys + self.values  # channels of the convolution
+        self.splits = (self.mixed, H, H * self.gated, self.values * self.gated)
+        self.in_proj = nn.Linear(dim, sum(self.splits), bias=False)
+        self.taps = nn.Parameter(torch.empty(TAPS, self.mixed)) if config.convolution else None
+        self.a_log, self.b_delta = (nn.Parameter(torch.empty(H)) if self.gated else None for _ in range(2))
+        self.gain = nn.Parameter(torch.empty(self.values // H))
+        self.out_proj = nn.Linear(self.values, dim, bias=False)
+        self.reset_parameters()
+
+    @staticmethod
+    def widths_of(config: MixerConfig) -> tuple[int, int]:
+        """(K, V)."""
+        assert isinstance(config, DeltaConfig)
+        if config.keys is None or config.values is None:
+            raise MixerError("deltanet: its widths are not given; solve them for a budget (Mixer.size)")
+        if config.keys % config.heads or config.values % config.heads:
+            raise MixerError(f"heads={config.heads} does not divide keys={config.keys} and values={config.values}")
+        return config.keys, config.values
+
+    def reset_parameters(self) -> None:
+        normal_(self.in_proj.weight)
+        normal_(self.out_proj.weight)
+        nn.init.ones_(self.gain)
+        if self.taps is not None:
+            nn.init.uniform_(self.taps, -(TAPS**-0.5), TAPS**-0.5)
+        if self.a_log is not None and self.b_delta is not None:
+            with torch.no_grad():
+                self.a_log.uniform_(LEAST_RATE, LARGEST_RATE).log_()
+                step = self.b_delta.uniform_(math.log(LEAST_STEP), math.log(LARGEST_STEP)).exp()
+                self.b_delta.copy_(step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """Inputs of the convolution, β and log α `[…, H]` in fp32 at least, and the output's gate."""
+        mixed, rate, step, z = self.in_proj(x).split(self.splits, dim=-1)
+        beta = at_least_fp32(rate).sigmoid() * (2 if self.config.negative else 1)
+        if self.a_log is None or self.b_delta is None:
+            return mixed, beta, None, z
+        return mixed, beta, -self.a_log.exp() * softplus(at_least_fp32(step) + self.b_delta), z
+
+    def _heads(self, convolved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k of norm 1, and v `[…, H, ·]`, from the output of the convolution."""
+        parts = at_least_fp32(silu(convolved)).split((self.keys, self.keys, self.values), dim=-1)
+        q, k, v = (part.unflatten(-1, (self.config.heads, -1)) for part in parts)
+        q, k = (z * torch.rsqrt(z.square().sum(-1, keepdim=True) + UNIT_EPS) for z in (q, k))
+        return q * (self.keys // self.config.heads) ** -0.5, k, v
+
+    def _read(self, mixed: Tensor, beta: Tensor, log_decay: Tensor | None, part: slice) -> Tensor:
+        """o of some heads, which read from the first token given."""
+        if self.taps is not None:
+            mixed = short_conv(mixed, self.taps.to(mixed.dtype), True)
+        q, k, v = (z[:, :, part] for z in self._heads(mixed))
+        decay = None if log_decay is None else log_decay[:, :, part].to(q.dtype)
+        return delta_rule(q, k, v, beta[:, :, part].to(q.dtype), decay)
+
+    def _out(self, o: Tensor, z: Tensor) -> Tensor:
+        y = rms_norm(o, (o.shape[-1],), self.gain.to(o.dtype), NORM_EPS).flatten(-2)
+        return projected_out(self.out_proj, y * silu(at_least_fp32(z)) if self.gated else y)
+
+    def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
+        hidden = None if context.mask_BT is None else ~context.mask_BT[..., None]
+        mixed, beta, log_decay, z = self._project(x_BTD if hidden is None else x_BTD.masked_fill(hidden, 0.0))
+        if hidden is not None:  # nothing is corrected, and nothing decays
+            beta = beta.masked_fill(hidden, 0.0)
+            log_decay = None if log_decay is None else log_decay.masked_fill(hidden, 0.0)
+        o = self._read(mixed, beta, log_decay, slice(0, self.ahead))
+        if self.ahead < self.config.heads:
+            turned = (None if each is None else each.flip(1) for each in (mixed, beta, log_decay))
+            back = self._read(*turned, slice(self.ahead, None))  # type: ignore[arg-type]
+            o = torch.cat((o, back.flip(1)), dim=2)
+        return self._out(o, z)
+
+    def init_state(self, batch: int, max_len: int) -> State:
+        self.require_causal()
+        like, H = self.out_proj.weight, self.config.heads
+        tensors = {"s_BHkw": running(like).new_zeros(batch, H, self.keys // H, self.values // H)}
+        if self.taps is not None:  # what goes into the convolution, not what comes out of it
+            tensors["past_BJc"] = like.new_zeros(batch, TAPS - 1, self.mixed)
+        return State(tensors)
+
+    def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
+        mixed, beta, log_decay, z = self._project(x_BD)
+        after, memory = dict(state.tensors), state.tensors["s_BHkw"]
+        if self.taps is not None:
+            past = state.tensors["past_BJc"]
+            seen_BJc = torch.cat((mixed[:, None], past.to(mixed.dtype)), dim=1)
+            after["past_BJc"] = seen_BJc[:, :-1].to(past.dtype)
+            mixed = (seen_BJc * self.taps.to(mixed.dtype)).sum(1)
+        q, k, v = self._heads(mixed)
+        o, new = delta_step(memory.to(q.dtype), q, k, v, beta.to(q.dtype), log_decay)
+        after["s_BHkw"] = new.to(memory.dtype)
+        return self._out(o, z), State(after, state.position + 1)
+
+    @classmethod
+    def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:
+        """Values in steps of a channel per head; keys as wide, or about half as wide where the layer is gated."""
+        assert isinstance(config, DeltaConfig)
+        H = config.heads
+        for V in [config.values] if config.values else range(H, 2 * dim + 1, H):
+            near = max(1, round(V / cls.narrower_keys / H)) * H
+            spread = (0, -H, H) if cls.narrower_keys > 1 else (0,)
+            for K in [config.keys] if config.keys else [near + offset for offset in spread if near + offset > 0]:
+                yield config.model_copy(update={"keys": K, "values": V})
+
+    @classmethod
+    def cost(cls, config: MixerConfig, dim: int, length: int) -> Cost:
+        """FLOPs: 2 per matrix weight and token; reading the memory for the error and for the output, and correcting it:
+        2 per entry each.
+        """
+        assert isinstance(config, DeltaConfig)
+        H, (K, V) = config.heads, cls.widths_of(config)
+        matrices = dim * (2 * K + 2 * V + H + (V + H) * cls.gated)
+        channels, memory = (2 * K + V) * config.convolution, K * (V // H)
+        return Cost(
+            parameters=matrices + TAPS * channels + V // H + 2 * H * cls.gated,
+            flops=2 * matrices + 6 * memory,
+            state_bytes=4 * (memory + (TAPS - 1) * channels) if config.causal else 0,
+        )
+
+
+@register("gated-deltanet")
+class GatedDeltaNet(DeltaNet):
+    """The delta rule with a decay per head, and a gate on its output."""
+
+    paper = "arXiv 2412.06464"
+    summary = "Gated DeltaNet: the delta rule with a decay per head and a gated output"
+    gated = True
+    narrower_keys = 2

@@ -1,0 +1,102 @@
+"""The gated delta rule (arXiv 2406.06484, 2412.06464): a linear memory that corrects what it holds under a key.
+
+    S_t = α_t S_{t−1} + k_t ( β_t (v_t − α_t S_{t−1}ᵀ k_t) )ᵀ,        o_t = S_tᵀ q_t,        S_0 = 0
+
+α is applied before the correction reads the memory. Chunks of 64 tokens, rows t and columns i of one chunk, G the sums
+of log α from its start, its own token included:
+
+    D_ti = e^{G_t − G_i} for i ≤ t,     L = strictly lower part of β_t (k_t·k_i) D_ti
+    (I + L) U = β v,     (I + L) W = β e^{G} k              one unit lower triangular solve
+    u = U − W S,     o = e^{G} q S + (q·k ⊙ D) u,     S ← e^{G_C} S + (e^{G_C − G} k)ᵀ u
+
+Exact for decays of any size: every exponent is ≤ 0, and sums of them are in fp64. Memory is linear in T.
+
+Shape letters: B sequences, T tokens, H heads, k and w channels per head of keys and values, n chunks of C tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from kernels.numerics.nothing import nothing
+from kernels.numerics.precision import full_precision
+
+CHUNK = 64
+
+
+@full_precision
+def delta_rule(
+    q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, beta_BTH: Tensor, log_decay_BTH: Tensor | None = None
+) -> Tensor:
+    """The memory's answers `o` above.
+
+    Args:
+        q_BTHk: queries `[B, T, H, k]`; fp32 or fp64.
+        k_BTHk: keys `[B, T, H, k]`, of norm at most 1: a correction of a larger one overshoots.
+        v_BTHw: values `[B, T, H, w]`.
+        beta_BTH: how much of the error is corrected `[B, T, H]`, from 0 to 2; 0 at padding.
+        log_decay_BTH: logarithms ≤ 0 of α `[B, T, H]`, 0 at padding; None for no decay.
+
+    Returns:
+        `[B, T, H, w]`.
+    """
+    if v_BTHw.numel() == 0:
+        return nothing(v_BTHw.shape, v_BTHw, q_BTHk, k_BTHk, beta_BTH, log_decay_BTH)
+    B, T, H, w = v_BTHw.shape
+    q, k, v, beta = (_chunked(x) for x in (q_BTHk, k_BTHk, v_BTHw, beta_BTH[..., None]))
+    since, until, within, whole = _decays(log_decay_BTH, q)
+    products = (k @ k.mT * within * beta).tril(-1)
+    sides = torch.cat((beta * v, beta * since * k), dim=-1)
+    solved = torch.linalg.solve_triangular(products, sides, upper=False, unitriangular=True)
+    U, W = solved.split((w, k.shape[-1]), dim=-1)
+    scores, q, k = (q @ k.mT) * within, since * q, until * k
+    memory = v.new_zeros(B, H, k.shape[-1], w)
+    rows: list[Tensor] = []
+    for n in range(v.shape[2]):
+        u = U[:, :, n] - W[:, :, n] @ memory
+        rows.append(q[:, :, n] @ memory + scores[:, :, n] @ u)
+        memory = whole[:, :, n] * memory + k[:, :, n].mT @ u
+    return torch.stack(rows, dim=2).flatten(2, 3)[:, :, :T].transpose(1, 2)
+
+
+def delta_step(
+    memory_BHkw: Tensor, q_BHk: Tensor, k_BHk: Tensor, v_BHw: Tensor, beta_BH: Tensor, log_decay_BH: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """One token of decoding.
+
+    Args:
+        memory_BHkw: S before the token `[B, H, k, w]`; zeros before the first.
+        q_BHk: its query `[B, H, k]`.
+        k_BHk: its key `[B, H, k]`.
+        v_BHw: its value `[B, H, w]`.
+        beta_BH: its β `[B, H]`.
+        log_decay_BH: its log α `[B, H]`; None for no decay.
+
+    Returns:
+        o `[B, H, w]`, and S after the token.
+    """
+    if log_decay_BH is not None:
+        memory_BHkw = memory_BHkw * log_decay_BH.exp()[..., None, None]
+    error_BHw = v_BHw - (k_BHk[:, :, None] @ memory_BHkw)[:, :, 0]
+    memory_BHkw = memory_BHkw + k_BHk[..., None] * (beta_BH[..., None] * error_BHw)[:, :, None]
+    return (q_BHk[:, :, None] @ memory_BHkw)[:, :, 0], memory_BHkw
+
+
+def _chunked(x_BTHw: Tensor) -> Tensor:
+    """`[B, H, n, C, w]`; the last chunk is filled with zeros."""
+    missing = -x_BTHw.shape[1] % CHUNK
+    return pad(x_BTHw, (0, 0, 0, 0, 0, missing)).unflatten(1, (-1, CHUNK)).permute(0, 3, 1, 2, 4)
+
+
+def _decays(log_decay_BTH: Tensor | None, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """e^{G}, e^{G_C − G} `[…, C, 1]`, D `[…, C, C]` and e^{G_C} `[…, 1, 1]` of every chunk."""
+    if log_decay_BTH is None:
+        one = like.new_ones(*like.shape[:3], 1, 1)
+        return one, one, like.new_ones(CHUNK, CHUNK).tril(), one
+    total = _chunked(log_decay_BTH[..., None]).double().cumsum(-2)
+    end, dtype = total[..., -1:, :], like.dtype
+    later = torch.ones(CHUNK, CHUNK, dtype=torch.bool, device=like.device).triu(1)
+    within = (total - total.mT).masked_fill(later, float("-inf"))
+    return total.exp().to(dtype), (end - total).exp().to(dtype), within.exp().to(dtype), end.exp().to(dtype)

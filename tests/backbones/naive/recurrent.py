@@ -1,0 +1,96 @@
+"""Naive recurrent layers: token by token, with an explicit state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, silu, softplus
+
+from backbones.mixers.base import Context
+from tests.backbones.naive import naive
+from tests.backbones.naive.attention import heads, merged
+from tests.backbones.naive.host_priors import both_halves, decayed, real_BT
+
+
+def standard(x: Tensor, eps: float) -> Tensor:
+    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + eps).sqrt()
+
+
+@naive("mlstm")
+def mlstm(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
+    D, H, real = x_BTD.shape[-1], mixer.config.heads, real_BT(x_BTD, context)
+    q, k, v, o = linear(x_BTD, mixer.in_proj.weight).split([D // 2, D // 2, D, D], dim=-1)
+    i, f = (
+        15 * torch.tanh(z / 15) for z in (linear(x_BTD, mixer.w_gates) + torch.cat((mixer.b_i, mixer.b_f))).chunk(2, -1)
+    )
+    keys = heads(k, H) * heads(i.exp(), H) / (D // 2 // H) ** 0.5
+    values = torch.cat((heads(v, H), torch.ones_like(heads(v, H)[..., :1])), -1)
+    decay = heads(torch.sigmoid(f), H)
+
+    def scan(from_end: bool, part: slice) -> Tensor:
+        return decayed(heads(q, H)[:, part], keys[:, part], values[:, part], decay[:, part], real, from_end)
+
+    sums = both_halves(mixer, scan, H, 1)
+    h = sums[..., :-1] / sums[..., -1:].abs().clamp(min=1)
+    return linear(torch.sigmoid(o) * merged(standard(h, 1e-6)) * mixer.gain, mixer.out_proj.weight)
+
+
+def convolved(u: Tensor, taps: Tensor, from_end: bool) -> Tensor:
+    """A causal convolution from the first token, or from the last one, one token and one tap at a time."""
+    u = u.flip(1) if from_end else u
+
+    def row(t: int) -> Tensor:
+        return sum((taps[j] * u[:, t - j] for j in range(min(len(taps), t + 1))), torch.zeros_like(u[:, t]))
+
+    out = torch.stack([row(t) for t in range(u.shape[1])], dim=1)
+    return out.flip(1) if from_end else out
+
+
+@naive("deltanet", "gated-deltanet")
+def delta(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
+    H, K, V, real = mixer.config.heads, mixer.config.keys, mixer.config.values, real_BT(x_BTD, context)
+    gated = type(mixer).__name__ == "GatedDeltaNet"
+    projected = linear(x_BTD * real[..., None], mixer.in_proj.weight)
+    mixed, rate, step, z = projected.split([2 * K + V, H, H * gated, V * gated], dim=-1)
+    beta = torch.sigmoid(rate) * (2 if mixer.config.negative else 1) * real[..., None]
+    decay = torch.ones_like(beta)
+    if gated:
+        decay = torch.where(real[..., None], (-mixer.a_log.exp() * softplus(step + mixer.b_delta)).exp(), 1.0)
+
+    def scan(from_end: bool, part: slice) -> Tensor:
+        q, k, v = (
+            heads(each, H)[:, part] for each in silu(convolved(mixed, mixer.taps, from_end)).split([K, K, V], -1)
+        )
+        q, k = (each / (each.square().sum(-1, keepdim=True) + 1e-6).sqrt() for each in (q, k))
+        memory, rows = torch.zeros(*k.shape[:2], K // H, V // H, dtype=x_BTD.dtype), [torch.empty(0)] * q.shape[2]
+        for t in reversed(range(len(rows))) if from_end else range(len(rows)):
+            memory = decay[:, t, part, None, None] * memory
+            error = v[:, :, t, None] - k[:, :, t, None] @ memory
+            memory = memory + k[:, :, t, :, None] @ (beta[:, t, part, None, None] * error)
+            rows[t] = (q[:, :, t, None] @ memory)[:, :, 0] / (K // H) ** 0.5
+        return torch.stack(rows, dim=2)
+
+    o = both_halves(mixer, scan, H, 1)
+    y = merged(o / (o.square().mean(-1, keepdim=True) + 1e-5).sqrt() * mixer.gain)
+    return linear(y * silu(z) if gated else y, mixer.out_proj.weight)
+
+
+@naive("mamba2")
+def mamba2(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
+    H, V, N, real = mixer.config.heads, mixer.config.values, mixer.config.states, real_BT(x_BTD, context)
+    z, mixed, raw = linear(x_BTD * real[..., None], mixer.in_proj.weight).split([V, V + 2 * N, H], dim=-1)
+    delta = heads(softplus(raw + mixer.b_delta), H)
+    decay = (-delta * mixer.a_log.exp()[:, None, None]).exp()
+
+    def scan(from_end: bool, part: slice) -> Tensor:
+        x, b, c = silu(convolved(mixed, mixer.taps, from_end) + mixer.bias).split([V, N, N], dim=-1)
+        x = heads(x, H)[:, part]
+        count = x.shape[1]
+        b, c = (each[:, None].expand(-1, count, -1, -1) for each in (b, c))
+        read = decayed(c, b, delta[:, part] * x, decay[:, part], real, from_end)
+        return read + mixer.skip[part, None, None] * x
+
+    y = merged(both_halves(mixer, scan, H, 1)) * silu(z)
+    return linear(y / (y.square().mean(-1, keepdim=True) + 1e-5).sqrt() * mixer.gain, mixer.out_proj.weight)

@@ -1,0 +1,118 @@
+"""mLSTM and the Mamba-2 layer: their published forms, strong decays, and what an empty start leaves."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from backbones.mixers import build
+from backbones.mixers.base import Context, Mixer
+from backbones.mixers.errors import MixerError
+from tests.tolerances import FP64
+
+D, T = 32, 30
+names = pytest.mark.parametrize("name", ["mlstm", "mamba2"])
+
+
+def made(name: str, causal: bool = True, **options: object) -> tuple[Mixer, Tensor]:
+    torch.manual_seed(0)
+    mixer = build(name, D, T, causal=causal, heads=2, **options).double()
+    with torch.no_grad():
+        for parameter in mixer.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return mixer, torch.randn(2, T, D, dtype=torch.float64)
+
+
+def close(got: Tensor, wanted: Tensor) -> bool:
+    return float((got - wanted).detach().abs().max()) <= FP64 * float(wanted.detach().abs().max())
+
+
+def test_mlstm_is_the_published_form_with_a_running_maximum() -> None:
+    """arXiv 2405.04517, equations 19 to 27, stabilised as there: state scaled by e^{−m}, bound max(|n·q|, e^{−m})."""
+    mixer, x = made("mlstm")
+    H, d_k, d_v = 2, D // 4, D // 2
+    q, k, v, o = mixer.in_proj(x).split((D // 2, D // 2, D, D), dim=-1)
+    i, f = (x @ mixer.w_gates.T + torch.cat((mixer.b_i, mixer.b_f))).chunk(2, dim=-1)
+    i, f = 15 * torch.tanh(i / 15), 15 * torch.tanh(f / 15)
+    c = torch.zeros(2, H, d_k, d_v, dtype=torch.float64)
+    n, m = torch.zeros(2, H, d_k, dtype=torch.float64), torch.full((2, H), -math.inf, dtype=torch.float64)
+    rows = []
+    for t in range(T):
+        log_f = torch.nn.functional.logsigmoid(f[:, t])
+        top = torch.maximum(log_f + m, i[:, t])
+        keep, add = (log_f + m - top).exp(), (i[:, t] - top).exp()
+        key = k[:, t].unflatten(-1, (H, d_k)) / d_k**0.5
+        c = keep[..., None, None] * c + add[..., None, None] * key[..., None] * v[:, t].unflatten(-1, (H, 1, d_v))
+        n, m = keep[..., None] * n + add[..., None] * key, top
+        query = q[:, t].unflatten(-1, (H, d_k))
+        bound = torch.maximum((n * query).sum(-1).abs(), (-m).exp())
+        rows.append(torch.einsum("bhkv,bhk->bhv", c, query) / bound[..., None])
+    h = torch.stack(rows, dim=1)
+    h = (h - h.mean(-1, keepdim=True)) / (h.var(-1, unbiased=False, keepdim=True) + 1e-6).sqrt()
+    assert close(mixer(x), mixer.out_proj(torch.sigmoid(o) * h.flatten(2) * mixer.gain))
+
+
+def test_mlstm_costs_what_the_paper_says_and_starts_with_gates_that_read_nothing() -> None:
+    mixer = build("mlstm", 64, T, heads=4)
+    assert sum(p.numel() for p in mixer.parameters()) == 4 * 64**2 + 2 * 4 * 65 + 64
+    assert float(mixer.w_gates.detach().abs().max()) == 0
+    assert mixer.b_f.tolist() == pytest.approx([3, 4, 5, 6])
+
+
+@pytest.mark.parametrize(("dim", "states"), [(64, 16), (128, 16), (256, 64)])
+def test_mamba2_solves_its_width_for_the_budget(dim: int, states: int) -> None:
+    mixer = build("mamba2", dim, T, heads=4)
+    assert mixer.config.states == states
+    assert mixer.config.values % 4 == 0
+    assert abs(sum(p.numel() for p in mixer.parameters()) / (4 * dim**2) - 1) < 0.05
+
+
+def test_mamba2_starts_with_steps_and_rates_of_the_published_range() -> None:
+    torch.manual_seed(0)
+    mixer = build("mamba2", 256, T, heads=16)
+    step, rate = torch.nn.functional.softplus(mixer.b_delta.detach()), mixer.a_log.detach().exp()
+    assert 1e-3 <= float(step.min()) < float(step.max()) <= 1e-1
+    assert 1 <= float(rate.min()) < float(rate.max()) <= 16
+
+
+def test_mamba2_without_its_convolution_has_no_taps() -> None:
+    mixer, x = made("mamba2", convolution=False)
+    assert mixer.taps is None
+    state = mixer.init_state(2, T)
+    assert set(state.tensors) == {"s_BHNp"}
+    rows = []
+    for t in range(T):
+        y, state = mixer.step(x[:, t], state)
+        rows.append(y)
+    assert close(torch.stack(rows, dim=1), mixer(x))
+
+
+@names
+@pytest.mark.parametrize("causal", [True, False])
+def test_decays_far_below_the_smallest_number_are_finite_and_leave_the_own_token(name: str, causal: bool) -> None:
+    mixer, x = made(name, causal)
+    rate = mixer.b_f if name == "mlstm" else mixer.a_log
+    torch.nn.init.constant_(rate, -1e4 if name == "mlstm" else 12.0)
+    x.requires_grad_()
+    y = mixer(x)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert bool(y.isfinite().all())
+    assert bool(gradient.isfinite().all())
+
+
+@names
+@pytest.mark.parametrize("causal", [True, False])
+def test_padding_leaves_the_state_empty(name: str, causal: bool) -> None:
+    mixer, x = made(name, causal)
+    padded = torch.cat((1e3 * torch.ones(2, 7, D, dtype=torch.float64), x), dim=1)
+    mask = torch.arange(T + 7).expand(2, -1) >= 7
+    assert close(mixer(padded, Context(mask_BT=mask))[:, 7:], mixer(x))
+
+
+@names
+def test_one_head_cannot_read_both_ways(name: str) -> None:
+    with pytest.raises(MixerError, match="at least 2 heads"):
+        build(name, D, T, causal=False, heads=1)
