@@ -186,7 +186,7 @@ class Trunk(nn.Module):
             for i, layer in enumerate(config.layers)
         )
         for i, block in enumerate(self._blocks()):
-            block.mixer.layer = i
+            block.mixer.layer_index = i
         self.norm = norm or RMSNorm(config.dim)
         self.skipped: frozenset[int] = frozenset()
         self.needs: frozenset[str] = frozenset().union(*(block.mixer.capabilities.needs for block in self._blocks()))

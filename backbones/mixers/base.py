@@ -104,7 +104,7 @@ class Mixer(nn.Module, ABC):
         board_options: options that a board shows even where the solver chose them.
         board_note: a remark that a board shows in every row of this mixer.
         package: the distribution whose code it wraps, where that is not the suite's own.
-        layer: the layer's index in its backbone, from 0, for the few whose form depends on it; a backbone sets it.
+        layer_index: the place in its backbone, from 0, for the few whose form depends on it; a backbone sets it.
         version: to raise when the same options come to compute something else: records of earlier versions then have
             rows of their own.
         no_weight_decay: last parts of the names of parameters that weight decay leaves alone: rates, not weights.
@@ -117,7 +117,7 @@ class Mixer(nn.Module, ABC):
     board_options: ClassVar[tuple[str, ...]] = ()
     board_note: ClassVar[str] = ""
     package: ClassVar[str] = ""
-    layer: int = 0
+    layer_index: int = 0
     version: ClassVar[int] = 1
     no_weight_decay: ClassVar[frozenset[str]] = frozenset({"a_log", "w_beta"})
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from backbones.mixers import build
-from backbones.mixers.base import Context, Mixer
+from backbones.mixers.base import Context
 from backbones.mixers.errors import MixerError
 from tests.tolerances import FP64
 
@@ -17,9 +18,9 @@ D, T = 32, 30
 names = pytest.mark.parametrize("name", ["mlstm", "mamba2"])
 
 
-def made(name: str, causal: bool = True, **options: object) -> tuple[Mixer, Tensor]:
+def made(name: str, causal: bool = True, **options: Any) -> tuple[Any, Tensor]:
     torch.manual_seed(0)
-    mixer = build(name, D, T, causal=causal, heads=2, **options).double()
+    mixer: Any = build(name, D, T, causal=causal, heads=2, **options).double()
     with torch.no_grad():
         for parameter in mixer.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -56,7 +57,7 @@ def test_mlstm_is_the_published_form_with_a_running_maximum() -> None:
 
 
 def test_mlstm_costs_what_the_paper_says_and_starts_with_gates_that_read_nothing() -> None:
-    mixer = build("mlstm", 64, T, heads=4)
+    mixer: Any = build("mlstm", 64, T, heads=4)
     assert sum(p.numel() for p in mixer.parameters()) == 4 * 64**2 + 2 * 4 * 65 + 64
     assert float(mixer.w_gates.detach().abs().max()) == 0
     assert mixer.b_f.tolist() == pytest.approx([3, 4, 5, 6])
@@ -64,7 +65,7 @@ def test_mlstm_costs_what_the_paper_says_and_starts_with_gates_that_read_nothing
 
 @pytest.mark.parametrize(("dim", "states"), [(64, 16), (128, 16), (256, 64)])
 def test_mamba2_solves_its_width_for_the_budget(dim: int, states: int) -> None:
-    mixer = build("mamba2", dim, T, heads=4)
+    mixer: Any = build("mamba2", dim, T, heads=4)
     assert mixer.config.states == states
     assert mixer.config.values % 4 == 0
     assert abs(sum(p.numel() for p in mixer.parameters()) / (4 * dim**2) - 1) < 0.05
@@ -72,7 +73,7 @@ def test_mamba2_solves_its_width_for_the_budget(dim: int, states: int) -> None:
 
 def test_mamba2_starts_with_steps_and_rates_of_the_published_range() -> None:
     torch.manual_seed(0)
-    mixer = build("mamba2", 256, T, heads=16)
+    mixer: Any = build("mamba2", 256, T, heads=16)
     step, rate = torch.nn.functional.softplus(mixer.b_delta.detach()), mixer.a_log.detach().exp()
     assert 1e-3 <= float(step.min()) < float(step.max()) <= 1e-1
     assert 1 <= float(rate.min()) < float(rate.max()) <= 16

@@ -63,7 +63,7 @@ def all_close(found: tuple[Tensor, ...], wanted: tuple[Tensor, ...], tolerance: 
 def test_gates_decay_the_scores_between_two_tokens(causal: bool, tokens: int, dtype: torch.dtype) -> None:
     inputs = [x.to(dtype).requires_grad_() for x in problem(tokens)]
     exact = [x.detach().double().requires_grad_() for x in inputs]
-    found = softmax_read(*inputs[:3], causal, log_f_BTH=inputs[3])
+    found = softmax_read(inputs[0], inputs[1], inputs[2], causal, log_f_BTH=inputs[3])
     weights = log_weights(exact[0], exact[1], exact[3], causal).exp()
     wanted = torch.einsum("bhst,bthd->bshd", weights, exact[2])
     tolerance = FP64 if dtype == torch.float64 else FP32

@@ -62,7 +62,7 @@ class DifferentialAttention(ProjectedAttention):
 
     def finish(self, y_BTHd: Tensor, v_BTHd: Tensor, x_BTD: Tensor) -> Tensor:
         y = at_least_fp32(y_BTHd).unflatten(2, (-1, 2))
-        first = 0.8 - 0.6 * math.exp(-0.3 * self.layer)
+        first = 0.8 - 0.6 * math.exp(-0.3 * self.layer_index)
         q1, k1, q2, k2 = at_least_fp32(self.lambdas)
         factor = (q1 * k1).sum().exp() - (q2 * k2).sum().exp() + first
         difference = y[..., 0, :] - factor.to(y.dtype) * y[..., 1, :]

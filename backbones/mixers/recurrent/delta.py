@@ -54,6 +54,7 @@ class DeltaNet(Mixer):
     paper = "arXiv 2406.06484"
     summary = "DeltaNet: a linear memory that corrects what it holds under a key"
     no_weight_decay = frozenset({"a_log", "b_delta"})
+    config: DeltaConfig
     gated: ClassVar[bool] = False
     narrower_keys: ClassVar[int] = 1  # V/K
 
@@ -127,8 +128,8 @@ class DeltaNet(Mixer):
             log_decay = None if log_decay is None else log_decay.masked_fill(hidden, 0.0)
         o = self._read(mixed, beta, log_decay, slice(0, self.ahead))
         if self.ahead < self.config.heads:
-            turned = (None if each is None else each.flip(1) for each in (mixed, beta, log_decay))
-            back = self._read(*turned, slice(self.ahead, None))  # type: ignore[arg-type]
+            turned_decay = None if log_decay is None else log_decay.flip(1)
+            back = self._read(mixed.flip(1), beta.flip(1), turned_decay, slice(self.ahead, None))
             o = torch.cat((o, back.flip(1)), dim=2)
         return self._out(o, z)
 

@@ -130,8 +130,8 @@ class Mamba2(Mixer):
         z, mixed, delta, log_decay = self._split(x_BTD)
         y = self._read(mixed, delta, log_decay, mask, slice(0, self.ahead))
         if self.ahead < self.config.heads:
-            turned = (None if each is None else each.flip(1) for each in (mixed, delta, log_decay, mask))
-            back = self._read(*turned, slice(self.ahead, None))  # type: ignore[arg-type]
+            turned_mask = None if mask is None else mask.flip(1)
+            back = self._read(mixed.flip(1), delta.flip(1), log_decay.flip(1), turned_mask, slice(self.ahead, None))
             y = torch.cat((y, back.flip(1)), dim=2)
         return self._out(y.flatten(2), z)
 

@@ -34,7 +34,7 @@ def differential(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     H, D = mixer.config.heads, x_BTD.shape[-1]
     q, k, v = linear(x_BTD, mixer.in_proj.weight).chunk(3, dim=-1)
     p = softmax_weights(q, k, H, visible(x_BTD, mixer.config.causal, context))
-    first = 0.8 - 0.6 * math.exp(-0.3 * mixer.layer)
+    first = 0.8 - 0.6 * math.exp(-0.3 * mixer.layer_index)
     q1, k1, q2, k2 = mixer.lambdas
     lam = torch.exp(q1 @ k1) - torch.exp(q2 @ k2) + first
     outputs = []
