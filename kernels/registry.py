@@ -284,7 +284,7 @@ KERNELS = (
     ),
     Kernel(
         "delta",
-        "kernels.delta:delta_rule",
+        "kernels.linear.delta:delta_rule",
         "the delta rule, with and without decay",
         (
             Call("decay", f"{_DELTA}, log_decay BTH later negative"),

@@ -80,7 +80,7 @@ def test_exclusive_attention_at_large_alpha_reads_nothing_along_its_own_value() 
 
 
 @pytest.mark.parametrize("causal", [True, False])
-def test_a_sink_of_minus_infinity_is_softmax_attention_and_a_large_one_takes_everything(causal: bool) -> None:
+def test_a_faint_sink_is_softmax_attention_and_a_large_one_takes_everything(causal: bool) -> None:
     mixer, softmax, x = pair("sink", causal)
     torch.nn.init.constant_(mixer.sink, -80.0)
     assert close(mixer(x), softmax(x))
@@ -171,7 +171,7 @@ def test_the_state_of_a_window_does_not_grow_beyond_it() -> None:
     assert mixer.init_state(1, 1000).tensors["k_BTHd"].shape[1] == 8
 
 
-def test_the_first_share_of_a_differential_layer_grows_with_its_index() -> None:
+def test_a_differential_layer_depends_on_its_place_in_the_backbone() -> None:
     layers = tuple(Layer(registry.get("differential"), registry.get("differential").Config(heads=2), 32) for _ in "123")
     trunk: Any = Trunk(TrunkConfig(dim=D, length=T, layers=layers))
     assert [block.mixer.layer_index for block in trunk.blocks] == [0, 1, 2]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
-from kernels.delta import delta_rule, delta_step
+from kernels.linear.delta import delta_rule, delta_step
 from tests.tolerances import FP32_SCAN, FP64
 
 B, H, K, W = 2, 2, 5, 4

@@ -62,7 +62,7 @@ def sized(v: Tensor, beta: Tensor, size: float) -> Tensor:
 
 @pytest.fixture
 def log_domain(monkeypatch) -> list[Tensor]:
-    """The values that the log domain is asked for."""
+    """The values that reach the log domain."""
     asked: list[Tensor] = []
     for module, name, position in (
         (softmax, "_exact_rows", 2),

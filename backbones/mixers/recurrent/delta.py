@@ -27,7 +27,7 @@ from backbones.mixers.errors import MixerError
 from backbones.mixers.priors.base import at_least_fp32, normal_, projected_out, running
 from backbones.mixers.recurrent.directions import heads_ahead
 from backbones.mixers.registry import register
-from kernels.delta import delta_rule, delta_step
+from kernels.linear.delta import delta_rule, delta_step
 from kernels.short_conv import short_conv
 
 TAPS = 4
@@ -39,8 +39,8 @@ LEAST_RATE, LARGEST_RATE = 1e-2, 16.0  # exp(A_log) at start, uniform
 class DeltaConfig(MixerConfig):
     """Options of both layers."""
 
-    keys: int | None = Field(default=None, ge=1, description="K, key channels of all heads; solved when not given")
-    values: int | None = Field(default=None, ge=1, description="V, value channels of all heads; solved when not given")
+    d_k: int | None = Field(default=None, ge=1, description="key width per head; solved for the budget when not given")
+    d_v: int | None = Field(default=None, ge=1, description="value width per head; solved when not given")
     negative: bool = Field(default=False, description="β from 0 to 2, so that a correction can turn a value's sign")
     convolution: bool = Field(default=True, description="short convolution of queries, keys and values")
 
@@ -73,13 +73,11 @@ class DeltaNet(Mixer):
 
     @staticmethod
     def widths_of(config: MixerConfig) -> tuple[int, int]:
-        """(K, V)."""
+        """(K, V), of all heads."""
         assert isinstance(config, DeltaConfig)
-        if config.keys is None or config.values is None:
+        if config.d_k is None or config.d_v is None:
             raise MixerError("deltanet: its widths are not given; solve them for a budget (Mixer.size)")
-        if config.keys % config.heads or config.values % config.heads:
-            raise MixerError(f"heads={config.heads} does not divide keys={config.keys} and values={config.values}")
-        return config.keys, config.values
+        return config.heads * config.d_k, config.heads * config.d_v
 
     def reset_parameters(self) -> None:
         normal_(self.in_proj.weight)
@@ -158,12 +156,11 @@ class DeltaNet(Mixer):
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:
         """Values in steps of a channel per head; keys as wide, or about half as wide where the layer is gated."""
         assert isinstance(config, DeltaConfig)
-        H = config.heads
-        for V in [config.values] if config.values else range(H, 2 * dim + 1, H):
-            near = max(1, round(V / cls.narrower_keys / H)) * H
-            spread = (0, -H, H) if cls.narrower_keys > 1 else (0,)
-            for K in [config.keys] if config.keys else [near + offset for offset in spread if near + offset > 0]:
-                yield config.model_copy(update={"keys": K, "values": V})
+        spread = (0, -1, 1) if cls.narrower_keys > 1 else (0,)
+        for d_v in [config.d_v] if config.d_v else range(1, 2 * dim // config.heads + 1):
+            near = max(1, round(d_v / cls.narrower_keys))
+            for d_k in [config.d_k] if config.d_k else [near + offset for offset in spread if near + offset > 0]:
+                yield config.model_copy(update={"d_k": d_k, "d_v": d_v})
 
     @classmethod
     def cost(cls, config: MixerConfig, dim: int, length: int) -> Cost:

@@ -40,7 +40,9 @@ class Mamba2Config(MixerConfig):
     """Options of the Mamba-2 layer."""
 
     states: int | None = Field(default=None, ge=1, description="N, states per channel; 64, or 16 where D ≤ 128")
-    values: int | None = Field(default=None, ge=1, description="V, channels of all heads; solved when not given")
+    d_v: int | None = Field(
+        default=None, ge=1, description="P, channels per head; solved for the budget when not given"
+    )
     convolution: bool = Field(default=True, description="short convolution of x, B and C (off: SiLU alone)")
 
 
@@ -71,11 +73,9 @@ class Mamba2(Mixer):
     def widths_of(config: MixerConfig) -> tuple[int, int]:
         """(V, N)."""
         assert isinstance(config, Mamba2Config)
-        if config.values is None or config.states is None:
+        if config.d_v is None or config.states is None:
             raise MixerError("mamba2: its widths are not given; solve them for a budget (Mixer.size)")
-        if config.values % config.heads:
-            raise MixerError(f"heads={config.heads} does not divide values={config.values}")
-        return config.values, config.states
+        return config.heads * config.d_v, config.states
 
     def reset_parameters(self) -> None:
         normal_(self.in_proj.weight)
@@ -162,8 +162,8 @@ class Mamba2(Mixer):
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:
         assert isinstance(config, Mamba2Config)
         sized = config.model_copy(update={"states": config.states or (FEW_STATES if dim <= NARROW else STATES)})
-        widths = [config.values] if config.values else range(config.heads, 3 * dim + 1, config.heads)
-        return [sized.model_copy(update={"values": width}) for width in widths]
+        widths = [config.d_v] if config.d_v else range(1, 3 * dim // config.heads + 1)
+        return [sized.model_copy(update={"d_v": width}) for width in widths]
 
     @classmethod
     def cost(cls, config: MixerConfig, dim: int, length: int) -> Cost:

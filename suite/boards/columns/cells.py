@@ -1,5 +1,5 @@
-"""What the columns of boards hold of a row: values for JSON (of the row alone), and the texts of tables (of the row and
-its board) where these are not the values.
+"""The cells of boards: values of a row for JSON, and the texts of tables (of a row and its board) where these are not
+the values.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ def convolved(u: Tensor, taps: Tensor, from_end: bool) -> Tensor:
 
 @naive("deltanet", "gated-deltanet")
 def delta(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
-    H, K, V, real = mixer.config.heads, mixer.config.keys, mixer.config.values, real_BT(x_BTD, context)
+    H, real = mixer.config.heads, real_BT(x_BTD, context)
+    K, V = H * mixer.config.d_k, H * mixer.config.d_v
     gated = type(mixer).__name__ == "GatedDeltaNet"
     projected = linear(x_BTD * real[..., None], mixer.in_proj.weight)
     mixed, rate, step, z = projected.split([2 * K + V, H, H * gated, V * gated], dim=-1)
@@ -79,7 +80,8 @@ def delta(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
 
 @naive("mamba2")
 def mamba2(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
-    H, V, N, real = mixer.config.heads, mixer.config.values, mixer.config.states, real_BT(x_BTD, context)
+    H, N, real = mixer.config.heads, mixer.config.states, real_BT(x_BTD, context)
+    V = H * mixer.config.d_v
     z, mixed, raw = linear(x_BTD * real[..., None], mixer.in_proj.weight).split([V, V + 2 * N, H], dim=-1)
     delta = heads(softplus(raw + mixer.b_delta), H)
     decay = (-delta * mixer.a_log.exp()[:, None, None]).exp()

@@ -24,8 +24,8 @@ KERNELS: tuple[Defect, ...] = (
     Defect(
         "kernels",
         "kernels/cpu/attention.cpp",
-        "S(start ? 1 : 0), {dq + head.dq(first), kp}",
-        "S(0), {dq + head.dq(first), kp}",
+        "p_, k_, S(1), {dq + head.dq(first), kp}",
+        "p_, k_, S(0), {dq + head.dq(first), kp}",
         "only the last block of keys reaches the gradient of the queries",
         ("tests/kernels/test_attention.py",),
     ),

@@ -29,6 +29,8 @@ def other_values(name: str, annotation: Any, value: Any) -> list[Any]:
     if get_origin(annotation) is Literal:
         return [other for other in get_args(annotation) if other != value]
     parts = [part for part in get_args(annotation) if part is not type(None)]
+    if parts and get_origin(parts[0]) is Literal:
+        return [other for other in get_args(parts[0]) if other != value]
     if isinstance(value, bool):
         return [not value]
     if isinstance(value, int):
