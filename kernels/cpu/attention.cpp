@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "buffer.h"
+#include "denormals.h"
 #include "elementary.h"
 #include "products.h"
 
@@ -46,35 +47,51 @@ struct Head {
   long end_row(long key) const { return sizes.window ? std::min(sizes.S, key + sizes.window) : sizes.S; }
 };
 
-// The summed log-gates of one head, and the gradient of the sums.
+// The summed log-gates of one head, and the gradient of the sums. Near a few rows the sums differ by little: in the precision of the scores,
+// they are taken relative to one of these rows, so that no gap between two near tokens is a difference of large numbers.
 template <class S>
 struct Decays {
+  static constexpr long NEAR = 16;  // rows that share a reference
   Buffer<double> sums, pulls;
+  Buffer<S> relative, columns;  // of the keys of a block: sums, and gradients over its rows
+  double reference = 0;
   bool any;
 
   Decays(const Head<S>& head, const S* log_f, bool backward)
-      : sums(log_f ? head.sizes.T : 0), pulls(log_f && backward ? head.sizes.T : 0), any(log_f) {
+      : sums(log_f ? head.sizes.T : 0), pulls(log_f && backward ? head.sizes.T : 0), relative(log_f ? KEYS : 0),
+        columns(log_f && backward ? KEYS : 0), any(log_f) {
     if (!any) return;
     double sum = 0;
     for (long t = 0; t < head.sizes.T; ++t) sums[t] = sum += double(log_f[head.gate(t)]);
-    if (backward) std::fill(pulls.data(), pulls.data() + head.sizes.T, 0.0);
+    std::fill(pulls.begin(), pulls.end(), 0.0);
   }
 
-  void apply(S* scores, long row, long start, long from, long to) const {
-    if (any)
-      for (long j = from; j < to; ++j) scores[j] -= S(std::abs(sums[row] - sums[start + j]));
+  // Row i of a block of m rows from `first` on, and n keys from `start` on.
+  void apply(S* scores, long first, long i, long m, long start, long n, long from, long to) {
+    if (!any) return;
+    if (i % NEAR == 0) {
+      reference = sums[first + std::min(i + NEAR / 2, m - 1)];
+      for (long j = 0; j < n; ++j) relative[j] = S(sums[start + j] - reference);
+    }
+    S own = S(sums[first + i] - reference);
+    const S* keys = relative.data();
+    for (long j = from; j < to; ++j) scores[j] -= std::abs(own - keys[j]);
   }
 
-  // From the gradients of a row's scores to those of the sums.
+  void begin(long n) { std::fill(columns.begin(), columns.begin() + (any ? n : 0), S(0)); }
+
+  // From the gradients of a row's scores to those of the sums: keys up to the row have the one sign, later keys the other.
   void pull(const S* grads, long row, long start, long from, long to) {
     if (!any) return;
-    double own = 0;
-    for (long j = from; j < to; ++j) {
-      double g = start + j <= row ? double(grads[j]) : -double(grads[j]);
-      own += g;
-      pulls[start + j] -= g;
-    }
-    pulls[row] += own;
+    long middle = std::max(from, std::min(to, row + 1 - start));
+    S own = 0, *column = columns.data();
+    for (long j = from; j < middle; ++j) own += grads[j], column[j] -= grads[j];
+    for (long j = middle; j < to; ++j) own -= grads[j], column[j] += grads[j];
+    pulls[row] += double(own);
+  }
+
+  void end(long start, long n) {
+    for (long j = 0; any && j < n; ++j) pulls[start + j] += double(columns[j]);
   }
 
   // A gate is part of every sum from its token on.
@@ -88,6 +105,7 @@ struct Decays {
 template <class S>
 void attention(const S* q, const S* k, const S* v, const S* log_f, S* out, S* lse, double scale, Sizes sizes, long threads) {
   parallel_products(sizes.B * sizes.H, threads, [&](long piece) {
+    WithoutDenormals guard(log_f);
     Head<S> head{sizes, piece / sizes.H, piece % sizes.H};
     long op = sizes.H * sizes.dv;
     Buffer<S> scores(std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T));
@@ -103,7 +121,7 @@ void attention(const S* q, const S* k, const S* v, const S* log_f, S* out, S* ls
         for (long i = 0; i < m; ++i) {
           S *s = scores.data() + i * n, *o = out + head.out(first + i), added = 0;
           long count = head.seen(first + i, start, n), hidden = std::min(count, head.past(first + i, start, n));
-          decays.apply(s, first + i, start, hidden, count);
+          decays.apply(s, first, i, m, start, n, hidden, count);
           S highest = largest(s + hidden, count - hidden, start > begin ? top[i] : s[hidden]);  // every row sees a key of the first block
           for (long j = hidden; j < count; ++j) {
             s[j] = exponential(s[j] - highest);
@@ -133,12 +151,13 @@ void attention(const S* q, const S* k, const S* v, const S* log_f, S* out, S* ls
 template <class S>
 void weigh(const Head<S>& head, Decays<S>& decays, const S* out, const S* lse, const S* g, S* weights, S* pull, long first, long m, long start,
            long n) {
+  decays.begin(n);
   for (long i = 0; i < m; ++i) {
     const S *o = out + head.out(first + i), *gr = g + head.out(first + i);
     S *w = weights + i * n, *p = pull + i * n, norm = lse[head.lse(first + i)], mean = 0;
     long count = head.seen(first + i, start, n), hidden = std::min(count, head.past(first + i, start, n));
     for (long j = 0; j < head.sizes.dv; ++j) mean += o[j] * gr[j];
-    decays.apply(w, first + i, start, hidden, count);
+    decays.apply(w, first, i, m, start, n, hidden, count);
     for (long j = hidden; j < count; ++j) {
       w[j] = exponential(w[j] - norm);
       p[j] = w[j] * (p[j] - mean);
@@ -149,12 +168,14 @@ void weigh(const Head<S>& head, Decays<S>& decays, const S* out, const S* lse, c
       std::fill(each + count, each + n, S(0));
     }
   }
+  decays.end(start, n);
 }
 
 template <class S>
 void attention_backward(const S* q, const S* k, const S* v, const S* log_f, const S* out, const S* lse, const S* g, S* dq, S* dk, S* dv,
                         S* to_log_f, double scale, Sizes sizes, long threads) {
   parallel_products(sizes.B * sizes.H, threads, [&](long piece) {
+    WithoutDenormals guard(log_f);
     Head<S> head{sizes, piece / sizes.H, piece % sizes.H};
     long kp = sizes.H * sizes.dk, vp = sizes.H * sizes.dv, block = std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T);
     Buffer<S> weights(block), pull(block);

@@ -6,7 +6,7 @@
 // Near the smallest normal number: below it denormals are slow. What it cuts off has no weight next to values and features in the range of
 // one pass (kernels/numerics/exponentials.py).
 template <class S>
-constexpr S LEAST_EXPONENT = S(sizeof(S) == sizeof(double) ? -700 : -87);
+constexpr S LEAST_EXPONENT = S(sizeof(S) == sizeof(double) ? -700 : -86);
 
 // e^x for x <= 0: zero below LEAST_EXPONENT.
 template <class S>

@@ -4,11 +4,9 @@
 // clipped.
 #include <algorithm>
 #include <cmath>
-#ifdef __SSE__
-#include <xmmintrin.h>
-#endif
 
 #include "buffer.h"
+#include "denormals.h"
 #include "elementary.h"
 #include "products.h"
 #include "sizes.h"
@@ -16,18 +14,6 @@
 namespace {
 
 constexpr long CHUNK = LINEAR_CHUNK, BLOCK = 16;
-
-// Within its scope denormals count as zero: strong decays produce many, which are slow and add nothing.
-class WithoutDenormals {
- public:
-#ifdef __SSE__
-  WithoutDenormals() : before(_mm_getcsr()) { _mm_setcsr(before | 0x8040); }
-  ~WithoutDenormals() { _mm_setcsr(before); }
-
- private:
-  unsigned before;
-#endif
-};
 
 template <class S>
 S dot(const S* x, const S* y, long n) {

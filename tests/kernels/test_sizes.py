@@ -22,6 +22,7 @@ needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler he
 ONLY_IN_CPP = {
     ("attention.cpp", "ROWS"),
     ("attention.cpp", "KEYS"),
+    ("attention.cpp", "NEAR"),
     ("decoding.cpp", "BLOCK"),
     ("elementary.h", "LANES"),
     ("limits.cpp", "STEPS"),
