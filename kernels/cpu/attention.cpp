@@ -66,11 +66,11 @@ struct Decays {
     std::fill(pulls.begin(), pulls.end(), 0.0);
   }
 
-  // Row i of a block of m rows from `first` on, and n keys from `start` on.
-  void apply(S* scores, long first, long i, long m, long start, long n, long from, long to) {
+  // Row i of a block of rows from `first` on, and n keys from `start` on.
+  void apply(S* scores, long first, long i, long start, long n, long from, long to) {
     if (!any) return;
     if (i % NEAR == 0) {
-      reference = sums[first + std::min(i + NEAR / 2, m - 1)];
+      reference = sums[first + i];  // of no later row: the future changes no bit of the past
       for (long j = 0; j < n; ++j) relative[j] = S(sums[start + j] - reference);
     }
     S own = S(sums[first + i] - reference);
@@ -121,7 +121,7 @@ void attention(const S* q, const S* k, const S* v, const S* log_f, S* out, S* ls
         for (long i = 0; i < m; ++i) {
           S *s = scores.data() + i * n, *o = out + head.out(first + i), added = 0;
           long count = head.seen(first + i, start, n), hidden = std::min(count, head.past(first + i, start, n));
-          decays.apply(s, first, i, m, start, n, hidden, count);
+          decays.apply(s, first, i, start, n, hidden, count);
           S highest = largest(s + hidden, count - hidden, start > begin ? top[i] : s[hidden]);  // every row sees a key of the first block
           for (long j = hidden; j < count; ++j) {
             s[j] = exponential(s[j] - highest);
@@ -157,7 +157,7 @@ void weigh(const Head<S>& head, Decays<S>& decays, const S* out, const S* lse, c
     S *w = weights + i * n, *p = pull + i * n, norm = lse[head.lse(first + i)], mean = 0;
     long count = head.seen(first + i, start, n), hidden = std::min(count, head.past(first + i, start, n));
     for (long j = 0; j < head.sizes.dv; ++j) mean += o[j] * gr[j];
-    decays.apply(w, first, i, m, start, n, hidden, count);
+    decays.apply(w, first, i, start, n, hidden, count);
     for (long j = hidden; j < count; ++j) {
       w[j] = exponential(w[j] - norm);
       p[j] = w[j] * (p[j] - mean);
