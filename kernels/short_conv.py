@@ -33,6 +33,21 @@ def short_conv(x_BTD: Tensor, taps_JD: Tensor, causal: bool) -> Tensor:
     return out
 
 
+def short_conv_step(x_BD: Tensor, past_BJD: Tensor, taps_JD: Tensor) -> tuple[Tensor, Tensor]:
+    """One token of decoding under the causal convolution.
+
+    Args:
+        x_BD: the token's input `[B, D]`.
+        past_BJD: the last J − 1 inputs `[B, J − 1, D]`, the newest first; zeros before the first token.
+        taps_JD: weights `[J, D]`, that of the token itself first.
+
+    Returns:
+        y `[B, D]`, and the last inputs after the token, in their own dtype.
+    """
+    seen_BJD = torch.cat((x_BD[:, None], past_BJD.to(x_BD.dtype)), dim=1)
+    return (seen_BJD * taps_JD.to(x_BD.dtype)).sum(1), seen_BJD[:, :-1].to(past_BJD.dtype)
+
+
 def _add_taps(out: Tensor, x: Tensor, taps: Tensor, ahead: bool) -> None:
     """Adds the taps from 1 on, of tokens before (or, if `ahead`, after) each one."""
     for j in range(1, min(len(taps), x.shape[1])):

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from backbones.mixers.attention.base import ProjectedAttention
 from backbones.mixers.base import Context, MixerConfig, State
+from backbones.mixers.priors.base import TAPS, uniform_taps_
 from backbones.mixers.registry import register
 from backbones.mixers.rotary import rotate
-from kernels.short_conv import short_conv
+from kernels.short_conv import short_conv, short_conv_step
 
-TAPS = 4
 LEAST_FOR_BOTH, LEAST_FOR_B = 80, 60  # D from which the taps cost at most 5 % of 4D²
 
 
@@ -56,7 +56,7 @@ class CanonAttention(ProjectedAttention):
         super().reset_parameters()
         for taps in (self.taps_a, self.taps_b):
             if taps is not None:
-                nn.init.uniform_(taps, -(TAPS**-0.5), TAPS**-0.5)
+                uniform_taps_(taps)
 
     def project(self, x_BTD: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         if context.mask_BT is not None:  # padding is zero for the convolutions
@@ -110,7 +110,5 @@ def _convolved_token(z_Bc: Tensor, taps_Jc: Tensor | None, state: State, name: s
     """One token after the convolution, which sees the last inputs of the state and puts this one there."""
     if taps_Jc is None:
         return z_Bc
-    past_BJc = state.tensors[name]
-    seen_BJc = torch.cat((z_Bc[:, None], past_BJc.to(z_Bc.dtype)), dim=1)
-    state.tensors[name] = seen_BJc[:, :-1].to(past_BJc.dtype)
-    return z_Bc + (seen_BJc * taps_Jc.to(z_Bc.dtype)).sum(1)
+    added_Bc, state.tensors[name] = short_conv_step(z_Bc, state.tensors[name], taps_Jc)
+    return z_Bc + added_Bc

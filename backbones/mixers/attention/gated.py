@@ -44,8 +44,9 @@ class GatedAttention(ProjectedAttention):
 
     @classmethod
     def width_of(cls, config: MixerConfig, dim: int) -> int:
+        assert isinstance(config, GatedAttentionConfig)
         width = head_width(dim, config.heads, even=True)
-        return width if config.gate == "head" else max(2, 2 * round(ELEMENT_WIDTH * width / 2))  # type: ignore[attr-defined]
+        return width if config.gate == "head" else max(2, 2 * round(ELEMENT_WIDTH * width / 2))
 
     @classmethod
     def gates(cls, config: GatedAttentionConfig, dim: int) -> int:

@@ -38,7 +38,7 @@ class WindowAttention(ProjectedAttention):
 
     def __init__(self, config: WindowConfig, dim: int, length: int) -> None:
         super().__init__(config, dim, length)
-        self.window = config.window or _default(length)
+        self.window = _window(config, length)
         self.reset_parameters()
 
     def read(self, q: Tensor, k: Tensor, v: Tensor, context: Context) -> Tensor:
@@ -56,17 +56,16 @@ class WindowAttention(ProjectedAttention):
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:
-        assert isinstance(config, WindowConfig)
         cls.width_of(config, dim)
-        return [config if config.window else config.model_copy(update={"window": _default(length)})]
+        return [config.model_copy(update={"window": _window(config, length)})]
 
     @classmethod
     def read_cost(cls, config: MixerConfig, dim: int, length: int) -> tuple[int, int]:
         """FLOPs of the naive reference: all scores; the mask is not discounted."""
-        assert isinstance(config, WindowConfig)
         flops, _ = super().read_cost(config, dim, length)
-        return flops, 2 * min(length, config.window or _default(length)) * config.heads * cls.width_of(config, dim)
+        return flops, 2 * min(length, _window(config, length)) * config.heads * cls.width_of(config, dim)
 
 
-def _default(length: int) -> int:
-    return max(1, length // 4)
+def _window(config: MixerConfig, length: int) -> int:
+    assert isinstance(config, WindowConfig)
+    return config.window or max(1, length // 4)

@@ -12,6 +12,7 @@ Shape letters: B batch, T tokens, D model width, H heads, k and d key and value 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from backbones.mixers.base import Context
 from backbones.mixers.errors import MixerError
 
+TAPS = 4  # of short convolutions, where a paper has them
 MAP_COLUMNS = 32  # columns of an attention map that are read at a time
 
 
@@ -269,6 +271,28 @@ def normal_(weight: Tensor) -> None:
         weight: `[out, in]`, drawn in place.
     """
     nn.init.normal_(weight, std=(3 * weight.shape[1]) ** -0.5)
+
+
+def uniform_taps_(taps_JD: Tensor) -> None:
+    """The initialisation of a short convolution, that of PyTorch's `Conv1d` with one channel per group.
+
+    Args:
+        taps_JD: J taps per channel or their biases, drawn in place from ±4^{−½}, J = 4.
+    """
+    nn.init.uniform_(taps_JD, -(TAPS**-0.5), TAPS**-0.5)
+
+
+def log_uniform_steps_(bias: Tensor, least: float, largest: float) -> None:
+    """The initialisation of step sizes Δ = softplus(bias) (arXiv 2312.00752): log-uniform.
+
+    Args:
+        bias: drawn in place.
+        least: of the steps.
+        largest: of the steps.
+    """
+    with torch.no_grad():
+        steps = torch.empty_like(bias).uniform_(math.log(least), math.log(largest)).exp()
+        bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # the inverse of softplus
 
 
 def head_width(dim: int, heads: int, even: bool = False) -> int:

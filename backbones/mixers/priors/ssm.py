@@ -6,7 +6,6 @@ s_t = exp(Δ_t A) s_{t−1} + Δ_t B_t v_t,    y_t = C_t·s_t + δ v_t,    divid
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from torch.nn.functional import linear, softplus
 
 from backbones.mixers.base import Capabilities, Context, MixerConfig
 from backbones.mixers.errors import MixerError
-from backbones.mixers.priors.base import Widths, at_least_fp32, normal_, running
+from backbones.mixers.priors.base import Widths, at_least_fp32, log_uniform_steps_, normal_, running
 from backbones.mixers.priors.channel import HIDDEN, ChannelPrior, masked
 from backbones.mixers.priors.host_mixer import HostMixer
 from backbones.mixers.registry import register
@@ -55,10 +54,8 @@ class SsmPrior(ChannelPrior):
     def reset_parameters(self) -> None:
         for weight in (self.w_down, self.w_up, self.w_states):
             normal_(weight)
-        low, high = (math.log(bound) for bound in STEP_RANGE)
+        log_uniform_steps_(self.bias, *STEP_RANGE)
         with torch.no_grad():
-            steps = torch.empty_like(self.bias).uniform_(low, high).exp()
-            self.bias.copy_(steps + torch.log(-torch.expm1(-steps)))  # softplus(bias) = steps
             self.a_log.copy_(torch.arange(1, STATES + 1).log()[:, None].expand_as(self.a_log))
             self.w_skip.fill_(SKIP_START)
 

@@ -13,7 +13,6 @@ on the sequence from the end, their convolution included.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -24,15 +23,22 @@ from torch.nn.functional import rms_norm, silu, softplus
 
 from backbones.mixers.base import Capabilities, Context, Cost, Mixer, MixerConfig, State
 from backbones.mixers.errors import MixerError
-from backbones.mixers.priors.base import at_least_fp32, normal_, projected_out, running
-from backbones.mixers.recurrent.directions import heads_ahead
+from backbones.mixers.priors.base import (
+    TAPS,
+    at_least_fp32,
+    log_uniform_steps_,
+    normal_,
+    projected_out,
+    running,
+    uniform_taps_,
+)
+from backbones.mixers.priors.ssm import STEP_RANGE
+from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
 from kernels.linear.delta import delta_rule, delta_step
-from kernels.short_conv import short_conv
+from kernels.short_conv import short_conv, short_conv_step
 
-TAPS = 4
 UNIT_EPS, NORM_EPS = 1e-6, 1e-5
-LEAST_STEP, LARGEST_STEP = 1e-3, 1e-1  # softplus(b_Δ) at start, log-uniform
 LEAST_RATE, LARGEST_RATE = 1e-2, 16.0  # exp(A_log) at start, uniform
 
 
@@ -84,12 +90,11 @@ class DeltaNet(Mixer):
         normal_(self.out_proj.weight)
         nn.init.ones_(self.gain)
         if self.taps is not None:
-            nn.init.uniform_(self.taps, -(TAPS**-0.5), TAPS**-0.5)
+            uniform_taps_(self.taps)
         if self.a_log is not None and self.b_delta is not None:
             with torch.no_grad():
                 self.a_log.uniform_(LEAST_RATE, LARGEST_RATE).log_()
-                step = self.b_delta.uniform_(math.log(LEAST_STEP), math.log(LARGEST_STEP)).exp()
-                self.b_delta.copy_(step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
+            log_uniform_steps_(self.b_delta, *STEP_RANGE)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
         """Inputs of the convolution, β and log α `[…, H]` in fp32 at least, and the output's gate."""
@@ -106,7 +111,7 @@ class DeltaNet(Mixer):
         q, k = (z * torch.rsqrt(z.square().sum(-1, keepdim=True) + UNIT_EPS) for z in (q, k))
         return q * (self.keys // self.config.heads) ** -0.5, k, v
 
-    def _read(self, mixed: Tensor, beta: Tensor, log_decay: Tensor | None, part: slice) -> Tensor:
+    def _read(self, part: slice, mixed: Tensor, beta: Tensor, log_decay: Tensor | None) -> Tensor:
         """o of some heads, which read from the first token given."""
         if self.taps is not None:
             mixed = short_conv(mixed, self.taps.to(mixed.dtype), True)
@@ -124,11 +129,7 @@ class DeltaNet(Mixer):
         if hidden is not None:  # nothing is corrected, and nothing decays
             beta = beta.masked_fill(hidden, 0.0)
             log_decay = None if log_decay is None else log_decay.masked_fill(hidden, 0.0)
-        o = self._read(mixed, beta, log_decay, slice(0, self.ahead))
-        if self.ahead < self.config.heads:
-            turned_decay = None if log_decay is None else log_decay.flip(1)
-            back = self._read(mixed.flip(1), beta.flip(1), turned_decay, slice(self.ahead, None))
-            o = torch.cat((o, back.flip(1)), dim=2)
+        o = both_ways(self._read, self.ahead, self.config.heads, mixed, beta, log_decay)
         return self._out(o, z)
 
     def init_state(self, batch: int, max_len: int) -> State:
@@ -143,10 +144,7 @@ class DeltaNet(Mixer):
         mixed, beta, log_decay, z = self._project(x_BD)
         after, memory = dict(state.tensors), state.tensors["s_BHkw"]
         if self.taps is not None:
-            past = state.tensors["past_BJc"]
-            seen_BJc = torch.cat((mixed[:, None], past.to(mixed.dtype)), dim=1)
-            after["past_BJc"] = seen_BJc[:, :-1].to(past.dtype)
-            mixed = (seen_BJc * self.taps.to(mixed.dtype)).sum(1)
+            mixed, after["past_BJc"] = short_conv_step(mixed, state.tensors["past_BJc"], self.taps)
         q, k, v = self._heads(mixed)
         o, new = delta_step(memory.to(q.dtype), q, k, v, beta.to(q.dtype), log_decay)
         after["s_BHkw"] = new.to(memory.dtype)

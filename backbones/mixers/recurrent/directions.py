@@ -1,14 +1,15 @@
-"""Causal sums in both directions: without causality the first half of the heads reads the sequence from its start, the
-other half from its end. Parameters and FLOPs stay the same.
+"""Causal layers in both directions: without causality the first half of the heads reads the sequence from its start,
+the other half from its end. Parameters and FLOPs stay the same.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from backbones.mixers.errors import MixerError
-from kernels.linear.sums import decayed_sums
 
 
 def heads_ahead(heads: int, causal: bool) -> int:
@@ -29,21 +30,20 @@ def heads_ahead(heads: int, causal: bool) -> int:
     return heads if causal else heads - heads // 2
 
 
-def sums_of_heads(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_decay_BTH: Tensor, ahead: int) -> Tensor:
-    """`kernels.linear.sums.decayed_sums` with a decay per head, some heads from the end.
+def both_ways(read: Callable[..., Tensor], ahead: int, heads: int, *inputs: Tensor | None) -> Tensor:
+    """A causal read of all heads, some of them from the end.
 
     Args:
-        q_BTHk: queries `[B, T, H, k]`.
-        k_BTHk: keys `[B, T, H, k]`.
-        v_BTHw: values `[B, T, H, w]`.
-        log_decay_BTH: logarithms ≤ 0 of the decays `[B, T, H]`.
+        read: `read(part, *inputs)`, the heads `part` of the result `[B, T, ·, …]`, from the first token on.
         ahead: from `heads_ahead`.
+        heads: number of heads H.
+        inputs: `[B, T, …]` each, or None.
 
     Returns:
-        `[B, T, H, w]`.
+        `[B, T, H, …]`.
     """
-    tensors = (q_BTHk, k_BTHk, v_BTHw, log_decay_BTH[..., None])
-    first = decayed_sums(*(x[:, :, :ahead] for x in tensors))
-    if ahead == v_BTHw.shape[2]:
+    first = read(slice(0, ahead), *inputs)
+    if ahead == heads:
         return first
-    return torch.cat((first, decayed_sums(*(x[:, :, ahead:].flip(1) for x in tensors)).flip(1)), dim=2)
+    back = read(slice(ahead, None), *(None if x is None else x.flip(1) for x in inputs))
+    return torch.cat((first, back.flip(1)), dim=2)

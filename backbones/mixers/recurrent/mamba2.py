@@ -23,16 +23,23 @@ from torch.nn.functional import rms_norm, silu, softplus
 
 from backbones.mixers.base import Capabilities, Context, Cost, Mixer, MixerConfig, State
 from backbones.mixers.errors import MixerError
-from backbones.mixers.priors.base import at_least_fp32, normal_, projected_out, running
-from backbones.mixers.recurrent.directions import heads_ahead
+from backbones.mixers.priors.base import (
+    TAPS,
+    at_least_fp32,
+    log_uniform_steps_,
+    normal_,
+    projected_out,
+    running,
+    uniform_taps_,
+)
+from backbones.mixers.priors.ssm import STEP_RANGE
+from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
 from kernels.linear.sums import decayed_sums
-from kernels.short_conv import short_conv
+from kernels.short_conv import short_conv, short_conv_step
 
-TAPS = 4
 STATES, FEW_STATES, NARROW = 64, 16, 128  # N; N up to this width D
 NORM_EPS = 1e-5
-LEAST_STEP, LARGEST_STEP = 1e-3, 1e-1  # Δ at start, log-uniform
 LARGEST_RATE = 16.0  # −a at start, log-uniform from 1
 
 
@@ -82,11 +89,9 @@ class Mamba2(Mixer):
         normal_(self.out_proj.weight)
         for drawn in (self.taps, self.bias):
             if drawn is not None:
-                nn.init.uniform_(drawn, -(TAPS**-0.5), TAPS**-0.5)
-        with torch.no_grad():
-            self.a_log.uniform_(0.0, math.log(LARGEST_RATE))
-            step = self.b_delta.uniform_(math.log(LEAST_STEP), math.log(LARGEST_STEP)).exp()
-            self.b_delta.copy_(step + torch.log(-torch.expm1(-step)))  # the inverse of softplus
+                uniform_taps_(drawn)
+        nn.init.uniform_(self.a_log, 0.0, math.log(LARGEST_RATE))
+        log_uniform_steps_(self.b_delta, *STEP_RANGE)
         nn.init.ones_(self.skip)
         nn.init.ones_(self.gain)
 
@@ -106,7 +111,7 @@ class Mamba2(Mixer):
         x, b, c = at_least_fp32(silu(mixed_BTc)).split((self.values, self.states, self.states), dim=-1)
         return x.unflatten(-1, (self.config.heads, -1)), b, c
 
-    def _read(self, mixed: Tensor, delta: Tensor, log_decay: Tensor, mask: Tensor | None, part: slice) -> Tensor:
+    def _read(self, part: slice, mixed: Tensor, delta: Tensor, log_decay: Tensor, mask: Tensor | None) -> Tensor:
         """y of some heads, which read from the first token given."""
         x_BTHp, b_BTN, c_BTN = self._convolved(mixed)
         x_BTHp, delta, log_decay = x_BTHp[:, :, part], delta[:, :, part], log_decay[:, :, part]
@@ -128,11 +133,7 @@ class Mamba2(Mixer):
         if mask is not None:  # padding is zero for the convolution
             x_BTD = x_BTD.masked_fill(~mask[..., None], 0.0)
         z, mixed, delta, log_decay = self._split(x_BTD)
-        y = self._read(mixed, delta, log_decay, mask, slice(0, self.ahead))
-        if self.ahead < self.config.heads:
-            turned_mask = None if mask is None else mask.flip(1)
-            back = self._read(mixed.flip(1), delta.flip(1), log_decay.flip(1), turned_mask, slice(self.ahead, None))
-            y = torch.cat((y, back.flip(1)), dim=2)
+        y = both_ways(self._read, self.ahead, self.config.heads, mixed, delta, log_decay, mask)
         return self._out(y.flatten(2), z)
 
     def init_state(self, batch: int, max_len: int) -> State:
@@ -147,10 +148,8 @@ class Mamba2(Mixer):
         z, mixed, delta, log_decay = self._split(x_BD)
         after = dict(state.tensors)
         if self.taps is not None and self.bias is not None:
-            past = state.tensors["past_BJc"]
-            seen_BJc = torch.cat((mixed[:, None], past.to(mixed.dtype)), dim=1)
-            after["past_BJc"] = seen_BJc[:, :-1].to(past.dtype)
-            mixed = (seen_BJc * self.taps.to(mixed.dtype)).sum(1) + self.bias.to(mixed.dtype)
+            mixed, after["past_BJc"] = short_conv_step(mixed, state.tensors["past_BJc"], self.taps)
+            mixed = mixed + self.bias.to(mixed.dtype)
         x_BHp, b_BN, c_BN = self._parts(mixed)
         entering = b_BN[:, None, :, None] * (x_BHp * delta[..., None].to(x_BHp.dtype))[:, :, None]
         s_BHNp = state.tensors["s_BHNp"] * log_decay.exp()[..., None, None].to(x_BHp.dtype) + entering

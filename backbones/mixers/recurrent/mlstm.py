@@ -19,8 +19,9 @@ from torch.nn.functional import layer_norm, logsigmoid
 from backbones.mixers.base import Capabilities, Context, Cost, Mixer, MixerConfig, State
 from backbones.mixers.errors import MixerError
 from backbones.mixers.priors.base import at_least_fp32, normal_, projected_out, running
-from backbones.mixers.recurrent.directions import heads_ahead, sums_of_heads
+from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
+from kernels.linear.sums import decayed_sums
 
 CAP = 15.0  # of both gates before their exponential and sigmoid
 NORM_EPS = 1e-6
@@ -86,7 +87,7 @@ class MLstm(Mixer):
         if context.mask_BT is not None:
             hidden = ~context.mask_BT[..., None]
             k, log_f = k.masked_fill(hidden[..., None], 0.0), log_f.masked_fill(hidden, 0.0)
-        return self._out(sums_of_heads(q, k, values, log_f, self.ahead), o)
+        return self._out(both_ways(_sums, self.ahead, self.config.heads, q, k, values, log_f[..., None]), o)
 
     def init_state(self, batch: int, max_len: int) -> State:
         self.require_causal()
@@ -112,6 +113,10 @@ class MLstm(Mixer):
         H, (key, value) = config.heads, cls.widths_of(config, dim)
         matrices, memory = dim * (2 * H * key + 3 * dim + 2 * H), H * key * (value + 1)
         return Cost(matrices + 2 * H + dim, 2 * matrices + 4 * memory, 4 * memory if config.causal else 0)
+
+
+def _sums(part: slice, *tensors: Tensor) -> Tensor:
+    return decayed_sums(*(x[:, :, part] for x in tensors))
 
 
 def _capped(z: Tensor) -> Tensor:
