@@ -103,7 +103,7 @@ def _free_energy_read(ts: list[Tensor], options: list[int]) -> tuple[Tensor, Ten
     (q, k, v, beta), (causal, masked, gated) = ts[:4], map(bool, options)
     mask, log_f = ts[4] if masked else None, ts[-1] if gated else None
     given = (q, k, v, beta, causal, mask)
-    on_gpu = None if gated else triton_module("free_energy", v, *given)  # the Triton kernel has no gates
+    on_gpu = triton_module("free_energy", v, *given, log_f)
     if on_gpu is not None:
         return attempt("free_energy", lambda: on_gpu.free_energy_read(*given), lambda: _by_pytorch(*given))
     return _by_pytorch(*given, log_f)

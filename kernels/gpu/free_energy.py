@@ -164,9 +164,17 @@ def forward_kernel(
 
 
 def refusal(
-    q_BSHk: Tensor, k_BTHk: Tensor, v_BTHd: Tensor, beta_Hd: Tensor, causal: bool, mask_BT: Tensor | None = None
+    q_BSHk: Tensor,
+    k_BTHk: Tensor,
+    v_BTHd: Tensor,
+    beta_Hd: Tensor,
+    causal: bool,
+    mask_BT: Tensor | None = None,
+    log_f_BTH: Tensor | None = None,
 ) -> str | None:
     """Why these kernels don't take such a call; None if they do."""
+    if log_f_BTH is not None:
+        return "it has no gates"
     name = str(v_BTHd.dtype).removeprefix("torch.")
     if v_BTHd.dtype not in WIDEST:
         return f"it takes float32 and bfloat16, not {name}"

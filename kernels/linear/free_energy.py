@@ -82,8 +82,9 @@ def _out_of_range(weights: LinearWeights, v: Tensor, beta: Tensor | None, causal
     if v.dtype != torch.float32 or triton_wanted(v):  # there the log domain is one kernel
         return _log_domain(weights, v, beta, causal)
     bad = weights.faint(WIDE) if beta is None else weights.faint(WIDE) | out_of_range(v, beta, WIDE).any(-1)
-    mu, F = _in_fp64(weights.double(), v, beta, causal, clamped=bool(bad.any()))
-    if not bad.any():
+    beyond = bool(bad.any())
+    mu, F = _in_fp64(weights.double(), v, beta, causal, clamped=beyond)
+    if not beyond:
         return mu, F
     first = first_row(bad, causal)
     mu_exact, F_exact = _log_domain(weights, v, beta, causal)

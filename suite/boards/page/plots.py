@@ -127,10 +127,4 @@ def _svg(draw: Callable[[Any], None]) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d+\.\d)\d+", r"\1", tag[0]), text)
-    # the page sets the font; groups need no names, which would be there once per plot; nothing is turned by nothing
-    text = re.sub(r"font-family: [^;\"]*;? ?|<g id=\"[^\"]*\"(?=>)|transform=\"rotate\(-0 [^\"]*\)\"", _shortened, text)
     return re.sub(r"\n\s*", "\n", text).replace("#000000", "currentColor").replace("<svg ", '<svg role="img" ', 1)
-
-
-def _shortened(part: re.Match[str]) -> str:
-    return "<g" if part[0].startswith("<g") else ""

@@ -74,6 +74,8 @@ class Shared:
             kept["d"] = _path(element.attrib["d"])
         if name := self._class(_style(element)):
             kept["class"] = name
+        if kept.get("transform", "").startswith("rotate(-0 "):  # turned by nothing
+            del kept["transform"]
         for name in ("x", "y"):
             if name in kept:
                 kept[name] = kept[name].removesuffix(".0")
@@ -83,7 +85,8 @@ class Shared:
 
 
 def _style(element: Element) -> str:
-    return element.get("style", "").strip().rstrip(";")
+    """The style without the font, which the page sets."""
+    return re.sub(r"font-family: [^;]*;? ?", "", element.get("style", "")).strip().rstrip(";")
 
 
 def _path(d: str) -> str:
