@@ -46,7 +46,8 @@ def _gradients(mixer: Mixer, case: Case) -> tuple[Tensor, list[Tensor]]:
 @check(
     "half",
     "a module in bf16 or fp16 returns its input's dtype in forward, backward and step, near the same module in fp32: "
-    "3 % of the norm in bf16, 0.5 % in fp16, and twice that for gradients",
+    "3 % of the norm in bf16, 0.5 % in fp16, twice that for gradients, or as near as fp32 comes to itself with its "
+    "input and parameters rounded",
 )
 def works_in_half_precision(probe: Probe) -> None:
     for dtype, (outputs, gradients) in HALF.items():
@@ -62,9 +63,32 @@ def works_in_half_precision(probe: Probe) -> None:
             if tokens == 1:
                 continue  # not compared: a rectified score that is alone in its row may jump with its sign
             _require_near(probe, "the output", _distance([y_BTD], [wide_BTD]), outputs)
-            _require_near(probe, "gradients", _distance(found, expected), gradients)
+            error = _distance(found, expected)
+            if error > gradients:
+                gradients = max(gradients, _shift_by_rounding(wide, case.map(Tensor.float), dtype, expected))
+            _require_near(probe, "gradients", error, gradients)
             if probe.causal and tokens == 7:
                 _require_near(probe, "step", _distance([_decoded(probe, half.eval(), case)], [wide_BTD]), outputs)
+
+
+def _shift_by_rounding(wide: Mixer, case: Case, dtype: torch.dtype, expected: Sequence[Tensor]) -> float:
+    """How far rounding of the input and the parameters moves the gradients in fp32; the median of 9 draws.
+
+    A mixer may be steep somewhere: a normed read of one token turns with the sign of its score, so a score near 0 has
+    a large gradient that the last bit of half precision moves. No implementation in that precision comes nearer.
+    """
+    half_ulp, draw, distances = torch.finfo(dtype).eps / 2, torch.Generator().manual_seed(7), []
+
+    def rounded(z: Tensor) -> Tensor:
+        return z * (1 + half_ulp * (2 * torch.rand(z.shape, generator=draw).to(z.device) - 1))
+
+    for _ in range(9):
+        shifted = copy.deepcopy(wide)
+        with torch.no_grad():
+            for parameter in shifted.parameters():
+                parameter.copy_(rounded(parameter))
+        distances.append(_distance(_gradients(shifted, case.map(rounded))[1], expected))
+    return float(torch.tensor(distances).median())
 
 
 def _require_near(probe: Probe, what: str, error: float, allowed: float) -> None:

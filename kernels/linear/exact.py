@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from kernels.cpu.decoding import linear_step
 from kernels.implementations import attempt, triton_module
 from kernels.numerics.log_mean_exp import log_mean_exp
-from kernels.numerics.nothing import nothing
+from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
 
 CHUNK = 16
@@ -69,14 +69,37 @@ def exact_read(
     Returns:
         `E_p[v]` and `log E_p[exp(u)]`, `[B, T, H, d]` each; None for the second without u.
     """
+    tensors, options = [log_q, log_k, v, *(x for x in (u, log_decay) if x is not None)], [int(causal)]
+    if u is None:
+        return _mean_opaquely(tensors, options)[0], None
+    mu, log_mean = _both_opaquely(tensors, options)
+    return mu, log_mean
+
+
+def _exact_read(
+    causal: bool, log_q: Tensor, log_k: Tensor, v: Tensor, u: Tensor | None, log_decay: Tensor | None = None
+) -> list[Tensor]:
     given = (log_q, log_k, log_decay, v, u, causal)
-    if v.numel() == 0:
-        empty = nothing(v.shape, v, log_q, log_k, log_decay, u)
-        return empty, None if u is None else empty
     on_gpu = triton_module("linear_exact", v, *given)
-    if on_gpu is not None:
-        return attempt("linear_exact", lambda: on_gpu.exact_read(*given), lambda: _by_pytorch(*given))
-    return _by_pytorch(*given)
+    if on_gpu is None:
+        found = _by_pytorch(*given)
+    else:
+        found = attempt("linear_exact", lambda: on_gpu.exact_read(*given), lambda: _by_pytorch(*given))
+    return [x for x in found if x is not None]
+
+
+_mean_opaquely = opaque(
+    "linear_exact_mean",
+    lambda ts, options: _exact_read(bool(options[0]), ts[0], ts[1], ts[2], None, *ts[3:]),
+    lambda ts: [torch.empty(ts[2].shape, dtype=ts[2].dtype, device=ts[2].device)],
+    exported_only=True,
+)
+_both_opaquely = opaque(
+    "linear_exact_read",
+    lambda ts, options: _exact_read(bool(options[0]), *ts),
+    lambda ts: [torch.empty(ts[2].shape, dtype=ts[2].dtype, device=ts[2].device) for _ in range(2)],
+    exported_only=True,
+)
 
 
 def _by_pytorch(

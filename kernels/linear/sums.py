@@ -22,7 +22,7 @@ from torch.nn.functional import pad
 from kernels.cpu.call import multiplies
 from kernels.cpu.linear import DecayedSums
 from kernels.implementations import attempt, triton_module
-from kernels.numerics.nothing import nothing
+from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
 
 CHUNK = 64
@@ -43,17 +43,27 @@ def decayed_sums(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_decay_BTHc:
     Returns:
         `[B, T, H, w]`.
     """
-    given = (q_BTHk, k_BTHk, v_BTHw, log_decay_BTHc)
-    if v_BTHw.numel() == 0:
-        return nothing(v_BTHw.shape, v_BTHw, *given)
-    on_gpu = triton_module("linear", v_BTHw, *given)
+    return _sums_opaquely([x for x in (q_BTHk, k_BTHk, v_BTHw, log_decay_BTHc) if x is not None], [])[0]
+
+
+def _decayed_sums(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None = None) -> Tensor:
+    given = (q, k, v, log_decay)
+    on_gpu = triton_module("linear", v, *given)
     if on_gpu is not None:
         return attempt("linear", lambda: on_gpu.decayed_sums(*given), lambda: _DecayedSums.apply(*given))
     tensors = [x for x in given if x is not None]
-    decays = "" if log_decay_BTHc is None else " BTH1" if log_decay_BTHc.shape[-1] == 1 else " BTHk"
+    decays = "" if log_decay is None else " BTH1" if log_decay.shape[-1] == 1 else " BTHk"
     sums = DecayedSums if multiplies("BTHk BTHk BTHw" + decays, *tensors) else _DecayedSums
     out: Tensor = sums.apply(*given)
     return out
+
+
+_sums_opaquely = opaque(
+    "decayed_sums",
+    lambda ts, _: [_decayed_sums(*ts)],
+    lambda ts: [torch.empty(ts[2].shape, dtype=ts[2].dtype, device=ts[2].device)],
+    exported_only=True,
+)
 
 
 class _DecayedSums(torch.autograd.Function):

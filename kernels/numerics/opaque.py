@@ -8,6 +8,7 @@ broken.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -16,8 +17,12 @@ from kernels.numerics.nothing import nothing
 
 Kernel = Callable[[list[Tensor], list[int]], Sequence[Tensor]]
 _kernels: dict[str, Kernel] = {}
-_EAGER = (torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set())
 _outputs: dict[str, Callable[[list[Tensor]], Sequence[Tensor]]] = {}
+with ThreadPoolExecutor(1) as _new_thread:
+    # what dispatch looks like in eager mode; this thread may be tracing, if a mixer is loaded inside of a traced call
+    _EAGER = _new_thread.submit(
+        lambda: (torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set())
+    ).result()
 
 
 def opaque(

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from kernels.cpu.decoding import selective_step
 from kernels.linear.exact import NOTHING
 from kernels.numerics.log_mean_exp import log_mean_exp, log_mix
-from kernels.numerics.nothing import nothing
+from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
 
 CHUNK = 16
@@ -69,9 +69,20 @@ def exact_read(
     Returns:
         `E_p[v]` and `log E_p[exp(u)]`, `[B, T, E]` each; None for the second without u.
     """
-    if v_BTE.numel() == 0:
-        empty = nothing(v_BTE.shape, v_BTE, log_delta, a_NE, log_b, log_c, log_skip_E, u_BTE)
-        return empty, None if u_BTE is None else empty
+    given = [log_delta, a_NE, log_b, log_c, log_skip_E, v_BTE]
+    found = _read_opaquely(given if u_BTE is None else [*given, u_BTE], [])
+    return found[0], None if u_BTE is None else found[1]
+
+
+def _exact_read(
+    log_delta: Tensor,
+    a_NE: Tensor,
+    log_b: Tensor,
+    log_c: Tensor,
+    log_skip_E: Tensor,
+    v_BTE: Tensor,
+    u_BTE: Tensor | None = None,
+) -> list[Tensor]:
     B, T, E = v_BTE.shape
     a_NE, log_skip_E = a_NE.double(), log_skip_E.double()
     state = empty_state(B, a_NE.shape[0], E, a_NE, u_BTE is not None)
@@ -83,7 +94,15 @@ def exact_read(
         mus.append(mu)
         if log_mean is not None:
             logs.append(log_mean)
-    return torch.cat(mus, dim=1), None if u_BTE is None else torch.cat(logs, dim=1)
+    return [torch.cat(mus, dim=1)] if u_BTE is None else [torch.cat(mus, dim=1), torch.cat(logs, dim=1)]
+
+
+_read_opaquely = opaque(
+    "selective_exact_read",
+    lambda ts, _: _exact_read(*ts),
+    lambda ts: [torch.empty(ts[5].shape, dtype=ts[5].dtype, device=ts[5].device) for _ in ts[5:]],  # of v and u
+    exported_only=True,
+)
 
 
 def _chunk(

@@ -81,6 +81,35 @@ def test_the_number_of_threads_changes_no_bit(kernel: Kernel, call: Call, monkey
     assert all(torch.equal(one, other) for others in results[1:] for one, other in zip(results[0], others, strict=True))
 
 
+class _Called(torch.nn.Module):
+    """A call of a kernel as a module, which is what `torch.export` takes."""
+
+    def __init__(self, kernel: Kernel, call: Call) -> None:
+        super().__init__()
+        self.kernel, self.call = kernel, call
+
+    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return computed(self.kernel, self.call, tensors)
+
+
+@every_call
+@pytest.mark.parametrize("cpp_or_pytorch", ["c++", pytest.param("pytorch", marks=pytest.mark.slow)], indirect=True)
+def test_an_exported_graph_has_the_same_values_and_gradients(kernel: Kernel, call: Call, cpp_or_pytorch: str) -> None:
+    """For other inputs than those it was traced with. A graph is differentiated operation by operation, so a kernel
+    must not write into what these keep for their gradients.
+    """
+    module, tensors, others = _Called(kernel, call), call.draw(), [x * 0.9 for x in call.draw()]
+    graph = torch.export.export(module, tuple(x.clone().requires_grad_() for x in tensors)).module()
+    for name, one, other in zip(names(call), _gradients_of(graph, others), _gradients_of(module, others), strict=True):
+        assert float((one - other).abs().max()) <= FP64 * float(other.abs().max()), name
+
+
+def _gradients_of(module: torch.nn.Module, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    leaves = [x.clone().requires_grad_() for x in tensors]
+    out = module(*leaves)
+    return [out.detach(), *torch.autograd.grad(linear(out), leaves)]
+
+
 def with_gaps(x: torch.Tensor) -> torch.Tensor:
     """The same numbers, with other numbers between them in memory."""
     return torch.stack((x, x + 1), dim=-1)[..., 0]
