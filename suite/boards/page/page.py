@@ -86,11 +86,14 @@ def _board(board: Board, links: Mapping[str, str], shared: Shared) -> dict[str, 
     }
 
 
-def _by_reason(board: Board) -> dict[str, list[str]]:
-    """The runs without a row: each reason with the part of their ids that says what ran."""
-    found: dict[str, list[str]] = {}
+def _by_reason(board: Board) -> dict[str, dict[str, list[str]]]:
+    """The runs without a row: reason → what ran → the ends of their ids, with seed and digits. Whole ids of the runs of
+    all mixers would be most of the page.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
     for each in board.left_out:
-        found.setdefault(each.reason, []).append(each.id.rpartition(f"-{board.task}-")[2])
+        ran, seed, digits = each.id.rpartition(f"-{board.task}-")[2].rsplit("-", 2)
+        found.setdefault(each.reason, {}).setdefault(ran, []).append(f"{seed}-{digits}")
     return found
 
 

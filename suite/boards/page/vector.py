@@ -37,7 +37,7 @@ class Shared:
             self._plain(element, names)
         _unwrap(root)
         root.attrib = {"role": "img", "viewBox": root.get("viewBox", "")}
-        return ElementTree.tostring(root, encoding="unicode")
+        return ElementTree.tostring(root, encoding="unicode").replace(" />", "/>")
 
     def rules(self) -> str:
         """The style sheet of the plots.
@@ -90,10 +90,24 @@ def _style(element: Element) -> str:
 
 
 def _path(d: str) -> str:
-    """A path in fewer letters: after a move, pairs of numbers are lines. After a curve they are not."""
+    """A path in fewer letters: straight lines from point to point; curves stay as they are."""
     path = re.sub(r"\.0\b", "", d)
-    path = path if re.search("[CQ]", path) else re.sub(r"\s*\bL\s", " ", path)
-    return re.sub(r"\s+", " ", path).strip().replace("M ", "M")
+    if re.search("[CQ]", path):
+        return re.sub(r"\s+", " ", path).strip().replace("M ", "M")
+    return "".join(_line(line) for line in path.replace("L", " ").split("M")[1:])
+
+
+def _line(line: str) -> str:
+    """From its first point on by differences, which are shorter. In whole tenths, so that rounding does not add up."""
+    tenths = [round(10 * float(number)) for number in line.replace("z", " ").split()]
+    first, rest = tenths[:2], [now - before for now, before in zip(tenths[2:], tenths, strict=False)]
+    return f"M{_spaced(first)}" + f"l{_spaced(rest)}" * bool(rest) + "z" * ("z" in line)
+
+
+def _spaced(tenths: list[int]) -> str:
+    """Decimals, without a zero before the point, and without a space before a minus."""
+    texts = (f"{number / 10:g}".replace("0.", ".") if abs(number) < 10 else f"{number / 10:g}" for number in tenths)
+    return " ".join(texts).replace(" -", "-")
 
 
 def _unwrap(element: Element) -> None:

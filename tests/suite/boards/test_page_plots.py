@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from suite.boards.page.plots import _svg
-from suite.boards.page.vector import Shared
+from suite.boards.page.vector import Shared, _path
 
 COLOURS = ("#0072b2", "#d55e00")
 
@@ -35,6 +35,17 @@ def page():
 
 def numbers(text):
     return [float(number) for number in re.findall(r"-?\d+\.?\d*", text)]
+
+
+def points(d):
+    """The points of a path, absolute, or after the first each from the one before."""
+    found, at, relative = [], np.zeros(2), False
+    for letter, text in re.findall(r"([MLlzCQ])([^MLlzCQ]*)", d):
+        relative = letter == "l"
+        for pair in np.reshape([float(x) for x in re.findall(r"-?(?:\d+\.?\d*|\.\d+)", text)], (-1, 2)):
+            at = at + pair if relative else pair
+            found.append(at)
+    return np.array(found).reshape(-1, 2)
 
 
 def test_what_a_plot_refers_to_is_there_once(page):
@@ -69,7 +80,8 @@ def test_every_line_marker_and_text_of_the_file_is_in_the_page(page):
     assert [names[each] for each in wanted] == [each.tag for each in found]
     for one, other in zip(wanted, found, strict=True):
         assert (one.text or "").strip() == (other.text or "").strip()
-        assert numbers(one.get("d", "")) == numbers(other.get("d", ""))
+        np.testing.assert_allclose(points(other.get("d", "")), points(one.get("d", "")), atol=0.051)
+        assert (one.get("d", "").count("z"), one.get("d", "").count("M")) == tuple(map(other.get("d", "").count, "zM"))
         assert [numbers(one.get(name, "")) for name in ("x", "y")] == [
             numbers(other.get(name, "")) for name in ("x", "y")
         ]
@@ -80,6 +92,17 @@ def test_every_line_marker_and_text_of_the_file_is_in_the_page(page):
 
 def style_of(shared, element):
     return {name: style for style, name in shared.classes.items()}.get(element.get("class"), "")
+
+
+def test_marks_and_bands_keep_their_shapes():
+    """Those with several parts (a cross) or closed lines too; a rounded long line ends where it should."""
+    closed = "M 0.04 0 L 1 2 L 3 4 z M 5 5 L 6 7 "
+    np.testing.assert_allclose(points(_path(closed)), points(closed), atol=0.051)
+    assert (_path(closed).count("z"), _path(closed).count("M")) == (1, 2)
+    curve = "M 0 2 C 0.5 2 1 1.7 1.4 1.4 z"
+    assert points(_path(curve)).tolist() == points(curve).tolist()
+    long = "M 0 0 " + " ".join(f"L {i / 3:.3f} {-i / 7:.3f}" for i in range(500))
+    np.testing.assert_allclose(points(_path(long)), points(long), atol=0.051)
 
 
 def test_a_plot_for_the_page_is_less_than_half_of_its_file():
