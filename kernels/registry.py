@@ -290,6 +290,7 @@ KERNELS = (
             Call("decay", f"{_DELTA}, log_decay BTH later negative"),
             Call("no decay", _DELTA),
         ),
+        cpp=("delta",),
     ),
     Kernel(
         "prefix_softmax",

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from kernels.numerics.nothing import nothing
+from kernels.cpu.call import multiplies
+from kernels.cpu.delta import DeltaRule
+from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
 
 CHUNK = 64
@@ -42,8 +44,29 @@ def delta_rule(
     Returns:
         `[B, T, H, w]`.
     """
-    if v_BTHw.numel() == 0:
-        return nothing(v_BTHw.shape, v_BTHw, q_BTHk, k_BTHk, beta_BTH, log_decay_BTH)
+    given = [q_BTHk, k_BTHk, v_BTHw, beta_BTH]
+    return _rule_opaquely(given if log_decay_BTH is None else [*given, log_decay_BTH], [])[0]
+
+
+def _delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None = None) -> Tensor:
+    tensors = [x for x in (q, k, v, beta, log_decay) if x is not None]
+    if multiplies("BTHk BTHk BTHw BTH" + " BTH" * (log_decay is not None), *tensors):
+        out: Tensor = DeltaRule.apply(q, k, v, beta, log_decay)
+        return out
+    return _by_pytorch(q, k, v, beta, log_decay)
+
+
+_rule_opaquely = opaque(
+    "delta_rule",
+    lambda ts, _: [_delta_rule(*ts)],
+    lambda ts: [torch.empty(ts[2].shape, dtype=ts[2].dtype, device=ts[2].device)],
+    exported_only=True,
+)
+
+
+def _by_pytorch(
+    q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, beta_BTH: Tensor, log_decay_BTH: Tensor | None
+) -> Tensor:
     B, T, H, w = v_BTHw.shape
     q, k, v, beta = (_chunked(x) for x in (q_BTHk, k_BTHk, v_BTHw, beta_BTH[..., None]))
     since, until, within, whole = _decays(log_decay_BTH, q)

@@ -11,7 +11,8 @@ from kernels.linear.delta import delta_rule, delta_step
 from tests.tolerances import FP32_SCAN, FP64
 
 B, H, K, W = 2, 2, 5, 4
-LENGTHS = [1, 2, 63, 64, 65, 129, 257]
+pytestmark = pytest.mark.usefixtures("cpp_or_pytorch")
+LENGTHS = [1, 2, 16, 17, 63, 64, 65, 129, 257]
 
 
 def normal(*shape: int, seed: int) -> Tensor:

@@ -1,0 +1,46 @@
+"""The gated delta rule, forward and backward; fp32 or fp64, on a CPU, by `delta.cpp`.
+
+Arguments as in `kernels.linear.delta`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels.cpu.call import call
+from kernels.cpu.sizes import SIZES
+from kernels.numerics.first_derivative import first_derivative_only
+
+
+class DeltaRule(torch.autograd.Function):
+    """(q, k `[B, T, H, k]`, v `[B, T, H, w]`, β `[B, T, H]`, log-decays `[B, T, H]` or None) → `[B, T, H, w]`."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None) -> Tensor:
+        q, k, v, beta = (x.contiguous() for x in (q, k, v, beta))
+        log_decay = None if log_decay is None else log_decay.contiguous()
+        out = torch.empty_like(v)
+        call("delta", [q, k, v, beta, log_decay, out], _sizes(q, v), _work(q, v))
+        ctx.save_for_backward(q, k, v, beta, log_decay)
+        return out
+
+    @staticmethod
+    @first_derivative_only
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        given = ctx.saved_tensors
+        grads = [None if x is None else torch.empty_like(x) for x in given]
+        q, _, v = given[:3]
+        call("delta_backward", [*given, grad.contiguous(), *grads], _sizes(q, v), _work(q, v))
+        return tuple(grads)
+
+
+def _sizes(q: Tensor, v: Tensor) -> list[int]:
+    return [*q.shape, v.shape[-1]]
+
+
+def _work(q: Tensor, v: Tensor) -> int:
+    """Each token meets those of its chunk twice: as a key and as a query."""
+    return 2 * (q.numel() + v.numel()) * SIZES.linear_chunk
