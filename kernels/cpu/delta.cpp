@@ -3,49 +3,25 @@
 //   e_t = v_t - e^{G_t} S' k_t - sum_{i<t} D_ti (k_t k_i) u_i        by substitution, in blocks of rows
 //   o_t = e^{G_t} S' q_t + sum_{i<=t} D_ti (q_t k_i) u_i             S <- e^{G_C} S + sum_i e^{G_C - G_i} k_i u_i'
 // Backward computes states and errors e forward again and keeps them for one head at a time. G is in double.
-#include <algorithm>
-#include <cmath>
-
-#include "buffer.h"
-#include "elementary.h"
-#include "products.h"
-#include "sizes.h"
+#include "chunks.h"
 
 namespace {
 
-constexpr long CHUNK = LINEAR_CHUNK, ROWS = 16;  // ROWS: of a block of the substitution
+constexpr long ROWS = 16;  // of a block of the substitution
 
-// One head of one sequence: q, k [T, kw], v [T, vw], b and log a [T], tokens H heads apart; log a is null for none.
 template <class S>
-struct Head {
-  const S *q, *k, *v, *beta, *decay;
-  long T, H, kw, vw, b, h;
-  Buffer<double> total;  // G
-  Buffer<S> since, until, within, scaled, state;
-  S left = S(1);  // e^{G_C}
+struct Head : Chunks<S> {
+  using Chunks<S>::at, Chunks<S>::keys, Chunks<S>::values, Chunks<S>::decay, Chunks<S>::total, Chunks<S>::kw, Chunks<S>::vw;
+  const S *k, *v, *beta;
+  Buffer<S> within;  // D
 
-  Head(const S* q, const S* k, const S* v, const S* beta, const S* decay, long T, long H, long kw, long vw, long piece)
-      : q(q), k(k), v(v), beta(beta), decay(decay), T(T), H(H), kw(kw), vw(vw), b(piece / H), h(piece % H), total(CHUNK), since(CHUNK, S(1)),
-        until(CHUNK, S(1)), within(CHUNK * CHUNK, S(1)), scaled(CHUNK * kw), state(kw * vw) {}
+  Head(const S* k, const S* v, const S* beta, const S* decay, long T, long H, long kw, long vw, long piece)
+      : Chunks<S>(decay, T, H, kw, vw, piece), k(k), v(v), beta(beta), within(CHUNK * CHUNK, S(1)) {}
 
-  long at(long t, long width) const { return ((b * T + t) * H + h) * width; }
-  Matrix<const S> keys(const S* x, long first) const { return {x + at(first, kw), H * kw}; }
-  Matrix<const S> values(const S* x, long first) const { return {x + at(first, vw), H * vw}; }
-  Matrix<const S> memory() const { return {state.data(), vw}; }
-
-  // Reads the decays of a chunk; its length.
   long enter(long first) {
-    long m = std::min(CHUNK, T - first);
-    if (!decay) return m;
-    double sum = 0;
-    for (long t = 0; t < m; ++t) total[t] = sum += decay[at(first + t, 1)];
-    for (long t = 0; t < m; ++t) {
-      since[t] = exponential(S(total[t]));
-      until[t] = exponential(S(sum - total[t]));
-    }
-    for (long t = 0; t < m; ++t)
+    long m = Chunks<S>::enter(first);
+    for (long t = 0; decay && t < m; ++t)
       for (long i = 0; i <= t; ++i) within[t * m + i] = exponential(S(total[t] - total[i]));
-    left = since[m - 1];
     return m;
   }
 
@@ -65,19 +41,9 @@ struct Head {
     decayed(squares, m, beyond);
   }
 
-  // x [m, kw] from `first` on, each row times its factor; x itself if there is no decay.
-  Matrix<const S> by_rows(const S* x, const Buffer<S>& factor, long first, long m) {
-    if (!decay) return keys(x, first);
-    for (long t = 0; t < m; ++t) {
-      const S* from = x + at(first + t, kw);
-      for (long c = 0; c < kw; ++c) scaled[t * kw + c] = from[c] * factor[t];
-    }
-    return {scaled.data(), kw};
-  }
-
   // The errors e of a chunk and u = b e, [m, vw] each, from `products` = D (k_t k_i), i < t.
   void correct(long first, long m, const S* products, S* errors, S* u) {
-    multiply<S>(m, vw, kw, S(-1), by_rows(k, since, first, m), memory(), S(0), {errors, vw});
+    multiply<S>(m, vw, kw, S(-1), this->by_rows(k, this->since, first, m), this->memory(), S(0), {errors, vw});
     for (long t = 0; t < m; ++t) {
       const S* from = v + at(first + t, vw);
       for (long j = 0; j < vw; ++j) errors[t * vw + j] += from[j];
@@ -112,20 +78,17 @@ struct Head {
   void subtract(S* from, S by, const S* x) const {
     for (long j = 0; j < vw; ++j) from[j] -= by * x[j];
   }
-
-  // state = its decay · state + xᵀ y, of one chunk
-  void advance(Matrix<const S> x, Matrix<const S> y, long m) { multiply<S>(kw, vw, m, S(1), turned(x), y, left, {state.data(), vw}); }
 };
 
 template <class S>
 void delta(const S* q, const S* k, const S* v, const S* beta, const S* decay, S* out, long B, long T, long H, long kw, long vw, long threads) {
   parallel_products(B * H, threads, [&](long piece) {
-    Head<S> head(q, k, v, beta, decay, T, H, kw, vw, piece);
+    Head<S> head(k, v, beta, decay, T, H, kw, vw, piece);
     Buffer<S> squares(CHUNK * CHUNK), errors(CHUNK * vw), u(CHUNK * vw);
     for (long first = 0; first < T; first += CHUNK) {
       long m = head.enter(first);
       Matrix<const S> u_{u.data(), vw};
-      Matrix<S> out_{out + head.at(first, vw), H * vw};
+      Matrix<S> out_ = head.values(out, first);
       head.scores(k, first, m, 0, squares.data());
       head.correct(first, m, squares.data(), errors.data(), u.data());
       head.scores(q, first, m, 1, squares.data());
@@ -134,13 +97,6 @@ void delta(const S* q, const S* k, const S* v, const S* beta, const S* decay, S*
       head.advance(head.by_rows(k, head.until, first, m), u_, m);
     }
   });
-}
-
-// Adds by · x [m, kw], each row times its factor, to out.
-template <class S>
-void add_rows(Matrix<S> out, S by, const S* x, const S* factor, long m, long kw) {
-  for (long t = 0; t < m; ++t)
-    for (long c = 0; c < kw; ++c) out.data[t * out.pitch + c] += by * factor[t] * x[t * kw + c];
 }
 
 // The states before each chunk and the errors of each token of one head.
@@ -161,7 +117,7 @@ template <class S>
 void delta_backward(const S* q, const S* k, const S* v, const S* beta, const S* decay, const S* g, S* dq, S* dk, S* dv, S* d_beta, S* d_decay,
                     long B, long T, long H, long kw, long vw, long threads) {
   parallel_products(B * H, threads, [&](long piece) {
-    Head<S> head(q, k, v, beta, decay, T, H, kw, vw, piece);
+    Head<S> head(k, v, beta, decay, T, H, kw, vw, piece);
     Buffer<S> starts(((T - 1) / CHUNK + 1) * kw * vw), errors(T * vw), u(CHUNK * vw), to_u(CHUNK * vw), y(CHUNK * vw);
     Buffer<S> squares(CHUNK * CHUNK), pull(CHUNK * CHUNK), narrow(CHUNK * kw);
     forward_again(head, starts.data(), errors.data());
@@ -174,7 +130,7 @@ void delta_backward(const S* q, const S* k, const S* v, const S* beta, const S* 
         for (long j = 0; j < vw; ++j) u[t * vw + j] = beta[head.at(first + t, 1)] * e[t * vw + j];
       Matrix<const S> q_ = head.keys(q, first), k_ = head.keys(k, first), g_ = head.values(g, first), u_{u.data(), vw}, y_{y.data(), vw},
                       before{starts.data() + first / CHUNK * kw * vw, vw}, pull_{pull.data(), m};
-      Matrix<S> dq_{dq + head.at(first, kw), H * kw}, dk_{dk + head.at(first, kw), H * kw}, to_u_{to_u.data(), vw}, narrow_{narrow.data(), kw};
+      Matrix<S> dq_ = head.keys(dq, first), dk_ = head.keys(dk, first), to_u_{to_u.data(), vw}, narrow_{narrow.data(), kw};
       // what reads u: outputs and the state; then, from the last token on, the errors after it
       head.scores(q, first, m, 1, squares.data());
       multiply<S>(m, vw, m, S(1), {squares.data(), m, true}, g_, S(0), to_u_);
