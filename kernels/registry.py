@@ -280,7 +280,11 @@ KERNELS = (
         "short_conv",
         "kernels.short_conv:short_conv",
         "short depthwise convolution along the sequence",
-        (Call("causal", "x BTD row, taps rD all", _causal),),
+        (
+            Call("causal", "x BTD row, taps JD all", _causal, {"J": 4}),
+            Call("residual", "x BTD row, taps JD all", lambda x, taps: (x, taps, True, True), {"J": 3}),
+        ),
+        cpp=("short_conv",),
     ),
     Kernel(
         "delta",

@@ -1,10 +1,10 @@
-"""Short depthwise convolution along the sequence, by shift and add: on a CPU several times faster than `conv1d`,
-especially backward.
+"""Short depthwise convolution along the sequence: in C++, or by shift and add, which on a CPU is several times faster
+than `conv1d`, especially backward.
 
     causal      y_t = Σ_{j=0}^{J−1} w_j ⊙ x_{t−j}
     symmetric   y_t = w_0 ⊙ x_t + Σ_{j=1}^{J−1} w_j ⊙ (x_{t−j} + x_{t+j})
 
-Tokens before the first and after the last count as zero.
+`residual` adds x_t. Tokens before the first and after the last count as zero.
 """
 
 from __future__ import annotations
@@ -14,23 +14,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.cpu.call import takes
+from kernels.cpu.short_conv import ShortConv
 from kernels.numerics.first_derivative import first_derivative_only
 
 
-def short_conv(x_BTD: Tensor, taps_JD: Tensor, causal: bool) -> Tensor:
+def short_conv(x_BTD: Tensor, taps_JD: Tensor, causal: bool, residual: bool = False) -> Tensor:
     """Convolution with J taps per channel.
 
     Args:
         x_BTD: inputs `[B, T, D]`.
         taps_JD: weights w `[J, D]`, that of the token itself first.
         causal: past tokens only; otherwise the taps apply to both sides.
+        residual: whether x is added.
 
     Returns:
         y `[B, T, D]`, in the wider of the two dtypes.
     """
     dtype = torch.promote_types(x_BTD.dtype, taps_JD.dtype)
-    out: Tensor = _ShortConv.apply(x_BTD.to(dtype), taps_JD.to(dtype), causal)
-    return out
+    x_BTD, taps_JD = x_BTD.to(dtype), taps_JD.to(dtype)
+    if takes("BTD JD", x_BTD, taps_JD):
+        out: Tensor = ShortConv.apply(x_BTD, taps_JD, causal, residual)
+        return out
+    out = _ShortConv.apply(x_BTD, taps_JD, causal)
+    return x_BTD + out if residual else out
 
 
 def short_conv_step(x_BD: Tensor, past_BJD: Tensor, taps_JD: Tensor) -> tuple[Tensor, Tensor]:

@@ -188,15 +188,17 @@ void attention_backward(const S* q, const S* k, const S* v, const S* log_f, cons
         std::fill(dv + head.dv(j), dv + head.dv(j) + sizes.dv, S(0));
       }
       for (long first = from; first < until; first += ROWS) {
-        long m = std::min(ROWS, sizes.S - first), n = head.seen(first + m - 1, start, keys);
-        Matrix<const S> q_{q + head.q(first), sizes.q_pitch}, k_{k + head.k(start), sizes.k_pitch}, v_{v + head.v(start), sizes.v_pitch},
+        // the keys of the block that a row of these sees
+        long m = std::min(ROWS, sizes.S - first), begin = start + head.past(first, start, keys);
+        long n = head.seen(first + m - 1, begin, start + keys - begin);
+        Matrix<const S> q_{q + head.q(first), sizes.q_pitch}, k_{k + head.k(begin), sizes.k_pitch}, v_{v + head.v(begin), sizes.v_pitch},
             g_{g + head.out(first), vp}, w_{weights.data(), n}, p_{pull.data(), n};
         multiply<S>(m, n, sizes.dk, S(scale), q_, turned(k_), S(0), {weights.data(), n});
         multiply<S>(m, n, sizes.dv, S(1), g_, turned(v_), S(0), {pull.data(), n});
-        weigh(head, decays, out, lse, g, weights.data(), pull.data(), first, m, start, n);
+        weigh(head, decays, out, lse, g, weights.data(), pull.data(), first, m, begin, n);
         multiply<S>(m, sizes.dk, n, S(scale), p_, k_, S(1), {dq + head.dq(first), kp});
-        multiply<S>(n, sizes.dk, m, S(scale), turned(p_), q_, S(1), {dk + head.dk(start), kp});
-        multiply<S>(n, sizes.dv, m, S(1), turned(w_), g_, S(1), {dv + head.dv(start), vp});
+        multiply<S>(n, sizes.dk, m, S(scale), turned(p_), q_, S(1), {dk + head.dk(begin), kp});
+        multiply<S>(n, sizes.dv, m, S(1), turned(w_), g_, S(1), {dv + head.dv(begin), vp});
       }
     }
     decays.finish(head, to_log_f);

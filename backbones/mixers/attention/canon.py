@@ -66,7 +66,7 @@ class CanonAttention(ProjectedAttention):
         return q, k, v
 
     def _convolved(self, z_BTc: Tensor, taps: Tensor | None) -> Tensor:
-        return z_BTc if taps is None else z_BTc + short_conv(z_BTc, taps.to(z_BTc.dtype), self.config.causal)
+        return z_BTc if taps is None else short_conv(z_BTc, taps.to(z_BTc.dtype), self.config.causal, residual=True)
 
     def init_state(self, batch: int, max_len: int) -> State:
         state = super().init_state(batch, max_len)
