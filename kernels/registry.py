@@ -295,6 +295,7 @@ KERNELS = (
             Call("no decay", _DELTA),
         ),
         cpp=("delta",),
+        compared=True,
     ),
     Kernel(
         "prefix_softmax",

@@ -7,13 +7,14 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid, normalize, softplus
 
 from kernels.attention import softmax_read
 from kernels.channelwise import channelwise_read
 from kernels.free_energy import free_energy_read
 from kernels.hyper.lag_mixing import LagMixing, lag_mix
 from kernels.lag_layout import Layout
+from kernels.linear.delta import delta_rule
 from kernels.linear.sums import decayed_sums
 from kernels.scan import diagonal_scan
 from kernels.selective.sums import selective_sums
@@ -58,7 +59,7 @@ def free_energy(T: int, value: int) -> Mapping[str, Workload]:
 def linear(T: int, decay: bool, cumulative: bool) -> Mapping[str, Workload]:
     q, k = (softplus(normal(BATCH, T, HEADS, 32, seed=i)) for i in range(2))
     v = normal(BATCH, T, HEADS, 32, seed=2)
-    logs = [torch.nn.functional.logsigmoid(normal(BATCH, T, HEADS, seed=3)) / 16] if decay else []
+    logs = [logsigmoid(normal(BATCH, T, HEADS, seed=3)) / 16] if decay else []
     workloads = {
         "ours": forward_backward(lambda q, k, v, *a: decayed_sums(q, k, v, *(g[..., None] for g in a)), q, k, v, *logs)
     }
@@ -104,6 +105,16 @@ def diagonal(T: int) -> Mapping[str, Workload]:
         "cumulative sum": forward_backward(naive.diagonal_by_cumulative_sum, a, x),
     }
     return workloads | _compiled(T, naive.diagonal_by_cumulative_sum, a, x)
+
+
+def delta(T: int) -> Mapping[str, Workload]:
+    q, k = (normalize(normal(BATCH, T, HEADS, 32, seed=i), dim=-1) for i in range(2))
+    beta, log_decay = torch.sigmoid(normal(BATCH, T, HEADS, seed=3)), logsigmoid(normal(BATCH, T, HEADS, seed=4) + 3)
+    inputs = q, k, normal(BATCH, T, HEADS, 32, seed=2), beta, log_decay
+    return {
+        "ours": forward_backward(delta_rule, *inputs),
+        "plain chunks": forward_backward(naive.delta_in_plain_chunks, *inputs),
+    }
 
 
 def lag_mixing(T: int) -> Mapping[str, Workload]:
@@ -167,6 +178,9 @@ def kernel_comparisons(lengths: Sequence[int]) -> Iterator[Comparison]:
         yield Comparison(
             "diagonal scan", T, partial(diagonal, T), (Requirement("speed", "cumulative sum", 2.0),), "B 8, R 16"
         )
+    for T in lengths or (256, 1024, 4096):
+        speed = Requirement("speed", "plain chunks", 5.0)
+        yield Comparison("gated delta rule", T, partial(delta, T), (speed,), f"{HEADS} heads, d_k = d_v = 32")
     for T in lengths or (1024, 2048):
         requirements = (Requirement("speed", "dense"), Requirement("memory", "dense"))
         price = Requirement("price", "sdpa")

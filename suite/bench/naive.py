@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention, softplus
+from torch.nn.functional import pad, scaled_dot_product_attention, softplus
 
 from kernels.hyper.lag_mixing import LagMixing
 from kernels.lag_layout import NORM_EPS
@@ -54,6 +54,33 @@ def selective_step_by_step(delta_BTE: Tensor, a_NE: Tensor, b_BTN: Tensor, c_BTN
         state = torch.exp(delta_B1E * a_NE) * state + delta_B1E * b_BTN[:, t, :, None] * v_BTE[:, t, None]
         rows.append((c_BTN[:, t, :, None] * state).sum(1))
     return torch.stack(rows, 1)
+
+
+def delta_in_plain_chunks(
+    q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, beta_BTH: Tensor, log_decay_BTH: Tensor, chunk: int = 64
+) -> Tensor:
+    """The gated delta rule in chunks (arXiv 2412.06464), the triangular matrix inverted row by row."""
+
+    def chunked(x_BTHw: Tensor) -> Tensor:
+        return pad(x_BTHw, (0, 0, 0, 0, 0, -x_BTHw.shape[1] % chunk)).transpose(1, 2).unflatten(2, (-1, chunk))
+
+    q, k, v, beta, gates = (chunked(x) for x in (q_BTHk, k_BTHk, v_BTHw, beta_BTH[..., None], log_decay_BTH[..., None]))
+    total = gates.cumsum(-2)
+    decays = (total - total.mT).tril().exp().tril()
+    inverse = -((beta * k) @ k.mT * decays).tril(-1)
+    for i in range(1, chunk):
+        row = inverse[..., i, :i] + (inverse[..., i, :i, None] * inverse[..., :i, :i]).sum(-2)
+        row = torch.cat((row, inverse[..., i, i:]), -1)[..., None, :]
+        inverse = torch.cat((inverse[..., :i, :], row, inverse[..., i + 1 :, :]), -2)
+    inverse = inverse + torch.eye(chunk, dtype=q.dtype)
+    added, read = inverse @ (beta * v), inverse @ (beta * k * total.exp())
+    memory, rows = v.new_zeros(*v.shape[:2], k.shape[-1], v.shape[-1]), []
+    for n in range(q.shape[2]):
+        u = added[:, :, n] - read[:, :, n] @ memory
+        rows.append((q * total.exp())[:, :, n] @ memory + (q[:, :, n] @ k[:, :, n].mT * decays[:, :, n]) @ u)
+        end = total[:, :, n, -1:]
+        memory = memory * end.exp() + (k[:, :, n] * (end - total[:, :, n]).exp()).mT @ u
+    return torch.stack(rows, 2).flatten(2, 3).transpose(1, 2)[:, : v_BTHw.shape[1]]
 
 
 def channelwise_by_cumulative_sum(k_BTE: Tensor, v_BTE: Tensor) -> Tensor:
