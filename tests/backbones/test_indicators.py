@@ -14,7 +14,17 @@ from backbones.mixers import registry
 from backbones.mixers.base import Context
 
 #: No map, or rows that are not weights.
-WITHOUT_A_MAP = {"no-mixing", "hypermlp", "hyperglu", "mamba2", "mlstm", "deltanet", "gated-deltanet"}
+WITHOUT_A_MAP = {
+    "no-mixing",
+    "hypermlp",
+    "hyperglu",
+    "mamba2",
+    "mlstm",
+    "deltanet",
+    "gated-deltanet",
+    "gla-layer",
+    "retnet",
+}
 
 
 def test_a_uniform_causal_map_has_the_indicators_computed_by_hand() -> None:

@@ -10,7 +10,7 @@ from torch.nn.functional import linear, silu, softplus
 
 from backbones.mixers.base import Context
 from tests.backbones.naive import naive
-from tests.backbones.naive.attention import heads, merged
+from tests.backbones.naive.attention import heads, merged, rotated
 from tests.backbones.naive.host_priors import both_halves, decayed, real_BT
 
 
@@ -96,3 +96,25 @@ def mamba2(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
 
     y = merged(both_halves(mixer, scan, H, 1)) * silu(z)
     return linear(y / (y.square().mean(-1, keepdim=True) + 1e-5).sqrt() * mixer.gain, mixer.out_proj.weight)
+
+
+@naive("gla-layer", "retnet")
+def gated_linear(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
+    H, real = mixer.config.heads, real_BT(x_BTD, context)
+    K, V = H * mixer.config.d_k, H * mixer.config.d_v
+    q, k, v, r = linear(x_BTD, mixer.in_proj.weight).split([K, K, V, V], dim=-1)
+    fixed = type(mixer).__name__ == "RetNet"
+    if fixed:
+        decay = torch.tensor([1 - 2.0 ** (-5 - h) for h in range(H)], dtype=x_BTD.dtype)[None, :, None, None]
+        decay = decay.expand(len(x_BTD), H, x_BTD.shape[1], 1)
+    else:
+        decay = heads(torch.sigmoid(x_BTD @ mixer.w_down.T @ mixer.w_up.T + mixer.b_decay) ** (1 / 16), H)
+
+    def scan(from_end: bool, part: slice) -> Tensor:
+        pair = [heads(z, H)[:, part] for z in (q, k)]
+        if fixed:  # positions count from where reading starts
+            pair = [rotated(z.flip(2)).flip(2) if from_end else rotated(z) for z in pair]
+        return decayed(pair[0] / (K // H) ** 0.5, pair[1], heads(v, H)[:, part], decay[:, part], real, from_end)
+
+    o = standard(both_halves(mixer, scan, H, 1), 1e-5)
+    return linear(silu(r) * merged(o if fixed else o * mixer.gain), mixer.out_proj.weight)
