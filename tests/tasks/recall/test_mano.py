@@ -48,7 +48,7 @@ def test_the_only_target_is_the_value_of_the_expression(options):
     task = made("mano", **options)
     o = task.options
     assert (task.spec.length, task.spec.vocab) == (2 * o.length + 4, o.modulus + 5 + o.length)
-    found = {check_mano(*row, o) for split in SPLITS for row in sequences(task, split)}
+    found = {check_mano(inputs, targets, o) for split in SPLITS for inputs, targets in sequences(task, split)}
     assert found == set(range(o.shortest, o.length + 1))
 
 

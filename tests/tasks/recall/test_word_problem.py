@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def test_parity_counts_the_ones():
 @pytest.mark.parametrize("name", NAMES)
 def test_planted_errors_in_products_are_found(name):
     inputs, targets = sequences(made(name, length=11))[0]
-    order = tasks.get(name)().spec.vocab
+    order = {"parity": 2, "s3": 6, "s5": 120}[name]
     late = [0, *targets[:-1]]
     wrong = [*targets[:-1], (targets[-1] + 1) % order]
     for planted in (late, wrong):
@@ -175,5 +176,5 @@ def test_impossible_options_of_word_problems_are_refused(name, options, message)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_defaults_of_word_problems_are_the_documented_ones(name):
-    o = tasks.get(name)().options
+    o: Any = tasks.get(name)().options
     assert (o.length, o.ladder, o.train_examples, o.valid_examples, o.test_examples) == (64, "", 100_000, 3000, 3000)
