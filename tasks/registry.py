@@ -52,6 +52,10 @@ _BUILT_IN = {
     "mad-memorize": "tasks.recall.mad_memorize:MadMemorize",
     "mad-compress": "tasks.recall.mad_compress:MadCompress",
     "mad-copy": "tasks.recall.mad_copy:MadCopy",
+    "parity": "tasks.recall.parity:Parity",
+    "s3": "tasks.recall.word_problem:S3",
+    "s5": "tasks.recall.word_problem:S5",
+    "mano": "tasks.recall.mano:Mano",
 }
 #: What others call a task or a domain.
 _OTHER_WORDS = {
@@ -65,6 +69,8 @@ _OTHER_WORDS = {
     "exchange-rate": "exchange",
     "associative-recall": "mqar",
     "in-context-recall": "mad-in-context",
+    "word-problem": "s5",
+    "mental-arithmetic": "mano",
     "text": "language",
     "images": "vision",
     "series": "forecasting",

@@ -1,1 +1,1 @@
-"""Synthetic recall tasks: MQAR and MAD."""
+"""Synthetic tasks: recall (MQAR, MAD), state tracking (parity, word problems) and mental arithmetic (Mano)."""

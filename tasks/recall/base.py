@@ -30,23 +30,27 @@ from tasks.base import (
     TextInput,
 )
 from tasks.randomness import EXAMPLES, generator, shuffled_batches
-from tasks.recall.sampling import Ints
+from tasks.recall.sampling import SPLITS, Ints
 from tasks.units import grouped
 
 IGNORED = -100  # target of an unscored token
 CHUNK = 512  # sequences per generator, so that the first ones of a split do not depend on its size
-SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
 
-class RecallOptions(TaskOptions):
-    """Options of every recall task. All of them are part of a run's identity."""
+class SequenceOptions(TaskOptions):
+    """Options of every task of this package. All of them are part of a run's identity."""
 
     length: int = Field(default=128, ge=2, le=65536, description="tokens T of a sequence")
-    vocab: int = Field(default=16, ge=4, le=2**20, description="tokens of the task's own vocabulary")
     train_examples: int = Field(default=12800, ge=1, description="training sequences; each epoch shuffles them again")
     valid_examples: int = Field(default=1280, ge=1, description="validation sequences")
     test_examples: int = Field(default=1280, ge=1, description="test sequences")
     data_seed: int = Field(default=0, ge=0, lt=2**31, description="seed of the data; independent of the run's seed")
+
+
+class RecallOptions(SequenceOptions):
+    """Options of a task whose vocabulary has any size."""
+
+    vocab: int = Field(default=16, ge=4, le=2**20, description="tokens of the task's own vocabulary")
 
 
 class RecallTask(Task):
@@ -67,7 +71,7 @@ class RecallTask(Task):
     source: ClassVar[str]  # the paper
     notes: ClassVar[tuple[str, ...]] = ()
     Options: ClassVar[type[TaskOptions]] = RecallOptions
-    options: RecallOptions
+    options: SequenceOptions
 
     def __init__(self, options: TaskOptions | None = None, data_dir: Path | None = None) -> None:
         if data_dir is not None:
@@ -87,6 +91,8 @@ class RecallTask(Task):
 
     @property
     def spec(self) -> TextInput:
+        """The vocabulary is the option; a task without that option defines its own."""
+        assert isinstance(self.options, RecallOptions)
         return TextInput(vocab=self.options.vocab, length=self.options.length)
 
     @property

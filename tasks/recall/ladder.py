@@ -1,4 +1,5 @@
-"""Ladders: one task with several sizes of the vocabulary (rungs), trained on their mixture and measured on each.
+"""Ladders: one task with several sizes of the vocabulary or several lengths (rungs), trained on their mixture and
+measured on each.
 
 Zoology (arXiv 2312.04927) trains on mixtures of lengths and pairs and evaluates each. With pairs as rungs, all rungs of
 one vocabulary were solved within 60 steps of each other, or none; vocabularies are solved one after the other.
@@ -12,33 +13,30 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from tasks.base import WHOLE, Batch, Metric, Shard, Split
-from tasks.recall.base import IGNORED, RecallOptions, RecallTask
+from tasks.recall.base import IGNORED, RecallOptions, RecallTask, SequenceOptions
 
 MOST_RUNGS = 16
 
 
-class LadderOptions(RecallOptions):
-    """Options of a recall task that can be a ladder."""
+class LadderOptions(SequenceOptions):
+    """Options of a task that can be a ladder over one of its options."""
 
-    ladder: str = Field(
-        default="",
-        max_length=200,
-        json_schema_extra={"introduced_with": ""},
-        description="vocabularies of a ladder of difficulties, rising, such as 32,128,512, in equal parts; the last "
-        "is `vocab`; accuracy is the mean over them; empty: `vocab` alone",
-    )
+    rung_option: ClassVar[str]  # the option that differs between rungs
+    rungs_are: ClassVar[str]  # in errors: "vocabularies of at least 4 tokens", with {} for the number
+
+    ladder: str = Field(default="", max_length=200, json_schema_extra={"introduced_with": ""})
 
     @property
-    def least_vocab(self) -> int:
-        """The smallest vocabulary that a sequence can be drawn from."""
-        return 4
+    def least_rung(self) -> int:
+        """The smallest value that a sequence can be drawn with."""
+        return 1
 
     @field_validator("ladder")
     @classmethod
@@ -50,25 +48,23 @@ class LadderOptions(RecallOptions):
 
     @property
     def rungs(self) -> tuple[int, ...]:
-        """The rungs' vocabularies; none without a ladder."""
+        """The values of `rung_option`; none without a ladder."""
         return tuple(int(part) for part in self.ladder.split(",") if part)
 
     @model_validator(mode="after")
     def _is_a_ladder(self) -> Self:
-        rungs = self.rungs
+        rungs, option = self.rungs, self.rung_option
         if not rungs:
             return self
         rises = all(low < high for low, high in pairwise(rungs))
-        if not 2 <= len(rungs) <= MOST_RUNGS or not rises or rungs[0] < self.least_vocab:
+        if not 2 <= len(rungs) <= MOST_RUNGS or not rises or rungs[0] < self.least_rung:
             raise ValueError(
-                f"ladder {self.ladder} must be 2 to {MOST_RUNGS} rising numbers, vocabularies of at least "
-                f"{self.least_vocab} tokens"
+                f"ladder {self.ladder} must be 2 to {MOST_RUNGS} rising numbers, "
+                f"{self.rungs_are.format(self.least_rung)}"
             )
-        if any(rung % 2 for rung in rungs):
-            raise ValueError(f"ladder {self.ladder} must be even numbers: half of a vocabulary are keys")
-        if rungs[-1] != self.vocab:
+        if rungs[-1] != (last := getattr(self, option)):
             raise ValueError(
-                f"ladder {self.ladder} must end at vocab, which is {self.vocab}: set both, or ladder= for vocab alone"
+                f"ladder {self.ladder} must end at {option}, which is {last}: set both, or ladder= for {option} alone"
             )
         for split in ("train", "valid", "test"):
             if (n := getattr(self, f"{split}_examples")) % len(rungs):
@@ -77,11 +73,11 @@ class LadderOptions(RecallOptions):
                 )
         return self
 
-    def of_rung(self, vocab: int) -> Self:
+    def of_rung(self, rung: int) -> Self:
         """The options of one rung alone.
 
         Args:
-            vocab: its vocabulary.
+            rung: its value of `rung_option`.
 
         Returns:
             Options without a ladder, with its part of the examples.
@@ -89,7 +85,32 @@ class LadderOptions(RecallOptions):
         shares = {
             f"{s}_examples": getattr(self, f"{s}_examples") // len(self.rungs) for s in ("train", "valid", "test")
         }
-        return type(self).model_validate({**dict(self), **shares, "ladder": "", "vocab": vocab})
+        return type(self).model_validate({**dict(self), **shares, "ladder": "", self.rung_option: rung})
+
+
+class VocabularyLadderOptions(LadderOptions, RecallOptions):
+    """Options of a recall task that can be a ladder of vocabularies."""
+
+    rung_option = "vocab"
+    rungs_are = "vocabularies of at least {} tokens"
+
+    ladder: str = Field(
+        default="",
+        max_length=200,
+        json_schema_extra={"introduced_with": ""},
+        description="vocabularies of a ladder of difficulties, rising, such as 32,128,512, in equal parts; the last "
+        "is `vocab`; accuracy is the mean over them; empty: `vocab` alone",
+    )
+
+    @property
+    def least_rung(self) -> int:
+        return 4
+
+    @model_validator(mode="after")
+    def _halves(self) -> Self:
+        if any(rung % 2 for rung in self.rungs):
+            raise ValueError(f"ladder {self.ladder} must be even numbers: half of a vocabulary are keys")
+        return self
 
 
 @dataclass(frozen=True)
@@ -104,33 +125,40 @@ class RungBatch(Batch):
 
 
 class LadderTask(RecallTask):
-    """A recall task that its option `ladder` makes a mixture of vocabularies (rungs) in equal parts.
+    """A task that its option `ladder` makes a mixture of rungs in equal parts: vocabularies, or what its options say.
 
-    Sequence i of every split is of rung i mod R; the sequences of a rung are those of the task with that vocabulary
-    alone, its keys being the first of all keys and its values the first of all values.
+    Sequence i of every split is of rung i mod R; the sequences of a rung are those of the task with that rung alone,
+    `placed` in the ladder's sequences.
 
     With a ladder, `accuracy` is the mean over the rungs of the accuracy on each, correct over scored tokens of all its
     sequences, and `accuracy_<rung>` is that of one rung. `class_accuracy` and `loss` count tokens of all rungs alike.
     Without one, nothing differs from a `RecallTask`.
     """
 
+    @property
+    def filler(self) -> int:
+        """The token after the end of a sequence that is shorter than the others; no scored position sees it."""
+        return 0
+
     @cached_property
     def rungs(self) -> tuple[int, ...]:
         """The ladder, rising; none for a task of one difficulty."""
         return self.options.rungs if isinstance(self.options, LadderOptions) else ()
 
-    def placed(self, tokens: Tensor, vocab: int) -> Tensor:
+    def placed(self, tokens: Tensor, rung: int, fill: int) -> Tensor:
         """A rung's own tokens in the ladder's vocabulary: its keys are the first keys, its values the first values,
         which come after all keys.
 
         Args:
-            tokens: inputs or targets, -100 where a target is not scored.
-            vocab: the rung's own vocabulary.
+            tokens: inputs or targets `[n, T]`, -100 where a target is not scored.
+            rung: the rung's own vocabulary.
+            fill: the token, or target, of places that the rung does not have; here it has all.
 
         Returns:
-            The same shape.
+            `[n, T]`.
         """
-        return torch.where(tokens < vocab // 2, tokens, tokens + self.options.vocab // 2 - vocab // 2)
+        assert isinstance(self.options, RecallOptions)
+        return torch.where(tokens < rung // 2, tokens, tokens + self.options.vocab // 2 - rung // 2)
 
     def _split(self, split: Split) -> tuple[Tensor, Tensor]:
         options = self.options
@@ -142,8 +170,8 @@ class LadderTask(RecallTask):
             )
             for place, rung in enumerate(self.rungs):
                 alone = type(self)(options.of_rung(rung))
-                for whole, part in zip(mixed, alone._split(split), strict=True):
-                    whole[place::R] = self.placed(part, rung)
+                for whole, part, fill in zip(mixed, alone._split(split), (self.filler, IGNORED), strict=True):
+                    whole[place::R] = self.placed(part, rung, fill)
             self._data[split] = mixed
         return super()._split(split)
 

@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 
 from tasks.base import TaskOptions
 from tasks.randomness import EXAMPLES, generator
-from tasks.recall.base import IGNORED, SPLITS, RecallOptions, RecallTask
-from tasks.recall.sampling import Ints, distinct
+from tasks.recall.base import IGNORED, RecallOptions, RecallTask
+from tasks.recall.sampling import SPLITS, Ints, distinct
 
 FACTS = len(SPLITS)  # the random stream of the facts; the earlier ones are the splits'
 

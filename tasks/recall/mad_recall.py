@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from tasks.base import Split, TaskOptions, TextInput
 from tasks.recall.base import IGNORED, RecallOptions
 from tasks.recall.fuzzy_motifs import ABSENT, FuzzyForm, draw_fuzzy
-from tasks.recall.ladder import LadderOptions, LadderTask
+from tasks.recall.ladder import LadderTask, VocabularyLadderOptions
 from tasks.recall.sampling import Ints, distinct
 
 Mask = NDArray[np.bool_]
@@ -29,7 +29,7 @@ class PairsOptions(RecallOptions):
         return self
 
 
-class InContextOptions(LadderOptions, PairsOptions):
+class InContextOptions(VocabularyLadderOptions, PairsOptions):
     """Options of `mad-in-context`, with the published values."""
 
 
@@ -92,6 +92,7 @@ class MadInContext(LadderTask):
     protocol = "mad-in-context/1"
     source = "arXiv 2403.17844 (in-context recall, multi-query)"
     Options: ClassVar[type[TaskOptions]] = InContextOptions
+    options: RecallOptions
 
     @property
     def longest(self) -> tuple[int, int]:

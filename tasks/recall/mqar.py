@@ -11,11 +11,11 @@ from pydantic import Field, model_validator
 
 from tasks.base import TaskOptions
 from tasks.recall.base import IGNORED
-from tasks.recall.ladder import LadderOptions, LadderTask
+from tasks.recall.ladder import LadderTask, VocabularyLadderOptions
 from tasks.recall.sampling import Ints, distinct, weighted_order
 
 
-class MqarOptions(LadderOptions):
+class MqarOptions(VocabularyLadderOptions):
     """Options of `mqar`, with the published values. All of them are part of a run's identity."""
 
     length: int = Field(default=64, ge=4, le=65536, description="tokens T of a sequence; even, at least 4 per pair")
@@ -47,7 +47,7 @@ class MqarOptions(LadderOptions):
         return self
 
     @property
-    def least_vocab(self) -> int:
+    def least_rung(self) -> int:
         return 2 * self.pairs + 2
 
 

@@ -145,4 +145,8 @@ LOCAL: dict[str, Local] = {
     "mad-memorize": Local({**RECALL, "vocab": 20}),
     "mad-compress": Local({**RECALL, "length": 8}),
     "mad-copy": Local({**RECALL, "length": 24, "tokens": 4}),
+    "parity": Local({**RECALL, "length": 12}),
+    "s3": Local({**RECALL, "length": 12}),
+    "s5": Local({**RECALL, "length": 9}),
+    "mano": Local({**RECALL, "length": 4}),
 }

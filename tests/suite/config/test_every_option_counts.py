@@ -38,7 +38,7 @@ def other_values(name: str, annotation: Any, value: Any) -> list[Any]:
     if isinstance(value, float):
         return [value / 2, value + 0.25, value + 1]
     if isinstance(value, str):
-        return [value + "2", "text", "gpt2", "bytes", "cifar", "8,16", "32,8192"]
+        return [value + "2", "text", "gpt2", "bytes", "cifar", "8,16", "32,8192", "32,64", "5,10"]
     if isinstance(value, tuple):
         return [("x",), (1,), (1, 2), (2, 4)]
     kind = parts[0] if parts else str

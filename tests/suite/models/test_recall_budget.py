@@ -10,8 +10,8 @@ from suite.config.recipe import SCALES
 from suite.models.resolve import resolve_run
 
 MIXERS = [name for name in registry.names() if registry.origin(name) == "built-in"]
-#: Tasks whose shapes differ from each other; the other recall tasks have the shapes of mad-in-context.
-TASKS = ("mqar", "mad-in-context", "mad-memorize", "mad-compress", "mad-copy")
+#: Tasks whose shapes differ from each other; the others have the shapes of mad-in-context or of parity.
+TASKS = ("mqar", "mad-in-context", "mad-memorize", "mad-compress", "mad-copy", "parity", "s5", "mano")
 
 
 def check_all(task: str, scale: str) -> None:

@@ -16,7 +16,7 @@ from tasks.recall.base import CHUNK, IGNORED
 from tasks.recall.sampling import distinct, weighted_order
 from tests.tasks.recall.recall_sequences import MAD, made, sequences
 
-NAMES = ("mqar", *MAD)
+NAMES = ("mqar", *MAD, "parity", "s3", "s5", "mano")
 
 # --- Draws
 # --------------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def test_the_first_sequences_of_a_split_do_not_depend_on_how_many_it_has(name):
     assert long.n_examples("train") == len(sequences(long)) == CHUNK + 9
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "mano"])  # its single operations are facts
 def test_no_sequence_is_repeated_within_or_between_splits(name):
     task = made(name, train_examples=2 * CHUNK)
     seen = [tuple(inputs) for split in ("train", "valid", "test") for inputs, _ in sequences(task, split)]
