@@ -16,20 +16,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from backbones.canon import CanonLayers
 from backbones.mixers.base import Context, Mixer, MixerConfig, State
+from backbones.options import CanonPlaces
 from kernels.cpu.call import pytorch_only
 from kernels.cpu.library import library, products
 from kernels.implementations import ran
 from kernels.rows import rms_norm, swiglu
 
+CANON = "canon_BJD_"  # with the place: what a block's short convolutions keep in its decoding state
+
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: the mixer's class, its config with all widths set, and the feed-forward width F."""
+    """One layer: the mixer's class, its config with all widths set, the feed-forward width F, and where short
+    convolutions are added to the inputs of the two.
+    """
 
     mixer: type[Mixer]
     config: MixerConfig
     ffn_width: int
+    canon: CanonPlaces = "none"
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,9 @@ def _noise(dropout: float, drop_path: float) -> nn.Module:
 
 
 class Block(nn.Module):
-    """`x + mixer(norm(x))`, then `x + ffn(norm(x))`."""
+    """`x + mixer(norm(x))`, then `x + ffn(norm(x))`; with a Canon layer, the mixer or the feed-forward layer reads
+    `norm(x) + conv(norm(x))`.
+    """
 
     def __init__(self, layer: Layer, dim: int, length: int, drop_path: float, dropout: float) -> None:
         super().__init__()
@@ -132,6 +141,7 @@ class Block(nn.Module):
         self.mixer = layer.mixer(layer.config, dim, length)
         self.ffn = SwiGLU(dim, layer.ffn_width)
         self.drop = _noise(dropout, drop_path)
+        self.canon = CanonLayers(layer.canon, dim, layer.config.causal)
 
     def forward(self, x_BTD: Tensor, context: Context) -> Tensor:
         """One block on whole sequences.
@@ -143,23 +153,42 @@ class Block(nn.Module):
         Returns:
             `[B, T, D]`.
         """
-        x_BTD = x_BTD + self.drop(self.mixer(self.norm_mixer(x_BTD), context))
-        return x_BTD + self.drop(self.ffn(self.norm_ffn(x_BTD)))
+        u_BTD = self.canon(self.norm_mixer(x_BTD), "A", context.mask_BT)
+        x_BTD = x_BTD + self.drop(self.mixer(u_BTD, context))
+        return x_BTD + self.drop(self.ffn(self.canon(self.norm_ffn(x_BTD), "C", context.mask_BT)))
+
+    def init_state(self, batch: int, max_len: int) -> State:
+        """An empty decoding state.
+
+        Args:
+            batch: number of sequences, a constant row included.
+            max_len: the longest sequence, in tokens.
+
+        Returns:
+            The mixer's state, and the last inputs of the short convolutions.
+        """
+        state = self.mixer.init_state(batch, max_len)
+        state.tensors |= {CANON + place: past_BJD for place, past_BJD in self.canon.init_state(batch).items()}
+        return state
 
     def step(self, x_BD: Tensor, state: State, context: Context) -> tuple[Tensor, State]:
         """One block on one token.
 
         Args:
             x_BD: hidden state, `[B, D]`.
-            state: the mixer's decoding state.
+            state: from `init_state` or the previous call.
             context: what the mixer reads besides the token, with T = 1.
 
         Returns:
             `[B, D]` and the next state.
         """
-        mixed_BD, state = self.mixer.step(self.norm_mixer(x_BD), state, context)
+        past = {place: state.tensors.pop(CANON + place) for place in self.canon.taps}  # the mixer sees its own state
+        u_BD = self.canon.step(self.norm_mixer(x_BD), "A", past)
+        mixed_BD, state = self.mixer.step(u_BD, state, context)
         x_BD = x_BD + mixed_BD
-        return x_BD + self.ffn(self.norm_ffn(x_BD)), state
+        x_BD = x_BD + self.ffn(self.canon.step(self.norm_ffn(x_BD), "C", past))
+        state.tensors |= {CANON + place: past_BJD for place, past_BJD in past.items()}
+        return x_BD, state
 
 
 class Trunk(nn.Module):
@@ -232,6 +261,7 @@ class Trunk(nn.Module):
             width = block.ffn.down.in_features
             nn.init.normal_(block.ffn.down.weight, std=1 / math.sqrt(2 * len(self.blocks) * width))
             block.mixer.reset_parameters()
+            block.canon.reset_parameters()
         for module in self.modules():
             if isinstance(module, RMSNorm | nn.BatchNorm1d):
                 module.reset_parameters()
@@ -281,7 +311,7 @@ class Trunk(nn.Module):
         """
         self._fits(max_len)
         rows = batch + 1 if self.takes_constant_row else batch
-        return [block.mixer.init_state(rows, max_len) for block in self._blocks()]
+        return [block.init_state(rows, max_len) for block in self._blocks()]
 
     def step(self, x_BD: Tensor, states: list[State], constant_D: Tensor | None = None) -> tuple[Tensor, list[State]]:
         """One embedded token to its hidden state; equals `forward` at that position.

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
 from backbones.mixers.config import MixerConfig
+from backbones.options import CanonPlaces
 from suite.config.identity import digest, introduced, significant, without
 from tasks.base import TaskOptions
 
@@ -51,6 +52,10 @@ class ModelConfig(Strict):
         ge=0.25,
         le=4,
         description="parameters as a multiple of the reference's, by the model's width; other than 1, it never ranks",
+    )
+    canon: CanonPlaces = introduced(
+        "none",
+        description="short convolutions of 4 taps for any mixer: A on the mixer's input, C on the feed-forward layer's",
     )
 
     @model_validator(mode="after")

@@ -1,17 +1,21 @@
 """The budget: size a mixer for a task, certify the resulting model, or refuse it with both parameter counts.
 
-The reference is the softmax backbone of the same shape. A run is matched when its parameters without embeddings and
-head are within 1 % of the reference's and every mixer layer is within 5 % of the reference's mixer layer. A control
-that pays in the FFN is matched on the total only. With `model.width_factor` the total is matched to that multiple of
-the reference's, so that the reference itself can be run at several sizes; heads make widths too coarse for a limit on
-single layers then.
+The reference is the softmax backbone of the same shape, without the short convolutions of `model.canon`. A run is
+matched when its parameters without embeddings and head are within 1 % of the reference's and every mixer layer is
+within 5 % of the reference's mixer layer. A control that pays in the FFN is matched on the total only. With
+`model.width_factor` the total is matched to that multiple of the reference's, so that the reference itself can be run
+at several sizes; heads make widths too coarse for a limit on single layers then.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, SerializeAsAny
 
 from backbones.base import Layer
+from backbones.canon import canon_cost
 from backbones.mixers.base import Mixer, MixerConfig
 from backbones.mixers.priors.softmax import Softmax
 from suite.config.run_config import OWN_ORIGINS, ModelConfig, RunConfig
@@ -50,7 +54,8 @@ def reference_layers(model: ModelConfig, causal: bool) -> tuple[Layer, ...]:
 
 
 def solve(mixer: type[Mixer], config: RunConfig, spec: InputSpec) -> Plan:
-    """Sizes the mixer at the task's length to the reference's mixer layer; the FFN uses up the rest. Reads no data.
+    """Sizes the mixer at the task's length to the reference's mixer layer; the FFN uses up the rest. The short
+    convolution before a mixer counts towards its layer, that before the FFN towards the FFN. Reads no data.
 
     Args:
         mixer: the mixer of every layer that is not one of `config.hybrid`.
@@ -71,11 +76,13 @@ def solve(mixer: type[Mixer], config: RunConfig, spec: InputSpec) -> Plan:
             f"budget: {config.mixer} has no size at dim={shape.dim} with {heads} heads; use fewer: --set mixer.heads=…"
         )
     target = reference[0].mixer.cost(reference[0].config, config.model.dim, length).parameters
-    budget = round(config.model.width_factor * target)
+    taps, others = _taps(shape, "A"), _taps(shape, "C")
+    budget = round(config.model.width_factor * target) - taps
     options = mixer.size(config.mixer_options, shape.dim, length, budget)
     left_over = budget - mixer.cost(options, shape.dim, length).parameters
-    layer = Layer(mixer, options, _ffn_width(mixer, left_over, shape))
-    layers = tuple(softmax[i - 1] if i in config.hybrid else layer for i in range(1, shape.depth + 1))
+    layer = Layer(mixer, options, _ffn_width(mixer, left_over - others, shape), shape.canon)
+    kept = replace(softmax[0], ffn_width=_ffn_width(Softmax, -taps - others, shape), canon=shape.canon)
+    layers = tuple(kept if i in config.hybrid else layer for i in range(1, shape.depth + 1))
     return Plan(shape=shape, layers=layers, reference=reference, mixer_options=options)
 
 
@@ -129,6 +136,11 @@ def with_free_widths(config: RunConfig) -> RunConfig:
     """
     free = dict.fromkeys(widths_of(config))
     return config.model_copy(update={"mixer_options": config.mixer_options.model_copy(update=free)})
+
+
+def _taps(shape: ModelConfig, place: Literal["A", "C"]) -> int:
+    """Parameters of a layer's short convolution at a place, 0 where it has none."""
+    return canon_cost(place, shape.dim, causal=True).parameters if place in shape.canon else 0
 
 
 def _ffn_width(mixer: type[Mixer], left_over: int, model: ModelConfig) -> int:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, SerializeAsAny, SerializerFunctionWr
 from torch import nn
 
 from backbones.base import Block, Layer
+from backbones.canon import canon_cost
 from backbones.mixers.base import Mixer, MixerConfig
 from backbones.mixers.stored import stored_numbers
 from suite.config.run_config import ModelConfig, RunConfig
@@ -69,7 +70,7 @@ class Counts:
     """What a model has and costs.
 
     parameters: those that the budget counts, without embeddings and head.
-    mixer_parameters: those of one mixer layer.
+    mixer_parameters: those of one mixer layer, with the short convolution before it.
     flops: of a forward pass, per unit of the task's inputs.
     length: tokens that its layers see.
     """
@@ -103,7 +104,7 @@ def count(spec: InputSpec, model: ModelConfig, layers: tuple[Layer, ...], mixer_
     assert isinstance(block, Block)
     return Counts(
         parameters=_budget_parameters(backbone),
-        mixer_parameters=_all_parameters(block.mixer),
+        mixer_parameters=_all_parameters(block.mixer) + _taps_of_mixer(block),
         total_parameters=_all_parameters(backbone),
         flops=_flops(layers, spec, model.dim),
         state_bytes=_state_bytes(layers, spec, model.dim),
@@ -178,6 +179,11 @@ def _all_parameters(module: nn.Module) -> int:
     return sum(_kept(module).values())
 
 
+def _taps_of_mixer(block: Block) -> int:
+    """Parameters of the short convolution before the mixer."""
+    return sum(taps.numel() for place, taps in block.canon.taps.items() if place == "A")
+
+
 def _kept(module: nn.Module) -> dict[str, int]:
     """Trainable parameters, and of mixers also what they keep in frozen parameters and persistent buffers. The
     backbone's own buffers (statistics of norms, the constant sequence of some controls) are the same for every mixer.
@@ -192,9 +198,12 @@ def _kept(module: nn.Module) -> dict[str, int]:
 def _flops(layers: tuple[Layer, ...], spec: InputSpec, dim: int) -> int:
     inputs = adapter(spec)
     per_position = sum(y.mixer.cost(y.config, dim, inputs.length).flops + 6 * dim * y.ffn_width for y in layers)
+    per_position += sum(canon_cost(y.canon, dim, y.config.causal).flops for y in layers)
     return inputs.positions * per_position + inputs.outside_flops(dim)
 
 
 def _state_bytes(layers: tuple[Layer, ...], spec: InputSpec, dim: int) -> int:
-    length = adapter(spec).length
-    return sum(y.mixer.cost(y.config, dim, length).state_bytes for y in layers) if spec.causal else 0
+    length, total = adapter(spec).length, 0
+    for y in layers if spec.causal else ():
+        total += y.mixer.cost(y.config, dim, length).state_bytes + canon_cost(y.canon, dim, y.config.causal).state_bytes
+    return total

@@ -31,6 +31,8 @@ def idle_options(config: RunConfig, candidate: Candidate, task: Task) -> dict[st
         By `section.name`, or `hybrid`, why it changes nothing.
     """
     found = dict(_of_model(config, task))
+    if not candidate.hybrids:
+        found["model.canon"] = "it has no mixer layers"
     found |= {f"mixer.{name}": reason for name, reason in candidate.idle_options(config.mixer_options).items()}
     found |= {f"data.{name}": reason for name, reason in task.idle_options().items()}
     found |= {f"train.{name}": reason for name, reason in candidate.idle_training.items()}

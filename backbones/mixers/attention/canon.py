@@ -22,8 +22,8 @@ from backbones.mixers.attention.base import ProjectedAttention
 from backbones.mixers.base import Context, MixerConfig, State
 from backbones.mixers.priors.base import TAPS, uniform_taps_
 from backbones.mixers.registry import register
+from backbones.mixers.residual_convolution import residual_convolution, residual_convolution_step, without_padding
 from backbones.mixers.rotary import rotate
-from kernels.short_conv import short_conv, short_conv_step
 
 LEAST_FOR_BOTH, LEAST_FOR_B = 80, 60  # D from which the taps cost at most 5 % of 4D²
 
@@ -59,14 +59,12 @@ class CanonAttention(ProjectedAttention):
                 uniform_taps_(taps)
 
     def project(self, x_BTD: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
-        if context.mask_BT is not None:  # padding is zero for the convolutions
-            x_BTD = x_BTD.masked_fill(~context.mask_BT[..., None], 0.0)
-        u_BTD = self._convolved(x_BTD, self.taps_a)
+        u_BTD = self._convolved(without_padding(x_BTD, context.mask_BT), self.taps_a)
         q, k, v = self._convolved(self.in_proj(u_BTD), self.taps_b).chunk(3, dim=-1)
         return q, k, v
 
     def _convolved(self, z_BTc: Tensor, taps: Tensor | None) -> Tensor:
-        return z_BTc if taps is None else short_conv(z_BTc, taps.to(z_BTc.dtype), self.config.causal, residual=True)
+        return z_BTc if taps is None else residual_convolution(z_BTc, taps, self.config.causal)
 
     def init_state(self, batch: int, max_len: int) -> State:
         state = super().init_state(batch, max_len)
@@ -110,5 +108,5 @@ def _convolved_token(z_Bc: Tensor, taps_Jc: Tensor | None, state: State, name: s
     """One token after the convolution, which sees the last inputs of the state and puts this one there."""
     if taps_Jc is None:
         return z_Bc
-    added_Bc, state.tensors[name] = short_conv_step(z_Bc, state.tensors[name], taps_Jc)
-    return z_Bc + added_Bc
+    y_Bc, state.tensors[name] = residual_convolution_step(z_Bc, state.tensors[name], taps_Jc)
+    return y_Bc

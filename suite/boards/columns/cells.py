@@ -105,7 +105,7 @@ def runs_spent(row: Row, board: Board) -> str:
 
 
 def convolution(row: Row) -> bool | None:
-    """Whether a row's mixer has a short convolution of its own.
+    """Whether a row's model has short convolutions: its mixer's own, or those of `model.canon`.
 
     Args:
         row: any row.
@@ -114,6 +114,8 @@ def convolution(row: Row) -> bool | None:
         None where that is unknown, for a third party's mixer.
     """
     first = row.first
+    if first.config.model.canon != "none":
+        return True
     if not first.recounted:
         return None
     return any(bool(getattr(first.certificate.mixer_options, name, False)) for name in CONVOLUTIONS)

@@ -36,6 +36,7 @@ OTHER: dict[str, dict[str, Any]] = {
         "head_scale": 0.5,
         "dropout": 0.1,
         "width_factor": 1.25,
+        "canon": "AC",
     },
     "train": {
         "steps": 7,
