@@ -9,16 +9,22 @@ from itertools import product
 import numpy as np
 
 from suite.boards.board import Board
-from suite.boards.rows import Row
+from suite.boards.rows import Row, is_reference
 from suite.records.schema import TestUnits
 from suite.statistics.comparisons import Difference, Test, difference
 from suite.statistics.noise import LEVEL, deviation, more_seeds
-from suite.statistics.ranking import Compared, Verdict, verdict
-from suite.statistics.samples import Array
+from suite.statistics.ranking import Compared, Verdict, all_pairs, verdict
+from suite.statistics.samples import Array, Scores
 from suite.statistics.units import over_units
 
 #: Beyond this many more seeds per row, boards say that no practical number would do.
 MOST_SEEDS = 1000
+OPPOSITE: dict[Verdict, Verdict] = {
+    "better": "worse",
+    "worse": "better",
+    "equivalent": "equivalent",
+    "undecided": "undecided",
+}
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,9 @@ class Pair:
     one, other: the rows.
     test: by which they were compared.
     difference: in quality, positive where the first row is better; its p value is that of one comparison.
+    p: adjusted over the board: over all rows where one of both is softmax, else over all pairs of rows. Whoever looks
+        for a pair on a board has looked at all of them.
+    verdict: what the board says of the first row against the other.
     seeds: how many more seeds each row would need to be distinguished with power .8 if the difference were the measured
         one; 0 where they are distinguished already, None where more than `MOST_SEEDS` would be needed.
     units: what the test set is a sample of, such as addresses; None where a record of either row has no figures of
@@ -41,14 +50,11 @@ class Pair:
     other: Row
     test: Test
     difference: Difference
+    p: float
+    verdict: Verdict
     seeds: int | None
     units: str | None = None
     over_units: Difference | None = None
-
-    @property
-    def verdict(self) -> Verdict:
-        """What may be said of the first row against the other."""
-        return verdict(Compared(self.difference, self.difference.p), equivalence=None)
 
 
 def pairs(boards: Sequence[Board], one: str, other: str) -> list[Pair]:
@@ -94,8 +100,8 @@ def _pair(board: Board, one: Row, other: Row) -> Pair:
     a, b = one.figures.scores, other.figures.scores
     test: Test = board.noise.test if board.noise else "welch"
     found = difference(a, b, test)
-    seeds = min(len(a.by_seed), len(b.by_seed))
-    needed = 0 if found.p <= LEVEL else more_seeds(found.estimate, deviation([a, b]), seeds, most=MOST_SEEDS)
+    p, said, family = _on_the_board(board, one, other, found, test)
+    needed = 0 if p <= LEVEL else _seeds_to_decide(found.estimate, [a, b], family)
     units = _units(one, other)
     return Pair(
         board,
@@ -103,10 +109,39 @@ def _pair(board: Board, one: Row, other: Row) -> Pair:
         other,
         test,
         found,
+        p,
+        said,
         needed,
         units.word if units else None,
         over_units(found, _sums(one), _sums(other), np.array(units.counts), test) if units else None,
     )
+
+
+def _on_the_board(board: Board, one: Row, other: Row, found: Difference, test: Test) -> tuple[float, Verdict, int]:
+    """The adjusted p value of two rows, the verdict, and the number of comparisons that it was adjusted for."""
+    assert one.figures is not None
+    assert other.figures is not None
+    ranked = [row for row in board.rows if not row.unranked and row.figures]
+    for row, reference in ((one, other), (other, one)):
+        known = row.figures
+        if known and known.compared and known.verdict and is_reference(reference) and not reference.unranked:
+            return known.compared.p, known.verdict if row is one else OPPOSITE[known.verdict], len(ranked) - 1
+    places = {id(row): place for place, row in enumerate(ranked)}
+    if id(one) in places and id(other) in places:
+        i, j = sorted((places[id(one)], places[id(other)]))
+        family = all_pairs([row.figures.scores for row in ranked if row.figures], test)
+        p, count = family[i, j].p, len(family)
+    else:  # a row without a rank belongs to no family: as if it were one more row of this board
+        count = len(ranked) * (len(ranked) + 1) // 2 or 1
+        p = min(1.0, found.p * count)
+    return p, verdict(Compared(found, p), equivalence=None), count
+
+
+def _seeds_to_decide(estimate: float, rows: Sequence[Scores], family: int) -> int | None:
+    """How many more seeds each row would need; at least one, since those that are there did not decide."""
+    seeds = min(len(row.by_seed) for row in rows)
+    needed = more_seeds(estimate, deviation(rows), seeds, family, MOST_SEEDS)
+    return None if needed is None else max(1, needed)
 
 
 def _units(one: Row, other: Row) -> TestUnits | None:

@@ -83,13 +83,28 @@ def ranks(rows: Sequence[Scores], test: Test) -> list[Rank]:
     Returns:
         One rank per row.
     """
+    found = all_pairs(rows, test)
+    beats = np.zeros((len(rows), len(rows)), dtype=bool)
+    for (i, j), each in found.items():
+        if each.significant:
+            beats[(i, j) if each.difference.estimate > 0 else (j, i)] = True
+    return [Rank(1 + int(beats[:, i].sum()), len(rows) - int(beats[i].sum())) for i in range(len(rows))]
+
+
+def all_pairs(rows: Sequence[Scores], test: Test) -> dict[tuple[int, int], Compared]:
+    """Each row compared with each later one, Holm-adjusted together.
+
+    Args:
+        rows: each with at least two seeds.
+        test: the board's test.
+
+    Returns:
+        (i, j) with i < j → the comparison, positive where row i is better.
+    """
     pairs = list(combinations(range(len(rows)), 2))
     found = [difference(rows[i], rows[j], test) for i, j in pairs]
-    beats = np.zeros((len(rows), len(rows)), dtype=bool)
-    for (i, j), each, p in zip(pairs, found, holm([each.p for each in found]), strict=True):
-        if p <= LEVEL:
-            beats[(i, j) if each.estimate > 0 else (j, i)] = True
-    return [Rank(1 + int(beats[:, i].sum()), len(rows) - int(beats[i].sum())) for i in range(len(rows))]
+    adjusted = holm([each.p for each in found])
+    return {pair: Compared(each, p) for pair, each, p in zip(pairs, found, adjusted, strict=True)}
 
 
 def verdict(compared: Compared, equivalence: tuple[float, float] | None, margin: float = MARGIN) -> Verdict:

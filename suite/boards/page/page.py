@@ -87,13 +87,11 @@ def _board(board: Board, links: Mapping[str, str], shared: Shared) -> dict[str, 
 
 
 def _by_reason(board: Board) -> dict[str, dict[str, list[str]]]:
-    """The runs without a row: reason → what ran → the ends of their ids, with seed and digits. Whole ids of the runs of
-    all mixers would be most of the page.
-    """
+    """The runs without a row: reason → what ran → seeds. Their ids would be much of the page; `board.json` has them."""
     found: dict[str, dict[str, list[str]]] = {}
     for each in board.left_out:
-        ran, seed, digits = each.id.rpartition(f"-{board.task}-")[2].rsplit("-", 2)
-        found.setdefault(each.reason, {}).setdefault(ran, []).append(f"{seed}-{digits}")
+        ran, seed, _ = each.id.rpartition(f"-{board.task}-")[2].rsplit("-", 2)
+        found.setdefault(each.reason, {}).setdefault(ran, []).append(seed)
     return found
 
 

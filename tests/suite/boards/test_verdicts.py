@@ -253,6 +253,30 @@ def test_two_rows_are_compared_with_each_other(raced):
     assert (turned.verdict, turned.difference.estimate) == ("worse", -found.difference.estimate)
 
 
+def test_a_pair_has_the_verdict_of_its_board():
+    """Of pairs that were looked for on a board some differ by chance: they are adjusted as the board's ranks are."""
+    few = [made for mixer in BASE for made in whole_race(mixer)]
+    close = {name: 0.70 + 0.002 * i for i, name in enumerate(("gla", "aft", "linear", "ssm", "simple-gla", "hyperglu"))}
+    BASE.update(close)
+    try:
+        found = only([*few, *(made for mixer in close for made in whole_race(mixer))])
+    finally:
+        for name in close:
+            del BASE[name]
+    names = [row.mixer for row in found.rows if not row.unranked]
+    every = [pair for i, a in enumerate(names) for b in names[:i] for pair in pairs([found], a, b)]
+    assert any(pair.difference.p <= 0.05 and pair.verdict == "undecided" for pair in every)
+    for pair in every:
+        assert pair.p >= pair.difference.p
+        assert (pair.verdict == "undecided") == (pair.p > 0.05)
+        assert (pair.seeds == 0) == (pair.p <= 0.05)
+        for row, other, word in ((pair.one, pair.other, pair.verdict), (pair.other, pair.one, None)):
+            if word and other.mixer == "softmax":
+                assert row.figures.verdict == word
+            elif word == "better" and row.mixer != "softmax":
+                assert other.figures.rank.first > 1
+
+
 def test_rows_that_cannot_be_distinguished_get_the_number_of_seeds_that_would_do(raced):
     [found] = pairs([raced], "qk-norm", "softmax")
     assert found.verdict == "undecided"

@@ -34,8 +34,8 @@ def compare(
     records: opt.Records = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Compares two mixers: their difference with its interval, what each is worth, and how many more seeds would
-    distinguish them.
+    """Compares two mixers: their difference with its interval, the board's verdict, what each is worth, and how many
+    more seeds would distinguish them.
     """
 
     def find(report: Report) -> dict[str, Any]:
@@ -74,6 +74,7 @@ def _plain(pair: Pair) -> dict[str, Any]:
         "test": pair.test,
         "difference": {"estimate": pair.difference.estimate, "low": low, "high": high, "p": pair.difference.p},
         "over_units": _over_units(pair),
+        "p_over_board": pair.p,
         "verdict": pair.verdict,
         "more_seeds": pair.seeds,
         "exchange": {"a": exchange_values(pair.one), "b": exchange_values(pair.other)},
@@ -106,7 +107,7 @@ def _table(pair: Pair) -> Table:
         (pair.other.mixer, f"{words.value(pair.other, metric)}, {len(pair.other.records)} seeds"),
         ("better by", f"{format_number(metric, pair.difference.estimate, signed=True)} ({low} to {high})"),
         *_over_units_row(pair),
-        ("p of this one comparison", words.small(pair.difference.p)),
+        ("p over the board", f"{words.small(pair.p)} ({words.small(pair.difference.p)} unadjusted)"),
         ("worth", f"{words.exchange(pair.one)} and {words.exchange(pair.other)}"),
         ("verdict", f"{pair.one.mixer} is {pair.verdict}" if pair.verdict != "undecided" else "undecided"),
         ("seeds to distinguish them", seeds),
