@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kernels.cpu.call import takes
-from kernels.cpu.short_conv import ShortConv
+from kernels.cpu.rows import ShortConv
 from kernels.numerics.first_derivative import first_derivative_only
 
 

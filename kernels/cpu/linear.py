@@ -1,7 +1,7 @@
-"""Causal sums of linear attention, forward and backward; fp32 or fp64, on a CPU.
+"""Causal sums of linear attention and the delta rule, forward and backward; fp32 or fp64, on a CPU.
 
-By `linear.cpp` with no decay or one per head, by `linear_channels.cpp` with one per key channel. Arguments as in
-`kernels.linear.sums`.
+By `linear.cpp` with no decay or one per head, by `linear_channels.cpp` with one per key channel, and by `delta.cpp`.
+Arguments as in `kernels.linear.sums` and `kernels.linear.delta`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,28 @@ class DecayedSums(torch.autograd.Function):
         return tuple(grads)
 
 
+class DeltaRule(torch.autograd.Function):
+    """(q, k `[B, T, H, k]`, v `[B, T, H, w]`, β `[B, T, H]`, log-decays `[B, T, H]` or None) → `[B, T, H, w]`."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None) -> Tensor:
+        q, k, v, beta = (x.contiguous() for x in (q, k, v, beta))
+        log_decay = None if log_decay is None else log_decay.contiguous()
+        out = torch.empty_like(v)
+        call("delta", [q, k, v, beta, log_decay, out], _sizes(q, v), 2 * _work(q, v))
+        ctx.save_for_backward(q, k, v, beta, log_decay)
+        return out
+
+    @staticmethod
+    @first_derivative_only
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        given = ctx.saved_tensors
+        grads = [None if x is None else torch.empty_like(x) for x in given]
+        q, _, v = given[:3]
+        call("delta_backward", [*given, grad.contiguous(), *grads], _sizes(q, v), 2 * _work(q, v))
+        return tuple(grads)
+
+
 def _name(log_decay: Tensor | None) -> str:
     return "linear" if log_decay is None or log_decay.shape[-1] == 1 else "linear_channels"
 
@@ -46,5 +68,5 @@ def _sizes(q: Tensor, v: Tensor) -> list[int]:
 
 
 def _work(q: Tensor, v: Tensor) -> int:
-    """Each token meets the keys of its chunk."""
+    """Each token meets the keys of its chunk; in the delta rule twice, as a key and as a query."""
     return (q.numel() + v.numel()) * SIZES.linear_chunk

@@ -1,4 +1,6 @@
-"""The root-mean-square norm and the rotation by `rows.cpp`, SwiGLU by `swiglu.cpp`; fp32 or fp64, on a CPU."""
+"""The root-mean-square norm and the rotation by `rows.cpp`, SwiGLU by `swiglu.cpp`, the short convolution by
+`short_conv.cpp`; fp32 or fp64, on a CPU.
+"""
 
 from __future__ import annotations
 
@@ -84,3 +86,25 @@ class SwiGlu(torch.autograd.Function):
         given = [x, up, down, z, grad.contiguous(), to_x, to_up, to_down]
         call("swiglu_backward", given, ctx.sizes, z.numel() * x.shape[-1])
         return to_x, to_up.sum(0), to_down.sum(0)
+
+
+class ShortConv(torch.autograd.Function):
+    """(x `[B, T, D]`, taps `[J, D]`, causal, residual) → `[B, T, D]`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, taps: Tensor, causal: bool, residual: bool) -> Tensor:
+        x, taps = x.contiguous(), taps.contiguous()
+        out = torch.empty_like(x)
+        ctx.save_for_backward(x, taps)
+        ctx.sizes = [*x.shape, len(taps), int(not causal), int(residual)]
+        call("short_conv", [x, taps, out], ctx.sizes, x.numel() * len(taps))
+        return out
+
+    @staticmethod
+    @first_derivative_only
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        x, taps = ctx.saved_tensors
+        parts = -(-x.shape[0] * x.shape[1] // SIZES.rows_per_part)
+        to_x, to_taps = torch.empty_like(x), x.new_zeros(parts, *taps.shape)
+        call("short_conv_backward", [x, taps, grad.contiguous(), to_x, to_taps], ctx.sizes, 2 * x.numel() * len(taps))
+        return to_x, to_taps.sum(0), None, None

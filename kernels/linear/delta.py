@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from kernels.cpu.call import multiplies
-from kernels.cpu.delta import DeltaRule
+from kernels.cpu.linear import DeltaRule
 from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
 

@@ -9,6 +9,7 @@ from suite.boards.columns.column import Column
 from suite.boards.columns.table import table_columns
 from suite.boards.notes import notes
 
+NAMES = ("rank", "mixer")
 BORDER, PADDING = 1, 3  # characters: at the left of the table, and per column with its border
 
 
@@ -27,8 +28,17 @@ def table(board: Board, width: int = 0) -> Table:
         f"; left out for lack of width: {', '.join(column.title(board) for column in left_out)}" if left_out else ""
     )
     made = Table(title=board.title, caption=notes(board) + missing, title_justify="left", caption_justify="left")
+    narrow = bool(width) and _width(columns, board) > width  # names go over several lines, at spaces; figures do not
     for column in columns:
-        made.add_column(column.title(board), justify=column.align, no_wrap=not column.wraps)
+        cells = [column.cell(row, board) for row in board.rows]
+        parts = [part for cell in cells for part in (cell.split() if column.name in NAMES else [cell])]
+        made.add_column(
+            column.title(board),
+            justify=column.align,
+            no_wrap=not (column.wraps or narrow),
+            overflow="fold",
+            min_width=max(map(len, parts), default=0) if narrow else None,
+        )
     for row in board.rows:
         made.add_row(*(column.cell(row, board) for column in columns))
     return made

@@ -49,7 +49,9 @@ def validated(section: str, model: type[M], values: Mapping[str, Any]) -> M:
         first = error.errors()[0]
         where = ".".join([section, *(str(part) for part in first["loc"])])
         given = "" if not first["loc"] else f", {quoted(first['input'])} was given"
-        raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}{given}") from None
+        several = isinstance(first["input"], str) and "," in first["input"]
+        hint = f" (suite sweep takes several: --set {where.split('.')[-1]}={first['input']})" if several else ""
+        raise UserError(f"{where}: {first['msg'].removeprefix('Value error, ')}{given}{hint}") from None
     for name, value in options:
         if isinstance(value, int) and abs(value) > LARGEST:
             raise UserError(f"{section}.{name}: at most {LARGEST} is allowed, {quoted(value)} was given")

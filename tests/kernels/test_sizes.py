@@ -24,6 +24,7 @@ ONLY_IN_CPP = {
     ("attention.cpp", "KEYS"),
     ("attention.cpp", "NEAR"),
     ("decoding.cpp", "BLOCK"),
+    ("delta.cpp", "ROWS"),
     ("elementary.h", "LANES"),
     ("limits.cpp", "STEPS"),
     ("limits.cpp", "SUMS"),

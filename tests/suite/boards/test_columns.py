@@ -183,6 +183,21 @@ def test_a_narrow_terminal_leaves_out_memory_speed_and_flops_first(made, width):
     assert ("left out for lack of width" in " ".join(shown.split())) == (width < 240)
 
 
+@pytest.mark.parametrize("width", [160, 110, 80, 60])
+def test_rank_mixer_and_value_are_whole_at_any_width_however_long_their_names(width):
+    """Names that cannot be told apart when cut: they go over several lines instead."""
+    sets = ("width_factor=1.25", "width_factor=1.5", "model.heads=4")
+    made = [made_record("softmax", 0.7 + 0.01 * i, sets=(text,), seed=s) for i, text in enumerate(sets) for s in (0, 1)]
+    [found] = boards([*made, *(made_record("linear-residual-query", 0.7, seed=s) for s in (0, 1))])
+    lines = terminal_lines(found, width, limited=True)
+    assert "…" not in "\n".join(lines)
+    assert all(len(line) <= width for line in lines)
+    first = {line.split("│")[2].strip() for line in lines if line.startswith("│")}
+    for row in found.rows:
+        assert set(row.mixer.split()) <= {word for cell in first for word in cell.split()}
+        assert any(f"{100 * row.mean:.2f}" in line for line in lines)
+
+
 def test_a_title_that_two_boards_of_a_third_partys_task_share_names_their_groups():
     theirs = []
     for steps in ("steps=5", "steps=6"):

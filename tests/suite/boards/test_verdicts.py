@@ -264,7 +264,7 @@ def test_a_pair_has_the_verdict_of_its_board():
         for name in close:
             del BASE[name]
     names = [row.mixer for row in found.rows if not row.unranked]
-    every = [pair for i, a in enumerate(names) for b in names[:i] for pair in pairs([found], a, b)]
+    every: list[Any] = [pair for i, a in enumerate(names) for b in names[:i] for pair in pairs([found], a, b)]
     assert any(pair.difference.p <= 0.05 and pair.verdict == "undecided" for pair in every)
     for pair in every:
         assert pair.p >= pair.difference.p
