@@ -80,6 +80,16 @@ def test_the_certificate_counts_the_taps_that_a_real_model_has(task: str, mixer:
     assert not any(".canon." in name for name, _ in plain.named_parameters())
 
 
+@pytest.mark.parametrize("places", ["A", "C", "AC"])
+@pytest.mark.parametrize("task", TASKS)
+def test_the_feed_forward_layer_gives_up_what_the_taps_cost(task: str, places: str) -> None:
+    config, spec = prepared(task, "softmax", [f"model.canon={places}"], unmatched=True)
+    _, found = check(config, spec)
+    column = 3 * config.model.dim  # parameters of one step of the feed-forward width
+    assert abs(found.parameters - found.reference_parameters) <= config.model.depth * column / 2
+    assert found.ffn_width < found.reference_ffn_width
+
+
 @pytest.mark.parametrize(("task", "taps"), [("sotu", 4), ("fashion-mnist", 7), ("household-power", 7)])
 @pytest.mark.parametrize("places", ["A", "C", "AC"])
 def test_the_flops_of_the_taps_are_two_per_tap_and_channel(task: str, taps: int, places: str) -> None:
