@@ -150,8 +150,8 @@ MIXERS: tuple[Defect, ...] = (
     Defect(
         "mixers",
         "backbones/mixers/residual_convolution.py",
-        "return z_BTc + short_conv",
-        "return short_conv",
+        "residual=True",
+        "residual=False",
         "a Canon layer has no residual",
         ("tests/backbones/test_canon.py",),
     ),
