@@ -41,8 +41,10 @@ class Line:
         worth = NOTHING
         if found is not None and found.rate is not None:
             remarks = [f"{found.censored} beyond a curve"] if found.censored else []
-            remarks += [f"without {', '.join(found.flat)}: flat curve"] if found.flat else []
-            interval = "" if found.low is None else f" ({found.low:.2f} to {found.high:.2f})"
+            few = len(found.tasks) < self.tasks
+            remarks += [f"from {', '.join(found.tasks)} alone: other curves are flat or missing"] if few else []
+            ends = ["–" if end is None else f"{end:.2f}" for end in (found.low, found.high)]
+            interval = "" if found.low is found.high is None else f" ({ends[0]} to {ends[1]})"
             bound = f"{found.bound} " if found.bound else ""
             worth = "; ".join([f"{bound}{found.rate:.2f}×{interval}", *remarks])
         record = NOTHING if self.record is None else " / ".join(map(str, self.record))

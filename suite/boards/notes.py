@@ -55,7 +55,10 @@ def statistics(board: Board) -> Iterator[str]:
         return
     unit = " %" if metric.unit == "%" else (f" {metric.unit}" if metric.unit else "")
     names = {"welch": "Welch's t test", "paired": "the paired t test and sign flips"}
-    yield "± 95 % interval of the mean; rows that no test separates share ranks (level .05 over the board, Holm)"
+    yield (
+        "± 95 % interval of the mean (seeds, and the rate that validation chose); rows that no test separates share "
+        "ranks (level .05 over the board, Holm)"
+    )
     known = (
         f"calibration seeds correlate {noise.calibrated.estimate:.2f}" if noise.calibrated else "no calibration runs"
     )

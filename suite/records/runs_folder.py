@@ -163,6 +163,12 @@ def all_runs() -> list[Path]:
     return [path.parent for path in sorted(found, key=lambda path: (path.parent.name[:15], path.stat().st_mtime_ns))]
 
 
+def _records_alone() -> str:
+    """What to say of records that were copied here without their runs, which boards read and other commands do not."""
+    count = sum(1 for _ in home().glob("*/record.json"))
+    return f"; the {count} record(s) there are for suite leaderboard and suite compare" if count else ""
+
+
 def find_run(run: str) -> Path:
     """The folder of a run.
 
@@ -183,7 +189,7 @@ def find_run(run: str) -> Path:
     if not known:
         raise UserError(
             f"no run {quoted(run)}: no runs in {home()} yet (set SUITE_HOME if they are elsewhere, or start one: suite "
-            "run --task fashion-mnist --mixer fem)"
+            f"run --task fashion-mnist --mixer fem){_records_alone()}"
         )
     matches = _matching(run, known)
     if len(matches) == 1:

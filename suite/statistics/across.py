@@ -19,10 +19,12 @@ class Across:
     """A mixer over several tasks, which are taken as fixed.
 
     rate: geometric mean of its exchange rates; None where no task has one.
-    low, high: the 95 % interval of the rate; None where no task has one, or all rates lie beyond a curve.
+    low, high: the 95 % interval of the rate; None where no task has one, all rates lie beyond a curve, or that of the
+        only task is open at this end.
     bound: "≥" or "≤" where all rates lie above or all below a curve, so that the rate is a bound; else empty.
     censored: how many of the rates lie beyond a curve and count as its end.
     flat: tasks whose curve is flat, left out.
+    tasks: those that the mean is over.
     """
 
     rate: float | None
@@ -31,6 +33,7 @@ class Across:
     censored: int
     flat: tuple[str, ...]
     bound: Literal["", "≥", "≤"] = ""
+    tasks: tuple[str, ...] = ()
 
 
 def across(rates: Mapping[str, ExchangeRate], ends: tuple[float, float]) -> Across:
@@ -44,7 +47,8 @@ def across(rates: Mapping[str, ExchangeRate], ends: tuple[float, float]) -> Acro
         The geometric mean with its interval. A censored rate adds no error, so with one the interval is too narrow.
     """
     flat = tuple(task for task, rate in rates.items() if rate.flat)
-    used = [rate for rate in rates.values() if not rate.flat]
+    tasks = tuple(task for task, rate in rates.items() if not rate.flat)
+    used = [rates[task] for task in tasks]
     if not used:
         return Across(None, None, None, 0, flat)
     logs = [math.log(_value(rate, ends)) for rate in used]
@@ -54,8 +58,10 @@ def across(rates: Mapping[str, ExchangeRate], ends: tuple[float, float]) -> Acro
     if censored == len(used):
         beyond = {rate.beyond for rate in used}
         bound: Literal["", "≥", "≤"] = "" if len(beyond) > 1 else "≥" if "above" in beyond else "≤"
-        return Across(math.exp(mean), None, None, censored, flat, bound)
-    return Across(math.exp(mean), math.exp(mean - half), math.exp(mean + half), censored, flat)
+        return Across(math.exp(mean), None, None, censored, flat, bound, tasks)
+    if len(used) == 1:  # the interval of that board, which may be open at one end
+        return Across(math.exp(mean), used[0].low, used[0].high, 0, flat, tasks=tasks)
+    return Across(math.exp(mean), math.exp(mean - half), math.exp(mean + half), censored, flat, tasks=tasks)
 
 
 def _value(rate: ExchangeRate, ends: tuple[float, float]) -> float:

@@ -20,8 +20,9 @@ do not edit.
 
 Each claim is tested between two rows of a board after both had their full race: equal budgets, equally tuned learning
 rates, 8 seeds. A difference is positive where the first row is better; p is adjusted over all tests of a task (Holm).
-*Undecided* does not mean equal: *equivalent* needs the 90 % interval of the difference inside what 12.5 % more or fewer
-parameters change in softmax.
+*Not supported* means that a test decided against the claim on one of its boards, whatever the others say; where boards
+agree in part only, the answer is *undecided*. *Undecided* does not mean equal: *equivalent* needs the 90 % interval of
+the difference inside what 12.5 % more or fewer parameters change in softmax.
 
 Everything here is at the scale of the boards, far below that of the papers. A claim that is not supported here may be
 true there.
