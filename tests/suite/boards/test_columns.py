@@ -185,7 +185,7 @@ def test_a_narrow_terminal_leaves_out_memory_speed_and_flops_first(made, width):
 
 @pytest.mark.parametrize("width", [160, 110, 80, 60])
 def test_rank_mixer_and_value_are_whole_at_any_width_however_long_their_names(width):
-    """Names that cannot be told apart when cut: they go over several lines instead."""
+    """Names that look alike when cut: they go over several lines instead."""
     sets = ("width_factor=1.25", "width_factor=1.5")
     made = [made_record("softmax", 0.7 + 0.01 * i, sets=(text,), seed=s) for i, text in enumerate(sets) for s in (0, 1)]
     [found] = boards([*made, *(made_record("linear-residual-query", 0.7, seed=s) for s in (0, 1))])
