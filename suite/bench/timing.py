@@ -18,6 +18,8 @@ import torch
 Workload = Callable[[], object]
 #: A sample repeats its workload until it lasts this long, so that the clock's resolution and the call are negligible.
 MIN_SAMPLE_S = 0.01
+#: With several threads: the first calls after another number of threads start new ones, whose buffers are cold.
+MIN_THREADED_SAMPLE_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,18 +44,20 @@ def _seconds_per_call(workload: Workload, repeats: int, clock: Callable[[], floa
 
 
 def interleaved(workloads: Mapping[str, Workload], rounds: int) -> dict[str, Timing]:
-    """Each round runs every workload once, in an order that rotates, so that a drift of the machine's speed affects all
-    of them alike.
+    """Each round times every workload once, in an order that rotates, so that a drift of the machine's speed affects
+    all of them alike. With several threads each has an untimed call before.
     """
-    clock, names = _clock(), list(workloads)
-    repeats = {}
+    clock, names, several = _clock(), list(workloads), torch.get_num_threads() > 1
+    repeats, least = {}, MIN_THREADED_SAMPLE_S if several else MIN_SAMPLE_S
     for name, workload in workloads.items():
         workload()  # the first call loads code and maps memory
-        repeats[name] = max(1, round(MIN_SAMPLE_S / max(_seconds_per_call(workload, 1, clock), 1e-6)))
+        repeats[name] = max(1, round(least / max(_seconds_per_call(workload, 1, clock), 1e-6)))
     samples: dict[str, list[float]] = {name: [] for name in names}
     for index in range(rounds):
         for offset in range(len(names)):
             name = names[(index + offset) % len(names)]
+            if several:
+                workloads[name]()
             samples[name].append(_seconds_per_call(workloads[name], repeats[name], clock))
     return {name: summary(values) for name, values in samples.items()}
 
