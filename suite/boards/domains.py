@@ -42,7 +42,7 @@ class Line:
         if found is not None and found.rate is not None:
             remarks = [f"{found.censored} beyond a curve"] if found.censored else []
             few = len(found.tasks) < self.tasks
-            remarks += [f"from {', '.join(found.tasks)} alone: other curves are flat or missing"] if few else []
+            remarks += [f"from {', '.join(found.tasks)} alone"] if few else []
             ends = ["–" if end is None else f"{end:.2f}" for end in (found.low, found.high)]
             interval = "" if found.low is found.high is None else f" ({ends[0]} to {ends[1]})"
             bound = f"{found.bound} " if found.bound else ""
