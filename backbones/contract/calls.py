@@ -17,6 +17,7 @@ D = 32
 #: How far a module in half precision may be from one in fp32 with the same parameters, as a fraction of the norm; the
 #: first for outputs, the second for all gradients together.
 HALF = {torch.bfloat16: (0.03, 0.06), torch.float16: (0.005, 0.01)}
+MOST_STEEP = 1.25  # times those of gradients, where fp32 itself moves as far when its input and parameters are rounded
 
 
 def _distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
@@ -46,8 +47,8 @@ def _gradients(mixer: Mixer, case: Case) -> tuple[Tensor, list[Tensor]]:
 @check(
     "half",
     "a module in bf16 or fp16 returns its input's dtype in forward, backward and step, near the same module in fp32: "
-    "3 % of the norm in bf16, 0.5 % in fp16, twice that for gradients, or as near as fp32 comes to itself with its "
-    "input and parameters rounded",
+    "3 % of the norm in bf16, 0.5 % in fp16, twice that for gradients, and a quarter more where fp32 itself "
+    "moves as far with its input and parameters rounded",
 )
 def works_in_half_precision(probe: Probe) -> None:
     for dtype, (outputs, gradients) in HALF.items():
@@ -64,9 +65,11 @@ def works_in_half_precision(probe: Probe) -> None:
                 continue  # not compared: a rectified score that is alone in its row may jump with its sign
             _require_near(probe, "the output", _distance([y_BTD], [wide_BTD]), outputs)
             error = _distance(found, expected)
+            allowed = gradients
             if error > gradients:
-                gradients = max(gradients, _shift_by_rounding(wide, case.map(Tensor.float), dtype, expected))
-            _require_near(probe, "gradients", error, gradients)
+                shift = _shift_by_rounding(wide, case.map(Tensor.float), dtype, expected)
+                allowed = min(max(gradients, shift), MOST_STEEP * gradients)
+            _require_near(probe, "gradients", error, allowed)
             if probe.causal and tokens == 7:
                 _require_near(probe, "step", _distance([_decoded(probe, half.eval(), case)], [wide_BTD]), outputs)
 

@@ -74,15 +74,9 @@ def exact_read(
     return found[0], None if u_BTE is None else found[1]
 
 
-def _exact_read(
-    log_delta: Tensor,
-    a_NE: Tensor,
-    log_b: Tensor,
-    log_c: Tensor,
-    log_skip_E: Tensor,
-    v_BTE: Tensor,
-    u_BTE: Tensor | None = None,
-) -> list[Tensor]:
+def _exact_read(tensors: list[Tensor]) -> list[Tensor]:
+    log_delta, a_NE, log_b, log_c, log_skip_E, v_BTE, *rest = tensors
+    u_BTE = rest[0] if rest else None
     B, T, E = v_BTE.shape
     a_NE, log_skip_E = a_NE.double(), log_skip_E.double()
     state = empty_state(B, a_NE.shape[0], E, a_NE, u_BTE is not None)
@@ -99,7 +93,7 @@ def _exact_read(
 
 _read_opaquely = opaque(
     "selective_exact_read",
-    lambda ts, _: _exact_read(*ts),
+    lambda ts, _: _exact_read(ts),
     lambda ts: [torch.empty(ts[5].shape, dtype=ts[5].dtype, device=ts[5].device) for _ in ts[5:]],  # of v and u
     exported_only=True,
 )

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from suite.config.run_config import RunConfig
 from suite.errors import UserError, first_line, nearest, reason
 from suite.records import record
-from suite.records.home import runs_home
+from suite.records.home import RECORD, runs_home
 from suite.records.schema import Record
 from suite.safe_text import quoted
 from tasks.storage.cache import write_atomically
@@ -165,7 +165,7 @@ def all_runs() -> list[Path]:
 
 def _records_alone() -> str:
     """What to say of records that were copied here without their runs, which boards read and other commands do not."""
-    count = sum(1 for _ in home().glob("*/record.json"))
+    count = sum(1 for _ in home().glob(f"*/{RECORD}"))
     return f"; the {count} record(s) there are for suite leaderboard and suite compare" if count else ""
 
 

@@ -270,11 +270,11 @@ def test_a_pair_has_the_verdict_of_its_board():
         assert pair.p >= pair.difference.p
         assert (pair.verdict == "undecided") == (pair.p > 0.05)
         assert (pair.seeds == 0) == (pair.p <= 0.05)
-        for row, other, word in ((pair.one, pair.other, pair.verdict), (pair.other, pair.one, None)):
-            if word and other.mixer == "softmax":
-                assert row.figures.verdict == word
-            elif word == "better" and row.mixer != "softmax":
-                assert other.figures.rank.first > 1
+        if pair.other.mixer == "softmax":
+            assert pair.verdict == pair.one.figures.verdict
+        elif pair.one.mixer != "softmax":
+            assert (pair.verdict == "better") <= (pair.other.figures.rank.first > 1)
+            assert (pair.verdict == "worse") <= (pair.one.figures.rank.first > 1)
 
 
 def test_rows_that_cannot_be_distinguished_get_the_number_of_seeds_that_would_do(raced):
