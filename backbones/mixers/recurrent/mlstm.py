@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, logsigmoid
+from torch.nn.functional import layer_norm, linear, logsigmoid
 
 from backbones.mixers.base import Capabilities, Context, Cost, Mixer, MixerConfig, State
 from backbones.mixers.errors import MixerError
@@ -68,10 +68,12 @@ class MLstm(Mixer):
         nn.init.ones_(self.gain)
 
     def _inputs(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """q, the weighted k, `[v, 1]` per head, log σ(f) `[B, T, H]`, all in fp32 at least, and o `[B, T, D]`."""
+        """q, the weighted k, `[v, 1]` per head, log σ(f) `[B, T, H]`, and o `[B, T, D]`, all in fp32 at least."""
         H = self.config.heads
-        q, k, v, o = self.in_proj(x_BTD).split(self.splits, dim=-1)
-        q, k, v = (at_least_fp32(z).unflatten(-1, (H, -1)) for z in (q, k, v))
+        # in fp32, not rounded to a half-precision input's dtype: a normed read of one token turns with its score's sign
+        projected = linear(at_least_fp32(x_BTD), at_least_fp32(self.in_proj.weight))
+        q, k, v, o = projected.split(self.splits, dim=-1)
+        q, k, v = (z.unflatten(-1, (H, -1)) for z in (q, k, v))
         i, f = (at_least_fp32(z) for z in (x_BTD @ self.w_gates.to(x_BTD.dtype).T).chunk(2, dim=-1))
         i, log_f = _capped(i + self.b_i), logsigmoid(_capped(f + self.b_f))
         k = k * (i.exp() * self.key**-0.5)[..., None].to(k.dtype)
