@@ -55,4 +55,5 @@ class VisionTransformer(nn.Module):
     def _patches(self, image_BCHW: Tensor) -> Tensor:
         if any(self.padding):
             image_BCHW = F.pad(image_BCHW, self.padding)
-        return self.embedding(image_BCHW).flatten(2).transpose(1, 2)
+        # Contiguous once: the residual stream keeps the layout, and every norm and sum after it would copy.
+        return self.embedding(image_BCHW).flatten(2).transpose(1, 2).contiguous()

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, linear
 
 from kernels.cpu.call import multiplies
-from kernels.cpu.gates import Projection
+from kernels.cpu.gates import Linear, Projection
 from kernels.numerics.first_derivative import first_derivative_only
 from kernels.numerics.nothing import nothing
 
@@ -40,7 +40,7 @@ def modulated_projection(
         A tensor `[B, T, split]` for each projection, without elements where a split is 0.
     """
     if s_BTR is None or p_RC is None:
-        return linear(x_BTD, weight_CD).split(list(splits), dim=-1)
+        return projections(x_BTD, weight_CD, splits)
     if x_BTD.numel() == 0:
         return nothing((*x_BTD.shape[:-1], len(weight_CD)), x_BTD, weight_CD, s_BTR, p_RC).split(list(splits), dim=-1)
     if (
@@ -56,6 +56,24 @@ def modulated_projection(
     z = linear(x_BTD, weight_CD)
     z = torch.addcmul(z, z, linear(s_BTR.to(z.dtype), p_RC.T).to(z.dtype))
     return z.split(list(splits), dim=-1)
+
+
+def projections(x_BTD: Tensor, weight_CD: Tensor, splits: Sequence[int]) -> tuple[Tensor, ...]:
+    """Several projections of x.
+
+    Args:
+        x_BTD: inputs `[…, D]`.
+        weight_CD: the weights W of all projections `[C, D]`.
+        splits: channels of each projection; they sum to C.
+
+    Returns:
+        A tensor `[…, split]` for each projection.
+    """
+    learns = torch.is_grad_enabled() and x_BTD.requires_grad and weight_CD.requires_grad
+    if learns and all(splits) and _fused(x_BTD, weight_CD) and multiplies("*D CD", x_BTD, weight_CD):
+        made: tuple[Tensor, ...] = Linear.apply(x_BTD, weight_CD, tuple(splits))
+        return made
+    return linear(x_BTD, weight_CD).split(list(splits), dim=-1)
 
 
 def _fused(x: Tensor, *others: Tensor) -> bool:

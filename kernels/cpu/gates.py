@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from kernels.cpu.call import call, lengths, pointers
 from kernels.cpu.sizes import SIZES
@@ -36,6 +37,30 @@ class GatedMix(torch.autograd.Function):
         sizes = [grad.numel() // grad.shape[-1], grad.shape[-1]]
         call("gated_mix_backward", [*inputs, grad.contiguous(), *grads], sizes, grad.numel(), ctx.eps)
         return (*grads, None)
+
+
+class Linear(torch.autograd.Function):
+    """(x `[…, D]`, W `[C, D]`, widths) → `x Wᵀ`, `[…, width]` for each width. PyTorch's product and views of it, with one
+    pass for both gradients, to which the gradients of the parts go as they are.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, widths: Sequence[int]) -> tuple[Tensor, ...]:
+        x, w = x.contiguous(), w.contiguous()
+        ctx.save_for_backward(x, w)
+        ctx.widths = widths
+        return linear(x, w).split(list(widths), dim=-1)
+
+    @staticmethod
+    @first_derivative_only
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, w = ctx.saved_tensors
+        given = [grad.contiguous() for grad in grads]
+        to_x, to_w = torch.empty_like(x), w.new_empty(SIZES.weight_parts, *w.shape)
+        rows = x.numel() // x.shape[-1]
+        tensors = [x, w, to_x, to_w, pointers(given), lengths(ctx.widths)]
+        call("plain_backward", tensors, [len(given), rows, x.shape[-1], len(w)], x.numel() * len(w))
+        return to_x, to_w.sum(0), None
 
 
 class Projection(torch.autograd.Function):

@@ -1,4 +1,5 @@
-// Several projections of one input, each scaled by its part of a low-rank factor: y = x Wᵀ * (1 + s P), W [C, D], s [N, R], P [R, C]. Blocks of
+// The gradients of several projections of one input, and projections that are scaled by their part of a low-rank factor:
+// y = x Wᵀ * (1 + s P), W [C, D], s [N, R], P [R, C]. Blocks of
 // rows stay in the cache; z = x Wᵀ is saved for backward, the factor is computed again. The C channels belong to `count` separate tensors
 // [N, width], so the caller need not split or concatenate.
 #include <algorithm>
@@ -10,6 +11,7 @@
 namespace {
 
 constexpr long NUMBERS = 1 << 15;  // of z in a block
+constexpr long BACKWARD_ROWS = 512;  // of a block without factors
 
 long rows_of(long C) { return std::max(16L, std::min(512L, NUMBERS / C / 16 * 16)); }
 
@@ -67,12 +69,45 @@ void projection_backward(const S* x, const S* w, const S* s, const S* p, const S
   });
 }
 
+// The gradients [N, width] of several projections side by side, as rows [m, C] of a block.
+template <class S>
+void side_by_side(const S* const* grads, const long* widths, long count, long first, long m, long C, S* rows) {
+  for (long row = 0; row < m; ++row)
+    for (long i = 0; i < count; rows += widths[i], ++i) {
+      const S* g = grads[i] + (first + row) * widths[i];
+      std::copy(g, g + widths[i], rows);
+    }
+}
+
+// dx and dw [WEIGHT_PARTS, C, D] of y = x Wᵀ: one pass over the rows, each thread with products of its own.
+template <class S>
+void plain_backward(const S* x, const S* w, S* dx, S* dw, const S* const* grads, const long* widths, long count, long N, long D, long C,
+                     long threads) {
+  long part = (N + WEIGHT_PARTS - 1) / WEIGHT_PARTS, rows = std::max(1L, std::min(part, BACKWARD_ROWS));
+  parallel_products(WEIGHT_PARTS, threads, [&](long piece) {
+    Buffer<S> together(count > 1 ? rows * C : 0);
+    S* to_w = dw + piece * C * D;
+    if (piece * part >= N) std::fill(to_w, to_w + C * D, S(0));
+    for (long first = piece * part, end = std::min(N, first + part); first < end; first += rows) {
+      long m = std::min(rows, end - first);
+      if (count > 1) side_by_side(grads, widths, count, first, m, C, together.data());
+      Matrix<const S> g_{count > 1 ? together.data() : grads[0] + first * C, C};
+      multiply<S>(m, D, C, S(1), g_, {w, D}, S(0), {dx + first * D, D});
+      multiply<S>(C, D, m, S(1), turned(g_), {x + first * D, D}, S(first > piece * part ? 1 : 0), {to_w, D});
+    }
+  });
+}
+
 }  // namespace
 
 #define EXPORT(S, NAME)                                                                                                                \
   extern "C" void projection_##NAME(const S* x, const S* w, const S* s, const S* p, S* z, S* const* outs, const long* widths,          \
                                     long count, long N, long D, long C, long R, long threads) {                                        \
     projection<S>(x, w, s, p, z, outs, widths, count, N, D, C, R, threads);                                                            \
+  }                                                                                                                                    \
+  extern "C" void plain_backward_##NAME(const S* x, const S* w, S* dx, S* dw, const S* const* grads, const long* widths, long count,  \
+                                         long N, long D, long C, long threads) {                                                       \
+    plain_backward<S>(x, w, dx, dw, grads, widths, count, N, D, C, threads);                                                          \
   }                                                                                                                                    \
   extern "C" void projection_backward_##NAME(const S* x, const S* w, const S* s, const S* p, const S* z, S* dx, S* dw, S* ds, S* dp,   \
                                              const S* const* grads, const long* widths, long count, long N, long D, long C, long R,    \

@@ -74,3 +74,25 @@ def test_nan_stays_visible() -> None:
         inputs = [normal(1, 5, 2, 16, seed=i).detach().float() for i in range(4)]
         inputs[which][0, 2, 1, 3] = torch.nan
         assert bool(gates.gated_mix(*inputs)[0, 2, 1, 3].isnan())
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 70, 1300])
+@pytest.mark.parametrize("splits", [(7,), (4, 1, 2)])
+def test_plain_projections_are_their_products(tokens: int, splits: tuple[int, ...]) -> None:
+    x, w = normal(2, tokens, 3, seed=0), normal(7, 3, seed=1)
+    outs = projection.projections(x, w, splits)
+    assert torch.allclose(torch.cat(outs, -1), x @ w.T, rtol=0, atol=FP64)
+    assert [out.shape[-1] for out in outs] == list(splits)
+    assert torch.autograd.gradcheck(lambda *a: projection.projections(*a, splits), (x, w), fast_mode=True)
+
+
+def test_a_projection_that_nothing_reads_adds_no_gradient() -> None:
+    x, w = normal(2, 70, 3, seed=0), normal(7, 3, seed=1)
+    first, _, last = projection.projections(x, w, (4, 1, 2))
+    (first.square().sum() + last.sum()).backward()
+    plain_x, plain_w = (t.detach().clone().requires_grad_() for t in (x, w))
+    y = plain_x @ plain_w.T
+    (y[..., :4].square().sum() + y[..., 5:].sum()).backward()
+    for found, wanted in ((x.grad, plain_x.grad), (w.grad, plain_w.grad)):
+        assert found is not None and wanted is not None
+        assert torch.allclose(found, wanted, rtol=0, atol=1e3 * FP64)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from backbones.mixers.base import Context
 from backbones.mixers.errors import MixerError
+from kernels.projection import projections
 
 TAPS = 4  # of short convolutions, where a paper has them
 MAP_COLUMNS = 32  # columns of an attention map that are read at a time
@@ -260,7 +261,8 @@ def projected_out(linear: nn.Linear, y: Tensor) -> Tensor:
     """
     device = y.device.type
     chosen_by_autocast = device != "meta" and torch.is_autocast_enabled(device)  # which knows no meta device
-    out: Tensor = linear(y if chosen_by_autocast else y.to(linear.weight.dtype))
+    y = y if chosen_by_autocast else y.to(linear.weight.dtype)
+    out: Tensor = linear(y) if linear.bias is not None else projections(y, linear.weight, linear.weight.shape[:1])[0]
     return out
 
 
