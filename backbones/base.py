@@ -22,8 +22,9 @@ from backbones.options import CanonPlaces
 from kernels.cpu.call import pytorch_only
 from kernels.cpu.library import library, products
 from kernels.implementations import ran
-from kernels.rows import rms_norm, swiglu
+from kernels.rows import feed_forward, rms_norm, swiglu
 
+NORM_EPS = 1e-6
 CANON = "canon_BJD_"  # with the place: what a block's short convolutions keep in its decoding state
 
 
@@ -62,7 +63,7 @@ class RMSNorm(nn.RMSNorm):
     """`x / sqrt(mean(x²) + 1e-6) · gain` over the last dimension."""
 
     def __init__(self, dim: int) -> None:
-        super().__init__(dim, eps=1e-6)
+        super().__init__(dim, eps=NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises the last dimension.
@@ -73,7 +74,7 @@ class RMSNorm(nn.RMSNorm):
         Returns:
             `[…, D]`.
         """
-        return rms_norm(x, self.weight, 1e-6)
+        return rms_norm(x, self.weight, NORM_EPS)
 
 
 class SwiGLU(nn.Module):
@@ -154,7 +155,12 @@ class Block(nn.Module):
             `[B, T, D]`.
         """
         u_BTD = self.canon(self.norm_mixer(x_BTD), "A", context.mask_BT)
-        x_BTD = x_BTD + self.drop(self.mixer(u_BTD, context))
+        mixed_BTD = self.drop(self.mixer(u_BTD, context))
+        if isinstance(self.drop, nn.Identity) and "C" not in self.canon.taps:
+            return feed_forward(
+                x_BTD, mixed_BTD, self.norm_ffn.weight, self.ffn.gate_up.weight, self.ffn.down.weight, NORM_EPS
+            )
+        x_BTD = x_BTD + mixed_BTD
         return x_BTD + self.drop(self.ffn(self.canon(self.norm_ffn(x_BTD), "C", context.mask_BT)))
 
     def init_state(self, batch: int, max_len: int) -> State:

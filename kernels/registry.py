@@ -250,6 +250,20 @@ KERNELS = (
         cpp=("swiglu",),
     ),
     Kernel(
+        "feed_forward",
+        "kernels.rows:feed_forward",
+        "the rest of a block after its mixer: sum, norm, SwiGLU, sum",
+        (Call("rows", "x BTD row, m BTD row, gain D all, up UD all, down DF all", lambda *given: (*given, 1e-6)),),
+        cpp=("feed_forward",),
+    ),
+    Kernel(
+        "plain_projection",
+        "kernels.projection:projections",
+        "several projections of one input",
+        (Call("rows", "x BTD row, w CD all", lambda x, w: (x, w, (4, 3))),),
+        cpp=("plain",),
+    ),
+    Kernel(
         "rotation",
         "kernels.rows:rotate_pairs",
         "rotation of pairs of channels by position (rotary positions)",

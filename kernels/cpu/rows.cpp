@@ -1,44 +1,29 @@
 // Operations on one row at a time: the root-mean-square norm and the rotation by positions, each in one pass over memory where a chain of
 // tensor operations takes several. Sums over rows come in parts of ROWS_PER_PART rows, so that they don't depend on the number of threads.
 #include <algorithm>
-#include <cmath>
 
 #include "buffer.h"
+#include "norms.h"
 #include "parts.h"
 
 namespace {
 
-// y = x * scale * gain with scale = 1 / sqrt(mean(x^2) + eps), saved for each row.
 template <class S>
 void rms_norm(const S* x, const S* gain, S* y, S* scale, long rows, long D, double eps, long threads) {
   by_parts(rows, threads, [&](long, long first, long end) {
-    for (long row = first; row < end; ++row) {
-      const S* xr = x + row * D;
-      S sum = 0, *yr = y + row * D;
-      for (long i = 0; i < D; ++i) sum += xr[i] * xr[i];
-      S by = scale[row] = S(1) / std::sqrt(sum / S(D) + S(eps));
-      for (long i = 0; i < D; ++i) yr[i] = xr[i] * by * gain[i];
-    }
+    for (long row = first; row < end; ++row) scale[row] = normed_row(x + row * D, gain, y + row * D, D, S(eps));
   });
 }
 
-// dx = scale (g gain - x scale^2 mean(g gain x)); d_gain [parts, D].
+// d_gain [parts, D]
 template <class S>
 void rms_norm_backward(const S* x, const S* gain, const S* scale, const S* g, S* dx, S* d_gain, long rows, long D, long threads) {
+  const S* nothing = nullptr;
   by_parts(rows, threads, [&](long index, long first, long end) {
     S* part = d_gain + index * D;
     std::fill(part, part + D, S(0));
-    for (long row = first; row < end; ++row) {
-      const S *xr = x + row * D, *gr = g + row * D;
-      S by = scale[row], dot = 0, *dr = dx + row * D;
-      for (long i = 0; i < D; ++i) {
-        S pull = gr[i] * xr[i];
-        dot += pull * gain[i];
-        part[i] += pull * by;
-      }
-      S along = dot / S(D) * by * by;
-      for (long i = 0; i < D; ++i) dr[i] = by * (gr[i] * gain[i] - xr[i] * along);
-    }
+    for (long row = first; row < end; ++row)
+      normed_row_backward(x + row * D, gain, scale[row], g + row * D, nothing, dx + row * D, part, D);
   });
 }
 

@@ -88,6 +88,30 @@ class SwiGlu(torch.autograd.Function):
         return to_x, to_up.sum(0), to_down.sum(0)
 
 
+class FeedForward(torch.autograd.Function):
+    """(x, m `[…, D]`, gain `[D]`, up `[2F, D]`, down `[D, F]`, eps) → `h + swiglu(norm(h))` with `h = x + m`, `[…, D]`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, m: Tensor, gain: Tensor, up: Tensor, down: Tensor, eps: float) -> Tensor:
+        x, m, gain, up, down = (t.contiguous() for t in (x, m, gain, up, down))
+        ctx.sizes = [x.numel() // x.shape[-1], *down.shape]
+        h, y, z = torch.empty_like(x), torch.empty_like(x), x.new_empty(ctx.sizes[0], up.shape[0])
+        scale = x.new_empty(ctx.sizes[0])
+        call("feed_forward", [x, m, gain, up, down, h, scale, z, y], ctx.sizes, z.numel() * x.shape[-1], eps)
+        ctx.save_for_backward(h, gain, scale, up, down, z)
+        return y
+
+    @staticmethod
+    @first_derivative_only
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        h, gain, scale, up, down, z = ctx.saved_tensors
+        to_h, parts = torch.empty_like(h), SIZES.weight_parts
+        to_gain, to_up, to_down = (t.new_empty(parts, *t.shape) for t in (gain, up, down))
+        given = [h, gain, scale, up, down, z, grad.contiguous(), to_h, to_gain, to_up, to_down]
+        call("feed_forward_backward", given, ctx.sizes, z.numel() * h.shape[-1])
+        return to_h, to_h, to_gain.sum(0), to_up.sum(0), to_down.sum(0), None
+
+
 class ShortConv(torch.autograd.Function):
     """(x `[B, T, D]`, taps `[J, D]`, causal, residual) → `[B, T, D]`."""
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from backbones.mixers.rotary import rotate
-from kernels.rows import rms_norm, rotate_pairs, swiglu
+from kernels.rows import feed_forward, rms_norm, rotate_pairs, swiglu
 from tests.tolerances import FP32, FP64, fp32_sum
 
 SHAPES = [(1, 1), (3, 5), (2, 33, 96), (130, 7)]
@@ -135,3 +135,14 @@ def test_rotations_of_any_layout_are_the_formula_and_rotate_gradients_back(dtype
         )
         (back,) = torch.autograd.grad(got, x, got.detach())
         assert torch.allclose(back, x, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "dim", "width"), [((1,), 3, 2), ((3, 50), 8, 20), ((700,), 4, 300)])
+def test_the_rest_of_a_block_is_its_formula_with_its_gradients(rows: tuple[int, ...], dim: int, width: int) -> None:
+    x, m, gain = normal(*rows, dim), normal(*rows, dim, seed=1), normal(dim, seed=4)
+    up, down = weights(dim, width)
+    h = x + m
+    wanted = h + swiglu_by_loop(norm_by_loop(h, gain), up, down)
+    assert float((feed_forward(x, m, gain, up, down, EPS) - wanted).abs().max()) <= FP64 * float(wanted.abs().max())
+    leaves = [t.requires_grad_() for t in (x, m, gain, up, down)]
+    assert torch.autograd.gradcheck(lambda *given: feed_forward(*given, EPS), leaves, fast_mode=True)
