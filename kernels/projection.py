@@ -70,7 +70,7 @@ def projections(x_BTD: Tensor, weight_CD: Tensor, splits: Sequence[int]) -> tupl
         A tensor `[…, split]` for each projection.
     """
     learns = torch.is_grad_enabled() and x_BTD.requires_grad and weight_CD.requires_grad
-    if learns and all(splits) and _fused(x_BTD, weight_CD) and multiplies("*D CD", x_BTD, weight_CD):
+    if learns and _fused(x_BTD, weight_CD) and multiplies("*D CD", x_BTD, weight_CD):
         made: tuple[Tensor, ...] = Linear.apply(x_BTD, weight_CD, tuple(splits))
         return made
     return linear(x_BTD, weight_CD).split(list(splits), dim=-1)
@@ -126,7 +126,8 @@ def _slices(splits: Sequence[int]) -> list[slice]:
 
 
 def normed_projection(x_BTD: Tensor, weight_RD: Tensor, eps: float = 1e-5) -> Tensor:
-    """`LayerNorm(x) Wᵀ` for a W of few rows, LayerNorm without gains. The normalised input never exists as a whole.
+    """`LayerNorm(x) Wᵀ` for a W of few rows, LayerNorm without gains, computed in the dtype of W, which may be wider
+    than that of x. The normalised input never exists as a whole.
 
     Args:
         x_BTD: inputs `[B, T, D]`.
@@ -134,14 +135,14 @@ def normed_projection(x_BTD: Tensor, weight_RD: Tensor, eps: float = 1e-5) -> Te
         eps: added to the variance.
 
     Returns:
-        `[B, T, R]`.
+        `[B, T, R]`, in the dtype of W.
     """
     if x_BTD.numel() == 0:
-        return nothing((*x_BTD.shape[:-1], len(weight_RD)), x_BTD, weight_RD)
-    if _fused(x_BTD, weight_RD):
+        return nothing((*x_BTD.shape[:-1], len(weight_RD)), x_BTD.to(weight_RD.dtype), weight_RD)
+    if _fused(x_BTD) and _fused(weight_RD):
         out: Tensor = _NormedProjection.apply(x_BTD, weight_RD, eps)
         return out
-    return linear(layer_norm(x_BTD, x_BTD.shape[-1:], eps=eps), weight_RD)
+    return linear(layer_norm(x_BTD.to(weight_RD.dtype), x_BTD.shape[-1:], eps=eps), weight_RD)
 
 
 class _NormedProjection(torch.autograd.Function):
@@ -149,14 +150,15 @@ class _NormedProjection(torch.autograd.Function):
     def forward(ctx, x, weight, eps):  # type: ignore[no-untyped-def]
         rows_x = x.reshape(-1, x.shape[-1])
         out, mean, inverse = (
-            x.new_empty(len(rows_x), len(weight)),
-            x.new_empty(len(rows_x), 1),
-            x.new_empty(len(rows_x), 1),
+            weight.new_empty(len(rows_x), len(weight)),
+            weight.new_empty(len(rows_x), 1),
+            weight.new_empty(len(rows_x), 1),
         )
-        average = x.new_full((x.shape[-1], 1), 1.0 / x.shape[-1])
-        for rows, (centred, scratch) in _with_memory(rows_x, 2):
-            torch.mm(rows_x[rows], average, out=mean[rows])
-            torch.sub(rows_x[rows], mean[rows], out=centred)
+        average = weight.new_full((x.shape[-1], 1), 1.0 / x.shape[-1])
+        for rows, (centred, scratch) in _with_memory(rows_x, 2, weight.dtype):
+            scratch.copy_(rows_x[rows])
+            torch.mm(scratch, average, out=mean[rows])
+            torch.sub(scratch, mean[rows], out=centred)
             torch.mm(torch.mul(centred, centred, out=scratch), average, out=inverse[rows]).add_(eps).rsqrt_()
             torch.mm(centred, weight.t(), out=out[rows]).mul_(inverse[rows])
         ctx.save_for_backward(rows_x, weight, mean, inverse, out)
@@ -173,15 +175,16 @@ class _NormedProjection(torch.autograd.Function):
         along = (grad * out).sum(-1, keepdim=True).mul_(inverse.square()).div_(-x.shape[-1])
         centred_weight = weight - weight.mean(-1, keepdim=True)
         grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight)
-        for rows, (centred,) in _with_memory(x, 1):
+        for rows, (centred, scratch) in _with_memory(x, 2, weight.dtype):
             torch.sub(x[rows], mean[rows], out=centred)
             grad_weight.addmm_(scaled[rows].t(), centred)
-            torch.mm(scaled[rows], centred_weight, out=grad_x[rows]).addcmul_(centred, along[rows])
+            torch.mm(scaled[rows], centred_weight, out=scratch).addcmul_(centred, along[rows])
+            grad_x[rows] = scratch
         return grad_x.view(ctx.shape), grad_weight, None
 
 
-def _with_memory(x: Tensor, count: int) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
-    """Blocks of rows, each with `count` buffers of its size; the memory is reused."""
+def _with_memory(x: Tensor, count: int, dtype: torch.dtype | None = None) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
+    """Blocks of rows, each with `count` buffers of its size, in x's dtype if none is given; the memory is reused."""
     blocks = _blocks(len(x), x.shape[1])
-    memory = x.new_empty(count, blocks[0].stop, x.shape[1])
+    memory = x.new_empty(count, blocks[0].stop, x.shape[1], dtype=dtype)
     return ((rows, memory[:, : rows.stop - rows.start].unbind()) for rows in blocks)

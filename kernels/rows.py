@@ -61,9 +61,7 @@ def swiglu(x: Tensor, up_2FD: Tensor, down_DF: Tensor) -> Tensor:
     return F.linear(F.silu(gate) * up, down_DF)
 
 
-def feed_forward(
-    x: Tensor, m: Tensor, gain_D: Tensor, up_2FD: Tensor, down_DF: Tensor, eps: float
-) -> Tensor:
+def feed_forward(x: Tensor, m: Tensor, gain_D: Tensor, up_2FD: Tensor, down_DF: Tensor, eps: float) -> Tensor:
     """The rest of a block after its mixer, in one pass over the rows: `h = x + m`, then `h + swiglu(rms_norm(h))`.
 
     Args:

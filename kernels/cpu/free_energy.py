@@ -58,7 +58,8 @@ class FreeEnergy(torch.autograd.Function):
         to_v = values.new_empty(*values.shape[:3], values.shape[-1] // 2)
         through_w = _parts(to_v)
         call("carried_backward", [to_values, values, beta, to_v, through_w], _sizes(to_v), to_v.numel(), bound)
-        to_beta = (through_w.double().sum(0) + through_F.double().sum(0)).view_as(beta).to(beta.dtype)
+        to_beta_Hd = through_w.sum(0, dtype=torch.float64) + through_F.sum(0, dtype=torch.float64)
+        to_beta = to_beta_Hd.view_as(beta).to(beta.dtype)
         return to_q, to_k, to_v, to_beta, to_log_f, None, None
 
 

@@ -40,8 +40,8 @@ class GatedMix(torch.autograd.Function):
 
 
 class Linear(torch.autograd.Function):
-    """(x `[…, D]`, W `[C, D]`, widths) → `x Wᵀ`, `[…, width]` for each width. PyTorch's product and views of it, with one
-    pass for both gradients, to which the gradients of the parts go as they are.
+    """(x `[…, D]`, W `[C, D]`, widths) → `x Wᵀ`, `[…, width]` for each width: PyTorch's product and views of it.
+    Both gradients are computed in one pass, from the gradients of the parts as they are.
     """
 
     @staticmethod

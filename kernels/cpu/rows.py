@@ -89,7 +89,7 @@ class SwiGlu(torch.autograd.Function):
 
 
 class FeedForward(torch.autograd.Function):
-    """(x, m `[…, D]`, gain `[D]`, up `[2F, D]`, down `[D, F]`, eps) → `h + swiglu(norm(h))` with `h = x + m`, `[…, D]`."""
+    """(x, m `[…, D]`, gain `[D]`, up `[2F, D]`, down `[D, F]`, eps) → `h + swiglu(norm(h))`, `h = x + m`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, m: Tensor, gain: Tensor, up: Tensor, down: Tensor, eps: float) -> Tensor:

@@ -45,6 +45,19 @@ def test_the_normed_projection_is_a_layer_norm_and_a_product(tokens: int) -> Non
     assert torch.autograd.gradcheck(projection.normed_projection, (x, w), fast_mode=True)
 
 
+def test_the_normed_projection_is_computed_in_the_dtype_of_its_weights() -> None:
+    x, w = normal(2, 70, 5, seed=0).detach().float().requires_grad_(), normal(3, 5, seed=1)
+    wide = x.detach().double().requires_grad_()
+    out, wanted = projection.normed_projection(x, w), layer_norm(wide, (5,)) @ w.T
+    assert out.dtype == torch.float64
+    assert torch.allclose(out, wanted, rtol=0, atol=FP64)
+    grads = torch.autograd.grad(out.sin().sum(), (x, w))
+    expected = torch.autograd.grad(wanted.sin().sum(), (wide, w))
+    assert [grad.dtype for grad in grads] == [torch.float32, torch.float64]
+    assert torch.allclose(grads[0], expected[0].float(), rtol=0, atol=FP32)
+    assert torch.allclose(grads[1], expected[1], rtol=0, atol=1e3 * FP64)
+
+
 @pytest.mark.parametrize("tokens", [1, 9, 40])
 def test_the_gates_are_their_formula(tokens: int) -> None:
     mu, F, a, b = (normal(2, tokens, 3, 4, seed=i) for i in range(4))
@@ -77,7 +90,7 @@ def test_nan_stays_visible() -> None:
 
 
 @pytest.mark.parametrize("tokens", [1, 3, 70, 1300])
-@pytest.mark.parametrize("splits", [(7,), (4, 1, 2)])
+@pytest.mark.parametrize("splits", [(7,), (4, 0, 1, 2)])
 def test_plain_projections_are_their_products(tokens: int, splits: tuple[int, ...]) -> None:
     x, w = normal(2, tokens, 3, seed=0), normal(7, 3, seed=1)
     outs = projection.projections(x, w, splits)
@@ -94,5 +107,6 @@ def test_a_projection_that_nothing_reads_adds_no_gradient() -> None:
     y = plain_x @ plain_w.T
     (y[..., :4].square().sum() + y[..., 5:].sum()).backward()
     for found, wanted in ((x.grad, plain_x.grad), (w.grad, plain_w.grad)):
-        assert found is not None and wanted is not None
+        assert found is not None
+        assert wanted is not None
         assert torch.allclose(found, wanted, rtol=0, atol=1e3 * FP64)

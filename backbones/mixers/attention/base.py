@@ -18,6 +18,7 @@ from backbones.mixers.base import Context, Cost, Mixer, MixerConfig, State
 from backbones.mixers.priors.base import at_least_fp32, head_width, normal_, projected_out
 from backbones.mixers.rotary import rotate
 from kernels.attention import softmax_read
+from kernels.projection import projections
 
 
 class Attention(Mixer):
@@ -133,7 +134,8 @@ class ProjectedAttention(Attention):
         self.in_proj = nn.Linear(dim, 3 * config.heads * self.width, bias=False)
 
     def project(self, x_BTD: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = self.in_proj(x_BTD).chunk(3, dim=-1)
+        width = len(self.in_proj.weight) // 3
+        q, k, v = projections(x_BTD, self.in_proj.weight, (width,) * 3)
         return q, k, v
 
     @classmethod

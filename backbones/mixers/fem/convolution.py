@@ -50,7 +50,7 @@ class LowRankConvolution(nn.Module):
         LayerNorm(h) over two channels enlarges rounding up to STATE_EPS^(−1/2) times in gradients: in fp32 those of
         `in_proj` were up to 1.6e-4 of the largest off. R is at most a few channels, so fp64 costs little.
         """
-        a, u, s = normed_projection(x.double(), self.in_proj.double()).chunk(3, dim=-1)
+        a, u, s = normed_projection(x, self.in_proj.double()).chunk(3, dim=-1)
         return torch.exp(-softplus(a)), u, rms(softplus(s))
 
     def factors(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:

@@ -27,6 +27,7 @@ from backbones.mixers.priors.base import head_width, normal_
 from backbones.mixers.registry import register
 from kernels.hyper.lag_mixing import LagMixing, lag_mix
 from kernels.lag_layout import Layout
+from kernels.projection import projections
 from kernels.short_conv import short_conv
 
 TAPS = 4  # of the convolution, mirrored where it is symmetric
@@ -113,7 +114,7 @@ class HyperMixer(Mixer):
         return self._read(x_BTD, k_SHBTd, v_HBTw, mask_BT)
 
     def _keys_values(self, near_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        k_BTK, v_BTD = self.kv_proj(near_BTD).split(self.kv_splits, dim=-1)
+        k_BTK, v_BTD = projections(near_BTD, self.kv_proj.weight, self.kv_splits)
         return self._score_sets(k_BTK), v_BTD.unflatten(-1, (self.config.heads, -1)).permute(2, 0, 1, 3)
 
     def _score_sets(self, x_BTK: Tensor) -> Tensor:
@@ -122,7 +123,7 @@ class HyperMixer(Mixer):
 
     def _read(self, x_BTD: Tensor, k_SHBTd: Tensor, v_HBTw: Tensor, mask_BT: Tensor | None) -> Tensor:
         """The output at x's tokens, which are the last ones of the keys."""
-        q_BTK, m1_BTK, m2_BTD, s_BTM = self.in_proj(x_BTD).split(self.in_splits, dim=-1)
+        q_BTK, m1_BTK, m2_BTD, s_BTM = projections(x_BTD, self.in_proj.weight, self.in_splits)
         if self.config.gates:
             q_BTK = q_BTK * m1_BTK.sigmoid()
         *before, after = self._mixings(s_BTM, x_BTD)
@@ -130,8 +131,7 @@ class HyperMixer(Mixer):
         y_BTD = read_HBTw.permute(1, 2, 0, 3).flatten(2).to(v_HBTw.dtype)
         if self.config.gates:
             y_BTD = y_BTD * m2_BTD.sigmoid()
-        out: Tensor = self.out_proj(y_BTD)
-        return out
+        return projections(y_BTD, self.out_proj.weight, (y_BTD.shape[-1],))[0]
 
     def _mixings(self, s_BTM: Tensor, x_BTD: Tensor) -> list[LagMixing | None]:
         """R1 of each score set, then R2ᵀ; None where it is off. R1 mixes by A, then Bᵀ; R2ᵀ by B, then Aᵀ."""
