@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from suite.boards.board import Board
-from suite.boards.page.curves import STYLE, look, training_curves
-from suite.boards.rows import Row, curve_factor
+from suite.boards.page.curves import COLOURS, STYLE, look, training_curves
+from suite.boards.rows import Row, curve_factor, is_reference
 
 MARKERS = "osD^vP*X<>"
 SIZE = (5.2, 3.2)
@@ -30,17 +30,33 @@ def plots(board: Board) -> list[tuple[str, str]]:
         Caption and SVG text of each plot that has something to show.
     """
     rows = [row for row in board.rows if not row.unranked]
+    lines = told_apart(rows)
+    which = "" if len(lines) == len(rows) else f", of the best {len(lines)} with softmax"
     drawn = [
         ("Quality and FLOPs of a forward pass", _costs(board, rows, lambda row: row.first.certificate.flops, "FLOPs")),
         (
             "Quality and decoding state",
             _costs(board, rows, lambda row: row.first.certificate.state_bytes, "bytes at the task's length"),
         ),
-        ("Training loss: mean of the seeds, and their range", _training(rows)),
-        ("Validation at each learning rate of the race", _rates(board, rows)),
+        (f"Training loss: mean of the seeds, and their range{which}", _training(lines)),
+        (f"Validation at each learning rate of the race{which}", _rates(board, lines)),
         ("Softmax at several sizes (mean and 95 % interval), and the other mixers", _curve(board)),
     ]
     return [(caption, svg) for caption, svg in drawn if svg]
+
+
+def told_apart(rows: Sequence[Row]) -> list[Row]:
+    """The rows whose lines one plot can hold: as many as there are colours, the best ones, softmax always among them.
+
+    Args:
+        rows: of a board, the best one first.
+
+    Returns:
+        At most as many rows as there are colours, in order.
+    """
+    kept, others = list(rows[: len(COLOURS)]), rows[len(COLOURS) :]
+    reference = [row for row in others if is_reference(row)]
+    return [*kept[: len(COLOURS) - len(reference)], *reference]
 
 
 def _costs(board: Board, rows: Sequence[Row], cost: Callable[[Row], int], label: str) -> str:

@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from suite.boards.page.plots import _svg
+from suite.boards.page.curves import COLOURS as LINE_COLOURS
+from suite.boards.page.plots import _svg, told_apart
 from suite.boards.page.vector import Shared, _path
 
 COLOURS = ("#0072b2", "#d55e00")
@@ -108,3 +109,13 @@ def test_marks_and_bands_keep_their_shapes():
 def test_a_plot_for_the_page_is_less_than_half_of_its_file():
     text = drawn([0.0, 1.0, 2.5])
     assert len(Shared().plot(text)) < len(text) / 2
+
+
+@pytest.mark.parametrize("reference", [0, 5, 12])
+def test_a_plot_has_a_line_for_the_best_rows_and_always_for_softmax(monkeypatch, reference):
+    monkeypatch.setattr("suite.boards.page.plots.is_reference", lambda row: row == reference)
+    lines = told_apart(range(14))
+    assert len(lines) == len(LINE_COLOURS)
+    assert reference in lines
+    assert [row for row in lines if row != reference] == [row for row in range(14) if row != reference][: len(lines) - 1]
+    assert told_apart(range(4)) == [0, 1, 2, 3]
