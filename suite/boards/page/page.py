@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -88,11 +88,31 @@ def _board(board: Board, links: Mapping[str, str], shared: Shared) -> dict[str, 
 
 def _by_reason(board: Board) -> dict[str, dict[str, list[str]]]:
     """The runs without a row: reason → what ran → seeds. Their ids would be much of the page; `board.json` has them."""
-    found: dict[str, dict[str, list[str]]] = {}
+    found: dict[str, dict[str, list[int]]] = {}
     for each in board.left_out:
         ran, seed, _ = each.id.rpartition(f"-{board.task}-")[2].rsplit("-", 2)
-        found.setdefault(each.reason, {}).setdefault(ran, []).append(seed)
-    return found
+        found.setdefault(each.reason, {}).setdefault(ran, []).append(int(seed.removeprefix("s")))
+    return {reason: {name: seed_ranges(seeds) for name, seeds in ran.items()} for reason, ran in found.items()}
+
+
+def seed_ranges(seeds: Iterable[int]) -> list[str]:
+    """Seeds as a reader would list them.
+
+    Args:
+        seeds: in any order.
+
+    Returns:
+        `s3`, or `s0–s7` for three and more that follow each other.
+    """
+    runs: list[list[int]] = []
+    for seed in sorted(seeds):
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    return [
+        text for run in runs for text in ([f"s{run[0]}–s{run[-1]}"] if len(run) > 2 else [f"s{seed}" for seed in run])
+    ]
 
 
 def _cells(row: Row, board: Board, links: Mapping[str, str]) -> list[Cell]:

@@ -117,5 +117,7 @@ def test_a_plot_has_a_line_for_the_best_rows_and_always_for_softmax(monkeypatch,
     lines = told_apart(range(14))
     assert len(lines) == len(LINE_COLOURS)
     assert reference in lines
-    assert [row for row in lines if row != reference] == [row for row in range(14) if row != reference][: len(lines) - 1]
+    assert [row for row in lines if row != reference] == [row for row in range(14) if row != reference][
+        : len(lines) - 1
+    ]
     assert told_apart(range(4)) == [0, 1, 2, 3]

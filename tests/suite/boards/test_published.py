@@ -13,6 +13,7 @@ import pytest
 from suite.boards.board import boards
 from suite.boards.domains import across_domains
 from suite.boards.page import published, tables
+from suite.boards.page.page import seed_ranges
 from suite.errors import UserError
 from suite.records import record
 from suite.records.collection import read_published
@@ -187,3 +188,8 @@ def test_a_refused_record_and_other_files_cost_no_board(entries, tmp_path):
 
 def test_formulas_of_spreadsheets_are_text():
     assert [tables._cell(text) for text in ("=A1", "@x", "fem", 1.5, None)] == ["'=A1", "'@x", "fem", 1.5, ""]
+
+
+def test_seeds_that_follow_each_other_are_listed_as_a_range():
+    assert seed_ranges([7, 0, 2, 1, 9, 10, 100]) == ["s0–s2", "s7", "s9", "s10", "s100"]
+    assert seed_ranges([]) == []
