@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -60,22 +60,22 @@ def scores(row: Row, metric: Metric) -> Scores:
         The scores.
     """
     added = 0.0
-    if row.race is not None and row.race.chosen is not None and len(row.race.finals) > 1:
-        added = choice_variance(*_finals(row, metric), row.race.chosen)
+    if row.race is not None and row.race.chosen is not None:
+        eliminated_too = {**row.race.screened, **row.race.finals}
+        added = choice_variance(*_by_rate(eliminated_too, metric), row.race.chosen)
     return replace(scores_of(row.records, metric), name=row.mixer, choice_variance=added)
 
 
-def _finals(row: Row, metric: Metric) -> tuple[dict[float, Array], dict[float, Array]]:
-    """Rate → quality on validation, and on test, of the rates that ran on all seeds."""
-    finals = row.race.finals if row.race else {}
-    valid = {rate: scores_of(runs, metric, "valid").quality for rate, runs in finals.items()}
-    return valid, {rate: scores_of(runs, metric).quality for rate, runs in finals.items()}
+def _by_rate(runs: Mapping[float, tuple[Record, ...]], metric: Metric) -> tuple[dict[float, Array], dict[float, Array]]:
+    """Rate → quality on validation, and on test, in the order of the seeds."""
+    valid = {rate: scores_of(each, metric, "valid").quality for rate, each in runs.items()}
+    return valid, {rate: scores_of(each, metric).quality for rate, each in runs.items()}
 
 
 def _with_optimism(each: Figures, row: Row, found: Noise, metric: Metric) -> Figures:
     if row.race is None or not row.race.ended or len(row.race.finals) < 2:
         return each
-    valid, test = (list(by_rate.values()) for by_rate in _finals(row, metric))
+    valid, test = (list(by_rate.values()) for by_rate in _by_rate(row.race.finals, metric))
     means = [float(values.mean()) for values in valid]
     centred = [np.concatenate([values - values.mean() for values in arms]) for arms in (valid, test)]
     scale = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))

@@ -32,11 +32,12 @@ def main() -> None:
         family = outcome(cell, chosen.boards, seed=1)
         raced = outcome(replace(cell, effect=effect), chosen.boards, seed=2)
         known = outcome(replace(cell, effect=effect), chosen.boards, seed=2, known_rate=True)
-        misses = (equal and family.family_low > 0.06) or (equal and raced.power < known.power - 0.03)
+        limits = {"family": family.family_low > 0.06, "power": raced.power < known.power - 0.03}
+        misses = [name for name, missed in limits.items() if equal and missed]
         curves = "equal" if equal else "unequal"
         write(
             f"{noise:<11} {gap:4} {rho:4} {curves:<8} {family.family:.4f}   {family.family_low:.4f}  {raced.power:.3f}"
-            f"  {known.power:.3f}{'  misses' if misses else ''}"
+            f"  {known.power:.3f}{'  misses ' + ' and '.join(misses) if misses else ''}"
         )
         cells.append({**asdict(cell), **asdict(family), "power": raced.power, "known": known.power, "misses": misses})
     if chosen.json:

@@ -143,16 +143,13 @@ def of_rate(values: Array, chosen_BM: np.ndarray) -> Array:
 
 def choice_variances(valid_BMRS: Array, test_BMRS: Array, raced: Raced) -> Array:
     """`suite.statistics.choice.choice_variance` of every race, [boards, mixers]."""
-    counts = raced.complete_BMR.sum(axis=-1)
-    noises = [
-        2 * np.where(raced.complete_BMR, each.var(axis=-1, ddof=1), 0).sum(axis=-1) / counts / SEEDS
-        for each in (valid_BMRS, test_BMRS)
-    ]
-    valid, test = valid_BMRS.mean(axis=-1), test_BMRS.mean(axis=-1)
-    lead = of_rate(valid, raced.chosen_BM)[..., None] - valid
-    doubt = np.where(raced.complete_BMR, stats.norm.sf(lead / np.sqrt(noises[0])[..., None]), 0.0)
-    excess = np.clip((test - of_rate(test, raced.chosen_BM)[..., None]) ** 2 - noises[1][..., None], 0.0, None)
-    return SHARE * (doubt * excess).sum(axis=-1)  # the chosen rate itself has no excess
+    ran = raced.complete_BMR | np.isin(np.arange(RATES), GRID)
+    counts = np.where(raced.complete_BMR, SEEDS, FIRST)[..., None]
+    seen = np.arange(SEEDS) < counts
+    figures = np.where(seen, (valid_BMRS + test_BMRS) / 2, 0.0)
+    without_BMRS = (figures.sum(axis=-1, keepdims=True) - figures) / (counts - seen)  # the mean without that seed
+    losses = (without_BMRS - of_rate(without_BMRS, raced.chosen_BM)[:, :, None]).max(axis=-1)
+    return SHARE * np.where(ran, losses, 0.0).max(axis=-1) ** 2  # at least 0, the chosen rate's own
 
 
 def rejected(scores_BMS: Array, choice_BM: Array, paired: bool) -> np.ndarray:

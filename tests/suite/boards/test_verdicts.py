@@ -98,6 +98,20 @@ def test_the_difference_to_softmax_is_welchs(raced):
     assert row_of(raced, "softmax").figures.verdict is None
 
 
+def test_an_eliminated_rate_that_is_better_on_test_widens_its_row(raced):
+    made = [each for mixer in BASE for each in whole_race(mixer)]
+    [eliminated] = set(planned("fem").rates) - set(row_of(raced, "fem").race.finals)
+    better = [
+        each.model_copy(update={"metrics": {**each.metrics, "test": {**each.metrics["test"], "top1": 0.99}}})
+        if (each.mixer, each.config.train.lr) == ("fem", eliminated)
+        else each
+        for each in made
+    ]
+    wide = row_of(only(better), "fem")
+    assert wide.race.chosen == row_of(raced, "fem").race.chosen
+    assert wide.figures.half_width > 1.5 * row_of(raced, "fem").figures.half_width
+
+
 def test_a_row_without_the_full_race_has_no_rank_next_to_rows_that_had_it(raced):
     part = [run("fem", planned("softmax").rates[1], seed, sets=("lse=false",)) for seed in SEEDS]
     found = only([*(made for row in raced.rows for made in whole_race(row.mixer)), *part])

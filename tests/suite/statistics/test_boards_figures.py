@@ -98,14 +98,24 @@ def test_the_optimism_of_a_choice_is_that_of_simulated_choices():
 
 
 def test_the_variance_of_a_choice_is_the_hand_calculation():
-    a, b, c = (np.array([m - 1.0, m + 1.0]) for m in (5.0, 4.0, 1.0))
-    test = {1.0: a, 2.0: b + 3.0, 3.0: c}  # variance 2 each, so that of a difference of means is 2
-    found = choice_variance({1.0: a, 2.0: b, 3.0: c}, test, 1.0)
-    doubts = stats.norm.sf(1 / math.sqrt(2)), stats.norm.sf(4 / math.sqrt(2))
-    assert found == pytest.approx(SHARE * (doubts[0] * (4 - 2) + doubts[1] * (16 - 2)))
-    assert choice_variance({1.0: a}, {1.0: a}, 1.0) == 0.0
-    ones = np.ones(8)
-    assert choice_variance({1.0: ones, 2.0: ones}, {1.0: ones, 2.0: ones}, 1.0) == 0.0
+    own, worse, eliminated = np.array([5.0, 9.0, 4.0]), np.array([3.0, 3.0, 3.0]), np.array([4.0, 6.0])
+    valid, test = {1.0: own, 2.0: worse, 3.0: eliminated}, {1.0: own, 2.0: worse, 3.0: eliminated + 2.0}
+    # Without the second seed: 4.5 for the chosen rate, 3 for the second one, 5 for the one that was eliminated.
+    assert choice_variance(valid, test, 1.0) == pytest.approx(SHARE * (5.0 - 4.5) ** 2)
+    assert choice_variance({1.0: own}, {1.0: own}, 1.0) == 0.0
+
+
+def test_a_choice_that_holds_without_any_one_seed_adds_no_variance():
+    ahead = {1.0: np.array([2.0, 3.0, 4.0]), 2.0: np.array([1.0, 2.0, 1.5]), 3.0: np.array([1.0, 0.0])}
+    assert choice_variance(ahead, ahead, 1.0) == 0.0
+    constant = {1.0: np.full(8, 0.7), 2.0: np.full(8, 0.7), 3.0: np.full(4, 0.7)}
+    assert choice_variance(constant, constant, 1.0) == 0.0
+
+
+def test_the_variance_of_a_choice_needs_two_seeds_of_each_rate():
+    figures = {1.0: np.array([2.0, 3.0]), 2.0: np.array([1.0])}
+    with pytest.raises(ValueError, match="needs 2 to 2 seeds of a rate, got 1"):
+        choice_variance(figures, figures, 1.0)
 
 
 @pytest.mark.parametrize("test", ["welch", "paired"])
