@@ -32,6 +32,17 @@ def pytorch_only() -> Iterator[None]:
         _refuses_all = before
 
 
+def watched_or_refused() -> bool:
+    """Whether the compiled library takes no call at present: operations are traced or counted, or `pytorch_only`."""
+    return _refuses_all or torch.compiler.is_compiling() or type(_get_current_dispatch_mode()).__name__ in WATCHERS
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether a tensor is an ordinary one on the CPU, with elements."""
+    ordinary = type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu"
+    return ordinary and x.numel() > 0 and not x.is_neg()
+
+
 def takes(shapes: str, *tensors: Tensor) -> bool:
     """Whether the compiled library takes a call with these tensors.
 
@@ -39,17 +50,10 @@ def takes(shapes: str, *tensors: Tensor) -> bool:
     while operations are neither traced nor counted. It does not check shapes itself. In "*D D" a letter is the same
     size everywhere, 1 is 1, and * is any number of dimensions.
     """
-    if _refuses_all or torch.compiler.is_compiling() or type(_get_current_dispatch_mode()).__name__ in WATCHERS:
+    if watched_or_refused():
         return False
     first = tensors[0]
-    plain = all(
-        type(x) in (Tensor, torch.nn.Parameter)
-        and x.device.type == "cpu"
-        and x.dtype == first.dtype
-        and x.numel()
-        and not x.is_neg()
-        for x in tensors
-    )
+    plain = all(x.dtype == first.dtype and is_plain(x) for x in tensors)
     return plain and first.dtype in NAMES and _agree(shapes, tensors) and library() is not None
 
 

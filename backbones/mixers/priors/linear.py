@@ -20,6 +20,7 @@ from torch.nn.functional import linear, logsigmoid
 from backbones.mixers.base import Capabilities, Context, MixerConfig
 from backbones.mixers.errors import MixerError
 from backbones.mixers.priors.base import Prior, Widths, at_least_fp32, head_width, normal_, running
+from backbones.mixers.priors.decays import fixed_log_decays
 from backbones.mixers.priors.host_mixer import HostMixer
 from backbones.mixers.registry import register
 from kernels.linear.exact import empty_state, exact_step
@@ -183,11 +184,8 @@ class RetentionPrior(LinearPrior):
 
     def log_decay(self, x_BTD: Tensor) -> Tensor:
         heads = self.widths.heads
-        h = torch.arange(heads, device=x_BTD.device, dtype=torch.float64)
-        if not self.causal:
-            h = torch.where(h < self.forward_heads, h, h - self.forward_heads)
-        log_a = torch.log1p(-(2.0 ** (-5 - h))).to(torch.promote_types(x_BTD.dtype, torch.float32))
-        return log_a[:, None].expand(*x_BTD.shape[:2], heads, 1)
+        log_a_H = fixed_log_decays(heads, heads if self.causal else self.forward_heads, at_least_fp32(x_BTD))
+        return log_a_H[:, None].expand(*x_BTD.shape[:2], heads, 1)
 
 
 class LinearHost(HostMixer):

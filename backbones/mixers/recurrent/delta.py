@@ -35,7 +35,8 @@ from backbones.mixers.priors.base import (
 from backbones.mixers.priors.ssm import STEP_RANGE
 from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
-from kernels.linear.delta import delta_rule, delta_step
+from kernels.linear.delta import delta_rule
+from kernels.linear.step import memory_step
 from kernels.short_conv import short_conv, short_conv_step
 
 UNIT_EPS, NORM_EPS = 1e-6, 1e-5
@@ -142,12 +143,12 @@ class DeltaNet(Mixer):
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
         mixed, beta, log_decay, z = self._project(x_BD)
-        after, memory = dict(state.tensors), state.tensors["s_BHkw"]
+        after = dict(state.tensors)
         if self.taps is not None:
             mixed, after["past_BJc"] = short_conv_step(mixed, state.tensors["past_BJc"], self.taps)
         q, k, v = self._heads(mixed)
-        o, new = delta_step(memory.to(q.dtype), q, k, v, beta.to(q.dtype), log_decay)
-        after["s_BHkw"] = new.to(memory.dtype)
+        decay = None if log_decay is None else log_decay[..., None]
+        o, after["s_BHkw"] = memory_step(state.tensors["s_BHkw"], q, k, v, decay, beta)
         return self._out(o, z), State(after, state.position + 1)
 
     @classmethod

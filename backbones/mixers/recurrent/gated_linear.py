@@ -23,9 +23,11 @@ from torch.nn.functional import layer_norm, logsigmoid, silu
 from backbones.mixers.base import Capabilities, Context, Cost, Mixer, MixerConfig, State
 from backbones.mixers.errors import MixerError
 from backbones.mixers.priors.base import at_least_fp32, normal_, projected_out, running
+from backbones.mixers.priors.decays import fixed_log_decays
 from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
 from backbones.mixers.rotary import rotate_all
+from kernels.linear.step import memory_step
 from kernels.linear.sums import decayed_sums
 
 GATE_RANK, GATE_POWER = 16, 16.0  # of GLA's decays
@@ -111,11 +113,9 @@ class GatedLinear(Mixer):
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
         q, k, v, r = self._project(x_BD[:, None])
         q, k = self.turned(q, k, state.position)
-        decay_BHk1 = self.log_decay(x_BD[:, None])[:, 0].exp()[..., None].to(q.dtype)
-        s_BHkw = state.tensors["s_BHkw"] * decay_BHk1 + k[:, 0, ..., None] * v[:, 0, :, None]
-        o_B1Hw = (q[:, 0, :, None] @ s_BHkw).transpose(1, 2)
-        kept = s_BHkw.to(state.tensors["s_BHkw"].dtype)
-        return self._out(o_B1Hw, r)[:, 0], State({"s_BHkw": kept}, state.position + 1)
+        log_decay = self.log_decay(x_BD[:, None])
+        o_BHw, s_BHkw = memory_step(state.tensors["s_BHkw"], q[:, 0], k[:, 0], v[:, 0], log_decay[:, 0])
+        return self._out(o_BHw[:, None], r)[:, 0], State({"s_BHkw": s_BHkw}, state.position + 1)
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:
@@ -207,11 +207,8 @@ class RetNet(GatedLinear):
         return K, V
 
     def log_decay(self, x_BTD: Tensor) -> Tensor:
-        H, like = self.config.heads, at_least_fp32(x_BTD)
-        logs_H = torch.log1p(-(2.0 ** (-5.0 - torch.arange(H, dtype=torch.float64, device=x_BTD.device)))).to(
-            like.dtype
-        )
-        return logs_H[:, None].expand(*x_BTD.shape[:2], H, 1)
+        H = self.config.heads
+        return fixed_log_decays(H, H, at_least_fp32(x_BTD))[:, None].expand(*x_BTD.shape[:2], H, 1)
 
     def turned(self, q: Tensor, k: Tensor, offset: int) -> tuple[Tensor, ...]:
         return rotate_all((q, k), offset)

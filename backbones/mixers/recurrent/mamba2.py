@@ -35,6 +35,7 @@ from backbones.mixers.priors.base import (
 from backbones.mixers.priors.ssm import STEP_RANGE
 from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
+from kernels.linear.step import memory_step
 from kernels.linear.sums import decayed_sums
 from kernels.short_conv import short_conv, short_conv_step
 
@@ -151,10 +152,10 @@ class Mamba2(Mixer):
             mixed, after["past_BJc"] = short_conv_step(mixed, state.tensors["past_BJc"], self.taps)
             mixed = mixed + self.bias.to(mixed.dtype)
         x_BHp, b_BN, c_BN = self._parts(mixed)
-        entering = b_BN[:, None, :, None] * (x_BHp * delta[..., None].to(x_BHp.dtype))[:, :, None]
-        s_BHNp = state.tensors["s_BHNp"] * log_decay.exp()[..., None, None].to(x_BHp.dtype) + entering
-        y = (c_BN[:, None, None] @ s_BHNp)[:, :, 0] + self.skip[:, None].to(x_BHp.dtype) * x_BHp
-        after["s_BHNp"] = s_BHNp.to(state.tensors["s_BHNp"].dtype)
+        entering = x_BHp * delta[..., None].to(x_BHp.dtype)
+        b_BHN, c_BHN = (z[:, None].expand(-1, self.config.heads, -1) for z in (b_BN, c_BN))
+        read, after["s_BHNp"] = memory_step(state.tensors["s_BHNp"], c_BHN, b_BHN, entering, log_decay[..., None])
+        y = read + self.skip[:, None].to(x_BHp.dtype) * x_BHp
         return self._out(y.flatten(1), z), State(after, state.position + 1)
 
     @classmethod

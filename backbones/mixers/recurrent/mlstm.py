@@ -21,6 +21,7 @@ from backbones.mixers.errors import MixerError
 from backbones.mixers.priors.base import at_least_fp32, normal_, projected_out, running
 from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
+from kernels.linear.step import memory_step
 from kernels.linear.sums import decayed_sums
 
 CAP = 15.0  # of both gates before their exponential and sigmoid
@@ -98,11 +99,8 @@ class MLstm(Mixer):
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
         q, k, values, log_f, o = self._inputs(x_BD[:, None])
-        decay_BH11 = log_f[:, 0, :, None, None].exp()
-        c_BHkw = state.tensors["c_BHkw"] * decay_BH11 + k[:, 0, ..., None] * values[:, 0, :, None]
-        sums_B1Hw = (q[:, 0, :, None] @ c_BHkw).transpose(1, 2)
-        kept = c_BHkw.to(state.tensors["c_BHkw"].dtype)
-        return self._out(sums_B1Hw, o)[:, 0], State({"c_BHkw": kept}, state.position + 1)
+        sums_BHw, c_BHkw = memory_step(state.tensors["c_BHkw"], q[:, 0], k[:, 0], values[:, 0], log_f[:, 0, :, None])
+        return self._out(sums_BHw[:, None], o)[:, 0], State({"c_BHkw": c_BHkw}, state.position + 1)
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:
