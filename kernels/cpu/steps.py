@@ -111,3 +111,23 @@ def memory_step(
     strides += (0, 0) if log_decay_BHc is None else log_decay_BHc.stride()[:2]
     run("memory_step", [memory_BHkw], [q_BHk, k_BHk, v_BHw, log_decay_BHc, beta_BH, o_BHw], [], [B, H, k, w, decays, *strides])
     return o_BHw
+
+
+def convolution_step(h_BR: Tensor, x_BD: Tensor, weight_3RD: Tensor, eps: Sequence[float]) -> Tensor | None:
+    """One token of FEM's low-rank convolution; its state is written in place.
+
+    Args:
+        h_BR: the state `[B, R]`.
+        x_BD: the layer's input `[B, D]`.
+        weight_3RD: the maps to decay, input and scale `[3R, D]`.
+        eps: of the norm of x, of the norm of h and of the scale's RMS.
+
+    Returns:
+        The factors `[B, R]`; None where the compiled library does not take the call.
+    """
+    (B, R), D = h_BR.shape, x_BD.shape[-1]
+    if not steps_with((h_BR,), x_BD, weight_3RD) or x_BD.shape != (B, D) or weight_3RD.shape != (3 * R, D):
+        return None
+    s_BR = torch.empty_like(h_BR)
+    run("convolution_step", [h_BR], [x_BD.contiguous(), weight_3RD.contiguous(), s_BR], eps, [B, D, R])
+    return s_BR

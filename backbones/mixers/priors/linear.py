@@ -25,6 +25,7 @@ from backbones.mixers.priors.host_mixer import HostMixer
 from backbones.mixers.registry import register
 from kernels.linear.exact import empty_state, exact_step
 from kernels.linear.free_energy import linear_free_energy, linear_read
+from kernels.linear.layer_step import Decays, Gates, layer_step, to_logarithms
 from kernels.linear.weights import LinearWeights
 
 RANK = 16  # of gla's decay projection
@@ -40,6 +41,7 @@ class LinearPrior(Prior):
     """`linear`, and the base class of the priors that decay."""
 
     decays = False
+    fused_step = True
     grain = 2
 
     def __init__(self, widths: Widths, causal: bool) -> None:
@@ -93,9 +95,17 @@ class LinearPrior(Prior):
         w = self.widths
         return empty_state(batch, w.heads, w.key, w.value, running(like), free_energy)
 
+    def decays_of(self, x_BD: Tensor) -> Decays | None:
+        """The decays of one token for the compiled step."""
+        return None
+
+    def layer_step(self, x_BD: Tensor, z_BC: Tensor, state: dict[str, Tensor], gates: Gates | None) -> Tensor | None:
+        return layer_step(state, z_BC, self.decays_of(x_BD), gates)
+
     def step(
         self, weights: LinearWeights, v_B1Hd: Tensor, state: dict[str, Tensor], position: int, beta_Hd: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
+        to_logarithms(state)
         v = at_least_fp32(v_B1Hd)
         q, k, v_BH1d = (x.transpose(1, 2) for x in (weights.log_q, weights.log_k, v))
         decay = None if weights.log_decay is None else weights.log_decay.transpose(1, 2)
@@ -139,6 +149,9 @@ class GlaPrior(LinearPrior):
         logits = at_least_fp32(linear(linear(x_BTD, self.w_down), self.w_up)) + self.bias
         return (logsigmoid(logits) / SLOWNESS).unflatten(-1, (self.widths.heads, self.widths.key))
 
+    def decays_of(self, x_BD: Tensor) -> Decays:
+        return Decays(linear(linear(x_BD, self.w_down), self.w_up), self.bias, SLOWNESS)
+
     @staticmethod
     def parameters_of(widths: Widths) -> int:
         keys = widths.heads * widths.key
@@ -167,6 +180,9 @@ class SimpleGlaPrior(LinearPrior):
     def log_decay(self, x_BTD: Tensor) -> Tensor:
         return (logsigmoid(at_least_fp32(linear(x_BTD, self.weight)) + self.bias) / SLOWNESS)[..., None]
 
+    def decays_of(self, x_BD: Tensor) -> Decays:
+        return Decays(linear(x_BD, self.weight), self.bias, SLOWNESS)
+
     @staticmethod
     def parameters_of(widths: Widths) -> int:
         return widths.heads * (widths.dim + 1)
@@ -186,6 +202,9 @@ class RetentionPrior(LinearPrior):
         heads = self.widths.heads
         log_a_H = fixed_log_decays(heads, heads if self.causal else self.forward_heads, at_least_fp32(x_BTD))
         return log_a_H[:, None].expand(*x_BTD.shape[:2], heads, 1)
+
+    def decays_of(self, x_BD: Tensor) -> Decays:
+        return Decays(fixed_log_decays(self.widths.heads, self.widths.heads, at_least_fp32(x_BD)))
 
 
 class LinearHost(HostMixer):
