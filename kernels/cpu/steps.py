@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -77,8 +78,57 @@ def run(
     return found
 
 
+@dataclass(frozen=True)
+class Around:
+    """What a layer does to q and k before the token enters, and to o after it.
+
+    Attributes:
+        unit: q and k are divided by `sqrt(‖·‖² + unit)`; 0 leaves them as they are.
+        scale: of q.
+        gate_BE: logits of the gate, with any distance between sequences; None for no gate.
+        gain: of the norm, `[w]` or, by head, `[E]`; None for none.
+        normaliser: whether the last of the w channels of o is a normaliser: the others are divided by max(|·|, 1).
+        norm: "layer", "rms" or "" for none, over the channels of a head.
+        gated: by "silu" or "sigmoid", or "" for no gate.
+        eps: of the norm.
+    """
+
+    unit: float = 0.0
+    scale: float = 1.0
+    gate_BE: Tensor | None = None
+    gain: Tensor | None = None
+    normaliser: bool = False
+    norm: Literal["", "layer", "rms"] = ""
+    gated: Literal["", "silu", "sigmoid"] = ""
+    eps: float = 0.0
+
+    def agrees(self, B: int, H: int, w: int) -> bool:
+        """Whether its tensors are those of such a layer; w as in o, without the normaliser."""
+        gate = self.gate_BE.shape == (B, H * w) and self.gate_BE.stride(-1) == 1 if self.gate_BE is not None else True
+        return gate and (self.gate_BE is not None) == bool(self.gated) and self._gain_agrees(H, w)
+
+    def _gain_agrees(self, H: int, w: int) -> bool:
+        return self.gain is None or (self.gain.shape in ((w,), (H * w,)) and self.gain.is_contiguous())
+
+    def sizes(self, w: int) -> list[int]:
+        """As the compiled function takes them."""
+        by_head = 0 if self.gain is None or self.gain.numel() == w else w
+        gate = (0, 0) if self.gate_BE is None else (self.gate_BE.stride(0), w)
+        kinds = int(self.normaliser), ("", "layer", "rms").index(self.norm), ("", "silu", "sigmoid").index(self.gated)
+        return [by_head, *gate, *kinds]
+
+
+PLAIN = Around()
+
+
 def memory_step(
-    memory_BHkw: Tensor, q_BHk: Tensor, k_BHk: Tensor, v_BHw: Tensor, log_decay_BHc: Tensor | None, beta_BH: Tensor | None
+    memory_BHkw: Tensor,
+    q_BHk: Tensor,
+    k_BHk: Tensor,
+    v_BHw: Tensor,
+    log_decay_BHc: Tensor | None,
+    beta_BH: Tensor | None,
+    around: Around = PLAIN,
 ) -> Tensor | None:
     """One token of a linear memory, which is written in place.
 
@@ -89,27 +139,28 @@ def memory_step(
         v_BHw: `[B, H, w]`.
         log_decay_BHc: `[B, H, 1]` or `[B, H, k]`; None for no decay.
         beta_BH: β of the delta rule `[B, H]`; None where the values enter as they are.
+        around: what is done to q, k and o.
 
     Returns:
-        o `[B, H, w]`; None where the compiled library does not take the call, and nothing has changed.
+        o `[B, H, w]`, of w − 1 channels with a normaliser; None where the compiled library does not take the call, and
+        nothing has changed.
     """
-    if not steps_with((memory_BHkw,), q_BHk, k_BHk, v_BHw, log_decay_BHc, beta_BH):
+    inputs = (q_BHk, k_BHk, v_BHw, log_decay_BHc)
+    if not steps_with((memory_BHkw,), *inputs, beta_BH, around.gain, around.gate_BE):
         return None
     B, H, k, w = memory_BHkw.shape
-    decays = 0 if log_decay_BHc is None else log_decay_BHc.shape[-1]
-    keyed, agree = (B, H, k), decays in (0, 1, k)
-    agree = agree and q_BHk.shape == keyed and k_BHk.shape == keyed and v_BHw.shape == (B, H, w)
-    agree = agree and (log_decay_BHc is None or log_decay_BHc.shape == (B, H, decays))
-    if not agree or (beta_BH is not None and beta_BH.shape != (B, H)):
+    wide, decays = w - around.normaliser, 0 if log_decay_BHc is None else log_decay_BHc.shape[-1]
+    shapes = ((B, H, k), (B, H, k), (B, H, w), (B, H, decays))
+    agree = all(x is None or x.shape == shape for x, shape in zip(inputs, shapes, strict=True)) and decays in (0, 1, k)
+    if not agree or not around.agrees(B, H, wide) or (beta_BH is not None and beta_BH.shape != (B, H)):
         return None
-    q_BHk, k_BHk, v_BHw = (x if x.stride(-1) == 1 else x.contiguous() for x in (q_BHk, k_BHk, v_BHw))
-    if log_decay_BHc is not None and log_decay_BHc.stride(-1) != 1:
-        log_decay_BHc = log_decay_BHc.contiguous()
+    rows = [x if x is None or x.stride(-1) == 1 else x.contiguous() for x in inputs]
     beta_BH = None if beta_BH is None else beta_BH.contiguous()
-    o_BHw = torch.empty((B, H, w), dtype=memory_BHkw.dtype)
-    strides = [*q_BHk.stride()[:2], *k_BHk.stride()[:2], *v_BHw.stride()[:2]]
-    strides += (0, 0) if log_decay_BHc is None else log_decay_BHc.stride()[:2]
-    run("memory_step", [memory_BHkw], [q_BHk, k_BHk, v_BHw, log_decay_BHc, beta_BH, o_BHw], [], [B, H, k, w, decays, *strides])
+    o_BHw = torch.empty((B, H, wide), dtype=memory_BHkw.dtype)
+    strides = [stride for x in rows for stride in ((0, 0) if x is None else x.stride()[:2])]
+    sizes = [B, H, k, w, decays, *strides, *around.sizes(wide)]
+    tensors = [*rows, beta_BH, around.gain, around.gate_BE, o_BHw]
+    run("memory_step", [memory_BHkw], tensors, [around.unit, around.scale, around.eps], sizes)
     return o_BHw
 
 

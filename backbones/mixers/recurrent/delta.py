@@ -35,6 +35,7 @@ from backbones.mixers.priors.base import (
 from backbones.mixers.priors.ssm import STEP_RANGE
 from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
+from kernels.cpu import steps
 from kernels.linear.delta import delta_rule
 from kernels.linear.step import memory_step
 from kernels.short_conv import short_conv, short_conv_step
@@ -146,10 +147,31 @@ class DeltaNet(Mixer):
         after = dict(state.tensors)
         if self.taps is not None:
             mixed, after["past_BJc"] = short_conv_step(mixed, state.tensors["past_BJc"], self.taps)
-        q, k, v = self._heads(mixed)
         decay = None if log_decay is None else log_decay[..., None]
+        y_BE = self._compiled_step(silu(mixed), state.tensors["s_BHkw"], beta, decay, z)
+        if y_BE is not None:
+            return projected_out(self.out_proj, y_BE), State(after, state.position + 1)
+        q, k, v = self._heads(mixed)
         o, after["s_BHkw"] = memory_step(state.tensors["s_BHkw"], q, k, v, decay, beta)
         return self._out(o, z), State(after, state.position + 1)
+
+    def _compiled_step(
+        self, mixed_Bc: Tensor, memory_BHkw: Tensor, beta_BH: Tensor, decay_BH1: Tensor | None, z_BV: Tensor
+    ) -> Tensor | None:
+        """What the output projection reads `[B, V]`, from the output of the convolution; None without the library."""
+        around = steps.Around(
+            unit=UNIT_EPS,
+            scale=memory_BHkw.shape[2] ** -0.5,
+            gate_BE=z_BV if self.gated else None,
+            gain=self.gain,
+            norm="rms",
+            gated="silu" if self.gated else "",
+            eps=NORM_EPS,
+        )
+        parts = mixed_Bc.split((self.keys, self.keys, self.values), dim=-1)
+        q, k, v = (part.unflatten(-1, (self.config.heads, -1)) for part in parts)
+        y_BHw = steps.memory_step(memory_BHkw, q, k, v, decay_BH1, beta_BH, around)
+        return None if y_BHw is None else y_BHw.flatten(1)
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:

@@ -27,6 +27,7 @@ from backbones.mixers.priors.decays import fixed_log_decays
 from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
 from backbones.mixers.rotary import rotate_all
+from kernels.cpu import steps
 from kernels.linear.step import memory_step
 from kernels.linear.sums import decayed_sums
 
@@ -114,7 +115,12 @@ class GatedLinear(Mixer):
         q, k, v, r = self._project(x_BD[:, None])
         q, k = self.turned(q, k, state.position)
         log_decay = self.log_decay(x_BD[:, None])
-        o_BHw, s_BHkw = memory_step(state.tensors["s_BHkw"], q[:, 0], k[:, 0], v[:, 0], log_decay[:, 0])
+        token = q[:, 0], k[:, 0], v[:, 0], log_decay[:, 0]
+        around = steps.Around(gate_BE=r[:, 0], gain=self.gain_or_none(), norm="layer", gated="silu", eps=NORM_EPS)
+        o_BHw = steps.memory_step(state.tensors["s_BHkw"], *token, None, around)
+        if o_BHw is not None:
+            return projected_out(self.out_proj, o_BHw.flatten(1)), State(state.tensors, state.position + 1)
+        o_BHw, s_BHkw = memory_step(state.tensors["s_BHkw"], *token)
         return self._out(o_BHw[:, None], r)[:, 0], State({"s_BHkw": s_BHkw}, state.position + 1)
 
     @classmethod

@@ -21,6 +21,7 @@ from backbones.mixers.errors import MixerError
 from backbones.mixers.priors.base import at_least_fp32, normal_, projected_out, running
 from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
+from kernels.cpu import steps
 from kernels.linear.step import memory_step
 from kernels.linear.sums import decayed_sums
 
@@ -99,7 +100,14 @@ class MLstm(Mixer):
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
         q, k, values, log_f, o = self._inputs(x_BD[:, None])
-        sums_BHw, c_BHkw = memory_step(state.tensors["c_BHkw"], q[:, 0], k[:, 0], values[:, 0], log_f[:, 0, :, None])
+        token = q[:, 0], k[:, 0], values[:, 0], log_f[:, 0, :, None]
+        around = steps.Around(
+            gate_BE=o[:, 0], gain=self.gain, normaliser=True, norm="layer", gated="sigmoid", eps=NORM_EPS
+        )
+        y_BHw = steps.memory_step(state.tensors["c_BHkw"], *token, None, around)
+        if y_BHw is not None:
+            return projected_out(self.out_proj, y_BHw.flatten(1)), State(state.tensors, state.position + 1)
+        sums_BHw, c_BHkw = memory_step(state.tensors["c_BHkw"], *token)
         return self._out(sums_BHw[:, None], o)[:, 0], State({"c_BHkw": c_BHkw}, state.position + 1)
 
     @classmethod
