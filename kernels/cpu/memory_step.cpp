@@ -59,10 +59,11 @@ void enter_and_read(S* rows, const S* decay, const S* k, const S* q, const S* __
 template <class S>
 struct Around {
   S unit, scale;  // q and k / sqrt(|.|^2 + unit), if it is not 0; then q times scale
-  const S* gain;  // of the norm, those of head h from h gain_head on; null: none
+  const S *cosine, *sine;  // of the angles by which pairs of channels of q and k turn; null: they do not
+  const S* gain;           // of the norm, those of head h from h gain_head on; null: none
   long gain_head;
   Heads<S> gate;
-  long normaliser, norm, gated;  // o / max(|last of o|, 1); 0 no norm, 1 layer norm, 2 RMS; 0 no gate, 1 SiLU, 2 sigmoid
+  long normaliser, norm, gated;  // values get a last channel of ones, and o becomes o / max(|last of o|, 1); 0 no norm, 1 layer norm, 2 RMS; 0 no gate, 1 SiLU, 2 sigmoid
   S eps;
 
   void scaled(S* x, long n, S by) const {
@@ -72,6 +73,11 @@ struct Around {
       by /= std::sqrt(sum + unit);
     }
     for (long c = 0; c < n; ++c) x[c] *= by;
+    for (long c = 0; cosine && c < n / 2; ++c) {
+      S even = x[2 * c], odd = x[2 * c + 1];
+      x[2 * c] = even * cosine[c] - odd * sine[c];
+      x[2 * c + 1] = even * sine[c] + odd * cosine[c];
+    }
   }
 
   // o [W] of one head to y [W - normaliser]
@@ -108,6 +114,11 @@ void memory_step(S* memory, Heads<S> q, Heads<S> k, Heads<S> v, Heads<S> log_dec
       for (long j = 0; j < W; ++j) value[j] = beta[i] * (given[j] - value[j]);
       given = value.data();
     }
+    if (around.normaliser) {
+      std::copy(given, given + w, value.data());
+      value[w] = S(1);
+      given = value.data();
+    }
     enter_and_read(rows, decay.data(), key.data(), query.data(), given, K, W, o.data());
     around.finish(o.data(), W, b, h, y + i * w);
   });
@@ -116,12 +127,12 @@ void memory_step(S* memory, Heads<S> q, Heads<S> k, Heads<S> v, Heads<S> log_dec
 }  // namespace
 
 #define EXPORT(S, NAME)                                                                                                                \
-  extern "C" long memory_step_##NAME(S* memory, const S* q, const S* k, const S* v, const S* log_decay, const S* beta, const S* gain,  \
-                                     const S* gate, S* y, double unit, double scale, double eps, long B, long H, long K, long W,       \
+  extern "C" long memory_step_##NAME(S* memory, const S* q, const S* k, const S* v, const S* log_decay, const S* beta,                 \
+                                     const S* cosine, const S* sine, const S* gain, const S* gate, S* y, double unit, double scale, double eps, long B, long H, long K, long W,       \
                                      long decays, long q_batch, long q_head, long k_batch, long k_head, long v_batch, long v_head,     \
                                      long d_batch, long d_head, long gain_head, long gate_batch, long gate_head, long normaliser,      \
                                      long norm, long gated, long threads) {                                                            \
-    Around<S> around{S(unit), S(scale), gain, gain_head, {gate, gate_batch, gate_head}, normaliser, norm, gated, S(eps)};              \
+    Around<S> around{S(unit), S(scale), cosine, sine, gain, gain_head, {gate, gate_batch, gate_head}, normaliser, norm, gated, S(eps)};              \
     memory_step<S>(memory, {q, q_batch, q_head}, {k, k_batch, k_head}, {v, v_batch, v_head}, {log_decay, d_batch, d_head}, beta, y, B, \
                    H, K, W, decays, around, threads);                                                                                  \
     return 0;                                                                                                                          \

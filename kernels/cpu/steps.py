@@ -85,9 +85,10 @@ class Around:
     Attributes:
         unit: q and k are divided by `sqrt(‖·‖² + unit)`; 0 leaves them as they are.
         scale: of q.
+        turn: cosines and sines `[k/2]` of the angles by which pairs of channels of q and k turn; None for no rotation.
         gate_BE: logits of the gate, with any distance between sequences; None for no gate.
         gain: of the norm, `[w]` or, by head, `[E]`; None for none.
-        normaliser: whether the last of the w channels of o is a normaliser: the others are divided by max(|·|, 1).
+        normaliser: whether S has one value channel more, for ones: o is divided by max(|that channel|, 1). Not with β.
         norm: "layer", "rms" or "" for none, over the channels of a head.
         gated: by "silu" or "sigmoid", or "" for no gate.
         eps: of the norm.
@@ -95,6 +96,7 @@ class Around:
 
     unit: float = 0.0
     scale: float = 1.0
+    turn: tuple[Tensor, Tensor] | None = None
     gate_BE: Tensor | None = None
     gain: Tensor | None = None
     normaliser: bool = False
@@ -102,8 +104,14 @@ class Around:
     gated: Literal["", "silu", "sigmoid"] = ""
     eps: float = 0.0
 
-    def agrees(self, B: int, H: int, w: int) -> bool:
+    def tensors(self) -> list[Tensor | None]:
+        """As the compiled function takes them."""
+        return [*(self.turn or (None, None)), self.gain, self.gate_BE]
+
+    def agrees(self, B: int, H: int, k: int, w: int) -> bool:
         """Whether its tensors are those of such a layer; w as in o, without the normaliser."""
+        if self.turn is not None and any(x.shape != (k // 2,) or k % 2 or not x.is_contiguous() for x in self.turn):
+            return False
         gate = self.gate_BE.shape == (B, H * w) and self.gate_BE.stride(-1) == 1 if self.gate_BE is not None else True
         return gate and (self.gate_BE is not None) == bool(self.gated) and self._gain_agrees(H, w)
 
@@ -136,7 +144,7 @@ def memory_step(
         memory_BHkw: S before the token `[B, H, k, w]`.
         q_BHk: `[B, H, k]`, as the other inputs in any layout.
         k_BHk: `[B, H, k]`.
-        v_BHw: `[B, H, w]`.
+        v_BHw: `[B, H, w]`, of w − 1 channels with a normaliser.
         log_decay_BHc: `[B, H, 1]` or `[B, H, k]`; None for no decay.
         beta_BH: β of the delta rule `[B, H]`; None where the values enter as they are.
         around: what is done to q, k and o.
@@ -146,22 +154,49 @@ def memory_step(
         nothing has changed.
     """
     inputs = (q_BHk, k_BHk, v_BHw, log_decay_BHc)
-    if not steps_with((memory_BHkw,), *inputs, beta_BH, around.gain, around.gate_BE):
+    if not steps_with((memory_BHkw,), *inputs, beta_BH, *around.tensors()):
         return None
     B, H, k, w = memory_BHkw.shape
     wide, decays = w - around.normaliser, 0 if log_decay_BHc is None else log_decay_BHc.shape[-1]
-    shapes = ((B, H, k), (B, H, k), (B, H, w), (B, H, decays))
+    shapes = ((B, H, k), (B, H, k), (B, H, wide), (B, H, decays))
     agree = all(x is None or x.shape == shape for x, shape in zip(inputs, shapes, strict=True)) and decays in (0, 1, k)
-    if not agree or not around.agrees(B, H, wide) or (beta_BH is not None and beta_BH.shape != (B, H)):
+    if not agree or not around.agrees(B, H, k, wide) or (
+        beta_BH is not None and (around.normaliser or beta_BH.shape != (B, H))
+    ):
         return None
     rows = [x if x is None or x.stride(-1) == 1 else x.contiguous() for x in inputs]
     beta_BH = None if beta_BH is None else beta_BH.contiguous()
     o_BHw = torch.empty((B, H, wide), dtype=memory_BHkw.dtype)
     strides = [stride for x in rows for stride in ((0, 0) if x is None else x.stride()[:2])]
     sizes = [B, H, k, w, decays, *strides, *around.sizes(wide)]
-    tensors = [*rows, beta_BH, around.gain, around.gate_BE, o_BHw]
+    tensors = [*rows, beta_BH, *around.tensors(), o_BHw]
     run("memory_step", [memory_BHkw], tensors, [around.unit, around.scale, around.eps], sizes)
     return o_BHw
+
+
+def silu_convolution_step(
+    past_BJc: Tensor, x_Bc: Tensor, taps_Jc: Tensor, bias_c: Tensor | None
+) -> Tensor | None:
+    """One token of a short convolution and SiLU; the last inputs are written in place.
+
+    Args:
+        past_BJc: the last J − 1 inputs `[B, J − 1, c]`, the newest first.
+        x_Bc: the token's input `[B, c]`, with any distance between sequences.
+        taps_Jc: weights `[J, c]`, that of the token itself first.
+        bias_c: added before SiLU `[c]`; None for none.
+
+    Returns:
+        `[B, c]`; None where the compiled library does not take the call, and nothing has changed.
+    """
+    B, past, c = past_BJc.shape
+    if not steps_with((past_BJc,), x_Bc, taps_Jc, bias_c) or x_Bc.shape != (B, c) or x_Bc.stride(-1) != 1:
+        return None
+    if taps_Jc.shape != (past + 1, c) or (bias_c is not None and bias_c.shape != (c,)):
+        return None
+    y_Bc = torch.empty((B, c), dtype=x_Bc.dtype)
+    tensors = [x_Bc, taps_Jc.contiguous(), bias_c if bias_c is None else bias_c.contiguous(), y_Bc]
+    run("silu_convolution_step", [past_BJc], tensors, [], [B, past + 1, c, x_Bc.stride(0)])
+    return y_Bc
 
 
 def convolution_step(h_BR: Tensor, x_BD: Tensor, weight_3RD: Tensor, eps: Sequence[float]) -> Tensor | None:
