@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from kernels.cpu.library import library, products
+from kernels.cpu.library import library as library
+from kernels.cpu.library import products
 
 WORK_PER_THREAD = 1 << 16
 WATCHERS = ("_FlopCounterMode", "ProxyTorchDispatchMode")  # they see PyTorch's own operations only
@@ -30,6 +31,26 @@ def pytorch_only() -> Iterator[None]:
         yield
     finally:
         _refuses_all = before
+
+
+_recorded: set[str] | None = None
+
+
+@contextmanager
+def recorded() -> Iterator[set[str]]:
+    """Collects the names of the C++ functions that are called within the block, without their dtype."""
+    global _recorded
+    before, _recorded = _recorded, set()
+    try:
+        yield _recorded
+    finally:
+        _recorded = before
+
+
+def record(name: str) -> None:
+    """A C++ function is called."""
+    if _recorded is not None:
+        _recorded.add(name)
 
 
 def watched_or_refused() -> bool:
@@ -100,6 +121,7 @@ def call(
     Its arguments are `tensors` in the layout that it expects (None becomes a null pointer; `pointers` and `lengths` are
     passed on), then `numbers`, then `sizes`, then the number of threads for so much `work`.
     """
+    record(name)
     first = tensors[0]
     assert isinstance(first, Tensor)
     function = getattr(library(), f"{name}_{NAMES[first.dtype]}")

@@ -1,4 +1,4 @@
-// One token of a linear prior, in place, from the layer's projections to what its output projection reads (kernels/linear/layer_step.py):
+// One token of a linear prior, in place, from the layer's projections to what its output projection reads (kernels/decoding/layer.py):
 // features, decays, the means of the state, the read and, under FEM, the free energy and both gates.
 //
 // The state of a key channel c: n the log of its summed weights, m the means of v, x the means of e^u, u = beta v, coded so that neither

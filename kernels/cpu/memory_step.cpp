@@ -1,4 +1,4 @@
-// One step of decoding a linear memory S [K, W] per head, in place (kernels/linear/step.py):
+// One step of decoding a linear memory S [K, W] per head, in place (kernels/decoding/memory.py):
 //     S <- a S + k v',     o = S' q;     the delta rule enters b (v - (a S)' k) instead of v.
 // The norms of q and k before it, and the norm and the gate of o after it, belong to the same call.
 // Rows are taken four at a time, so that the sums over rows are loaded and stored once for four.
@@ -96,7 +96,7 @@ struct Around {
   }
 };
 
-// `log_decay` has `decays` numbers a head, 0, 1 or K; `beta` has one and turns the delta rule on.
+// `log_decay` has `decays` numbers per head: 0, 1 or K; `beta` has one and turns the delta rule on.
 template <class S>
 void memory_step(S* memory, Heads<S> q, Heads<S> k, Heads<S> v, Heads<S> log_decay, const S* beta, S* y, long B, long H, long K, long W,
                  long decays, const Around<S>& around, long threads) {

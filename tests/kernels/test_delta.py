@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
+from kernels.decoding.memory import memory_step
 from kernels.linear.delta import delta_rule
-from kernels.linear.step import memory_step
 from tests.tolerances import FP32_SCAN, FP64
 
 B, H, K, W = 2, 2, 5, 4

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, softplus
 
 from backbones.mixers.priors.base import normal_
-from kernels.cpu.steps import convolution_step
+from kernels.decoding.convolutions import convolution_step
 from kernels.gates import EPS, rms
 from kernels.projection import normed_projection
 from kernels.scan import diagonal_scan

@@ -24,9 +24,9 @@ from backbones.mixers.fem.convolution import LowRankConvolution, rank_of
 from backbones.mixers.priors.base import Prior, Widths, at_least_fp32, normal_, prior_map, projected_out, running
 from backbones.mixers.priors.softmax import SoftmaxPrior
 from backbones.mixers.registry import register
-from kernels.cpu.steps import steps_with
+from kernels.decoding.layer import Gates
+from kernels.decoding.running import steps_with
 from kernels.gates import gated_mix, rms
-from kernels.linear.layer_step import Gates
 from kernels.projection import modulated_projection
 
 BETA_START = 1.8  # initial w_β

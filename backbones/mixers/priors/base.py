@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from backbones.mixers.base import Context
 from backbones.mixers.errors import MixerError
-from kernels.linear.layer_step import Gates
+from kernels.decoding.layer import Gates
 
 TAPS = 4  # of short convolutions, where a paper has them
 MAP_COLUMNS = 32  # columns of an attention map that are read at a time

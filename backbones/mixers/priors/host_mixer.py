@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 
 from backbones.mixers.base import Context, Cost, Mixer, MixerConfig, State
 from backbones.mixers.priors.base import Prior, Widths, head_width, normal_, prior_map, projected_out
-from kernels.cpu.steps import steps_with
+from kernels.decoding.running import steps_with
 from kernels.projection import modulated_projection
 
 

@@ -23,9 +23,9 @@ from backbones.mixers.priors.base import Prior, Widths, at_least_fp32, head_widt
 from backbones.mixers.priors.decays import fixed_log_decays
 from backbones.mixers.priors.host_mixer import HostMixer
 from backbones.mixers.registry import register
+from kernels.decoding.layer import Decays, Gates, layer_step, to_logarithms
 from kernels.linear.exact import empty_state, exact_step
 from kernels.linear.free_energy import linear_free_energy, linear_read
-from kernels.linear.layer_step import Decays, Gates, layer_step, to_logarithms
 from kernels.linear.weights import LinearWeights
 
 RANK = 16  # of gla's decay projection

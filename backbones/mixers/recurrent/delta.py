@@ -35,9 +35,9 @@ from backbones.mixers.priors.base import (
 from backbones.mixers.priors.ssm import STEP_RANGE
 from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
-from kernels.cpu import steps
+from kernels.decoding.convolutions import silu_convolution_step
+from kernels.decoding.memory import Around, compiled_memory_step, memory_step
 from kernels.linear.delta import delta_rule
-from kernels.linear.step import memory_step
 from kernels.short_conv import short_conv, short_conv_step
 
 UNIT_EPS, NORM_EPS = 1e-6, 1e-5
@@ -147,7 +147,7 @@ class DeltaNet(Mixer):
         decay = None if log_decay is None else log_decay[..., None]
         after, active = dict(state.tensors), None
         if self.taps is not None:
-            active = steps.silu_convolution_step(after["past_BJc"], mixed, self.taps, None)
+            active = silu_convolution_step(after["past_BJc"], mixed, self.taps, None)
             if active is None:
                 mixed, after["past_BJc"] = short_conv_step(mixed, after["past_BJc"], self.taps)
         active = silu(mixed) if active is None else active
@@ -161,8 +161,8 @@ class DeltaNet(Mixer):
     def _compiled_step(
         self, active_Bc: Tensor, memory_BHkw: Tensor, beta_BH: Tensor, decay_BH1: Tensor | None, z_BV: Tensor
     ) -> Tensor | None:
-        """What the output projection reads `[B, V]`, from the output of the convolution and SiLU; None without the library."""
-        around = steps.Around(
+        """What the output projection reads `[B, V]`, in one operation; None without the compiled library."""
+        around = Around(
             unit=UNIT_EPS,
             scale=memory_BHkw.shape[2] ** -0.5,
             gate_BE=z_BV if self.gated else None,
@@ -173,7 +173,7 @@ class DeltaNet(Mixer):
         )
         parts = active_Bc.split((self.keys, self.keys, self.values), dim=-1)
         q, k, v = (part.unflatten(-1, (self.config.heads, -1)) for part in parts)
-        y_BHw = steps.memory_step(memory_BHkw, q, k, v, decay_BH1, beta_BH, around)
+        y_BHw = compiled_memory_step(memory_BHkw, q, k, v, decay_BH1, beta_BH, around)
         return None if y_BHw is None else y_BHw.flatten(1)
 
     @classmethod

@@ -27,8 +27,8 @@ from backbones.mixers.priors.decays import fixed_log_decays
 from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
 from backbones.mixers.rotary import angles, rotate_all
-from kernels.cpu import steps
-from kernels.linear.step import memory_step
+from kernels.decoding.memory import Around, compiled_memory_step, memory_step
+from kernels.decoding.running import steps_with
 from kernels.linear.sums import decayed_sums
 
 GATE_RANK, GATE_POWER = 16, 16.0  # of GLA's decays
@@ -128,12 +128,12 @@ class GatedLinear(Mixer):
     def _compiled_step(self, x_BD: Tensor, state: State) -> Tensor | None:
         """What the output projection reads `[B, V]`, in one operation; None without the compiled library."""
         memory_BHkw = state.tensors["s_BHkw"]
-        if not steps.steps_with((memory_BHkw,), x_BD, self.in_proj.weight):
+        if not steps_with((memory_BHkw,), x_BD, self.in_proj.weight):
             return None
         heads, widths = (self.config.heads, -1), (self.keys, self.keys, self.values, self.values)
         *token, r_BV = linear(x_BD, self.in_proj.weight).split(widths, dim=-1)
         q, k, v = (z.unflatten(-1, heads) for z in token)
-        around = steps.Around(
+        around = Around(
             scale=memory_BHkw.shape[2] ** -0.5,
             turn=self.turn_at(state.position, x_BD),
             gate_BE=r_BV,
@@ -142,7 +142,7 @@ class GatedLinear(Mixer):
             gated="silu",
             eps=NORM_EPS,
         )
-        y_BHw = steps.memory_step(memory_BHkw, q, k, v, self.log_decay(x_BD[:, None])[:, 0], None, around)
+        y_BHw = compiled_memory_step(memory_BHkw, q, k, v, self.log_decay(x_BD[:, None])[:, 0], None, around)
         return None if y_BHw is None else y_BHw.flatten(1)
 
     @classmethod

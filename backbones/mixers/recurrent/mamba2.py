@@ -35,8 +35,8 @@ from backbones.mixers.priors.base import (
 from backbones.mixers.priors.ssm import STEP_RANGE
 from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
-from kernels.cpu import steps
-from kernels.linear.step import memory_step
+from kernels.decoding.convolutions import silu_convolution_step
+from kernels.decoding.memory import memory_step
 from kernels.linear.sums import decayed_sums
 from kernels.short_conv import short_conv, short_conv_step
 
@@ -150,7 +150,7 @@ class Mamba2(Mixer):
         z, mixed, delta, log_decay = self._split(x_BD)
         after, active = dict(state.tensors), None
         if self.taps is not None and self.bias is not None:
-            active = steps.silu_convolution_step(after["past_BJc"], mixed, self.taps, self.bias)
+            active = silu_convolution_step(after["past_BJc"], mixed, self.taps, self.bias)
             if active is None:
                 mixed, after["past_BJc"] = short_conv_step(mixed, after["past_BJc"], self.taps)
                 mixed = mixed + self.bias.to(mixed.dtype)

@@ -21,8 +21,8 @@ from backbones.mixers.errors import MixerError
 from backbones.mixers.priors.base import at_least_fp32, normal_, projected_out, running
 from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
-from kernels.cpu import steps
-from kernels.linear.step import memory_step
+from kernels.decoding.memory import Around, compiled_memory_step, memory_step
+from kernels.decoding.running import steps_with
 from kernels.linear.sums import decayed_sums
 
 CAP = 15.0  # of both gates before their exponential and sigmoid
@@ -113,13 +113,13 @@ class MLstm(Mixer):
 
     def _compiled_step(self, x_BD: Tensor, memory_BHkw: Tensor) -> Tensor | None:
         """What the output projection reads `[B, D]`, in one operation; None without the compiled library."""
-        if not steps.steps_with((memory_BHkw,), x_BD, self.in_proj.weight, self.b_i):
+        if not steps_with((memory_BHkw,), x_BD, self.in_proj.weight, self.b_i):
             return None
         *token, o_BD = linear(x_BD, self.in_proj.weight).split(self.splits, dim=-1)
         q, k, v = (z.unflatten(-1, (self.config.heads, -1)) for z in token)
         weights_BH, log_f_BH = self._gates(x_BD)
-        around = steps.Around(gate_BE=o_BD, gain=self.gain, normaliser=True, norm="layer", gated="sigmoid", eps=NORM_EPS)
-        y_BHw = steps.memory_step(memory_BHkw, q, k * weights_BH[..., None], v, log_f_BH[..., None], None, around)
+        around = Around(gate_BE=o_BD, gain=self.gain, normaliser=True, norm="layer", gated="sigmoid", eps=NORM_EPS)
+        y_BHw = compiled_memory_step(memory_BHkw, q, k * weights_BH[..., None], v, log_f_BH[..., None], None, around)
         return None if y_BHw is None else y_BHw.flatten(1)
 
     @classmethod

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.cpu import steps
+from kernels.decoding.running import run, steps_with
 from kernels.gates import EPS
 from kernels.numerics.exponentials import RANGE
 
@@ -76,7 +76,7 @@ def layer_step(state: State, z_BC: Tensor, decays: Decays | None, gates: Gates |
     bias = None if decays is None else decays.bias
     s_BR, p_RC, beta_Hd = (None, None, None) if gates is None else (gates.s_BR, gates.p_RC, gates.beta_Hd)
     coded = [x for x in (state.get("x_BHkd"), state.get("f_BHkd")) if x is not None]
-    if not steps.steps_with((n_BHk, m_BHkd, *coded), z_BC, given, bias, s_BR, p_RC, beta_Hd):
+    if not steps_with((n_BHk, m_BHkd, *coded), z_BC, given, bias, s_BR, p_RC, beta_Hd):
         return None
     if not _agree(n_BHk, m_BHkd, z_BC, decays, gates) or (gates is not None and not _code(state)):
         return None
@@ -88,7 +88,7 @@ def layer_step(state: State, z_BC: Tensor, decays: Decays | None, gates: Gates |
     written = [n_BHk, m_BHkd, *([] if gates is None else [state["x_BHkd"]])]
     numbers = [0.0 if decays is None else decays.slowness, EPS, RANGE]
     padding = [None] if gates is None else []
-    if steps.run("feature_step", written, [*padding, *inputs, y_BE], numbers, [B, H, k, d, C, R, count, pitch]):
+    if run("feature_step", written, [*padding, *inputs, y_BE], numbers, [B, H, k, d, C, R, count, pitch]):
         to_logarithms(state)
         return None
     return y_BE
