@@ -175,6 +175,23 @@ def test_coded_exponents_keep_their_digits(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_a_state_in_the_log_domain_is_taken_over(dtype):
+    draw = drawn(dtype)
+    state = exact.empty_state(B, H, K, W, draw(0), True)
+    state["n_BHk"], state["m_BHkd"] = draw(B, H, K) / 3, draw(B, H, K, W)
+    state["f_BHkd"] = (20 * draw(B, H, K, W)).clamp(-29.9, 29.9)
+    given = layer_inputs(draw, 0.5, "per head", True, dtype)
+    wanted, expected = reference.layer(doubled_state(state), *widened(given))
+    assert error(layer_step(state, *given), wanted) <= allowed(dtype)
+    to_logarithms(state)
+    assert all(error(state[name], expected[name]) <= allowed(dtype) for name in expected)
+
+
+def doubled_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: x.double().clone() for name, x in state.items()}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("biased", [False, True], ids=["no bias", "bias"])
 @pytest.mark.parametrize("taps", [1, 2, J])
 def test_a_step_of_a_short_convolution_equals_pytorchs(taps, biased, dtype):
