@@ -29,6 +29,12 @@ def rotate_all(xs_BTHw: tuple[Tensor, ...], offset: int = 0) -> tuple[Tensor, ..
     return tuple(y.to(first.dtype) for y in rotate_pairs(wide, *_rows(offset, length, width, wide[0])))
 
 
+def angles(position: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines `[w/2]` of the angles of one token's pairs of channels, in the dtype of `like`."""
+    cos_11c, sin_11c = _rows(position, 1, width, like)
+    return cos_11c[0, 0], sin_11c[0, 0]
+
+
 def _rows(offset: int, length: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin `[T, 1, w/2]` of positions offset … offset + T − 1, from a table that all layers share."""
     end = offset + length

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from kernels.cpu.library import library, products
+from kernels.cpu.library import library as library
+from kernels.cpu.library import products
 
 WORK_PER_THREAD = 1 << 16
 WATCHERS = ("_FlopCounterMode", "ProxyTorchDispatchMode")  # they see PyTorch's own operations only
@@ -32,6 +33,37 @@ def pytorch_only() -> Iterator[None]:
         _refuses_all = before
 
 
+_recorded: set[str] | None = None
+
+
+@contextmanager
+def recorded() -> Iterator[set[str]]:
+    """Collects the names of the C++ functions that are called within the block, without their dtype."""
+    global _recorded
+    before, _recorded = _recorded, set()
+    try:
+        yield _recorded
+    finally:
+        _recorded = before
+
+
+def record(name: str) -> None:
+    """A C++ function is called."""
+    if _recorded is not None:
+        _recorded.add(name)
+
+
+def watched_or_refused() -> bool:
+    """Whether the compiled library takes no call at present: operations are traced or counted, or `pytorch_only`."""
+    return _refuses_all or torch.compiler.is_compiling() or type(_get_current_dispatch_mode()).__name__ in WATCHERS
+
+
+def is_plain(x: Tensor) -> bool:
+    """Whether a tensor is an ordinary one on the CPU, with elements."""
+    ordinary = type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu"
+    return ordinary and x.numel() > 0 and not x.is_neg()
+
+
 def takes(shapes: str, *tensors: Tensor) -> bool:
     """Whether the compiled library takes a call with these tensors.
 
@@ -39,17 +71,10 @@ def takes(shapes: str, *tensors: Tensor) -> bool:
     while operations are neither traced nor counted. It does not check shapes itself. In "*D D" a letter is the same
     size everywhere, 1 is 1, and * is any number of dimensions.
     """
-    if _refuses_all or torch.compiler.is_compiling() or type(_get_current_dispatch_mode()).__name__ in WATCHERS:
+    if watched_or_refused():
         return False
     first = tensors[0]
-    plain = all(
-        type(x) in (Tensor, torch.nn.Parameter)
-        and x.device.type == "cpu"
-        and x.dtype == first.dtype
-        and x.numel()
-        and not x.is_neg()
-        for x in tensors
-    )
+    plain = all(x.dtype == first.dtype and is_plain(x) for x in tensors)
     return plain and first.dtype in NAMES and _agree(shapes, tensors) and library() is not None
 
 
@@ -96,6 +121,7 @@ def call(
     Its arguments are `tensors` in the layout that it expects (None becomes a null pointer; `pointers` and `lengths` are
     passed on), then `numbers`, then `sizes`, then the number of threads for so much `work`.
     """
+    record(name)
     first = tensors[0]
     assert isinstance(first, Tensor)
     function = getattr(library(), f"{name}_{NAMES[first.dtype]}")

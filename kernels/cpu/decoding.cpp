@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "elementary.h"
+#include "log_weights.h"
 #include "parallel.h"
 
 namespace {
@@ -18,12 +19,6 @@ inline S term(S l, S weight, S x) {
   S near = weight * std::expm1(std::min(x, S(1))), far = exponential(std::min(l + x, S(0))) - weight;
   far = l + x > S(0) ? S(1) : far;
   return x > S(1) ? far : near;
-}
-
-// log(e^a + e^b) for finite a and b
-template <class S>
-inline S log_of_both(S a, S b) {
-  return std::max(a, b) + log_of_one_and(exponential(-std::abs(a - b)));
 }
 
 // log(e^keep e^f + e^add e^u), of two weights that sum to 1. Both forms are computed, so that the loop vectorises.
@@ -59,15 +54,6 @@ void log_mean_exp(Logs logs, Values values, long rows, long count, S* mean, S* s
     S near = std::log1p(std::max(mean[j], S(-0.9))), far = top[j] + std::log(out[j]);
     out[j] = size[j] <= S(SMALL) ? near : far;
   }
-}
-
-// Log-weights become log-weights that sum to 1, and `weights` these weights.
-template <class S>
-void normalise(S* logs, S* weights, long n) {
-  S top = largest(logs, n, logs[0]), sum = 0;
-  for (long i = 0; i < n; ++i) sum += weights[i] = exponential(logs[i] - top);
-  S norm = std::log(sum), inverse = S(1) / sum;
-  for (long i = 0; i < n; ++i) logs[i] -= top + norm, weights[i] *= inverse;
 }
 
 // One head of one sequence: k key channels, d value channels; `decays` 0, 1 or k. Row 0 of what is read is the token itself.

@@ -84,29 +84,6 @@ def _by_pytorch(
     return torch.stack(rows, dim=2).flatten(2, 3)[:, :, :T].transpose(1, 2)
 
 
-def delta_step(
-    memory_BHkw: Tensor, q_BHk: Tensor, k_BHk: Tensor, v_BHw: Tensor, beta_BH: Tensor, log_decay_BH: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """One token of decoding.
-
-    Args:
-        memory_BHkw: S before the token `[B, H, k, w]`; zeros before the first.
-        q_BHk: its query `[B, H, k]`.
-        k_BHk: its key `[B, H, k]`.
-        v_BHw: its value `[B, H, w]`.
-        beta_BH: its β `[B, H]`.
-        log_decay_BH: its log α `[B, H]`; None for no decay.
-
-    Returns:
-        o `[B, H, w]`, and S after the token.
-    """
-    if log_decay_BH is not None:
-        memory_BHkw = memory_BHkw * log_decay_BH.exp()[..., None, None]
-    error_BHw = v_BHw - (k_BHk[:, :, None] @ memory_BHkw)[:, :, 0]
-    memory_BHkw = memory_BHkw + k_BHk[..., None] * (beta_BH[..., None] * error_BHw)[:, :, None]
-    return (q_BHk[:, :, None] @ memory_BHkw)[:, :, 0], memory_BHkw
-
-
 def _chunked(x_BTHw: Tensor) -> Tensor:
     """`[B, H, n, C, w]`; the last chunk is filled with zeros."""
     missing = -x_BTHw.shape[1] % CHUNK

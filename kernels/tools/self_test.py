@@ -15,9 +15,13 @@ from torch import Tensor
 from kernels.calls import Call
 from kernels.cpu import call as calls
 from kernels.cpu.library import load
+from kernels.decoding.convolutions import convolution_step, silu_convolution_step
+from kernels.decoding.layer import Decays, Gates, layer_step, to_logarithms
+from kernels.decoding.memory import Around, compiled_memory_step
 from kernels.linear import exact as linear
 from kernels.registry import KERNELS, Kernel
 from kernels.selective import exact as selective
+from kernels.tools import steps_in_pytorch as reference
 
 State = dict[str, Tensor]
 TOLERANCE = 1e-9  # of the largest entry, in fp64
@@ -73,6 +77,43 @@ def steps() -> Iterator[tuple[str, float]]:
     channel = [draw(B, d), -draw(N, d).abs(), draw(B, N), draw(B, N), draw(d), draw(B, d), draw(B, d)]
     state = selective.exact_step(selective.empty_state(B, N, d, draw(0), True), *channel)[2]
     yield "selective_step", step_difference(selective.exact_step, state, *channel)
+    yield from steps_in_place()
+
+
+def steps_in_place() -> Iterator[tuple[str, float]]:
+    """The same for the steps that write their state."""
+    B, H, k, d, J, R = 2, 3, 6, 7, 4, 2
+    C = H * (2 * k + 3 * d)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64)
+
+    with torch.no_grad():
+        token = draw(B, H, k), draw(B, H, k), draw(B, H, d), -draw(B, H, k).abs(), draw(B, H).sigmoid()
+        around = Around(1e-6, 0.5, (draw(3), draw(3)), draw(B, H * d), draw(d), False, "rms", "silu", 1e-5)
+        S = draw(B, H, k, d)
+        wanted = reference.memory(S, *token, around)
+        yield "memory_step", apart(compiled_memory_step(S, *token, around), S, wanted)
+        layer = draw(B, C), Decays(draw(B, H * k), draw(H * k), 16.0), Gates(draw(B, R), draw(R, C), draw(H, d).abs())
+        state = linear.empty_state(B, H, k, d, draw(0), True)
+        state = reference.layer(state, *layer)[1]
+        y, after = reference.layer(state, *layer)
+        found = layer_step(state, *layer)
+        to_logarithms(state)
+        yield "feature_step", max(apart(found, state[name], (y, after[name])) for name in after)
+        past, given = draw(B, J - 1, d), (draw(B, d), draw(J, d), draw(d))
+        wanted = reference.silu_convolution(past, *given)
+        yield "silu_convolution_step", apart(silu_convolution_step(past, *given), past, wanted)
+        h, x, weight, eps = draw(B, R), draw(B, d), draw(3 * R, d), (1e-5, 1e-5, 1e-5)
+        wanted = reference.convolution(h, x, weight, eps)
+        yield "convolution_step", apart(convolution_step(h, x, weight, eps), h, wanted)
+
+
+def apart(y: Tensor | None, state: Tensor, wanted: tuple[Tensor, Tensor]) -> float:
+    """The largest difference of a result and a written state; infinite where the library did not take the call."""
+    if y is None:
+        return float("inf")
+    return max(float((y - wanted[0]).abs().max()), float((state - wanted[1]).abs().max()))
 
 
 def main() -> None:

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from backbones.mixers import registry
 from backbones.mixers.base import Context, Mixer, State
+from backbones.mixers.errors import MixerError
 from kernels.cpu import limits
+from kernels.cpu.call import recorded
 from suite.bench import naive
 from suite.bench.comparison import Comparison, Requirement, forward_backward
 from suite.bench.timing import Workload
@@ -155,6 +157,18 @@ def decoding(name: str, batch: int) -> Mapping[str, Workload]:
     return workloads if reading is None else {**workloads, ONE_READ: reading}
 
 
+@torch.no_grad()
+def compiled_steps(name: str) -> str:
+    """Which compiled functions a step of a layer calls, for readers of the results."""
+    try:
+        mixer = build_layer(name, LATE + STEPS)
+    except MixerError:  # reported where the comparison is run
+        return "none"
+    with recorded() as called:
+        mixer.step(torch.randn(1, DIM), mixer.init_state(1, LATE + STEPS))
+    return ", ".join(sorted(called)) or "none"
+
+
 def decoding_comparisons(mixers: Sequence[str]) -> Iterator[Comparison]:
     for name in timed_mixers(mixers):
         constant = registry.get(name).capabilities.constant_state
@@ -165,7 +179,7 @@ def decoding_comparisons(mixers: Sequence[str]) -> Iterator[Comparison]:
         for batch in BATCHES if constant else BATCHES[:1]:
             about = (
                 f"{STEPS} tokens of {batch} sequence(s) from position {LATE:,} compared with position {EARLY}; "
-                f"{'constant' if constant else 'growing'} state"
+                f"{'constant' if constant else 'growing'} state; compiled steps: {compiled_steps(name)}"
             )
             named = name if batch == 1 else f"{name}, {batch} sequences"
             yield Comparison(named, LATE, partial(decoding, name, batch), requirements, about)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
-from kernels.linear.delta import delta_rule, delta_step
+from kernels.decoding.memory import memory_step
+from kernels.linear.delta import delta_rule
 from tests.tolerances import FP32_SCAN, FP64
 
 B, H, K, W = 2, 2, 5, 4
@@ -100,6 +101,7 @@ def test_steps_are_the_rows(decays: bool) -> None:
     memory, rows = torch.zeros(B, H, K, W, dtype=torch.float64), []
     for t in range(20):
         token = [x[:, t] for x in inputs]
-        o, memory = delta_step(memory, token[0], token[1], token[2], token[3], token[4] if decays else None)
+        decay = token[4][..., None] if decays else None
+        o, memory = memory_step(memory, token[0], token[1], token[2], decay, token[3])
         rows.append(o)
     assert apart(torch.stack(rows, dim=1), delta_rule(*inputs)) < FP64

@@ -23,7 +23,15 @@ PACKAGE = ROOT / "kernels"
 DOCUMENT = ROOT / "docs" / "kernels.md"
 every_kernel = pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
 #: Tests that read the registry; they do not count as an entry's own.
-STEPS = ("linear_step", "selective_step")  # of decoding: parts of PyTorch's kernels without gradients
+#: Of decoding: they have no gradients.
+STEPS = (
+    "linear_step",
+    "selective_step",
+    "memory_step",
+    "feature_step",
+    "silu_convolution_step",
+    "convolution_step",
+)
 GENERIC = ("every_kernel.py", "test_every_kernel.py", "test_registry.py")
 
 
@@ -32,7 +40,7 @@ def exported() -> dict[str, str]:
     names = [
         name
         for path in build.SOURCES
-        for name in re.findall(r'^\s*extern "C" void (\w+)_##NAME', path.read_text("utf-8"), re.M)
+        for name in re.findall(r'^\s*extern "C" (?:void|long) (\w+)_##NAME', path.read_text("utf-8"), re.M)
     ]
     return {name: name.removesuffix("_backward") for name in names}
 

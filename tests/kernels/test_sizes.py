@@ -29,6 +29,7 @@ ONLY_IN_CPP = {
     ("limits.cpp", "STEPS"),
     ("limits.cpp", "SUMS"),
     ("limits.cpp", "WIDTH"),
+    ("memory_step.cpp", "ROWS"),
     ("linear_channels.cpp", "BLOCK"),
     ("low_rank.h", "BYTES"),
     ("low_rank.h", "QUAD"),

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm, softplus
 
 from backbones.mixers.priors.base import normal_
-from kernels.gates import rms
+from kernels.decoding.convolutions import convolution_step
+from kernels.gates import EPS, rms
 from kernels.projection import normed_projection
 from kernels.scan import diagonal_scan
 
+INPUT_EPS = 1e-5  # of LayerNorm(x)
 STATE_EPS = 1e-5  # of LayerNorm(h), as in the authors' code
 
 
@@ -50,7 +52,7 @@ class LowRankConvolution(nn.Module):
         LayerNorm(h) over two channels enlarges rounding up to STATE_EPS^(−1/2) times in gradients: in fp32 those of
         `in_proj` were up to 1.6e-4 of the largest off. R is at most a few channels, so fp64 costs little.
         """
-        a, u, s = normed_projection(x, self.in_proj.double()).chunk(3, dim=-1)
+        a, u, s = normed_projection(x, self.in_proj.double(), INPUT_EPS).chunk(3, dim=-1)
         return torch.exp(-softplus(a)), u, rms(softplus(s))
 
     def factors(self, x_BTD: Tensor, mask_BT: Tensor | None = None) -> Tensor:
@@ -67,7 +69,10 @@ class LowRankConvolution(nn.Module):
         return _scaled(s, h).to(torch.promote_types(x_BTD.dtype, torch.float32))
 
     def step(self, x_BD: Tensor, h_BR: Tensor) -> tuple[Tensor, Tensor]:
-        """(s, h) after one token."""
+        """(s, h) after one token; h may be written in place."""
+        s_BR = convolution_step(h_BR, x_BD, self.in_proj, (INPUT_EPS, STATE_EPS, EPS))
+        if s_BR is not None:
+            return s_BR, h_BR
         a, u, s = self._inputs(x_BD)
         new_BR = a * h_BR + u
         return _scaled(s, new_BR).to(h_BR.dtype), new_BR.to(h_BR.dtype)

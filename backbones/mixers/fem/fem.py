@@ -16,7 +16,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import linear, softplus
 
 from backbones.mixers.base import Context, Cost, Mixer, MixerConfig, State
 from backbones.mixers.errors import MixerError
@@ -24,6 +24,8 @@ from backbones.mixers.fem.convolution import LowRankConvolution, rank_of
 from backbones.mixers.priors.base import Prior, Widths, at_least_fp32, normal_, prior_map, projected_out, running
 from backbones.mixers.priors.softmax import SoftmaxPrior
 from backbones.mixers.registry import register
+from kernels.decoding.layer import Gates
+from kernels.decoding.running import steps_with
 from kernels.gates import gated_mix, rms
 from kernels.projection import modulated_projection
 
@@ -153,13 +155,25 @@ class Fem(Mixer):
         factors = None
         if self.convolution is not None:
             factors, state.tensors["h_BR"] = self.convolution.step(x_BD, state.tensors["h_BR"])
-            factors = factors[:, None]
+        y_BE = self._compiled_step(x_BD, factors, state, context)
+        if y_BE is not None:
+            return projected_out(self.out_proj, y_BE), State(state.tensors, state.position + 1)
+        factors = None if factors is None else factors[:, None]
         x_B1D = x_BD[:, None]
         *keys, v, inner, outer = self._project(x_B1D, factors)
         weights = self.prior.prepare(x_B1D, keys, context, offset=state.position)
         mu, F = self.prior.step(weights, self._heads(v), state.tensors, state.position, self._beta())
         y_B1Hd = self.prior.finish(weights, self._mix(mu, F, inner, outer))
         return projected_out(self.out_proj, y_B1Hd.flatten(2))[:, 0], State(state.tensors, state.position + 1)
+
+    def _compiled_step(self, x_BD: Tensor, factors: Tensor | None, state: State, context: Context) -> Tensor | None:
+        """`[B, E]`, what the output projection reads, in one operation; None where there is none."""
+        weight, beta_Hd = self.in_proj.weight, self.w_beta
+        fused = self.prior.fused_step and _mixes(self.config) and self.config.gates and context.mask_BT is None
+        if not fused or beta_Hd is None or not steps_with((), x_BD, weight, beta_Hd):
+            return None
+        gates = Gates(factors, None if self.convolution is None else self.convolution.out_proj, softplus(beta_Hd))
+        return self.prior.layer_step(x_BD, linear(x_BD, weight), state.tensors, gates)
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:

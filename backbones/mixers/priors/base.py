@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from backbones.mixers.base import Context
 from backbones.mixers.errors import MixerError
+from kernels.decoding.layer import Gates
 from kernels.projection import projections
 
 TAPS = 4  # of short convolutions, where a paper has them
@@ -52,11 +53,13 @@ class Prior(nn.Module, ABC):
 
     Attributes:
         constant_state: whether the decoding state does not grow with the length.
+        fused_step: whether `layer_step` may take a step.
         grain: the step of width that FEM's solver tries below D = 256, and twice that from there on. It is 4 where the
             kernel prefers round tiles, and finer elsewhere, so that every variant of an ablation fits its budget.
     """
 
     constant_state: ClassVar[bool] = True
+    fused_step: ClassVar[bool] = False
     grain: ClassVar[int] = 4
 
     def __init__(self, widths: Widths, causal: bool) -> None:
@@ -172,6 +175,21 @@ class Prior(nn.Module, ABC):
         Returns:
             (E_p[v], F(β)), `[B, 1, H, d]` each; F is None without β.
         """
+
+    def layer_step(self, x_BD: Tensor, z_BC: Tensor, state: dict[str, Tensor], gates: Gates | None) -> Tensor | None:
+        """One token in one compiled operation, for priors that have one: `prepare`, `step`, FEM's mix and `finish`.
+
+        Args:
+            x_BD: the layer's input `[B, D]`.
+            z_BC: its projections, side by side: those of `projected`, the values and, with gates, λ and the outer gate,
+                not yet scaled by FEM's convolution.
+            state: from `init_state`; updated in place.
+            gates: what FEM adds; None for the mean alone.
+
+        Returns:
+            `[B, E]`; None where `step` has to run instead.
+        """
+        return None
 
     @staticmethod
     def parameters_of(widths: Widths) -> int:

@@ -11,9 +11,11 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from backbones.mixers.base import Context, Cost, Mixer, MixerConfig, State
 from backbones.mixers.priors.base import Prior, Widths, head_width, normal_, prior_map, projected_out
+from kernels.decoding.running import steps_with
 from kernels.projection import modulated_projection
 
 
@@ -62,11 +64,21 @@ class HostMixer(Mixer):
         return State(self.prior.init_state(batch, max_len, self.out_proj.weight, free_energy=False))
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
+        y_BE = self._compiled_step(x_BD, state, context)
+        if y_BE is not None:
+            return projected_out(self.out_proj, y_BE), State(state.tensors, state.position + 1)
         keys, v_B1Hd = self._project(x_BD[:, None])
         weights = self.prior.prepare(x_BD[:, None], keys, context, offset=state.position)
         y_B1Hd, _ = self.prior.step(weights, v_B1Hd, state.tensors, state.position, None)
         y_BD = projected_out(self.out_proj, self.prior.finish(weights, y_B1Hd).flatten(2))[:, 0]
         return y_BD, State(state.tensors, state.position + 1)
+
+    def _compiled_step(self, x_BD: Tensor, state: State, context: Context) -> Tensor | None:
+        """`[B, E]`, the read of one token in one operation; None where there is none."""
+        weight = self.in_proj.weight
+        if not self.prior.fused_step or context.mask_BT is not None or not steps_with((), x_BD, weight):
+            return None
+        return self.prior.layer_step(x_BD, linear(x_BD, weight), state.tensors, None)
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:

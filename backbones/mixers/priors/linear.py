@@ -20,8 +20,10 @@ from torch.nn.functional import linear, logsigmoid
 from backbones.mixers.base import Capabilities, Context, MixerConfig
 from backbones.mixers.errors import MixerError
 from backbones.mixers.priors.base import Prior, Widths, at_least_fp32, head_width, normal_, running
+from backbones.mixers.priors.decays import fixed_log_decays
 from backbones.mixers.priors.host_mixer import HostMixer
 from backbones.mixers.registry import register
+from kernels.decoding.layer import Decays, Gates, layer_step, to_logarithms
 from kernels.linear.exact import empty_state, exact_step
 from kernels.linear.free_energy import linear_free_energy, linear_read
 from kernels.linear.weights import LinearWeights
@@ -39,6 +41,7 @@ class LinearPrior(Prior):
     """`linear`, and the base class of the priors that decay."""
 
     decays = False
+    fused_step = True
     grain = 2
 
     def __init__(self, widths: Widths, causal: bool) -> None:
@@ -92,9 +95,17 @@ class LinearPrior(Prior):
         w = self.widths
         return empty_state(batch, w.heads, w.key, w.value, running(like), free_energy)
 
+    def decays_of(self, x_BD: Tensor) -> Decays | None:
+        """The decays of one token for the compiled step."""
+        return None
+
+    def layer_step(self, x_BD: Tensor, z_BC: Tensor, state: dict[str, Tensor], gates: Gates | None) -> Tensor | None:
+        return layer_step(state, z_BC, self.decays_of(x_BD), gates)
+
     def step(
         self, weights: LinearWeights, v_B1Hd: Tensor, state: dict[str, Tensor], position: int, beta_Hd: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
+        to_logarithms(state)
         v = at_least_fp32(v_B1Hd)
         q, k, v_BH1d = (x.transpose(1, 2) for x in (weights.log_q, weights.log_k, v))
         decay = None if weights.log_decay is None else weights.log_decay.transpose(1, 2)
@@ -138,6 +149,9 @@ class GlaPrior(LinearPrior):
         logits = at_least_fp32(linear(linear(x_BTD, self.w_down), self.w_up)) + self.bias
         return (logsigmoid(logits) / SLOWNESS).unflatten(-1, (self.widths.heads, self.widths.key))
 
+    def decays_of(self, x_BD: Tensor) -> Decays:
+        return Decays(linear(linear(x_BD, self.w_down), self.w_up), self.bias, SLOWNESS)
+
     @staticmethod
     def parameters_of(widths: Widths) -> int:
         keys = widths.heads * widths.key
@@ -166,6 +180,9 @@ class SimpleGlaPrior(LinearPrior):
     def log_decay(self, x_BTD: Tensor) -> Tensor:
         return (logsigmoid(at_least_fp32(linear(x_BTD, self.weight)) + self.bias) / SLOWNESS)[..., None]
 
+    def decays_of(self, x_BD: Tensor) -> Decays:
+        return Decays(linear(x_BD, self.weight), self.bias, SLOWNESS)
+
     @staticmethod
     def parameters_of(widths: Widths) -> int:
         return widths.heads * (widths.dim + 1)
@@ -183,11 +200,11 @@ class RetentionPrior(LinearPrior):
 
     def log_decay(self, x_BTD: Tensor) -> Tensor:
         heads = self.widths.heads
-        h = torch.arange(heads, device=x_BTD.device, dtype=torch.float64)
-        if not self.causal:
-            h = torch.where(h < self.forward_heads, h, h - self.forward_heads)
-        log_a = torch.log1p(-(2.0 ** (-5 - h))).to(torch.promote_types(x_BTD.dtype, torch.float32))
-        return log_a[:, None].expand(*x_BTD.shape[:2], heads, 1)
+        log_a_H = fixed_log_decays(heads, heads if self.causal else self.forward_heads, at_least_fp32(x_BTD))
+        return log_a_H[:, None].expand(*x_BTD.shape[:2], heads, 1)
+
+    def decays_of(self, x_BD: Tensor) -> Decays:
+        return Decays(fixed_log_decays(self.widths.heads, self.widths.heads, at_least_fp32(x_BD)))
 
 
 class LinearHost(HostMixer):

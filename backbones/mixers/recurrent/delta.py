@@ -35,7 +35,9 @@ from backbones.mixers.priors.base import (
 from backbones.mixers.priors.ssm import STEP_RANGE
 from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
-from kernels.linear.delta import delta_rule, delta_step
+from kernels.decoding.convolutions import silu_convolution_step
+from kernels.decoding.memory import Around, compiled_memory_step, memory_step
+from kernels.linear.delta import delta_rule
 from kernels.short_conv import short_conv, short_conv_step
 
 UNIT_EPS, NORM_EPS = 1e-6, 1e-5
@@ -104,9 +106,9 @@ class DeltaNet(Mixer):
             return mixed, beta, None, z
         return mixed, beta, -self.a_log.exp() * softplus(at_least_fp32(step) + self.b_delta), z
 
-    def _heads(self, convolved: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k of norm 1, and v `[…, H, ·]`, from the output of the convolution."""
-        parts = at_least_fp32(silu(convolved)).split((self.keys, self.keys, self.values), dim=-1)
+    def _heads(self, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k of norm 1, and v `[…, H, ·]`, from the output of the convolution and SiLU."""
+        parts = at_least_fp32(active).split((self.keys, self.keys, self.values), dim=-1)
         q, k, v = (part.unflatten(-1, (self.config.heads, -1)) for part in parts)
         q, k = (z * torch.rsqrt(z.square().sum(-1, keepdim=True) + UNIT_EPS) for z in (q, k))
         return q * (self.keys // self.config.heads) ** -0.5, k, v
@@ -115,7 +117,7 @@ class DeltaNet(Mixer):
         """o of some heads, which read from the first token given."""
         if self.taps is not None:
             mixed = short_conv(mixed, self.taps.to(mixed.dtype), True)
-        q, k, v = (z[:, :, part] for z in self._heads(mixed))
+        q, k, v = (z[:, :, part] for z in self._heads(silu(mixed)))
         decay = None if log_decay is None else log_decay[:, :, part].to(q.dtype)
         return delta_rule(q, k, v, beta[:, :, part].to(q.dtype), decay)
 
@@ -142,13 +144,37 @@ class DeltaNet(Mixer):
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
         mixed, beta, log_decay, z = self._project(x_BD)
-        after, memory = dict(state.tensors), state.tensors["s_BHkw"]
+        decay = None if log_decay is None else log_decay[..., None]
+        after, active = dict(state.tensors), None
         if self.taps is not None:
-            mixed, after["past_BJc"] = short_conv_step(mixed, state.tensors["past_BJc"], self.taps)
-        q, k, v = self._heads(mixed)
-        o, new = delta_step(memory.to(q.dtype), q, k, v, beta.to(q.dtype), log_decay)
-        after["s_BHkw"] = new.to(memory.dtype)
+            active = silu_convolution_step(after["past_BJc"], mixed, self.taps, None)
+            if active is None:
+                mixed, after["past_BJc"] = short_conv_step(mixed, after["past_BJc"], self.taps)
+        active = silu(mixed) if active is None else active
+        y_BV = self._compiled_step(active, after["s_BHkw"], beta, decay, z)
+        if y_BV is not None:
+            return projected_out(self.out_proj, y_BV), State(after, state.position + 1)
+        q, k, v = self._heads(active)
+        o, after["s_BHkw"] = memory_step(state.tensors["s_BHkw"], q, k, v, decay, beta)
         return self._out(o, z), State(after, state.position + 1)
+
+    def _compiled_step(
+        self, active_Bc: Tensor, memory_BHkw: Tensor, beta_BH: Tensor, decay_BH1: Tensor | None, z_BV: Tensor
+    ) -> Tensor | None:
+        """What the output projection reads `[B, V]`, in one operation; None without the compiled library."""
+        around = Around(
+            unit=UNIT_EPS,
+            scale=memory_BHkw.shape[2] ** -0.5,
+            gate_BE=z_BV if self.gated else None,
+            gain=self.gain,
+            norm="rms",
+            gated="silu" if self.gated else "",
+            eps=NORM_EPS,
+        )
+        parts = active_Bc.split((self.keys, self.keys, self.values), dim=-1)
+        q, k, v = (part.unflatten(-1, (self.config.heads, -1)) for part in parts)
+        y_BHw = compiled_memory_step(memory_BHkw, q, k, v, decay_BH1, beta_BH, around)
+        return None if y_BHw is None else y_BHw.flatten(1)
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:

@@ -18,14 +18,17 @@ from collections.abc import Iterable
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, logsigmoid, silu
+from torch.nn.functional import layer_norm, linear, logsigmoid, silu
 
 from backbones.mixers.base import Capabilities, Context, Cost, Mixer, MixerConfig, State
 from backbones.mixers.errors import MixerError
 from backbones.mixers.priors.base import at_least_fp32, normal_, projected_out, running
+from backbones.mixers.priors.decays import fixed_log_decays
 from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
-from backbones.mixers.rotary import rotate_all
+from backbones.mixers.rotary import angles, rotate_all
+from kernels.decoding.memory import Around, compiled_memory_step, memory_step
+from kernels.decoding.running import steps_with
 from kernels.linear.sums import decayed_sums
 
 GATE_RANK, GATE_POWER = 16, 16.0  # of GLA's decays
@@ -109,13 +112,38 @@ class GatedLinear(Mixer):
         return State({"s_BHkw": running(self.out_proj.weight).new_zeros(shape)})
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
+        y_BE = self._compiled_step(x_BD, state)
+        if y_BE is not None:
+            return projected_out(self.out_proj, y_BE), State(state.tensors, state.position + 1)
         q, k, v, r = self._project(x_BD[:, None])
         q, k = self.turned(q, k, state.position)
-        decay_BHk1 = self.log_decay(x_BD[:, None])[:, 0].exp()[..., None].to(q.dtype)
-        s_BHkw = state.tensors["s_BHkw"] * decay_BHk1 + k[:, 0, ..., None] * v[:, 0, :, None]
-        o_B1Hw = (q[:, 0, :, None] @ s_BHkw).transpose(1, 2)
-        kept = s_BHkw.to(state.tensors["s_BHkw"].dtype)
-        return self._out(o_B1Hw, r)[:, 0], State({"s_BHkw": kept}, state.position + 1)
+        log_decay = self.log_decay(x_BD[:, None])
+        o_BHw, s_BHkw = memory_step(state.tensors["s_BHkw"], q[:, 0], k[:, 0], v[:, 0], log_decay[:, 0])
+        return self._out(o_BHw[:, None], r)[:, 0], State({"s_BHkw": s_BHkw}, state.position + 1)
+
+    def turn_at(self, position: int, like: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Cosines and sines `[d_k/2]` of the angles by which `turned` rotates; None where it does not."""
+        return None
+
+    def _compiled_step(self, x_BD: Tensor, state: State) -> Tensor | None:
+        """What the output projection reads `[B, V]`, in one operation; None without the compiled library."""
+        memory_BHkw = state.tensors["s_BHkw"]
+        if not steps_with((memory_BHkw,), x_BD, self.in_proj.weight):
+            return None
+        heads, widths = (self.config.heads, -1), (self.keys, self.keys, self.values, self.values)
+        *token, r_BV = linear(x_BD, self.in_proj.weight).split(widths, dim=-1)
+        q, k, v = (z.unflatten(-1, heads) for z in token)
+        around = Around(
+            scale=memory_BHkw.shape[2] ** -0.5,
+            turn=self.turn_at(state.position, x_BD),
+            gate_BE=r_BV,
+            gain=self.gain_or_none(),
+            norm="layer",
+            gated="silu",
+            eps=NORM_EPS,
+        )
+        y_BHw = compiled_memory_step(memory_BHkw, q, k, v, self.log_decay(x_BD[:, None])[:, 0], None, around)
+        return None if y_BHw is None else y_BHw.flatten(1)
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:
@@ -207,14 +235,14 @@ class RetNet(GatedLinear):
         return K, V
 
     def log_decay(self, x_BTD: Tensor) -> Tensor:
-        H, like = self.config.heads, at_least_fp32(x_BTD)
-        logs_H = torch.log1p(-(2.0 ** (-5.0 - torch.arange(H, dtype=torch.float64, device=x_BTD.device)))).to(
-            like.dtype
-        )
-        return logs_H[:, None].expand(*x_BTD.shape[:2], H, 1)
+        H = self.config.heads
+        return fixed_log_decays(H, H, at_least_fp32(x_BTD))[:, None].expand(*x_BTD.shape[:2], H, 1)
 
     def turned(self, q: Tensor, k: Tensor, offset: int) -> tuple[Tensor, ...]:
         return rotate_all((q, k), offset)
+
+    def turn_at(self, position: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        return angles(position, self.keys // self.config.heads, like)
 
     @classmethod
     def cost_of_decays(cls, dim: int, keys: int) -> tuple[int, int]:

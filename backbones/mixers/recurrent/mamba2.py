@@ -35,6 +35,8 @@ from backbones.mixers.priors.base import (
 from backbones.mixers.priors.ssm import STEP_RANGE
 from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
+from kernels.decoding.convolutions import silu_convolution_step
+from kernels.decoding.memory import memory_step
 from kernels.linear.sums import decayed_sums
 from kernels.short_conv import short_conv, short_conv_step
 
@@ -105,10 +107,10 @@ class Mamba2(Mixer):
         """x per head, B and C after the convolution, in fp32 at least."""
         if self.taps is not None and self.bias is not None:
             mixed_BTc = short_conv(mixed_BTc, self.taps.to(mixed_BTc.dtype), True) + self.bias.to(mixed_BTc.dtype)
-        return self._parts(mixed_BTc)
+        return self._parts(silu(mixed_BTc))
 
-    def _parts(self, mixed_BTc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, b, c = at_least_fp32(silu(mixed_BTc)).split((self.values, self.states, self.states), dim=-1)
+    def _parts(self, active_BTc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, b, c = at_least_fp32(active_BTc).split((self.values, self.states, self.states), dim=-1)
         return x.unflatten(-1, (self.config.heads, -1)), b, c
 
     def _read(self, part: slice, mixed: Tensor, delta: Tensor, log_decay: Tensor, mask: Tensor | None) -> Tensor:
@@ -146,15 +148,17 @@ class Mamba2(Mixer):
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
         z, mixed, delta, log_decay = self._split(x_BD)
-        after = dict(state.tensors)
+        after, active = dict(state.tensors), None
         if self.taps is not None and self.bias is not None:
-            mixed, after["past_BJc"] = short_conv_step(mixed, state.tensors["past_BJc"], self.taps)
-            mixed = mixed + self.bias.to(mixed.dtype)
-        x_BHp, b_BN, c_BN = self._parts(mixed)
-        entering = b_BN[:, None, :, None] * (x_BHp * delta[..., None].to(x_BHp.dtype))[:, :, None]
-        s_BHNp = state.tensors["s_BHNp"] * log_decay.exp()[..., None, None].to(x_BHp.dtype) + entering
-        y = (c_BN[:, None, None] @ s_BHNp)[:, :, 0] + self.skip[:, None].to(x_BHp.dtype) * x_BHp
-        after["s_BHNp"] = s_BHNp.to(state.tensors["s_BHNp"].dtype)
+            active = silu_convolution_step(after["past_BJc"], mixed, self.taps, self.bias)
+            if active is None:
+                mixed, after["past_BJc"] = short_conv_step(mixed, after["past_BJc"], self.taps)
+                mixed = mixed + self.bias.to(mixed.dtype)
+        x_BHp, b_BN, c_BN = self._parts(silu(mixed) if active is None else active)
+        entering = x_BHp * delta[..., None].to(x_BHp.dtype)
+        b_BHN, c_BHN = (z[:, None].expand(-1, self.config.heads, -1) for z in (b_BN, c_BN))
+        read, after["s_BHNp"] = memory_step(state.tensors["s_BHNp"], c_BHN, b_BHN, entering, log_decay[..., None])
+        y = read + self.skip[:, None].to(x_BHp.dtype) * x_BHp
         return self._out(y.flatten(1), z), State(after, state.position + 1)
 
     @classmethod

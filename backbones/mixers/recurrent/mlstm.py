@@ -21,6 +21,8 @@ from backbones.mixers.errors import MixerError
 from backbones.mixers.priors.base import at_least_fp32, normal_, projected_out, running
 from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
+from kernels.decoding.memory import Around, compiled_memory_step, memory_step
+from kernels.decoding.running import steps_with
 from kernels.linear.sums import decayed_sums
 
 CAP = 15.0  # of both gates before their exponential and sigmoid
@@ -74,10 +76,14 @@ class MLstm(Mixer):
         projected = linear(at_least_fp32(x_BTD), at_least_fp32(self.in_proj.weight))
         q, k, v, o = projected.split(self.splits, dim=-1)
         q, k, v = (z.unflatten(-1, (H, -1)) for z in (q, k, v))
-        i, f = (at_least_fp32(z) for z in (x_BTD @ self.w_gates.to(x_BTD.dtype).T).chunk(2, dim=-1))
-        i, log_f = _capped(i + self.b_i), logsigmoid(_capped(f + self.b_f))
-        k = k * (i.exp() * self.key**-0.5)[..., None].to(k.dtype)
+        weight, log_f = self._gates(x_BTD)
+        k = k * weight[..., None].to(k.dtype)
         return q, k, torch.cat((v, torch.ones_like(v[..., :1])), dim=-1), log_f.to(q.dtype), o
+
+    def _gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """e^i/√d_k and log σ(f), `[…, H]` each, in fp32 at least."""
+        i, f = (at_least_fp32(z) for z in (x @ self.w_gates.to(x.dtype).T).chunk(2, dim=-1))
+        return _capped(i + self.b_i).exp() * self.key**-0.5, logsigmoid(_capped(f + self.b_f))
 
     def _out(self, sums_BTHw: Tensor, o_BTD: Tensor) -> Tensor:
         h = sums_BTHw[..., :-1] / sums_BTHw[..., -1:].abs().clamp(min=1.0)
@@ -97,12 +103,24 @@ class MLstm(Mixer):
         return State({"c_BHkw": running(self.out_proj.weight).new_zeros(shape)})
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
+        y_BV = self._compiled_step(x_BD, state.tensors["c_BHkw"])
+        if y_BV is not None:
+            return projected_out(self.out_proj, y_BV), State(state.tensors, state.position + 1)
         q, k, values, log_f, o = self._inputs(x_BD[:, None])
-        decay_BH11 = log_f[:, 0, :, None, None].exp()
-        c_BHkw = state.tensors["c_BHkw"] * decay_BH11 + k[:, 0, ..., None] * values[:, 0, :, None]
-        sums_B1Hw = (q[:, 0, :, None] @ c_BHkw).transpose(1, 2)
-        kept = c_BHkw.to(state.tensors["c_BHkw"].dtype)
-        return self._out(sums_B1Hw, o)[:, 0], State({"c_BHkw": kept}, state.position + 1)
+        token = q[:, 0], k[:, 0], values[:, 0], log_f[:, 0, :, None]
+        sums_BHw, c_BHkw = memory_step(state.tensors["c_BHkw"], *token)
+        return self._out(sums_BHw[:, None], o)[:, 0], State({"c_BHkw": c_BHkw}, state.position + 1)
+
+    def _compiled_step(self, x_BD: Tensor, memory_BHkw: Tensor) -> Tensor | None:
+        """What the output projection reads `[B, D]`, in one operation; None without the compiled library."""
+        if not steps_with((memory_BHkw,), x_BD, self.in_proj.weight, self.b_i):
+            return None
+        *token, o_BD = linear(x_BD, self.in_proj.weight).split(self.splits, dim=-1)
+        q, k, v = (z.unflatten(-1, (self.config.heads, -1)) for z in token)
+        weights_BH, log_f_BH = self._gates(x_BD)
+        around = Around(gate_BE=o_BD, gain=self.gain, normaliser=True, norm="layer", gated="sigmoid", eps=NORM_EPS)
+        y_BHw = compiled_memory_step(memory_BHkw, q, k * weights_BH[..., None], v, log_f_BH[..., None], None, around)
+        return None if y_BHw is None else y_BHw.flatten(1)
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:

@@ -1,0 +1,1 @@
+"""Steps of decoding that are one compiled operation per layer, and write the state in place."""

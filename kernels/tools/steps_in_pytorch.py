@@ -1,0 +1,110 @@
+"""The compiled steps of decoding, written with PyTorch's operations, which a library that was just built is compared
+with. Arguments as in `kernels.decoding`; states are returned, not written.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import elu, layer_norm, logsigmoid, rms_norm, silu, softplus
+
+from kernels.cpu.call import pytorch_only
+from kernels.decoding.layer import Decays, Gates, State, to_logarithms
+from kernels.decoding.memory import Around, memory_step
+from kernels.gates import rms
+from kernels.linear.exact import exact_step
+
+
+def _turned(x: Tensor, turn: tuple[Tensor, Tensor] | None) -> Tensor:
+    if turn is None:
+        return x
+    (a, b), (cosine, sine) = x.unflatten(-1, (-1, 2)).unbind(-1), turn
+    return torch.stack((a * cosine - b * sine, a * sine + b * cosine), dim=-1).flatten(-2)
+
+
+def _finished(o: Tensor, around: Around) -> Tensor:
+    if around.normaliser:
+        o = o[..., :-1] / o[..., -1:].abs().clamp(min=1.0)
+    width = (o.shape[-1],)
+    if around.norm:
+        o = layer_norm(o, width, eps=around.eps) if around.norm == "layer" else rms_norm(o, width, eps=around.eps)
+    if around.gain is not None:
+        o = o * (around.gain if around.gain.numel() == width[0] else around.gain.view(o.shape[1:]))
+    if around.gate_BE is not None:
+        logits = around.gate_BE.reshape(o.shape)
+        o = o * (silu(logits) if around.gated == "silu" else logits.sigmoid())
+    return o
+
+
+def memory(
+    memory_BHkw: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    beta: Tensor | None,
+    around: Around = Around(),
+) -> tuple[Tensor, Tensor]:
+    """`memory_step` with what is done around it.
+
+    Returns:
+        The finished o `[B, H, w]`, and S after the token.
+    """
+    if around.unit:
+        q, k = (x * torch.rsqrt(x.square().sum(-1, keepdim=True) + around.unit) for x in (q, k))
+    q, k = (_turned(x, around.turn) for x in (q * around.scale, k))
+    v = torch.cat((v, torch.ones_like(v[..., :1])), dim=-1) if around.normaliser else v
+    with pytorch_only():
+        o, after = memory_step(memory_BHkw, q, k, v, log_decay, beta)
+        return _finished(o, around), after
+
+
+def layer(state: State, z_BC: Tensor, decays: Decays | None, gates: Gates | None) -> tuple[Tensor, State]:
+    """`layer_step`, by the step in the log domain.
+
+    Returns:
+        `[B, E]`, and the state after the token, with f.
+    """
+    state = dict(state)
+    to_logarithms(state)
+    _, H, k, d = state["m_BHkd"].shape
+    if gates is not None and gates.s_BR is not None and gates.p_RC is not None:
+        z_BC = z_BC * (1 + gates.s_BR @ gates.p_RC)
+    widths = [H * k, H * k, H * d, *([] if gates is None else [H * d, H * d])]
+    q, key, v, *logits = (z.unflatten(-1, (H, -1))[:, :, None] for z in z_BC.split(widths, dim=-1))
+    log_decay = None
+    if decays is not None:
+        raw = decays.given.expand(len(z_BC), -1)
+        raw = raw if decays.bias is None else logsigmoid(raw + decays.bias) / decays.slowness
+        log_decay = raw.unflatten(-1, (H, -1))[:, :, None]
+    u = None if gates is None else v * gates.beta_Hd[:, None]
+    with pytorch_only():
+        mu, log_mean, after = exact_step(state, (elu(q) + 1).log(), (elu(key) + 1).log(), log_decay, v, u)
+    if gates is None or log_mean is None:
+        return mu.flatten(1), after
+    mixed = torch.lerp(mu, log_mean / gates.beta_Hd[:, None], logits[0].sigmoid())
+    return (mixed * rms(softplus(logits[1]))).flatten(1), after
+
+
+def silu_convolution(past: Tensor, x: Tensor, taps: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`silu_convolution_step`.
+
+    Returns:
+        `[B, c]`, and the last inputs after the token.
+    """
+    seen = torch.cat((x[:, None], past), dim=1)
+    y = (seen * taps).sum(1)
+    return silu(y if bias is None else y + bias), seen[:, :-1]
+
+
+def convolution(h: Tensor, x: Tensor, weight: Tensor, eps: tuple[float, float, float]) -> tuple[Tensor, Tensor]:
+    """`convolution_step`.
+
+    Returns:
+        The factors `[B, R]` and h after the token, in fp64.
+    """
+    z = layer_norm(x.double(), x.shape[-1:], eps=eps[0])
+    a, u, s = (z @ weight.double().T).chunk(3, dim=-1)
+    h = torch.exp(-softplus(a)) * h.double() + u
+    s = softplus(s)
+    return s * torch.rsqrt(s.square().mean(-1, keepdim=True) + eps[2]) * layer_norm(h, h.shape[-1:], eps=eps[1]), h
