@@ -102,25 +102,29 @@ void memory_step(S* memory, Heads<S> q, Heads<S> k, Heads<S> v, Heads<S> log_dec
                  long decays, const Around<S>& around, long threads) {
   parallel(B * H, threads, [&](long i) {
     const long b = i / H, h = i % H, w = W - around.normaliser;
-    Buffer<S> decay(K, S(1)), by(K), value(W, S(0)), o(W, S(0)), query(q.at(b, h), q.at(b, h) + K), key(k.at(b, h), k.at(b, h) + K);
+    Buffer<S> scratch(4 * K + 2 * W);  // one allocation, which is a good part of a small head's time
+    S *decay = scratch.data(), *by = decay + K, *query = by + K, *key = query + K, *value = key + K, *o = value + W;
+    std::fill(decay, decay + K, S(1));
+    std::copy(q.at(b, h), q.at(b, h) + K, query);
+    std::copy(k.at(b, h), k.at(b, h) + K, key);
     const S *given = v.at(b, h), *logs = log_decay.at(b, h);
     S* rows = memory + i * K * W;
-    around.scaled(query.data(), K, around.scale);
-    around.scaled(key.data(), K, S(1));
+    around.scaled(query, K, around.scale);
+    around.scaled(key, K, S(1));
     for (long c = 0; decays && c < K; ++c) decay[c] = c && decays == 1 ? decay[0] : std::exp(logs[decays == 1 ? 0 : c]);
     if (beta) {
       for (long c = 0; c < K; ++c) by[c] = decay[c] * key[c];
-      add_rows(rows, by.data(), K, W, value.data());
+      add_rows(rows, by, K, W, value);
       for (long j = 0; j < W; ++j) value[j] = beta[i] * (given[j] - value[j]);
-      given = value.data();
+      given = value;
     }
     if (around.normaliser) {
-      std::copy(given, given + w, value.data());
+      std::copy(given, given + w, value);
       value[w] = S(1);
-      given = value.data();
+      given = value;
     }
-    enter_and_read(rows, decay.data(), key.data(), query.data(), given, K, W, o.data());
-    around.finish(o.data(), W, b, h, y + i * w);
+    enter_and_read(rows, decay, key, query, given, K, W, o);
+    around.finish(o, W, b, h, y + i * w);
   });
 }
 

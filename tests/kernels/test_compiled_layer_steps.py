@@ -180,7 +180,10 @@ def test_a_state_in_the_log_domain_is_taken_over(dtype):
     state = exact.empty_state(B, H, K, W, draw(0), True)
     state["n_BHk"], state["m_BHkd"] = draw(B, H, K) / 3, draw(B, H, K, W)
     state["f_BHkd"] = (20 * draw(B, H, K, W)).clamp(-29.9, 29.9)
-    given = layer_inputs(draw, 0.5, "per head", True, dtype)
+    z, decays, gates = layer_inputs(draw, 0.5, "per head", True, dtype)
+    z[:, H * K : 2 * H * K] = -60.0  # next to no weight: every entry of the state is compared by itself
+    assert gates is not None
+    given = z, decays, replace(gates, s_BR=None, p_RC=None)
     wanted, expected = reference.layer(doubled_state(state), *widened(given))
     assert error(layer_step(state, *given), wanted) <= allowed(dtype)
     to_logarithms(state)
