@@ -21,7 +21,7 @@ ENTRY_POINT_GROUP = "suite.mixers"
 BUILTIN_MODULES = (
     "backbones.mixers.priors.softmax",
     "backbones.mixers.priors.linear",
-    "backbones.mixers.priors.forgetting",
+    "backbones.mixers.attention.fox",
     "backbones.mixers.priors.aft",
     "backbones.mixers.priors.ssm",
     "backbones.mixers.fem.fem",

@@ -20,13 +20,14 @@ VARIANTS = ("gated-attention", "differential", "canon", "fox", "fem-fox", "xsa",
 
 
 def pair(name: str, causal: bool = True, **options: Any) -> tuple[Any, Any, Tensor]:
-    """The mixer, softmax attention with its matrices where it has the same, and an input, in fp64."""
+    """The mixer, softmax attention with its matrices where they are as wide, and an input, in fp64."""
     torch.manual_seed(0)
     mixer, softmax = (build(each, D, T, causal=causal, **more) for each, more in ((name, options), ("softmax", {})))
     with torch.no_grad():
         for key, weight in softmax.named_parameters():
             other = dict(mixer.named_parameters())[key]
-            weight.copy_(other[: weight.shape[0]])
+            if len(other) >= len(weight) and other.shape[1] == weight.shape[1]:
+                weight.copy_(other[: weight.shape[0]])
     return mixer.double(), softmax.double(), torch.randn(2, T, D, dtype=torch.float64)
 
 
@@ -63,6 +64,13 @@ def test_the_element_wise_gate_narrows_the_heads_so_that_the_layer_costs_4d2() -
 @pytest.mark.parametrize("dim", [64, 96, 128, 256])
 def test_every_variant_has_the_budget_of_softmax_attention(name: str, dim: int) -> None:
     mixer: Any = build(name, dim, 16, heads=2 if dim == 64 else 4)
+    assert abs(sum(p.numel() for p in mixer.parameters()) / (4 * dim**2) - 1) < 0.05
+
+
+@pytest.mark.parametrize(("name", "options"), [("differential", {"variant": "v2"}), ("fox", {"pro": True})])
+@pytest.mark.parametrize("dim", [64, 96, 128, 192])
+def test_every_option_keeps_the_budget_of_softmax_attention(name: str, options: dict[str, Any], dim: int) -> None:
+    mixer: Any = build(name, dim, 16, heads=2 if dim == 64 else 4, **options)
     assert abs(sum(p.numel() for p in mixer.parameters()) / (4 * dim**2) - 1) < 0.05
 
 
@@ -195,3 +203,48 @@ def test_a_differential_layer_subtracts_nothing_where_both_maps_of_a_pair_are_eq
     y = 1e6 * y  # far above the norm's eps
     normed = torch.nn.functional.rms_norm(y[:, :, ::2], (2 * width,), eps=0.0)
     assert close(mixer.finish(y, y, x).abs(), 0.8 * normed.abs(), 1e-9)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_pair_with_equal_queries_leaves_a_fraction_of_one_map_in_v2(causal: bool) -> None:
+    """Both maps of a pair read the same keys and values, so that 1 − σ(W_λ x) of the read is left."""
+    mixer, _, x = pair("differential", causal, variant="v2")
+    heads, width = 4, D // 4
+    with torch.no_grad():
+        queries = mixer.in_proj.weight[: 2 * D].unflatten(0, (heads, 2, width))
+        queries[:, 1] = queries[:, 0]
+        read = mixer.read(*mixer.rotated(x, Context()), Context())[:, :, ::2]
+        left = 1 - torch.sigmoid(x @ mixer.lambda_proj.weight.T)
+        assert close(mixer(x), mixer.merge(left[..., None] * read))
+
+
+def test_v2_does_not_depend_on_its_place_and_keeps_half_of_the_state() -> None:
+    mixer, softmax, x = pair("differential", variant="v2")
+    before = mixer(x)
+    mixer.layer_index = 5
+    assert torch.equal(mixer(x), before)
+    assert 2 * mixer.init_state(1, T).bytes() == softmax.init_state(1, T).bytes()
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_pro_block_does_not_see_the_size_of_queries_keys_and_values(causal: bool) -> None:
+    mixer, _, x = pair("fox", causal, pro=True)
+    E = mixer.widths.values
+    before = mixer(x)
+    with torch.no_grad():
+        for part, factor in ((slice(0, E), 1e3), (slice(E, 2 * E), 1e4), (slice(2 * E + 4, None), 1e5)):
+            mixer.in_proj.weight[part] *= factor
+    assert close(mixer(x), before, 1e-4)  # up to the norms' eps of 1e-6
+
+
+def test_a_pro_block_that_forgets_everything_reads_its_own_shifted_value() -> None:
+    mixer, _, x = pair("fox", pro=True)
+    torch.nn.init.constant_(mixer.prior.b_f, -1e4)
+    with torch.no_grad():
+        v = mixer._project(x)[1]
+        alpha = torch.sigmoid(x @ mixer.pro.shift_proj.weight[4:].T)[..., None]  # after those of the keys
+        before = torch.cat((torch.zeros_like(v[:, :1]), v[:, :-1]), dim=1)
+        read = (1 - alpha) * v + alpha * before
+        normed = read / (read.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+        gates = torch.sigmoid(x @ mixer.pro.gate_proj.weight.T)
+        assert close(mixer(x), (gates * normed.flatten(2)) @ mixer.out_proj.weight.T)

@@ -60,6 +60,8 @@ class CanonAttention(ProjectedAttention):
 
     def project(self, x_BTD: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         u_BTD = self._convolved(without_padding(x_BTD, context.mask_BT), self.taps_a)
+        if self.taps_a is not None and not self.config.causal:  # taps ahead reach from padding into the tokens
+            u_BTD = without_padding(u_BTD, context.mask_BT)
         q, k, v = self._convolved(self.in_proj(u_BTD), self.taps_b).chunk(3, dim=-1)
         return q, k, v
 

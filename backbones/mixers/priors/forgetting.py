@@ -1,4 +1,4 @@
-"""Forgetting attention (FoX, arXiv 2503.02130): softmax attention whose scores decay by gates that read the input.
+"""The prior of forgetting attention (FoX, arXiv 2503.02130): softmax whose scores decay by gates that read the input.
 
     log f_t = logsigmoid(W_f x_t + b_f)   per head,      c_t = Σ_{s ≤ t} log f_s
     p_t(i) ∝ exp( q_t·k_i/√k − |c_t − c_i| ),            no rotary positions,      b_f = 0 at start
@@ -18,8 +18,6 @@ from torch.nn.functional import logsigmoid
 
 from backbones.mixers.base import Context
 from backbones.mixers.priors.base import Prior, Widths, at_least_fp32
-from backbones.mixers.priors.host_mixer import HostMixer
-from backbones.mixers.registry import register
 from kernels.attention import softmax_read
 from kernels.free_energy import free_energy_read
 from kernels.numerics.log_mean_exp import log_mean_exp
@@ -112,14 +110,3 @@ class ForgettingPrior(Prior):
     @staticmethod
     def state_numbers(widths: Widths, length: int, free_energy: bool) -> int:
         return length * widths.heads * (widths.key + widths.value + 1)
-
-
-@register("fox")
-class Fox(HostMixer):
-    """Forgetting attention without the Pro block; 4D² + H(D + 1) parameters."""
-
-    Host = ForgettingPrior
-    board_note = ""
-    paper = "arXiv 2503.02130"
-    summary = "forgetting attention: softmax whose scores decay by gates that read the input"
-    no_weight_decay = frozenset({"b_f"})

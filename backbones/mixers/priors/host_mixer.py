@@ -7,7 +7,7 @@ It is the baseline of FEM on the same prior, and not the full published layer of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -49,14 +49,26 @@ class HostMixer(Mixer):
         *keys, v_BTE = modulated_projection(x_BTD, self.in_proj.weight, self.splits)
         return keys, v_BTE.unflatten(-1, (self.widths.heads, self.widths.value))
 
+    def inputs(self, x_BTD: Tensor, context: Context) -> tuple[Sequence[Tensor], Tensor]:
+        """The prior's keys and the values `[B, T, H, d]` of whole sequences."""
+        return self._project(x_BTD)
+
+    def token_inputs(self, x_B1D: Tensor, state: State) -> tuple[Sequence[Tensor], Tensor]:
+        """Those of one token, in decoding."""
+        return self._project(x_B1D)
+
+    def output(self, x_BTD: Tensor, y_BTHd: Tensor) -> Tensor:
+        """From the finished read to the layer's output."""
+        return projected_out(self.out_proj, y_BTHd.flatten(2))
+
     def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
-        keys, v_BTHd = self._project(x_BTD)
+        keys, v_BTHd = self.inputs(x_BTD, context)
         weights = self.prior.prepare(x_BTD, keys, context)
-        return projected_out(self.out_proj, self.prior.finish(weights, self.prior.read(weights, v_BTHd)).flatten(2))
+        return self.output(x_BTD, self.prior.finish(weights, self.prior.read(weights, v_BTHd)))
 
     def attention_map(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
         """The prior's weights `[B, H, T, T]`, for inspection."""
-        keys, _ = self._project(x_BTD)
+        keys, _ = self.inputs(x_BTD, context)
         return prior_map(self.prior, self.prior.prepare(x_BTD, keys, context), x_BTD)
 
     def init_state(self, batch: int, max_len: int) -> State:
@@ -64,14 +76,15 @@ class HostMixer(Mixer):
         return State(self.prior.init_state(batch, max_len, self.out_proj.weight, free_energy=False))
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
+        x_B1D = x_BD[:, None]
         y_BE = self._compiled_step(x_BD, state, context)
         if y_BE is not None:
-            return projected_out(self.out_proj, y_BE), State(state.tensors, state.position + 1)
-        keys, v_B1Hd = self._project(x_BD[:, None])
-        weights = self.prior.prepare(x_BD[:, None], keys, context, offset=state.position)
+            y_B1Hw = y_BE.unflatten(-1, (self.widths.heads, self.widths.value))[:, None]
+            return self.output(x_B1D, y_B1Hw)[:, 0], State(state.tensors, state.position + 1)
+        keys, v_B1Hd = self.token_inputs(x_B1D, state)
+        weights = self.prior.prepare(x_B1D, keys, context, offset=state.position)
         y_B1Hd, _ = self.prior.step(weights, v_B1Hd, state.tensors, state.position, None)
-        y_BD = projected_out(self.out_proj, self.prior.finish(weights, y_B1Hd).flatten(2))[:, 0]
-        return y_BD, State(state.tensors, state.position + 1)
+        return self.output(x_B1D, self.prior.finish(weights, y_B1Hd))[:, 0], State(state.tensors, state.position + 1)
 
     def _compiled_step(self, x_BD: Tensor, state: State, context: Context) -> Tensor | None:
         """`[B, E]`, the read of one token in one operation; None where there is none."""

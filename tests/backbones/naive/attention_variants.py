@@ -32,6 +32,8 @@ def gated(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
 @naive("differential")
 def differential(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     H, D = mixer.config.heads, x_BTD.shape[-1]
+    if mixer.config.variant == "v2":
+        return second_differential(mixer, x_BTD, context)
     q, k, v = linear(x_BTD, mixer.in_proj.weight).chunk(3, dim=-1)
     p = softmax_weights(q, k, H, visible(x_BTD, mixer.config.causal, context))
     first = 0.8 - 0.6 * math.exp(-0.3 * mixer.layer_index)
@@ -42,6 +44,23 @@ def differential(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
         values = v[..., pair * 2 * D // H : (pair + 1) * 2 * D // H]
         o = p[:, 2 * pair] @ values - lam * (p[:, 2 * pair + 1] @ values)
         outputs.append((1 - first) * o / (o.square().mean(-1, keepdim=True) + 1e-5).sqrt() * mixer.gain)
+    return linear(torch.cat(outputs, dim=-1), mixer.out_proj.weight)
+
+
+def second_differential(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
+    """One head of the output after the other: two maps of queries on the keys that it shares with one more head."""
+    H, D, sees = mixer.config.heads, x_BTD.shape[-1], visible(x_BTD, mixer.config.causal, context)
+    d = D // H
+    q, k, v = linear(x_BTD, mixer.in_proj.weight).split([2 * D, D // 2, D // 2], dim=-1)
+    factors = 1 / (1 + torch.exp(-linear(x_BTD, mixer.lambda_proj.weight)))
+    outputs = []
+    for h in range(H):
+        group = slice(h // 2 * d, (h // 2 + 1) * d)
+        first, second = (
+            softmax_weights(q[..., m * d : (m + 1) * d], k[..., group], 1, sees)[:, 0] @ v[..., group]
+            for m in (2 * h, 2 * h + 1)
+        )
+        outputs.append(first - factors[..., h, None] * second)
     return linear(torch.cat(outputs, dim=-1), mixer.out_proj.weight)
 
 
@@ -103,9 +122,8 @@ def convolved(z_BTc: Tensor, taps_Jc: Tensor | None, causal: bool) -> Tensor:
 @naive("canon")
 def canon(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     causal, H = mixer.config.causal, mixer.config.heads
-    if context.mask_BT is not None:
-        x_BTD = x_BTD * context.mask_BT[..., None]
-    u = convolved(x_BTD, mixer.taps_a, causal)
+    real = 1.0 if context.mask_BT is None else context.mask_BT[..., None]
+    u = convolved(x_BTD * real, mixer.taps_a, causal) * real
     q, k, v = convolved(linear(u, mixer.in_proj.weight), mixer.taps_b, causal).chunk(3, dim=-1)
     p = softmax_weights(q, k, H, visible(x_BTD, causal, context))
     return linear(merged(p @ heads(v, H)), mixer.out_proj.weight)

@@ -79,6 +79,11 @@ def query_free(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     H, causal, T = mixer.config.heads, mixer.config.causal, x_BTD.shape[1]
     q, k, v = (heads(z, H) for z in split(mixer, x_BTD, x_BTD))
     q = q * sigmoid(q)
+    if mixer.config.qk_norm:
+        q, k = (
+            z / (z.square().mean(-1, keepdim=True) + 1e-5).sqrt() * gain
+            for z, gain in ((q, mixer.gain_q), (k, mixer.gain_k))
+        )
     logits_BHT = (q[..., None, :] @ k[..., None])[..., 0, 0] / v.shape[-1] ** 0.5
     e_BHT = (logits_BHT - logits_BHT.amax(-1, keepdim=True)).exp()
     if context.mask_BT is not None:

@@ -109,9 +109,36 @@ def forgetting_widths(mixer: Any) -> list[int]:
 
 @naive("fox")
 def fox(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
+    H, pro = mixer.config.heads, mixer.pro
     *projected, v = linear(x_BTD, mixer.in_proj.weight).split([*forgetting_widths(mixer), mixer.widths.values], dim=-1)
-    (y,) = forgetting_reader(mixer, x_BTD, context, projected)(heads(v, mixer.config.heads))
-    return linear(merged(y), mixer.out_proj.weight)
+    if pro is not None:
+        alpha_k, alpha_v = sigmoid(linear(x_BTD, pro.shift_proj.weight)).chunk(2, dim=-1)
+        k = shifted(mixer, heads(projected[1], H), heads(alpha_k, H), context)
+        v = merged(shifted(mixer, heads(v, H), heads(alpha_v, H), context))
+        projected[:2] = scaled(heads(projected[0], H), pro.q_gain), scaled(k, pro.k_gain)
+    (y,) = forgetting_reader(mixer, x_BTD, context, projected)(heads(v, H))
+    if pro is None:
+        return linear(merged(y), mixer.out_proj.weight)
+    return linear(sigmoid(linear(x_BTD, pro.gate_proj.weight)) * scaled(y, pro.out_gain), mixer.out_proj.weight)
+
+
+def scaled(z_BHTd: Tensor, gain: Tensor) -> Tensor:
+    """RMS norm per head with a gain per channel, `[B, T, E]`."""
+    return merged(z_BHTd / (z_BHTd.square().mean(-1, keepdim=True) + 1e-6).sqrt()) * gain
+
+
+def shifted(mixer: Any, z_BHTd: Tensor, alpha_BHT1: Tensor, context: Context) -> Tensor:
+    """Mixed with the token before (not causal: half of it and half of the one after), one token at a time."""
+    T, zero = z_BHTd.shape[2], torch.zeros_like(z_BHTd[:, :, 0])
+    if context.mask_BT is not None:
+        z_BHTd = z_BHTd * context.mask_BT[:, None, :, None]
+    rows = []
+    for t in range(T):
+        other = z_BHTd[:, :, t - 1] if t > 0 else zero
+        if not mixer.config.causal:
+            other = 0.5 * other + 0.5 * (z_BHTd[:, :, t + 1] if t + 1 < T else zero)
+        rows.append((1 - alpha_BHT1[:, :, t]) * z_BHTd[:, :, t] + alpha_BHT1[:, :, t] * other)
+    return torch.stack(rows, dim=2)
 
 
 @naive("fem-fox")

@@ -37,8 +37,12 @@ def mlstm(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     return linear(torch.sigmoid(o) * merged(standard(h, 1e-6)) * mixer.gain, mixer.out_proj.weight)
 
 
-def convolved(u: Tensor, taps: Tensor, from_end: bool) -> Tensor:
-    """A causal convolution from the first token, or from the last one, one token and one tap at a time."""
+def convolved(u: Tensor, taps: Tensor | None, from_end: bool) -> Tensor:
+    """A causal convolution from the first token, or from the last one, one token and one tap at a time; u without
+    taps.
+    """
+    if taps is None:
+        return u
     u = u.flip(1) if from_end else u
 
     def row(t: int) -> Tensor:
@@ -87,7 +91,8 @@ def mamba2(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     decay = (-delta * mixer.a_log.exp()[:, None, None]).exp()
 
     def scan(from_end: bool, part: slice) -> Tensor:
-        x, b, c = silu(convolved(mixed, mixer.taps, from_end) + mixer.bias).split([V, N, N], dim=-1)
+        bias = 0.0 if mixer.bias is None else mixer.bias
+        x, b, c = silu(convolved(mixed, mixer.taps, from_end) + bias).split([V, N, N], dim=-1)
         x = heads(x, H)[:, part]
         count = x.shape[1]
         b, c = (each[:, None].expand(-1, count, -1, -1) for each in (b, c))
