@@ -145,4 +145,4 @@ def test_the_rest_of_a_block_is_its_formula_with_its_gradients(rows: tuple[int, 
     wanted = h + swiglu_by_loop(norm_by_loop(h, gain), up, down)
     assert float((feed_forward(x, m, gain, up, down, EPS) - wanted).abs().max()) <= FP64 * float(wanted.abs().max())
     leaves = [t.requires_grad_() for t in (x, m, gain, up, down)]
-    assert torch.autograd.gradcheck(lambda *given: feed_forward(*given, EPS), leaves, fast_mode=True)
+    assert torch.autograd.gradcheck(lambda x, m, g, u, d: feed_forward(x, m, g, u, d, EPS), leaves, fast_mode=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -114,10 +115,10 @@ def test_a_plot_for_the_page_is_less_than_half_of_its_file():
 @pytest.mark.parametrize("reference", [0, 5, 12])
 def test_a_plot_has_a_line_for_the_best_rows_and_always_for_softmax(monkeypatch, reference):
     monkeypatch.setattr("suite.boards.page.plots.is_reference", lambda row: row == reference)
-    lines = told_apart(range(14))
+    rows: Any = list(range(14))
+    lines: list[Any] = list(told_apart(rows))
+    others = [row for row in rows if row != reference]
     assert len(lines) == len(LINE_COLOURS)
     assert reference in lines
-    assert [row for row in lines if row != reference] == [row for row in range(14) if row != reference][
-        : len(lines) - 1
-    ]
-    assert told_apart(range(4)) == [0, 1, 2, 3]
+    assert [row for row in lines if row != reference] == others[: len(lines) - 1]
+    assert list(told_apart(rows[:4])) == rows[:4]
