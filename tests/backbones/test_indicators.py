@@ -22,6 +22,7 @@ WITHOUT_A_MAP = {
     "mlstm",
     "deltanet",
     "gated-deltanet",
+    "kda",
     "gla-layer",
     "retnet",
 }

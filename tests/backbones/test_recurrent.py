@@ -1,4 +1,4 @@
-"""mLSTM and the Mamba-2 layer: their published forms, strong decays, and what an empty start leaves."""
+"""mLSTM, the Mamba-2 layer, Kimi delta attention: published forms, strong decays, and what an empty start leaves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backbones.mixers.errors import MixerError
 from tests.tolerances import FP64
 
 D, T = 32, 30
-names = pytest.mark.parametrize("name", ["mlstm", "mamba2"])
+names = pytest.mark.parametrize("name", ["mlstm", "mamba2", "kda"])
 
 
 def made(name: str, causal: bool = True, **options: Any) -> tuple[Any, Tensor]:
@@ -89,6 +89,32 @@ def test_mamba2_without_its_convolution_has_no_taps() -> None:
         y, state = mixer.step(x[:, t], state)
         rows.append(y)
     assert close(torch.stack(rows, dim=1), mixer(x))
+
+
+@pytest.mark.parametrize(("dim", "heads"), [(64, 2), (96, 4), (128, 4), (192, 6), (768, 12)])
+def test_kda_solves_one_width_for_the_budget(dim: int, heads: int) -> None:
+    mixer: Any = build("kda", dim, T, heads=heads)
+    d = mixer.config.d_v
+    assert mixer.config.d_k == d
+    counted = sum(p.numel() for p in mixer.parameters())
+    assert counted == 4 * dim * heads * d + 2 * d * (dim + heads * d) + dim * heads + heads + 14 * heads * d + d
+    assert abs(counted / (4 * dim**2) - 1) < 0.05
+
+
+def test_kda_decays_each_key_channel_at_its_own_rate() -> None:
+    mixer, x = made("kda")
+    log_decay = mixer._project(x)[2].detach()
+    assert log_decay.shape == (2, T, 2, mixer.config.d_k)
+    assert float(log_decay.max()) < 0
+    assert float(log_decay.std(-1).min()) > 0
+
+
+def test_kda_starts_with_steps_and_rates_of_the_published_range() -> None:
+    torch.manual_seed(0)
+    mixer: Any = build("kda", 256, T, heads=16)
+    step, rate = torch.nn.functional.softplus(mixer.b_delta.detach()), mixer.a_log.detach().exp()
+    assert 1e-3 <= float(step.min()) < float(step.max()) <= 1e-1
+    assert 1e-2 <= float(rate.min()) < float(rate.max()) <= 16
 
 
 @names

@@ -48,17 +48,22 @@ def convolved(u: Tensor, taps: Tensor, from_end: bool) -> Tensor:
     return out.flip(1) if from_end else out
 
 
-@naive("deltanet", "gated-deltanet")
+@naive("deltanet", "gated-deltanet", "kda")
 def delta(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     H, real = mixer.config.heads, real_BT(x_BTD, context)
     K, V = H * mixer.config.d_k, H * mixer.config.d_v
-    gated = type(mixer).__name__ == "GatedDeltaNet"
+    kind = type(mixer).__name__
+    step_width, gate_width = {"DeltaNet": (0, 0), "GatedDeltaNet": (H, V), "Kda": (V // H, V // H)}[kind]
     projected = linear(x_BTD * real[..., None], mixer.in_proj.weight)
-    mixed, rate, step, z = projected.split([2 * K + V, H, H * gated, V * gated], dim=-1)
+    mixed, rate, step, z = projected.split([2 * K + V, H, step_width, gate_width], dim=-1)
     beta = torch.sigmoid(rate) * (2 if mixer.config.negative else 1) * real[..., None]
-    decay = torch.ones_like(beta)
-    if gated:
-        decay = torch.where(real[..., None], (-mixer.a_log.exp() * softplus(step + mixer.b_delta)).exp(), 1.0)
+    decay, gate = torch.ones_like(beta)[..., None], None
+    if kind == "GatedDeltaNet":
+        decay, gate = (-mixer.a_log.exp() * softplus(step + mixer.b_delta)).exp()[..., None], silu(z)
+    if kind == "Kda":  # one per key channel
+        steps = softplus(linear(step, mixer.w_decay) + mixer.b_delta).unflatten(-1, (H, -1))
+        decay, gate = (-mixer.a_log.exp()[:, None] * steps).exp(), torch.sigmoid(linear(z, mixer.w_gate, mixer.b_gate))
+    decay = torch.where(real[..., None, None], decay, 1.0)
 
     def scan(from_end: bool, part: slice) -> Tensor:
         q, k, v = (
@@ -67,7 +72,7 @@ def delta(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
         q, k = (each / (each.square().sum(-1, keepdim=True) + 1e-6).sqrt() for each in (q, k))
         memory, rows = torch.zeros(*k.shape[:2], K // H, V // H, dtype=x_BTD.dtype), [torch.empty(0)] * q.shape[2]
         for t in reversed(range(len(rows))) if from_end else range(len(rows)):
-            memory = decay[:, t, part, None, None] * memory
+            memory = decay[:, t, part, :, None] * memory
             error = v[:, :, t, None] - k[:, :, t, None] @ memory
             memory = memory + k[:, :, t, :, None] @ (beta[:, t, part, None, None] * error)
             rows[t] = (q[:, :, t, None] @ memory)[:, :, 0] / (K // H) ** 0.5
@@ -75,7 +80,7 @@ def delta(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
 
     o = both_halves(mixer, scan, H, 1)
     y = merged(o / (o.square().mean(-1, keepdim=True) + 1e-5).sqrt() * mixer.gain)
-    return linear(y * silu(z) if gated else y, mixer.out_proj.weight)
+    return linear(y if gate is None else y * gate, mixer.out_proj.weight)
 
 
 @naive("mamba2")
