@@ -23,6 +23,7 @@ WITHOUT_A_MAP = {
     "deltanet",
     "gated-deltanet",
     "kda",
+    "rwkv7",
     "gla-layer",
     "retnet",
 }

@@ -123,3 +123,41 @@ def gated_linear(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
 
     o = standard(both_halves(mixer, scan, H, 1), 1e-5)
     return linear(silu(r) * merged(o if fixed else o * mixer.gain), mixer.out_proj.weight)
+
+
+@naive("rwkv7")
+def rwkv7(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
+    H, d = mixer.config.heads, x_BTD.shape[-1] // mixer.config.heads
+    x_BTD = x_BTD * real_BT(x_BTD, context)[..., None]
+
+    def scan(from_end: bool, part: slice) -> Tensor:
+        x = x_BTD.flip(1) if from_end else x_BTD
+        before = torch.cat((torch.zeros_like(x[:, :1]), x[:, :-1]), dim=1)
+        x_r, x_w, x_k, x_v, x_a, x_g = ((1 - mu) * x + mu * before for mu in mixer.mu)
+
+        def of_part(z: Tensor) -> Tensor:  # rows of a matrix, or entries of a vector
+            return z.unflatten(0, (H, -1))[part].flatten(0, 1)
+
+        n = len(range(H)[part])
+        r, k, v = (linear(z, of_part(w)) for z, w in ((x_r, mixer.w_r), (x_k, mixer.w_k), (x_v, mixer.w_v)))
+        w = of_part(mixer.w_start) + linear(torch.tanh(linear(x_w, mixer.w_down)), of_part(mixer.w_up))
+        w = (-(2.718281828459045**-0.5) * torch.sigmoid(w)).exp()
+        a = torch.sigmoid(of_part(mixer.a_start) + linear(linear(x_a, mixer.a_down), of_part(mixer.a_up)))
+        g = linear(torch.sigmoid(linear(x_g, mixer.g_down)), of_part(mixer.g_up))
+        kappa = (k * of_part(mixer.k_k)).unflatten(-1, (n, d))
+        kappa = kappa / kappa.square().sum(-1, keepdim=True).sqrt().clamp(min=1e-12)
+        k = k * (1 + (a - 1) * of_part(mixer.k_a))
+        r, k, w, a = (z.unflatten(-1, (n, d)) for z in (r, k, w, a))
+        v, g = (z.unflatten(-1, (n, -1)) for z in (v, g))
+        memory, rows = torch.zeros(len(x), n, v.shape[-1], d, dtype=x.dtype), []
+        for t in range(x.shape[1]):  # [value, key], as in the paper
+            removed = (memory @ kappa[:, t, :, :, None]) @ (kappa * a)[:, t, :, None]
+            memory = memory * w[:, t, :, None] - removed + v[:, t, :, :, None] @ k[:, t, :, None]
+            rows.append((memory @ r[:, t, :, :, None])[..., 0])
+        o = standard(torch.stack(rows, dim=1), 1e-5 * d)
+        o = o * of_part(mixer.gain).unflatten(0, (n, -1)) + of_part(mixer.bias).unflatten(0, (n, -1))
+        own = (r * k * of_part(mixer.r_k).unflatten(0, (n, d))).sum(-1, keepdim=True)
+        y = ((o + own * v) * g).transpose(1, 2)
+        return y.flip(2) if from_end else y
+
+    return linear(merged(both_halves(mixer, scan, H, 1)), mixer.out_proj.weight)
