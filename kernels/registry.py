@@ -312,6 +312,16 @@ KERNELS = (
         compared=True,
     ),
     Kernel(
+        "channel_delta",
+        "kernels.linear.channel_delta:channel_delta_rule",
+        "the delta rule with one decay per key channel, reading and storing under one key or two",
+        (
+            Call("one key", f"{_DELTA}, log_decay BTHk later negative"),
+            Call("two keys", f"{_DELTA}, log_decay BTHk later negative, read BTHk later small"),
+        ),
+        cpp=("delta_channels",),
+    ),
+    Kernel(
         "prefix_softmax",
         "kernels.prefix_softmax:prefix_softmax_read",
         "attention whose logits come from keys alone",

@@ -32,6 +32,8 @@ BUILTIN_MODULES = (
     "backbones.mixers.recurrent.mamba2",
     "backbones.mixers.recurrent.mlstm",
     "backbones.mixers.recurrent.delta",
+    "backbones.mixers.recurrent.kda",
+    "backbones.mixers.recurrent.rwkv7",
     "backbones.mixers.recurrent.gated_linear",
     "backbones.mixers.attention.queries",
     "backbones.mixers.attention.gated",

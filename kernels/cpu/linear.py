@@ -1,7 +1,7 @@
 """Causal sums of linear attention and the delta rule, forward and backward; fp32 or fp64, on a CPU.
 
-By `linear.cpp` with no decay or one per head, by `linear_channels.cpp` with one per key channel, and by `delta.cpp`.
-Arguments as in `kernels.linear.sums` and `kernels.linear.delta`.
+By `linear.cpp` and `delta.cpp` with no decay or one per head, by `linear_channels.cpp` and `delta_channels.cpp` with
+one per key channel. Arguments as in `kernels.linear.sums`, `kernels.linear.delta` and `kernels.linear.channel_delta`.
 """
 
 from __future__ import annotations
@@ -56,6 +56,28 @@ class DeltaRule(torch.autograd.Function):
         grads = [None if x is None else torch.empty_like(x) for x in given]
         q, _, v = given[:3]
         call("delta_backward", [*given, grad.contiguous(), *grads], _sizes(q, v), 2 * _work(q, v))
+        return tuple(grads)
+
+
+class ChannelDeltaRule(torch.autograd.Function):
+    """(q, k `[B, T, H, k]`, v `[B, T, H, w]`, β `[B, T, H]`, log-decays and c `[B, T, H, k]`) → `[B, T, H, w]`."""
+
+    @staticmethod
+    def forward(ctx: Any, *given: Tensor) -> Tensor:
+        given = tuple(x.contiguous() for x in given)
+        q, v = given[0], given[2]
+        out = torch.empty_like(v)
+        call("delta_channels", [*given, out], _sizes(q, v), 3 * _work(q, v))
+        ctx.save_for_backward(*given)
+        return out
+
+    @staticmethod
+    @first_derivative_only
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        given = ctx.saved_tensors
+        grads = [torch.empty_like(x) for x in given]
+        q, v = given[0], given[2]
+        call("delta_channels_backward", [*given, grad.contiguous(), *grads], _sizes(q, v), 3 * _work(q, v))
         return tuple(grads)
 
 

@@ -2,18 +2,10 @@
 // sum of log decays <= 0. Chunks of tokens as in linear.cpp, and blocks inside a chunk: tokens of a block meet those of earlier blocks at the
 // border between them, where both factors are at most 1, in one product; within a block keys decay from token to token. No exponent is
 // clipped.
-#include <algorithm>
-#include <cmath>
-
-#include "buffer.h"
+#include "channel_chunks.h"
 #include "denormals.h"
-#include "elementary.h"
-#include "products.h"
-#include "sizes.h"
 
 namespace {
-
-constexpr long CHUNK = LINEAR_CHUNK, BLOCK = 16;
 
 template <class S>
 S dot(const S* x, const S* y, long n) {
@@ -34,66 +26,25 @@ void add_products(S* out, const S* x, const S* y, long n) {
 
 // One head of one sequence: q, k, decays [T, kw] and v [T, vw] of pitches H kw and H vw.
 template <class S>
-struct ChannelSums {
-  const S *q, *k, *v, *decay;
-  long T, H, kw, vw, b, h;
-  Buffer<double> total;                 // [CHUNK, kw] G since the chunk's start, its own token included
-  Buffer<S> kept, since, until;         // [CHUNK, kw] e^g of a token, e^G, e^{G of the last - G}
-  Buffer<S> to_later, to_border;        // [BLOCK, kw] from the border before a block to its tokens; [CHUNK, kw] from earlier tokens to it
-  Buffer<S> later, earlier, moving;     // q by to_later, k by to_border, and the rows of a block as they decay
-  Buffer<S> scores, pull, narrow, scaled, state;
+struct ChannelSums : ChannelChunks<S> {
+  using Base = ChannelChunks<S>;
+  using Base::at, Base::kw, Base::vw, Base::first, Base::m, Base::kept, Base::state, Base::to_later, Base::to_border;
+  const S *q, *k, *v;
+  Buffer<S> later, earlier, moving;  // q by to_later, k by to_border, and the rows of a block as they decay
+  Buffer<S> scores, pull, narrow;
 
   ChannelSums(const S* q, const S* k, const S* v, const S* decay, long T, long H, long kw, long vw, long piece)
-      : q(q), k(k), v(v), decay(decay), T(T), H(H), kw(kw), vw(vw), b(piece / H), h(piece % H), total(CHUNK * kw), kept(CHUNK * kw),
-        since(CHUNK * kw), until(CHUNK * kw), to_later(BLOCK * kw), to_border(CHUNK * kw), later(BLOCK * kw), earlier(CHUNK * kw),
-        moving(BLOCK * kw), scores(CHUNK * CHUNK), pull(CHUNK * CHUNK), narrow(CHUNK * kw), scaled(CHUNK * kw), state(kw * vw) {}
+      : Base(decay, T, H, kw, vw, piece), q(q), k(k), v(v), later(BLOCK * kw), earlier(CHUNK * kw), moving(BLOCK * kw), scores(CHUNK * CHUNK),
+        pull(CHUNK * CHUNK), narrow(CHUNK * kw) {}
 
-  long at(long t, long width) const { return ((b * T + t) * H + h) * width; }
-  const S* key(long t) const { return k + at(first + t, kw); }
-  const S* query(long t) const { return q + at(first + t, kw); }
-  Matrix<const S> of_values(const S* x) const { return {x + at(first, vw), H * vw}; }
-  Matrix<S> of_values(S* x) const { return {x + at(first, vw), H * vw}; }
-  Matrix<const S> states(bool turn) const { return {state.data(), vw, turn}; }
-
-  // Reads the decays of the chunk that begins at `from`.
-  void enter(long from) {
-    first = from;
-    m = std::min(CHUNK, T - first);
-    for (long t = 0; t < m; ++t) {
-      const S* g = decay + at(first + t, kw);
-      for (long c = 0; c < kw; ++c) {
-        total[t * kw + c] = (t ? total[(t - 1) * kw + c] : 0.0) + g[c];
-        kept[t * kw + c] = exponential(g[c]);
-        since[t * kw + c] = exponential(S(total[t * kw + c]));
-      }
-    }
-    const double* last = &total[(m - 1) * kw];
-    for (long t = 0; t < m; ++t)
-      for (long c = 0; c < kw; ++c) until[t * kw + c] = exponential(S(last[c] - total[t * kw + c]));
-  }
-
-  // The rows of x in the chunk, times factors.
-  Matrix<const S> by(const S* x, const Buffer<S>& factor) {
-    for (long t = 0; t < m; ++t) {
-      const S* row = x + at(first + t, kw);
-      for (long c = 0; c < kw; ++c) scaled[t * kw + c] = row[c] * factor[t * kw + c];
-    }
-    return {scaled.data(), kw};
-  }
+  const S* key(long t) const { return this->row(k, t); }
+  const S* query(long t) const { return this->row(q, t); }
 
   // Factors and decayed rows: of the block of n tokens from `start` on, and of all tokens of the chunk before the block.
   void meet(long start, long n) {
-    const double* border = &total[(start - 1) * kw];
-    for (long t = 0; t < n; ++t)
-      for (long c = 0; c < kw; ++c) {
-        to_later[t * kw + c] = exponential(S(total[(start + t) * kw + c] - border[c]));
-        later[t * kw + c] = query(start + t)[c] * to_later[t * kw + c];
-      }
-    for (long i = 0; i < start; ++i)
-      for (long c = 0; c < kw; ++c) {
-        to_border[i * kw + c] = exponential(S(border[c] - total[i * kw + c]));
-        earlier[i * kw + c] = key(i)[c] * to_border[i * kw + c];
-      }
+    Base::meet(start, n);
+    this->scale(q, start, n, to_later, later.data());
+    this->scale(k, 0, start, to_border, earlier.data());
   }
 
   // work(t, i, k_i decayed to t) for all i <= t of a block, tokens in order.
@@ -158,19 +109,16 @@ struct ChannelSums {
 
   // d [m, kw] = (x stateᵀ) times factors
   void from_state(S* d, const S* x, const Buffer<S>& factor) {
-    multiply<S>(m, kw, vw, S(1), of_values(x), states(true), S(0), {narrow.data(), kw});
+    multiply<S>(m, kw, vw, S(1), this->of_values(x), turned(this->memory()), S(0), {narrow.data(), kw});
     for (long t = 0; t < m; ++t)
       for (long c = 0; c < kw; ++c) d[at(first + t, kw) + c] = narrow[t * kw + c] * factor[t * kw + c];
   }
 
   // state = state · (decays of the chunk) + (x times factors)ᵀ y
   void advance(const S* x, const Buffer<S>& factor, const S* y) {
-    for (long c = 0; c < kw; ++c)
-      for (long w = 0; w < vw; ++w) state[c * vw + w] *= since[(m - 1) * kw + c];
-    multiply<S>(kw, vw, m, S(1), turned(by(x, factor)), of_values(y), S(1), {state.data(), vw});
+    this->decay_state();
+    this->add_to_state(S(1), x, factor, this->of_values(y));
   }
-
-  long first = 0, m = 0;
 };
 
 template <class S>
@@ -182,7 +130,7 @@ void sums(const S* q, const S* k, const S* v, const S* decay, S* out, long B, lo
       x.enter(first);
       x.score();
       multiply<S>(x.m, vw, x.m, S(1), {x.scores.data(), x.m}, x.of_values(v), S(0), x.of_values(out));
-      multiply<S>(x.m, vw, kw, S(1), x.by(q, x.since), x.states(false), S(1), x.of_values(out));
+      multiply<S>(x.m, vw, kw, S(1), x.by(q, x.since), x.memory(), S(1), x.of_values(out));
       x.advance(k, x.until, v);
     }
   });
@@ -212,7 +160,7 @@ void sums_backward(const S* q, const S* k, const S* v, const S* decay, const S* 
       enter(first);
       x.score();
       multiply<S>(x.m, vw, x.m, S(1), {x.scores.data(), x.m, true}, x.of_values(g), S(0), x.of_values(dv));
-      multiply<S>(x.m, vw, kw, S(1), x.by(k, x.until), x.states(false), S(1), x.of_values(dv));
+      multiply<S>(x.m, vw, kw, S(1), x.by(k, x.until), x.memory(), S(1), x.of_values(dv));
       x.from_state(dk, v, x.until);
       x.pull_keys(dk);
       x.advance(q, x.since, g);

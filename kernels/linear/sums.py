@@ -17,16 +17,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from kernels.cpu.call import multiplies
 from kernels.cpu.linear import DecayedSums
 from kernels.implementations import attempt, triton_module
+from kernels.linear.channel_scores import channel_scores, channel_scores_backward, chunked, whole
 from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
-
-CHUNK = 64
-BLOCK = 8
 
 
 @full_precision
@@ -70,16 +67,16 @@ class _DecayedSums(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, log_decay):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(q, k, v, log_decay)
-        q_, k_, v_ = _chunked(q), _chunked(k), _chunked(v)
+        q_, k_, v_ = chunked(q), chunked(k), chunked(v)
         decay = _Decay(log_decay)
         out = _scores(q_, k_, decay) @ v_
         out += decay.since_start(q_) @ _states(decay, decay.until_end(k_).transpose(-1, -2) @ v_)
-        return _whole(out, v.shape)
+        return whole(out, v.shape)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         q, k, v, log_decay = ctx.saved_tensors
-        q_, k_, v_, g_ = (_chunked(x) for x in (q, k, v, grad))
+        q_, k_, v_, g_ = (chunked(x) for x in (q, k, v, grad))
         decay = _Decay(log_decay)
         k_end = decay.until_end(k_)
         states = _states(decay, k_end.transpose(-1, -2) @ v_)
@@ -89,7 +86,7 @@ class _DecayedSums(torch.autograd.Function):
         grad_q, grad_k = _scores_backward((g_ @ v_.transpose(-1, -2)).tril_(), q_, k_, decay)
         grad_q += decay.since_start(g_ @ states.transpose(-1, -2))
         grad_k += decay.until_end(v_ @ grad_states.transpose(-1, -2))
-        grad_q, grad_k, grad_v = _whole(grad_q, q.shape), _whole(grad_k, k.shape), _whole(grad_v, v.shape)
+        grad_q, grad_k, grad_v = whole(grad_q, q.shape), whole(grad_k, k.shape), whole(grad_v, v.shape)
         if log_decay is None:
             return grad_q, grad_k, grad_v, None
         by_token = torch.addcmul(q.double() * grad_q, k.double(), grad_k.double(), value=-1.0)
@@ -105,7 +102,7 @@ class _Decay:
         self.total: Tensor | None = None
         self.within: Tensor | None = None  # scalar decays: `[B, H, n, C, C]`, e^{G_t − G_i} for i ≤ t
         if log_decay_BTHc is not None:
-            self.total = _chunked(log_decay_BTHc).double().cumsum(-2)
+            self.total = chunked(log_decay_BTHc).double().cumsum(-2)
             self.dtype = log_decay_BTHc.dtype
             if log_decay_BTHc.shape[-1] == 1:
                 gaps = self.total - self.total.transpose(-1, -2)
@@ -120,12 +117,6 @@ class _Decay:
     def of_chunks(self) -> Tensor | None:
         """`[B, H, n, c, 1]`: the factor by which a chunk decays the state before it."""
         return None if self.total is None else self.total[..., -1, :, None].to(self.dtype).exp()
-
-    def gap(self, later: slice, earlier: slice) -> Tensor:
-        """e^{G_later − G_earlier}, with one decay per channel."""
-        assert self.total is not None
-        after, before = self.total[..., later, :], self.total[..., earlier, :]
-        return (after - before).to(self.dtype).exp_()
 
 
 def _states(decay: _Decay, added: Tensor, reverse: bool = False) -> Tensor:
@@ -148,23 +139,7 @@ def _scores(q: Tensor, k: Tensor, decay: _Decay) -> Tensor:
     if decay.total is None or decay.within is not None:
         scores = q @ k.transpose(-1, -2)
         return scores.tril_() if decay.within is None else scores.mul_(decay.within)
-    C = q.shape[-2]
-    scores = q.new_zeros(*q.shape[:-1], C)
-    for start in range(BLOCK, C, BLOCK):
-        rows, before = slice(start, start + BLOCK), slice(0, start)
-        reference = slice(start - 1, start)
-        left, right = q[..., rows, :] * decay.gap(rows, reference), k[..., before, :] * decay.gap(reference, before)
-        scores[..., rows, before] = left @ right.transpose(-1, -2)
-    q_, k_, total = (_in_blocks(x) for x in (q, k, decay.total))
-    squares = q.new_zeros(*q_.shape[:-1], BLOCK)
-    for offset in range(BLOCK):
-        later, earlier = slice(offset, BLOCK), slice(0, BLOCK - offset)
-        gap = (total[..., later, :] - total[..., earlier, :]).to(q.dtype).exp_()
-        squares.diagonal(-offset, -2, -1).copy_(gap.mul_(q_[..., later, :]).mul_(k_[..., earlier, :]).sum(-1))
-    for block in range(C // BLOCK):
-        place = slice(block * BLOCK, (block + 1) * BLOCK)
-        scores[..., place, place] = squares[..., block, :, :]
-    return scores
+    return channel_scores(q, k, decay.total)
 
 
 def _scores_backward(grad: Tensor, q: Tensor, k: Tensor, decay: _Decay) -> tuple[Tensor, Tensor]:
@@ -172,37 +147,4 @@ def _scores_backward(grad: Tensor, q: Tensor, k: Tensor, decay: _Decay) -> tuple
         if decay.within is not None:
             grad = grad.mul_(decay.within)
         return grad @ k, grad.transpose(-1, -2) @ q
-    C = q.shape[-2]
-    grad_q, grad_k = torch.zeros_like(q), torch.zeros_like(k)
-    for start in range(BLOCK, C, BLOCK):
-        rows, before, reference = slice(start, start + BLOCK), slice(0, start), slice(start - 1, start)
-        to_left, to_right = decay.gap(rows, reference), decay.gap(reference, before)
-        block = grad[..., rows, before]
-        grad_q[..., rows, :] += (block @ (k[..., before, :] * to_right)) * to_left
-        grad_k[..., before, :] += (block.transpose(-1, -2) @ (q[..., rows, :] * to_left)) * to_right
-    q_, k_, total, to_q, to_k = (_in_blocks(x) for x in (q, k, decay.total, grad_q, grad_k))
-    places = [slice(start, start + BLOCK) for start in range(0, C, BLOCK)]
-    squares = torch.stack([grad[..., place, place] for place in places], dim=-3)
-    for offset in range(BLOCK):
-        later, earlier = slice(offset, BLOCK), slice(0, BLOCK - offset)
-        gap = (total[..., later, :] - total[..., earlier, :]).to(q.dtype).exp_()
-        gap *= squares.diagonal(-offset, -2, -1)[..., None]
-        to_q[..., later, :].addcmul_(gap, k_[..., earlier, :])
-        to_k[..., earlier, :].addcmul_(gap, q_[..., later, :])
-    return grad_q, grad_k
-
-
-def _in_blocks(x: Tensor) -> Tensor:
-    return x.unflatten(-2, (-1, BLOCK))
-
-
-def _chunked(x_BTHw: Tensor) -> Tensor:
-    """`[B, H, n, C, w]`, zeros after the last token; C is CHUNK, or the whole of a shorter sequence."""
-    T = x_BTHw.shape[1]
-    chunk = min(CHUNK, -(-T // BLOCK) * BLOCK)
-    padded = pad(x_BTHw, (0, 0, 0, 0, 0, -T % chunk)) if T % chunk else x_BTHw
-    return padded.unflatten(1, (-1, chunk)).permute(0, 3, 1, 2, 4).contiguous()
-
-
-def _whole(x_BHnCw: Tensor, shape: torch.Size) -> Tensor:
-    return x_BHnCw.permute(0, 2, 3, 1, 4).flatten(1, 2)[:, : shape[1]].contiguous()
+    return channel_scores_backward(grad, q, k, decay.total)

@@ -22,6 +22,8 @@ WITHOUT_A_MAP = {
     "mlstm",
     "deltanet",
     "gated-deltanet",
+    "kda",
+    "rwkv7",
     "gla-layer",
     "retnet",
 }

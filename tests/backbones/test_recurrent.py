@@ -1,4 +1,4 @@
-"""mLSTM and the Mamba-2 layer: their published forms, strong decays, and what an empty start leaves."""
+"""mLSTM, Mamba-2, Kimi delta attention and RWKV-7: published forms, strong decays, and what an empty start leaves."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from torch import Tensor
 from backbones.mixers import build
 from backbones.mixers.base import Context
 from backbones.mixers.errors import MixerError
+from backbones.mixers.recurrent.rwkv7 import Projected, memory_read
 from tests.tolerances import FP64
 
 D, T = 32, 30
-names = pytest.mark.parametrize("name", ["mlstm", "mamba2"])
+names = pytest.mark.parametrize("name", ["mlstm", "mamba2", "kda", "rwkv7"])
 
 
 def made(name: str, causal: bool = True, **options: Any) -> tuple[Any, Tensor]:
@@ -91,12 +92,74 @@ def test_mamba2_without_its_convolution_has_no_taps() -> None:
     assert close(torch.stack(rows, dim=1), mixer(x))
 
 
+@pytest.mark.parametrize(("dim", "heads"), [(64, 2), (96, 4), (128, 4), (192, 6), (768, 12)])
+def test_kda_solves_one_width_for_the_budget(dim: int, heads: int) -> None:
+    mixer: Any = build("kda", dim, T, heads=heads)
+    d = mixer.config.d_v
+    assert mixer.config.d_k == d
+    counted = sum(p.numel() for p in mixer.parameters())
+    assert counted == 4 * dim * heads * d + 2 * d * (dim + heads * d) + dim * heads + heads + 14 * heads * d + d
+    assert abs(counted / (4 * dim**2) - 1) < 0.05
+
+
+def test_kda_decays_each_key_channel_at_its_own_rate() -> None:
+    mixer, x = made("kda")
+    log_decay = mixer._project(x)[2].detach()
+    assert log_decay.shape == (2, T, 2, mixer.config.d_k)
+    assert float(log_decay.max()) < 0
+    assert float(log_decay.std(-1).min()) > 0
+
+
+def test_kda_starts_with_steps_and_rates_of_the_published_range() -> None:
+    torch.manual_seed(0)
+    mixer: Any = build("kda", 256, T, heads=16)
+    step, rate = torch.nn.functional.softplus(mixer.b_delta.detach()), mixer.a_log.detach().exp()
+    assert 1e-3 <= float(step.min()) < float(step.max()) <= 1e-1
+    assert 1e-2 <= float(rate.min()) < float(rate.max()) <= 16
+
+
+@pytest.mark.parametrize(("dim", "heads", "rank", "values"), [(64, 2, 4, 46), (96, 3, 6, 72), (128, 4, 8, 100)])
+def test_rwkv7_solves_its_value_width_with_ranks_tied_to_the_width(
+    dim: int, heads: int, rank: int, values: int
+) -> None:
+    mixer: Any = build("rwkv7", dim, T, heads=heads)
+    assert (mixer.config.rank, heads * mixer.config.d_v) == (rank, values)
+    counted = sum(p.numel() for p in mixer.parameters())
+    assert counted == 2 * dim * (dim + values) + rank * (5 * dim + values) + 11 * dim + 2 * values
+    assert abs(counted / (4 * dim**2) - 1) < 0.05
+
+
+def test_rwkv7_starts_at_zero_with_the_published_decays_and_shifts() -> None:
+    mixer: Any = build("rwkv7", 64, T, heads=2)
+    assert float(mixer(torch.randn(2, T, 64)).detach().abs().max()) == 0
+    assert [float(x) for x in mixer.w_start.detach()[[0, 31, 32, 63]]] == pytest.approx(
+        [-8.0, -3 + 6 * 31 / 63, -8 + 6 * 32 / 63, 3.0], abs=1e-5
+    )
+    assert [float(x) for x in mixer.mu.detach()[:, 32]] == pytest.approx(
+        [1 - 0.5**p for p in (0.2, 0.9, 0.7, 0.7, 0.9, 0.2)]
+    )
+    assert float(mixer.k_k.detach().mean()) == pytest.approx(0.71)
+
+
+def test_rwkv7_keeps_more_than_half_of_each_channel_per_token() -> None:
+    mixer, x = made("rwkv7")
+    kept = mixer._project(1e3 * x, x, slice(None)).log_w.exp().detach()
+    assert math.exp(-math.exp(-0.5)) - 1e-12 <= float(kept.min()) < float(kept.max()) <= 1
+
+
+def test_rwkv7_removes_what_it_stored_under_a_key_that_comes_again() -> None:
+    """Without decay, with a = 1 and κ = k/‖k‖, the first value is gone when the same key stores another one."""
+    key = torch.nn.functional.normalize(torch.randn(1, 1, 1, 4, dtype=torch.float64), dim=-1).expand(1, 2, 1, 4)
+    v, none = torch.randn(1, 2, 1, 3, dtype=torch.float64), torch.zeros(1, 2, 1, 4, dtype=torch.float64)
+    assert close(memory_read(Projected(key, key, v, none, key, key, v)), v)
+
+
 @names
 @pytest.mark.parametrize("causal", [True, False])
 def test_decays_far_below_the_smallest_number_are_finite_and_leave_the_own_token(name: str, causal: bool) -> None:
     mixer, x = made(name, causal)
-    rate = mixer.b_f if name == "mlstm" else mixer.a_log
-    torch.nn.init.constant_(rate, -1e4 if name == "mlstm" else 12.0)
+    rate = {"mlstm": "b_f", "rwkv7": "w_start"}.get(name, "a_log")
+    torch.nn.init.constant_(getattr(mixer, rate), -1e4 if name == "mlstm" else 12.0)
     x.requires_grad_()
     y = mixer(x)
     (gradient,) = torch.autograd.grad(y.sum(), x)

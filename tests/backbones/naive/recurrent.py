@@ -52,17 +52,22 @@ def convolved(u: Tensor, taps: Tensor | None, from_end: bool) -> Tensor:
     return out.flip(1) if from_end else out
 
 
-@naive("deltanet", "gated-deltanet")
+@naive("deltanet", "gated-deltanet", "kda")
 def delta(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
     H, real = mixer.config.heads, real_BT(x_BTD, context)
     K, V = H * mixer.config.d_k, H * mixer.config.d_v
-    gated = type(mixer).__name__ == "GatedDeltaNet"
+    kind = type(mixer).__name__
+    step_width, gate_width = {"DeltaNet": (0, 0), "GatedDeltaNet": (H, V), "Kda": (V // H, V // H)}[kind]
     projected = linear(x_BTD * real[..., None], mixer.in_proj.weight)
-    mixed, rate, step, z = projected.split([2 * K + V, H, H * gated, V * gated], dim=-1)
+    mixed, rate, step, z = projected.split([2 * K + V, H, step_width, gate_width], dim=-1)
     beta = torch.sigmoid(rate) * (2 if mixer.config.negative else 1) * real[..., None]
-    decay = torch.ones_like(beta)
-    if gated:
-        decay = torch.where(real[..., None], (-mixer.a_log.exp() * softplus(step + mixer.b_delta)).exp(), 1.0)
+    decay, gate = torch.ones_like(beta)[..., None], None
+    if kind == "GatedDeltaNet":
+        decay, gate = (-mixer.a_log.exp() * softplus(step + mixer.b_delta)).exp()[..., None], silu(z)
+    if kind == "Kda":  # one per key channel
+        steps = softplus(linear(step, mixer.w_decay) + mixer.b_delta).unflatten(-1, (H, -1))
+        decay, gate = (-mixer.a_log.exp()[:, None] * steps).exp(), torch.sigmoid(linear(z, mixer.w_gate, mixer.b_gate))
+    decay = torch.where(real[..., None, None], decay, 1.0)
 
     def scan(from_end: bool, part: slice) -> Tensor:
         q, k, v = (
@@ -71,7 +76,7 @@ def delta(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
         q, k = (each / (each.square().sum(-1, keepdim=True) + 1e-6).sqrt() for each in (q, k))
         memory, rows = torch.zeros(*k.shape[:2], K // H, V // H, dtype=x_BTD.dtype), [torch.empty(0)] * q.shape[2]
         for t in reversed(range(len(rows))) if from_end else range(len(rows)):
-            memory = decay[:, t, part, None, None] * memory
+            memory = decay[:, t, part, :, None] * memory
             error = v[:, :, t, None] - k[:, :, t, None] @ memory
             memory = memory + k[:, :, t, :, None] @ (beta[:, t, part, None, None] * error)
             rows[t] = (q[:, :, t, None] @ memory)[:, :, 0] / (K // H) ** 0.5
@@ -79,7 +84,7 @@ def delta(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
 
     o = both_halves(mixer, scan, H, 1)
     y = merged(o / (o.square().mean(-1, keepdim=True) + 1e-5).sqrt() * mixer.gain)
-    return linear(y * silu(z) if gated else y, mixer.out_proj.weight)
+    return linear(y if gate is None else y * gate, mixer.out_proj.weight)
 
 
 @naive("mamba2")
@@ -123,3 +128,41 @@ def gated_linear(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
 
     o = standard(both_halves(mixer, scan, H, 1), 1e-5)
     return linear(silu(r) * merged(o if fixed else o * mixer.gain), mixer.out_proj.weight)
+
+
+@naive("rwkv7")
+def rwkv7(mixer: Any, x_BTD: Tensor, context: Context) -> Tensor:
+    H, d = mixer.config.heads, x_BTD.shape[-1] // mixer.config.heads
+    x_BTD = x_BTD * real_BT(x_BTD, context)[..., None]
+
+    def scan(from_end: bool, part: slice) -> Tensor:
+        x = x_BTD.flip(1) if from_end else x_BTD
+        before = torch.cat((torch.zeros_like(x[:, :1]), x[:, :-1]), dim=1)
+        x_r, x_w, x_k, x_v, x_a, x_g = ((1 - mu) * x + mu * before for mu in mixer.mu)
+
+        def of_part(z: Tensor) -> Tensor:  # rows of a matrix, or entries of a vector
+            return z.unflatten(0, (H, -1))[part].flatten(0, 1)
+
+        n = len(range(H)[part])
+        r, k, v = (linear(z, of_part(w)) for z, w in ((x_r, mixer.w_r), (x_k, mixer.w_k), (x_v, mixer.w_v)))
+        w = of_part(mixer.w_start) + linear(torch.tanh(linear(x_w, mixer.w_down)), of_part(mixer.w_up))
+        w = (-(2.718281828459045**-0.5) * torch.sigmoid(w)).exp()
+        a = torch.sigmoid(of_part(mixer.a_start) + linear(linear(x_a, mixer.a_down), of_part(mixer.a_up)))
+        g = linear(torch.sigmoid(linear(x_g, mixer.g_down)), of_part(mixer.g_up))
+        kappa = (k * of_part(mixer.k_k)).unflatten(-1, (n, d))
+        kappa = kappa / kappa.square().sum(-1, keepdim=True).sqrt().clamp(min=1e-12)
+        k = k * (1 + (a - 1) * of_part(mixer.k_a))
+        r, k, w, a = (z.unflatten(-1, (n, d)) for z in (r, k, w, a))
+        v, g = (z.unflatten(-1, (n, -1)) for z in (v, g))
+        memory, rows = torch.zeros(len(x), n, v.shape[-1], d, dtype=x.dtype), []
+        for t in range(x.shape[1]):  # [value, key], as in the paper
+            removed = (memory @ kappa[:, t, :, :, None]) @ (kappa * a)[:, t, :, None]
+            memory = memory * w[:, t, :, None] - removed + v[:, t, :, :, None] @ k[:, t, :, None]
+            rows.append((memory @ r[:, t, :, :, None])[..., 0])
+        o = standard(torch.stack(rows, dim=1), 1e-5 * d)
+        o = o * of_part(mixer.gain).unflatten(0, (n, -1)) + of_part(mixer.bias).unflatten(0, (n, -1))
+        own = (r * k * of_part(mixer.r_k).unflatten(0, (n, d))).sum(-1, keepdim=True)
+        y = ((o + own * v) * g).transpose(1, 2)
+        return y.flip(2) if from_end else y
+
+    return linear(merged(both_halves(mixer, scan, H, 1)), mixer.out_proj.weight)
