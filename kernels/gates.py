@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 
 from kernels.cpu.call import takes
 from kernels.cpu.gates import GatedMix
+from kernels.cpu.half import takes_half, widened
 from kernels.numerics.first_derivative import first_derivative_only
 from kernels.numerics.nothing import nothing
 
@@ -45,6 +46,11 @@ def gated_mix(mu: Tensor, F: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """
     if mu.numel() == 0:
         return nothing(mu.shape, mu, F, a, b)
+    if mu.shape == F.shape == a.shape == b.shape and takes_half(
+        "gates", "c++ in fp32", "*d *d *d *d", mu, F, a, b, multiplies=False
+    ):
+        wide: Tensor = GatedMix.apply(*widened((mu, F, a, b)), EPS)
+        return wide.to(torch.promote_types(mu.dtype, b.dtype))
     if mu.shape == F.shape == a.shape == b.shape and takes("*d *d *d *d", mu, F, a, b):
         mixed: Tensor = GatedMix.apply(mu, F, a, b, EPS)
         return mixed

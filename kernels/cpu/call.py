@@ -16,6 +16,8 @@ from kernels.cpu.library import library, products
 WORK_PER_THREAD = 1 << 16
 WATCHERS = ("_FlopCounterMode", "ProxyTorchDispatchMode")  # they see PyTorch's own operations only
 NAMES = {torch.float32: "float", torch.float64: "double"}
+#: Endings of C++ functions by the dtype of their first tensor.
+ENDINGS = {**NAMES, torch.bfloat16: "bf16"}
 
 
 _refuses_all = False
@@ -39,18 +41,24 @@ def takes(shapes: str, *tensors: Tensor) -> bool:
     while operations are neither traced nor counted. It does not check shapes itself. In "*D D" a letter is the same
     size everywhere, 1 is 1, and * is any number of dimensions.
     """
-    if _refuses_all or torch.compiler.is_compiling() or type(_get_current_dispatch_mode()).__name__ in WATCHERS:
-        return False
     first = tensors[0]
+    one_dtype = first.dtype in NAMES and all(x.dtype == first.dtype for x in tensors)
+    return one_dtype and unwatched() and ordinary(shapes, *tensors) and library() is not None
+
+
+def unwatched() -> bool:
+    """Whether operations are neither traced nor counted, and compiled implementations are allowed."""
+    watched = torch.compiler.is_compiling() or type(_get_current_dispatch_mode()).__name__ in WATCHERS
+    return not (_refuses_all or watched)
+
+
+def ordinary(shapes: str, *tensors: Tensor) -> bool:
+    """Whether these are CPU tensors without peculiarities, none of them empty, whose shapes agree with `shapes`."""
     plain = all(
-        type(x) in (Tensor, torch.nn.Parameter)
-        and x.device.type == "cpu"
-        and x.dtype == first.dtype
-        and x.numel()
-        and not x.is_neg()
+        type(x) in (Tensor, torch.nn.Parameter) and x.device.type == "cpu" and x.numel() and not x.is_neg()
         for x in tensors
     )
-    return plain and first.dtype in NAMES and _agree(shapes, tensors) and library() is not None
+    return plain and _agree(shapes, tensors)
 
 
 def multiplies(shapes: str, *tensors: Tensor) -> bool:
@@ -98,7 +106,7 @@ def call(
     """
     first = tensors[0]
     assert isinstance(first, Tensor)
-    function = getattr(library(), f"{name}_{NAMES[first.dtype]}")
+    function = getattr(library(), f"{name}_{ENDINGS[first.dtype]}")
     # all or one: a pool whose teams change their size would start and end threads
     threads = torch.get_num_threads() if work >= 2 * WORK_PER_THREAD else 1
     given = [ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else x for x in tensors]

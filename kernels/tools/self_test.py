@@ -21,6 +21,7 @@ from kernels.selective import exact as selective
 
 State = dict[str, Tensor]
 TOLERANCE = 1e-9  # of the largest entry, in fp64
+BF16_TOLERANCE = 2.0**-5  # under bf16 autocast, where PyTorch rounds what is between two products as well
 
 
 def difference(kernel: Kernel, call: Call, library: ctypes.CDLL) -> float:
@@ -34,18 +35,29 @@ def difference(kernel: Kernel, call: Call, library: ctypes.CDLL) -> float:
     Returns:
         The largest difference of results and gradients, relative to the largest entry of each.
     """
-    fast, slow = (_computed(kernel, call, each) for each in (library, None))
+    fast, slow = (_computed(kernel, call, each, torch.float64) for each in (library, None))
+    return _apart(fast, slow)
+
+
+def bf16_difference(kernel: Kernel, call: Call, library: ctypes.CDLL) -> float:
+    """The same under bf16 autocast."""
+    with torch.autocast("cpu", torch.bfloat16):
+        fast, slow = (_computed(kernel, call, each, torch.float32) for each in (library, None))
+    return _apart(fast, slow)
+
+
+def _apart(fast: list[Tensor], slow: list[Tensor]) -> float:
     return max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) for a, b in zip(fast, slow, strict=True))
 
 
-def _computed(kernel: Kernel, call: Call, library: ctypes.CDLL | None) -> list[Tensor]:
+def _computed(kernel: Kernel, call: Call, library: ctypes.CDLL | None, dtype: torch.dtype) -> list[Tensor]:
     vars(calls)["library"] = lambda: library
-    leaves = [x.double().requires_grad_() for x in call.draw(torch.float64)]
+    leaves = [x.to(dtype).requires_grad_() for x in call.draw(torch.float64)]
     found = kernel.load()(*call.arguments(*leaves))
     results = [y for y in (found if isinstance(found, tuple) else (found,)) if isinstance(y, Tensor)]
     return [
-        *(y.detach() for y in results),
-        *torch.autograd.grad(torch.stack([y.sin().sum() for y in results]).sum(), leaves),
+        *(y.detach().to(dtype) for y in results),
+        *torch.autograd.grad(torch.stack([y.to(dtype).sin().sum() for y in results]).sum(), leaves),
     ]
 
 
@@ -87,6 +99,9 @@ def main() -> None:
             error = difference(kernel, call, library)
             if not error <= TOLERANCE:
                 sys.exit(f"{kernel.name}, {call.name}: off by {error:.2g}")
+            error = bf16_difference(kernel, call, library) if kernel.under_autocast else 0.0
+            if not error <= BF16_TOLERANCE:
+                sys.exit(f"{kernel.name}, {call.name}, bf16: off by {error:.2g}")
 
 
 if __name__ == "__main__":
