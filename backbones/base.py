@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from backbones.canon import CanonLayers
 from backbones.mixers.base import Context, Mixer, MixerConfig, State
 from backbones.options import CanonPlaces
-from kernels.cpu import half
+from kernels.cpu.bf16 import choice
 from kernels.cpu.call import pytorch_only
 from kernels.cpu.library import library, products
 from kernels.implementations import ran
@@ -115,17 +115,17 @@ def implementations(device: torch.device, precision: str = "fp32") -> dict[str, 
 
     Returns:
         On a GPU, an implementation per kernel that has run so far; on a CPU, whether the compiled ones are available,
-        and in bf16 what has computed the kernels that run otherwise under autocast (`kernels.cpu.half`).
+        and in bf16 what has computed the kernels that run otherwise under autocast (`kernels.cpu.bf16.choice`).
     """
     if device.type == "cuda":
         return ran()
     compiled = "c++" if products() else "c++ without matrix products"
-    return {"cpu": compiled if library() else "pytorch", **(half.ran() if precision == "bf16" else {})}
+    return {"cpu": compiled if library() else "pytorch", **(choice.ran() if precision == "bf16" else {})}
 
 
 def forget_implementations() -> None:
     """Clears the record of what has computed kernels in bf16 on a CPU: `implementations` reports one run."""
-    half.forget()
+    choice.forget()
 
 
 def _noise(dropout: float, drop_path: float) -> nn.Module:

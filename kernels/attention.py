@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from kernels.cpu.attention import Attention, Options
+from kernels.cpu.bf16.choice import takes_half, widened
 from kernels.cpu.call import multiplies
-from kernels.cpu.half import takes_half, widened
 from kernels.numerics.nothing import nothing
 
 _SHAPES = "BSHk BTHk BTHw"

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from kernels.cpu.bf16.choice import takes_half, widened
 from kernels.cpu.call import takes
 from kernels.cpu.gates import GatedMix
-from kernels.cpu.half import takes_half, widened
 from kernels.numerics.first_derivative import first_derivative_only
 from kernels.numerics.nothing import nothing
 

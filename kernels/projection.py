@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear
 
-from kernels.cpu.bf16 import ProjectionBf16
+from kernels.cpu.bf16.choice import takes_half
+from kernels.cpu.bf16.functions import ProjectionBf16
 from kernels.cpu.call import multiplies
 from kernels.cpu.gates import Projection
-from kernels.cpu.half import takes_half
 from kernels.numerics.first_derivative import first_derivative_only
 from kernels.numerics.nothing import nothing
 

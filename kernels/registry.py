@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kernels import work
 from kernels.calls import Call, OnGpu
-from kernels.cpu.half import Form
+from kernels.cpu.bf16.choice import Form
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.cpu import rows as cpu
-from kernels.cpu.bf16 import SwiGluBf16
+from kernels.cpu.bf16.choice import takes_half
+from kernels.cpu.bf16.functions import SwiGluBf16
 from kernels.cpu.call import multiplies, takes
-from kernels.cpu.half import takes_half
 from kernels.numerics.nothing import nothing
 
 

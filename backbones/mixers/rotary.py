@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.cpu.half import autocast_in_bf16
+from kernels.cpu.bf16.choice import autocast_in_bf16
 from kernels.rows import rotate_pairs
 
 BASE = 10_000.0

@@ -43,13 +43,18 @@ def takes(shapes: str, *tensors: Tensor) -> bool:
     """
     first = tensors[0]
     one_dtype = first.dtype in NAMES and all(x.dtype == first.dtype for x in tensors)
-    return one_dtype and unwatched() and ordinary(shapes, *tensors) and library() is not None
+    return one_dtype and unwatched() and ordinary(shapes, *tensors) and available()
 
 
 def unwatched() -> bool:
     """Whether operations are neither traced nor counted, and compiled implementations are allowed."""
     watched = torch.compiler.is_compiling() or type(_get_current_dispatch_mode()).__name__ in WATCHERS
     return not (_refuses_all or watched)
+
+
+def available() -> bool:
+    """Whether there is a compiled library."""
+    return library() is not None
 
 
 def ordinary(shapes: str, *tensors: Tensor) -> bool:

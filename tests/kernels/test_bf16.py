@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from kernels.attention import softmax_read
-from kernels.cpu import build, half
+from kernels.cpu import build
+from kernels.cpu.bf16 import choice
 from kernels.cpu.call import pytorch_only
 from kernels.cpu.library import bf16_product, library
 from kernels.gates import EPS, gated_mix
@@ -35,9 +36,9 @@ HALF = [kernel for kernel in KERNELS if kernel.under_autocast]
 
 @pytest.fixture(autouse=True)
 def _nothing_has_run() -> Iterator[None]:
-    half.forget()
+    choice.forget()
     yield
-    half.forget()
+    choice.forget()
 
 
 def normal(*shape: int, seed: int, size: float = 1.0) -> Tensor:
@@ -97,7 +98,7 @@ def case(name: str, tokens: int) -> tuple[Function, Function, list[Tensor]]:
             return projected, projection_by_loop, [normal(2, tokens, 12, seed=0), w, s, p]
         case "attention":
             q, k, v = (normal(1, tokens, 2, width, seed=width) for width in (8, 8, 5))
-            return lambda *ts: softmax_read(*ts, causal=True), attention_by_loop, [q, k, v]
+            return lambda q, k, v: softmax_read(q, k, v, causal=True), attention_by_loop, [q, k, v]
         case _:
             return gated_mix, gates_by_loop, [normal(2, tokens, 2, 6, seed=i).bfloat16() for i in range(4)]
 
@@ -126,7 +127,7 @@ def test_results_and_gradients_are_those_of_a_loop_in_fp64(kernel: Kernel, token
         ours = gradients(function, inputs, upstream)
         with pytorch_only():
             theirs = gradients(function, inputs, upstream)
-    assert half.ran() == {kernel.name: kernel.under_autocast}
+    assert choice.ran() == {kernel.name: kernel.under_autocast}
     assert ours[0].dtype == torch.bfloat16
     assert [x.dtype for x in ours] == [x.dtype for x in theirs]
     assert max(apart(ours, wanted)) <= BF16
@@ -166,7 +167,7 @@ def test_nan_stays_visible_in_bf16(kernel: Kernel) -> None:
     others = slice(0, 3) if kernel.name == "attention" else [0, 1, 2, 4, 5]
     with torch.autocast("cpu", torch.bfloat16):
         out = function(*inputs)
-    assert half.ran() == {kernel.name: kernel.under_autocast}
+    assert choice.ran() == {kernel.name: kernel.under_autocast}
     assert bool(out[0, 3].isnan().all())
     assert bool(out[0, others].isfinite().all())
 
@@ -205,16 +206,16 @@ def test_without_the_library_the_record_names_pytorch(kernel: Kernel, monkeypatc
         function(*inputs)
         monkeypatch.setattr("kernels.cpu.call.library", lambda: None)
         function(*inputs)
-    assert half.ran() == {kernel.name: f"{kernel.under_autocast}, pytorch"}
+    assert choice.ran() == {kernel.name: f"{kernel.under_autocast}, pytorch"}
 
 
 def test_in_fp32_nothing_is_recorded_and_fp64_is_left_alone() -> None:
     function, _, inputs = case("swiglu", 5)
     assert function(*inputs).dtype == torch.float32
-    assert half.ran() == {}
+    assert choice.ran() == {}
     with torch.autocast("cpu", torch.bfloat16):
         assert function(*(x.double() for x in inputs)).dtype == torch.float64
-    assert half.ran() == {"swiglu": "pytorch"}
+    assert choice.ran() == {"swiglu": "pytorch"}
 
 
 def test_every_cpp_function_for_bf16_belongs_to_a_kernel_and_is_called(monkeypatch: pytest.MonkeyPatch) -> None:

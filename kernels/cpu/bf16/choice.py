@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kernels.cpu import call
+from kernels.cpu.call import available, ordinary, unwatched
 from kernels.cpu.library import bf16_product, products
 
 Form = Literal["c++ in bf16", "c++ in fp32"]
@@ -53,11 +53,11 @@ def takes_half(kernel: str, form: Form, shapes: str, *tensors: Tensor, multiplie
         True where it does; False outside of bf16 autocast, while operations are traced or counted, and where PyTorch
         has to compute the call.
     """
-    if not (autocast_in_bf16() and call.unwatched() and tensors[0].device.type == "cpu"):
+    if not (autocast_in_bf16() and unwatched() and tensors[0].device.type == "cpu"):
         return False
-    fits = all(x.dtype in DTYPES for x in tensors) and call.ordinary(shapes, *tensors)
+    fits = all(x.dtype in DTYPES for x in tensors) and ordinary(shapes, *tensors)
     product = bf16_product() if form == "c++ in bf16" else products()
-    compiled = fits and call.library() is not None and (product is not None or not multiplies)
+    compiled = fits and available() and (product is not None or not multiplies)
     _ran.setdefault(kernel, set()).add(form if compiled else "pytorch")
     return compiled
 

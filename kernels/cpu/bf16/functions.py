@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.cpu.bf16.choice import in_bf16
 from kernels.cpu.call import call, lengths, pointers
-from kernels.cpu.half import in_bf16
 from kernels.cpu.sizes import SIZES
 from kernels.numerics.first_derivative import first_derivative_only
 
@@ -52,8 +52,8 @@ class ProjectionBf16(torch.autograd.Function):
         rows, C = x.numel() // x.shape[-1], len(w)
         z, outs = x.new_empty(rows, C), [x.new_empty(*x.shape[:-1], width) for width in widths]
         ctx.sizes, ctx.widths = [rows, x.shape[-1], C, s.shape[-1]], widths
-        tensors = [x, w, s, p, z, pointers(outs), lengths(widths)]
-        call("projection", tensors, [len(widths), *ctx.sizes], z.numel() * x.shape[-1])
+        sizes = [len(widths), *ctx.sizes]
+        call("projection", [x, w, s, p, z, pointers(outs), lengths(widths)], sizes, z.numel() * x.shape[-1])
         ctx.save_for_backward(x, w, s, p, z)
         return tuple(outs)
 
