@@ -134,22 +134,32 @@ def test_results_and_gradients_are_those_of_a_loop_in_fp64(kernel: Kernel, token
     assert max(apart(ours, wanted)) <= max(apart(theirs, wanted)) + BF16 / 4
 
 
-@pytest.mark.parametrize(("rows", "dim", "width"), [(1, 3, 2), (700, 4, 300), (33, 5, 5000), (1300, 64, 176)])
+@pytest.mark.parametrize(("rows", "dim", "width"), [(1, 3, 2), (33, 5, 5000), (1300, 64, 176), (3000, 8, 300)])
 def test_the_swiglu_is_right_at_any_size(rows: int, dim: int, width: int) -> None:
+    """The last sizes need several blocks of rows per part of the weights' gradients."""
     inputs = [
         normal(rows, dim, seed=0),
         normal(2 * width, dim, seed=1, size=dim**-0.5),
         normal(dim, width, seed=2, size=width**-0.5),
     ]
-    upstream = normal(rows, dim, seed=3)
 
     def formula(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
         gate, value = (x @ up.T).chunk(2, dim=-1)
         return (gate * gate.sigmoid() * value) @ down.T
 
+    upstream = normal(rows, dim, seed=3)
     with torch.autocast("cpu", torch.bfloat16):
         got = gradients(swiglu, inputs, upstream)
     assert max(apart(got, gradients(formula, [x.double() for x in inputs], upstream))) <= BF16
+
+
+def test_the_projection_is_right_in_several_blocks_of_rows() -> None:
+    function, _, inputs = case("projection", 1300)
+    upstream = normal(2, 1300, 23, seed=9)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = gradients(function, inputs, upstream)
+    wanted = gradients(lambda x, w, s, p: (x @ w.T) * (1 + s @ p), [x.double() for x in inputs], upstream)
+    assert max(apart(got, wanted)) <= BF16
 
 
 @pytest.mark.parametrize("kernel", HALF, ids=lambda kernel: kernel.name)
@@ -172,15 +182,28 @@ def test_nan_stays_visible_in_bf16(kernel: Kernel) -> None:
     assert bool(out[0, others].isfinite().all())
 
 
-def test_rounding_is_that_of_pytorch_for_every_kind_of_number() -> None:
-    """Infinity and NaN with all bits set too; through a SwiGLU whose weights select single numbers."""
-    special = torch.tensor([0x7FFFFFFF, 0x7F800000, 0x7F7FFFFF, 0x3F808000, 0x3F818000, 0x3F808001], dtype=torch.int32)
-    x = torch.cat((special, special ^ -(2**31))).view(torch.float32)[:, None]
+def projected_numbers(x: Tensor, w: Tensor, s: Tensor) -> Tensor:
+    """`x Wᵀ (1 + s)` of each row under autocast."""
     with torch.autocast("cpu", torch.bfloat16):
-        (got,) = modulated_projection(x[None], torch.ones(1, 1), (1,), torch.zeros(1, len(x), 1), torch.zeros(1, 1))
-    assert torch.equal(got.isnan(), x.bfloat16()[None].isnan())
-    finite = x.isfinite()[None]
-    assert torch.equal(got[finite], x.bfloat16()[None][finite])
+        (got,) = modulated_projection(x[None], w, (1,), s[None], torch.ones(1, 1))
+    return got.flatten()
+
+
+def test_sums_are_rounded_to_the_nearest_and_ties_to_even() -> None:
+    step = 2.0**-8  # half a unit in the last place of 1
+    x = torch.tensor([[1, 0], [1, 1], [1, 1.0625], [1, 3], [-1, -1], [-1, -3], [3e38, 3e38 / step]])
+    wide = x @ torch.tensor([1.0, step])
+    got = projected_numbers(x, torch.tensor([[1.0, step]]), torch.zeros(7, 1))
+    assert torch.equal(got, wide.bfloat16())
+    assert got[1] == 1.0
+    assert got[3] == 1 + 4 * step
+    assert bool(got[6].isinf())
+
+
+def test_nan_with_every_bit_set_is_not_rounded_to_zero() -> None:
+    s = torch.tensor([[2**31 - 1], [-1]], dtype=torch.int32).view(torch.float32)
+    assert bool(s.isnan().all())
+    assert bool(projected_numbers(torch.ones(2, 1), torch.ones(1, 1), s).isnan().all())
 
 
 @pytest.mark.parametrize("kernel", HALF, ids=lambda kernel: kernel.name)

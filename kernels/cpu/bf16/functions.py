@@ -1,7 +1,7 @@
 """SwiGLU and scaled projections under bf16 autocast by `swiglu_bf16.cpp` and `projection_bf16.cpp`, on a CPU.
 
-Inputs are in bf16 or fp32 and rounded once, weights too; both are kept for backward. Results are in bf16. Gradients of
-fp32 inputs stay in the fp32 in which they were summed.
+Inputs are in bf16 or fp32 and rounded once, weights too; both are kept for backward. Results are in bf16. Gradients
+are in the fp32 in which they were summed; autograd rounds those of inputs in bf16.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ class SwiGluBf16(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
-        ctx.dtypes = [t.dtype for t in (x, up, down)]
         x, up, down = in_bf16(x), in_bf16(up), in_bf16(down)
         ctx.sizes = [x.numel() // x.shape[-1], *down.shape]
         z, y = x.new_empty(ctx.sizes[0], len(up)), torch.empty_like(x)
@@ -38,8 +37,7 @@ class SwiGluBf16(torch.autograd.Function):
         to_x, to_up, to_down = _fp32(x.shape), _parts(up), _parts(down)
         given = [x, up, down, z, grad.contiguous(), to_x, to_up, to_down]
         call("swiglu_backward", given, ctx.sizes, z.numel() * x.shape[-1])
-        grads = to_x, to_up.sum(0), to_down.sum(0)
-        return tuple(g.to(dtype) for g, dtype in zip(grads, ctx.dtypes, strict=True))
+        return to_x, to_up.sum(0), to_down.sum(0)
 
 
 class ProjectionBf16(torch.autograd.Function):
@@ -47,7 +45,6 @@ class ProjectionBf16(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, s: Tensor, p: Tensor, widths: Sequence[int]) -> tuple[Tensor, ...]:
-        ctx.dtypes = [t.dtype for t in (x, w, s, p)]
         x, w, s, p = in_bf16(x), in_bf16(w), s.float().contiguous(), p.float().contiguous()
         rows, C = x.numel() // x.shape[-1], len(w)
         z, outs = x.new_empty(rows, C), [x.new_empty(*x.shape[:-1], width) for width in widths]
@@ -65,8 +62,7 @@ class ProjectionBf16(torch.autograd.Function):
         to_x, to_s, to_w, to_p = _fp32(x.shape), torch.empty_like(s), _parts(w), _parts(p)
         tensors = [x, w, s, p, z, to_x, to_w, to_s, to_p, pointers(given), lengths(ctx.widths)]
         call("projection_backward", tensors, [len(given), *ctx.sizes], z.numel() * x.shape[-1])
-        found = to_x, to_w.sum(0), to_s, to_p.sum(0)
-        return (*(g.to(dtype) for g, dtype in zip(found, ctx.dtypes, strict=True)), None)
+        return to_x, to_w.sum(0), to_s, to_p.sum(0), None
 
 
 def _fp32(shape: Sequence[int]) -> Tensor:
