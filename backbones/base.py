@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from backbones.canon import CanonLayers
 from backbones.mixers.base import Context, Mixer, MixerConfig, State
 from backbones.options import CanonPlaces
+from kernels.cpu.bf16 import choice
 from kernels.cpu.call import pytorch_only
 from kernels.cpu.library import library, products
 from kernels.implementations import ran
@@ -106,19 +107,26 @@ def without_compiled_kernels() -> AbstractContextManager[None]:
     return pytorch_only()
 
 
-def implementations(device: torch.device) -> dict[str, str]:
+def implementations(device: torch.device, precision: str = "fp32") -> dict[str, str]:
     """Which implementations of the kernels run on a device, for records.
 
     Args:
         device: where the model runs.
+        precision: "fp32", or "bf16" for autocast.
 
     Returns:
-        On a GPU, an implementation per kernel that has run so far; on a CPU, whether the compiled ones are available.
+        On a GPU, an implementation per kernel that has run so far; on a CPU, whether the compiled ones are available,
+        and in bf16 what has computed the kernels that run otherwise under autocast (`kernels.cpu.bf16.choice`).
     """
     if device.type == "cuda":
         return ran()
     compiled = "c++" if products() else "c++ without matrix products"
-    return {"cpu": compiled if library() else "pytorch"}
+    return {"cpu": compiled if library() else "pytorch", **(choice.ran() if precision == "bf16" else {})}
+
+
+def forget_implementations() -> None:
+    """Clears the record of what has computed kernels in bf16 on a CPU: `implementations` reports one run."""
+    choice.forget()
 
 
 def _noise(dropout: float, drop_path: float) -> nn.Module:

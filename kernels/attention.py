@@ -4,6 +4,9 @@ On a CPU a compiled implementation runs (`kernels.cpu.attention`), elsewhere PyT
 pass only if values are as wide as queries, so the narrower side is padded with zeros (the scale is unchanged). A mask
 costs one more channel, a bias of −10⁹ on the scores of padded keys, never a T×T operand.
 
+Under bf16 autocast on a CPU, the compiled implementation computes in fp32 and its result is rounded: SDPA takes several
+times as long there, and of products as narrow as a head, those in bf16 are hardly faster.
+
 Options of the same read: gates (arXiv 2503.02130), which decay the scores between two tokens, and a window. The
 compiled implementation has them; SDPA gets them as a bias `[T, T]`.
 
@@ -17,9 +20,11 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from kernels.cpu.attention import Attention, Options
+from kernels.cpu.bf16.choice import takes_half, widened
 from kernels.cpu.call import multiplies
 from kernels.numerics.nothing import nothing
 
+_SHAPES = "BSHk BTHk BTHw"
 MASK_BIAS = -1e9  # exp(MASK_BIAS − any ordinary score) is exactly 0, and its sum with a score is finite
 
 
@@ -47,7 +52,8 @@ def softmax_read(
         window: a row sees keys less than so many tokens away; needs S = T. 0 for all.
 
     Returns:
-        `[B, S, H, w]`, in the dtype of the inputs. Rows that see no key (padding) are finite and have no meaning.
+        `[B, S, H, w]`, in the dtype of the inputs, or that of autocast. Rows that see no key (padding) are finite and
+        have no meaning.
     """
     scale, width = scale or q_BSHk.shape[-1] ** -0.5, v_BTHw.shape[-1]
     if log_f_BTH is not None and log_f_BTH.numel() == 0:
@@ -58,6 +64,11 @@ def softmax_read(
     if compiled(q_BSHk, k_BTHk, v_BTHw, log_f_BTH):
         read: Tensor = Attention.apply(q_BSHk, k_BTHk, v_BTHw, log_f_BTH, Options(causal, scale, window))
         return read
+    gates = [] if log_f_BTH is None else [log_f_BTH]
+    if takes_half("attention", "c++ in fp32", _SHAPES + " BTH" * len(gates), q_BSHk, k_BTHk, v_BTHw, *gates):
+        q, k, v, *gates = widened((q_BSHk, k_BTHk, v_BTHw, *gates))
+        wide: Tensor = Attention.apply(q, k, v, gates[0] if gates else None, Options(causal, scale, window))
+        return wide.to(torch.bfloat16)
     q_BSHk, k_BTHk, v_BTHw = equal_widths(q_BSHk, k_BTHk, v_BTHw)
     q, k, v = (x.transpose(1, 2) for x in (q_BSHk, k_BTHk, v_BTHw))
     bias = score_bias(q, log_f_BTH, causal, window) if log_f_BTH is not None or window else None
@@ -91,7 +102,7 @@ def score_bias(q_BHTk: Tensor, log_f_BTH: Tensor | None, causal: bool, window: i
 
 
 def compiled(q_BSHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_f_BTH: Tensor | None = None) -> bool:
-    """Whether the C++ implementation takes this call; under autocast SDPA chooses the precision.
+    """Whether the C++ implementation takes this call as it is; under autocast none.
 
     Args:
         q_BSHk: queries `[B, S, H, k]`.
@@ -105,7 +116,7 @@ def compiled(q_BSHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_f_BTH: Tensor |
     tensors, gates = ([], "") if log_f_BTH is None else ([log_f_BTH], " BTH")
     if torch.is_autocast_enabled("cpu"):
         return False
-    return multiplies("BSHk BTHk BTHw" + gates, q_BSHk, k_BTHk, v_BTHw, *tensors)
+    return multiplies(_SHAPES + gates, q_BSHk, k_BTHk, v_BTHw, *tensors)
 
 
 def mask_scores(q_BSHk: Tensor, k_BTHk: Tensor, mask_BT: Tensor, scale: float) -> tuple[Tensor, Tensor]:

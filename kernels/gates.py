@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from kernels.cpu.bf16.choice import takes_half, widened
 from kernels.cpu.call import takes
 from kernels.cpu.gates import GatedMix
 from kernels.numerics.first_derivative import first_derivative_only
@@ -45,6 +46,11 @@ def gated_mix(mu: Tensor, F: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """
     if mu.numel() == 0:
         return nothing(mu.shape, mu, F, a, b)
+    if mu.shape == F.shape == a.shape == b.shape and takes_half(
+        "gates", "c++ in fp32", "*d *d *d *d", mu, F, a, b, multiplies=False
+    ):
+        wide: Tensor = GatedMix.apply(*widened((mu, F, a, b)), EPS)
+        return wide.to(torch.promote_types(mu.dtype, b.dtype))
     if mu.shape == F.shape == a.shape == b.shape and takes("*d *d *d *d", mu, F, a, b):
         mixed: Tensor = GatedMix.apply(mu, F, a, b, EPS)
         return mixed

@@ -2,8 +2,8 @@
 and a few of the normalised input, `LayerNorm(x) Wᵀ`.
 
 The CPU implementations work through blocks of rows that stay in the cache: `s P`, the normalised x and the gradients of
-z never exist as a whole, and nothing is concatenated. They take fp32 and fp64; under autocast and on other devices the
-formulas run.
+z never exist as a whole, and nothing is concatenated. They take fp32 and fp64; `modulated_projection` has another one
+for bf16 autocast. Elsewhere the formulas run.
 
 Shape letters: B sequences, T tokens, D input channels, C channels of all projections, R rank.
 """
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear
 
+from kernels.cpu.bf16.choice import takes_half
+from kernels.cpu.bf16.functions import ProjectionBf16
 from kernels.cpu.call import multiplies
 from kernels.cpu.gates import Linear, Projection
 from kernels.numerics.first_derivative import first_derivative_only
@@ -53,6 +55,11 @@ def modulated_projection(
     if _fused(x_BTD, weight_CD, s_BTR):
         outs: tuple[Tensor, ...] = _Projection.apply(x_BTD, weight_CD, s_BTR, p_RC, tuple(splits))
         return outs
+    if sum(splits) == len(weight_CD) and takes_half(
+        "projection", "c++ in bf16", "BTD CD BTR RC", x_BTD, weight_CD, s_BTR, p_RC
+    ):
+        rounded: tuple[Tensor, ...] = ProjectionBf16.apply(x_BTD, weight_CD, s_BTR, p_RC, tuple(splits))
+        return rounded
     z = linear(x_BTD, weight_CD)
     z = torch.addcmul(z, z, linear(s_BTR.to(z.dtype), p_RC.T).to(z.dtype))
     return z.split(list(splits), dim=-1)
@@ -78,8 +85,9 @@ def projections(x_BTD: Tensor, weight_CD: Tensor, splits: Sequence[int]) -> tupl
 
 def _fused(x: Tensor, *others: Tensor) -> bool:
     one_dtype = x.dtype in (torch.float32, torch.float64) and all(other.dtype == x.dtype for other in others)
-    eager_cpu = x.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
-    return one_dtype and eager_cpu
+    eager_cpu = x.device.type == "cpu" and not torch.compiler.is_compiling()
+    # autocast rounds fp32 inputs and leaves fp64 alone
+    return one_dtype and eager_cpu and not (x.dtype == torch.float32 and torch.is_autocast_enabled("cpu"))
 
 
 class _Projection(torch.autograd.Function):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kernels import work
 from kernels.calls import Call, OnGpu
+from kernels.cpu.bf16.choice import Form
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Kernel:
     computes: str  # one line
     calls: tuple[Call, ...]  # for tests and the ahead-of-time compiler
     cpp: tuple[str, ...] = ()  # C++ functions that it calls alone, without dtype and `_backward`
+    bf16: tuple[str, ...] = ()  # the same, those for bf16 autocast
+    under_autocast: Form | None = None  # the compiled implementation under bf16 autocast, as a record names it
     triton: bool = False
     work: Callable[[], work.Work] | None = None  # for the roofline
     compared: bool = False  # timed alone by `suite bench kernels`, not only within layers
@@ -98,6 +101,7 @@ KERNELS = (
             Call("gates", f"{_SOFTMAX}, log_f BTH later negative", _gated),
         ),
         cpp=("attention",),
+        under_autocast="c++ in fp32",
         compared=True,
     ),
     Kernel(
@@ -248,6 +252,8 @@ KERNELS = (
         "SwiGLU, the feed-forward part of a block",
         (Call("rows", "x BTD row, up UD all, down DF all"),),
         cpp=("swiglu",),
+        bf16=("swiglu",),
+        under_autocast="c++ in bf16",
     ),
     Kernel(
         "feed_forward",
@@ -276,6 +282,7 @@ KERNELS = (
         "FEM's gates: a mix of mean and free energy, scaled by a normalised softplus",
         (Call("rows", "mu BTHk row, F BTHk row, a BTHk row, b BTHk row"),),
         cpp=("gated_mix",),
+        under_autocast="c++ in fp32",
     ),
     Kernel(
         "projection",
@@ -283,6 +290,8 @@ KERNELS = (
         "several projections of one input, each scaled by a low-rank factor",
         (Call("rows", "x BTD row, w CD all, s BTr row, p rC all", lambda x, w, s, p: (x, w, (4, 3), s, p)),),
         cpp=("projection",),
+        bf16=("projection",),
+        under_autocast="c++ in bf16",
     ),
     Kernel(
         "normed_projection",

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.cpu import rows as cpu
+from kernels.cpu.bf16.choice import takes_half
+from kernels.cpu.bf16.functions import SwiGluBf16
 from kernels.cpu.call import multiplies, takes
 from kernels.numerics.nothing import nothing
 
@@ -48,14 +50,16 @@ def swiglu(x: Tensor, up_2FD: Tensor, down_DF: Tensor) -> Tensor:
         down_DF: the output weights `[D, F]`.
 
     Returns:
-        `[…, D]`.
+        `[…, D]`; under autocast in its dtype.
     """
-    if (
-        len(up_2FD) == 2 * down_DF.shape[-1]
-        and multiplies("*D UD DF", x, up_2FD, down_DF)
-        and not torch.is_autocast_enabled("cpu")
-    ):
-        out: Tensor = cpu.SwiGlu.apply(x, up_2FD, down_DF)
+    function: type[cpu.SwiGlu] | type[SwiGluBf16] | None = None
+    if len(up_2FD) == 2 * down_DF.shape[-1]:
+        if takes_half("swiglu", "c++ in bf16", "*D UD DF", x, up_2FD, down_DF):
+            function = SwiGluBf16
+        elif not torch.is_autocast_enabled("cpu") and multiplies("*D UD DF", x, up_2FD, down_DF):
+            function = cpu.SwiGlu
+    if function is not None:
+        out: Tensor = function.apply(x, up_2FD, down_DF)
         return out
     gate, up = F.linear(x, up_2FD).chunk(2, dim=-1)
     return F.linear(F.silu(gate) * up, down_DF)

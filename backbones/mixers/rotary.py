@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kernels.cpu.bf16.choice import autocast_in_bf16
 from kernels.rows import rotate_pairs
 
 BASE = 10_000.0
@@ -15,18 +16,27 @@ _tables: dict[tuple[int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
 
 def rotate(x_BTHw: Tensor, offset: int = 0) -> Tensor:
-    """Rotates `[B, T, H, w]` (w even), with token t at position `offset + t`; keeps shape and dtype."""
+    """Rotates `[B, T, H, w]` (w even), with token t at position `offset + t`; keeps the shape and, except as in
+    `rotate_all`, the dtype.
+    """
     return rotate_all((x_BTHw,), offset)[0]
 
 
 def rotate_all(xs_BTHw: tuple[Tensor, ...], offset: int = 0) -> tuple[Tensor, ...]:
-    """Rotates several tensors of one shape and dtype, queries and keys say."""
+    """Rotates several tensors of one shape and dtype, queries and keys say.
+
+    Under bf16 autocast on a CPU the results stay in the fp32 of the rotation: attention computes in fp32 there, and
+    rounding and widening in between would cost as much as the rotation.
+    """
     first = xs_BTHw[0]
     length, width = first.shape[1], first.shape[3]
     if width % 2:
         raise ValueError(f"rotary positions need an even width per head, {width} was given")
     wide = tuple(x if x.dtype in (torch.float32, torch.float64) else x.float() for x in xs_BTHw)
-    return tuple(y.to(first.dtype) for y in rotate_pairs(wide, *_rows(offset, length, width, wide[0])))
+    turned = rotate_pairs(wide, *_rows(offset, length, width, wide[0]))
+    if first.device.type == "cpu" and autocast_in_bf16():
+        return turned
+    return tuple(y.to(first.dtype) for y in turned)
 
 
 def angles(position: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:

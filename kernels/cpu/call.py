@@ -17,6 +17,8 @@ from kernels.cpu.library import products
 WORK_PER_THREAD = 1 << 16
 WATCHERS = ("_FlopCounterMode", "ProxyTorchDispatchMode")  # they see PyTorch's own operations only
 NAMES = {torch.float32: "float", torch.float64: "double"}
+#: Endings of C++ functions by the dtype of their first tensor.
+ENDINGS = {**NAMES, torch.bfloat16: "bf16"}
 
 
 _refuses_all = False
@@ -71,11 +73,19 @@ def takes(shapes: str, *tensors: Tensor) -> bool:
     while operations are neither traced nor counted. It does not check shapes itself. In "*D D" a letter is the same
     size everywhere, 1 is 1, and * is any number of dimensions.
     """
-    if watched_or_refused():
-        return False
     first = tensors[0]
-    plain = all(x.dtype == first.dtype and is_plain(x) for x in tensors)
-    return plain and first.dtype in NAMES and _agree(shapes, tensors) and library() is not None
+    one_dtype = first.dtype in NAMES and all(x.dtype == first.dtype for x in tensors)
+    return one_dtype and not watched_or_refused() and ordinary(shapes, *tensors) and available()
+
+
+def available() -> bool:
+    """Whether there is a compiled library."""
+    return library() is not None
+
+
+def ordinary(shapes: str, *tensors: Tensor) -> bool:
+    """Whether these are plain CPU tensors whose shapes agree with `shapes`."""
+    return all(map(is_plain, tensors)) and _agree(shapes, tensors)
 
 
 def multiplies(shapes: str, *tensors: Tensor) -> bool:
@@ -124,7 +134,7 @@ def call(
     record(name)
     first = tensors[0]
     assert isinstance(first, Tensor)
-    function = getattr(library(), f"{name}_{NAMES[first.dtype]}")
+    function = getattr(library(), f"{name}_{ENDINGS[first.dtype]}")
     # all or one: a pool whose teams change their size would start and end threads
     threads = torch.get_num_threads() if work >= 2 * WORK_PER_THREAD else 1
     given = [ctypes.c_void_p(x.data_ptr()) if isinstance(x, Tensor) else x for x in tensors]

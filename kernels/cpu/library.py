@@ -51,6 +51,7 @@ def load(path: Path) -> ctypes.CDLL:
     found = ctypes.CDLL(str(path))
     check_sizes(found)
     found.use_products(*(products() or (None, None, None)))
+    found.use_bf16_product(bf16_product())
     found.use_threads(pool())
     waiting.measure(found)
     return found
@@ -80,6 +81,22 @@ def products() -> tuple[ctypes.c_void_p, ...] | None:
         log.warning(
             "CPU kernels: PyTorch exports no matrix products (%s); kernels that need them run in PyTorch", error
         )
+        return None
+
+
+@cache
+def bf16_product() -> ctypes.c_void_p | None:
+    """PyTorch's library's product of factors in bf16 whose sums are in fp32; or None, after one warning.
+
+    It multiplies on the processor's units for bf16 (AMX, AVX-512 BF16) where there are any.
+    """
+    if products() is None:
+        return None
+    try:
+        library = ctypes.CDLL(str(next(Path(torch.__file__).with_name("lib").glob("libtorch_cpu.*"))))
+        return ctypes.cast(library.gemm_bf16bf16f32_, ctypes.c_void_p)
+    except AttributeError as error:
+        log.warning("CPU kernels: PyTorch exports no product in bf16 (%s); bf16 products run in PyTorch", error)
         return None
 
 

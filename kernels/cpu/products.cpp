@@ -1,6 +1,6 @@
 #include "products.h"
 
-Gemm single_product, double_product;
+Gemm single_product, double_product, bf16_product;
 int (*threads_of_products)(int);
 
 extern "C" void use_products(void* single, void* both, void* threads) {
@@ -8,6 +8,8 @@ extern "C" void use_products(void* single, void* both, void* threads) {
   double_product = reinterpret_cast<Gemm>(both);
   threads_of_products = reinterpret_cast<int (*)(int)>(threads);
 }
+
+extern "C" void use_bf16_product(void* product) { bf16_product = reinterpret_cast<Gemm>(product); }
 
 void (*run_on_pool)(void (*function)(void*), void* data, unsigned threads, unsigned flags);
 

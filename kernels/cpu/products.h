@@ -1,10 +1,12 @@
 // Matrix products by the library that PyTorch itself uses: kernels.cpu.library passes its functions to `use_products`.
 #pragma once
+#include "bf16.h"
 #include "parallel.h"
 
 using Gemm = void (*)(const char*, const char*, const int*, const int*, const int*, const void*, const void*, const int*, const void*,
                       const int*, const void*, void*, const int*);
 extern Gemm single_product, double_product;
+extern Gemm bf16_product;  // of factors in bf16, summed and stored in fp32; `use_bf16_product` sets it
 extern int (*threads_of_products)(int);  // sets the number for the calling thread, returns the one before; 0: that of the process
 
 inline Gemm product_of(const float*) { return single_product; }
@@ -29,6 +31,12 @@ void multiply(long m, long n, long k, S by, Matrix<const S> a, Matrix<const S> b
   int M = int(m), N = int(n), K = int(k), la = int(a.pitch), lb = int(b.pitch), lo = int(out.pitch);
   // the library stores matrices by columns: it computes the transpose of the product
   product_of(out.data)(b.turned ? "T" : "N", a.turned ? "T" : "N", &N, &M, &K, &by, b.data, &lb, a.data, &la, &keep, out.data, &lo);
+}
+
+// The same product of factors in bf16, summed in fp32.
+inline void multiply(long m, long n, long k, float by, Matrix<const Bf16> a, Matrix<const Bf16> b, float keep, Matrix<float> out) {
+  int M = int(m), N = int(n), K = int(k), la = int(a.pitch), lb = int(b.pitch), lo = int(out.pitch);
+  bf16_product(b.turned ? "T" : "N", a.turned ? "T" : "N", &N, &M, &K, &by, b.data, &lb, a.data, &la, &keep, out.data, &lo);
 }
 
 // Pieces of work that multiply, each product on one thread.

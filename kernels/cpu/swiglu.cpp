@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "buffer.h"
-#include "elementary.h"
+#include "gating.h"
 #include "norms.h"
 #include "products.h"
 #include "sizes.h"
@@ -15,15 +15,6 @@ namespace {
 constexpr long NUMBERS = 1 << 16;  // of z in a block
 
 long rows_of(long F) { return std::max(16L, std::min(512L, NUMBERS / (2 * F) / 16 * 16)); }
-
-// a = silu(gate) * up of m rows [gate, up]
-template <class S>
-void gated(const S* z, S* a, long m, long F) {
-  for (long row = 0; row < m; ++row) {
-    const S *gate = z + row * 2 * F, *up = gate + F;
-    for (long i = 0; i < F; ++i) a[row * F + i] = gate[i] * logistic(gate[i]) * up[i];
-  }
-}
 
 template <class S>
 void swiglu(const S* x, const S* up, const S* down, S* z, S* y, long N, long D, long F, long threads) {
@@ -35,21 +26,6 @@ void swiglu(const S* x, const S* up, const S* down, S* z, S* y, long N, long D, 
     gated(z + first * 2 * F, a.data(), m, F);
     multiply<S>(m, D, F, S(1), {a.data(), F}, {down, F, true}, S(0), {y + first * D, D});
   });
-}
-
-// a from z, and dz from the gradient of a
-template <class S>
-void gated_backward(const S* z, const S* da, S* a, S* dz, long m, long F) {
-  for (long row = 0; row < m; ++row) {
-    const S *gate = z + row * 2 * F, *up = gate + F, *g = da + row * F;
-    S *to_gate = dz + row * 2 * F, *to_up = to_gate + F, *out = a + row * F;
-    for (long i = 0; i < F; ++i) {
-      S s = logistic(gate[i]), silu = gate[i] * s;
-      out[i] = silu * up[i];
-      to_gate[i] = g[i] * up[i] * s * (S(1) + gate[i] * (S(1) - s));
-      to_up[i] = g[i] * silu;
-    }
-  }
 }
 
 // d_up [WEIGHT_PARTS, 2F, D] and d_down [WEIGHT_PARTS, D, F] come in parts of the rows, so that sums don't depend on the number of threads;

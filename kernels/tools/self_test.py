@@ -25,6 +25,7 @@ from kernels.tools import steps_in_pytorch as reference
 
 State = dict[str, Tensor]
 TOLERANCE = 1e-9  # of the largest entry, in fp64
+BF16_TOLERANCE = 2.0**-6  # of the largest entry, under bf16 autocast against fp64
 
 
 def difference(kernel: Kernel, call: Call, library: ctypes.CDLL) -> float:
@@ -38,18 +39,52 @@ def difference(kernel: Kernel, call: Call, library: ctypes.CDLL) -> float:
     Returns:
         The largest difference of results and gradients, relative to the largest entry of each.
     """
-    fast, slow = (_computed(kernel, call, each) for each in (library, None))
+    inputs = call.draw(torch.float64)
+    fast, slow = (_results_and_gradients(kernel, call, inputs, each, _sines) for each in (library, None))
+    return _apart(fast, slow)
+
+
+def bf16_difference(kernel: Kernel, call: Call, library: ctypes.CDLL) -> float:
+    """How far a kernel in C++ is under bf16 autocast from PyTorch's operations in fp64; inputs have the digits of bf16.
+
+    Args:
+        kernel: one that has a C++ implementation for autocast.
+        call: one of its calls.
+        library: the compiled library.
+
+    Returns:
+        As `difference`.
+    """
+    inputs = [x.bfloat16() for x in call.draw(torch.float64)]
+    wanted = _results_and_gradients(kernel, call, [x.double() for x in inputs], None, torch.Tensor.sum)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = _results_and_gradients(kernel, call, [x.float() for x in inputs], library, torch.Tensor.sum)
+    return _apart(found, wanted)
+
+
+def _apart(fast: list[Tensor], slow: list[Tensor]) -> float:
     return max(float((a - b).abs().max() / b.abs().max().clamp_min(1e-30)) for a, b in zip(fast, slow, strict=True))
 
 
-def _computed(kernel: Kernel, call: Call, library: ctypes.CDLL | None) -> list[Tensor]:
+def _sines(x: Tensor) -> Tensor:
+    """A loss whose gradient differs by entry."""
+    return x.sin().sum()
+
+
+def _results_and_gradients(
+    kernel: Kernel,
+    call: Call,
+    inputs: list[Tensor],
+    library: ctypes.CDLL | None,
+    loss: Callable[[Tensor], Tensor],
+) -> list[Tensor]:
     vars(calls)["library"] = lambda: library
-    leaves = [x.double().requires_grad_() for x in call.draw(torch.float64)]
+    leaves = [x.detach().clone().requires_grad_() for x in inputs]
     found = kernel.load()(*call.arguments(*leaves))
     results = [y for y in (found if isinstance(found, tuple) else (found,)) if isinstance(y, Tensor)]
     return [
         *(y.detach() for y in results),
-        *torch.autograd.grad(torch.stack([y.sin().sum() for y in results]).sum(), leaves),
+        *torch.autograd.grad(torch.stack([loss(y.to(inputs[0].dtype)) for y in results]).sum(), leaves),
     ]
 
 
@@ -128,6 +163,9 @@ def main() -> None:
             error = difference(kernel, call, library)
             if not error <= TOLERANCE:
                 sys.exit(f"{kernel.name}, {call.name}: off by {error:.2g}")
+            error = bf16_difference(kernel, call, library) if kernel.under_autocast else 0.0
+            if not error <= BF16_TOLERANCE:
+                sys.exit(f"{kernel.name}, {call.name}, bf16: off by {error:.2g}")
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def measure(kind: str, comparisons: Sequence[Comparison], rounds: int, against: 
         "dtype": "float32",
         "clock": "process time" if torch.get_num_threads() == 1 else "wall time",
         "pass": "decoding" if kind == "decode" else "forward and backward",
-        "implementations": implementations(torch.device("cpu")),
+        "implementations": implementations(torch.device("cpu"), "bf16" if kind == "train" else "fp32"),
         "limits": measured_limits(rounds),
         "hardware": provenance.hardware(torch.device("cpu")).model_dump(mode="json"),
         "versions": provenance.packages(),
@@ -144,6 +144,12 @@ def limits_line(document: Mapping[str, Any]) -> str:
         f"multiply-adds at most {found['multiply_add_gflops']:.0f} GFLOP/s, "
         f"memory read at {found['read_gb_per_s']:.1f} GB/s"
     )
+
+
+def implementations_line(document: Mapping[str, Any]) -> str:
+    """What computed the kernels that run otherwise in bf16; empty for documents without steps in bf16."""
+    found = {name: form for name, form in document["implementations"].items() if name != "cpu"}
+    return "in bf16: " + ", ".join(f"{name} {form}" for name, form in found.items()) if found else ""
 
 
 def exponents(outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
@@ -227,7 +233,7 @@ def show(document: Mapping[str, Any], console: Console) -> None:
         f"{document['hardware']['processor']}, {document['threads']} thread(s), {document['clock']}, "
         f"{document['rounds']} rounds, {document['pass']}"
     )
-    if line := limits_line(document):
+    for line in filter(None, (limits_line(document), implementations_line(document))):
         console.print(line)
     for line in unmet(document):
         console.print(f"not met: {line}")

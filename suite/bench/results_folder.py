@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from suite.bench.report import KINDS, bound_of, figure_name, limits_line, plot
+from suite.bench.report import KINDS, bound_of, figure_name, implementations_line, limits_line, plot
 from suite.errors import UserError
 
 NOTES = {
@@ -65,7 +65,7 @@ def page(found: Sequence[Mapping[str, Any]]) -> str:
             f"{machine['platform']}; {document['threads']} thread(s), {document['clock']}, "
             f"{document['rounds']} rounds, {document['dtype']}, {document['pass']}; "
             f"torch {versions['torch']}, Python {versions['python']}; "
-            f"kernels: {document['implementations']['cpu']}{_limits(document)}.",
+            f"kernels: {document['implementations']['cpu']}{_details(document)}.",
             "",
             NOTES[document["bench"]],
             "",
@@ -79,9 +79,9 @@ def page(found: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _limits(document: Mapping[str, Any]) -> str:
-    line = limits_line(document)
-    return f"; {line}" if line else ""
+def _details(document: Mapping[str, Any]) -> str:
+    lines = filter(None, (implementations_line(document), limits_line(document)))
+    return "".join(f"; {line}" for line in lines)
 
 
 def _rows(comparison: Mapping[str, Any]) -> list[str]:

@@ -1,5 +1,6 @@
 """Comparisons of training steps at `quick` scale: forward, loss, backward, clipping and AdamW on real batches; their
-time relative to softmax, the fraction of the processor's FLOP rate that they reach, and what more threads give.
+time relative to softmax and to bf16, the fraction of the processor's FLOP rate that they reach, and what more threads
+give.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from suite.bench.comparison import Comparison, Requirement
 from suite.bench.timing import Workload
 from suite.models.inputs import adapter
 from suite.models.resolve import Resolved, resolve_run
+from suite.training.evaluate import autocast
 from suite.training.optimisation import make_optimizer
 from tasks.base import Batch, Task
 
@@ -23,6 +25,8 @@ TASKS: Mapping[str, float] = {"sotu": 0.75, "fashion-mnist": 0.65, "household-po
 PRODUCT = 1024
 #: The competitor that does nothing but multiply and add on registers.
 LIMIT = "multiply-add limit"
+#: The competitor that is the same step under bf16 autocast.
+BF16 = "the same in bf16"
 #: Speed over that on one thread which a step must reach, by the number of threads.
 SCALING: Mapping[int, float] = {2: 1.6}
 
@@ -55,7 +59,7 @@ def matrix_product() -> Workload:
     return lambda: a @ b
 
 
-def training_step(resolved: Resolved, task: Task, batch: Batch) -> Workload:
+def training_step(resolved: Resolved, task: Task, batch: Batch, precision: str = "fp32") -> Workload:
     config, candidate = resolved.config, resolved.candidate
     plan, _ = candidate.check(config, task.spec)
     torch.manual_seed(0)
@@ -63,7 +67,9 @@ def training_step(resolved: Resolved, task: Task, batch: Batch) -> Workload:
     optimizer = make_optimizer(model, config.train)
 
     def step() -> None:
-        task.loss(model(batch.inputs), batch).backward()
+        with autocast(torch.device("cpu"), precision):
+            outputs = model(batch.inputs)
+        task.loss(outputs.float(), batch).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -104,6 +110,7 @@ def training_comparison(name: str, mixer: str) -> Comparison:
         return {
             "ours": step,
             "softmax": training_step(reference, task, batch),
+            BF16: training_step(resolved, task, batch, "bf16"),
             "matrix product": matrix_product(),
             **({LIMIT: limit[0]} if limit else {}),
             **one,
@@ -116,7 +123,7 @@ def training_comparison(name: str, mixer: str) -> Comparison:
         f"positions: {inputs.positions}"
     )
     scaling = Requirement("speed", "one thread", SCALING.get(threads))
-    requirements = (of_limit, utilisation, Requirement("price", "softmax"), scaling)
+    requirements = (of_limit, utilisation, Requirement("price", "softmax"), Requirement("price", BF16), scaling)
     return Comparison(f"{mixer} on {name}", length, build, requirements, about)
 
 

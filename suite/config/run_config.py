@@ -108,7 +108,7 @@ class TrainConfig(Strict):
     )
     eval_batch_size: int = Field(default=64, ge=1, le=2**20, description="examples per batch in evaluation")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="auto: bf16 autocast where the hardware has fast bf16"
+        default="auto", description="auto: bf16 autocast on a GPU that is fast at it, fp32 on a CPU"
     )
 
     @model_validator(mode="after")

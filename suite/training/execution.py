@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from backbones.base import forget_implementations
 from backbones.decoder import Decoder
 from suite.errors import UserError, first_line, reason
 from suite.models.inputs import Backbone
@@ -116,6 +117,7 @@ def _evaluate_untrained(job: Job, warn: Callable[[str], None]) -> None:
 
 def _fit_and_test(job: Job, observer: RunObserver, stop: Stop) -> FitResult:
     torch.manual_seed(job.config.seed)
+    forget_implementations()  # of an earlier run of this process
     model = build_model(job).to(job.device)
     trainer = Trainer(model, job.task, job.config, device=job.device, run_dir=job.folder, observer=observer, stop=stop)
     trainer.origin, trainer.resumed_at = job.origin(), job.resumed_at

@@ -138,7 +138,7 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
         contract=contracts.known(config.mixer, job.code.mixer_origin),
         threads=Threads(count=job.hardware.threads, wait_policy=wait_policy()),
         precision=job.precision,
-        implementations=implementations(job.device),
+        implementations=implementations(job.device, job.precision),
         timing=_timing(job, result) if result else None,
         peak_memory_bytes=provenance.peak_memory_bytes(job.device),
         resumed_at=job.resumed_at,

@@ -68,6 +68,7 @@ def choosing_modules() -> Iterator[str]:
         chooses = used_names(path) & {
             "kernels.cpu.call:takes",
             "kernels.cpu.call:multiplies",
+            "kernels.cpu.bf16.choice:takes_half",
             "kernels.implementations:triton_module",
         }
         if chooses and not module.startswith("kernels.cpu"):
