@@ -119,4 +119,4 @@ def test_padding_over_whole_chunks_leaves_the_state_at_zero(name: str, causal: b
 
 def test_the_recurrent_mixers_are_those_that_the_registry_declares() -> None:
     assert {"linear", "gla", "ssm", "aft", "fem-gla", "mamba2", "mlstm", "retnet", "query-free"} <= set(RECURRENT)
-    assert CORRECTING == ["deltanet", "gated-deltanet"]
+    assert CORRECTING == ["deltanet", "gated-deltanet", "kda"]

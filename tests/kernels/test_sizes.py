@@ -34,8 +34,11 @@ ONLY_IN_CPP = {
     ("memory_step.cpp", "ROWS"),
     ("low_rank.h", "BYTES"),
     ("low_rank.h", "QUAD"),
+    ("projection.cpp", "BACKWARD_ROWS"),
     ("projection.cpp", "NUMBERS"),
+    ("projection_bf16.cpp", "NUMBERS"),
     ("swiglu.cpp", "NUMBERS"),
+    ("swiglu_bf16.cpp", "NUMBERS"),
 }
 
 

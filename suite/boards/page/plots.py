@@ -30,7 +30,7 @@ def plots(board: Board) -> list[tuple[str, str]]:
         Caption and SVG text of each plot that has something to show.
     """
     rows = [row for row in board.rows if not row.unranked]
-    lines = told_apart(rows)
+    lines = distinct_lines(rows)
     which = "" if len(lines) == len(rows) else f", of the best {len(lines)} with softmax"
     drawn = [
         ("Quality and FLOPs of a forward pass", _costs(board, rows, lambda row: row.first.certificate.flops, "FLOPs")),
@@ -45,7 +45,7 @@ def plots(board: Board) -> list[tuple[str, str]]:
     return [(caption, svg) for caption, svg in drawn if svg]
 
 
-def told_apart(rows: Sequence[Row]) -> list[Row]:
+def distinct_lines(rows: Sequence[Row]) -> list[Row]:
     """The rows whose lines one plot can hold: as many as there are colours, the best ones, softmax always among them.
 
     Args:

@@ -50,9 +50,9 @@ MIXERS: tuple[Defect, ...] = (
     ),
     Defect(
         "mixers",
-        "backbones/mixers/priors/linear.py",
-        "torch.where(h < self.forward_heads, h, h - self.forward_heads)",
-        "torch.where(h < self.forward_heads, h, h)",
+        "backbones/mixers/priors/decays.py",
+        "torch.where(h < ahead, h, h - ahead)",
+        "torch.where(h < ahead, h, h)",
         "the heads of the other direction decay more slowly",
         ("tests/backbones/test_priors.py",),
     ),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from suite.boards.page.curves import COLOURS as LINE_COLOURS
-from suite.boards.page.plots import _svg, told_apart
+from suite.boards.page.plots import _svg, distinct_lines
 from suite.boards.page.vector import Shared, _path
 
 COLOURS = ("#0072b2", "#d55e00")
@@ -116,9 +116,9 @@ def test_a_plot_for_the_page_is_less_than_half_of_its_file():
 def test_a_plot_has_a_line_for_the_best_rows_and_always_for_softmax(monkeypatch, reference):
     monkeypatch.setattr("suite.boards.page.plots.is_reference", lambda row: row == reference)
     rows: Any = list(range(14))
-    lines: list[Any] = list(told_apart(rows))
+    lines: list[Any] = list(distinct_lines(rows))
     others = [row for row in rows if row != reference]
     assert len(lines) == len(LINE_COLOURS)
     assert reference in lines
     assert [row for row in lines if row != reference] == others[: len(lines) - 1]
-    assert list(told_apart(rows[:4])) == rows[:4]
+    assert list(distinct_lines(rows[:4])) == rows[:4]

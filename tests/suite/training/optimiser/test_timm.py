@@ -46,7 +46,7 @@ def test_updates_and_groups_are_those_of_timm_bit_for_bit(weight_decay):
         model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2, bias=False))
         groups = parameter_groups(model, weight_decay) if own else param_groups_weight_decay(model, weight_decay)
         betas = (train.beta1, train.beta2)
-        other = create_optimizer_v2(groups, opt="adamw", lr=train.lr, weight_decay=0.0, betas=betas)
+        other = create_optimizer_v2(groups, opt="adamw", lr=train.lr, weight_decay=0.0, betas=betas, fused=True)
         optimizer = make_optimizer(model, train) if own else other
         for _ in range(3):
             model(torch.ones(1, 3)).sum().backward()
