@@ -16,7 +16,8 @@ from suite.submissions.verify import Verified
 
 
 def replay_some(found: Verified, count: int, *, trusted: bool) -> dict[str, Replayed]:
-    """Replays some of the verified records, and adds what is wrong to their faults.
+    """Replays some of the verified records, and adds what is wrong to their faults. For one whose losses show nothing
+    another is drawn, as long as fewer than `count` were drawn in vain.
 
     Args:
         found: from `verify`.
@@ -24,7 +25,7 @@ def replay_some(found: Verified, count: int, *, trusted: bool) -> dict[str, Repl
         trusted: whether the mixers' files of the entries may run; each is announced before it does.
 
     Returns:
-        The comparison by the record's path.
+        The comparison by the record's path, of records whose losses can be compared.
     """
     if not count:
         return {}
@@ -33,10 +34,20 @@ def replay_some(found: Verified, count: int, *, trusted: bool) -> dict[str, Repl
     for reason in sorted({reason for reason in obstacles.values() if reason}):
         number = sum(each == reason for each in obstacles.values())
         say(f"{number} record(s) cannot be replayed: {reason}")
-    drawn = _order(found, able)[:count]
-    for file, origin in sorted({_file(found, name) for name in drawn} - {("", "")}):
-        say(f"executing the mixer's file {file} ({origin})")
-    done = {name: replay(found.records[name], found.sources) for name in drawn}
+    done: dict[str, Replayed] = {}
+    announced, in_vain = {("", "")}, 0
+    for name in _order(found, able):
+        if len(done) == count or in_vain == count:
+            break
+        if (source := _file(found, name)) not in announced:
+            announced.add(source)
+            say("executing the mixer's file {} ({})".format(*source))
+        each = replay(found.records[name], found.sources)
+        if each.incomparable:
+            in_vain += 1
+            say(f"{name} cannot be replayed: {each.incomparable}")
+        else:
+            done[name] = each
     found.faults += [Fault(name, each.fault, "replay") for name, each in done.items() if each.fault]
     return done
 

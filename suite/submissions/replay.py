@@ -10,7 +10,7 @@ compared as far as rounding stays small against that change.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,7 @@ class Replayed:
     tolerance: what is allowed at that step: half of what a learning rate 1 % off changes.
     steps: how many losses were compared.
     fault: what is wrong, in one line; empty where nothing is.
+    incomparable: why its losses show nothing, neither a fault nor that there is none; empty where they do.
     """
 
     deviation: float
@@ -55,6 +56,7 @@ class Replayed:
     steps: int
     seconds: float
     fault: str = ""
+    incomparable: str = ""
 
 
 def obstacle(made: Record, sources: Mapping[str, Path], *, trusted: bool) -> str:
@@ -109,18 +111,15 @@ def replay(made: Record, sources: Mapping[str, Path]) -> Replayed:
     found, limit = max(
         ((apart, allowed[step - 1]) for step, apart in compared.items()), key=lambda pair: pair[0] / pair[1]
     )
-    return Replayed(found, limit, len(compared), time.monotonic() - began, _fault(found, limit, compared, allowed))
-
-
-def _fault(found: float, limit: float, compared: Mapping[int, float], allowed: Sequence[float]) -> str:
+    fault, incomparable = "", ""
     if not found <= limit:  # NaN too
-        return (
+        fault = (
             f"loss_trace: trained again, a loss of its first {len(compared)} recorded steps differs by {found:.2g} of "
             f"its value, {limit:.2g} is allowed"
         )
-    if not any(allowed[step - 1] > FLOOR for step in compared):
-        return "loss_trace: rounding hides a learning rate 1 % off from its first steps on; nothing can be compared"
-    return ""
+    elif not any(allowed[step - 1] > FLOOR for step in compared):
+        incomparable = "rounding hides a learning rate 1 % off from its first steps on"
+    return Replayed(found, limit, len(compared), time.monotonic() - began, fault, incomparable)
 
 
 def calibrated(config: RunConfig, candidate: Candidate, steps: int) -> tuple[list[float], list[float]]:

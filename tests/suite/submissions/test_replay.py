@@ -17,7 +17,7 @@ from suite.records.recorded import RecordedConfig
 from suite.records.schema import Record
 from suite.submissions import replay as replays
 from suite.submissions.drawn import replay_some
-from suite.submissions.replay import PLANTED, STEPS, first_losses, obstacle, replay
+from suite.submissions.replay import PLANTED, STEPS, Replayed, first_losses, obstacle, replay
 from suite.submissions.verify import Verified
 from suite.training.run import start
 from tests.suite.submissions.made import SOURCE
@@ -156,6 +156,43 @@ def test_records_are_drawn_at_random_and_no_more_than_there_are(trained, monkeyp
     assert {fault.check for fault in found.faults} == {"replay"}
     seen = {next(iter(replay_some(Verified(records=records), 1, trusted=False))) for _ in range(30)}
     assert seen == records.keys()
+
+
+def test_for_a_record_whose_losses_show_nothing_another_is_drawn(trained, monkeypatch, capsys):
+    """An honest run may be such that no step tells another learning rate from another rounding."""
+    hidden = Replayed(0.0, replays.FLOOR, 9, 0.1, incomparable="rounding hides all")
+    monkeypatch.setattr(
+        "suite.submissions.drawn.replay",
+        lambda made, sources: hidden if made.seed in (0, 2) else Replayed(0.0, 1e-3, 9, 0.1),
+    )
+    found = Verified(
+        records={f"{seed}.json": trained("softmax").model_copy(update={"seed": seed}) for seed in range(4)}
+    )
+    assert replay_some(found, 4, trusted=False).keys() == {"1.json", "3.json"}
+    said = capsys.readouterr().err
+    assert "0.json cannot be replayed: rounding hides all" in said
+    assert "2.json cannot be replayed: rounding hides all" in said
+    assert found.faults == []
+    found = Verified(records={name: made for name, made in found.records.items() if made.seed in (0, 2)})
+    assert replay_some(found, 1, trusted=False) == {}
+    assert capsys.readouterr().err.count("cannot be replayed") == 1
+
+
+def test_where_rounding_hides_the_planted_rate_a_replay_is_incomparable_and_no_fault(trained, monkeypatch):
+    made = trained("softmax")
+    honest = replays.first_losses(*replays.config_of(made, {}), loaded(made), STEPS)
+    for losses, fault in ((honest, ""), ([2 * loss for loss in honest], "a loss of its first")):
+        monkeypatch.setattr(replays, "calibrated", lambda *given, losses=losses: (losses, [replays.FLOOR]))
+        found = replay(made, {})
+        assert fault in found.fault
+        assert bool(found.fault) == bool(fault)
+        assert ("rounding hides" in found.incomparable) == (not fault)
+
+
+def loaded(made: Record) -> tasks.base.Task:
+    task = tasks.get(made.task)(replays.config_of(made, {})[0].data)
+    task.load()
+    return task
 
 
 def test_first_losses_are_those_of_a_whole_run(trained):
