@@ -311,6 +311,8 @@ def test_training_steps_are_measured_on_real_batches_and_compared_with_one_threa
         scaling = next(f for f in comparison["figures"] if f["against"] == "one thread")
         assert (scaling["figure"], scaling["must"]) == ("speed", 1.6)
         assert scaling["value"] > 0
+        assert next(f for f in comparison["figures"] if f["against"] == training.BF16)["value"] > 0
+    assert set(document["implementations"]) == {"cpu", "attention", "swiglu"}
 
 
 def test_the_row_of_one_thread_runs_on_one_and_gives_the_others_back():
@@ -363,3 +365,9 @@ def test_a_results_folder_gets_documents_plots_and_a_page(suite, tmp_path):
         "bench", "mixers", "--mixer", "no-mixing", "--lengths", "8", "--rounds", "2", "--out", str(tmp_path / "file")
     )
     assert (refused.code, "--out:" in refused.err) == (2, True)
+
+
+def test_the_report_names_what_ran_in_bf16():
+    assert report.implementations_line({"implementations": {"cpu": "c++"}}) == ""
+    ran = {"cpu": "c++", "attention": "c++ in fp32", "swiglu": "pytorch"}
+    assert report.implementations_line({"implementations": ran}) == "in bf16: attention c++ in fp32, swiglu pytorch"

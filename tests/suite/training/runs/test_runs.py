@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import tasks
-from kernels.cpu.library import library
+from kernels.cpu.library import bf16_product, library
 from suite.config.run_config import TrainConfig
 from suite.records import record, runs_folder
 from suite.records.schema import Record
@@ -47,6 +47,20 @@ def test_a_run_writes_a_complete_record(task, runs):
     assert made.implementations == {"cpu": "c++" if library() else "pytorch"}
     assert outcome.path.stat().st_size < record.MAX_BYTES
     assert not list(outcome.path.parent.glob(".*"))  # no half-written files
+
+
+def test_a_run_in_bf16_records_what_ran_under_autocast_and_the_next_run_does_not(runs):
+    half = recorded(run("household-power", "fem", "precision=bf16"))
+    assert half.precision == "bf16"
+    assert set(half.implementations) == {"cpu", "swiglu", "projection", "gates"}
+    if library() and bf16_product():
+        assert half.implementations["swiglu"] == half.implementations["projection"] == "c++ in bf16"
+    assert set(recorded(run("household-power", "softmax", "precision=bf16")).implementations) == {
+        "cpu",
+        "swiglu",
+        "attention",
+    }
+    assert set(recorded(run("household-power", "softmax")).implementations) == {"cpu"}
 
 
 def solved(made: Record) -> list[str]:
