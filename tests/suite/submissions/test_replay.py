@@ -159,7 +159,7 @@ def test_records_are_drawn_at_random_and_no_more_than_there_are(trained, monkeyp
 
 
 def test_for_a_record_whose_losses_show_nothing_another_is_drawn(trained, monkeypatch, capsys):
-    """An honest run may be such that no step tells another learning rate from another rounding."""
+    """An honest run may be such that rounding hides another learning rate at every step."""
     hidden = Replayed(0.0, replays.FLOOR, 9, 0.1, incomparable="rounding hides all")
     monkeypatch.setattr(
         "suite.submissions.drawn.replay",
