@@ -234,7 +234,9 @@ def _file_of(made: Record) -> Path:
 
 
 def _require_one_file(file: Path) -> None:
-    """Raises UserError where the file is too large, or imports files next to it, which the entry would lack."""
+    """Raises UserError for a file that is missing, too large, or imports files next to it: an entry has one."""
+    if not file.is_file():
+        raise UserError(f"the mixer's file {str(file)!r} does not exist")
     if file.stat().st_size > entry.MAX_SOURCE:
         raise UserError(f"the mixer's file {str(file)!r} has more than {entry.MAX_SOURCE} bytes")
     tree = ast.parse(file.read_text("utf-8"))

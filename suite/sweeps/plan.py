@@ -71,8 +71,11 @@ def parse_seeds(text: str) -> tuple[int, ...]:
             if not 0 <= last - first < MOST_SEEDS or last >= 2**31:
                 raise UserError(f"--seeds {text[:80]!r}: give a number (8), a range (0-7) or a list (0,1,2)")
             seeds += range(first, last + 1)
-    if not 0 < len(seeds) <= MOST_SEEDS or len(set(seeds)) != len(seeds):
-        raise UserError(f"--seeds {text[:80]!r}: 1 to {MOST_SEEDS} different seeds are allowed, these are {len(seeds)}")
+    if not 0 < len(seeds) <= MOST_SEEDS:
+        raise UserError(f"--seeds {text[:80]!r}: 1 to {MOST_SEEDS} seeds are allowed, these are {len(seeds)}")
+    twice = [seed for i, seed in enumerate(seeds) if seed in seeds[:i]]
+    if twice:
+        raise UserError(f"--seeds {text[:80]!r}: seed {twice[0]} is there twice; each seed is run once")
     return tuple(seeds)
 
 

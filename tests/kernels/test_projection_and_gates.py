@@ -110,3 +110,15 @@ def test_a_projection_that_nothing_reads_adds_no_gradient() -> None:
         assert found is not None
         assert wanted is not None
         assert torch.allclose(found, wanted, rtol=0, atol=1e3 * FP64)
+
+
+def test_plain_projections_under_autocast_have_the_gradients_of_the_formula() -> None:
+    x, w = (t.detach().float().requires_grad_() for t in (normal(2, 70, 3, seed=0), normal(7, 3, seed=1)))
+    with torch.autocast("cpu", torch.bfloat16):
+        outs = projection.projections(x, w, (4, 3))
+        loss = sum((out.float().sin().sum() for out in outs), torch.zeros(()))
+    found = torch.autograd.grad(loss, (x, w))
+    wide = [t.detach().double().requires_grad_() for t in (x, w)]
+    wanted = torch.autograd.grad((wide[0] @ wide[1].T).sin().sum(), wide)
+    for got, expected in zip(found, wanted, strict=True):
+        assert float((got - expected).abs().max()) <= 0.05 * float(expected.abs().max())

@@ -146,3 +146,34 @@ def test_the_rest_of_a_block_is_its_formula_with_its_gradients(rows: tuple[int, 
     assert float((feed_forward(x, m, gain, up, down, EPS) - wanted).abs().max()) <= FP64 * float(wanted.abs().max())
     leaves = [t.requires_grad_() for t in (x, m, gain, up, down)]
     assert torch.autograd.gradcheck(lambda x, m, g, u, d: feed_forward(x, m, g, u, d, EPS), leaves, fast_mode=True)
+
+
+def test_the_rest_of_a_block_takes_any_layout_of_its_gradient_and_no_tokens() -> None:
+    x, m, gain = (t.float().requires_grad_() for t in (normal(3, 50, 8), normal(3, 50, 8, seed=1), normal(8, seed=4)))
+    up, down = (t.float().requires_grad_() for t in weights(8, 20))
+    leaves = (x, m, gain, up, down)
+    wide = [t.detach().double().requires_grad_() for t in leaves]
+    h = wide[0] + wide[1]
+    norm = h / (h.square().mean(-1, keepdim=True) + EPS).sqrt() * wide[2]
+    gate, values = (norm @ wide[3].T).chunk(2, -1)
+    expected = h + (gate * gate.sigmoid() * values) @ wide[4].T
+    found = feed_forward(*leaves, EPS)
+    upstream = normal(50, 3, 8, seed=5)  # neither contiguous nor, summed over, dense
+    for weight in (upstream.transpose(0, 1), upstream[:1].transpose(0, 1).expand(3, 50, 8)):
+        got = torch.autograd.grad((found * weight.float()).sum(), leaves, retain_graph=True)
+        wanted = torch.autograd.grad((expected * weight).sum(), wide, retain_graph=True)
+        for a, b in zip(got, wanted, strict=True):
+            assert float((a - b).abs().max()) <= 10 * FP32 * float(b.abs().max())
+    broadcast = feed_forward(x, m[:1], gain, up, down, EPS)
+    assert float((broadcast - feed_forward(x, m[:1].expand(3, 50, 8), gain, up, down, EPS)).detach().abs().max()) < 1e-5
+    assert feed_forward(x[:0], m[:0], gain, up, down, EPS).shape == (0, 50, 8)
+
+
+def test_the_rest_of_a_block_under_autocast_is_the_formula_in_half_precision() -> None:
+    x, m, gain = (t.float() for t in (normal(3, 5, 8), normal(3, 5, 8, seed=1), normal(8, seed=4)))
+    up, down = (t.float() for t in weights(8, 20))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = feed_forward(x, m, gain, up, down, EPS)
+        wanted = x + m + swiglu(rms_norm(x + m, gain, EPS), up, down)
+    assert torch.equal(found, wanted)
+    assert not torch.equal(found, feed_forward(x, m, gain, up, down, EPS))

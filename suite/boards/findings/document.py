@@ -19,7 +19,9 @@ Published claims about sequence mixers, and what the records here show. Generate
 do not edit.
 
 Each claim is tested between two rows of a board after both had their full race: equal budgets, equally tuned learning
-rates, 8 seeds. A difference is positive where the first row is better; p is adjusted over all tests of a task (Holm).
+rates, 8 seeds. A difference is positive where the first row is better; p is adjusted over all claims of a task (Holm).
+A board asks more questions, one for each row against softmax or for each pair, so `suite compare` may call undecided
+what one of these few tests decides.
 *Not supported* means that a test decided against the claim on one of its boards, whatever the others say; where boards
 agree in part only, the answer is *undecided*. *Undecided* does not mean equal: *equivalent* needs the 90 % interval of
 the difference inside what 12.5 % more or fewer parameters change in softmax.

@@ -190,6 +190,15 @@ def test_formulas_of_spreadsheets_are_text():
     assert [tables._cell(text) for text in ("=A1", "@x", "fem", 1.5, None)] == ["'=A1", "'@x", "fem", 1.5, ""]
 
 
+def test_runs_without_a_row_are_listed_with_their_reason_and_their_own_seeds(files):
+    text = files["index.html"]
+    lists = re.findall(r"<li>([^<]*was not chosen on validation[^<]*)</li>", text)
+    assert lists
+    for each in lists:
+        count = int(re.search(r"over (\d+) equal seed", each)[1])
+        assert each.endswith(f"s0–s{count - 1}"), each
+
+
 def test_seeds_that_follow_each_other_are_listed_as_a_range():
     assert seed_ranges([7, 0, 2, 1, 9, 10, 100]) == ["s0–s2", "s7", "s9", "s10", "s100"]
     assert seed_ranges([]) == []

@@ -33,6 +33,11 @@ INVALID: dict[str, tuple[tuple[str, ...], list[str]]] = {
         ("run", "--task", "sotu", "--mixer", "mine.py:Mine"),
         ["'mine.py'", "path/to/file.py:Class"],
     ),
+    "missing mixer file to enter": (
+        ("enter", "mine.py:Mine", "--task", "sotu"),
+        ["'mine.py'", "does not exist"],
+    ),
+    "a seed twice": (("sweep", "--task", "sotu", "--mixer", "fem", "--seeds", "0,0,1"), ["'0,0,1'", "seed 0", "twice"]),
     "unknown scale": (("run", *FEM, "--scale", "smal"), ["'smal'", "did you mean 'small'"]),
     "scale with a name of the recipe format": (("run", *FEM, "--scale", "common"), ["'common'", "board, quick"]),
     "unknown key": (("run", *FEM, "--set", "batch_sise=3"), ["'batch_sise'", "did you mean 'batch_size'"]),

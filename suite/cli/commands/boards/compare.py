@@ -59,6 +59,8 @@ def _nothing(boards: Any, one: str, other: str) -> str:
         if name not in known:
             rows = f"rows with two or more seeds: {', '.join(known)}" if known else "no row has two or more seeds yet"
             return f"no row {name!r}{did_you_mean(name, known)} ({rows})"
+    if one == other:
+        return f"{one!r} is one row; compare it with another one: {', '.join(name for name in known if name != one)}"
     return f"no board has rows of both {one!r} and {other!r} with two or more seeds"
 
 
@@ -101,7 +103,7 @@ def _table(pair: Pair) -> Table:
 
     metric = pair.board.metric
     low, high = (format_number(metric, each, signed=True) for each in pair.difference.interval())
-    seeds = {0: "none", None: "more than 1,000 each"}.get(pair.seeds, f"{pair.seeds} more each")
+    seeds = {0: "none, these are enough", None: "more than 1,000 each"}.get(pair.seeds, f"{pair.seeds} more each")
     rows = [
         (pair.one.mixer, f"{words.value(pair.one, metric)}, {len(pair.one.records)} seeds"),
         (pair.other.mixer, f"{words.value(pair.other, metric)}, {len(pair.other.records)} seeds"),

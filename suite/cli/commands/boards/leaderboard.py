@@ -71,7 +71,7 @@ def leaderboard(
     elif found["count"] or form not in PRINTED:
         stdout.write(found["text"])
     else:
-        _no_boards()
+        _no_boards(records)
 
 
 def text_of(boards: Sequence[Board], form: str) -> str:
@@ -191,7 +191,10 @@ def print_boards(boards: Sequence[Board]) -> None:
     stdout.write(text_of(boards, "table")) if boards else _no_boards()
 
 
-def _no_boards() -> None:
+def _no_boards(folder: Path | None = None) -> None:
     from suite.records.home import runs_home
 
+    if folder is not None:
+        err.print(f"no matching records in {folder}; suite submit writes them there")
+        return
     err.print(f"no matching runs in {runs_home()} yet; start one: suite run --task fashion-mnist --mixer fem")
