@@ -11,6 +11,7 @@ import pytest
 from scipy import stats
 
 from suite.boards.board import Board, boards
+from suite.boards.compare import scores
 from suite.boards.markdown import markdown
 from suite.boards.pair import pairs
 from suite.boards.plain import plain
@@ -110,6 +111,21 @@ def test_an_eliminated_rate_that_is_better_on_test_widens_its_row(raced):
     wide = row_of(only(better), "fem")
     assert wide.race.chosen == row_of(raced, "fem").race.chosen
     assert wide.figures.half_width > 1.5 * row_of(raced, "fem").figures.half_width
+
+
+def test_a_rate_that_ran_on_all_seeds_counts_with_all_of_them(monkeypatch, raced):
+    """Its first seeds alone would be noisier."""
+    given = []
+    monkeypatch.setattr(
+        "suite.boards.compare.choice_variance", lambda valid, test, chosen: given.append((valid, test)) or 0.0
+    )
+    row = row_of(raced, "fem")
+    scores(row, raced.metric)
+    [(valid, test)] = given
+    wanted = {rate: len(runs) for rate, runs in {**row.race.screened, **row.race.finals}.items()}
+    assert sorted(wanted.values()) == [4, 8, 8]
+    for each in (valid, test):
+        assert {rate: len(values) for rate, values in each.items()} == wanted
 
 
 def test_a_row_without_the_full_race_has_no_rank_next_to_rows_that_had_it(raced):
