@@ -291,10 +291,19 @@ KERNELS = (
         "kernels.linear.delta:delta_rule",
         "the delta rule, with and without decay",
         (
-            Call("decay", f"{_DELTA}, log_decay BTH later negative"),
-            Call("no decay", _DELTA),
+            Call(
+                "decay",
+                f"{_DELTA}, log_decay BTH later negative",
+                on_gpu=(
+                    OnGpu("decay", {"k": 64, "w": 64}),
+                    OnGpu("decay, bf16", {"k": 64, "w": 64}, torch.bfloat16),
+                    OnGpu("decay, keys 128", {"k": 128, "w": 128}),
+                ),
+            ),
+            Call("no decay", _DELTA, on_gpu=(OnGpu("no decay", {"k": 64, "w": 64}),)),
         ),
         cpp=("delta",),
+        triton=True,
         compared=True,
     ),
     Kernel(
