@@ -189,7 +189,14 @@ KERNELS = (
         "selective_exact",
         "kernels.selective.exact:exact_read",
         "mean and log-mean-exp under a selective scan, in the log domain, for any finite values",
-        (Call("causal", f"{_LOG_SELECTIVE}, u BTE later"),),
+        (
+            Call(
+                "causal",
+                f"{_LOG_SELECTIVE}, u BTE later",
+                on_gpu=(OnGpu("16 states", {"E": 512, "N": 16}),),
+            ),
+        ),
+        triton=True,
     ),
     Kernel(
         "selective_free_energy",
