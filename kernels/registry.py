@@ -193,7 +193,14 @@ KERNELS = (
         "selective_exact",
         "kernels.selective.exact:exact_read",
         "mean and log-mean-exp under a selective scan, in the log domain, for any finite values",
-        (Call("causal", f"{_LOG_SELECTIVE}, u BTE later"),),
+        (
+            Call(
+                "causal",
+                f"{_LOG_SELECTIVE}, u BTE later",
+                on_gpu=(OnGpu("16 states", {"E": 512, "N": 16}),),
+            ),
+        ),
+        triton=True,
     ),
     Kernel(
         "selective_free_energy",
@@ -314,10 +321,19 @@ KERNELS = (
         "kernels.linear.delta:delta_rule",
         "the delta rule, with and without decay",
         (
-            Call("decay", f"{_DELTA}, log_decay BTH later negative"),
-            Call("no decay", _DELTA),
+            Call(
+                "decay",
+                f"{_DELTA}, log_decay BTH later negative",
+                on_gpu=(
+                    OnGpu("decay", {"k": 64, "w": 64}),
+                    OnGpu("decay, bf16", {"k": 64, "w": 64}, torch.bfloat16),
+                    OnGpu("decay, keys 128", {"k": 128, "w": 128}),
+                ),
+            ),
+            Call("no decay", _DELTA, on_gpu=(OnGpu("no decay", {"k": 64, "w": 64}),)),
         ),
         cpp=("delta",),
+        triton=True,
         compared=True,
     ),
     Kernel(

@@ -30,6 +30,21 @@ def store_tile(base, rows, stride, count, values, WIDTH: tl.constexpr, PADDED: t
 
 
 @triton.jit
+def window(base, rows, stride, count, columns, width):
+    """`[len(rows), len(columns)]` in fp32; zeros beyond `count` rows and `width` columns."""
+    inside = (rows < count)[:, None] & (columns < width)[None, :]
+    return tl.load(base + rows[:, None] * stride + columns[None, :], mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def store_window(base, rows, stride, count, columns, width, values):
+    """The inverse of `window`."""
+    inside = (rows < count)[:, None] & (columns < width)[None, :]
+    at = base + rows[:, None] * stride + columns[None, :]
+    tl.store(at, values.to(base.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def column(x, n, SIZE: tl.constexpr):
     """Column n of `[m, SIZE]`."""
     return tl.sum(tl.where((tl.arange(0, SIZE) == n)[None, :], x, 0.0), 1)

@@ -22,6 +22,7 @@ from torch.nn.functional import pad
 
 from kernels.cpu.call import multiplies
 from kernels.cpu.linear import DeltaRule
+from kernels.implementations import attempt, triton_module
 from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
 
@@ -35,25 +36,29 @@ def delta_rule(
     """The memory's answers `o` above.
 
     Args:
-        q_BTHk: queries `[B, T, H, k]`; fp32 or fp64.
+        q_BTHk: queries `[B, T, H, k]`; fp32 or fp64, or bf16, which is computed in fp32.
         k_BTHk: keys `[B, T, H, k]`, of norm at most 1: a correction of a larger one overshoots.
         v_BTHw: values `[B, T, H, w]`.
         beta_BTH: how much of the error is corrected `[B, T, H]`, from 0 to 2; 0 at padding.
         log_decay_BTH: logarithms ≤ 0 of α `[B, T, H]`, 0 at padding; None for no decay.
 
     Returns:
-        `[B, T, H, w]`.
+        `[B, T, H, w]`, of the dtype of the values.
     """
     given = [q_BTHk, k_BTHk, v_BTHw, beta_BTH]
     return _rule_opaquely(given if log_decay_BTH is None else [*given, log_decay_BTH], [])[0]
 
 
 def _delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None = None) -> Tensor:
-    tensors = [x for x in (q, k, v, beta, log_decay) if x is not None]
+    given = (q, k, v, beta, log_decay)
+    on_gpu = triton_module("delta", v, *given)
+    if on_gpu is not None:
+        return attempt("delta", lambda: on_gpu.delta_rule(*given), lambda: _by_pytorch(*given))
+    tensors = [x for x in given if x is not None]
     if multiplies("BTHk BTHk BTHw BTH" + " BTH" * (log_decay is not None), *tensors):
-        out: Tensor = DeltaRule.apply(q, k, v, beta, log_decay)
+        out: Tensor = DeltaRule.apply(*given)
         return out
-    return _by_pytorch(q, k, v, beta, log_decay)
+    return _by_pytorch(*given)
 
 
 _rule_opaquely = opaque(
@@ -67,6 +72,10 @@ _rule_opaquely = opaque(
 def _by_pytorch(
     q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, beta_BTH: Tensor, log_decay_BTH: Tensor | None
 ) -> Tensor:
+    if v_BTHw.dtype == torch.bfloat16:
+        decay = None if log_decay_BTH is None else log_decay_BTH.float()
+        q, k, v, beta = (x.float() for x in (q_BTHk, k_BTHk, v_BTHw, beta_BTH))
+        return _by_pytorch(q, k, v, beta, decay).to(v_BTHw.dtype)
     B, T, H, w = v_BTHw.shape
     q, k, v, beta = (_chunked(x) for x in (q_BTHk, k_BTHk, v_BTHw, beta_BTH[..., None]))
     since, until, within, whole = _decays(log_decay_BTH, q)

@@ -4,8 +4,8 @@ In each channel e a row weighs the past by `Σ_n C_tn exp(Σ_{i<s≤t} Δ_s A_n)
 addition. The state of a component n is a mean over the past under its own weights, as in `kernels.linear.exact`: n (log
 of the summed weights), m (mean of v), f (log of the mean of exp(u)).
 
-`exact_read` computes in fp64: the weight of a token in a long past is a small difference of large n, which fp32 rounds
-at every token. In fp32 the gradient of A was off by 5e-5 of its largest entry after 2,000 tokens.
+In PyTorch `exact_read` computes in fp64: the weight of a token in a long past is a small difference of large n, which
+fp32 rounds at every token. In fp32 the gradient of A was off by 5e-5 of its largest entry after 2,000 tokens.
 
 Shape letters: B sequences, T tokens, N states, E channels.
 """
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from kernels.cpu.decoding import selective_step
+from kernels.implementations import attempt, triton_module
 from kernels.linear.exact import NOTHING
 from kernels.numerics.log_mean_exp import log_mean_exp, log_mix
 from kernels.numerics.opaque import opaque
@@ -75,6 +76,14 @@ def exact_read(
 
 
 def _exact_read(tensors: list[Tensor]) -> list[Tensor]:
+    given = (*tensors[:6], tensors[6] if len(tensors) > 6 else None)
+    on_gpu = triton_module("selective_exact", tensors[5], *given)
+    if on_gpu is None:
+        return _by_pytorch(tensors)
+    return attempt("selective_exact", lambda: list(on_gpu.exact_read(*given)), lambda: _by_pytorch(tensors))
+
+
+def _by_pytorch(tensors: list[Tensor]) -> list[Tensor]:
     log_delta, a_NE, log_b, log_c, log_skip_E, v_BTE, *rest = tensors
     u_BTE = rest[0] if rest else None
     B, T, E = v_BTE.shape

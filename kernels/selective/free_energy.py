@@ -15,6 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from kernels.implementations import triton_wanted
 from kernels.numerics.exponentials import NARROW, WIDE, first_row, in_range, one_pass, out_of_range, replaced
 from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
@@ -73,7 +74,7 @@ def _free_energy(dynamics: Dynamics, v_BTE: Tensor, beta_E: Tensor) -> tuple[Ten
 
 def _out_of_range(dynamics: Dynamics, v_BTE: Tensor, beta_E: Tensor) -> Tensor:
     """F of values that are out of the range of a pass in their dtype."""
-    if v_BTE.dtype != torch.float32:
+    if v_BTE.dtype != torch.float32 or triton_wanted(v_BTE):  # there the log domain is one kernel
         return _log_domain(dynamics, v_BTE, beta_E)
     bad_BTE = out_of_range(v_BTE, beta_E, WIDE)
     log_delta, a_NE, log_b, log_c, log_skip = (x.double() for x in dynamics)

@@ -155,10 +155,14 @@ def _of_amd(assembly: str) -> tuple[int, int]:
 
 
 def table(rows: Iterable[Resources]) -> str:
-    """Markdown: one line per kernel; registers, shared memory in KB and spills for each target."""
+    """Markdown: one line per kernel; registers, shared memory in KB and spills for each target.
+
+    Of a kernel that its call starts several times, it shows the start that takes most.
+    """
     by_kernel: dict[str, dict[str, Resources]] = {}
     for r in rows:
-        by_kernel.setdefault(r.kernel, {})[r.target] = r
+        found = by_kernel.setdefault(r.kernel, {})
+        found[r.target] = max(found.get(r.target, r), r, key=lambda r: (r.stack, r.registers, r.shared))
     lines = ["| kernel | tensor cores | " + " | ".join(TARGETS) + " |", "|---|---|" + "---|" * len(TARGETS)]
     for kernel, found in by_kernel.items():
         cores = (

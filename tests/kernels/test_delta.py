@@ -29,7 +29,7 @@ def problem(tokens: int, decays: bool = True) -> list[Tensor]:
 
 
 def by_loop(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None = None) -> Tensor:
-    memory, rows = torch.zeros(B, H, K, W, dtype=torch.float64), []
+    memory, rows = v.new_zeros(v.shape[0], v.shape[2], k.shape[-1], v.shape[-1]), []
     for t in range(q.shape[1]):
         if log_decay is not None:
             memory = log_decay[:, t].exp()[..., None, None] * memory
@@ -64,6 +64,13 @@ def test_decays_far_below_the_smallest_number_are_exact_and_have_finite_gradient
     found = delta_rule(*inputs)
     assert apart(found, by_loop(*inputs)) < FP64
     assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(found.sum(), inputs))
+
+
+def test_bf16_is_computed_in_fp32_and_returned_in_bf16() -> None:
+    inputs = [x.bfloat16() for x in problem(70)]
+    found = delta_rule(*inputs)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, delta_rule(*(x.float() for x in inputs)).bfloat16())
 
 
 @pytest.mark.parametrize("beta", [0.5, 1.0, 1.99])

@@ -67,6 +67,12 @@ def test_spills_too_much_memory_and_products_without_tensor_cores_are_reported()
     assert "**stack 8**" in ahead_of_time.table([bad])
 
 
+def test_the_table_shows_the_start_of_a_kernel_that_takes_most() -> None:
+    least, most = (ahead_of_time.Resources("k", "sm_90", "M=64", 4, 100, stack, 0, True, True) for stack in (0, 16))
+    for rows in ([least, most], [most, least]):
+        assert ahead_of_time.table(rows).count("**stack 16**") == 1
+
+
 def test_the_documented_table_names_every_kernel() -> None:
     table = DOCUMENT.read_text("utf-8").partition(ahead_of_time.BEGIN)[2].partition(ahead_of_time.END)[0]
     for call in ahead_of_time.CALLS:
