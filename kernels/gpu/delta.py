@@ -8,7 +8,7 @@ parallel. With D and G as there, and Y the strictly lower part of k·k ⊙ D, on
     o = e^G q S + (q·k ⊙ D) (β error)
 
 S before each chunk exists until the outputs are computed. Only the inputs are saved; backward
-(`kernels.gpu.delta_steps.backward`) computes the rest again. Arithmetic is in fp32; q, k, v and β may be bf16.
+(`kernels.gpu.delta_backward`) computes the rest again. Arithmetic is in fp32; q, k, v and β may be bf16.
 
 The gradient of the decays is a difference of sums over later tokens: where a decay has no effect, as between equal keys
 with β = 1, it is as large as their rounding. Equal keys with β near 2 and no decay, which no error leaves, lose about
@@ -24,8 +24,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.gpu.delta_steps.backward import adjoint_kernel, keys_kernel, queries_kernel, rates_kernel
-from kernels.gpu.delta_steps.chunk import (
+from kernels.gpu.delta_backward import adjoint_kernel, keys_kernel, queries_kernel, rates_kernel
+from kernels.gpu.delta_chunk import (
     AS_IT_IS,
     RATE,
     SINCE,
@@ -36,9 +36,9 @@ from kernels.gpu.delta_steps.chunk import (
     summed,
     weights_kernel,
 )
-from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch, padded
 from kernels.gpu.linear import decay_gradient
-from kernels.gpu.tiles import store_window, window
+from kernels.gpu.shared.launch import Config, blocks, contiguous, dot_precision, launch, padded
+from kernels.gpu.shared.tiles import store_window, window
 from kernels.numerics.first_derivative import first_derivative_only
 
 CHUNK = 32

@@ -26,9 +26,9 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.gpu import free_energy_backward as backward_kernels
-from kernels.gpu.elementary import expm1, log1p
-from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch, padded, split, target, tuned
-from kernels.gpu.tiles import carried, column, row, tile
+from kernels.gpu.shared.elementary import expm1, log1p
+from kernels.gpu.shared.launch import Config, blocks, contiguous, dot_precision, launch, padded, split, target, tuned
+from kernels.gpu.shared.tiles import carried, column, row, tile
 from kernels.numerics.exponentials import first_row, out_of_range
 from kernels.numerics.first_derivative import first_derivative_only
 

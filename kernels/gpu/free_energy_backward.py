@@ -19,9 +19,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.gpu.elementary import expm1, posterior
-from kernels.gpu.launch import Config, blocks, launch, target
-from kernels.gpu.tiles import carried, column, row, store_tile, tile
+from kernels.gpu.shared.elementary import expm1, posterior
+from kernels.gpu.shared.launch import Config, blocks, launch, target
+from kernels.gpu.shared.tiles import carried, column, row, store_tile, tile
 from kernels.numerics.exponentials import RANGE, SMALL_BETA, SMALL_RANGE
 
 FAR = tl.constexpr(40.0)

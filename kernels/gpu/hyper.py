@@ -21,8 +21,8 @@ from torch import Tensor
 
 from kernels.gpu.hyper_backward import backward_kernel
 from kernels.gpu.hyper_block import by_key, by_lag, mixed, mixed_scores, narrow_scores, softplus, write_products
-from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch, padded, target
-from kernels.gpu.tiles import store_tile, tile
+from kernels.gpu.shared.launch import Config, blocks, contiguous, dot_precision, launch, padded, target
+from kernels.gpu.shared.tiles import store_tile, tile
 from kernels.lag_layout import NORM_EPS, Layout
 from kernels.numerics.first_derivative import first_derivative_only
 

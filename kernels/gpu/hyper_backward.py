@@ -15,7 +15,7 @@ from kernels.gpu.hyper_block import (
     softplus,
     write_products,
 )
-from kernels.gpu.tiles import store_tile, tile
+from kernels.gpu.shared.tiles import store_tile, tile
 
 
 @triton.jit

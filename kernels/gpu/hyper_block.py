@@ -5,8 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.gpu.elementary import log1p
-from kernels.gpu.tiles import store_tile, tile
+from kernels.gpu.shared.elementary import log1p
+from kernels.gpu.shared.tiles import store_tile, tile
 
 
 @triton.jit

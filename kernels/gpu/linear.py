@@ -19,8 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.gpu.launch import Config, blocks, contiguous, dot_precision, launch, padded, split, target
-from kernels.gpu.tiles import column, row, store_tile, tile
+from kernels.gpu.shared.launch import Config, blocks, contiguous, dot_precision, launch, padded, split, target
+from kernels.gpu.shared.tiles import column, row, store_tile, tile
 from kernels.numerics.first_derivative import first_derivative_only
 
 NONE, HEAD, CHANNEL = 0, 1, 2  # what each decay belongs to

@@ -23,9 +23,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.gpu.elementary import expm1, log1p, posterior
-from kernels.gpu.launch import Config, blocks, contiguous, launch, padded
 from kernels.gpu.linear import decay_gradient
+from kernels.gpu.shared.elementary import expm1, log1p, posterior
+from kernels.gpu.shared.launch import Config, blocks, contiguous, launch, padded
 from kernels.numerics.first_derivative import first_derivative_only
 
 NOTHING = tl.constexpr(-1e30)

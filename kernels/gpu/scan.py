@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.gpu.launch import Config, blocks, contiguous, launch
-from kernels.gpu.tiles import row
+from kernels.gpu.shared.launch import Config, blocks, contiguous, launch
+from kernels.gpu.shared.tiles import row
 from kernels.numerics.first_derivative import first_derivative_only
 
 CONFIG = Config.of(warps=4, stages=1, C=64, R=16)

@@ -20,8 +20,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.gpu.elementary import expm1, log1p
-from kernels.gpu.launch import Config, blocks, contiguous, launch
+from kernels.gpu.shared.elementary import expm1, log1p
+from kernels.gpu.shared.launch import Config, blocks, contiguous, launch
 from kernels.numerics.first_derivative import first_derivative_only
 
 CHUNK = 32

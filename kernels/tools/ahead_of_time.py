@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from kernels.calls import Call, OnGpu
-from kernels.gpu.launch import Launch, Target, recording
+from kernels.gpu.shared.launch import Launch, Target, recording
 from kernels.registry import KERNELS, Kernel
 
 TARGETS: tuple[Target, ...] = get_args(Target)

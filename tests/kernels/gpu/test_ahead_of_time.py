@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is there on Linux only")
 
-from kernels.gpu.launch import Target, recording
+from kernels.gpu.shared.launch import Target, recording
 from kernels.tools import ahead_of_time
 
 #: Most bytes per block, from the vendors' documentation.

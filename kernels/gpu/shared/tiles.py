@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.gpu.elementary import expm1
+from kernels.gpu.shared.elementary import expm1
 from kernels.numerics.exponentials import RANGE as _RANGE
 from kernels.numerics.exponentials import SMALL_RANGE as _SMALL_RANGE
 

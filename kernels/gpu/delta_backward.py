@@ -15,8 +15,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.gpu.delta_steps.chunk import decayed, rates_of, summed
-from kernels.gpu.tiles import store_window, window
+from kernels.gpu.delta_chunk import decayed, rates_of, summed
+from kernels.gpu.shared.tiles import store_window, window
 
 
 @triton.jit

@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from kernels.gpu.tiles import column, row, store_window, window
+from kernels.gpu.shared.tiles import column, row, store_window, window
 
 AS_IT_IS, SINCE, RATE = 0, 1, 2  # what rows are scaled by before a product: 1, e^G, β
 BY_SINCE, BY_RATE = tl.constexpr(SINCE), tl.constexpr(RATE)
