@@ -195,8 +195,8 @@ def test_runs_without_a_row_are_listed_with_their_reason_and_their_own_seeds(fil
     lists = re.findall(r"<li>([^<]*was not chosen on validation[^<]*)</li>", text)
     assert lists
     for each in lists:
-        count = int(re.search(r"over (\d+) equal seed", each)[1])
-        assert each.endswith(f"s0–s{count - 1}"), each
+        [count] = re.findall(r"over (\d+) equal seed", each)
+        assert each.endswith(f"s0–s{int(count) - 1}"), each
 
 
 def test_seeds_that_follow_each_other_are_listed_as_a_range():

@@ -116,9 +116,12 @@ def test_an_eliminated_rate_that_is_better_on_test_widens_its_row(raced):
 def test_a_rate_that_ran_on_all_seeds_counts_with_all_of_them(monkeypatch, raced):
     """Its first seeds alone would be noisier."""
     given = []
-    monkeypatch.setattr(
-        "suite.boards.compare.choice_variance", lambda valid, test, chosen: given.append((valid, test)) or 0.0
-    )
+
+    def variance(valid, test, chosen):
+        given.append((valid, test))
+        return 0.0
+
+    monkeypatch.setattr("suite.boards.compare.choice_variance", variance)
     row = row_of(raced, "fem")
     scores(row, raced.metric)
     [(valid, test)] = given
