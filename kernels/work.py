@@ -94,7 +94,8 @@ def scan() -> Work:
 def hyper() -> Work:
     """HyperGLU, fp32: scores through the L2 cache; keys, values and tables for each block of 16 rows.
 
-    A mixing is two products of rank r; backward computes it three times and adds four.
+    A mixing is two products of rank r. Backward has nine for each set, whose scores are mixed again in four loops, and
+    six for the mixing after the activation.
     """
     rows = 16
     pairs, stored = B * H * T * T / 2, 4 * B * T * H * (2 * 2 * K + 2 * D)
@@ -105,9 +106,9 @@ def hyper() -> Work:
         "memory": stored,
     }
     backward = {
-        "tf32x3 products": pairs * (2 * 2 * 3 * K + 4 * D + 3 * (3 * 4 + 8) * RANK),
-        "exponentials": 7 * pairs,
-        "L2": 4 * pairs * (26 + (8 * K + 3 * D + 29 * RANK) / rows),
+        "tf32x3 products": pairs * (2 * 2 * 3 * K + 4 * D + (2 * 9 + 6) * 2 * RANK),
+        "exponentials": 9 * pairs,
+        "L2": 4 * pairs * (31 + (8 * K + 3 * D + 31 * RANK) / rows),
         "memory": 3 * stored,
     }
     return Work("hyper, HyperGLU, rank 16", forward, backward)

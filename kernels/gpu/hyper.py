@@ -214,11 +214,13 @@ class _LagMix(torch.autograd.Function):
         raw = (grad * inverse[..., None]).contiguous()
         pull = (grad * out).sum(-1).mul_(inverse).mul_(inverse)
         scratch = v.new_empty(programs, shared["SETS"] + 2, ROWS, v.shape[2])
+        narrows = v.new_empty(programs, mixings, 2, ROWS, shared["P"])
         parts = v.shape[0], v.shape[1], grid[0]
         g_k, g_v = v.new_zeros(*parts, q.shape[0], *k.shape[3:]), v.new_zeros(*parts, *v.shape[2:])
-        g_first, g_second, g_diagonal = (v.new_zeros(*parts, mixings, *x.shape[2:]) for x in (first, second, diagonal))
+        of_mixing = [x[0, 0].numel() for x in (first, second, diagonal)]
+        g_tables = v.new_zeros(*parts, mixings, sum(of_mixing))
         g_q, g_control = torch.empty_like(q), torch.zeros_like(control)
-        made = {"g_q": g_q, "g_k": g_k, "g_v": g_v, "g_first": g_first, "g_second": g_second, "g_diagonal": g_diagonal}
+        made = {"g_q": g_q, "g_k": g_k, "g_v": g_v, "g_tables": g_tables, "g_control": g_control}
         config = BACKWARD_ON_AMD if target() == "gfx942" else BACKWARD
         launch(
             backward_kernel,
@@ -226,13 +228,14 @@ class _LagMix(torch.autograd.Function):
             config,
             **shared,
             **made,
-            g_control=g_control,
             raw=raw,
             pull=pull,
             scratch=scratch,
+            narrows=narrows,
             MIXINGS=mixings,
         )
-        of_tables = [g.sum((1, 2)).transpose(0, 1) for g in (g_first, g_second, g_diagonal)]
+        split = g_tables.sum((1, 2)).transpose(0, 1).split(of_mixing, dim=-1)
+        of_tables = [g.reshape(x.shape) for g, x in zip(split, (first, second, diagonal), strict=True)]
         return g_q, g_k.sum(2).permute(2, 0, 1, 3, 4), g_v.sum(2), *of_tables, g_control, None, None
 
 

@@ -27,8 +27,6 @@ COMPILED = [
     for target in ahead_of_time.TARGETS
     if call in FIRST or target == "sm_90"
 ]
-#: Bytes that spill although no better tiles were found; docs/kernels.md reports them.
-SPILLS = {("hyper, HyperMLP, rank 16", "sm_90"): 8, ("hyper, HyperGLU, rank 16", "sm_90"): 144}
 GPU = Path(ahead_of_time.__file__).parents[1] / "gpu"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "kernels.md"
 
@@ -38,7 +36,7 @@ DOCUMENT = Path(__file__).parents[3] / "docs" / "kernels.md"
 def test_a_kernel_fits_its_target(call: str, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     for r in ahead_of_time.resources(call, target):
-        assert r.stack <= SPILLS.get((call, target), 0), f"{r.kernel} spills {r.stack} bytes"
+        assert r.stack == 0, f"{r.kernel} spills {r.stack} bytes"
         assert 0 < r.registers <= REGISTERS[target]
         assert r.shared <= SHARED[target], f"{r.kernel} takes {r.shared} bytes of shared memory"
         assert r.tensor_cores == r.products, f"{r.kernel} multiplies without tensor cores"
