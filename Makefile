@@ -7,12 +7,13 @@ STAMP := $(VENV)/.installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadgroup
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help setup quickstart lint test test-all mutants clean
+.PHONY: help setup quickstart lint test test-all test-scale mutants clean
 
 help:
 	@echo "make quickstart   set up, then train fem and softmax on fashion-mnist and show the board (under 10 minutes)"
 	@echo "make test         set up, lint, type check, fast tests (tests under 5 minutes)"
 	@echo "make test-all     the same with the slow tests"
+	@echo "make test-scale   several processes, Ray and a PostgreSQL server, which it needs"
 	@echo "make mutants      plant the catalogue of defects one at a time and count how many the tests catch (hours)"
 	@echo "make setup        the virtual environment only"
 
@@ -36,10 +37,15 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 test: lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not scale"
 
 test-all: lint
-	$(PYTEST)
+	$(PYTEST) -m "not scale"
+
+# needs Ray and the programs of a PostgreSQL server (initdb, pg_ctl), and fails without them
+test-scale: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,scale]'
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m scale
 
 # MUTANTS: options of the tool, such as MUTANTS="--only budget --jobs 2"
 mutants: $(STAMP)

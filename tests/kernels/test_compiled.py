@@ -220,10 +220,10 @@ def test_a_library_that_computes_something_else_is_refused(
 ) -> None:
     wrong = tmp_path / "sources"
     shutil.copytree(Path(build.__file__).parent, wrong)
-    rows = wrong / "rows.cpp"
-    text = rows.read_text("utf-8")
+    norms = wrong / "norms.h"
+    text = norms.read_text("utf-8")
     assert "std::sqrt" in text
-    rows.write_text(text.replace("std::sqrt(", "S(1.001) * std::sqrt(", 1), "utf-8")
+    norms.write_text(text.replace("std::sqrt(", "S(1.001) * std::sqrt(", 1), "utf-8")
     monkeypatch.setattr(build, "SOURCES", tuple(sorted(wrong.glob("*.cpp"))))
     with caplog.at_level(logging.WARNING):
         assert built.library() is None

@@ -74,7 +74,7 @@ class Sandbox:
         """
         single = [path for path in paths if "::" in path]
         others = [path for path in paths if "::" not in path]
-        for marks, group in (("not slow", others), ("", single)):
+        for marks, group in (("not slow and not scale", others), ("", single)):
             if group and (ended := self._pytest(marks, group, timeout_s))[0] != "survived":
                 return ended
         return "survived", ""

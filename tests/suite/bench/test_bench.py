@@ -312,7 +312,7 @@ def test_training_steps_are_measured_on_real_batches_and_compared_with_one_threa
         assert (scaling["figure"], scaling["must"]) == ("speed", 1.6)
         assert scaling["value"] > 0
         assert next(f for f in comparison["figures"] if f["against"] == training.BF16)["value"] > 0
-    assert set(document["implementations"]) == {"cpu", "attention", "swiglu"}
+    assert set(document["implementations"]) == {"cpu", "attention", "swiglu", "projection"}
 
 
 def test_the_row_of_one_thread_runs_on_one_and_gives_the_others_back():

@@ -1,0 +1,1 @@
+"""Several processes, Ray and a PostgreSQL server: `make test-scale`."""
