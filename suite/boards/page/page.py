@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from suite.boards.board import Board
 from suite.boards.columns.table import table_columns
-from suite.boards.domains import Line, across_domains
+from suite.boards.domains import Line, across_domains, one_per_task
 from suite.boards.notes import cautions, headline, not_shown, scope, statistics
 from suite.boards.page.plots import plots
 from suite.boards.page.vector import Shared
@@ -46,14 +46,15 @@ def html(boards: Sequence[Board], links: Mapping[str, str]) -> str:
     template = environment.from_string(read("page.html.j2").read_text("utf-8"))
     shared = Shared()
     shown = [_board(board, links, shared) for board in boards]
+    main = one_per_task(boards)
     return template.render(
         title=TITLE,
         style=read("page.css").read_text("utf-8") + shared.rules(),
         symbols=shared.symbols(),
         script=read("sort.js").read_text("utf-8"),
         boards=shown,
-        summary=_summary(across_domains(boards)),
-        tasks=[board.task for board in boards],
+        summary=_summary(across_domains(main)),
+        tasks=[board.task for board in main],
     )
 
 
