@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from backbones.base import implementations
+from backbones.base import forget_implementations, implementations
 from kernels.cpu import limits
 from suite.bench.comparison import Comparison, Outcome, run_comparison
 from suite.bench.timing import exponent, interleaved
@@ -87,6 +87,7 @@ def _refuse(option: str, values: Sequence[object], kind: str) -> None:
 
 def measure(kind: str, comparisons: Sequence[Comparison], rounds: int, against: Iterable[str]) -> dict[str, Any]:
     """Runs all comparisons and returns the document. Raises UserError for a competitor that none of them has."""
+    forget_implementations()  # of an earlier run of this process
     outcomes: list[Outcome] = []
     only = tuple(against)
     with Progress(console=err, disable=not err.is_terminal) as bar:
