@@ -14,6 +14,7 @@ from kernels.channelwise import channelwise_read
 from kernels.free_energy import free_energy_read
 from kernels.hyper.lag_mixing import LagMixing, lag_mix
 from kernels.lag_layout import Layout
+from kernels.linear.channel_delta import channel_delta_rule
 from kernels.linear.delta import delta_rule
 from kernels.linear.sums import decayed_sums
 from kernels.scan import diagonal_scan
@@ -108,13 +109,27 @@ def diagonal(T: int) -> Mapping[str, Workload]:
 
 
 def delta(T: int) -> Mapping[str, Workload]:
-    q, k = (normalize(normal(BATCH, T, HEADS, 32, seed=i), dim=-1) for i in range(2))
-    beta, log_decay = torch.sigmoid(normal(BATCH, T, HEADS, seed=3)), logsigmoid(normal(BATCH, T, HEADS, seed=4) + 3)
-    inputs = q, k, normal(BATCH, T, HEADS, 32, seed=2), beta, log_decay
+    inputs = _of_delta_rule(normal(BATCH, T, HEADS, seed=4))
     return {
         "ours": forward_backward(delta_rule, *inputs),
         "plain chunks": forward_backward(naive.delta_in_plain_chunks, *inputs),
     }
+
+
+def channel_delta(T: int) -> Mapping[str, Workload]:
+    inputs = _of_delta_rule(normal(BATCH, T, HEADS, 32, seed=4))
+    return {
+        "ours": forward_backward(channel_delta_rule, *inputs),
+        "step by step": forward_backward(naive.channel_delta_step_by_step, *inputs),
+    }
+
+
+def _of_delta_rule(gate: Tensor) -> tuple[Tensor, ...]:
+    """Queries, keys, values, β and the logarithm of decays, whose shape is that of the gate."""
+    T = gate.shape[1]
+    q, k = (normalize(normal(BATCH, T, HEADS, 32, seed=i), dim=-1) for i in range(2))
+    beta = torch.sigmoid(normal(BATCH, T, HEADS, seed=3))
+    return q, k, normal(BATCH, T, HEADS, 32, seed=2), beta, logsigmoid(gate + 3)
 
 
 def lag_mixing(T: int) -> Mapping[str, Workload]:
@@ -181,6 +196,10 @@ def kernel_comparisons(lengths: Sequence[int]) -> Iterator[Comparison]:
     for T in lengths or (256, 1024, 4096):
         speed = Requirement("speed", "plain chunks", 5.0)
         yield Comparison("gated delta rule", T, partial(delta, T), (speed,), f"{HEADS} heads, d_k = d_v = 32")
+    for T in lengths or (256, 1024):
+        speed = Requirement("speed", "step by step")
+        where = f"{HEADS} heads, d_k = d_v = 32"
+        yield Comparison("delta rule with a decay per channel", T, partial(channel_delta, T), (speed,), where)
     for T in lengths or (1024, 2048):
         requirements = (Requirement("speed", "dense"), Requirement("memory", "dense"))
         price = Requirement("price", "sdpa")
