@@ -37,8 +37,10 @@ ONLY_IN_CPP = {
     ("projection.cpp", "BACKWARD_ROWS"),
     ("projection.cpp", "NUMBERS"),
     ("projection_bf16.cpp", "NUMBERS"),
+    ("selective.cpp", "GROUP"),
     ("swiglu.cpp", "NUMBERS"),
     ("swiglu_bf16.cpp", "NUMBERS"),
+    ("vectors.h", "LANES"),
 }
 
 
