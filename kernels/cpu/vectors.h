@@ -73,3 +73,66 @@ inline Vector<float> falling(Vector<float> x) {
   for (float term : TERMS) y = y * rest + term;
   return (Vector<float>)(((Integers<float>)y + (whole << 23)) & ~below);
 }
+
+// e^x for x <= 0, as `exponential`
+template <class S>
+inline Vector<S> exp_of_negative(Vector<S> x) {
+  return falling(x * UNIT<S>);
+}
+
+// the first `count` lanes; the others are zero, or are left as they are in memory
+template <class S>
+inline Vector<S> load(const S* from, long count) {
+  if (count >= LANES<S>) return load(from);
+  Vector<S> x = {};
+  for (long i = 0; i < count; ++i) x[i] = from[i];
+  return x;
+}
+
+template <class S>
+inline void store(S* to, Vector<S> x, long count) {
+  if (count >= LANES<S>) return store(to, x);
+  for (long i = 0; i < count; ++i) to[i] = x[i];
+}
+
+template <class V>
+inline V larger(V a, V b) {
+  return a > b ? a : b;
+}
+
+inline Vector<double> log_of_one_and(Vector<double> e) {
+  for (long i = 0; i < LANES<double>; ++i) e[i] = std::log1p(e[i]);
+  return e;
+}
+inline Vector<float> log_of_one_and(Vector<float> e) { return log_of_one_and_polynomial(e); }
+
+// e^x and e^x - 1, to their own digits; |x| within the range of one pass
+template <class S>
+struct Exponentials {
+  Vector<S> whole, less;
+};
+
+inline Exponentials<double> exponentials(Vector<double> x) {
+  Exponentials<double> e;
+  for (long i = 0; i < LANES<double>; ++i) e.whole[i] = std::exp(x[i]), e.less[i] = std::expm1(x[i]);
+  return e;
+}
+inline Exponentials<float> exponentials(Vector<float> x) {
+  constexpr float TERMS[] = {1 / 40320.0f, 1 / 5040.0f, 1 / 720.0f, 1 / 120.0f, 1 / 24.0f, 1 / 6.0f, 1 / 2.0f, 1.0f};
+  const Vector<float> size = x < 0.0f ? -x : x, e = exp_of_negative<float>(-size), whole = x > 0.0f ? 1.0f / e : e;
+  Vector<float> series = {};
+  for (float term : TERMS) series = series * x + term;
+  return {whole, size < 0.5f ? series * x : whole - 1.0f};
+}
+
+// A token enters a state in the log domain: log-weights `old` and `added` become `log_sum`, of which their parts are `keep` and `add`.
+template <class S>
+struct Entry {
+  Vector<S> log_sum, keep, add;
+  Entry(Vector<S> old, Vector<S> added) {
+    const Vector<S> gap = old - added, e = exp_of_negative<S>(gap < S(0) ? gap : -gap), larger_part = S(1) / (S(1) + e);
+    log_sum = larger(old, added) + log_of_one_and(e);
+    keep = gap > S(0) ? larger_part : e * larger_part;
+    add = gap > S(0) ? e * larger_part : larger_part;
+  }
+};

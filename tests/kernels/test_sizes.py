@@ -31,7 +31,7 @@ ONLY_IN_CPP = {
     ("limits.cpp", "STEPS"),
     ("limits.cpp", "SUMS"),
     ("limits.cpp", "WIDTH"),
-    ("memory_step.cpp", "ROWS"),
+    ("memory_rows.h", "ROWS_AT_ONCE"),
     ("low_rank.h", "BYTES"),
     ("low_rank.h", "QUAD"),
     ("projection.cpp", "BACKWARD_ROWS"),
