@@ -14,11 +14,21 @@
 
 namespace {
 
+// out = W x for W [rows, width], two rows at a time
 template <class S>
-S dot(const S* __restrict x, const S* __restrict y, long count) {
-  S sum = 0;
-  for (long i = 0; i < count; ++i) sum += x[i] * y[i];
-  return sum;
+void multiply(const S* w, const S* x, long rows, long width, S* out) {
+  for (long r = 0; r < rows; r += 2) {
+    const S *one = w + r * width, *other = r + 1 < rows ? one + width : one;
+    Vector<S> sum_one = {}, sum_other = {};
+    for (long i = 0; i < width; i += LANES<S>) {
+      const Vector<S> by = load(x + i, width - i);
+      sum_one += by * load(one + i, width - i);
+      sum_other += by * load(other + i, width - i);
+    }
+    const Vector<S> sums = totals<S>(sum_one, sum_other);
+    if (r + 1 < rows) out[r + 1] = sums[LANES<S> - 1];
+    out[r] = sums[0];
+  }
 }
 
 // log(softplus(z)); far below zero by the series z - e/2 + 5 e^2/24, e = e^z
@@ -52,31 +62,26 @@ struct Layer {
   void prepare(long b, const Token& token) const {
     S* low = token.log_c + N;
     const S* row = x + b * D;
-    for (long r = 0; r < rank; ++r) low[r] = dot(row, down + r * D, D);
-    for (long e = 0; e < E(); ++e) token.log_delta[e] = bias[e] + dot(low, up + e * rank, rank);
-    for (long i = 0; i < 2 * N; ++i) token.log_b[i] = dot(row, weights + i * D, D);
-    for (long e = 0; e < E(); ++e) token.log_delta[e] = log_softplus(token.log_delta[e]);
+    multiply(down, row, rank, D, low);
+    multiply(up, low, E(), rank, token.log_delta);
+    multiply(weights, row, 2 * N, D, token.log_b);
+    for (long e = 0; e < E(); ++e) token.log_delta[e] = log_softplus(token.log_delta[e] + bias[e]);
     for (long i = 0; i < 2 * N; ++i) token.log_b[i] = log_softplus(token.log_b[i]);
     z.read(b, 0, E(), token.v);
   }
 
   // the channels of one vector, of all sequences; scratch: 4 N vectors
-  void vector(long from, S* tokens, Vector<S>* scratch) const {
+  void vector(long from, S* tokens, const S* log_skip, Vector<S>* scratch) const {
     const long count = std::min(LANES<S>, E() - from);
-    Vector<S>*rates = scratch + 3 * N, log_skip = load(skip + from, count);
-    for (long l = 0; l < LANES<S>; ++l) log_skip[l] = log_softplus(log_skip[l]);
-    for (long i = 0; i < N; ++i) {
-      rates[i] = load(a_log + i * E() + from, count);
-      for (long l = 0; l < LANES<S>; ++l) rates[i][l] = -std::exp(rates[i][l]);
-    }
-    for (long b = 0; b < B; ++b) enter_and_read(b, from, count, token(tokens, b), log_skip, rates, scratch);
+    Vector<S>* rates = scratch + 3 * N;
+    for (long i = 0; i < N; ++i) rates[i] = -exponentials(load(a_log + i * E() + from, count)).whole;
+    for (long b = 0; b < B; ++b) enter_and_read(b, from, count, token(tokens, b), load(log_skip + from, count), rates, scratch);
   }
 
   void enter_and_read(long b, long from, long count, const Token& token, Vector<S> log_skip, const Vector<S>* rates,
                       Vector<S>* __restrict logs) const {
-    Vector<S>*whole = logs + N, *less = logs + 2 * N, top = log_skip, delta = load(token.log_delta + from, count);
-    const Vector<S> log_delta = delta, v = load(token.v + from, count);
-    for (long l = 0; l < LANES<S>; ++l) delta[l] = std::exp(delta[l]);
+    Vector<S>*whole = logs + N, *less = logs + 2 * N, top = log_skip;
+    const Vector<S> log_delta = load(token.log_delta + from, count), delta = exponentials(log_delta).whole, v = load(token.v + from, count);
     Exponentials<S> own = {};
     if (coded) own = exponentials(v * load(beta + from, count));
     const long state = b * N * E() + from;
@@ -128,12 +133,13 @@ struct Layer {
   }
 
   void run(long threads) const {
-    Buffer<S> tokens(B * numbers());
-    S* scratch = tokens.data();
+    Buffer<S> tokens(B * numbers() + E());
+    S *scratch = tokens.data(), *log_skip = scratch + B * numbers();
+    for (long e = 0; e < E(); ++e) log_skip[e] = log_softplus(skip[e]);
     parallel(B, threads, [&](long b) { prepare(b, token(scratch, b)); });
     parallel((E() + LANES<S> - 1) / LANES<S>, threads, [&](long piece) {
       Buffer<S> vectors(4 * N * LANES<S>);
-      vector(piece * LANES<S>, scratch, reinterpret_cast<Vector<S>*>(vectors.data()));
+      vector(piece * LANES<S>, scratch, log_skip, reinterpret_cast<Vector<S>*>(vectors.data()));
     });
     parallel(B, threads, [&](long b) { finish(b, token(scratch, b)); });
   }
