@@ -38,6 +38,7 @@ ONLY_IN_CPP = {
     ("projection.cpp", "NUMBERS"),
     ("projection_bf16.cpp", "NUMBERS"),
     ("selective.cpp", "GROUP"),
+    ("selective_layer_step.cpp", "BLOCK"),
     ("swiglu.cpp", "NUMBERS"),
     ("swiglu_bf16.cpp", "NUMBERS"),
     ("vectors.h", "LANES"),
