@@ -31,6 +31,9 @@ STEPS = (
     "feature_step",
     "silu_convolution_step",
     "convolution_step",
+    "selective_layer_step",
+    "channel_layer_step",
+    "taylor_step",
 )
 GENERIC = ("every_kernel.py", "test_every_kernel.py", "test_registry.py")
 

@@ -31,14 +31,17 @@ ONLY_IN_CPP = {
     ("limits.cpp", "STEPS"),
     ("limits.cpp", "SUMS"),
     ("limits.cpp", "WIDTH"),
-    ("memory_step.cpp", "ROWS"),
+    ("memory_rows.h", "ROWS_AT_ONCE"),
     ("low_rank.h", "BYTES"),
     ("low_rank.h", "QUAD"),
     ("projection.cpp", "BACKWARD_ROWS"),
     ("projection.cpp", "NUMBERS"),
     ("projection_bf16.cpp", "NUMBERS"),
+    ("selective.cpp", "GROUP"),
+    ("selective_layer_step.cpp", "BLOCK"),
     ("swiglu.cpp", "NUMBERS"),
     ("swiglu_bf16.cpp", "NUMBERS"),
+    ("vectors.h", "LANES"),
 }
 
 
