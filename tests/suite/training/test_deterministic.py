@@ -14,6 +14,7 @@ import torch
 
 from suite.errors import UserError
 from suite.records import record, runs_folder
+from suite.records.schema import Record
 from suite.training import checkpoint
 from suite.training.deterministic import mode
 from suite.training.run import resume, resume_newest, start
@@ -74,7 +75,7 @@ def planted(tmp_path) -> Path:
     return path
 
 
-def in_a_process(runs: Path, hash_seed: int, *arguments: str) -> tuple[record.Record, dict[str, torch.Tensor]]:
+def in_a_process(runs: Path, hash_seed: int, *arguments: str) -> tuple[Record, dict[str, torch.Tensor]]:
     """The record of a run in a process of its own, and the weights and optimiser of its last step."""
     environment = {**os.environ, "SUITE_HOME": str(runs), "SUITE_TRACKING": "off", "PYTHONHASHSEED": str(hash_seed)}
     command = [sys.executable, "-m", "suite", *arguments, "--deterministic", "--threads", "2", "--json"]
@@ -222,10 +223,11 @@ def test_a_sweep_passes_the_mode_to_its_runs_and_adopts_no_others(runs):
         assert process.returncode == 0, err
         assert json.loads(out)["races"][0]["chosen"] is not None
     made = [record.read(path) for path in runs.glob("*/record.json")]
-    assert sorted(bool(each.deterministic) for each in made) == [False] * 4 + [True] * 4
+    assert len(made) == len({(each.identity, each.deterministic) for each in made})
     by_mode = [
         {each.identity: each.loss_trace for each in made if each.deterministic is kind} for kind in (False, True)
     ]
+    assert len(by_mode[0]) >= 4  # two rates, two seeds
     assert by_mode[0] == by_mode[1]
 
 
