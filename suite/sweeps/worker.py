@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 REPORT_S = 0.5
+#: They ask a sweep to stop.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 
 
 def work(
@@ -31,7 +33,8 @@ def work(
         deterministic: as `suite run --deterministic`.
     """
     multiprocessing.set_start_method(None, force=True)  # loaders start as in a run by itself, not as this process did
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of the terminal; the parent decides
+    for number in SIGNALS:  # Ctrl-C and schedulers reach all processes; the parent decides
+        signal.signal(number, signal.SIG_IGN)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[2]
 POLL_S, DEADLINE_S = 0.005, 300.0
 PROGRAMS = {
@@ -32,7 +34,8 @@ PROGRAMS = {
 class Event:
     """What happens to a job.
 
-    signals: sent to its step, one after the other; None is the signal of the script's `--signal` line.
+    signals: sent to all processes of its step, as Slurm does, one after the other; None is the signal of the script's
+        `--signal` line.
     grace_s: seconds from the first signal to SIGKILL.
     requeued: whether the scheduler requeues the job; otherwise the job has to do it with `scontrol requeue`.
     """
@@ -122,11 +125,12 @@ class Job:
 
     def _carry_out(self, event: Event, process: subprocess.Popen[bytes]) -> None:
         to_shell, named, _ = warning(self.script)
-        step = int((self.folder / "step").read_text())
+        step = psutil.Process(int((self.folder / "step").read_text()))
+        of_step = [each.pid for each in (step, *step.children(recursive=True))]
         for number in event.signals:
-            receiver = process.pid if number is None and to_shell else step
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(receiver, number or named)
+            for receiver in [process.pid] if number is None and to_shell else of_step:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(receiver, number or named)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(event.grace_s)
             return

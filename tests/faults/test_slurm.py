@@ -18,6 +18,8 @@ from tests.faults import slurm
 from tests.faults.slurm import BOTH, CANCELLED, NODE_LOST, PREEMPTED, ROOT, TIME_LIMIT, Event, Job
 from tests.suite.cli.test_interface import commands_below
 from tests.suite.tiny import tiny_arguments, tiny_config
+from tests.suite.training.test_image_runs import TINY
+from tests.tasks.images.image_files import write_folder
 
 SCRIPT = ROOT / "examples" / "slurm" / "run.sbatch"
 #: A checkpoint every few steps, everything that draws random numbers, and averaged weights.
@@ -77,6 +79,21 @@ def test_a_requeued_job_ends_with_the_losses_of_an_uninterrupted_run(tmp_path, m
     assert record.same_figures(made, expected)
     assert made.selection == expected.selection
     assert not [name for name, value in weights(folder).items() if not torch.equal(value, last[name])]
+
+
+@pytest.mark.slow
+def test_signals_reach_the_processes_that_load_data_and_cost_no_step(tmp_path, monkeypatch):
+    """Slurm signals every process of a step. One that loads data and died of it would end the run as a failure."""
+    data = write_folder(tmp_path / "data", ("boots", "coats", "shirts"), all=20)
+    sets = ("patch=16", "image_size=32", *TINY, "steps=400", "evals=100")
+    arguments = ["--task", "folder", "--mixer", "softmax", "--scale", "board", "--device", "cpu", "--workers", "2"]
+    arguments += ["--data-dir", str(data), *(word for value in sets for word in ("--set", value))]
+    monkeypatch.setenv("SUITE_TRACKING", "off")
+    job = Job(SCRIPT, arguments, tmp_path / "runs", tmp_path)
+    codes = [attempt.code for attempt in job.run([TIME_LIMIT, PREEMPTED])]
+    assert codes == [138, 143, 0], (tmp_path / "job.log").read_text()[-2000:]
+    [path] = job.runs.glob("*/record.json")
+    assert len(record.read(path).resumed_at) == 2
 
 
 @pytest.mark.slow

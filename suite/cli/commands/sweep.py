@@ -242,14 +242,18 @@ def _stop_signals() -> Iterator[list[int]]:
     """The signals that asked to stop; a second one ends the command at once."""
     received: list[int] = []
 
+    from suite.sweeps.worker import SIGNALS
+    from suite.training.signals import PATIENT
+
     def handle(number: int, frame: object) -> None:
-        if received:
+        if received and number not in PATIENT:
             sys.exit(128 + number)
+        if received:
+            return
         received.append(number)
         err.print("stopping: runs in progress write a checkpoint …")
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield received
     finally:
