@@ -197,6 +197,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "--against": with_base("mixers --mixer linear --lengths 16", "--against softmax", "--against dense"),
         "--rounds": with_base("mixers --mixer linear --lengths 16", "--rounds 2", "--rounds 3"),
         "--threads": with_base("mixers --mixer linear --lengths 16", "--threads 1", "--threads 2"),
+        "--device": with_base("kernels --lengths 16", "--device cpu", "--device cuda:99", refused=True),
         "--plot": with_base("mixers --mixer linear --lengths 16", "", "--plot {folder}/plot.png"),
         "--out": with_base("mixers --mixer linear --lengths 16", "", "--out {folder}/speed"),
         "--json": with_base("mixers --mixer linear --lengths 16", *JSON),
