@@ -24,8 +24,8 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 POLL_S, DEADLINE_S = 0.005, 300.0
 PROGRAMS = {
-    "srun": '#!/bin/sh\necho $$ > "$STAND_IN/step.new" && mv "$STAND_IN/step.new" "$STAND_IN/step"\nexec "$@"\n',
-    "scontrol": '#!/bin/sh\n[ "$1" = requeue ] && [ "$2" = "$SLURM_JOB_ID" ] && touch "$STAND_IN/requeue"\n',
+    "srun": '#!/bin/sh\necho $$ > "$FAKE_SLURM/step.new" && mv "$FAKE_SLURM/step.new" "$FAKE_SLURM/step"\nexec "$@"\n',
+    "scontrol": '#!/bin/sh\n[ "$1" = requeue ] && [ "$2" = "$SLURM_JOB_ID" ] && touch "$FAKE_SLURM/requeue"\n',
     "suite": f'#!/bin/sh\nexec "{sys.executable}" -m suite "$@"\n',
 }
 
@@ -140,7 +140,7 @@ class Job:
         return {
             **os.environ,
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
-            "STAND_IN": str(self.folder),
+            "FAKE_SLURM": str(self.folder),
             "PYTHONPATH": str(ROOT),
             "SUITE_HOME": str(self.runs),
             "SLURM_JOB_ID": "4711",

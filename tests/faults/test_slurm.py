@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def submitted(tmp_path: Path, monkeypatch, script: Path = SCRIPT) -> Job:
     [
         ((PREEMPTED, TIME_LIMIT, BOTH), (143, 138)),
         ((NODE_LOST,), (-9,)),
-        ((PREEMPTED, NODE_LOST, Event((slurm.signal.SIGTERM,), 0, requeued=True)), (143, -9, -9)),
+        ((PREEMPTED, NODE_LOST, Event((signal.SIGTERM,), 0, requeued=True)), (143, -9, -9)),
     ],
     ids=["three times with a grace period", "killed without one", "three times, with less and less grace"],
 )
@@ -135,8 +136,8 @@ def test_the_options_of_the_example_exist():
     assert named <= commands_below(typer.main.get_command(app.app))["run"]
 
 
-def test_the_stand_in_reads_the_options_of_a_script(tmp_path):
+def test_the_options_of_a_script_are_read(tmp_path):
     script = tmp_path / "job.sbatch"
     script.write_text("#SBATCH --requeue\n##SBATCH --gres=gpu:1\n#SBATCH --signal=B:TERM@60\n")
     assert slurm.options(script) == {"requeue": "", "signal": "B:TERM@60"}
-    assert slurm.warning(script) == (True, slurm.signal.SIGTERM, 60)
+    assert slurm.warning(script) == (True, signal.SIGTERM, 60)

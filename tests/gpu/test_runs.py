@@ -12,7 +12,7 @@ from suite.records.schema import Record
 from suite.training.deterministic import mode
 from suite.training.run import resume, start
 from tests.gpu.place import INTERPRETED
-from tests.suite.tiny import TASKS, tiny_config
+from tests.suite.tiny import RECALL, TASKS, tiny_config
 from tests.suite.training.run_helpers import at_step
 from tests.suite.training.test_resume import equal_runs
 
@@ -32,7 +32,7 @@ def _bare(monkeypatch, tmp_path):
 
 
 def run(task: str, mixer: str, device: torch.device, *sets: str) -> Record:
-    config = tiny_config(task, mixer, "dim=64", *sets)
+    config = tiny_config(task, mixer, "dim=64", *(RECALL if task == "mqar" else ()), *sets)
     made = start(config, data_dir=None, device=str(device), again=True).record
     assert made.status == "finished", made.error
     return made
@@ -67,7 +67,7 @@ def test_two_deterministic_runs_give_the_same_bits(task, mixer, device):
 
 @every_task
 def test_a_resumed_run_equals_the_uninterrupted_one(task, device, monkeypatch):
-    config = tiny_config(task, "fem", *RANDOM)
+    config = tiny_config(task, "fem", *(RECALL if task == "mqar" else ()), *RANDOM)
     with mode.using(True):
         whole = start(config, data_dir=None, device=str(device), again=True).record
         with monkeypatch.context() as patch:

@@ -81,7 +81,7 @@ def test_a_sweep_that_is_stopped_ends_with_the_signals_code_and_says_how_to_cont
     """Also where a scheduler signals all processes of the job."""
     process = sweep(runs, "--set", "steps=200", "--set", "evals=50")
     wait_for_records(runs, 1, process)
-    for each in (*psutil.Process(process.pid).children(recursive=True), process):
+    for each in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
         each.send_signal(number)
     _, err = process.communicate(timeout=120)
     assert process.returncode == code

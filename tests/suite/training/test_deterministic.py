@@ -19,13 +19,12 @@ from suite.training import checkpoint
 from suite.training.deterministic import mode
 from suite.training.run import resume, resume_newest, start
 from tests.suite.sweeps.test_sweep import sweep
-from tests.suite.tiny import TASKS, tiny_arguments, tiny_config
+from tests.suite.tiny import RECALL, TASKS, tiny_arguments, tiny_config
 from tests.suite.training.run_helpers import at_step
 
 ROOT = Path(__file__).resolve().parents[3]
 #: Everything that draws random numbers while training, and averaged weights.
 RANDOM = ("dropout=0.2", "drop_path=0.3", "ema=0.9")
-RECALL = ("length=32", "pairs=4", "valid_examples=16", "test_examples=16")
 
 #: Mixers whose results differ from pass to pass: by an operation that PyTorch knows, by one that it can't know, and by
 #: one in the gradient alone.

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from backbones.mixers import registry
 from suite.training.run import start
 from tests.backbones.small_models import BACKBONES
-from tests.suite.tiny import TASKS, tiny_config
+from tests.suite.tiny import RECALL, TASKS, tiny_config
 
 #: ATen's names of what `torch.use_deterministic_algorithms` refuses on CUDA tensors (PyTorch 2.14).
 _LIST = """
@@ -71,7 +71,9 @@ def test_no_operation_of_a_run_is_refused_on_a_gpu(task):
     """Losses, metrics, clipping, the optimiser and averaged weights included."""
     sets = ("ema=0.9", "dropout=0.1", "drop_path=0.1", "steps=1", "evals=1")
     with Recorder() as seen:
-        made = start(tiny_config(task, "softmax", *sets), data_dir=None, device="cpu").record
+        made = start(
+            tiny_config(task, "softmax", *sets, *(RECALL if task == "mqar" else ())), data_dir=None, device="cpu"
+        ).record
     assert made.status == "finished", made.error
     assert any("adamw" in name for name in seen.names)
     assert not seen.names & REFUSED_ON_CUDA
