@@ -128,9 +128,9 @@ def _watch_tracking(patch: pytest.MonkeyPatch, calls: Calls) -> None:
 def _watch_bench(patch: pytest.MonkeyPatch, calls: Calls) -> None:
     from suite.bench import report
 
-    def measure(kind: str, comparisons: Any, rounds: int, against: Any) -> dict[str, Any]:
+    def measure(kind: str, comparisons: Any, rounds: int, against: Any, device: torch.device) -> dict[str, Any]:
         found = [(each.name, each.length) for each in comparisons]
-        calls.append((kind, found, rounds, tuple(against), torch.get_num_threads()))
+        calls.append((kind, found, rounds, tuple(against), str(device), torch.get_num_threads()))
         return {"bench": kind, "contests": [], "exponents": []}
 
     def picture(_: Any, path: Path) -> None:
