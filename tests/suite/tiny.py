@@ -21,6 +21,8 @@ SHORT = {
     "household-power": ("horizon=8", "stride=16", "valid_limit=16", "test_limit=16"),
 }
 TASKS = tuple(SHORT)
+#: `--set` values of short runs of `mqar`.
+RECALL = ("length=32", "pairs=4", "train_examples=256", "valid_examples=16", "test_examples=16")
 
 
 def tiny_sets(task: str, *more: str) -> list[str]:

@@ -16,7 +16,7 @@ from kernels.cpu import limits
 from kernels.cpu.bf16 import choice
 from suite.bench import kernels, layers, naive, report, results_folder, training
 from suite.bench.comparison import Comparison, Requirement, forward_backward, run_comparison
-from suite.bench.timing import Timing, exponent, interleaved, peak_bytes
+from suite.bench.timing import CPU, Timing, exponent, interleaved, peak_bytes
 from suite.errors import UserError
 from suite.models.inputs import adapter
 from suite.models.resolve import resolve_run
@@ -100,7 +100,7 @@ def test_the_exponent_is_the_slope_of_log_time_over_log_length():
 def fixed(seconds):
     """In place of `interleaved`: reports the given seconds."""
 
-    def timings(workloads, rounds):
+    def timings(workloads, rounds, device=CPU):
         return {name: Timing(seconds[name], seconds[name], seconds[name], rounds) for name in workloads}
 
     return timings
