@@ -20,9 +20,11 @@ from filelock import FileLock
 
 from kernels.cpu import build, trusted, waiting
 from kernels.cpu.build import UnavailableError
+from kernels.cpu.products import Products, chosen, torch_library
 from kernels.cpu.sizes import SIZES, Sizes
 
 log = logging.getLogger(__name__)
+_in_use: dict[str, Products] = {}  # by the file of the library
 
 
 @cache
@@ -42,7 +44,7 @@ def load(path: Path) -> ctypes.CDLL:
         path: of a library that can be trusted.
 
     Returns:
-        The library, with PyTorch's matrix products and threads.
+        The library, with matrix products and PyTorch's threads.
 
     Raises:
         UnavailableError: it was compiled with other sizes.
@@ -50,11 +52,22 @@ def load(path: Path) -> ctypes.CDLL:
     """
     found = ctypes.CDLL(str(path))
     check_sizes(found)
-    found.use_products(*(products() or (None, None, None)))
+    use(found, chosen(found, path))
     found.use_bf16_product(bf16_product())
     found.use_threads(pool())
     waiting.measure(found)
     return found
+
+
+def use(found: ctypes.CDLL, products: Products) -> None:
+    """Lets a library call these products from now on; for comparisons within one process.
+
+    Args:
+        found: a loaded library.
+        products: what its kernels multiply with.
+    """
+    products.use(found)
+    _in_use[found._name] = products
 
 
 def check_sizes(found: ctypes.CDLL, expected: Sizes = SIZES) -> None:
@@ -66,22 +79,9 @@ def check_sizes(found: ctypes.CDLL, expected: Sizes = SIZES) -> None:
             raise UnavailableError(f"{found._name} was compiled with {name}={compiled}, not {size}")
 
 
-@cache
-def products() -> tuple[ctypes.c_void_p, ...] | None:
-    """The fp32 and fp64 matrix products of PyTorch's own library, and the function that sets their threads; or None.
-
-    PyTorch's builds for x86 contain Intel's MKL and export them. For others the kernels that multiply run in PyTorch.
-    """
-    folder = Path(torch.__file__).with_name("lib")
-    try:
-        library = ctypes.CDLL(str(next(folder.glob("libtorch_cpu.*"))))
-        names = ("sgemm_", "dgemm_", "MKL_Set_Num_Threads_Local")
-        return tuple(ctypes.cast(getattr(library, name), ctypes.c_void_p) for name in names)
-    except (StopIteration, OSError, AttributeError) as error:
-        log.warning(
-            "CPU kernels: PyTorch exports no matrix products (%s); kernels that need them run in PyTorch", error
-        )
-        return None
+def products() -> Products | None:
+    """The fp32 and fp64 matrix products that the loaded library calls; None without a library."""
+    return _in_use.get(found._name) if (found := library()) else None
 
 
 @cache
@@ -90,12 +90,9 @@ def bf16_product() -> ctypes.c_void_p | None:
 
     It multiplies on the processor's units for bf16 (AMX, AVX-512 BF16) where there are any.
     """
-    if products() is None:
-        return None
     try:
-        library = ctypes.CDLL(str(next(Path(torch.__file__).with_name("lib").glob("libtorch_cpu.*"))))
-        return ctypes.cast(library.gemm_bf16bf16f32_, ctypes.c_void_p)
-    except AttributeError as error:
+        return ctypes.cast(torch_library().gemm_bf16bf16f32_, ctypes.c_void_p)
+    except (OSError, AttributeError) as error:
         log.warning("CPU kernels: PyTorch exports no product in bf16 (%s); bf16 products run in PyTorch", error)
         return None
 
