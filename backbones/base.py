@@ -22,7 +22,7 @@ from backbones.options import CanonPlaces
 from kernels.cpu.bf16 import choice
 from kernels.cpu.call import pytorch_only
 from kernels.cpu.library import products
-from kernels.cpu.products import TITLES
+from kernels.cpu.products.blas import TITLES
 from kernels.implementations import ran
 from kernels.rows import feed_forward, rms_norm, swiglu
 

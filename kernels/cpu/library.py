@@ -3,16 +3,20 @@
 The library is in `$SUITE_CACHE/kernels`, by default `~/.cache/mixer-suite/kernels`, next to a file with its hash. A
 library whose bytes have another hash is built again; one that has just been built is compared with PyTorch's own
 operations in another process before it is loaded. `SUITE_COMPILED_KERNELS=off` disables it.
+
+No vendor's matrix products are the fastest on every processor, so those that exist are compared at the first load.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import logging
 import os
 import subprocess
 import sys
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -20,10 +24,12 @@ from filelock import FileLock
 
 from kernels.cpu import build, trusted, waiting
 from kernels.cpu.build import UnavailableError
-from kernels.cpu.products import Products, chosen, torch_library
+from kernels.cpu.products.blas import Products, candidates, torch_library
+from kernels.cpu.products.comparison import fastest
 from kernels.cpu.sizes import SIZES, Sizes
 
 log = logging.getLogger(__name__)
+VARIABLE = "SUITE_PRODUCTS"  # names the matrix products, instead of the fastest
 _in_use: dict[str, Products] = {}  # by the file of the library
 
 
@@ -68,6 +74,34 @@ def use(found: ctypes.CDLL, products: Products) -> None:
     """
     products.use(found)
     _in_use[found._name] = products
+
+
+def chosen(compiled: ctypes.CDLL, path: Path) -> Products:
+    """The products that the kernels call in this process.
+
+    Args:
+        compiled: the kernels, loaded from `path`.
+        path: its file, in a folder that nobody else can write to.
+
+    Returns:
+        Those that `SUITE_PRODUCTS` names; else those found fastest here, which are compared now if they never were.
+
+    Raises:
+        UnavailableError: the named ones do not exist here.
+        OSError: no product agrees with PyTorch's.
+    """
+    named, found = os.environ.get(VARIABLE, "").lower(), candidates()
+    if named:
+        if named not in found:
+            raise UnavailableError(f"{VARIABLE}={named} is not available here (allowed: {', '.join(found)})")
+        return found[named]
+    key = sha256(f"{torch.__version__} {','.join(found)}".encode()).hexdigest()[:8]
+    file = path.with_name(f"products-{path.stem}-{key}.json")
+    if trusted.fault(file):
+        with FileLock(file.with_suffix(".lock")):  # other processes wait, and find the result
+            if trusted.fault(file):
+                trusted.store(file, json.dumps(fastest(compiled, SIZES.weight_parts)))
+    return found[json.loads(file.read_text("utf-8"))["chosen"]]
 
 
 def check_sizes(found: ctypes.CDLL, expected: Sizes = SIZES) -> None:

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from kernels.cpu import library as built
-from kernels.cpu import products
 from kernels.cpu.build import UnavailableError
+from kernels.cpu.products import blas, comparison
 
-NAMES = tuple(products.TITLES)
+NAMES = tuple(blas.TITLES)
 
 
 @pytest.fixture
@@ -28,9 +28,9 @@ def library() -> Iterator[ctypes.CDLL]:
 
 
 def use(library: ctypes.CDLL, name: str) -> None:
-    if name not in products.candidates():
+    if name not in blas.candidates():
         pytest.skip(f"{name} is not available here")
-    built.use(library, products.candidates()[name])
+    built.use(library, blas.candidates()[name])
 
 
 def multiply(
@@ -74,7 +74,7 @@ def test_a_product_is_the_sum_in_fp64_in_every_layout(
             wanted = 2 * loop(a, b) + (keep * start[:, :n].double() if keep else 0)
             multiply(library, a, b, out, turned, keep)
             error = float((out.double() - wanted).abs().max() / wanted.abs().max())
-            assert error <= products.TOLERANCE[dtype], (turned, keep)
+            assert error <= comparison.TOLERANCE[dtype], (turned, keep)
             assert torch.equal(memory[:, n:], start[:, n:])
 
 
@@ -91,21 +91,21 @@ def test_an_entry_of_the_suites_product_does_not_depend_on_the_other_rows(librar
 @pytest.mark.parametrize("name", NAMES)
 def test_the_comparison_with_pytorch_accepts_every_available_product(library: ctypes.CDLL, name: str) -> None:
     use(library, name)
-    assert products.difference(library) <= 1
+    assert comparison.difference(library) <= 1
 
 
 def timed(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
-    monkeypatch.setattr(products, "candidates", lambda: {name: products.Products(name) for name in seconds})
-    monkeypatch.setattr(products, "_timed", lambda _, sound: {name: seconds[name] for name in sound})
+    monkeypatch.setattr(comparison, "candidates", lambda: {name: blas.Products(name) for name in seconds})
+    monkeypatch.setattr(comparison, "_timed", lambda _, __, sound: {name: seconds[name] for name in sound})
 
 
 def test_the_fastest_product_is_chosen_if_it_is_faster_by_the_margin(
     library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed(monkeypatch, mkl=1.0, openblas=0.99, suite=0.8)
-    assert products.fastest(library)["chosen"] == "suite"
+    assert comparison.fastest(library, 4)["chosen"] == "suite"
     timed(monkeypatch, mkl=1.0, openblas=0.99, suite=0.98)
-    assert products.fastest(library)["chosen"] == "mkl"
+    assert comparison.fastest(library, 4)["chosen"] == "mkl"
 
 
 def test_a_product_that_differs_from_pytorchs_is_never_chosen(
@@ -113,22 +113,22 @@ def test_a_product_that_differs_from_pytorchs_is_never_chosen(
 ) -> None:
     timed(monkeypatch, mkl=0.1, suite=1.0)
     errors = iter([7.0, 0.5])
-    monkeypatch.setattr(products, "difference", lambda _: next(errors))
-    assert products.fastest(library)["chosen"] == "suite"
+    monkeypatch.setattr(comparison, "difference", lambda _: next(errors))
+    assert comparison.fastest(library, 4)["chosen"] == "suite"
     assert "MKL are off by 7" in caplog.text
-    monkeypatch.setattr(products, "difference", lambda _: float("nan"))
-    with pytest.raises(UnavailableError, match="no matrix product"):
-        products.fastest(library)
+    monkeypatch.setattr(comparison, "difference", lambda _: float("nan"))
+    with pytest.raises(OSError, match="no matrix product"):
+        comparison.fastest(library, 4)
 
 
 def test_the_choice_is_stored_and_found_again(
     library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv(products.VARIABLE, raising=False)
-    monkeypatch.setattr(products, "fastest", lambda _: {"chosen": "suite", "seconds": {}})
-    assert products.chosen(library, tmp_path / "kernels.so").name == "suite"
-    monkeypatch.setattr(products, "fastest", lambda _: pytest.fail("compared again"))
-    assert products.chosen(library, tmp_path / "kernels.so").name == "suite"
+    monkeypatch.delenv(built.VARIABLE, raising=False)
+    monkeypatch.setattr(built, "fastest", lambda *_: {"chosen": "suite", "seconds": {}})
+    assert built.chosen(library, tmp_path / "kernels.so").name == "suite"
+    monkeypatch.setattr(built, "fastest", lambda *_: pytest.fail("compared again"))
+    assert built.chosen(library, tmp_path / "kernels.so").name == "suite"
     [file] = tmp_path.glob("*.json")
     assert json.loads(file.read_text("utf-8"))["chosen"] == "suite"
 
@@ -136,12 +136,12 @@ def test_the_choice_is_stored_and_found_again(
 def test_a_named_product_is_used_without_a_comparison(
     library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(products, "fastest", lambda _: pytest.fail("compared"))
-    monkeypatch.setenv(products.VARIABLE, "suite")
-    assert products.chosen(library, tmp_path / "kernels.so").name == "suite"
-    monkeypatch.setenv(products.VARIABLE, "blis")
+    monkeypatch.setattr(built, "fastest", lambda *_: pytest.fail("compared"))
+    monkeypatch.setenv(built.VARIABLE, "suite")
+    assert built.chosen(library, tmp_path / "kernels.so").name == "suite"
+    monkeypatch.setenv(built.VARIABLE, "blis")
     with pytest.raises(UnavailableError, match=r"SUITE_PRODUCTS=blis .* \(allowed: .*suite\)"):
-        products.chosen(library, tmp_path / "kernels.so")
+        built.chosen(library, tmp_path / "kernels.so")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -149,4 +149,4 @@ def test_records_report_whose_products_ran(library: ctypes.CDLL, name: str) -> N
     from backbones.base import implementations
 
     use(library, name)
-    assert implementations(torch.device("cpu")) == {"cpu": f"c++, products by {products.TITLES[name]}"}
+    assert implementations(torch.device("cpu")) == {"cpu": f"c++, products by {blas.TITLES[name]}"}

@@ -10,7 +10,7 @@ import torch
 
 import tasks
 from kernels.cpu.library import bf16_product, library, products
-from kernels.cpu.products import TITLES
+from kernels.cpu.products.blas import TITLES
 from suite.config.run_config import TrainConfig
 from suite.records import record, runs_folder
 from suite.records.schema import Record
