@@ -21,7 +21,8 @@ from backbones.mixers.base import Context, Mixer, MixerConfig, State
 from backbones.options import CanonPlaces
 from kernels.cpu.bf16 import choice
 from kernels.cpu.call import pytorch_only
-from kernels.cpu.library import library, products
+from kernels.cpu.library import products
+from kernels.cpu.products.blas import TITLES
 from kernels.implementations import ran
 from kernels.rows import feed_forward, rms_norm, swiglu
 
@@ -116,12 +117,14 @@ def implementations(device: torch.device, precision: str = "fp32") -> dict[str, 
 
     Returns:
         On a GPU, an implementation per kernel that has run so far; on a CPU, whether the compiled ones are available,
+        and whose matrix products they call,
         and in bf16 what has computed the kernels that run otherwise under autocast (`kernels.cpu.bf16.choice`).
     """
     if device.type == "cuda":
         return ran()
-    compiled = "c++" if products() else "c++ without matrix products"
-    return {"cpu": compiled if library() else "pytorch", **(choice.ran() if precision == "bf16" else {})}
+    multiplied = products()
+    compiled = f"c++, products by {TITLES[multiplied.name]}" if multiplied else "pytorch"
+    return {"cpu": compiled, **(choice.ran() if precision == "bf16" else {})}
 
 
 def forget_implementations() -> None:

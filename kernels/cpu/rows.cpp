@@ -27,6 +27,25 @@ void rms_norm_backward(const S* x, const S* gain, const S* scale, const S* g, S*
   });
 }
 
+// Pairs of channels in one register. Loops over pairs that are stored next to each other vectorise badly: heads have few pairs.
+template <class S>
+struct Register {
+  typedef S Type __attribute__((vector_size(32), aligned(sizeof(S)), may_alias));
+};
+template <class S>
+using Lanes = typename Register<S>::Type;
+template <class S>
+constexpr long PAIRED = 32 / sizeof(S);
+
+template <class S>
+const Lanes<S>& lanes(const S* x) {
+  return *reinterpret_cast<const Lanes<S>*>(x);
+}
+
+// The two numbers of each pair, exchanged.
+inline Lanes<float> swapped(Lanes<float> x) { return Lanes<float>{x[1], x[0], x[3], x[2], x[5], x[4], x[7], x[6]}; }
+inline Lanes<double> swapped(Lanes<double> x) { return Lanes<double>{x[1], x[0], x[3], x[2]}; }
+
 // Rotates pairs of channels (2c, 2c + 1) of x by the angle whose cosine and sine are in row t of the tables [T, w / 2], in the opposite
 // direction if `back`. Rows of x are `pitch` numbers apart; y [B, T, H, w].
 template <class S>
@@ -34,6 +53,7 @@ void rotate(const S* x, const S* cosine, const S* sine, S* y, long B, long T, lo
   long half = w / 2;
   by_parts(B * T, threads, [&](long, long first, long end) {
     Buffer<S> along(w), across(w);
+    long whole = w / PAIRED<S> * PAIRED<S>;
     for (long row = first; row < end; ++row) {
       const S *xr = x + row * pitch, *cr = cosine + row % T * half, *sr = sine + row % T * half;
       for (long c = 0; c < half; ++c) {
@@ -43,11 +63,16 @@ void rotate(const S* x, const S* cosine, const S* sine, S* y, long B, long T, lo
         across[2 * c + 1] = turn;
       }
       S* yr = y + row * H * w;
-      for (long h = 0; h < H; ++h, xr += w, yr += w)
-        for (long c = 0; c < w; c += 2) {
+      for (long h = 0; h < H; ++h, xr += w, yr += w) {
+        for (long c = 0; c < whole; c += PAIRED<S>) {
+          Lanes<S> own = lanes(xr + c);
+          *reinterpret_cast<Lanes<S>*>(yr + c) = own * lanes(along.data() + c) + swapped(own) * lanes(across.data() + c);
+        }
+        for (long c = whole; c < w; c += 2) {
           yr[c] = xr[c] * along[c] + xr[c + 1] * across[c];
           yr[c + 1] = xr[c + 1] * along[c + 1] + xr[c] * across[c + 1];
         }
+      }
     }
   });
 }

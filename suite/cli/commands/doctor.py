@@ -40,6 +40,7 @@ def run_checks() -> list[Check]:
     checks: tuple[Callable[[], Check], ...] = (
         _check_packages,
         _check_hardware,
+        _check_kernels,
         _check_runs_folder,
         _check_rescued_records,
         _check_records,
@@ -73,6 +74,14 @@ def _check_hardware() -> Check:
     hardware = provenance.hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     machine = f"{hardware.processor}, {hardware.cores} cores, {hardware.memory_bytes / 2**30:.0f} GB"
     return Check("hardware", True, f"{machine}; runs use {hardware.device}, {hardware.threads} threads")
+
+
+def _check_kernels() -> Check:
+    import torch
+
+    from backbones.base import implementations
+
+    return Check("kernels", True, f"on the CPU: {implementations(torch.device('cpu'))['cpu']}")
 
 
 def _check_runs_folder() -> Check:
