@@ -93,28 +93,25 @@ def _schema(connection: Connection, uri: str) -> Finding:
 
 
 def _indexes(connection: Connection) -> Finding:
-    missing = [f"{table} ({', '.join(first)})" for table, first in _missing(connection)]
-    count = sum(len(each) for each in NEEDED.values())
+    missing, count = _missing(connection), sum(len(each) for each in NEEDED.values())
     if not missing:
         return finding("indexes", f"the {count} that listing runs needs")
-    names = "; ".join(f"create index on {each}" for each in missing)
-    if connection.dialect.name == "sqlite":  # whose indexes need names
-        names = "; ".join(
-            f"create index index_{table}_{'_'.join(first)} on {table} ({', '.join(first)})"
-            for table, first in _missing(connection)
-        )
-    return finding("indexes", f"{len(missing)} of {count} are missing, so that lists are slow", f"run in SQL: {names}")
+    statements = "; ".join(
+        f"create index index_{table}_{'_'.join(first)} on {table} ({', '.join(first)})" for table, first in missing
+    )
+    found = f"{len(missing)} of {count} are missing, so that lists of runs are slow"
+    return finding("indexes", found, f"run in SQL: {statements}")
 
 
-def _missing(connection: Connection) -> list[tuple[str, Sequence[str]]]:
+def _missing(connection: Connection) -> list[tuple[str, tuple[str, ...]]]:
     from sqlalchemy import inspect
 
     inspector = inspect(connection)
-    found = list[tuple[str, Sequence[str]]]()
+    found = list[tuple[str, tuple[str, ...]]]()
     for table, needed in NEEDED.items():
-        present = [list(each["column_names"]) for each in inspector.get_indexes(table)]
-        present.append(inspector.get_pk_constraint(table)["constrained_columns"])
-        found += [(table, first) for first in needed if not any(each[: len(first)] == [*first] for each in present)]
+        present = [tuple(each["column_names"]) for each in inspector.get_indexes(table)]
+        present.append(tuple(inspector.get_pk_constraint(table)["constrained_columns"]))
+        found += [(table, first) for first in needed if not any(each[: len(first)] == first for each in present)]
     return found
 
 
@@ -128,9 +125,9 @@ def _may_write(connection: Connection) -> Finding:
         f"insert into runs (run_uuid, lifecycle_stage) values ('{run}', 'active')",
         f"insert into params (key, value, run_uuid) values ('a', 'b', '{run}')",
         f"insert into tags (key, value, run_uuid) values ('a', 'b', '{run}')",
-        f"insert into metrics (key, value, timestamp, step, is_nan, run_uuid) values ('a', 1.0, 1, 1, '0', '{run}')",
+        f"insert into metrics (key, value, timestamp, step, is_nan, run_uuid) values ('a', 1.0, 1, 1, false, '{run}')",
         "insert into latest_metrics (key, value, timestamp, step, is_nan, run_uuid) "
-        f"values ('a', 1.0, 1, 1, '0', '{run}')",
+        f"values ('a', 1.0, 1, 1, false, '{run}')",
         f"update runs set status = 'FINISHED' where run_uuid = '{run}'",
         f"delete from tags where run_uuid = '{run}'",
     )
