@@ -18,7 +18,8 @@ def value_of(run: int, metric: int, step: int) -> float:
 def main(home: str, run: str, steps: str) -> None:
     warnings: list[str] = []
     sys.stdin.readline()
-    with tracker(Path(home), f"run-{run}", run_name=f"run-{run}", warnings=warnings) as tracked:
+    names = {"experiment": "load/logging", "run_name": f"run-{run}"}
+    with tracker(Path(home), f"run-{run}", warnings=warnings, **names) as tracked:
         for step in range(int(steps)):
             tracked.log(step, {f"train/m{metric}": value_of(int(run), metric, step) for metric in range(METRICS)})
             if step % 100 == 0:

@@ -5,6 +5,7 @@ The servers are real ones on 127.0.0.1. Where the programs of PostgreSQL are mis
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -28,7 +30,7 @@ from suite.tracking.store_address import tracking_uri
 from suite.tracking.ui_state import VIEW_TAG
 from tests.scale.logging_process import METRICS, value_of
 from tests.scale.postgres import Postgres, postgres
-from tests.scale.tracking_server import TrackingServer, tracking_server
+from tests.scale.tracking_server import ADMIN, TrackingServer, tracking_server
 from tests.suite.tiny import tiny_arguments
 from tests.suite.tracking.tracked_runs import free_port, responds, wait_for
 
@@ -361,12 +363,20 @@ def secrets_in(secrets: list[str], places: list[Path]) -> list[str]:
     return [str(path) for path in files if any(secret.encode() in path.read_bytes() for secret in secrets)]
 
 
-def test_a_second_user_tracks_and_publishes_to_the_same_experiments(server, monkeypatch, tmp_path):
-    with pytest.MonkeyPatch.context() as patch:
-        use(patch, server.environment())
-        from mlflow.server import get_app_client
+def create_user(server: TrackingServer, name: str, password: str) -> None:
+    """What `create_user` of MLflow's client sends."""
+    credentials = base64.b64encode(f"{ADMIN}:{server.password}".encode()).decode()
+    request = urllib.request.Request(
+        f"{server.url}/api/2.0/mlflow/users/create",
+        json.dumps({"username": name, "password": password}).encode(),
+        {"Authorization": f"Basic {credentials}", "Content-Type": "application/json"},
+    )
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+        assert answer.status == 200
 
-        get_app_client("basic-auth", server.url).create_user("second", "the password of the second")
+
+def test_a_second_user_tracks_and_publishes_to_the_same_experiments(server, monkeypatch, tmp_path):
+    create_user(server, "second", "the password of the second")
     use(monkeypatch, server.environment("second", "the password of the second"))
     assert faults(tmp_path / "runs") == {}
     suite(tmp_path / "runs", *tiny_arguments("fashion-mnist", "softmax"))
