@@ -30,6 +30,7 @@ _ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # only the command itself writes to stdout
     "GIT_PYTHON_REFRESH": "quiet",
+    "PGCONNECT_TIMEOUT": "10",
 }
 _LOCK_S = 120.0
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
@@ -60,6 +61,8 @@ class Store:
 
             if is_embedded(uri):  # before the lock is taken, so that no process waits for another's import
                 importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
+            if not is_embedded(uri) and not is_server(uri):
+                _connect_once(uri)
             with _exclusive(home, uri):
                 self._client: Any = MlflowClient(tracking_uri=uri)
                 if is_embedded(uri):
@@ -127,6 +130,24 @@ class Store:
         found = self._client.search_experiments(order_by=["last_update_time DESC"])
         shown = [each for each in found if VIEW_TAG + BOARD_VIEW in each.tags]
         return [(each.tags.get("task", each.name), str(each.experiment_id)) for each in shown]
+
+    def delete_experiment(self, experiment_id: str) -> None:
+        self._client.delete_experiment(experiment_id)
+
+    def server_version(self) -> str:
+        """The version of MLflow on a server."""
+        from mlflow.tracking._tracking_service.utils import get_default_host_creds
+        from mlflow.utils.rest_utils import http_request
+
+        answer = http_request(get_default_host_creds(self._uri), "/version", "GET")
+        answer.raise_for_status()
+        return str(answer.text).strip()
+
+    def first_runs(self, metric: str, limit: int) -> list[str]:
+        """The ids of the first runs of all experiments, sorted by a metric, as the UI lists those of one."""
+        experiments = [found.experiment_id for found in self._client.search_experiments()]
+        found = self._client.search_runs(experiments, "", max_results=limit, order_by=[f"metrics.`{metric}` ASC"])
+        return [run.info.run_id for run in found]
 
     def create_run(self, experiment_id: str, name: str, time_ms: int, tags: Mapping[str, str]) -> str:
         run = self._client.create_run(experiment_id, start_time=time_ms, tags=dict(tags), run_name=name)
@@ -296,6 +317,23 @@ def _exclusive(home: Path, uri: str) -> Iterator[None]:
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(str(home / ".mlflow.lock"), timeout=_LOCK_S):
         yield
+
+
+def schema_versions() -> list[str]:
+    """The versions of the database schema that this MLflow knows; the last one is what it needs."""
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config
+
+    scripts = ScriptDirectory.from_config(_get_alembic_config(""))
+    return [script.revision for script in scripts.walk_revisions()][::-1]
+
+
+def _connect_once(uri: str) -> None:
+    """Raises where a database cannot be reached, which MLflow would try ten times, for 100 s."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    create_engine(uri, poolclass=NullPool).connect().close()
 
 
 def _enable_write_ahead_log(uri: str) -> None:

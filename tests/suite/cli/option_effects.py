@@ -208,7 +208,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "--json": lines(*JSON),
     },
     "upload": {"RUN": lines("{text_1}", "{text_2}"), "--json": with_base("{text_1}", *JSON)},
-    "doctor": {"--json": lines(*JSON)},
+    "doctor": {"--store": lines("", "--store"), "--json": lines(*JSON)},
     "forecasts": {
         "RUN": lines("{series_1}", "{series_2}"),
         "--data-dir": with_base("{series_1}", "--data-dir {csv_1}", "--data-dir {csv_2}", refused=True),

@@ -89,7 +89,7 @@ COMMANDS = {
     },
     "publish": {"--task", "--records", "--json"},
     "upload": {"--json", "RUN"},
-    "doctor": {"--json"},
+    "doctor": {"--store", "--json"},
     "forecasts": {"RUN", "--data-dir", "--device", "--json"},
     "generate": {"RUN", "--prompt", "--tokens", "--temperature", "--top-k", "--seed", "--device", "--json"},
     "lm-eval": {"RUN", "--tasks", "--limit", "--include", "--batch-size", "--device", "--json"},
