@@ -85,9 +85,9 @@ def _schema(connection: Connection, uri: str) -> Finding:
     if found == known[-1]:
         return finding("schema version", f"{found}, which this MLflow reads and writes")
     if found in known:
-        behind = len(known) - 1 - known.index(str(found))
+        missing = len(known) - 1 - known.index(str(found))
         to_do = f"back the database up, then: mlflow db upgrade {public_uri(uri)} (with user and password)"
-        return finding("schema version", f"{found}, {behind} before {known[-1]}, which this MLflow needs", to_do)
+        return finding("schema version", f"{found}, {missing} before {known[-1]}, which this MLflow needs", to_do)
     to_do = "install the version of MLflow that made it (the server's)"
     return finding("schema version", f"{found} is of a newer MLflow than this one, which needs {known[-1]}", to_do)
 
