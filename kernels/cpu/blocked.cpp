@@ -9,37 +9,19 @@
 #include <type_traits>
 
 #include "buffer.h"
+#include "registers.h"
 
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int BYTES = 64, ROWS = 8;  // 24 of 32 registers hold sums
-#elif defined(__AVX__)
-constexpr int BYTES = 32, ROWS = 4;  // 12 of 16
-#else
-constexpr int BYTES = 16, ROWS = 8;
-#endif
+constexpr int ROWS = REGISTER_BYTES == 32 ? 4 : 8;  // times COLUMNS: 12 of AVX2's 16 registers hold sums, 24 of AVX-512's 32
 constexpr int COLUMNS = 3;
-constexpr long DEPTH = 384;      // of a block of k
-constexpr long NEAR = 1 << 16;   // numbers of a that stay in the cache while the panels of b pass
+constexpr long DEPTH = 384;     // of a block of k
+constexpr long NEAR = 1 << 16;  // numbers of a that stay in the cache while the panels of b pass
 
 template <class S>
-struct Register {
-  typedef S Type __attribute__((vector_size(BYTES), aligned(sizeof(S)), may_alias));
-};
+using Vector = typename AnyAddress<S, REGISTER_BYTES>::Vector;
 template <class S>
-using Vector = typename Register<S>::Type;
-template <class S>
-constexpr int WIDTH = BYTES / sizeof(S);
-
-template <class S>
-Vector<S>& vector_at(S* x) {
-  return *reinterpret_cast<Vector<S>*>(x);
-}
-template <class S>
-const Vector<S>& vector_at(const S* x) {
-  return *reinterpret_cast<const Vector<S>*>(x);
-}
+constexpr int WIDTH = REGISTER_BYTES / sizeof(S);
 
 // A panel of up to COLUMNS vectors of columns.
 template <class S>
@@ -142,7 +124,7 @@ template <class S>
 void transpose(const S* from, long from_pitch, S* to, long to_pitch) {
   constexpr int W = WIDTH<S>;
   typedef typename std::conditional<sizeof(S) == 4, int, long>::type Index;
-  typedef Index Places __attribute__((vector_size(BYTES)));
+  typedef Index Places __attribute__((vector_size(REGISTER_BYTES)));
   Vector<S> rows[W];
 #pragma GCC unroll 16
   for (int i = 0; i < W; ++i) rows[i] = vector_at(from + i * from_pitch);

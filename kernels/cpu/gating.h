@@ -3,10 +3,7 @@
 #include <algorithm>
 
 #include "elementary.h"
-
-// The numbers of a vector register: fewer at the end of a row are padded, since a loop's remainder calls the exponential one by one.
-template <class S>
-constexpr long LANES = 64 / sizeof(S);
+#include "vectors.h"
 
 // None of the results overlaps another array; without that promise a compiler calls the exponential one by one.
 template <class S>
@@ -25,7 +22,7 @@ void gate_backward(const S* __restrict gate, const S* __restrict up, const S* __
   }
 }
 
-// n numbers in memory of LANES.
+// n numbers in memory of LANES: at the end of a row, since a loop's remainder calls the exponential one by one.
 template <class S>
 struct Padded {
   S numbers[LANES<S>] = {};

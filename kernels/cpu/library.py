@@ -88,20 +88,20 @@ def chosen(compiled: ctypes.CDLL, path: Path) -> Products:
 
     Raises:
         UnavailableError: the named ones do not exist here.
-        OSError: no product agrees with PyTorch's.
+        OSError, AttributeError: no product agrees with PyTorch's, or the chosen library cannot be loaded.
     """
     named, found = os.environ.get(VARIABLE, "").lower(), candidates()
     if named:
         if named not in found:
             raise UnavailableError(f"{VARIABLE}={named} is not available here (allowed: {', '.join(found)})")
-        return found[named]
+        return found[named]()
     key = sha256(f"{torch.__version__} {','.join(found)}".encode()).hexdigest()[:8]
     file = path.with_name(f"products-{path.stem}-{key}.json")
     if trusted.fault(file):
         with FileLock(file.with_suffix(".lock")):  # other processes wait, and find the result
             if trusted.fault(file):
                 trusted.store(file, json.dumps(fastest(compiled, SIZES.weight_parts)))
-    return found[json.loads(file.read_text("utf-8"))["chosen"]]
+    return found[json.loads(file.read_text("utf-8"))["chosen"]]()
 
 
 def check_sizes(found: ctypes.CDLL, expected: Sizes = SIZES) -> None:

@@ -1,7 +1,6 @@
 // Several projections of one input and their gradients, and projections that are scaled by their part of a low-rank factor:
-// y = x Wᵀ * (1 + s P), W [C, D], s [N, R], P [R, C]. Blocks of
-// rows stay in the cache; z = x Wᵀ is saved for backward, the factor is computed again. The C channels belong to `count` separate tensors
-// [N, width], so the caller need not split or concatenate.
+// y = x Wᵀ * (1 + s P), W [C, D], s [N, R], P [R, C]. Blocks of rows stay in the cache; z = x Wᵀ is saved for backward, the factor is
+// computed again. The C channels belong to `count` separate tensors [N, width], so the caller need not split or concatenate.
 #include <algorithm>
 
 #include "buffer.h"

@@ -5,6 +5,7 @@
 #include "buffer.h"
 #include "norms.h"
 #include "parts.h"
+#include "registers.h"
 
 namespace {
 
@@ -27,24 +28,16 @@ void rms_norm_backward(const S* x, const S* gain, const S* scale, const S* g, S*
   });
 }
 
-// Pairs of channels in one register. Loops over pairs that are stored next to each other vectorise badly: heads have few pairs.
+// Pairs of channels in one vector. Loops over pairs that are stored next to each other vectorise badly: heads have few pairs.
+constexpr int PAIRED_BYTES = 32;
 template <class S>
-struct Register {
-  typedef S Type __attribute__((vector_size(32), aligned(sizeof(S)), may_alias));
-};
+constexpr long PAIRED = PAIRED_BYTES / sizeof(S);
 template <class S>
-using Lanes = typename Register<S>::Type;
-template <class S>
-constexpr long PAIRED = 32 / sizeof(S);
-
-template <class S>
-const Lanes<S>& lanes(const S* x) {
-  return *reinterpret_cast<const Lanes<S>*>(x);
-}
+using Pairs = typename AnyAddress<S, PAIRED_BYTES>::Vector;
 
 // The two numbers of each pair, exchanged.
-inline Lanes<float> swapped(Lanes<float> x) { return Lanes<float>{x[1], x[0], x[3], x[2], x[5], x[4], x[7], x[6]}; }
-inline Lanes<double> swapped(Lanes<double> x) { return Lanes<double>{x[1], x[0], x[3], x[2]}; }
+inline Pairs<float> swapped(Pairs<float> x) { return Pairs<float>{x[1], x[0], x[3], x[2], x[5], x[4], x[7], x[6]}; }
+inline Pairs<double> swapped(Pairs<double> x) { return Pairs<double>{x[1], x[0], x[3], x[2]}; }
 
 // Rotates pairs of channels (2c, 2c + 1) of x by the angle whose cosine and sine are in row t of the tables [T, w / 2], in the opposite
 // direction if `back`. Rows of x are `pitch` numbers apart; y [B, T, H, w].
@@ -65,8 +58,8 @@ void rotate(const S* x, const S* cosine, const S* sine, S* y, long B, long T, lo
       S* yr = y + row * H * w;
       for (long h = 0; h < H; ++h, xr += w, yr += w) {
         for (long c = 0; c < whole; c += PAIRED<S>) {
-          Lanes<S> own = lanes(xr + c);
-          *reinterpret_cast<Lanes<S>*>(yr + c) = own * lanes(along.data() + c) + swapped(own) * lanes(across.data() + c);
+          const Pairs<S> own = vector_at<PAIRED_BYTES>(xr + c), same = vector_at<PAIRED_BYTES>(along.data() + c);
+          vector_at<PAIRED_BYTES>(yr + c) = own * same + swapped(own) * vector_at<PAIRED_BYTES>(across.data() + c);
         }
         for (long c = whole; c < w; c += 2) {
           yr[c] = xr[c] * along[c] + xr[c + 1] * across[c];

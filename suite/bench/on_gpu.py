@@ -12,10 +12,9 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, normalize, softplus
+from torch.nn.functional import logsigmoid, softplus
 
 from kernels.free_energy import free_energy_read
-from kernels.hyper.lag_mixing import LagMixing, lag_mix
 from kernels.implementations import VARIABLE
 from kernels.lag_layout import Layout
 from kernels.linear.delta import delta_rule
@@ -24,7 +23,7 @@ from kernels.scan import diagonal_scan
 from kernels.selective.sums import selective_sums
 from suite.bench import naive
 from suite.bench.comparison import Comparison, Requirement, forward_backward
-from suite.bench.kernels import normal
+from suite.bench.kernels import mixed_by_lag, normal, of_delta_rule, of_lag_mixing
 from suite.bench.timing import Workload
 
 TOKENS, HEADS = 16_384, 8
@@ -95,20 +94,10 @@ def _free_energy(T: int, key: int, device: torch.device) -> Mapping[str, Workloa
 
 
 def _lag_mixing(T: int, device: torch.device) -> Mapping[str, Workload]:
-    B, width, rank, layout = _batch(T), 64, 4, Layout(True, True, T)
-    q, k = (normal(2, HEADS, B, T, 16, seed=i).to(device) for i in range(2))
-    v = normal(HEADS, B, T, width, seed=2).to(device)
-    tables = [0.02 * normal(HEADS, T, rank, seed=i).to(device) for i in range(3, 9)]
-    diagonals = [torch.zeros(HEADS, T, device=device) for _ in range(3)]
-    controls = [torch.sigmoid(normal(HEADS, B, T, rank, seed=i)).to(device) for i in range(9, 12)]
-
-    def mix(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> Tensor:
-        *before, after = [LagMixing(rest[2 * j], rest[2 * j + 1], rest[6 + j], rest[9 + j]) for j in range(3)]
-        return lag_mix(q, k, v, before, after, layout)
-
-    attention = [normal(B, T, HEADS, width, seed=i).to(device) for i in range(3)]
+    inputs = [x.to(device) for x in of_lag_mixing(T, _batch(T), HEADS)]
+    attention = [normal(_batch(T), T, HEADS, 64, seed=i).to(device) for i in range(3)]
     return {
-        **_workloads(mix, q, k, v, *tables, *diagonals, *controls),
+        **_workloads(partial(mixed_by_lag, Layout(True, True, T)), *inputs),
         "sdpa": forward_backward(naive.attention, *attention),
     }
 
@@ -133,10 +122,8 @@ def _diagonal(T: int, device: torch.device) -> Mapping[str, Workload]:
 
 
 def _delta(T: int, device: torch.device) -> Mapping[str, Workload]:
-    B = _batch(T)
-    q, k = (normalize(normal(B, T, HEADS, 64, seed=i), dim=-1).to(device) for i in range(2))
-    gates = (torch.sigmoid(normal(B, T, HEADS, seed=3)), logsigmoid(normal(B, T, HEADS, seed=4) + 3))
-    return _workloads(delta_rule, q, k, normal(B, T, HEADS, 64, seed=2).to(device), *(g.to(device) for g in gates))
+    inputs = of_delta_rule(normal(_batch(T), T, HEADS, seed=4), 64)
+    return _workloads(delta_rule, *(x.to(device) for x in inputs))
 
 
 _SCANS: Mapping[str, Callable[[int, torch.device], Mapping[str, Workload]]] = {

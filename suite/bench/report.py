@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from backbones.base import forget_implementations, implementations
+from backbones.implementations import forget_implementations, implementations
 from kernels.cpu import limits
 from suite.bench.comparison import Comparison, Outcome, run_comparison
 from suite.bench.timing import CPU, exponent, interleaved

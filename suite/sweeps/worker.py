@@ -12,9 +12,11 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
+from suite.training.signals import IMPATIENT, PATIENT
+
 REPORT_S = 0.5
 #: They ask a sweep to stop.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+SIGNALS = (*IMPATIENT, *PATIENT)
 
 
 def work(

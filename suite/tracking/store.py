@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import importlib
 import os
-import sqlite3
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
+from suite.tracking.database_access import connect_once, enable_write_ahead_log, exclusive
 from suite.tracking.journal import now_ms
 from suite.tracking.ranked_board import RUN_TAG, RankedBoard, StoredRun, write_rows
 from suite.tracking.store_address import is_embedded, is_server
@@ -32,7 +30,6 @@ _ENVIRONMENT = {
     "GIT_PYTHON_REFRESH": "quiet",
     "PGCONNECT_TIMEOUT": "10",
 }
-_LOCK_S = 120.0
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 _METRICS, _PARAMS, _TAGS = 1000, 100, 100  # MLflow's limits of one request
 _ALL = 3  # MLflow's number for active and deleted runs
@@ -62,12 +59,12 @@ class Store:
             if is_embedded(uri):  # before the lock is taken, so that no process waits for another's import
                 importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
             if not is_embedded(uri) and not is_server(uri):
-                _connect_once(uri)
-            with _exclusive(home, uri):
+                connect_once(uri)
+            with exclusive(home, uri):
                 self._client: Any = MlflowClient(tracking_uri=uri)
                 if is_embedded(uri):
                     self._delete_empty_default()  # the first use opens and migrates the database
-                    _enable_write_ahead_log(uri)
+                    enable_write_ahead_log(uri)
 
     def _delete_empty_default(self) -> None:
         """MLflow begins its database with an experiment that nothing here uses. A shared server keeps it."""
@@ -81,7 +78,7 @@ class Store:
         """The id of the experiment `domain/task`, created (or restored after deletion) if needed, with these tags. One
         that an earlier version named `task` is renamed. Safe with several processes.
         """
-        with _exclusive(self._home, self._uri):
+        with exclusive(self._home, self._uri):
             found = self._client.get_experiment_by_name(name) or self._rename_earlier(name)
             if found is None:
                 experiment_id, present = self._create_experiment(name), dict[str, str]()
@@ -293,7 +290,7 @@ class Store:
         """Makes the note, the saved views and the rows of an experiment those of its boards. For `known` see
         `write_rows`.
         """
-        with _exclusive(self._home, self._uri), _refusals():
+        with exclusive(self._home, self._uri), _refusals():
             write_rows(self, experiment_id, boards, now_ms(), known)
         present: Mapping[str, str] = self._client.get_experiment(experiment_id).tags
         tags = board_tags(note_markdown, view, boards)
@@ -308,17 +305,6 @@ class Store:
             self._client.log_batch(run_id, **entities)
 
 
-@contextmanager
-def _exclusive(home: Path, uri: str) -> Iterator[None]:
-    """Lets one process at a time open an embedded store, because MLflow migrates its database without a lock."""
-    if not is_embedded(uri):
-        yield
-        return
-    home.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(home / ".mlflow.lock"), timeout=_LOCK_S):
-        yield
-
-
 def schema_versions() -> list[str]:
     """The versions of the database schema that this MLflow knows; the last one is what it needs."""
     from alembic.script import ScriptDirectory
@@ -326,24 +312,6 @@ def schema_versions() -> list[str]:
 
     scripts = ScriptDirectory.from_config(_get_alembic_config(""))
     return [script.revision for script in scripts.walk_revisions()][::-1]
-
-
-def _connect_once(uri: str) -> None:
-    """Raises where a database cannot be reached, which MLflow would try ten times, for 100 s."""
-    from sqlalchemy import create_engine
-    from sqlalchemy.pool import NullPool
-
-    create_engine(uri, poolclass=NullPool).connect().close()
-
-
-def _enable_write_ahead_log(uri: str) -> None:
-    """With a write-ahead log, readers (the UI) and one writer do not block each other. The mode is kept in the file."""
-    connection = sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=_LOCK_S)
-    try:
-        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            connection.execute("PRAGMA journal_mode=WAL")
-    finally:
-        connection.close()
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from backbones.base import forget_implementations
 from backbones.decoder import Decoder
+from backbones.implementations import forget_implementations
 from suite.errors import UserError, first_line, reason
 from suite.models.inputs import Backbone
 from suite.models.memory import out_of_memory

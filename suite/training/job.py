@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from backbones.base import implementations
+from backbones.implementations import implementations
 from suite.config.run_config import TRAINING_VERSION, RunConfig
 from suite.models.budget import Plan
 from suite.models.candidate import Candidate

@@ -17,6 +17,8 @@ from tasks.base import Batch, DataError
 from tasks.images.readers import Reader
 from tasks.randomness import SAMPLE, restored_generators, seed_all, shuffled_batches
 
+#: The signals at which a run stops, `suite.training.signals`.
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 Key = tuple[int, int, int, int]  # index of the image, seed, step, position in the batch
 Transform = Callable[[Image.Image], Tensor]
 Mix = Callable[[Batch, int, int], Batch]  # (batch, seed, step) → batch
@@ -81,7 +83,7 @@ def _leave_signals_to_the_run(worker: int) -> None:
     """A terminal and a scheduler signal every process of a job. The one that trains decides when it has read enough,
     and ends its loaders; one that died of the signal would cost the steps since the last checkpoint.
     """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -60,6 +60,21 @@ def drawn(
     return tensors
 
 
+@pytest.fixture
+def tensors(
+    kernel: Kernel,
+    call: Call,
+    sizes: Mapping[str, int],
+    dtype: torch.dtype,
+    tokens: int,
+    device: torch.device,
+    record_property: Property,
+) -> list[Tensor]:
+    """Those of the test's parameters, of whose kernel the result is counted."""
+    record_property("kernel", kernel.name)
+    return drawn(kernel, call, sizes, tokens, dtype, device)
+
+
 def assert_right(kernel: Kernel, call: Call, tensors: list[Tensor]) -> None:
     """Against the public function in fp64, which no Triton kernel takes."""
     got = with_gradients(kernel, call, tensors, kernel.load_triton())
@@ -84,34 +99,15 @@ def cancelling(name: str, call: Call, tensors: list[Tensor]) -> float:
 @every_dtype
 @every_length
 @pytest.mark.usefixtures("tiles")
-def test_values_and_gradients_are_those_of_pytorch_in_fp64(
-    kernel: Kernel,
-    call: Call,
-    sizes: Mapping[str, int],
-    dtype: torch.dtype,
-    tokens: int,
-    device: torch.device,
-    record_property: Property,
-) -> None:
-    record_property("kernel", kernel.name)
-    assert_right(kernel, call, drawn(kernel, call, sizes, tokens, dtype, device))
+def test_values_and_gradients_are_those_of_pytorch_in_fp64(kernel: Kernel, call: Call, tensors: list[Tensor]) -> None:
+    assert_right(kernel, call, tensors)
 
 
 @every_call
 @every_dtype
 @every_length
 @pytest.mark.usefixtures("tiles")
-def test_repeating_a_call_changes_no_bit(
-    kernel: Kernel,
-    call: Call,
-    sizes: Mapping[str, int],
-    dtype: torch.dtype,
-    tokens: int,
-    device: torch.device,
-    record_property: Property,
-) -> None:
-    record_property("kernel", kernel.name)
-    tensors = drawn(kernel, call, sizes, tokens, dtype, device)
+def test_repeating_a_call_changes_no_bit(kernel: Kernel, call: Call, tensors: list[Tensor]) -> None:
     first, *others = [with_gradients(kernel, call, tensors, kernel.load_triton()) for _ in range(REPEATS)]
     for again in others:
         pairs = zip(names(call), first, again, strict=True)

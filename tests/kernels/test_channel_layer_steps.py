@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from kernels.cpu import library
-from kernels.cpu.call import pytorch_only, recorded
 from kernels.decoding.channels import AXES, Selection, channel_layer_step, selective_layer_step
 from kernels.decoding.layer import Gates, State, to_logarithms
 from kernels.decoding.taylor import taylor_step
@@ -18,7 +17,16 @@ from kernels.linear.exact import NOTHING
 from kernels.selective.exact import empty_state
 from kernels.taylor import feature_count
 from kernels.tools import steps_in_pytorch as reference
-from tests.kernels.test_compiled_layer_steps import allowed, doubled, doubled_state, drawn, error
+from tests.kernels.layer_steps import (
+    Step,
+    allowed,
+    assert_takes_no_other_call,
+    broken,
+    doubled,
+    doubled_state,
+    drawn,
+    error,
+)
 from tests.tolerances import FP32, FP64
 
 B, D, H, N, RANK, R = 2, 19, 3, 5, 3, 2
@@ -63,7 +71,9 @@ def wide(x: object) -> object:
     return doubled(x)
 
 
-def selective_in_fp64(state: State, x: Tensor, z: Tensor, selection: Selection, gates: Gates | None) -> tuple:  # type: ignore[type-arg]
+def selective_in_fp64(
+    state: State, x: Tensor, z: Tensor, selection: Selection, gates: Gates | None
+) -> tuple[Tensor, State]:
     wide_selection, wide_gates = wide(selection), wide(gates)
     assert isinstance(wide_selection, Selection)
     assert wide_gates is None or isinstance(wide_gates, Gates)
@@ -193,7 +203,7 @@ def test_means_of_one_exponent_are_that_exponent_however_small(kind, dtype):
     assert float(relative.max()) <= 10 * (FP32 if dtype == torch.float32 else FP64)
 
 
-def calls() -> dict[str, Callable[[Callable[[Tensor], Tensor]], Tensor | None]]:
+def calls() -> dict[str, Step]:
     """Steps by name, with what is done to their inputs."""
     draw, d = drawn(), 6
     selection = selection_of(draw, d)
@@ -212,31 +222,11 @@ each_call = pytest.mark.parametrize("name", calls())
 
 @each_call
 def test_a_step_takes_no_call_that_is_watched_or_of_other_shapes_or_dtypes(name):
-    step = calls()[name]
-    with recorded() as called:
-        assert step(lambda x: x) is not None
-    assert called == {name}
-    refused: list[Callable[[Tensor], Tensor]] = [
-        lambda x: x.float(),
-        lambda x: x.half(),
-        lambda x: x.to("meta"),
-        lambda x: x[..., :-1],
-        lambda x: x[:1],
-        lambda x: torch.nn.Parameter(x),
-    ]
-    with torch.enable_grad():
-        assert all(step(change) is None for change in refused)
-    with pytorch_only():
-        assert step(lambda x: x) is None
+    assert_takes_no_other_call(name, calls()[name])
 
 
 @each_call
 def test_a_broken_value_is_shown_in_its_sequence_and_nowhere_else(name):
-    def broken(x: Tensor) -> Tensor:
-        y = x.clone()
-        y[0] = float("nan")
-        return y
-
     found = calls()[name](broken)
     assert found is not None
     assert found[0].isnan().all()

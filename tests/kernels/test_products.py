@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def library() -> Iterator[ctypes.CDLL]:
 def use(library: ctypes.CDLL, name: str) -> None:
     if name not in blas.candidates():
         pytest.skip(f"{name} is not available here")
-    built.use(library, blas.candidates()[name])
+    built.use(library, blas.candidates()[name]())
 
 
 def multiply(
@@ -95,7 +96,7 @@ def test_the_comparison_with_pytorch_accepts_every_available_product(library: ct
 
 
 def timed(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
-    monkeypatch.setattr(comparison, "candidates", lambda: {name: blas.Products(name) for name in seconds})
+    monkeypatch.setattr(comparison, "candidates", lambda: {name: partial(blas.Products, name) for name in seconds})
     monkeypatch.setattr(comparison, "_timed", lambda _, __, sound: {name: seconds[name] for name in sound})
 
 
@@ -119,6 +120,32 @@ def test_a_product_that_differs_from_pytorchs_is_never_chosen(
     monkeypatch.setattr(comparison, "difference", lambda _: float("nan"))
     with pytest.raises(OSError, match="no matrix product"):
         comparison.fastest(library, 4)
+
+
+def test_a_product_that_cannot_be_loaded_is_left_out_with_a_warning(
+    library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    timed(monkeypatch, openblas=0.1, suite=1.0)
+
+    def missing() -> blas.Products:
+        raise OSError("no such file")
+
+    made = {"openblas": missing, "suite": partial(blas.Products, "suite")}
+    monkeypatch.setattr(comparison, "candidates", lambda: made)
+    monkeypatch.setattr(comparison, "difference", lambda _: 0.0)
+    assert comparison.fastest(library, 4)["chosen"] == "suite"
+    assert "OpenBLAS can't be loaded: no such file" in caplog.text
+
+
+def test_another_library_is_not_loaded_where_one_was_chosen(
+    library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """OpenBLAS would start threads, and its number of threads is that of SciPy too."""
+    monkeypatch.setattr(blas, "_openblas", lambda: pytest.fail("loaded"))
+    monkeypatch.setattr(built, "fastest", lambda *_: {"chosen": "suite", "seconds": {}})
+    monkeypatch.delenv(built.VARIABLE, raising=False)
+    for _ in range(2):
+        assert built.chosen(library, tmp_path / "kernels.so").name == "suite"
 
 
 def test_the_choice_is_stored_and_found_again(
@@ -146,7 +173,7 @@ def test_a_named_product_is_used_without_a_comparison(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_records_report_whose_products_ran(library: ctypes.CDLL, name: str) -> None:
-    from backbones.base import implementations
+    from backbones.implementations import implementations
 
     use(library, name)
     assert implementations(torch.device("cpu")) == {"cpu": f"c++, products by {blas.TITLES[name]}"}

@@ -14,9 +14,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +22,12 @@ import pytest
 
 from suite.tracking import backlog
 from suite.tracking.catch_up import catch_up
-from suite.tracking.checks.store_checks import check_store
-from suite.tracking.store import Store, schema_versions
+from suite.tracking.store import Store
 from suite.tracking.store_address import tracking_uri
 from suite.tracking.ui_state import VIEW_TAG
+from tests.scale.commands import faults, suite, use
 from tests.scale.logging_process import METRICS, value_of
-from tests.scale.postgres import Postgres, postgres
-from tests.scale.tracking_server import ADMIN, TrackingServer, tracking_server
+from tests.scale.tracking_server import ADMIN, TrackingServer
 from tests.suite.tiny import tiny_arguments
 from tests.suite.tracking.tracked_runs import free_port, responds, wait_for
 
@@ -40,44 +37,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PROCESSES, STEPS = 8, 200
 #: Of runs and rows: what differs between two runs of the same config in any store.
 OF_A_RUN = ("suite.", "run", "mlflow.user", "mlflow.runName", "mlflow.note.content")
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[Postgres]:
-    with postgres() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def server(database, tmp_path_factory) -> Iterator[TrackingServer]:
-    with tracking_server(tmp_path_factory.mktemp("server") / "server", database.uri()) as running:
-        yield running
-
-
-@pytest.fixture(autouse=True)
-def _no_store_of_the_user(monkeypatch):
-    for name in ("URI", "USERNAME", "PASSWORD"):
-        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
-
-
-def use(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
-    for name, text in variables.items():
-        monkeypatch.setenv(name, text)
-
-
-def suite(home: Path, *arguments: str, code: int = 0) -> str:
-    """Runs a command in a process of its own; its standard output."""
-    ended = subprocess.run(
-        [sys.executable, "-m", "suite", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=home.parent,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "SUITE_HOME": str(home)},
-    )
-    assert ended.returncode == code, ended.stderr + ended.stdout
-    assert "tracking:" not in ended.stderr, ended.stderr
-    return ended.stdout
 
 
 # --- eight processes ---------------------------------------------------------------------------------------------
@@ -154,137 +113,6 @@ def test_eight_processes_that_log_at_once_lose_no_metric(kind, database, request
     sys.stderr.write(f"\n{line}\n")
     assert len(sent) == PROCESSES * METRICS * STEPS
     assert found == sent
-
-
-# --- suite doctor --store ----------------------------------------------------------------------------------------
-
-
-def faults(home: Path) -> dict[str, str]:
-    """The checks that are not right, with their messages."""
-    return {found.name: found.message for found in check_store(home) if not found.ok}
-
-
-@pytest.fixture
-def stored(database, monkeypatch, tmp_path) -> Iterator[str]:
-    """A database of this test with MLflow's tables, which `MLFLOW_TRACKING_URI` names; its name."""
-    name = f"doctor_{os.getpid()}_{time.monotonic_ns()}"
-    if not database.sql("select 1 from pg_database where datname = 'made'"):
-        database.sql("create database made")
-        Store(tmp_path, database.uri("made")).boards()
-        # whoever is connected to a database keeps others from copying it
-        database.sql("select pg_terminate_backend(pid) from pg_stat_activity where datname = 'made'", "postgres")
-    database.sql(f"create database {name} template made")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", database.uri(name))
-    yield name
-    database.sql(f"drop database {name} with (force)")
-
-
-def test_a_database_that_mlflow_made_passes_every_check(stored, tmp_path):
-    found = check_store(tmp_path)
-    assert [check.name for check in found if not check.ok] == []
-    assert [check.name for check in found] == [
-        "connection",
-        "schema version",
-        "indexes",
-        "connection limits",
-        "write permission",
-        "artifacts",
-    ]
-
-
-def test_a_check_leaves_nothing_in_the_database(stored, database, tmp_path):
-    tables = ("experiments", "runs", "metrics", "latest_metrics", "params", "tags")
-    count = " union all ".join(f"select count(*) from {table}" for table in tables)
-    before = database.sql(count, stored)
-    check_store(tmp_path)
-    assert database.sql(count, stored) == before
-
-
-def test_an_empty_database_is_no_fault(database, monkeypatch, tmp_path):
-    database.sql("create database fresh")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", database.uri("fresh"))
-    assert faults(tmp_path) == {}
-
-
-def test_a_missing_index_is_named_with_the_statement_that_creates_it(stored, database, tmp_path):
-    database.sql("drop index index_params_run_uuid", stored)
-    [(name, message)] = faults(tmp_path).items()
-    assert name == "indexes"
-    statement = message.partition("run in SQL: ")[2]
-    assert statement == "create index index_params_run_uuid on params (run_uuid)"
-    database.sql(statement, stored)
-    assert faults(tmp_path) == {}
-
-
-@pytest.mark.parametrize(("which", "advice"), [("older", "2 before"), ("newer", "newer MLflow")])
-def test_another_schema_version_is_named_with_what_to_do(stored, database, tmp_path, which, advice):
-    version = schema_versions()[-3] if which == "older" else "ffffffffffff"
-    database.sql(f"update alembic_version set version_num = '{version}'", stored)
-    [(name, message)] = faults(tmp_path).items()
-    assert name == "schema version"
-    assert advice in message
-    assert database.password not in message
-
-
-def test_too_few_free_connections_are_a_fault(stored, database, tmp_path):
-    database.sql(f"alter database {stored} connection limit 20", "postgres")
-    [(name, message)] = faults(tmp_path).items()
-    assert name == "connection limits"
-    assert message.startswith("20 by the connection limit of the database, 1 in use, 19 free; raise")
-
-
-def test_a_user_who_may_only_read_is_found_out(stored, database, monkeypatch, tmp_path):
-    database.sql("drop role if exists reader", "postgres")
-    database.sql("create role reader login password 'only-for-reading'", "postgres")
-    database.sql("grant select on all tables in schema public to reader", stored)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", database.uri(stored, "reader", "only-for-reading"))
-    [(name, message)] = faults(tmp_path).items()
-    assert name == "write permission"
-    assert message.startswith("permission denied for table experiments; grant reader")
-    database.sql("drop owned by reader", stored)
-    database.sql("drop role reader", "postgres")
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda server: replace(server, port=free_port()).uri(), "no server is running there"),
-        (lambda server: server.uri(password="wrong"), "refuses this user or password"),
-        (lambda server: server.uri().replace("+psycopg2", ""), "write postgresql+psycopg2://"),
-    ],
-)
-def test_a_database_that_refuses_is_one_finding_of_one_line(database, monkeypatch, tmp_path, change, said):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", change(database))
-    [(name, message)] = faults(tmp_path).items()
-    assert name == "connection"
-    assert said in message
-    assert "\n" not in message
-    assert database.password not in message
-
-
-def test_a_database_that_is_away_costs_seconds(database, tmp_path):
-    away = replace(database, port=free_port())
-    began = time.monotonic()
-    with pytest.raises(Exception, match="onnection refused"):
-        Store(tmp_path, away.uri()).boards()
-    assert time.monotonic() - began < 30
-
-
-def test_a_server_passes_every_check(server, monkeypatch, tmp_path):
-    use(monkeypatch, server.environment())
-    for _ in range(2):  # the second time the experiment exists, deleted
-        found = json.loads(suite(tmp_path / "runs", "doctor", "--store", "--json"))
-        assert [check["name"] for check in found if not check["ok"]] == []
-        assert {"connection", "schema version", "indexes", "connection limits", "write permission", "artifacts"} == {
-            check["name"] for check in found
-        }
-
-
-def test_a_wrong_password_is_one_finding_and_exit_code_1(server, monkeypatch, tmp_path):
-    use(monkeypatch, server.environment(password="this is not the password"))
-    [check] = json.loads(suite(tmp_path / "runs", "doctor", "--store", "--json", code=1))
-    assert "requires a user and a password" in check["message"]
-    assert "MLFLOW_TRACKING_PASSWORD" in check["message"]
 
 
 # --- the same as with the embedded store ---------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -56,35 +56,39 @@ def mkl_threads() -> ctypes.c_void_p | None:
     return None
 
 
-@cache
-def candidates() -> dict[str, Products]:
-    """The products that exist here.
+def candidates() -> dict[str, Callable[[], Products]]:
+    """The products that exist here. A library is loaded when its products are made, since OpenBLAS starts threads.
 
     Returns:
-        By name, in the order of `TITLES`; at least the suite's own.
+        By name, in the order of `TITLES`, at least the suite's own: makes the products, and raises OSError or
+        AttributeError where the library is not what it should be.
     """
-    made = {"mkl": _mkl, "openblas": _openblas, "suite": lambda: Products("suite")}
-    found = {}
-    for name in TITLES:
-        with suppress(OSError, AttributeError):
-            found[name] = made[name]()
-    return found
+    found: dict[str, Callable[[], Products]] = {}
+    with suppress(OSError):
+        if hasattr(torch_library(), "sgemm_"):
+            found["mkl"] = _mkl
+    if _openblas_file() is not None:
+        found["openblas"] = _openblas
+    return {**found, "suite": lambda: Products("suite")}
 
 
 def _mkl() -> Products:
-    library = torch_library()
-    return Products("mkl", *(ctypes.cast(getattr(library, n), ctypes.c_void_p) for n in ("sgemm_", "dgemm_")))
+    return Products("mkl", *_functions(torch_library(), "sgemm_", "dgemm_"))
 
 
 def _openblas() -> Products:
     """Its number of threads is that of the process: one, as the kernels' own threads call it."""
+    library = ctypes.CDLL(str(_openblas_file()))
+    library.scipy_openblas_set_num_threads(1)
+    return Products("openblas", *_functions(library, "scipy_sgemm_", "scipy_dgemm_"))
+
+
+def _openblas_file() -> Path | None:
     spec = find_spec("scipy")
     if spec is None or spec.origin is None:
-        raise OSError("SciPy is not installed")
-    file = next(Path(spec.origin).parents[1].glob("scipy.libs/libscipy_openblas-*"), None)
-    if file is None:
-        raise OSError("SciPy's wheel has no OpenBLAS")
-    library = ctypes.CDLL(str(file))
-    functions = (ctypes.cast(getattr(library, n), ctypes.c_void_p) for n in ("scipy_sgemm_", "scipy_dgemm_"))
-    library.scipy_openblas_set_num_threads(1)
-    return Products("openblas", *functions)
+        return None
+    return next(Path(spec.origin).parents[1].glob("scipy.libs/libscipy_openblas-*"), None)
+
+
+def _functions(library: ctypes.CDLL, *names: str) -> list[ctypes.c_void_p]:
+    return [ctypes.cast(getattr(library, name), ctypes.c_void_p) for name in names]

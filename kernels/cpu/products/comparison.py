@@ -42,12 +42,17 @@ def fastest(library: ctypes.CDLL, parts: int) -> dict[str, object]:
         OSError: none agrees.
     """
     sound = {}
-    for name, products in candidates().items():
+    for name, make in candidates().items():
+        try:
+            products = make()
+        except (OSError, AttributeError) as error:
+            log.warning("CPU kernels: products by %s can't be loaded: %s", TITLES[name], error)
+            continue
         products.use(library)
-        if (error := difference(library)) <= 1:
+        if (off := difference(library)) <= 1:
             sound[name] = products
         else:
-            log.warning("CPU kernels: products by %s are off by %.2g tolerances", TITLES[name], error)
+            log.warning("CPU kernels: products by %s are off by %.2g tolerances", TITLES[name], off)
     if not sound:
         raise OSError("no matrix product agrees with PyTorch's")
     seconds = _timed(library, parts, sound)

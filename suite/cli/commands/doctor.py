@@ -93,7 +93,7 @@ def _check_hardware() -> Check:
 def _check_kernels() -> Check:
     import torch
 
-    from backbones.base import implementations
+    from backbones.implementations import implementations
 
     return Check("kernels", True, f"on the CPU: {implementations(torch.device('cpu'))['cpu']}")
 

@@ -240,10 +240,10 @@ def _print_boards(found: Sequence[Entrant]) -> None:
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
     """The signals that asked to stop; a second one ends the command at once."""
-    received: list[int] = []
-
     from suite.sweeps.worker import SIGNALS
     from suite.training.signals import PATIENT
+
+    received: list[int] = []
 
     def handle(number: int, frame: object) -> None:
         if received and number not in PATIENT:

@@ -117,8 +117,6 @@ def _missing(connection: Connection) -> list[tuple[str, tuple[str, ...]]]:
 
 def _may_write(connection: Connection) -> Finding:
     """Writes a row into each table that a run fills, then rolls back."""
-    from sqlalchemy import text
-
     name, run = f"suite doctor {uuid.uuid4().hex}", uuid.uuid4().hex
     statements = (
         f"insert into experiments (name, lifecycle_stage) values ('{name}', 'active')",
@@ -131,21 +129,21 @@ def _may_write(connection: Connection) -> Finding:
         f"update runs set status = 'FINISHED' where run_uuid = '{run}'",
         f"delete from tags where run_uuid = '{run}'",
     )
-    return _tried(connection, [text(each) for each in statements], "a run was written and rolled back")
+    return _tried(connection, statements, "a run was written and rolled back")
 
 
 def _may_create(connection: Connection) -> Finding:
-    from sqlalchemy import text
-
-    statement = text(f"create table suite_doctor_{uuid.uuid4().hex} (a integer)")
+    statement = f"create table suite_doctor_{uuid.uuid4().hex} (a integer)"
     return _tried(connection, [statement], "a table was created and rolled back")
 
 
-def _tried(connection: Connection, statements: Sequence[object], done: str) -> Finding:
+def _tried(connection: Connection, statements: Sequence[str], done: str) -> Finding:
+    from sqlalchemy import text
+
     connection.rollback()  # of the transaction that the questions before have opened
     try:
         for statement in statements:
-            connection.execute(statement)  # type: ignore[call-overload]
+            connection.execute(text(statement))
     except Exception as error:  # the driver's own types
         user = connection.engine.url.username
         to_do = f"grant {user} select, insert, update and delete on all tables" if user else "make its file writable"

@@ -1,7 +1,7 @@
-"""A deterministic run computes its first gradients twice, and does not start if a bit differs.
+"""A deterministic run computes its first gradients several times, and does not start if a bit differs.
 
 PyTorch refuses the operations that it knows. A kernel of someone else's that adds in changing order, or a mixer that
-draws from an unseeded generator, it cannot know; most of these differ within two passes.
+draws from an unseeded generator, it cannot know; most of these differ within a few passes.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ class _Pass:
         """The first result that differs in a bit; empty where none does. NaN is equal to NaN."""
         if not (self.loss == other.loss or (self.loss != self.loss and other.loss != other.loss)):
             return "the loss"
-        for name, gradient in self.gradients.items():
-            if not _same_bits(gradient, other.gradients[name]):
+        for name in self.gradients | other.gradients:
+            one, two = self.gradients.get(name), other.gradients.get(name)
+            if one is None or two is None or not _same_bits(one, two):
                 return f"the gradient of {name}"
         return ""
 
