@@ -213,7 +213,7 @@ def test_only_the_tracking_process_imports_the_tracking_module():
     commands = {file for file, name in all_imports() if name == "suite.tracking.publishing"}
     assert commands <= {
         "suite/boards/tracked/rebuild.py",
-        "suite/tracking/ui_server.py",
+        "suite/tracking/ui/server.py",
         "suite/cli/commands/doctor.py",
     }
 

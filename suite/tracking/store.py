@@ -17,7 +17,7 @@ from suite.tracking.database_access import connect_once, enable_write_ahead_log,
 from suite.tracking.journal import now_ms
 from suite.tracking.ranked_board import RUN_TAG, RankedBoard, StoredRun, write_rows
 from suite.tracking.store_address import is_embedded, is_server
-from suite.tracking.ui_state import BOARD_VIEW, KIND, VIEW_TAG, BoardView, board_tags, is_own_view
+from suite.tracking.ui.state import BOARD_VIEW, KIND, VIEW_TAG, BoardView, board_tags, is_own_view
 
 # A server that does not respond costs seconds, not minutes. Variables set by the user take precedence.
 _ENVIRONMENT = {

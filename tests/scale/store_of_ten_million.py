@@ -20,7 +20,7 @@ from typing import Any
 
 from suite.tracking.ranked_board import RankedBoard, RankedRow, SeedRun
 from suite.tracking.store import Store
-from suite.tracking.ui_state import VIEW_TAG, BoardView
+from suite.tracking.ui.state import VIEW_TAG, BoardView
 from tests.scale.postgres import Postgres, postgres
 from tests.scale.tracking_server import TrackingServer, tracking_server
 

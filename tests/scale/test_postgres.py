@@ -24,7 +24,7 @@ from suite.tracking import backlog
 from suite.tracking.catch_up import catch_up
 from suite.tracking.store import Store
 from suite.tracking.store_address import tracking_uri
-from suite.tracking.ui_state import VIEW_TAG
+from suite.tracking.ui.state import VIEW_TAG
 from tests.scale.commands import faults, suite, use
 from tests.scale.logging_process import METRICS, value_of
 from tests.scale.tracking_server import ADMIN, TrackingServer

@@ -118,7 +118,7 @@ def _watch_sweeps(patch: pytest.MonkeyPatch, calls: Calls) -> None:
 def _watch_tracking(patch: pytest.MonkeyPatch, calls: Calls) -> None:
     from suite.boards.tracked.rebuild import Rebuilt
 
-    patch.setattr("suite.tracking.ui_server.serve", recording(calls, "serve", 0))
+    patch.setattr("suite.tracking.ui.server.serve", recording(calls, "serve", 0))
     patch.setattr("suite.boards.tracked.rebuild.rebuild", recording(calls, "rebuild", lambda: Rebuilt("store")))
     sent = SimpleNamespace(uri="store", run_id="1")
     patch.setattr("suite.tracking.delivery.upload", recording(calls, "upload", sent))
