@@ -25,6 +25,8 @@ from suite.training.devices import pick_device
 from suite.training.execution import build_model, carry_out
 from suite.training.job import Job, describe_data
 from suite.training.outcome import Outcome
+from suite.training.parallel.models import require_supported
+from suite.training.parallel.ranks import ALONE, Ranks
 from suite.training.signals import Stop
 from suite.training.trainer import Observer
 from tasks.base import Task
@@ -41,6 +43,7 @@ def start(
     again: bool = False,
     commanded: float | None = None,
     pictures: bool = True,
+    ranks: Ranks = ALONE,
 ) -> Outcome:
     """Runs a config to its record.
 
@@ -54,6 +57,7 @@ def start(
         again: runs it although another process is running the same config.
         commanded: when the command began that asks for the run, as `time.monotonic()` gives it; None: now.
         pictures: draws attention maps and examples of the trained model, and times its decoding: about a second.
+        ranks: of the job in which this process is rank 0.
 
     Returns:
         The record, its file, and the exit code. A run that fails while it trains has a record too.
@@ -74,14 +78,18 @@ def start(
     runs_folder.writable_home()
     if not again:
         runs_folder.refuse_second(config.identity)  # before the data are read
+    ranks.shard.rows(config.train.batch_size)  # refuses a batch that cannot be divided
     say(task.prepare_note())
     task.load()
     if config.train.accumulate > 1:
         _require_no_batch_statistics(candidate.build(config, task, plan))
+    if ranks.world > 1:
+        require_supported(candidate.build(config, task, plan), ranks)
     with runs_folder.locked_new_run(config, data_dir, again=again) as folder:
         task.keep_files(folder)
         created = runs_folder.read_run(folder)["created"]
-        job = _job(config, candidate, folder, task, chosen, (plan, certificate), created, commanded, pictures)
+        checked = (plan, certificate)
+        job = make_job(config, candidate, folder, task, chosen, checked, created, commanded, pictures, ranks=ranks)
         return carry_out(job, observer, stop)
 
 
@@ -93,6 +101,7 @@ def resume(
     observer: Observer | None = None,
     stop: Stop | None = None,
     commanded: float | None = None,
+    ranks: Ranks = ALONE,
 ) -> Outcome:
     """Continues a run at its last checkpoint.
 
@@ -103,6 +112,7 @@ def resume(
         observer: as for `start`.
         stop: as for `start`.
         commanded: as for `start`.
+        ranks: as for `start`; the run may have had another number of them.
 
     Returns:
         As for `start`.
@@ -115,7 +125,7 @@ def resume(
     """
     commanded, folder = commanded or time.monotonic(), runs_folder.find_run(run)
     with runs_folder.locked(folder):
-        job = _resumed_job(folder, data_dir, device, observer, commanded, pictures=True, scratch=False)
+        job = _resumed_job(folder, data_dir, device, observer, commanded, pictures=True, scratch=False, ranks=ranks)
         return carry_out(job, observer, stop)
 
 
@@ -129,6 +139,7 @@ def resume_newest(
     stop: Stop | None = None,
     commanded: float | None = None,
     pictures: bool = True,
+    ranks: Ranks = ALONE,
 ) -> Outcome:
     """Continues the newest stopped run at its newest undamaged checkpoint, or from scratch where it has none.
 
@@ -141,6 +152,7 @@ def resume_newest(
         stop: as for `start`.
         commanded: as for `start`.
         pictures: as for `start`.
+        ranks: as for `resume`.
 
     Returns:
         As for `start`; of a config whose newest run has ended, the record of that run.
@@ -168,12 +180,13 @@ def resume_newest(
                 stop=stop,
                 commanded=commanded,
                 pictures=pictures,
+                ranks=ranks,
             )
     if not stopped:
         raise UserError(f"no stopped run in {runs_folder.home()}; name a task and a mixer to start one")
     folder = next((folder for folder in stopped if config and checkpoint.files(folder)), stopped[0])
     with runs_folder.locked(folder):
-        job = _resumed_job(folder, data_dir, device, observer, commanded, pictures=pictures, scratch=True)
+        job = _resumed_job(folder, data_dir, device, observer, commanded, pictures=pictures, scratch=True, ranks=ranks)
         return carry_out(job, observer, stop)
 
 
@@ -191,7 +204,7 @@ def _usable_device(name: str, candidate: Candidate) -> torch.device:
     return device
 
 
-def _job(
+def make_job(
     config: RunConfig,
     candidate: Candidate,
     folder: Path,
@@ -202,6 +215,7 @@ def _job(
     commanded: float,
     pictures: bool,
     resume: dict[str, Any] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Job:
     """The job of a loaded task; `resume` is the checkpoint's content."""
     return Job(
@@ -219,6 +233,7 @@ def _job(
         pictures,
         resume=resume,
         resumed_at=[*resume["resumed_at"], int(resume["step"])] if resume else [],
+        ranks=ranks,
     )
 
 
@@ -231,6 +246,7 @@ def _resumed_job(
     *,
     pictures: bool,
     scratch: bool,
+    ranks: Ranks,
 ) -> Job:
     """The job at its newest undamaged checkpoint; without one, from `scratch` if that is allowed."""
     report = observer.warn if observer else warn
@@ -255,10 +271,14 @@ def _resumed_job(
     if state:
         task.use_files(folder)
     checked = candidate.check(config, task.spec)
+    ranks.shard.rows(config.train.batch_size)
     task.load()
+    if ranks.world > 1:
+        require_supported(candidate.build(config, task, checked[0]), ranks)
     if not state:
         task.keep_files(folder)
-    job = _job(config, candidate, folder, task, chosen, checked, written["created"], commanded, pictures, state)
+    created = written["created"]
+    job = make_job(config, candidate, folder, task, chosen, checked, created, commanded, pictures, state, ranks)
     if state:
         _require_unchanged(job, state)
     return job

@@ -22,6 +22,7 @@ from suite.errors import reason
 from suite.training import checkpoint
 from suite.training.evaluate import autocast, evaluate
 from suite.training.optimisation import CosineSchedule, make_optimizer
+from suite.training.parallel.ranks import ALONE
 from suite.training.processors import loader_workers
 from suite.training.signals import Interrupted, Stop
 from tasks.base import Batch, Shard, Task
@@ -105,6 +106,8 @@ class FitResult:
 class Trainer:
     """Trains one model. Everything that an interruption must not lose is in `state()`."""
 
+    ranks = ALONE
+
     def __init__(
         self,
         model: nn.Module,
@@ -121,7 +124,8 @@ class Trainer:
         train = config.train
         self.optimizer = make_optimizer(model, train)
         self.schedule = CosineSchedule(self.optimizer, train)
-        self.ema = _averaged(model, train.ema) if train.ema else None
+        self.ema = self._averaged(model, train.ema) if train.ema else None
+        self.forwarded: nn.Module = model  # what computes outputs and gradients: the model, or a wrapper of it
         self.best, self.clock, self.step = Best(), Clock(), 0
         self.origin: dict[str, str] = {}  # kept in the checkpoint: a resumed run must have the same
         self.resumed_at: list[int] = []
@@ -156,10 +160,25 @@ class Trainer:
                 self._after_update(loss, norm)
             if self.config.train.validates_after(self.step):
                 self._validate()
-            elif time.monotonic() - self._saved > CHECKPOINT_S:
+            elif self._checkpoint_is_due():
                 with self.clock.timed("bookkeeping"):
                     self._save()
         return FitResult(self.best, self.valid, self.trace, self.clock, steps * self.config.train.batch_size)
+
+    def _checkpoint_is_due(self) -> bool:
+        return time.monotonic() - self._saved > CHECKPOINT_S
+
+    def selected(self, best: Best) -> nn.Module:
+        """The model with the selected weights, to be tested.
+
+        Args:
+            best: of the finished training.
+
+        Returns:
+            On the trainer's device.
+        """
+        self.evaluated.load_state_dict(best.weights)
+        return self.evaluated
 
     def _batches(self) -> Iterator[Batch]:
         train, workers = self.config.train, loader_workers(self.task)
@@ -183,9 +202,9 @@ class Trainer:
     def _update(self, batch: Batch) -> tuple[float, float]:
         batch = batch.to(self.device)
         self.schedule.step_update(self.step)
-        value = sum(self._backward(part, weight) for part, weight in self._parts(batch))
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip)
-        if not (math.isfinite(value) and math.isfinite(norm.item())):
+        value = self._gradients(batch)
+        norm = self._clip()
+        if not (math.isfinite(value) and math.isfinite(norm)):
             what = "loss" if not math.isfinite(value) else "gradient"
             raise Diverged(
                 f"the {what} is not finite at step {self.step + 1} of {self.config.train.steps} (try a lower "
@@ -196,7 +215,15 @@ class Trainer:
         self.step += 1
         if self.ema:
             self.ema.update(self.model, step=self.step)
-        return value, norm.item()
+        return value, norm
+
+    def _gradients(self, batch: Batch) -> float:
+        """Adds the gradient of the batch's loss; returns that loss."""
+        return sum(self._backward(part, weight) for part, weight in self._parts(batch))
+
+    def _clip(self) -> float:
+        """Clips the gradient; returns its norm before."""
+        return nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip).item()
 
     def _parts(self, batch: Batch) -> list[tuple[Batch, float]]:
         """The batch in `accumulate` parts, each with its fraction of the values that the loss is the mean over."""
@@ -211,7 +238,7 @@ class Trainer:
     def _backward(self, part: Batch, weight: float) -> float:
         """Adds the part's gradient of the batch's loss; returns what it adds to that loss."""
         with autocast(self.device, self.config.train.precision):
-            outputs = self.model(part.inputs)
+            outputs = self.forwarded(part.inputs)
         loss = self.task.loss(outputs.float(), part)
         loss = loss if weight == 1.0 else loss * weight
         loss.backward()
@@ -223,17 +250,8 @@ class Trainer:
         self.observer.stepped(self.step, loss, self.optimizer.param_groups[0]["lr"], norm)
 
     def _validate(self) -> None:
-        train = self.config.train
         with self.clock.timed("evaluation"):
-            self.valid, _ = evaluate(
-                self.evaluated,
-                self.task,
-                "valid",
-                batch_size=train.eval_batch_size,
-                device=self.device,
-                precision=train.precision,
-                workers=loader_workers(self.task),
-            )
+            self.valid = self._valid_metrics()
         # every metric is checked: top-1 is finite even where the logits are not
         broken = [name for name, value in self.valid.items() if not math.isfinite(value)]
         if broken:
@@ -245,11 +263,25 @@ class Trainer:
             self.observer.validated(self.step, self.valid)
             self._save()
 
+    def _valid_metrics(self) -> dict[str, float]:
+        train = self.config.train
+        metrics, _ = evaluate(
+            self.evaluated,
+            self.task,
+            "valid",
+            batch_size=train.eval_batch_size,
+            device=self.device,
+            precision=train.precision,
+            workers=loader_workers(self.task),
+            ranks=self.ranks,
+        )
+        return metrics
+
     def _save(self) -> None:
         self._saved = time.monotonic()
         self.observer.before_checkpoint(self.step)
         try:
-            checkpoint.save(self.run_dir, self.state())
+            self._write()
             self._saved_step = self.step
         except (OSError, RuntimeError) as error:
             if not self._disk_warned:
@@ -258,6 +290,15 @@ class Trainer:
                     f"if it stops, what it trains after step {self._saved_step} is lost"
                 )
             self._disk_warned = True
+
+    def _write(self) -> None:
+        checkpoint.save(self.run_dir, self.state())
+
+    def _averaged(self, model: nn.Module, decay: float) -> ModelEmaV3:
+        """A model with averaged weights."""
+        from timm.utils import ModelEmaV3  # with torchvision, 2 CPU seconds that few runs need
+
+        return ModelEmaV3(model, decay=decay, use_warmup=True)
 
     def state(self) -> dict[str, Any]:
         """The content of a checkpoint."""
@@ -282,15 +323,12 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema:
             self.ema.module.load_state_dict(state["ema"])
-        self.step, self.valid = state["step"], state["valid"]
-        self._saved_step = self.step
-        self.best, self.clock = Best(**state["best"]), Clock(**state["clock"])
-        self.trace = [(int(step), float(loss)) for step, loss in state["trace"]]
+        self.best = Best(**state["best"])
+        self._restore_progress(state)
         checkpoint.restore_random_state(state["random"])
 
-
-def _averaged(model: nn.Module, decay: float) -> ModelEmaV3:
-    """A model with averaged weights."""
-    from timm.utils import ModelEmaV3  # with torchvision, 2 CPU seconds that few runs need
-
-    return ModelEmaV3(model, decay=decay, use_warmup=True)
+    def _restore_progress(self, state: dict[str, Any]) -> None:
+        self.step, self.valid = state["step"], state["valid"]
+        self._saved_step = self.step
+        self.clock = Clock(**state["clock"])
+        self.trace = [(int(step), float(loss)) for step, loss in state["trace"]]
