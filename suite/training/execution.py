@@ -25,8 +25,8 @@ from suite.training.evaluate import UnitTally, decoded_per_s, evaluate
 from suite.training.job import Ending, Job, assemble
 from suite.training.mirror import close_tracker, open_tracker
 from suite.training.observer import Quiet, RunObserver
-from suite.training.parallel.ranks import ALONE, Ranks
 from suite.training.outcome import TRACEBACK, Outcome, keep_traceback, write_record
+from suite.training.parallel.ranks import ALONE, Ranks
 from suite.training.pictures import show_pictures
 from suite.training.processors import loader_workers
 from suite.training.signals import Interrupted, RankStop, Stop, StopSignal

@@ -93,7 +93,8 @@ def run(
         processors.using(threads, workers),
         joined(here, "fsdp2" if parallel == "fsdp" else "ddp") as ranks,
     ):
-        place = {"data_dir": data_dir, "device": _device(device, here), "ranks": ranks}
+        place: dict[str, Any] = {"data_dir": data_dir, "device": _device(device, here)}
+        place |= {"ranks": ranks} if here else {}
         if not ranks.leads:
             from suite.training.parallel.follower import follow
 

@@ -28,7 +28,7 @@ def require_supported(model: nn.Module, ranks: Ranks) -> None:
     """
     if ranks.world > 1 and isinstance(model, ClosedForm):
         raise UserError(
-            f"this baseline is fitted in one pass over the data, not in steps that {ranks.world} processes could share; "
+            f"this baseline is fitted in one pass over the data, not in steps that {ranks.world} processes share; "
             "run it in one process (without --devices)"
         )
 
@@ -164,4 +164,6 @@ def seed_noise(seed: int, rank: int, step: int = 0) -> None:
     if rank:
         import numpy as np
 
-        torch.manual_seed(int(np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        torch.manual_seed(
+            int(np.random.SeedSequence([seed, rank, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+        )

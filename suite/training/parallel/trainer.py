@@ -67,9 +67,7 @@ class ParallelTrainer(Trainer):
         self._unsharded = copy.deepcopy(model) if ranks.strategy == "fsdp2" and config.train.ema else None
         if ranks.strategy == "fsdp2":
             models.shard(model)
-        super().__init__(
-            model, task, config, device=device, run_dir=run_dir, observer=observer, stop=Stop()
-        )
+        super().__init__(model, task, config, device=device, run_dir=run_dir, observer=observer, stop=Stop())
         self._unsharded = None
         if ranks.strategy == "ddp":
             self.forwarded = models.replicate(model, ranks)
@@ -165,9 +163,7 @@ class ParallelTrainer(Trainer):
         }
         ema = self.ema.module if self.ema else None
         tensors = saving.tensors_of(self.model, self.optimizer, ema, self.best.weights)
-        saving.save(
-            self.run_dir, content, tensors | saving.generators(self.ranks.rank, self.device), self.ranks
-        )
+        saving.save(self.run_dir, content, tensors | saving.generators(self.ranks.rank, self.device), self.ranks)
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continues where `state` was taken, on this or any other number of ranks.

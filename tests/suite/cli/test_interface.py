@@ -30,6 +30,8 @@ COMMANDS = {
         "--device",
         "--threads",
         "--workers",
+        "--devices",
+        "--parallel",
         "--resume",
         "--force",
         "--unmatched",

@@ -1,0 +1,127 @@
+"""Two processes train what one trains: losses, metrics, checkpoints, and the end of a killed one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.golden.capture import run_arguments
+
+pytestmark = pytest.mark.scale
+#: fp32 rounding over six steps; a wrong weight of one rank, another seed or local batch norm differ by more than 1e-4.
+CLOSE = 1e-5
+CASES = {
+    "sotu": ("sotu", "fem"),
+    "fashion-mnist": ("fashion-mnist", "softmax", "--set", "train.accumulate=2"),
+    "household-power": ("household-power", "fem", "--set", "train.ema=0.9"),
+    "mqar": ("mqar", "softmax"),
+    "constant sequence, hybrid": ("sotu", "random-qk", "--hybrid", "2"),
+}
+
+
+def command(home: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    environment = {**os.environ, "SUITE_HOME": str(home), "SUITE_TRACKING": "off", "OMP_NUM_THREADS": "1"}
+    return [sys.executable, "-m", "suite", *arguments], environment
+
+
+def suite(home: Path, *arguments: str) -> dict[str, Any]:
+    """The record of a run, in processes of its own."""
+    words, environment = command(home, *arguments)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    record: dict[str, Any] = json.loads(done.stdout)
+    return record
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert found["identity"] == expected["identity"]
+    assert found["n_evaluated"] == expected["n_evaluated"]
+    assert [loss for _, loss in found["loss_trace"]] == pytest.approx(
+        [loss for _, loss in expected["loss_trace"]], rel=CLOSE
+    )
+    for split in ("valid", "test"):
+        assert found["metrics"][split]["loss"] == pytest.approx(expected["metrics"][split]["loss"], rel=CLOSE)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_have_the_losses_of_one(tmp_path, case):
+    task, mixer, *more = CASES[case]
+    arguments = [*run_arguments(task, mixer), *more]
+    alone = suite(tmp_path, *arguments)
+    assert alone["parallel"] is None
+    for name, strategy in (("ddp", "ddp"), ("fsdp", "fsdp2")):
+        together = suite(tmp_path, *arguments, "--force", "--devices", "2", "--parallel", name)
+        assert together["parallel"] == {"world_size": 2, "strategy": strategy}
+        assert_same(together, alone)
+
+
+@pytest.mark.parametrize("ranks", [("2", "1"), ("1", "2")])
+def test_a_checkpoint_is_resumed_by_another_number_of_ranks(tmp_path, ranks):
+    arguments = [*run_arguments("household-power", "softmax"), "--set", "train.ema=0.9"]
+    whole = suite(tmp_path / "whole", *arguments)
+    home, first, second = tmp_path / "parts", *ranks
+    stop_after_a_checkpoint(home, *arguments, "--devices", first, "--parallel", "fsdp" if first == "2" else "ddp")
+    resumed = suite(home, *arguments, "--resume", "auto", "--devices", second)
+    assert resumed["resumed_at"]
+    assert_same(resumed, whole)
+
+
+def stop_after_a_checkpoint(home: Path, *arguments: str) -> None:
+    """Keeps a finished run's first checkpoints, as if it had been killed after them."""
+    words = [word for i, word in enumerate(arguments) if not (word == "--parallel" or arguments[i - 1] == "--parallel")]
+    suite(home, *(arguments if "2" in arguments[-3:] else words))
+    (folder,) = [path.parent for path in home.glob("*/record.json")]
+    (folder / "record.json").unlink()
+    newest = sorted(folder.glob("checkpoint-*.dcp"))
+    if newest:
+        (newest[-1] / "content.pt").unlink()
+    else:
+        (folder / "checkpoint.pt").unlink()
+        (folder / "checkpoint.best.pt").unlink()
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_rank_ends_the_job_and_the_run_is_resumed(tmp_path, victim):
+    arguments = [*run_arguments("sotu", "softmax"), "--set", "evals=5000"]
+    arguments = [word.replace("steps=6", "steps=100000").replace("evals=3", "evals=5000") for word in arguments]
+    words, environment = command(tmp_path, *arguments, "--devices", "2")
+    job = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: bool(list(tmp_path.glob("*/checkpoint-*.dcp/content.pt"))), 120)
+        ranks = {each.environ().get("RANK"): each for each in psutil.Process(job.pid).children()}
+        ranks[str(victim)].send_signal(signal.SIGKILL)
+        began = time.monotonic()
+        assert job.wait(60) != 0
+        wait_for(lambda: not any(each.is_running() for each in ranks.values()), 60 - (time.monotonic() - began))
+    finally:
+        job.kill()
+        job.communicate()
+    (written,) = tmp_path.glob("*/record.json")
+    record = json.loads(written.read_text())
+    assert record["status"] == "failed"
+    assert f"rank {victim} ended without a message" in record["error"]
+
+
+def wait_for(condition: Any, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.2)
+
+
+def test_a_batch_that_does_not_divide_is_refused_in_one_line(tmp_path):
+    words, environment = command(tmp_path, *run_arguments("sotu", "softmax"), "--devices", "3")
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "8 examples does not divide among 3" in line
+    assert not list(tmp_path.glob("*/config.json"))
