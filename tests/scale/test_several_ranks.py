@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -64,35 +65,36 @@ def test_two_ranks_have_the_losses_of_one(tmp_path, case):
         assert_same(together, alone)
 
 
-@pytest.mark.parametrize("ranks", [("2", "1"), ("1", "2")])
-def test_a_checkpoint_is_resumed_by_another_number_of_ranks(tmp_path, ranks):
+FSDP = ("--devices", "2", "--parallel", "fsdp")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(FSDP, ()), ((), FSDP), (FSDP, FSDP)], ids=["2 to 1", "1 to 2", "2 to 2"]
+)
+def test_a_checkpoint_is_resumed_by_another_number_of_ranks(tmp_path, first, second):
     arguments = [*run_arguments("household-power", "softmax"), "--set", "train.ema=0.9"]
-    whole = suite(tmp_path / "whole", *arguments)
-    home, first, second = tmp_path / "parts", *ranks
-    stop_after_a_checkpoint(home, *arguments, "--devices", first, "--parallel", "fsdp" if first == "2" else "ddp")
-    resumed = suite(home, *arguments, "--resume", "auto", "--devices", second)
-    assert resumed["resumed_at"]
+    whole = suite(tmp_path, *arguments, *first)
+    forget_the_end(next(tmp_path.glob("*/record.json")).parent)
+    resumed = suite(tmp_path, *arguments, "--resume", "auto", *second)
+    assert resumed["resumed_at"] == [4]
+    assert (resumed["parallel"] is None) == (not second)
     assert_same(resumed, whole)
 
 
-def stop_after_a_checkpoint(home: Path, *arguments: str) -> None:
-    """Keeps a finished run's first checkpoints, as if it had been killed after them."""
-    words = [word for i, word in enumerate(arguments) if not (word == "--parallel" or arguments[i - 1] == "--parallel")]
-    suite(home, *(arguments if "2" in arguments[-3:] else words))
-    (folder,) = [path.parent for path in home.glob("*/record.json")]
+def forget_the_end(folder: Path) -> None:
+    """Leaves what a run killed after its second of three validations had left."""
     (folder / "record.json").unlink()
-    newest = sorted(folder.glob("checkpoint-*.dcp"))
-    if newest:
-        (newest[-1] / "content.pt").unlink()
-    else:
-        (folder / "checkpoint.pt").unlink()
-        (folder / "checkpoint.best.pt").unlink()
+    of_several = sorted(folder.glob("checkpoint-*.dcp"))
+    if of_several:
+        shutil.rmtree(of_several[-1])
+    for name in ("checkpoint.pt", "checkpoint.best.pt"):
+        (folder / name).unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_rank_ends_the_job_and_the_run_is_resumed(tmp_path, victim):
-    arguments = [*run_arguments("sotu", "softmax"), "--set", "evals=5000"]
-    arguments = [word.replace("steps=6", "steps=100000").replace("evals=3", "evals=5000") for word in arguments]
+    longer = {"steps=6": "steps=100000", "evals=3": "evals=5000"}
+    arguments = [longer.get(word, word) for word in run_arguments("sotu", "softmax")]
     words, environment = command(tmp_path, *arguments, "--devices", "2")
     job = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
@@ -109,6 +111,28 @@ def test_a_killed_rank_ends_the_job_and_the_run_is_resumed(tmp_path, victim):
     record = json.loads(written.read_text())
     assert record["status"] == "failed"
     assert f"rank {victim} ended without a message" in record["error"]
+    assert_it_continues(written.parent, arguments)
+
+
+def assert_it_continues(folder: Path, arguments: list[str]) -> None:
+    """`--resume auto` continues the run with two ranks; it is then asked to stop, and stops at a checkpoint."""
+    before = newest_step(folder)
+    words, environment = command(folder.parent, *arguments, "--resume", "auto", "--devices", "2")
+    job = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: newest_step(folder) > before, 120)
+        job.send_signal(signal.SIGTERM)
+        assert job.wait(60) == 143
+    finally:
+        job.kill()
+        job.communicate()
+    record = json.loads((folder / "record.json").read_text())
+    assert record["status"] == "interrupted"
+    assert record["resumed_at"] == [before]
+
+
+def newest_step(folder: Path) -> int:
+    return max(int(path.parent.stem.split("-")[1]) for path in folder.glob("checkpoint-*.dcp/content.pt"))
 
 
 def wait_for(condition: Any, seconds: float) -> None:

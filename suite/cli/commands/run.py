@@ -95,12 +95,15 @@ def run(
     ):
         place: dict[str, Any] = {"data_dir": data_dir, "device": _device(device, here)}
         place |= {"ranks": ranks} if here else {}
-        if not ranks.leads:
+        if ranks.leads:
+            _send_backlog()
+            outcome = _outcome(chosen, seed, {**place, "commanded": commanded}, resume=resume, force=force)
+        else:
             from suite.training.parallel.follower import follow
 
-            raise typer.Exit(follow(**place))
-        _send_backlog()
-        outcome = _outcome(chosen, seed, {**place, "commanded": commanded}, resume=resume, force=force)
+            code = follow(**place)
+    if not ranks.leads:
+        raise typer.Exit(code)
     if as_json:
         print_json(outcome.record.sealed().model_dump(mode="json", by_alias=True))
     report_run(outcome, quiet=as_json)

@@ -79,7 +79,7 @@ def device_of(name: str, here: Place, gpus: int) -> str:
         )
     if here.local_world > gpus:
         raise UserError(
-            f"{here.local_world} processes on this machine need as many GPUs, it has {gpus}; start {gpus or 1}, or give "
-            "--device cpu"
+            f"{here.local_world} processes on this machine need as many GPUs, it has {gpus}; start {gpus or 1}, or "
+            "give --device cpu"
         )
     return f"cuda:{here.local_rank}"

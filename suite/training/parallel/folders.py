@@ -1,7 +1,7 @@
 """Where a run of several ranks keeps its checkpoints: a folder for each, named by its step.
 
-It holds the tensors of all ranks (`shards`) and `content.pt`, sealed like the checkpoint of a single process: everything
-else, and the sha256 of the other files.
+It holds the tensors of all ranks (`shards`) and `content.pt`, sealed like the checkpoint of a single process:
+everything else, and the sha256 of the other files.
 """
 
 from __future__ import annotations

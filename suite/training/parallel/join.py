@@ -30,17 +30,21 @@ def joined(here: Place | None, strategy: Strategy) -> Iterator[Ranks]:
         return
     import torch
     from torch import distributed
+    from torch.distributed import ProcessGroup
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     from suite.training.parallel.lifeline import Lifeline
 
-    store, rank, world = next(distributed.rendezvous("env://"))
+    store, rank, world = next(rendezvous("env://"))
     gpus = torch.cuda.is_available()
     if gpus and here.local_rank < torch.cuda.device_count():
         torch.cuda.set_device(here.local_rank)
     backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank, world_size=world)
     control = distributed.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
-    lifeline = Lifeline(rank, world, here.host, distributed.PrefixStore("suite", store))
+    assert isinstance(control, ProcessGroup)
+    lifeline = Lifeline(rank, world, here.host, PrefixStore("suite", store))
     ranks = Ranks(rank, world, strategy, control, lifeline)
     try:
         yield ranks

@@ -48,11 +48,12 @@ def write(folder: Path, tensors: dict[str, Tensor], rank: int) -> dict[str, str]
     Raises:
         OSError, RuntimeError: a rank could not write. All ranks raise.
     """
-    from torch.distributed import checkpoint
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.filesystem import FileSystemWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
     try:
-        checkpoint.save(dict(tensors), storage_writer=checkpoint.FileSystemWriter(folder, single_file_per_rank=True))
+        save(dict(tensors), storage_writer=FileSystemWriter(folder, single_file_per_rank=True))
     except CheckpointException as problem:
         raise _cause(problem) from None
     own = [*folder.glob(f"__{rank}_*"), *([folder / INDEX] if rank == 0 else [])]
@@ -82,19 +83,20 @@ def read(folder: Path, sha256: Mapping[str, str]) -> dict[str, Tensor]:
         UserError: a file is damaged, or holds something else than tensors.
         OSError: a file is missing.
     """
-    from torch.distributed import checkpoint
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.metadata import StorageMeta, TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
 
     for name, expected in sha256.items():
         if Path(name).name != name or digest(folder / name) != expected:
             raise UserError(f"{folder / name} is damaged: its sha256 is not the one it was written with")
 
-    class Reader(checkpoint.FileSystemReader):
+    class Reader(FileSystemReader):
         """Reads the index without executing anything."""
 
         def read_metadata(self, *_: Any, **__: Any) -> Any:
             metadata = _Restricted(io.BytesIO((folder / INDEX).read_bytes())).load()
-            metadata.storage_meta = checkpoint.filesystem.StorageMeta(load_id=self.load_id)
+            metadata.storage_meta = StorageMeta(load_id=self.load_id)
             return metadata
 
     reader = Reader(folder)
@@ -106,7 +108,7 @@ def read(folder: Path, sha256: Mapping[str, str]) -> dict[str, Tensor]:
         tensors[name] = torch.empty(each.size, dtype=each.properties.dtype)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that there is one process, which is meant
-        checkpoint.load(tensors, storage_reader=reader, no_dist=True)
+        load(tensors, storage_reader=reader, no_dist=True)
     return tensors
 
 

@@ -63,7 +63,9 @@ class ParallelTrainer(Trainer):
         self._save_due = False
         model = build()
         models.seed_noise(config.seed, ranks.rank)
-        share_statistics(model, torch.distributed.new_group())
+        statistics = torch.distributed.new_group()
+        assert isinstance(statistics, torch.distributed.ProcessGroup)
+        share_statistics(model, statistics)
         self._unsharded = copy.deepcopy(model) if ranks.strategy == "fsdp2" and config.train.ema else None
         if ranks.strategy == "fsdp2":
             models.shard(model)

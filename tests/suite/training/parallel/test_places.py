@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import threading
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -33,7 +34,7 @@ announced = threading.Event()
 
 
 @pytest.fixture
-def ends() -> list[lifeline.Lifeline]:
+def ends() -> Iterator[list[lifeline.Lifeline]]:
     """Rank 0's and rank 1's end of a connection."""
     announced.clear()
     store, made = Store(), dict[int, lifeline.Lifeline]()
@@ -46,9 +47,12 @@ def ends() -> list[lifeline.Lifeline]:
         each.start()
     for each in threads:
         each.join()
-    for each in made.values():
-        each.settle()
-    return [made[0], made[1]]
+    for end in made.values():
+        end.settle()
+    yield [made[0], made[1]]
+    for end in made.values():
+        for peer in end._peers.values():
+            peer.close()
 
 
 def test_a_process_without_torchrun_has_no_place(monkeypatch):
