@@ -69,7 +69,7 @@ FSDP = ("--devices", "2", "--parallel", "fsdp")
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [(FSDP, ()), ((), FSDP), (FSDP, FSDP)], ids=["2 to 1", "1 to 2", "2 to 2"]
+    ("first", "second"), [(FSDP, ()), ((), FSDP), (FSDP, FSDP)], ids=["2-to-1", "1-to-2", "2-to-2"]
 )
 def test_a_checkpoint_is_resumed_by_another_number_of_ranks(tmp_path, first, second):
     arguments = [*run_arguments("household-power", "softmax"), "--set", "train.ema=0.9"]
