@@ -217,7 +217,24 @@ def make_job(
     resume: dict[str, Any] | None = None,
     ranks: Ranks = ALONE,
 ) -> Job:
-    """The job of a loaded task; `resume` is the checkpoint's content."""
+    """The job of a loaded task, on one process or on one of several ranks.
+
+    Args:
+        config: of the run, with all widths set.
+        candidate: what its mixer names.
+        folder: of the run.
+        task: loaded.
+        device: of this process.
+        checked: the plan and the certificate.
+        created: when the run was created.
+        commanded: as for `start`.
+        pictures: as for `start`.
+        resume: the content of the checkpoint that it continues, if any.
+        ranks: as for `start`.
+
+    Returns:
+        The job.
+    """
     return Job(
         config,
         candidate,

@@ -1,4 +1,4 @@
-"""What torchrun tells each process that it starts. Nothing here imports PyTorch."""
+"""What torchrun gives each process that it starts. Nothing here imports PyTorch."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Lifeline:
         self._lost: dict[int, str] = {}
         self._changed, self._settled = threading.Event(), threading.Event()
         self.dismissed = False  # whether rank 0 has said that the job is over
-        self._peers = _accept(world, host, store) if rank == 0 else {0: _connect(rank, host, store)}
+        self._others = _accept(world, host, store) if rank == 0 else {0: _connect(rank, host, store)}
         threading.Thread(target=self._listen, name="lifeline", daemon=True).start()
 
     def loss(self, wait_s: float = 0.0) -> str:
@@ -71,19 +71,19 @@ class Lifeline:
             failure: why it ends before the others do; empty where all is well.
         """
         self.settle()
-        for peer in self._peers.values():
+        for link in self._others.values():
             with contextlib.suppress(OSError):
-                peer.sendall((one_line(failure)[: MAX_BYTES // 8] or BYE).encode() + b"\n")
-                peer.shutdown(socket.SHUT_WR)
+                link.sendall((one_line(failure)[: MAX_BYTES // 8] or BYE).encode() + b"\n")
+                link.shutdown(socket.SHUT_WR)
 
     def _listen(self) -> None:
         with selectors.DefaultSelector() as selector:
-            for rank, peer in self._peers.items():
-                selector.register(peer, selectors.EVENT_READ, rank)
+            for rank, link in self._others.items():
+                selector.register(link, selectors.EVENT_READ, rank)
             while selector.get_map():
                 for key, _ in selector.select():
                     selector.unregister(key.fileobj)
-                    message = _message(self._peers[key.data])
+                    message = _message(self._others[key.data])
                     if message == BYE:
                         self.dismissed = self.dismissed or key.data == 0
                     else:
@@ -107,19 +107,19 @@ class Lifeline:
 
 def _accept(world: int, host: str, store: Store) -> dict[int, socket.socket]:
     word = secrets.token_hex(16)
-    peers: dict[int, socket.socket] = {}
+    others: dict[int, socket.socket] = {}
     with _server(host) as server:
         server.settimeout(CONNECT_S)
         store.set(ADDRESS, f"{server.getsockname()[1]} {word}")
-        while len(peers) < world - 1:
-            peer, _ = server.accept()
-            peer.settimeout(CONNECT_S)
-            given, _, rank = _message(peer).partition(" ")
+        while len(others) < world - 1:
+            link, _ = server.accept()
+            link.settimeout(CONNECT_S)
+            given, _, rank = _message(link).partition(" ")
             if hmac.compare_digest(given.encode(), word.encode()) and rank.isdecimal():  # others may find the port
-                peers[int(rank)] = _watched(peer)
+                others[int(rank)] = _watched(link)
             else:
-                peer.close()
-    return peers
+                link.close()
+    return others
 
 
 def _server(host: str) -> socket.socket:
@@ -132,25 +132,25 @@ def _server(host: str) -> socket.socket:
 
 def _connect(rank: int, host: str, store: Store) -> socket.socket:
     port, _, word = store.get(ADDRESS).decode().partition(" ")
-    peer = socket.create_connection((host, int(port)), timeout=CONNECT_S)
-    peer.sendall(f"{word} {rank}\n".encode())
-    return _watched(peer)
+    link = socket.create_connection((host, int(port)), timeout=CONNECT_S)
+    link.sendall(f"{word} {rank}\n".encode())
+    return _watched(link)
 
 
-def _watched(peer: socket.socket) -> socket.socket:
+def _watched(link: socket.socket) -> socket.socket:
     """Blocks without limit, and asks now and then whether the other machine is still there."""
-    peer.settimeout(None)
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    link.settimeout(None)
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", MACHINE_S // 2), ("TCP_KEEPINTVL", MACHINE_S // 6), ("TCP_KEEPCNT", 3)):
         if hasattr(socket, option):
-            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    return peer
+            link.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return link
 
 
-def _message(peer: socket.socket) -> str:
+def _message(link: socket.socket) -> str:
     """One line; an empty text where the connection ended before it did."""
     read = b""
     with contextlib.suppress(OSError):
-        while not read.endswith(b"\n") and len(read) < MAX_BYTES and (more := peer.recv(MAX_BYTES - len(read))):
+        while not read.endswith(b"\n") and len(read) < MAX_BYTES and (more := link.recv(MAX_BYTES - len(read))):
             read += more
     return one_line(read.decode("utf-8", "replace").strip()) if read.endswith(b"\n") else ""

@@ -128,7 +128,7 @@ class Ranks:
         """Why another process has ended early.
 
         Args:
-            wait_s: how long to wait for the news of it, in seconds.
+            wait_s: how long to wait until that is known, in seconds.
 
         Returns:
             One line; an empty text where none has.

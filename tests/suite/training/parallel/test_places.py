@@ -51,8 +51,8 @@ def ends() -> Iterator[list[lifeline.Lifeline]]:
         end.settle()
     yield [made[0], made[1]]
     for end in made.values():
-        for peer in end._peers.values():
-            peer.close()
+        for link in end._others.values():
+            link.close()
 
 
 def test_a_process_without_torchrun_has_no_place(monkeypatch):
@@ -95,7 +95,7 @@ def test_a_job_has_the_exit_code_of_rank_0_or_of_the_first_failure():
 
 
 def test_a_rank_that_ends_without_a_message_is_lost(ends):
-    next(iter(ends[1]._peers.values())).shutdown(2)
+    next(iter(ends[1]._others.values())).shutdown(2)
     assert "rank 1 ended without a message" in ends[0].loss(5)
 
 
