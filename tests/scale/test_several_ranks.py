@@ -63,6 +63,16 @@ def test_two_ranks_have_the_losses_of_one(tmp_path, case):
         together = suite(tmp_path, *arguments, "--force", "--devices", "2", "--parallel", name)
         assert together["parallel"] == {"world_size": 2, "strategy": strategy}
         assert_same(together, alone)
+        assert gradient_norms(tmp_path, together) == pytest.approx(gradient_norms(tmp_path, alone), rel=CLOSE)
+
+
+def gradient_norms(home: Path, record: dict[str, Any]) -> list[float]:
+    """Before clipping. AdamW's steps, and so the losses, hardly depend on the gradient's scale."""
+    lines = (home / record["id"] / "tracking.jsonl").read_text().splitlines()
+    values = [json.loads(line).get("values", {}) for line in lines]
+    norms = [each["train/grad_norm"] for each in values if "train/grad_norm" in each]
+    assert len(norms) == 6
+    return norms
 
 
 FSDP = ("--devices", "2", "--parallel", "fsdp")
