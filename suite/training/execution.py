@@ -12,8 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from backbones.base import forget_implementations
 from backbones.decoder import Decoder
+from backbones.implementations import forget_implementations
 from suite.console import warn
 from suite.errors import UserError, first_line, reason
 from suite.models.inputs import Backbone
@@ -21,6 +21,8 @@ from suite.models.memory import out_of_memory
 from suite.progress import TrainingProgress
 from suite.records.schema import Record, Tracked
 from suite.tracking.client import Tracker
+from suite.training.deterministic import mode
+from suite.training.deterministic.repeats import NotRepeatable, require_equal_passes
 from suite.training.evaluate import UnitTally, decoded_per_s, evaluate
 from suite.training.job import Ending, Job, assemble
 from suite.training.mirror import close_tracker, open_tracker
@@ -89,7 +91,7 @@ def take_part(job: Job) -> int:
         job.ranks.on_loss(lambda lost: _record_loss(job, lost, warn))
         try:
             _fit_and_test(job, Quiet(), stop)
-        except (Diverged, Interrupted):  # on all ranks alike
+        except (Diverged, Interrupted, NotRepeatable):  # on all ranks alike
             return 0
         except Exception as problem:
             stop.shield()
@@ -147,7 +149,7 @@ def _ending(job: Job, problem: BaseException, warn: Callable[[str], None]) -> En
             return Ending("failed", cause, 1)
     if lost := job.ranks.loss(LOSS_S if isinstance(problem, RuntimeError) else 0.0):
         return Ending("failed", lost, 1)
-    if advice := out_of_memory(problem):
+    if advice := out_of_memory(problem) or mode.refused_operation(problem, job.device):
         return Ending("failed", advice, 1)
     keep_traceback(job, warn)
     return Ending("failed", f"{_named(problem)} (full traceback: {TRACEBACK} in the run's folder)", 1)
@@ -177,12 +179,14 @@ def _evaluate_untrained(job: Job, warn: Callable[[str], None]) -> None:
 
 
 def _fit_and_test(job: Job, observer: Observer, stop: Stop) -> FitResult:
-    torch.manual_seed(job.config.seed)
+    mode.seed_generators(job.config.seed)
     forget_implementations()  # of an earlier run of this process
     trainer = _trainer(job, observer, stop)
     trainer.origin, trainer.resumed_at = job.origin(), job.resumed_at
     if job.resume is not None:
         trainer.restore(job.resume)
+    if mode.active():
+        require_equal_passes(trainer)
     job.trace = trainer.trace  # the same list, so that a failed run's record has the losses up to the failure
     result = trainer.fit()
     selected = trainer.selected(result.best)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from backbones.base import implementations
+from backbones.implementations import implementations
 from suite.config.run_config import TRAINING_VERSION, RunConfig
 from suite.models.budget import Plan
 from suite.models.candidate import Candidate
@@ -33,6 +33,7 @@ from suite.records.schema import (
 )
 from suite.safe_text import redacted
 from suite.tracking.client import TrackedRun
+from suite.training.deterministic import mode
 from suite.training.evaluate import autocast
 from suite.training.parallel.ranks import ALONE, Ranks
 from suite.training.processors import wait_policy
@@ -138,6 +139,7 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
         packages=provenance.packages(),
         hardware=job.hardware,
         contract=contracts.known(config.mixer, job.code.mixer_origin),
+        deterministic=mode.active(),
         parallel=job.ranks.recorded(),
         threads=Threads(count=job.hardware.threads, wait_policy=wait_policy()),
         precision=job.precision,

@@ -145,7 +145,7 @@ class Trainer:
         if isinstance(self.model, ClosedForm):
             return self._solve(self.model)
         steps = self.config.train.steps
-        batches = self._batches()
+        batches = self.batches(loader_workers(self.task))
         self.observer.started(self.step, steps)
         self.model.train()
         while self.step < steps:
@@ -180,14 +180,14 @@ class Trainer:
         self.evaluated.load_state_dict(best.weights)
         return self.evaluated
 
-    def _batches(self) -> Iterator[Batch]:
-        train, workers = self.config.train, loader_workers(self.task)
-        return self.task.train_batches(self.config.seed, train.batch_size, self.step, workers)
+    def batches(self, workers: int) -> Iterator[Batch]:
+        """The training batches from the next step on, loaded by that many processes; this rank's rows of them."""
+        return self.task.train_batches(self.config.seed, self.config.train.batch_size, self.step, workers)
 
     def first_losses(self, steps: int) -> list[float]:
         """Trains the first steps alone, without validation and checkpoints; the losses are those of `fit`."""
         self.model.train()
-        return [self._update(batch)[0] for batch in islice(self._batches(), steps)]
+        return [self._update(batch)[0] for batch in islice(self.batches(loader_workers(self.task)), steps)]
 
     def _solve(self, model: ClosedForm) -> FitResult:
         """Fits in one pass over the training examples instead of steps; its only checkpoint is tested."""
@@ -202,7 +202,7 @@ class Trainer:
     def _update(self, batch: Batch) -> tuple[float, float]:
         batch = batch.to(self.device)
         self.schedule.step_update(self.step)
-        value = self._gradients(batch)
+        value = self.accumulate_gradients(batch)
         norm = self._clip()
         if not (math.isfinite(value) and math.isfinite(norm)):
             what = "loss" if not math.isfinite(value) else "gradient"
@@ -217,13 +217,13 @@ class Trainer:
             self.ema.update(self.model, step=self.step)
         return value, norm
 
-    def _gradients(self, batch: Batch) -> float:
-        """Adds the gradient of the batch's loss; returns that loss."""
-        return sum(self._backward(part, weight) for part, weight in self._parts(batch))
-
     def _clip(self) -> float:
         """Clips the gradient; returns its norm before."""
         return nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip).item()
+
+    def accumulate_gradients(self, batch: Batch) -> float:
+        """Adds the gradient of a batch on the device; returns its loss."""
+        return sum(self._backward(part, weight) for part, weight in self._parts(batch))
 
     def _parts(self, batch: Batch) -> list[tuple[Batch, float]]:
         """The batch in `accumulate` parts, each with its fraction of the values that the loss is the mean over."""

@@ -52,6 +52,7 @@ def run(
     device: opt.Device = "auto",
     threads: opt.Threads = None,
     workers: opt.Workers = None,
+    deterministic: opt.Deterministic = False,
     devices: opt.Devices = None,
     parallel: opt.Parallel = None,
     resume: opt.Resume = None,
@@ -85,12 +86,14 @@ def run(
     if here is not None:
         environment.silence_pytorch()
     from suite.training import processors
+    from suite.training.deterministic import mode
     from suite.training.parallel.join import joined
     from tasks.storage import verified
 
     with (
         verified.hashing_all(verify_data),
         processors.using(threads, workers),
+        mode.using(deterministic),
         joined(here, "fsdp2" if parallel == "fsdp" else "ddp") as ranks,
     ):
         place: dict[str, Any] = {"data_dir": data_dir, "device": _device(device, here)}
@@ -132,7 +135,7 @@ def _outcome(
         if any(chosen.values()) or seed is not None:
             raise UserError(
                 f"--resume {resume} uses the config of that run; drop the other options (except --data-dir, "
-                "--verify-data, --device, --threads, --workers, --devices, --parallel)"
+                "--verify-data, --device, --threads, --workers, --deterministic, --devices, --parallel)"
             )
         return resume_run(resume, **place)
     from suite.models.effects import refuse_unread_folder

@@ -12,6 +12,7 @@ from suite.errors import UserError
 from suite.models.written import resolve_written
 from suite.records import runs_folder
 from suite.training import checkpoint
+from suite.training.deterministic import mode
 from suite.training.devices import pick_device
 from suite.training.execution import Orders, take_part
 from suite.training.parallel.ranks import Ranks
@@ -52,17 +53,18 @@ def follow(ranks: Ranks, *, device: str, data_dir: Path | None) -> int:
     state = checkpoint.load(folder, torch.device("cpu"), lambda _: None) if orders.step is not None else None
     if state is not None and state["step"] != orders.step:
         raise UserError(f"rank {ranks.rank} reads the checkpoint of step {state['step']}, rank 0 of {orders.step}")
-    job = make_job(
-        resolved.config,
-        resolved.candidate,
-        folder,
-        task,
-        pick_device(device),
-        checked,
-        written["created"],
-        time.monotonic(),
-        pictures=False,
-        resume=state,
-        ranks=ranks,
-    )
-    return take_part(job)
+    with mode.as_begun(folder):
+        job = make_job(
+            resolved.config,
+            resolved.candidate,
+            folder,
+            task,
+            pick_device(device),
+            checked,
+            written["created"],
+            time.monotonic(),
+            pictures=False,
+            resume=state,
+            ranks=ranks,
+        )
+        return take_part(job)

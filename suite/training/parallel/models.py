@@ -130,6 +130,13 @@ def whole(x: Tensor) -> Tensor:
     return x.full_tensor() if isinstance(x, DTensor) else x
 
 
+def own_part(x: Tensor) -> Tensor:
+    """The values of a tensor that this rank holds: a part of a sharded one, all of any other."""
+    from torch.distributed.tensor import DTensor
+
+    return x.to_local() if isinstance(x, DTensor) else x
+
+
 def as_sharded(x: Any, like: Tensor) -> Any:
     """A value in the layout of a parameter.
 

@@ -21,7 +21,6 @@ from suite.training.evaluate import autocast
 from suite.training.parallel import models, saving
 from suite.training.parallel.batch_norm import share_statistics
 from suite.training.parallel.ranks import Ranks
-from suite.training.processors import loader_workers
 from suite.training.signals import Stop
 from suite.training.trainer import Best, Observer, Trainer
 from tasks.base import Batch, Shard, Task
@@ -82,14 +81,30 @@ class ParallelTrainer(Trainer):
             ema.foreach = False  # parameters are sharded and buffers are not
         return ema
 
-    def _batches(self) -> Iterator[Batch]:
-        train, workers = self.config.train, loader_workers(self.task)
-        return self.task.train_batches(self.config.seed, train.batch_size, self.step, workers, self.ranks.shard)
+    def batches(self, workers: int) -> Iterator[Batch]:
+        """This rank's rows of the training batches.
+
+        Args:
+            workers: processes that load them.
+
+        Returns:
+            From the next step on.
+        """
+        batch_size = self.config.train.batch_size
+        return self.task.train_batches(self.config.seed, batch_size, self.step, workers, self.ranks.shard)
 
     def _checkpoint_is_due(self) -> bool:
         return self._save_due
 
-    def _gradients(self, batch: Batch) -> float:
+    def accumulate_gradients(self, batch: Batch) -> float:
+        """Adds the gradient of the global batch, of which this rank computes its rows.
+
+        Args:
+            batch: this rank's rows, on the device.
+
+        Returns:
+            The loss of the global batch.
+        """
         parts = self._rows(batch)
         counts = [self.task.scored_values(part) for part in parts]
         total = self._total(sum(counts))
