@@ -25,6 +25,8 @@ from suite.training.deterministic import mode
 from suite.training.deterministic.repeats import NotRepeatable, require_equal_passes
 from suite.training.evaluate import UnitTally, decoded_per_s, evaluate
 from suite.training.job import Ending, Job, assemble
+from suite.training.loop.observer import Observer
+from suite.training.loop.results import FitResult
 from suite.training.mirror import close_tracker, open_tracker
 from suite.training.observer import Quiet, RunObserver
 from suite.training.outcome import TRACEBACK, Outcome, keep_traceback, write_record
@@ -32,7 +34,7 @@ from suite.training.parallel.ranks import ALONE, Ranks
 from suite.training.pictures import show_pictures
 from suite.training.processors import loader_workers
 from suite.training.signals import Interrupted, RankStop, Stop, StopSignal
-from suite.training.trainer import Diverged, FitResult, Observer, Trainer
+from suite.training.trainer import Diverged, Trainer
 from tasks.base import DataError
 
 LOSS_S = 3.0  # within which the end of another rank is known when a collective operation has failed

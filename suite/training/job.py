@@ -35,9 +35,9 @@ from suite.safe_text import redacted
 from suite.tracking.client import TrackedRun
 from suite.training.deterministic import mode
 from suite.training.evaluate import autocast
+from suite.training.loop.results import FitResult
 from suite.training.parallel.ranks import ALONE, Ranks
 from suite.training.processors import wait_policy
-from suite.training.trainer import FitResult
 from tasks.base import Task
 
 

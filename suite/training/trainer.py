@@ -7,11 +7,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -21,11 +20,14 @@ from suite.config.run_config import RunConfig
 from suite.errors import reason
 from suite.training import checkpoint
 from suite.training.evaluate import autocast, evaluate
+from suite.training.loop.observer import Observer
+from suite.training.loop.parts import parts_of
+from suite.training.loop.results import Best, Clock, FitResult
 from suite.training.optimisation import CosineSchedule, make_optimizer
 from suite.training.parallel.ranks import ALONE
 from suite.training.processors import loader_workers
 from suite.training.signals import Interrupted, Stop
-from tasks.base import Batch, Shard, Task
+from tasks.base import Batch, Task
 
 if TYPE_CHECKING:
     from timm.utils import ModelEmaV3
@@ -35,72 +37,6 @@ CHECKPOINT_S = 300.0  # at most this much work is lost by a kill -9, even where 
 
 class Diverged(RuntimeError):
     """The loss, a gradient or a metric is not finite."""
-
-
-class Observer(Protocol):
-    """What the training loop calls as it goes; the calls should return quickly.
-
-    started: before the first step; `step` is 0, or where a resumed run continues.
-    stepped: after each step, with its loss, learning rate and gradient norm before clipping.
-    validated: after each validation, with the metrics by name.
-    before_checkpoint: may block until everything that was reported is written.
-    warn: a problem that does not stop the run.
-    """
-
-    def started(self, step: int, total: int) -> None: ...
-    def stepped(self, step: int, loss: float, lr: float, grad_norm: float) -> None: ...
-    def validated(self, step: int, metrics: dict[str, float]) -> None: ...
-    def before_checkpoint(self, step: int) -> None: ...
-    def warn(self, message: str) -> None: ...
-
-
-@dataclass
-class Clock:
-    """Seconds by activity, summed over all parts of a resumed run."""
-
-    step: float = 0.0
-    data: float = 0.0
-    evaluation: float = 0.0
-    bookkeeping: float = 0.0
-    earlier: float = 0.0  # wall time of the parts before a resume
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Adds the time inside to the field of that name."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            setattr(self, name, getattr(self, name) + time.perf_counter() - start)
-
-
-@dataclass
-class Best:
-    """The checkpoint with the best primary metric on validation so far; on a tie, the earlier one."""
-
-    step: int = -1
-    value: float = math.nan
-    metrics: dict[str, float] = field(default_factory=dict)
-    weights: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def offer(self, step: int, metrics: dict[str, float], task: Task, model: nn.Module) -> None:
-        """Selects these weights if they are the best so far."""
-        value = metrics[task.primary.name]
-        better = value > self.value if task.primary.higher_is_better else value < self.value
-        if self.step < 0 or better:
-            self.step, self.value, self.metrics = step, value, metrics
-            self.weights = {name: t.detach().clone() for name, t in model.state_dict().items()}
-
-
-@dataclass
-class FitResult:
-    """What training returns. `trace` is (step, loss); `examples` counts those trained on, repeats included."""
-
-    best: Best
-    final_valid: dict[str, float]
-    trace: list[tuple[int, float]]
-    clock: Clock
-    examples: int
 
 
 class Trainer:
@@ -223,17 +159,14 @@ class Trainer:
 
     def accumulate_gradients(self, batch: Batch) -> float:
         """Adds the gradient of a batch on the device; returns its loss."""
-        return sum(self._backward(part, weight) for part, weight in self._parts(batch))
-
-    def _parts(self, batch: Batch) -> list[tuple[Batch, float]]:
-        """The batch in `accumulate` parts, each with its fraction of the values that the loss is the mean over."""
         n = self.config.train.accumulate
         if n == 1:
-            return [(batch, 1.0)]
-        rows = [Shard(i, n).part(batch.size) for i in range(n)]
-        parts = [Batch(batch.inputs[some], batch.targets[some]) for some in rows]
+            return self._backward(batch, 1.0)
+        parts = parts_of(batch, n)
         scored = [self.task.scored_values(part) for part in parts]
-        return [(part, count / sum(scored)) for part, count in zip(parts, scored, strict=True) if count]
+        # each part has its fraction of the values that the loss is the mean over
+        weighed = [(part, count / sum(scored)) for part, count in zip(parts, scored, strict=True) if count]
+        return sum(self._backward(part, weight) for part, weight in weighed)
 
     def _backward(self, part: Batch, weight: float) -> float:
         """Adds the part's gradient of the batch's loss; returns what it adds to that loss."""

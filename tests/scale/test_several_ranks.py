@@ -1,10 +1,10 @@
-"""Two processes train what one trains: losses, metrics, checkpoints, and the end of a killed one."""
+"""Two ranks train what one process trains: losses, metrics, checkpoints, and the end of a killed one."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,133 +16,156 @@ import psutil
 import pytest
 
 from tests.golden.capture import run_arguments
+from tests.scale.joint_runs import CASES, CHANGES, STRATEGIES
 
 pytestmark = pytest.mark.scale
+ROOT = Path(__file__).resolve().parents[2]
 #: fp32 rounding over six steps; a wrong weight of one rank, another seed or local batch norm differ by more than 1e-4.
 CLOSE = 1e-5
-CASES = {
-    "sotu": ("sotu", "fem"),
-    "fashion-mnist": ("fashion-mnist", "softmax", "--set", "train.accumulate=2"),
-    "household-power": ("household-power", "fem", "--set", "train.ema=0.9"),
-    "mqar": ("mqar", "softmax"),
-    "constant sequence, hybrid": ("sotu", "random-qk", "--hybrid", "2"),
-}
+JOB_S = 60  # within which a job has ended after a rank was killed
 
 
-def command(home: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
-    environment = {**os.environ, "SUITE_HOME": str(home), "SUITE_TRACKING": "off", "OMP_NUM_THREADS": "1"}
-    return [sys.executable, "-m", "suite", *arguments], environment
+def environment(home: Path) -> dict[str, str]:
+    paths = os.pathsep.join(filter(None, sys.path))
+    return {**os.environ, "PYTHONPATH": paths, "SUITE_HOME": str(home), "SUITE_TRACKING": "off", "OMP_NUM_THREADS": "1"}
 
 
-def suite(home: Path, *arguments: str) -> dict[str, Any]:
-    """The record of a run, in processes of its own."""
-    words, environment = command(home, *arguments)
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    record: dict[str, Any] = json.loads(done.stdout)
-    return record
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> dict[str, Any]:
+    """The runs of `joint_runs`, by two ranks that torchrun started."""
+    folder = tmp_path_factory.mktemp("joint")
+    words = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "tests.scale.joint_runs"]
+    done = subprocess.run(
+        [sys.executable, "-m", *words, str(folder / "results.json")],
+        env=environment(folder / "runs"),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return found
+
+
+def losses(record: dict[str, Any]) -> list[float]:
+    return [loss for _, loss in record["loss_trace"]]
 
 
 def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert found["status"] == expected["status"] == "finished"
     assert found["identity"] == expected["identity"]
     assert found["n_evaluated"] == expected["n_evaluated"]
-    assert [loss for _, loss in found["loss_trace"]] == pytest.approx(
-        [loss for _, loss in expected["loss_trace"]], rel=CLOSE
-    )
+    assert len(losses(expected)) == 6
+    assert losses(found) == pytest.approx(losses(expected), rel=CLOSE)
     for split in ("valid", "test"):
         assert found["metrics"][split]["loss"] == pytest.approx(expected["metrics"][split]["loss"], rel=CLOSE)
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("case", CASES)
-def test_two_ranks_have_the_losses_of_one(tmp_path, case):
-    task, mixer, *more = CASES[case]
-    arguments = [*run_arguments(task, mixer), *more]
-    alone = suite(tmp_path, *arguments)
+def test_two_ranks_have_the_losses_of_one(results, case, strategy):
+    alone, together = results[case]["None"], results[case][strategy]
     assert alone["parallel"] is None
-    for name, strategy in (("ddp", "ddp"), ("fsdp", "fsdp2")):
-        together = suite(tmp_path, *arguments, "--force", "--devices", "2", "--parallel", name)
-        assert together["parallel"] == {"world_size": 2, "strategy": strategy}
-        assert_same(together, alone)
-        assert gradient_norms(tmp_path, together) == pytest.approx(gradient_norms(tmp_path, alone), rel=CLOSE)
+    assert together["parallel"] == {"world_size": 2, "strategy": strategy}
+    assert_same(together, alone)
+    assert len(alone["norms"]) == 6
+    assert together["norms"] == pytest.approx(alone["norms"], rel=CLOSE)
+    assert len(together["test_units"]["sums"]) == len(alone["test_units"]["sums"])
 
 
-def gradient_norms(home: Path, record: dict[str, Any]) -> list[float]:
-    """Before clipping. AdamW's steps, and so the losses, hardly depend on the gradient's scale."""
-    lines = (home / record["id"] / "tracking.jsonl").read_text().splitlines()
-    values = [json.loads(line).get("values", {}) for line in lines]
-    norms = [each["train/grad_norm"] for each in values if "train/grad_norm" in each]
-    assert len(norms) == 6
-    return norms
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("case", CASES)
+def test_two_ranks_run_the_kernels_of_one(results, case, strategy):
+    assert results[case][strategy]["implementations"] == results[case]["None"]["implementations"]
 
 
-FSDP = ("--devices", "2", "--parallel", "fsdp")
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_checkpoint_is_resumed_by_another_number_of_ranks(results, change):
+    runs = results[f"resumed {change}"]
+    assert runs["resumed"]["resumed_at"] == [4]
+    assert (runs["resumed"]["parallel"] is None) == (CHANGES[change][1] is None)
+    assert_same(runs["resumed"], runs["whole"])
 
 
-@pytest.mark.parametrize(
-    ("first", "second"), [(FSDP, ()), ((), FSDP), (FSDP, FSDP)], ids=["2-to-1", "1-to-2", "2-to-2"]
-)
-def test_a_checkpoint_is_resumed_by_another_number_of_ranks(tmp_path, first, second):
-    arguments = [*run_arguments("household-power", "softmax"), "--set", "train.ema=0.9"]
-    whole = suite(tmp_path, *arguments, *first)
-    forget_the_end(next(tmp_path.glob("*/record.json")).parent)
-    resumed = suite(tmp_path, *arguments, "--resume", "auto", *second)
-    assert resumed["resumed_at"] == [4]
-    assert (resumed["parallel"] is None) == (not second)
-    assert_same(resumed, whole)
+def test_with_dropout_ranks_repeat_their_losses_and_differ_from_one_process(results):
+    runs = results["dropped"]
+    assert losses(runs["first"]) == losses(runs["ddp"])
+    assert losses(runs["fsdp2"]) == pytest.approx(losses(runs["ddp"]), rel=CLOSE)
+    assert losses(runs["ddp"]) != pytest.approx(losses(runs["None"]), rel=1e-3)
+    resumed = results["dropped, resumed"]
+    assert losses(resumed["resumed"]) == losses(resumed["whole"])  # each rank continues its own stream
 
 
-def forget_the_end(folder: Path) -> None:
-    """Leaves what a run killed after its second of three validations had left."""
-    (folder / "record.json").unlink()
-    of_several = sorted(folder.glob("checkpoint-*.dcp"))
-    if of_several:
-        shutil.rmtree(of_several[-1])
-    for name in ("checkpoint.pt", "checkpoint.best.pt"):
-        (folder / name).unlink(missing_ok=True)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_deterministic_ranks_check_their_first_step_and_keep_their_losses(results, strategy):
+    made = results["deterministic"][strategy]
+    assert (made["status"], made["deterministic"]) == ("finished", True)
+    assert losses(made) == losses(results["dropped"][strategy])
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_rank_ends_the_job_and_the_run_is_resumed(tmp_path, victim):
-    longer = {"steps=6": "steps=100000", "evals=3": "evals=5000"}
-    arguments = [longer.get(word, word) for word in run_arguments("sotu", "softmax")]
-    words, environment = command(tmp_path, *arguments, "--devices", "2")
-    job = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    try:
-        wait_for(lambda: bool(list(tmp_path.glob("*/checkpoint-*.dcp/content.pt"))), 120)
-        ranks = {each.environ().get("RANK"): each for each in psutil.Process(job.pid).children()}
-        ranks[str(victim)].send_signal(signal.SIGKILL)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_noise_on_one_rank_lets_no_deterministic_run_begin(results, strategy):
+    made = results["noisy"][strategy]
+    assert (made["status"], losses(made)) == ("failed", [])
+    assert "is not deterministic: the loss differs when step 1 is computed again" in made["error"]
+
+
+class Running:
+    """A command that trains with two ranks until it is ended."""
+
+    def __init__(self, home: Path, *more: str) -> None:
+        longer = {"steps=6": "steps=100000", "evals=3": "evals=5000"}
+        arguments = [longer.get(word, word) for word in run_arguments("sotu", "softmax")]
+        self.home = home
+        self.command = subprocess.Popen(
+            [sys.executable, "-m", "suite", *arguments, "--devices", "2", *more],
+            env=environment(home),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.ranks: dict[str | None, psutil.Process] = {}
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in (*self.ranks.values(), self.command):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.command.wait()
+
+    def reaches(self, step: int) -> None:
+        """Waits for a checkpoint after that step."""
+        wait_for(lambda: newest_step(self.home) > step, 120)
+        self.ranks = {each.environ().get("RANK"): each for each in psutil.Process(self.command.pid).children()}
+        assert sorted(map(str, self.ranks)) == ["0", "1"]
+
+    def ends(self, seconds: float) -> int:
+        """The exit code, once the command and both ranks have ended."""
         began = time.monotonic()
-        assert job.wait(60) != 0
-        wait_for(lambda: not any(each.is_running() for each in ranks.values()), 60 - (time.monotonic() - began))
-    finally:
-        job.kill()
-        job.communicate()
-    (written,) = tmp_path.glob("*/record.json")
-    record = json.loads(written.read_text())
-    assert record["status"] == "failed"
-    assert f"rank {victim} ended without a message" in record["error"]
-    assert_it_continues(written.parent, arguments)
+        code = self.command.wait(seconds)
+        wait_for(lambda: not any(alive(each) for each in self.ranks.values()), seconds - (time.monotonic() - began))
+        return code
 
 
-def assert_it_continues(folder: Path, arguments: list[str]) -> None:
-    """`--resume auto` continues the run with two ranks; it is then asked to stop, and stops at a checkpoint."""
-    before = newest_step(folder)
-    words, environment = command(folder.parent, *arguments, "--resume", "auto", "--devices", "2")
-    job = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def alive(process: psutil.Process) -> bool:
     try:
-        wait_for(lambda: newest_step(folder) > before, 120)
-        job.send_signal(signal.SIGTERM)
-        assert job.wait(60) == 143
-    finally:
-        job.kill()
-        job.communicate()
-    record = json.loads((folder / "record.json").read_text())
-    assert record["status"] == "interrupted"
-    assert record["resumed_at"] == [before]
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
-def newest_step(folder: Path) -> int:
-    return max(int(path.parent.stem.split("-")[1]) for path in folder.glob("checkpoint-*.dcp/content.pt"))
+def newest_step(home: Path) -> int:
+    found = (int(path.parent.stem.split("-")[1]) for path in home.glob("*/checkpoint-*.dcp/content.pt"))
+    return max(found, default=0)
+
+
+def written(home: Path) -> dict[str, Any]:
+    (path,) = home.glob("*/record.json")
+    record: dict[str, Any] = json.loads(path.read_text())
+    return record
 
 
 def wait_for(condition: Any, seconds: float) -> None:
@@ -152,9 +175,33 @@ def wait_for(condition: Any, seconds: float) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_rank_ends_the_job_and_the_run_is_resumed(tmp_path, victim):
+    with Running(tmp_path) as job:
+        job.reaches(0)
+        job.ranks[str(victim)].send_signal(signal.SIGKILL)
+        assert job.ends(JOB_S) != 0
+    record = written(tmp_path)
+    assert record["status"] == "failed"
+    assert f"rank {victim} ended without a message" in record["error"]
+    before = newest_step(tmp_path)
+    with Running(tmp_path, "--resume", "auto") as job:
+        job.reaches(before)
+        if victim == 0:
+            job.ranks["1"].send_signal(signal.SIGUSR1)  # a warning that reaches one rank alone
+            assert job.ends(JOB_S) == 128 + signal.SIGUSR1
+        else:
+            job.command.kill()  # the ranks notice that nobody waits for them
+            job.ends(JOB_S)
+    record = written(tmp_path)
+    assert record["status"] == "interrupted"
+    assert record["resumed_at"] == [before]
+    assert newest_step(tmp_path) > before
+
+
 def test_a_batch_that_does_not_divide_is_refused_in_one_line(tmp_path):
-    words, environment = command(tmp_path, *run_arguments("sotu", "softmax"), "--devices", "3")
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    words = [sys.executable, "-m", "suite", *run_arguments("sotu", "softmax"), "--devices", "3"]
+    done = subprocess.run(words, env=environment(tmp_path), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert "8 examples does not divide among 3" in line

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 
 from suite.errors import UserError
 
+LOOPBACK = "127.0.0.1"
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -17,6 +19,7 @@ class Place:
     rank, world: among all processes.
     local_rank, local_world: among those of this machine.
     host: of rank 0.
+    one_machine: whether all processes are on this machine.
     """
 
     rank: int
@@ -24,6 +27,7 @@ class Place:
     local_rank: int
     local_world: int
     host: str
+    one_machine: bool = True
 
 
 def place() -> Place | None:
@@ -46,7 +50,12 @@ def place() -> Place | None:
     if not (0 <= rank < world and 0 <= local_rank < local_world <= world):
         shown = ", ".join(f"{name}={value}" for name, value in given.items())
         raise UserError(f"{shown}: these are no ranks of a job; start it with torchrun, or unset the variables")
-    return Place(rank, world, local_rank, local_world, os.environ["MASTER_ADDR"]) if world > 1 else None
+    if world == 1:
+        return None
+    one_machine = local_world == world and bool(given["LOCAL_WORLD_SIZE"])
+    return Place(
+        rank, world, local_rank, local_world, LOOPBACK if one_machine else os.environ["MASTER_ADDR"], one_machine
+    )
 
 
 def silence_pytorch() -> None:
@@ -54,6 +63,20 @@ def silence_pytorch() -> None:
     PyTorch is imported.
     """
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+def keep_on_this_machine() -> None:
+    """Processes of one machine exchange tensors on its loopback interface, which no other machine reaches, unless
+    another interface is chosen.
+    """
+    names = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+    if names:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", names[0])
+
+
+def agent() -> int | None:
+    """The id of torchrun, or of `suite run --devices`, which started this process and waits for it; None: neither."""
+    return os.getppid() if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" else None
 
 
 def device_of(name: str, here: Place, gpus: int) -> str:

@@ -16,7 +16,7 @@ from suite.training.deterministic import mode
 from suite.training.devices import pick_device
 from suite.training.execution import Orders, take_part
 from suite.training.parallel.ranks import Ranks
-from suite.training.run import make_job
+from suite.training.prepared.jobs import make_job
 
 
 def follow(ranks: Ranks, *, device: str, data_dir: Path | None) -> int:

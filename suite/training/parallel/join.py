@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 from suite.errors import first_line
-from suite.training.parallel.environment import Place
+from suite.training.parallel.environment import Place, keep_on_this_machine
 from suite.training.parallel.ranks import ALONE, Ranks, Strategy
 
 #: Rank 0 may prepare data for hours while the others wait; the end of a process is noticed by the lifeline.
@@ -36,6 +36,8 @@ def joined(here: Place | None, strategy: Strategy) -> Iterator[Ranks]:
 
     from suite.training.parallel.lifeline import Lifeline
 
+    if here.one_machine:
+        keep_on_this_machine()
     store, rank, world = next(rendezvous("env://"))
     gpus = torch.cuda.is_available()
     if gpus and here.local_rank < torch.cuda.device_count():
@@ -45,7 +47,7 @@ def joined(here: Place | None, strategy: Strategy) -> Iterator[Ranks]:
     control = distributed.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
     assert isinstance(control, ProcessGroup)
     lifeline = Lifeline(rank, world, here.host, PrefixStore("suite", store))
-    ranks = Ranks(rank, world, strategy, control, lifeline)
+    ranks = Ranks(rank, world, strategy, here.local_world, control, lifeline)
     try:
         yield ranks
     except BaseException as problem:

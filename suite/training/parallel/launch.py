@@ -1,18 +1,29 @@
-"""Starting the processes of a job on this machine, as `torchrun --standalone` does. Each runs the same command line."""
+"""Starting the processes of a job on this machine, and waiting for them. Each runs the same command line.
+
+`torchrun --standalone` does so, too, with a store that every machine of the network can write to; this one is reached
+on the loopback interface alone.
+"""
 
 from __future__ import annotations
 
-import logging
 import os
-import secrets
+import signal
+import socket
+import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
-from typing import Any
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 from suite.errors import UserError
-from suite.training.parallel.environment import Place, silence_pytorch
+from suite.training.parallel.environment import LOOPBACK, Place, silence_pytorch
+from suite.training.signals import IMPATIENT, PATIENT
 from tasks.storage.cores import cores
+
+#: After the first process has failed, the others have this long to end by themselves; they notice within seconds.
+END_S = 30.0
+POLL_S = 0.05
 
 
 def require_consistent(here: Place | None, devices: int | None, parallel: str | None) -> None:
@@ -49,44 +60,90 @@ def launch(devices: int, arguments: Sequence[str], *, threads: int | None) -> in
     Returns:
         Rank 0's exit code, or that of the process that failed first; 128 and the signal's number where one ended it.
     """
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
     silence_pytorch()
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
     if threads is None:
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // devices)))
-    logging.disable(logging.CRITICAL)  # rank 0 reports what happened, in one line
-    with tempfile.TemporaryDirectory(prefix="suite-job-") as logs:
-        config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=devices,
-            run_id=secrets.token_hex(8),
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            local_addr="localhost",
-            max_restarts=0,
-            logs_specs=DefaultLogsSpecs(log_dir=logs),
-        )
-        try:
-            elastic_launch(config, sys.executable)("-m", "suite", *arguments)
-        except ChildFailedError as failed:
-            return exit_code(failed.failures)
-        except SignalException as ended:
-            return 128 + int(ended.sigval)
-    return 0
+    listening = socket.create_server((LOOPBACK, 0))
+    port = listening.getsockname()[1]
+    store = TCPStore(LOOPBACK, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
+    ranks: list[subprocess.Popen[bytes]] = []
+    try:
+        with _passing_on_signals(ranks):
+            ranks.extend(_start(rank, devices, port, arguments) for rank in range(devices))
+            return _wait(ranks)
+    finally:
+        _end(ranks)
+        del store  # the processes have needed it until here
 
 
-def exit_code(failures: Mapping[int, Any]) -> int:
+def _start(rank: int, devices: int, port: int, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": devices, "LOCAL_WORLD_SIZE": devices}
+    store = {"MASTER_ADDR": LOOPBACK, "MASTER_PORT": port}
+    served = {"TORCHELASTIC_USE_AGENT_STORE": True, "TORCHELASTIC_RESTART_COUNT": 0}  # by this process
+    environment = {**os.environ, **{name: str(value) for name, value in (place | store | served).items()}}
+    # a group of its own: Ctrl-C reaches the rank once, through this process
+    return subprocess.Popen([sys.executable, "-m", "suite", *arguments], env=environment, process_group=0)
+
+
+@contextmanager
+def _passing_on_signals(ranks: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Within the block signals reach all ranks, which stop after the same step. A second SIGINT or SIGTERM ends them at
+    once, as it does a run of one process.
+    """
+    received: list[int] = []
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        if number in IMPATIENT and any(before in IMPATIENT for before in received):
+            number = signal.SIGKILL
+        received.append(number)
+        for rank in ranks:
+            rank.send_signal(number)
+
+    chosen = [n for n in (*IMPATIENT, *PATIENT) if n in IMPATIENT or signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in chosen}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
+    """The exit code of the job, once all ranks have ended."""
+    failed: list[tuple[int, int]] = []
+    end = float("inf")
+    running = dict(enumerate(ranks))
+    while running and time.monotonic() < end:
+        for number in [number for number, rank in running.items() if rank.poll() is not None]:
+            code = running.pop(number).returncode
+            if code:
+                failed.append((number, code))
+                end = min(end, time.monotonic() + END_S)
+        time.sleep(POLL_S)
+    return exit_code(failed)
+
+
+def exit_code(failed: Sequence[tuple[int, int]]) -> int:
     """The exit code of a job.
 
     Args:
-        failures: of its processes, by rank; `exitcode` is negative for a signal, `timestamp` says which came first.
+        failed: rank and exit code of each process that failed, the first one first; codes of signals are negative.
 
     Returns:
-        From 1 to 255.
+        From 0 to 255: rank 0's, which reports the run, or that of the first process.
     """
-    failure = failures.get(0) or min(failures.values(), key=lambda each: each.timestamp)
-    code = int(failure.exitcode)
-    return 128 - code if code < 0 else code or 1
+    if not failed:
+        return 0
+    code = dict(failed).get(0, failed[0][1])
+    return 128 - code if code < 0 else code
+
+
+def _end(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Ends the processes that have not ended, with those that load their data."""
+    for rank in ranks:
+        if rank.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(rank.pid, signal.SIGKILL)
+            rank.wait()

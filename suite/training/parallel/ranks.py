@@ -27,6 +27,7 @@ class Ranks:
     rank: of this process, 0 ≤ rank < world. Rank 0 leads: it decides what runs, and it alone writes.
     world: number of processes.
     strategy: what each of them holds: the whole model (ddp), or a part of every tensor (fsdp2).
+    local_world: number of processes on this machine.
     control: for small values of any kind, on the CPU.
     lifeline: reports the end of another process.
     """
@@ -34,6 +35,7 @@ class Ranks:
     rank: int = 0
     world: int = 1
     strategy: Strategy = "ddp"
+    local_world: int = 1
     control: ProcessGroup | None = None
     lifeline: Lifeline | None = None
     announced: bool = False

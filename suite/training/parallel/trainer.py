@@ -18,12 +18,16 @@ from torch import nn
 
 from suite.config.run_config import RunConfig
 from suite.training.evaluate import autocast
+from suite.training.loop.observer import Observer
+from suite.training.loop.parts import parts_of
+from suite.training.loop.results import Best
 from suite.training.parallel import models, saving
 from suite.training.parallel.batch_norm import share_statistics
+from suite.training.parallel.environment import agent
 from suite.training.parallel.ranks import Ranks
 from suite.training.signals import Stop
-from suite.training.trainer import Best, Observer, Trainer
-from tasks.base import Batch, Shard, Task
+from suite.training.trainer import Trainer
+from tasks.base import Batch, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +63,7 @@ class ParallelTrainer(Trainer):
             ranks: of the job.
         """
         self.ranks, self._build, self._own_stop = ranks, build, stop
-        self._save_due = False
+        self._save_due, self._agent = False, agent()
         model = build()
         models.seed_noise(config.seed, ranks.rank)
         statistics = torch.distributed.new_group()
@@ -105,7 +109,7 @@ class ParallelTrainer(Trainer):
         Returns:
             The loss of the global batch.
         """
-        parts = self._rows(batch)
+        parts = parts_of(batch, min(self.config.train.accumulate, batch.size))  # as many on every rank
         counts = [self.task.scored_values(part) for part in parts]
         total = self._total(sum(counts))
         value = 0.0
@@ -113,12 +117,6 @@ class ParallelTrainer(Trainer):
             with models.synchronising(self.forwarded, i == len(parts) - 1):
                 value += self._backward_part(part, count, total)
         return self._agree(value)
-
-    def _rows(self, batch: Batch) -> list[Batch]:
-        """This rank's rows in at most `accumulate` parts, as many on every rank."""
-        n = min(self.config.train.accumulate, batch.size)
-        rows = [Shard(i, n).part(batch.size) for i in range(n)]
-        return [Batch(batch.inputs[some], batch.targets[some]) for some in rows] if n > 1 else [batch]
 
     def _total(self, count: float) -> float:
         """How many values the loss of the global batch is the mean over."""
@@ -140,6 +138,8 @@ class ParallelTrainer(Trainer):
     def _agree(self, value: float) -> float:
         """The loss of the global batch, and what all ranks do after this step."""
         due = super()._checkpoint_is_due()
+        if self._agent is not None and agent() != self._agent:
+            self._own_stop.request()  # it was killed, and nobody waits for the ranks any more
         every = self.ranks.exchange([value, float(self._own_stop.received or 0), float(due)])
         if received := max(int(number) for _, number, _ in every):
             self.stop.request(received)

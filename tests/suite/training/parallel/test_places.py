@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +14,7 @@ from suite.training.parallel import launch, lifeline, models, shards
 from suite.training.parallel.environment import NEEDED, Place, device_of, place
 from suite.training.parallel.ranks import ALONE, Ranks
 
-SECOND = Place(1, 2, 1, 2, "localhost")
+SECOND = Place(1, 2, 1, 2, "127.0.0.1")
 
 
 class Store(dict[str, str]):
@@ -89,9 +88,9 @@ def test_options_without_an_effect_are_refused():
 
 
 def test_a_job_has_the_exit_code_of_rank_0_or_of_the_first_failure():
-    first, later = SimpleNamespace(exitcode=-9, timestamp=1), SimpleNamespace(exitcode=2, timestamp=2)
-    assert launch.exit_code({0: later, 1: first}) == 2
-    assert launch.exit_code({1: first, 2: later}) == 137
+    assert launch.exit_code([]) == 0
+    assert launch.exit_code([(1, -9), (0, 2)]) == 2
+    assert launch.exit_code([(1, -9), (2, 2)]) == 137
 
 
 def test_a_rank_that_ends_without_a_message_is_lost(ends):
