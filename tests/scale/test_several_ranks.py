@@ -131,9 +131,10 @@ class Running:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in (*self.ranks.values(), self.command):
+        self.command.kill()
+        for rank in self.ranks.values():
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+                rank.kill()
         self.command.wait()
 
     def reaches(self, step: int) -> None:
