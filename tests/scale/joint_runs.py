@@ -45,15 +45,25 @@ CHANGES: dict[str, tuple[str | None, str | None]] = {
     "ddp-to-fsdp": ("ddp", "fsdp2"),
     "fsdp-to-fsdp": ("fsdp2", "fsdp2"),
 }
-#: A mixer whose results differ from pass to pass, on one rank.
+#: A mixer whose gradients differ from pass to pass, on one rank.
 NOISY = """
 import os
+import torch
 from backbones.mixers.deconstructed.variants import NoMixing
+
+class Backward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, g):
+        noise = int.from_bytes(os.urandom(2), "big") / 2**16
+        return g * (1 + noise * (os.environ["RANK"] == "1"))
 
 class Noisy(NoMixing):
     def forward(self, x, context=None):
-        noise = int.from_bytes(os.urandom(2), "big") / 2**16
-        return super().forward(x, context) * (1 + noise * (os.environ["RANK"] == "1"))
+        return Backward.apply(super().forward(x, context))
 """
 
 
