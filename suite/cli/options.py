@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+ParallelName = Literal["ddp", "fsdp"]
 Task = Annotated[str | None, typer.Option("--task", help="Task; see `suite list tasks`.", show_default=False)]
 Mixer = Annotated[
     str | None,
@@ -87,6 +88,25 @@ Threads = Annotated[
         max=256,
         help="Threads that compute: of PyTorch and the compiled kernels.",
         show_default="one a processor",
+    ),
+]
+Devices = Annotated[
+    int | None,
+    typer.Option(
+        "--devices",
+        min=1,
+        max=1024,
+        help="Processes of this machine that train the run together: one per GPU, or on the CPU. The batch is divided "
+        "among them, and the result is the same. Several machines: torchrun … -m suite run …",
+        show_default="1",
+    ),
+]
+Parallel = Annotated[
+    ParallelName | None,
+    typer.Option(
+        "--parallel",
+        help="What each of several processes holds: ddp: the whole model; fsdp: a part of every tensor (FSDP2).",
+        show_default="ddp",
     ),
 ]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, max=256, help="Runs at once, each in its own process.")]

@@ -17,6 +17,7 @@ ListedStatus = Literal[Status, "running", "stopped", "damaged"]
 STATUSES: tuple[str, ...] = tuple(value for part in get_args(ListedStatus) for value in get_args(part) or (part,))
 T = TypeVar("T")
 CHECKPOINT = "checkpoint.pt"  # the newest one; `suite.training.checkpoint` writes it
+OF_SEVERAL = "checkpoint-*.dcp/content.pt"  # where several processes wrote it
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def _listed(folder: Path, known: list[Path]) -> ListedRun:
     train = config.get("train", {})
     status = _status(folder, made, damaged=bool(faults))
     texts = {name: _of_type(config.get(name), str) for name in ("task", "mixer", "scale")}
-    continues = status in ("interrupted", "failed", "stopped") and (folder / CHECKPOINT).is_file()
+    continues = status in ("interrupted", "failed", "stopped") and _checkpoint(folder).is_file()
     return ListedRun(
         id=folder.name,
         status=status,
@@ -106,7 +107,13 @@ def _of_type(value: object, kind: type[T]) -> T | None:
 def _step(folder: Path, made: Record | None) -> int | None:
     if made and made.status == "finished":
         return made.config.train.steps
-    return max((step for step in (_of_trace(made), step_of_checkpoint(folder / CHECKPOINT)) if step), default=None)
+    return max((step for step in (_of_trace(made), step_of_checkpoint(_checkpoint(folder))) if step), default=None)
+
+
+def _checkpoint(folder: Path) -> Path:
+    """The file of the newest checkpoint, which may be missing."""
+    of_several = sorted(folder.glob(OF_SEVERAL))
+    return of_several[-1] if of_several and not (folder / CHECKPOINT).is_file() else folder / CHECKPOINT
 
 
 def _of_trace(made: Record | None) -> int | None:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import torch
 
 from suite.errors import UserError, first_line
+from suite.training.parallel import folders
 
 FORMAT = 2
 UNSEALED = 1  # the format before checkpoints had a sha256
@@ -56,9 +57,26 @@ class _Sealing:
 
 
 def files(run_dir: Path) -> list[Path]:
-    """The checkpoints that a run has, the newest first and the best one last."""
+    """The checkpoints that a run has, the newest first and the best one last: files of a single process, or folders of
+    several. Both are there only where a process was killed while the one kind replaced the other.
+    """
+    kinds = [found for found in (files_of_one_process(run_dir), folders.found(run_dir)) if found]
+    return [path for kind in sorted(kinds, key=lambda kind: kind[0].stat().st_mtime_ns, reverse=True) for path in kind]
+
+
+def files_of_one_process(run_dir: Path) -> list[Path]:
+    """Those that a single process wrote, the newest first and the best one last."""
     names = [NAME, *(_older(k) for k in range(1, KEPT)), BEST]
     return [path for path in (run_dir / name for name in names) if path.is_file()]
+
+
+def delete_leftovers(run_dir: Path) -> None:
+    """Deletes what a killed process left half written."""
+    for leftover in run_dir.glob(".checkpoint*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
@@ -79,8 +97,7 @@ def save(run_dir: Path, content: dict[str, Any]) -> None:
 
     Raises OSError or RuntimeError when the disk refuses; the old checkpoints are then unchanged.
     """
-    for leftover in run_dir.glob(".checkpoint*"):
-        leftover.unlink(missing_ok=True)
+    delete_leftovers(run_dir)
     temporary, newest = run_dir / f".{NAME}.{os.getpid()}", run_dir / NAME
     try:
         write(temporary, content)
@@ -94,6 +111,7 @@ def save(run_dir: Path, content: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
     if content.get("best", {}).get("step", -1) == content["step"]:
         _link(newest, run_dir / BEST)
+    folders.remove(run_dir)  # of the run's earlier part, where several processes trained it
 
 
 def load(run_dir: Path, device: torch.device, report: Callable[[str], None]) -> dict[str, Any]:
@@ -133,6 +151,8 @@ def _link(path: Path, name: Path) -> None:
 
 def _read(path: Path, device: torch.device) -> dict[str, Any]:
     """A checkpoint's content. Raises UserError where it is not what `write` wrote."""
+    if path.is_dir():
+        return _read_folder(path)
     try:
         sealed = _check_seal(path)
         content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
@@ -144,6 +164,17 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
     if found != (FORMAT if sealed else UNSEALED):
         raise UserError(f"{path} is damaged: it has format {found} and {'a' if sealed else 'no'} sha256")
     return content
+
+
+def _read_folder(path: Path) -> dict[str, Any]:
+    """The same of several processes' checkpoint, on the CPU."""
+    content = _read(path / folders.CONTENT, torch.device("cpu"))
+    try:
+        return folders.joined(path, content)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} cannot be read: {type(error).__name__}: {first_line(error)}") from None
 
 
 def _check_seal(path: Path) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from backbones.decoder import Decoder
 from suite.errors import first_line
 from suite.records.schema import TestUnits
+from suite.training.parallel.ranks import ALONE, Ranks
 from tasks.base import Batch, SampledUnits, Split, Task
 
 #: Tokens that are decoded to time it, and those before that are not timed.
@@ -49,6 +50,17 @@ class UnitTally:
         if self._units is not None:
             with self._guarded():
                 self._rows.append(self._task.unit_sums(outputs, batch).cpu().double())
+
+    def join(self, ranks: Ranks) -> None:
+        """Collects the rows of all ranks, whose parts follow each other. All ranks call it.
+
+        Args:
+            ranks: of the job.
+        """
+        every = ranks.gather((self._units is not None, self._rows))
+        if not all(known for known, _ in every):
+            self._units = None
+        self._rows = [row for _, rows in every for row in rows]
 
     def recorded(self, figure: float) -> TestUnits | None:
         """The units as a record holds them.
@@ -108,14 +120,17 @@ def evaluate(
     precision: str,
     workers: int = 0,
     tally: UnitTally | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[dict[str, float], int]:
     """The metrics of a split and how many examples were evaluated. Raises IncompleteEvaluation if some were not.
-    `tally` receives the primary metric of each example.
+    `tally` receives the primary metric of each example. Each of several ranks, which all call it, evaluates its part;
+    sums, counts and the tally are then those of all.
     """
     totals: dict[str, tuple[float, float]] = {}
     seen = 0
+    part = {"shard": ranks.shard} if ranks.world > 1 else {}
     with eval_mode(model):
-        for batch in task.eval_batches(split, batch_size, workers):
+        for batch in task.eval_batches(split, batch_size, workers, **part):
             batch = batch.to(device)
             with autocast(device, precision):
                 outputs = model(batch.inputs)
@@ -126,11 +141,23 @@ def evaluate(
             if tally is not None:
                 tally.add(outputs, batch)
             seen += batch.size
+    if ranks.world > 1:
+        totals, seen = _added(ranks.gather((totals, seen)))
+        if tally is not None:
+            tally.join(ranks)
     if seen != task.n_examples(split):
         raise IncompleteEvaluation(
             f"{task.name}: {seen} examples of {split} were evaluated, it has {task.n_examples(split)}"
         )
     return task.summarise(totals), seen
+
+
+def _added(parts: list[tuple[dict[str, tuple[float, float]], int]]) -> tuple[dict[str, tuple[float, float]], int]:
+    """Sums, counts and numbers of examples over ranks, which may have different names."""
+    names = dict.fromkeys(name for totals, _ in parts for name in totals)
+    each = {name: [totals.get(name, (0.0, 0.0)) for totals, _ in parts] for name in names}
+    added = {name: (sum(total for total, _ in some), sum(count for _, count in some)) for name, some in each.items()}
+    return added, sum(seen for _, seen in parts)
 
 
 @torch.no_grad()

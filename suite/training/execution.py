@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from backbones.decoder import Decoder
 from backbones.implementations import forget_implementations
+from suite.console import warn
 from suite.errors import UserError, first_line, reason
 from suite.models.inputs import Backbone
 from suite.models.memory import out_of_memory
@@ -19,32 +22,52 @@ from suite.progress import TrainingProgress
 from suite.records.schema import Record, Tracked
 from suite.tracking.client import Tracker
 from suite.training.deterministic import mode
-from suite.training.deterministic.repeats import require_equal_passes
+from suite.training.deterministic.repeats import NotRepeatable, require_equal_passes
 from suite.training.evaluate import UnitTally, decoded_per_s, evaluate
 from suite.training.job import Ending, Job, assemble
+from suite.training.loop.observer import Observer
+from suite.training.loop.results import FitResult
 from suite.training.mirror import close_tracker, open_tracker
-from suite.training.observer import RunObserver
+from suite.training.observer import Quiet, RunObserver
 from suite.training.outcome import TRACEBACK, Outcome, keep_traceback, write_record
+from suite.training.parallel.ranks import ALONE, Ranks
 from suite.training.pictures import show_pictures
 from suite.training.processors import loader_workers
-from suite.training.signals import Interrupted, Stop, StopSignal
-from suite.training.trainer import Diverged, FitResult, Observer, Trainer
+from suite.training.signals import Interrupted, RankStop, Stop, StopSignal
+from suite.training.trainer import Diverged, Trainer
 from tasks.base import DataError
 
+LOSS_S = 3.0  # within which the end of another rank is known when a collective operation has failed
 SPLITS: tuple[Literal["valid", "test"], ...] = ("valid", "test")
 
 
+@dataclass(frozen=True)
+class Orders:
+    """What the other ranks must know of the run that rank 0 carries out: its folder, the fingerprint of its data, and
+    the step of the checkpoint that it continues, if any.
+    """
+
+    folder: Path
+    fingerprint: str
+    step: int | None
+
+
 def carry_out(job: Job, observer: Observer | None, stop: Stop | None) -> Outcome:
-    """Runs a job to its record, however it ends. `observer` replaces the progress bar, `stop` the signal handlers."""
+    """Runs a job to its record, however it ends. `observer` replaces the progress bar, `stop` the signal handlers. Of
+    several ranks, rank 0 calls it.
+    """
     with ExitStack() as stack:
-        stop = stop or stack.enter_context(StopSignal())
+        stop = stop or stack.enter_context(StopSignal() if job.ranks.world == 1 else RankStop())
+        job.ranks.announce(Orders(job.folder, job.data.fingerprint, job.resume["step"] if job.resume else None))
         shown = observer or stack.enter_context(_progress(job))
         tracker = stack.enter_context(open_tracker(job, shown.warn))
+        job.ranks.on_loss(lambda lost: _record_loss(job, lost, shown.warn))
         try:
             ending, result = _attempt(job, RunObserver(job, shown, tracker), stop)
         except BaseException as problem:  # raised while a failure was handled
             ending, result = Ending("failed", _named(problem), 1), None
         stop.shield()  # from now on a signal may not cost the record
+        job.ranks.settle()
         made = assemble(job, ending, result, tracker.run)
         path = write_record(job, made, shown.warn)
         stop.unshield()
@@ -55,6 +78,41 @@ def carry_out(job: Job, observer: Observer | None, stop: Stop | None) -> Outcome
             made = made.model_copy(update={"mlflow": Tracked(run_id=tracker.run.run_id, uri=tracker.run.uri)})
             path = write_record(job, made, shown.warn)
     return Outcome(made, path, ending.exit_code)
+
+
+def take_part(job: Job) -> int:
+    """Trains and tests as one of several ranks other than the first; writes no record, unless rank 0 was lost.
+
+    Args:
+        job: of this rank.
+
+    Returns:
+        The exit code: 0 unless this rank failed or rank 0 was lost.
+    """
+    with RankStop() as stop:
+        job.ranks.on_loss(lambda lost: _record_loss(job, lost, warn))
+        try:
+            _fit_and_test(job, Quiet(), stop)
+        except (Diverged, Interrupted, NotRepeatable):  # on all ranks alike
+            return 0
+        except Exception as problem:
+            stop.shield()
+            job.ranks.settle()
+            if lost := job.ranks.loss(LOSS_S):
+                _record_loss(job, lost, warn)
+                return 1
+            if job.ranks.dismissed:
+                return 0
+            keep_traceback(job, warn, f"traceback.rank{job.ranks.rank}.txt")
+            raise UserError(f"rank {job.ranks.rank}: {out_of_memory(problem) or _named(problem)}") from None
+        job.ranks.settle()
+    return 0
+
+
+def _record_loss(job: Job, lost: str, warn: Callable[[str], None]) -> None:
+    """The record of a run that ended because a process did: rank 0 writes it, or rank 1 where rank 0 was lost."""
+    if job.ranks.rank <= 1:
+        write_record(job, assemble(job, Ending("failed", lost, 1), None, None), warn)
 
 
 def build_model(job: Job) -> nn.Module:
@@ -73,6 +131,7 @@ def _attempt(job: Job, observer: RunObserver, stop: Stop) -> tuple[Ending, FitRe
         return Ending("finished", None, 0), _fit_and_test(job, observer, stop)
     except BaseException as problem:  # SystemExit too, which a mixer's own code may raise
         stop.shield()
+        job.ranks.settle()
         return _ending(job, problem, observer.warn), None
 
 
@@ -90,6 +149,8 @@ def _ending(job: Job, problem: BaseException, warn: Callable[[str], None]) -> En
                 f"a process that loads data has died ({first_line(problem)}); often the machine has too little memory"
             )
             return Ending("failed", cause, 1)
+    if lost := job.ranks.loss(LOSS_S if isinstance(problem, RuntimeError) else 0.0):
+        return Ending("failed", lost, 1)
     if advice := out_of_memory(problem) or mode.refused_operation(problem, job.device):
         return Ending("failed", advice, 1)
     keep_traceback(job, warn)
@@ -108,7 +169,9 @@ def _evaluate_untrained(job: Job, warn: Callable[[str], None]) -> None:
         model = build_model(job).to(job.device)
         tally = UnitTally(job.task, warn)
         for split in SPLITS:
-            metrics[split], counts[split] = _evaluate(job, model, split, tally if split == "test" else None)
+            metrics[split], counts[split] = _evaluate(
+                job, model, split, tally if split == "test" else None, ranks=ALONE
+            )
         units = tally.recorded(metrics["test"][job.task.primary.name])
     except Exception as problem:
         warn(f"the untrained model could not be evaluated ({first_line(problem)}); the run has no figures")
@@ -117,11 +180,10 @@ def _evaluate_untrained(job: Job, warn: Callable[[str], None]) -> None:
         job.metrics, job.n_evaluated, job.test_units = metrics, counts, units
 
 
-def _fit_and_test(job: Job, observer: RunObserver, stop: Stop) -> FitResult:
+def _fit_and_test(job: Job, observer: Observer, stop: Stop) -> FitResult:
     mode.seed_generators(job.config.seed)
     forget_implementations()  # of an earlier run of this process
-    model = build_model(job).to(job.device)
-    trainer = Trainer(model, job.task, job.config, device=job.device, run_dir=job.folder, observer=observer, stop=stop)
+    trainer = _trainer(job, observer, stop)
     trainer.origin, trainer.resumed_at = job.origin(), job.resumed_at
     if job.resume is not None:
         trainer.restore(job.resume)
@@ -129,8 +191,7 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: Stop) -> FitResult:
         require_equal_passes(trainer)
     job.trace = trainer.trace  # the same list, so that a failed run's record has the losses up to the failure
     result = trainer.fit()
-    selected = trainer.evaluated
-    selected.load_state_dict(result.best.weights)
+    selected = trainer.selected(result.best)
     tally = UnitTally(job.task, observer.warn)
     test, n_tested = _evaluate(job, selected, "test", tally)
     metrics = {"valid": result.best.metrics, "valid_last": result.final_valid, "test": test}
@@ -148,6 +209,16 @@ def _fit_and_test(job: Job, observer: RunObserver, stop: Stop) -> FitResult:
     return result
 
 
+def _trainer(job: Job, observer: Observer, stop: Stop) -> Trainer:
+    place: dict[str, Any] = {"device": job.device, "run_dir": job.folder, "observer": observer, "stop": stop}
+    if job.ranks.world == 1:
+        return Trainer(build_model(job).to(job.device), job.task, job.config, **place)
+    from suite.training.parallel.trainer import ParallelTrainer
+
+    build = lambda: build_model(job).to(job.device)  # noqa: E731
+    return ParallelTrainer(build, job.task, job.config, **place, ranks=job.ranks)
+
+
 def _decoding_speed(job: Job, model: Decoder, warn: Callable[[str], None]) -> float | None:
     """Tokens per second; a mixer that cannot decode costs this figure, and never the run."""
     try:
@@ -158,7 +229,12 @@ def _decoding_speed(job: Job, model: Decoder, warn: Callable[[str], None]) -> fl
 
 
 def _evaluate(
-    job: Job, model: nn.Module, split: Literal["valid", "test"], tally: UnitTally | None = None
+    job: Job,
+    model: nn.Module,
+    split: Literal["valid", "test"],
+    tally: UnitTally | None = None,
+    *,
+    ranks: Ranks | None = None,
 ) -> tuple[dict[str, float], int]:
     train = job.config.train
     return evaluate(
@@ -170,6 +246,7 @@ def _evaluate(
         precision=train.precision,
         workers=loader_workers(job.task),
         tally=tally,
+        ranks=ranks or job.ranks,
     )
 
 

@@ -35,8 +35,9 @@ from suite.safe_text import redacted
 from suite.tracking.client import TrackedRun
 from suite.training.deterministic import mode
 from suite.training.evaluate import autocast
+from suite.training.loop.results import FitResult
+from suite.training.parallel.ranks import ALONE, Ranks
 from suite.training.processors import wait_policy
-from suite.training.trainer import FitResult
 from tasks.base import Task
 
 
@@ -71,6 +72,7 @@ class Job:
     trace: list[tuple[int, float]] = field(default_factory=list)
     selected: nn.Module | None = None  # the model that was tested
     decoded_per_s: float | None = None
+    ranks: Ranks = ALONE
 
     def origin(self) -> dict[str, str]:
         """What must be the same when the run is resumed: its data and their protocol, its mixer's code, device and
@@ -138,6 +140,7 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
         hardware=job.hardware,
         contract=contracts.known(config.mixer, job.code.mixer_origin),
         deterministic=mode.active(),
+        parallel=job.ranks.recorded(),
         threads=Threads(count=job.hardware.threads, wait_policy=wait_policy()),
         precision=job.precision,
         implementations=implementations(job.device, job.precision),

@@ -6,7 +6,7 @@ import time
 
 from suite.tracking.client import Tracker
 from suite.training.job import Job
-from suite.training.trainer import Observer
+from suite.training.loop.observer import Observer
 
 
 class RunObserver:

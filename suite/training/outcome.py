@@ -48,10 +48,10 @@ def write_record(job: Job, made: Record, warn: Callable[[str], None]) -> Path | 
         return None
 
 
-def keep_traceback(job: Job, warn: Callable[[str], None]) -> None:
+def keep_traceback(job: Job, warn: Callable[[str], None], name: str = TRACEBACK) -> None:
     """Writes the traceback of the current exception into the run's folder."""
     text = redacted(traceback.format_exc())
     try:
-        (job.folder / TRACEBACK).write_text(text, "utf-8")
+        (job.folder / name).write_text(text, "utf-8")
     except OSError:
         warn(text)

@@ -72,3 +72,12 @@ class StopSignal(Stop):
         if self.received and not self._shielded and number in IMPATIENT:
             raise Interrupted(number)
         self.request(number)
+
+
+class RankStop(StopSignal):
+    """The same in one of several ranks. A second signal is no second request: the terminal and torchrun both pass on
+    Ctrl-C, and torchrun ends what does not stop within 30 s.
+    """
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.received = self.received or number

@@ -7,11 +7,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -21,10 +20,14 @@ from suite.config.run_config import RunConfig
 from suite.errors import reason
 from suite.training import checkpoint
 from suite.training.evaluate import autocast, evaluate
+from suite.training.loop.observer import Observer
+from suite.training.loop.parts import parts_of
+from suite.training.loop.results import Best, Clock, FitResult
 from suite.training.optimisation import CosineSchedule, make_optimizer
+from suite.training.parallel.ranks import ALONE
 from suite.training.processors import loader_workers
 from suite.training.signals import Interrupted, Stop
-from tasks.base import Batch, Shard, Task
+from tasks.base import Batch, Task
 
 if TYPE_CHECKING:
     from timm.utils import ModelEmaV3
@@ -36,74 +39,10 @@ class Diverged(RuntimeError):
     """The loss, a gradient or a metric is not finite."""
 
 
-class Observer(Protocol):
-    """What the training loop calls as it goes; the calls should return quickly.
-
-    started: before the first step; `step` is 0, or where a resumed run continues.
-    stepped: after each step, with its loss, learning rate and gradient norm before clipping.
-    validated: after each validation, with the metrics by name.
-    before_checkpoint: may block until everything that was reported is written.
-    warn: a problem that does not stop the run.
-    """
-
-    def started(self, step: int, total: int) -> None: ...
-    def stepped(self, step: int, loss: float, lr: float, grad_norm: float) -> None: ...
-    def validated(self, step: int, metrics: dict[str, float]) -> None: ...
-    def before_checkpoint(self, step: int) -> None: ...
-    def warn(self, message: str) -> None: ...
-
-
-@dataclass
-class Clock:
-    """Seconds by activity, summed over all parts of a resumed run."""
-
-    step: float = 0.0
-    data: float = 0.0
-    evaluation: float = 0.0
-    bookkeeping: float = 0.0
-    earlier: float = 0.0  # wall time of the parts before a resume
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Adds the time inside to the field of that name."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            setattr(self, name, getattr(self, name) + time.perf_counter() - start)
-
-
-@dataclass
-class Best:
-    """The checkpoint with the best primary metric on validation so far; on a tie, the earlier one."""
-
-    step: int = -1
-    value: float = math.nan
-    metrics: dict[str, float] = field(default_factory=dict)
-    weights: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def offer(self, step: int, metrics: dict[str, float], task: Task, model: nn.Module) -> None:
-        """Selects these weights if they are the best so far."""
-        value = metrics[task.primary.name]
-        better = value > self.value if task.primary.higher_is_better else value < self.value
-        if self.step < 0 or better:
-            self.step, self.value, self.metrics = step, value, metrics
-            self.weights = {name: t.detach().clone() for name, t in model.state_dict().items()}
-
-
-@dataclass
-class FitResult:
-    """What training returns. `trace` is (step, loss); `examples` counts those trained on, repeats included."""
-
-    best: Best
-    final_valid: dict[str, float]
-    trace: list[tuple[int, float]]
-    clock: Clock
-    examples: int
-
-
 class Trainer:
     """Trains one model. Everything that an interruption must not lose is in `state()`."""
+
+    ranks = ALONE
 
     def __init__(
         self,
@@ -121,7 +60,8 @@ class Trainer:
         train = config.train
         self.optimizer = make_optimizer(model, train)
         self.schedule = CosineSchedule(self.optimizer, train)
-        self.ema = _averaged(model, train.ema) if train.ema else None
+        self.ema = self._averaged(model, train.ema) if train.ema else None
+        self.forwarded: nn.Module = model  # what computes outputs and gradients: the model, or a wrapper of it
         self.best, self.clock, self.step = Best(), Clock(), 0
         self.origin: dict[str, str] = {}  # kept in the checkpoint: a resumed run must have the same
         self.resumed_at: list[int] = []
@@ -141,7 +81,7 @@ class Trainer:
         if isinstance(self.model, ClosedForm):
             return self._solve(self.model)
         steps = self.config.train.steps
-        batches = self._batches()
+        batches = self.batches(loader_workers(self.task))
         self.observer.started(self.step, steps)
         self.model.train()
         while self.step < steps:
@@ -156,19 +96,34 @@ class Trainer:
                 self._after_update(loss, norm)
             if self.config.train.validates_after(self.step):
                 self._validate()
-            elif time.monotonic() - self._saved > CHECKPOINT_S:
+            elif self._checkpoint_is_due():
                 with self.clock.timed("bookkeeping"):
                     self._save()
         return FitResult(self.best, self.valid, self.trace, self.clock, steps * self.config.train.batch_size)
 
-    def _batches(self) -> Iterator[Batch]:
-        train, workers = self.config.train, loader_workers(self.task)
-        return self.task.train_batches(self.config.seed, train.batch_size, self.step, workers)
+    def _checkpoint_is_due(self) -> bool:
+        return time.monotonic() - self._saved > CHECKPOINT_S
+
+    def selected(self, best: Best) -> nn.Module:
+        """The model with the selected weights, to be tested.
+
+        Args:
+            best: of the finished training.
+
+        Returns:
+            On the trainer's device.
+        """
+        self.evaluated.load_state_dict(best.weights)
+        return self.evaluated
+
+    def batches(self, workers: int) -> Iterator[Batch]:
+        """The training batches from the next step on, loaded by that many processes; this rank's rows of them."""
+        return self.task.train_batches(self.config.seed, self.config.train.batch_size, self.step, workers)
 
     def first_losses(self, steps: int) -> list[float]:
         """Trains the first steps alone, without validation and checkpoints; the losses are those of `fit`."""
         self.model.train()
-        return [self._update(batch)[0] for batch in islice(self._batches(), steps)]
+        return [self._update(batch)[0] for batch in islice(self.batches(loader_workers(self.task)), steps)]
 
     def _solve(self, model: ClosedForm) -> FitResult:
         """Fits in one pass over the training examples instead of steps; its only checkpoint is tested."""
@@ -184,8 +139,8 @@ class Trainer:
         batch = batch.to(self.device)
         self.schedule.step_update(self.step)
         value = self.accumulate_gradients(batch)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip)
-        if not (math.isfinite(value) and math.isfinite(norm.item())):
+        norm = self._clip()
+        if not (math.isfinite(value) and math.isfinite(norm)):
             what = "loss" if not math.isfinite(value) else "gradient"
             raise Diverged(
                 f"the {what} is not finite at step {self.step + 1} of {self.config.train.steps} (try a lower "
@@ -196,26 +151,27 @@ class Trainer:
         self.step += 1
         if self.ema:
             self.ema.update(self.model, step=self.step)
-        return value, norm.item()
+        return value, norm
+
+    def _clip(self) -> float:
+        """Clips the gradient; returns its norm before."""
+        return nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip).item()
 
     def accumulate_gradients(self, batch: Batch) -> float:
         """Adds the gradient of a batch on the device; returns its loss."""
-        return sum(self._backward(part, weight) for part, weight in self._parts(batch))
-
-    def _parts(self, batch: Batch) -> list[tuple[Batch, float]]:
-        """The batch in `accumulate` parts, each with its fraction of the values that the loss is the mean over."""
         n = self.config.train.accumulate
         if n == 1:
-            return [(batch, 1.0)]
-        rows = [Shard(i, n).part(batch.size) for i in range(n)]
-        parts = [Batch(batch.inputs[some], batch.targets[some]) for some in rows]
+            return self._backward(batch, 1.0)
+        parts = parts_of(batch, n)
         scored = [self.task.scored_values(part) for part in parts]
-        return [(part, count / sum(scored)) for part, count in zip(parts, scored, strict=True) if count]
+        # each part has its fraction of the values that the loss is the mean over
+        weighed = [(part, count / sum(scored)) for part, count in zip(parts, scored, strict=True) if count]
+        return sum(self._backward(part, weight) for part, weight in weighed)
 
     def _backward(self, part: Batch, weight: float) -> float:
         """Adds the part's gradient of the batch's loss; returns what it adds to that loss."""
         with autocast(self.device, self.config.train.precision):
-            outputs = self.model(part.inputs)
+            outputs = self.forwarded(part.inputs)
         loss = self.task.loss(outputs.float(), part)
         loss = loss if weight == 1.0 else loss * weight
         loss.backward()
@@ -227,17 +183,8 @@ class Trainer:
         self.observer.stepped(self.step, loss, self.optimizer.param_groups[0]["lr"], norm)
 
     def _validate(self) -> None:
-        train = self.config.train
         with self.clock.timed("evaluation"):
-            self.valid, _ = evaluate(
-                self.evaluated,
-                self.task,
-                "valid",
-                batch_size=train.eval_batch_size,
-                device=self.device,
-                precision=train.precision,
-                workers=loader_workers(self.task),
-            )
+            self.valid = self._valid_metrics()
         # every metric is checked: top-1 is finite even where the logits are not
         broken = [name for name, value in self.valid.items() if not math.isfinite(value)]
         if broken:
@@ -249,11 +196,25 @@ class Trainer:
             self.observer.validated(self.step, self.valid)
             self._save()
 
+    def _valid_metrics(self) -> dict[str, float]:
+        train = self.config.train
+        metrics, _ = evaluate(
+            self.evaluated,
+            self.task,
+            "valid",
+            batch_size=train.eval_batch_size,
+            device=self.device,
+            precision=train.precision,
+            workers=loader_workers(self.task),
+            ranks=self.ranks,
+        )
+        return metrics
+
     def _save(self) -> None:
         self._saved = time.monotonic()
         self.observer.before_checkpoint(self.step)
         try:
-            checkpoint.save(self.run_dir, self.state())
+            self._write()
             self._saved_step = self.step
         except (OSError, RuntimeError) as error:
             if not self._disk_warned:
@@ -262,6 +223,15 @@ class Trainer:
                     f"if it stops, what it trains after step {self._saved_step} is lost"
                 )
             self._disk_warned = True
+
+    def _write(self) -> None:
+        checkpoint.save(self.run_dir, self.state())
+
+    def _averaged(self, model: nn.Module, decay: float) -> ModelEmaV3:
+        """A model with averaged weights."""
+        from timm.utils import ModelEmaV3  # with torchvision, 2 CPU seconds that few runs need
+
+        return ModelEmaV3(model, decay=decay, use_warmup=True)
 
     def state(self) -> dict[str, Any]:
         """The content of a checkpoint."""
@@ -286,15 +256,12 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema:
             self.ema.module.load_state_dict(state["ema"])
-        self.step, self.valid = state["step"], state["valid"]
-        self._saved_step = self.step
-        self.best, self.clock = Best(**state["best"]), Clock(**state["clock"])
-        self.trace = [(int(step), float(loss)) for step, loss in state["trace"]]
+        self.best = Best(**state["best"])
+        self._restore_progress(state)
         checkpoint.restore_random_state(state["random"])
 
-
-def _averaged(model: nn.Module, decay: float) -> ModelEmaV3:
-    """A model with averaged weights."""
-    from timm.utils import ModelEmaV3  # with torchvision, 2 CPU seconds that few runs need
-
-    return ModelEmaV3(model, decay=decay, use_warmup=True)
+    def _restore_progress(self, state: dict[str, Any]) -> None:
+        self.step, self.valid = state["step"], state["valid"]
+        self._saved_step = self.step
+        self.clock = Clock(**state["clock"])
+        self.trace = [(int(step), float(loss)) for step, loss in state["trace"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -112,6 +113,30 @@ def test_a_model_that_does_not_fit_into_memory_is_refused_before_it_is_built(mon
     monkeypatch.setattr(memory, "_total", lambda _: 16 * made.total_parameters)
     with pytest.raises(UserError, match=r"at least .* GiB .*lower model.dim, .*train.batch_size"):
         memory.require_memory(config, made, device)
+
+
+def test_each_rank_needs_memory_of_its_own(monkeypatch):
+    config = tiny_config("sotu", "softmax")
+    made = certify(config)
+    least = 16 * made.total_parameters
+    activations = 4 * config.train.batch_size * made.length * made.dim * made.depth
+
+    def fits(there: float, device: str = "cpu", **ranks: Any) -> bool:
+        monkeypatch.setattr(memory, "_total", lambda _: there)
+        try:
+            memory.require_memory(config, made, torch.device(device), **ranks)
+        except UserError as refused:
+            return "for each of 2 processes" not in str(refused)
+        return True
+
+    two: dict[str, Any] = {"processes": 2, "here": 2}
+    assert fits(2 * least + activations, **two)  # on a CPU, both have the same memory
+    assert not fits(2 * least + activations - 1, **two)
+    assert fits(least + activations / 2, "cuda", **two)  # each GPU has its own
+    assert not fits(least + activations / 2 - 1, "cuda", **two)
+    sharded = least / 2 + 4 * made.total_parameters + activations / 2  # its part, and all weights for a validation
+    assert fits(sharded, "cuda", **two, sharded=True)
+    assert not fits(sharded - 1, "cuda", **two, sharded=True)
 
 
 ERRORS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from suite.errors import UserError
 if TYPE_CHECKING:
     from suite.records.schema import Record
     from suite.training.outcome import Outcome
+    from suite.training.parallel.environment import Place
 
 EXAMPLES = """
 **Examples**
@@ -25,6 +27,10 @@ EXAMPLES = """
 `suite run --task household-power --mixer softmax --horizon 192 --seed 1 --set lr=5e-4`
 
 `suite run --task imagenet100 --mixer fem --data-dir ~/imagenet`
+
+`suite run --task fashion-mnist --mixer fem --devices 2 --parallel fsdp`
+
+`torchrun --nproc-per-node 2 -m suite run --task fashion-mnist --mixer fem`
 
 `suite leaderboard --task fashion-mnist`
 """
@@ -47,6 +53,8 @@ def run(
     threads: opt.Threads = None,
     workers: opt.Workers = None,
     deterministic: opt.Deterministic = False,
+    devices: opt.Devices = None,
+    parallel: opt.Parallel = None,
     resume: opt.Resume = None,
     force: opt.Force = False,
     unmatched: opt.Unmatched = False,
@@ -69,19 +77,50 @@ def run(
         "unmatched": unmatched,
         "skip_variant_layers": skip_variant_layers,
     }
+    from suite.training.parallel import environment, launch
+
+    here = environment.place()
+    launch.require_consistent(here, devices, parallel)
+    if here is None and devices is not None and devices > 1:
+        raise typer.Exit(launch.launch(devices, sys.argv[1:], threads=threads))
+    if here is not None:
+        environment.silence_pytorch()
     from suite.training import processors
     from suite.training.deterministic import mode
+    from suite.training.parallel.join import joined
     from tasks.storage import verified
 
-    _send_backlog()
+    with (
+        verified.hashing_all(verify_data),
+        processors.using(threads, workers),
+        mode.using(deterministic),
+        joined(here, "fsdp2" if parallel == "fsdp" else "ddp") as ranks,
+    ):
+        place: dict[str, Any] = {"data_dir": data_dir, "device": _device(device, here)}
+        place |= {"ranks": ranks} if here else {}
+        if ranks.leads:
+            _send_backlog()
+            outcome = _outcome(chosen, seed, {**place, "commanded": commanded}, resume=resume, force=force)
+        else:
+            from suite.training.parallel.follower import follow
 
-    with verified.hashing_all(verify_data), processors.using(threads, workers), mode.using(deterministic):
-        place = {"data_dir": data_dir, "device": device, "commanded": commanded}
-        outcome = _outcome(chosen, seed, place, resume=resume, force=force)
+            code = follow(**place)
+    if not ranks.leads:
+        raise typer.Exit(code)
     if as_json:
         print_json(outcome.record.sealed().model_dump(mode="json", by_alias=True))
     report_run(outcome, quiet=as_json)
     raise typer.Exit(outcome.exit_code)
+
+
+def _device(name: str, here: Place | None) -> str:
+    if here is None:
+        return name
+    import torch
+
+    from suite.training.parallel.environment import device_of
+
+    return device_of(name, here, torch.cuda.device_count())
 
 
 def _outcome(
@@ -96,7 +135,7 @@ def _outcome(
         if any(chosen.values()) or seed is not None:
             raise UserError(
                 f"--resume {resume} uses the config of that run; drop the other options (except --data-dir, "
-                "--verify-data, --device, --threads, --workers, --deterministic)"
+                "--verify-data, --device, --threads, --workers, --deterministic, --devices, --parallel)"
             )
         return resume_run(resume, **place)
     from suite.models.effects import refuse_unread_folder

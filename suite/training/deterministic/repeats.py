@@ -1,7 +1,8 @@
 """A deterministic run computes its first gradients several times, and does not start if a bit differs.
 
 PyTorch refuses the operations that it knows. A kernel of someone else's that adds in changing order, or a mixer that
-draws from an unseeded generator, it cannot know; most of these differ within a few passes.
+draws from an unseeded generator, it cannot know; most of these differ within a few passes. Several ranks compare the
+gradients that each of them holds after the exchange; none starts where one of them finds a difference.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ from torch import Tensor
 from backbones.baselines.series import ClosedForm
 from suite.errors import UserError
 from suite.training import checkpoint
+from suite.training.parallel.models import own_part
 from suite.training.trainer import Trainer
 from tasks.base import Batch
 from tasks.randomness import restored_generators
 
 _PASSES = 3
+
+
+class NotRepeatable(UserError):
+    """A step does not repeat bit for bit, on this rank or on another one; all ranks raise it."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +46,22 @@ class _Pass:
 
 
 def require_equal_passes(trainer: Trainer) -> None:
-    """Raises UserError where repeating a step does not repeat its loss and its gradients bit for bit.
+    """Raises NotRepeatable where a step repeated does not give its loss and gradients bit for bit. All ranks call it.
 
     Args:
         trainer: before its first step. Its weights, buffers and the generators stay as they are.
     """
     if isinstance(trainer.model, ClosedForm):
         return
-    task, train = trainer.task, trainer.config.train
-    batch = next(iter(task.train_batches(trainer.config.seed, train.batch_size, trainer.step, 0))).to(trainer.device)
+    batch = next(trainer.batches(workers=0)).to(trainer.device)
     first, *others = [_pass(trainer, batch) for _ in range(_PASSES)]
-    for other in others:
-        if what := first.difference(other):
-            raise UserError(
-                f"{trainer.config.mixer_name} on {trainer.config.task_name} is not deterministic: {what} differs when "
-                f"step {trainer.step + 1} is computed again; leave out --deterministic, or find the operation "
-                "(docs/determinism.md)"
-            )
+    differences = trainer.ranks.gather(next(filter(None, map(first.difference, others)), ""))
+    if what := next(filter(None, differences), ""):
+        raise NotRepeatable(
+            f"{trainer.config.mixer_name} on {trainer.config.task_name} is not deterministic: {what} differs when "
+            f"step {trainer.step + 1} is computed again; leave out --deterministic, or find the operation "
+            "(docs/determinism.md)"
+        )
 
 
 def _pass(trainer: Trainer, batch: Batch) -> _Pass:
@@ -66,7 +71,8 @@ def _pass(trainer: Trainer, batch: Batch) -> _Pass:
     model.train()
     with restored_generators():
         loss = trainer.accumulate_gradients(batch)
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    # copies: data-parallel gradients are views of memory that the next pass writes to
+    gradients = {name: own_part(p.grad).clone() for name, p in model.named_parameters() if p.grad is not None}
     trainer.optimizer.zero_grad(set_to_none=True)
     checkpoint.restore_random_state(random)
     with torch.no_grad():

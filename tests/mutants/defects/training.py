@@ -33,7 +33,7 @@ TRAINING: tuple[Defect, ...] = (
     ),
     Defect(
         "training",
-        "suite/training/trainer.py",
+        "suite/training/loop/results.py",
         "value > self.value if task.primary.higher_is_better",
         "value >= self.value if task.primary.higher_is_better",
         "on a tie the later checkpoint is selected",

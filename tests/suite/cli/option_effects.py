@@ -78,6 +78,8 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "--threads": with_base(FASHION, "--threads 1", "--threads 2"),
         "--workers": with_base(FASHION, "", "--workers 0"),
         "--deterministic": with_base(FASHION, "", "--deterministic"),
+        "--devices": with_base(FASHION, "--devices 2", "--devices 3"),
+        "--parallel": with_base(f"{FASHION} --devices 2", "--parallel ddp", "--parallel fsdp"),
         "--resume": lines("--resume {text_1}", "--resume auto"),
         "--force": with_base(FASHION, "", "--force"),
         "--unmatched": with_base(FASHION, "", "--unmatched"),

@@ -31,6 +31,8 @@ COMMANDS = {
         "--threads",
         "--workers",
         "--deterministic",
+        "--devices",
+        "--parallel",
         "--resume",
         "--force",
         "--unmatched",

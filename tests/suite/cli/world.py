@@ -99,6 +99,7 @@ def _watch_runs(patch: pytest.MonkeyPatch, calls: Calls, home: Path) -> None:
 
     for name in ("start", "resume", "resume_newest"):
         patch.setattr(f"suite.training.run.{name}", recording(calls, name, ended))
+    patch.setattr("suite.training.parallel.launch.launch", recording(calls, "launch", 0))
 
 
 def _watch_sweeps(patch: pytest.MonkeyPatch, calls: Calls) -> None:

@@ -1,0 +1,1 @@
+"""What is checked and put together before a run trains."""
