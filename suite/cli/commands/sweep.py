@@ -19,7 +19,7 @@ from suite.errors import UserError
 
 if TYPE_CHECKING:
     from suite.sweeps.entrant import Entrant
-    from suite.sweeps.local import Progress
+    from suite.sweeps.scheduler import Progress
     from suite.sweeps.plan import Left
 
 EXAMPLES = """

@@ -101,7 +101,7 @@ def _watch_runs(patch: pytest.MonkeyPatch, calls: Calls, home: Path) -> None:
 
 
 def _watch_sweeps(patch: pytest.MonkeyPatch, calls: Calls) -> None:
-    from suite.sweeps.local import Progress
+    from suite.sweeps.scheduler import Progress
 
     def carry_out(entrants: Any, *, jobs: int, threads: int, workers: int | None, device: str, **_: Any) -> Progress:
         races = [(each.label, plain(each.base), each.race.rates, each.race.seeds, each.data_dir) for each in entrants]
