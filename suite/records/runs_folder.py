@@ -139,7 +139,9 @@ def _lock(folder: Path) -> FileLock:
     try:
         lock.acquire()
     except Timeout:
-        raise RunningElsewhere(f"run {folder.name} is running in another process; wait for it to end, or stop it") from None
+        raise RunningElsewhere(
+            f"run {folder.name} is running in another process; wait for it to end, or stop it"
+        ) from None
     return lock
 
 

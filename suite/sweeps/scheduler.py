@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from suite.sweeps.entrant import Entrant, Score
-from suite.sweeps.executor import Died, Ended, Executor, Failed, Key, Report, Step, Stopped, Work
+from suite.sweeps.executor import Died, Ended, Executor, Failed, Key, Step, Stopped, Work
 
 POLL_S = 0.5
 

@@ -10,8 +10,8 @@ import pytest
 from suite.errors import UserError
 from suite.records.schema import Record
 from suite.sweeps.entrant import Entrant, Score, score_of
-from suite.sweeps.local import Progress, next_run
 from suite.sweeps.plan import Wanted, entrants, parse_seeds
+from suite.sweeps.scheduler import Progress, next_run
 from suite.sweeps.status import leader, planned, remaining_s
 from tests.suite.tiny import made_record, tiny_sets
 
