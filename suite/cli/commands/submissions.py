@@ -90,7 +90,7 @@ def enter(
     sweep.adopt(found)
     sweep.show_plan(found, [], jobs, as_json=False)
     _confirm(found, yes=yes)
-    _, code = sweep.race(found, jobs, threads, None, device)
+    _, code = sweep.race(found, sweep.executor("local", None, None, jobs, threads, None, device))
     if code:
         raise typer.Exit(code)
     submitted = write(_ids(found), author=author, notes=notes, folder=output)

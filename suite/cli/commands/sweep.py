@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,8 +19,9 @@ from suite.errors import UserError
 
 if TYPE_CHECKING:
     from suite.sweeps.entrant import Entrant
-    from suite.sweeps.scheduler import Progress
+    from suite.sweeps.executor import Executor
     from suite.sweeps.plan import Left
+    from suite.sweeps.scheduler import Progress
 
 EXAMPLES = """
 **Examples**
@@ -28,6 +29,8 @@ EXAMPLES = """
 `suite sweep --task sotu --mixer softmax --mixer fem`
 
 `suite sweep --task mqar --mixer softmax --mixer gla --seeds 0-3 --set lr=1e-3,3e-3 --jobs 2`
+
+`suite sweep --task sotu --mixer softmax --mixer fem --on ray --jobs 2 --threads 2`
 
 `suite sweep --task sotu --mixer softmax --mixer fem --plan plan.txt && xargs -P 4 -d '\\n' -n 1 sh -c < plan.txt`
 """
@@ -52,8 +55,48 @@ def sweep(
     ] = None,
     data_dir: opt.DataDir = None,
     device: opt.Device = "auto",
-    jobs: opt.Jobs = 1,
-    threads: opt.JobThreads = None,
+    on: Annotated[
+        Literal["local", "ray"],
+        typer.Option("--on", help="Where runs are: processes here, or tasks of a Ray cluster (docs/clusters.md)."),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            help="With --on ray: HOST:PORT of a running cluster, or auto.",
+            show_default="a cluster of its own here, while the sweep runs",
+        ),
+    ] = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            "--gpus-per-run",
+            min=0,
+            max=1,
+            help="With --on ray: GPUs of each run; 0.5 lets two runs share one.",
+            show_default="1 where there are GPUs and --device allows it",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            min=1,
+            max=4096,
+            help="Runs at once, each in its own process.",
+            show_default="1; with --address as many as the cluster holds",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            min=1,
+            max=256,
+            help="Threads of each job; with --on ray its CPUs.",
+            show_default="the processors / jobs; with --address 1",
+        ),
+    ] = None,
     workers: opt.Workers = None,
     plan: Annotated[
         Path | None,
@@ -71,6 +114,7 @@ def sweep(
     if not task or not mixer:
         missing = "--task NAME (suite list tasks)" if not task else "--mixer NAME (suite list mixers)"
         raise UserError(f"a sweep needs tasks and mixers; give {missing}")
+    runner = executor(on, address, gpus, jobs, threads, workers, device, planned=plan is not None)
     wanted = Wanted(tuple(task), tuple(mixer), scale, tuple(set_ or ()), parse_seeds(seeds), lrs, hybrid, data_dir)
     found, left = entrants(wanted)
     for each in left:
@@ -80,15 +124,57 @@ def sweep(
         _write_plan(plan, found)
         return
     if not as_json or dry_run:
-        show_plan(found, left, jobs, as_json=as_json)
+        show_plan(found, left, jobs or 1, as_json=as_json)
     if dry_run:
         return
-    progress, code = race(found, jobs, threads, workers, device)
+    progress, code = race(found, runner)
     if as_json:
         print_json({"races": [_result(each) for each in found], "errors": progress.errors})
     elif code < 128:
         _print_boards(found)
     raise typer.Exit(code)
+
+
+def executor(
+    on: str,
+    address: str | None,
+    gpus: float | None,
+    jobs: int | None,
+    threads: int | None,
+    workers: int | None,
+    device: str,
+    *,
+    planned: bool = False,
+) -> Executor:
+    """What carries out a sweep's runs; it has not started anything. Raises UserError for options that exclude each
+    other.
+    """
+    from suite.records import runs_folder
+    from suite.sweeps import cluster
+    from suite.sweeps.local import LocalExecutor
+    from tasks.storage.cores import cores
+
+    home = runs_folder.home()
+    log, share = home / "sweep.log", threads or max(1, cores() // (jobs or 1))
+    if on == "local":
+        for option, value in (("--address", address), ("--gpus-per-run", gpus)):
+            if value is not None:
+                raise UserError(f"{option} {value}: runs are on this machine; add --on ray, or leave {option} out")
+        return LocalExecutor(jobs or 1, share, workers, device, log)
+    if planned:
+        raise UserError("--plan writes commands and --on ray runs them; give one of the two")
+    if device.startswith("cuda:"):
+        raise UserError(f"--device {device[:80]!r}: Ray chooses the GPU of each run; give cuda")
+    if device == "cpu" and gpus:
+        raise UserError(f"--gpus-per-run {gpus:g}: runs with --device cpu use no GPU; leave one of the two out")
+    if device == "cuda" and gpus == 0:
+        raise UserError("--gpus-per-run 0: runs with --device cuda need a part of a GPU; give one, or --device cpu")
+    cluster.require_ray()
+    from suite.sweeps.ray import RayExecutor
+
+    if address is None:
+        return RayExecutor(jobs or 1, share, gpus, workers, device, home, log)
+    return RayExecutor(jobs, threads or 1, gpus, workers, device, home, log, address)
 
 
 def adopt(found: Sequence[Entrant]) -> None:
@@ -151,45 +237,34 @@ def show_plan(found: Sequence[Entrant], left: Sequence[Left], jobs: int, *, as_j
     err.print(f"{sum(row[2] for row in rows)} runs, about {duration(total)} with {jobs} job{'s' if jobs > 1 else ''}")
 
 
-def race(
-    found: Sequence[Entrant], jobs: int, threads: int | None, workers: int | None, device: str
-) -> tuple[Progress, int]:
+def race(found: Sequence[Entrant], runner: Executor) -> tuple[Progress, int]:
     """Runs the races to their ends, with a live table on a terminal. Returns what was done, and the exit code: 128 and
     more where a signal stopped it.
     """
     from rich.live import Live
 
     from suite.records import runs_folder
-    from suite.sweeps.local import carry_out
+    from suite.sweeps.scheduler import Progress, carry_out
     from suite.sweeps.sent import sent
     from suite.sweeps.status import status_table, summary_line
-    from tasks.storage.cores import cores
 
-    log, threads = runs_folder.writable_home() / "sweep.log", threads or max(1, cores() // jobs)
+    if not any(each.state().missing for each in found):
+        return Progress(), 0
+    runs_folder.writable_home()
     shown = -1
     live = Live(console=err, auto_refresh=False)
-    to_run = any(each.state().missing for each in found)
-    sending = sent(runs_folder.home(), say, warn) if to_run else nullcontext()
+    sending = sent(runs_folder.home(), say, warn)
     with _stop_signals() as received, sending, live if err.is_terminal else nullcontext():
 
         def show(progress: Progress) -> None:
             nonlocal shown
             if err.is_terminal:
-                live.update(status_table(found, progress, jobs), refresh=True)
+                live.update(status_table(found, progress, runner.slots), refresh=True)
             elif progress.ran != shown:
                 shown = progress.ran
-                err.print(summary_line(found, progress, jobs), soft_wrap=True)
+                err.print(summary_line(found, progress, runner.slots), soft_wrap=True)
 
-        progress = carry_out(
-            found,
-            jobs=jobs,
-            threads=threads,
-            workers=workers,
-            device=device,
-            log=log,
-            show=show,
-            stopped=lambda: bool(received),
-        )
+        progress = carry_out(found, runner, show=show, stopped=lambda: bool(received))
     if not received and progress.ran:
         _publish([each.task_name for each in found])
     for line in progress.errors:
