@@ -16,6 +16,22 @@ Key = tuple[int, float, int]
 
 
 @dataclass(frozen=True)
+class Settings:
+    """How the runs of a sweep are executed, all of them alike.
+
+    threads: of each run.
+    workers: processes of each that load data; None for the default.
+    device: `auto`, `cpu`, `cuda` or `cuda:N`.
+    deterministic: as `suite run --deterministic`.
+    """
+
+    threads: int
+    workers: int | None = None
+    device: str = "auto"
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
 class Work:
     """A run as it is sent to another process.
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from suite.sweeps.executor import Died, Key, Report, Step, Work
-from suite.sweeps.worker import carry_out_run, log_to
+from suite.sweeps.executor import Died, Key, Report, Settings, Step, Work
+from suite.sweeps.stopping import SIGNALS
+from suite.sweeps.worker import carry_out_run, in_force, log_to
 
 CLOSE_S = 60.0
 
@@ -26,16 +27,12 @@ class LocalExecutor:
     """Processes of this machine.
 
     slots: processes.
-    threads: of each.
-    workers: processes of each that load data; None for the default.
-    device: `auto`, `cpu` or `cuda:N`.
+    settings: of all runs.
     log: file that receives what runs print.
     """
 
     slots: int
-    threads: int
-    workers: int | None
-    device: str
+    settings: Settings
     log: Path
     attempts: int = field(default=2, init=False)
 
@@ -81,9 +78,8 @@ class _Process:
         if self.process is None:
             context, of = multiprocessing.get_context("spawn"), self.executor
             self.pipe, other = context.Pipe()
-            arguments = (other, self.stop_all, of.threads, of.workers, of.device, of.log)
-            self.process = context.Process(target=serve, args=arguments)
-            with _omp_threads(of.threads):
+            self.process = context.Process(target=serve, args=(other, self.stop_all, of.settings, of.log))
+            with _omp_threads(of.settings.threads):
                 self.process.start()
             other.close()
         self.key = key
@@ -133,29 +129,25 @@ def _omp_threads(count: int) -> Iterator[None]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def serve(pipe: Connection, stop_all: Event, threads: int, workers: int | None, device: str, log: Path) -> None:
+def serve(pipe: Connection, stop_all: Event, settings: Settings, log: Path) -> None:
     """The main function of a process: receives runs and sends back what came of them, until it receives None.
 
     Args:
         pipe: receives `Work`; sends `Step` and, at the end of a run, another report.
         stop_all: set when runs should stop at their next step.
-        threads: that compute.
-        workers: processes that load data; None for the default.
-        device: as for `LocalExecutor`.
+        settings: of all runs.
         log: receives what runs print.
     """
     multiprocessing.set_start_method(None, force=True)  # loaders start as in a run by itself, not as this process did
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of the terminal; the parent decides
+    for number in SIGNALS:  # Ctrl-C and schedulers reach all processes; the parent decides
+        signal.signal(number, signal.SIG_IGN)
     log_to(log)
     if os.environ.get("SUITE_TRACKING") != "off":
         os.environ["SUITE_TRACKING"] = "later"  # the sweep's own process delivers, so that MLflow is imported once
-
-    from suite.training import processors
-
     line = _Line(pipe, stop_all)
-    with processors.using(threads, workers), suppress(EOFError):  # the sweep has died
+    with in_force(settings), suppress(EOFError):  # the sweep has died
         while (work := pipe.recv()) is not None:
-            pipe.send(carry_out_run(work, device, line.send, line.stopped))
+            pipe.send(carry_out_run(work, settings.device, line.send, line.stopped))
 
 
 class _Line:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from suite.sweeps.executor import Ended, Failed, Step, Work
+from suite.sweeps.executor import Ended, Failed, Settings, Step, Work
 
 REPORT_S = 0.5
 _RETRY_S = 1.0
@@ -24,6 +25,26 @@ def log_to(path: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
+
+
+@contextmanager
+def in_force(settings: Settings) -> Iterator[None]:
+    """Within the block runs of this process are executed as a sweep wants them.
+
+    Args:
+        settings: of the sweep.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        UserError: this process cannot be deterministic.
+    """
+    from suite.training import processors
+    from suite.training.deterministic import mode
+
+    with processors.using(settings.threads, settings.workers), mode.using(settings.deterministic):
+        yield
 
 
 def carry_out_run(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -98,6 +96,7 @@ def sweep(
         ),
     ] = None,
     workers: opt.Workers = None,
+    deterministic: opt.Deterministic = False,
     plan: Annotated[
         Path | None,
         typer.Option("--plan", help="Write one command per race to this file and run nothing.", show_default=False),
@@ -109,19 +108,22 @@ def sweep(
 
     Runs that have ended are never repeated: the same command continues where it was stopped or killed.
     """
+    from suite.sweeps.choice import Options, executor, written
     from suite.sweeps.plan import Wanted, entrants, parse_seeds
+    from suite.sweeps.plan_file import write_plan
 
     if not task or not mixer:
         missing = "--task NAME (suite list tasks)" if not task else "--mixer NAME (suite list mixers)"
         raise UserError(f"a sweep needs tasks and mixers; give {missing}")
-    runner = executor(on, address, gpus, jobs, threads, workers, device, planned=plan is not None)
+    options = Options(on, address, gpus, jobs, threads, workers, device, deterministic)
+    words, runner = written(options) if plan else [], executor(options)
     wanted = Wanted(tuple(task), tuple(mixer), scale, tuple(set_ or ()), parse_seeds(seeds), lrs, hybrid, data_dir)
     found, left = entrants(wanted)
     for each in left:
         err.print(marked("[yellow]left out:[/] {} · {}: {}", each.task, each.mixer, each.reason), soft_wrap=True)
-    adopt(found)
+    adopt(found, deterministic=deterministic)
     if plan:
-        _write_plan(plan, found)
+        write_plan(plan, found, words)
         return
     if not as_json or dry_run:
         show_plan(found, left, jobs or 1, as_json=as_json)
@@ -135,73 +137,13 @@ def sweep(
     raise typer.Exit(code)
 
 
-def executor(
-    on: str,
-    address: str | None,
-    gpus: float | None,
-    jobs: int | None,
-    threads: int | None,
-    workers: int | None,
-    device: str,
-    *,
-    planned: bool = False,
-) -> Executor:
-    """What carries out a sweep's runs; it has not started anything. Raises UserError for options that exclude each
-    other.
-    """
-    from suite.records import runs_folder
-    from suite.sweeps import cluster
-    from suite.sweeps.local import LocalExecutor
-    from tasks.storage.cores import cores
-
-    home = runs_folder.home()
-    log, share = home / "sweep.log", threads or max(1, cores() // (jobs or 1))
-    if on == "local":
-        for option, value in (("--address", address), ("--gpus-per-run", gpus)):
-            if value is not None:
-                raise UserError(f"{option} {value}: runs are on this machine; add --on ray, or leave {option} out")
-        return LocalExecutor(jobs or 1, share, workers, device, log)
-    if planned:
-        raise UserError("--plan writes commands and --on ray runs them; give one of the two")
-    if device.startswith("cuda:"):
-        raise UserError(f"--device {device[:80]!r}: Ray chooses the GPU of each run; give cuda")
-    if device == "cpu" and gpus:
-        raise UserError(f"--gpus-per-run {gpus:g}: runs with --device cpu use no GPU; leave one of the two out")
-    if device == "cuda" and gpus == 0:
-        raise UserError("--gpus-per-run 0: runs with --device cuda need a part of a GPU; give one, or --device cpu")
-    cluster.require_ray()
-    from suite.sweeps.ray import RayExecutor
-
-    if address is None:
-        return RayExecutor(jobs or 1, share, gpus, workers, device, home, log)
-    return RayExecutor(jobs, threads or 1, gpus, workers, device, home, log, address)
-
-
-def adopt(found: Sequence[Entrant]) -> None:
-    """Fills in the runs that ended earlier."""
+def adopt(found: Sequence[Entrant], *, deterministic: bool = False) -> None:
+    """Fills in the runs that ended earlier, or those that were deterministic."""
     from suite.records.collection import read_all
 
-    records = read_all().records
+    records = [record for record in read_all().records if record.deterministic or not deterministic]
     for each in found:
         each.adopt(records)
-
-
-def _write_plan(path: Path, found: Sequence[Entrant]) -> None:
-    """One line per race that has not ended; each line may run again, on any machine that shares the runs folder."""
-    import shlex
-
-    lines = []
-    for each in found:
-        if each.state().chosen is not None:
-            continue
-        rates, seeds = (",".join(f"{value:g}" for value in values) for values in (each.race.rates, each.race.seeds))
-        words = ["suite", "sweep", *each.given, "--seeds", seeds, "--set", f"lr={rates}"]
-        lines.append(shlex.join(words))
-    try:
-        path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-    except OSError as error:
-        raise UserError(f"--plan {str(path)[:80]!r} cannot be written: {error.strerror}") from None
-    err.print(f"{len(lines)} races written to {path}", soft_wrap=True)
 
 
 def show_plan(found: Sequence[Entrant], left: Sequence[Left], jobs: int, *, as_json: bool) -> None:
@@ -247,6 +189,7 @@ def race(found: Sequence[Entrant], runner: Executor) -> tuple[Progress, int]:
     from suite.sweeps.scheduler import Progress, carry_out
     from suite.sweeps.sent import sent
     from suite.sweeps.status import status_table, summary_line
+    from suite.sweeps.stopping import stop_signals
 
     if not any(each.state().missing for each in found):
         return Progress(), 0
@@ -254,7 +197,7 @@ def race(found: Sequence[Entrant], runner: Executor) -> tuple[Progress, int]:
     shown = -1
     live = Live(console=err, auto_refresh=False)
     sending = sent(runs_folder.home(), say, warn)
-    with _stop_signals() as received, sending, live if err.is_terminal else nullcontext():
+    with stop_signals() as received, sending, live if err.is_terminal else nullcontext():
 
         def show(progress: Progress) -> None:
             nonlocal shown
@@ -302,23 +245,3 @@ def _print_boards(found: Sequence[Entrant]) -> None:
 
     for task in dict.fromkeys(each.base.task for each in found):
         print_boards(find_boards(task, None, found[0].base.scale)[0])
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """The signals that asked to stop; a second one ends the command at once."""
-    received: list[int] = []
-
-    def handle(number: int, frame: object) -> None:
-        if received:
-            sys.exit(128 + number)
-        received.append(number)
-        err.print("stopping: runs in progress write a checkpoint …")
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
