@@ -175,15 +175,23 @@ def _connected(address: str, environment: Mapping[str, str], options: Mapping[st
                 runtime_env={"env_vars": dict(environment)},
                 **options,
             )
-        except (ConnectionError, OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            what = "Ray does not start here" if address == "local" else f"--address {address[:80]!r} cannot be joined"
-            raise UserError(f"{what}: {first_line(error)}") from None
+        except Exception as error:  # a start that takes too long, for one, is an Exception
+            raise UserError(f"{_failed(address)}: {first_line(error)}") from None
         finally:
             for number, handler in handlers.items():  # Ray sets its own, and a sweep stops in its own way
                 signal.signal(number, handler)
         yield ray.get_runtime_context().gcs_address
     finally:
         ray.shutdown()
+
+
+def _failed(address: str) -> str:
+    if address == "local":
+        return "Ray does not start here"
+    token = (
+        "" if "RAY_AUTH_MODE" in os.environ else " (if it wants a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN)"
+    )
+    return f"--address {address[:80]!r} cannot be joined{token}"
 
 
 def _short_folder() -> Path:
