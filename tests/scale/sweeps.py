@@ -1,4 +1,4 @@
-"""Sweeps of small runs in processes of their own, what they leave behind, and a Ray cluster that they can join."""
+"""Sweeps of small runs in processes of their own, the records they make, and a Ray cluster that they can join."""
 
 from __future__ import annotations
 

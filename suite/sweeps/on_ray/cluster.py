@@ -25,6 +25,7 @@ LONGEST_ROOT = 40
 OBJECT_STORE_BYTES = 80 * 2**20  # messages are small; Ray's minimum is 75 MB
 #: Ray then takes 127.0.0.1 for this machine's address, and its servers listen there alone, as on other systems.
 LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+NO_STATISTICS = {"RAY_USAGE_STATS_ENABLED": "0"}
 NEEDED = ("gcs_server", "raylet")  # no run survives the end of one of them
 CONNECT_S = 5.0
 END_S = 5.0
@@ -34,7 +35,8 @@ LOST_S = 20.0  # a head that is restarted with its state is back by then
 
 def require_ray() -> None:
     """Raises UserError where Ray is not installed."""
-    if importlib.util.find_spec("ray") is None:
+    found = importlib.util.find_spec("ray")
+    if found is None or found.origin is None:  # a folder of that name is not Ray
         raise UserError(
             "--on ray needs Ray, which is not installed: pip install 'mixer-suite[scale]', or use --on local"
         )
@@ -162,7 +164,7 @@ def joined(address: str, environment: Mapping[str, str]) -> Iterator[Cluster]:
 
 @contextmanager
 def _connected(address: str, environment: Mapping[str, str], options: Mapping[str, object]) -> Iterator[str]:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.update(NO_STATISTICS)
     import ray
 
     handlers = {number: signal.getsignal(number) for number in SIGNALS}

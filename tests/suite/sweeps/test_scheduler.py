@@ -67,7 +67,7 @@ def swept(races: list[Entrant], executor: Scripted, stopped: Callable[[], bool] 
     return progress
 
 
-def test_each_run_of_the_races_is_carried_out_once_and_no_more_at_once_than_there_are_slots(races):
+def test_each_run_is_carried_out_once_and_no_more_at_a_time_than_there_are_slots(races):
     executor = Scripted()
     progress = swept(races, executor)
     assert set(executor.started.values()) == {1}
