@@ -26,11 +26,17 @@ def write_plan(path: Path, found: Sequence[Entrant], options: Sequence[str]) -> 
     for each in found:
         if each.state().chosen is not None:
             continue
-        rates, seeds = (",".join(f"{value:g}" for value in values) for values in (each.race.rates, each.race.seeds))
-        words = ["suite", "sweep", *each.given, "--seeds", seeds, "--set", f"lr={rates}", *options]
+        rates = ",".join(f"{rate:g}" for rate in each.race.rates)
+        words = ["suite", "sweep", *each.given, "--seeds", _seeds(each.race.seeds), "--set", f"lr={rates}", *options]
         lines.append(shlex.join(words))
     try:
         path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
     except OSError as error:
         raise UserError(f"--plan {str(path)[:80]!r} cannot be written: {error.strerror}") from None
     err.print(f"{len(lines)} races written to {path}", soft_wrap=True)
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:  # a single number is a number of seeds
+        return f"{seeds[0]}-{seeds[0]}"
+    return ",".join(str(seed) for seed in seeds)

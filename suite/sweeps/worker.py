@@ -15,13 +15,25 @@ REPORT_S = 0.5
 _RETRY_S = 1.0
 
 
+def opened_log(path: Path) -> int:
+    """Opens a log that only its owner can read, to write at its end.
+
+    Args:
+        path: of the file, which is created if needed.
+
+    Returns:
+        A file descriptor.
+    """
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+
 def log_to(path: Path) -> None:
     """Sends what this process prints to the end of a file.
 
     Args:
         path: of the file, which is created if needed.
     """
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    descriptor = opened_log(path)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)

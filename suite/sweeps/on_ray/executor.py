@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import Any, Self
 from suite.errors import UserError, first_line
 from suite.sweeps.executor import Died, Failed, Key, Report, Settings, Step, Stopped, Work
 from suite.sweeps.on_ray import cluster, desk, machines, worker
+from suite.sweeps.worker import opened_log
 
 
 @dataclass
@@ -40,6 +41,8 @@ class RayExecutor:
         self._tasks: dict[Any, Key] = {}
         self._begun: set[Key] = set()
         with ExitStack() as stack:
+            log = stack.enter_context(os.fdopen(opened_log(self.log), "a", encoding="utf-8"))
+            stack.enter_context(redirect_stdout(log))  # Ray prints its errors there, into tables and JSON documents
             environment = self._environment()
             if self.address is None:
                 cpus = (self.runs or 1) * self.settings.threads

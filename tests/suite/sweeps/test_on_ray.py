@@ -90,9 +90,8 @@ def test_a_run_declares_as_many_cpus_as_it_has_threads(with_ray):
 
 
 def test_every_executor_receives_the_settings_of_all_runs(with_ray, monkeypatch):
-    given = {"threads": 2, "workers": 3, "device": "cuda", "deterministic": True}
     for on in ("local", "ray"):
-        made = executor(Options(on, **given))
+        made = executor(Options(on, threads=2, workers=3, device="cuda", deterministic=True))
         assert isinstance(made, LocalExecutor | RayExecutor)
         assert made.settings == Settings(2, 3, "cuda", True)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
