@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,13 +21,22 @@ import submitit
 class Race:
     """One line of the plan. submitit calls `checkpoint` shortly before the end of the job's time."""
 
-    def __call__(self, line: str) -> int:
-        """Carries out the race in a process of its own, which stops at the same signals as this one."""
-        return subprocess.run(shlex.split(line), check=True).returncode
+    def __init__(self) -> None:
+        """Nothing has started yet."""
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, line: str) -> None:
+        """Carries out the race in a process of its own."""
+        self.process = subprocess.Popen(shlex.split(line))
+        if code := self.process.wait():
+            raise subprocess.CalledProcessError(code, line)
 
     def checkpoint(self, line: str) -> submitit.helpers.DelayedSubmission:
-        """What to submit next: the same line."""
-        return submitit.helpers.DelayedSubmission(self, line)
+        """What to submit next: the same line, once this race has written its checkpoints."""
+        if self.process:
+            self.process.send_signal(signal.SIGUSR2)  # Slurm has sent one too, and repeated ones are no second request
+            self.process.wait()
+        return submitit.helpers.DelayedSubmission(Race(), line)
 
 
 def main() -> None:

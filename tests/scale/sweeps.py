@@ -97,12 +97,6 @@ def ended(runs: Path) -> dict[Path, bytes]:
     return {path: content for path, content in found.items() if json.loads(content)["status"] == "finished"}
 
 
-def have_begun(runs: Path) -> list[Path]:
-    """Folders of runs that have a checkpoint and no record."""
-    folders = {path.parent for path in runs.glob("*/checkpoint*.pt")}
-    return [folder for folder in folders if not (folder / "record.json").exists()]
-
-
 def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
@@ -113,6 +107,17 @@ def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     for child in descendants(process):
         with suppress(psutil.NoSuchProcess):
             found += [child] if child.cmdline()[:1] == ["ray::run"] else []
+    return found
+
+
+def in_the_middle(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Ray's workers whose run, whose lock they hold, has its first checkpoint and no other."""
+    found = []
+    for worker in workers(process):
+        with suppress(psutil.NoSuchProcess):
+            folders = [Path(each.path).parent for each in worker.open_files() if each.path.endswith("/running.lock")]
+            begun = [(each / "checkpoint.pt").exists() and not (each / "checkpoint.1.pt").exists() for each in folders]
+            found += [worker] if any(begun) else []
     return found
 
 

@@ -21,7 +21,7 @@ from tests.scale.sweeps import (
     command,
     descendants,
     ended,
-    have_begun,
+    in_the_middle,
     interrupt,
     ray_cluster,
     records,
@@ -67,9 +67,9 @@ def listening(processes: list[psutil.Process]) -> set[str]:
 
 def test_a_killed_worker_costs_no_run_and_records_equal_those_of_a_local_sweep(runs, local):
     with started(runs, command(*ON_RAY)) as process:
-        wait_until(lambda: len(ended(runs)) >= 2 and have_begun(runs), process)
+        wait_until(lambda: len(ended(runs)) >= 2, process)
+        wait_until(lambda: in_the_middle(process), process)[0].send_signal(signal.SIGKILL)
         before = ended(runs)
-        wait_until(lambda: workers(process), process)[0].send_signal(signal.SIGKILL)
         out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
     assert json.loads(out)["errors"] == []
@@ -82,7 +82,7 @@ def test_a_killed_worker_costs_no_run_and_records_equal_those_of_a_local_sweep(r
 
 def test_a_stopped_sweep_leaves_no_process_and_resumes_without_repeating_a_run(runs, local):
     with started(runs, command(*ON_RAY)) as process:
-        wait_until(lambda: ended(runs) and len(workers(process)) == 2 and have_begun(runs), process)
+        wait_until(lambda: ended(runs) and in_the_middle(process), process)
         children = descendants(process)
         words = [word for each in children for word in each.cmdline()]
         interrupt(process)

@@ -199,7 +199,7 @@ def _of_ray(nodes: list[ast.Import | ast.ImportFrom]) -> bool:
     return any(name.split(".")[0] == "ray" for name in names)
 
 
-def test_temporary_folders_leave_room_for_the_paths_of_sockets(monkeypatch, tmp_path):
+def test_temporary_folders_are_short_enough_for_the_paths_of_sockets(monkeypatch, tmp_path):
     long = tmp_path / ("x" * 60)
     long.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(long))
