@@ -135,7 +135,8 @@ def assert_equal(one: Records, two: Records) -> None:
     assert one.keys() <= two.keys()
     for key, record in one.items():
         assert record.loss_trace
-        assert record.model_dump(exclude=OWN) == two[key].model_dump(exclude=OWN)
+        mine, other = (each.model_dump(exclude=OWN) for each in (record, two[key]))
+        assert [name for name in mine if mine[name] != other[name]] == [], key
 
 
 def assert_all_end(processes: list[psutil.Process]) -> None:
