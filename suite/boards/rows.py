@@ -142,14 +142,14 @@ def _chosen(every: Sequence[Runs], metric: Metric) -> Chosen:
 
 
 def _reason(runs: Runs, chosen: Chosen, metric: Metric) -> str:
-    """`lr=0.001 was worse on validation than lr=0.003: 1.52 against 1.48 over 4 seeds`"""
+    """`lr=0.001 lost on validation to lr=0.003: 1.52 against 1.48 over 4 equal seed(s)`"""
     seeds = {made.seed for made in runs} & {made.seed for made in chosen.runs}
     if not seeds:
-        return f"{_options(runs[0], chosen.runs[0])} was worse on validation than {_options(chosen.runs[0], runs[0])}"
+        return f"{_options(runs[0], chosen.runs[0])} lost on validation to {_options(chosen.runs[0], runs[0])}"
     own, best = ([made for made in each if made.seed in seeds] for each in (runs, chosen.runs))
     figures = [f"{_mean(each, metric):.{metric.digits + 1}f}" for each in (own, best)]
     return (
-        f"{_options(runs[0], chosen.runs[0])} was not chosen on validation, {_options(chosen.runs[0], runs[0])} was: "
+        f"{_options(runs[0], chosen.runs[0])} lost on validation to {_options(chosen.runs[0], runs[0])}: "
         f"{figures[0]} against {figures[1]} over {len(seeds)} equal seed(s)"
     )
 

@@ -93,6 +93,7 @@ def _by_reason(board: Board) -> dict[str, dict[str, list[str]]]:
     found: dict[str, dict[str, list[int]]] = {}
     for each in board.left_out:
         ran, seed, _ = each.id.rpartition(f"-{board.task}-")[2].rsplit("-", 2)
+        ran = ran.removesuffix(f"-{board.scale}")
         found.setdefault(each.reason, {}).setdefault(ran, []).append(int(seed.removeprefix("s")))
     return {reason: {name: seed_ranges(seeds) for name, seeds in ran.items()} for reason, ran in found.items()}
 

@@ -96,6 +96,9 @@ def _rates(board: Board, rows: Sequence[Row]) -> str:
             ]
             axes.plot(*zip(*points, strict=True), marker=MARKERS[i % 10], linewidth=1, **look(i, row.entry))
         axes.set_xscale("log")
+        rates = sorted({rate for row in shown if row.race for rate in row.race.screened})
+        axes.set_xticks(rates, [f"{rate:.2g}" for rate in rates])
+        axes.set_xticks([], minor=True)
         axes.set_xlabel("learning rate")
         axes.set_ylabel(_axis(board, "validation"))
 

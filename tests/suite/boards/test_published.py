@@ -192,7 +192,7 @@ def test_formulas_of_spreadsheets_are_text():
 
 def test_runs_without_a_row_are_listed_with_their_reason_and_their_own_seeds(files):
     text = files["index.html"]
-    lists = re.findall(r"<li>([^<]*was not chosen on validation[^<]*)</li>", text)
+    lists = re.findall(r"<li>([^<]*lost on validation to[^<]*)</li>", text)
     assert lists
     for each in lists:
         [count] = re.findall(r"over (\d+) equal seed", each)

@@ -172,7 +172,7 @@ def test_a_run_without_a_row_has_the_reason_with_both_rates(raced):
     reasons = {each["run"]: each["reason"] for each in plain(raced)["left_out"]}
     assert len(reasons) == 4 * 12
     low, middle, high = planned("softmax").rates
-    assert f"lr={low:g} was not chosen on validation, lr={middle:g} was: 0." in reasons[f"fem-{low:g}-0-0"]
+    assert f"lr={low:g} lost on validation to lr={middle:g}: 0." in reasons[f"fem-{low:g}-0-0"]
     assert {f"fem-{rate:g}-0-0" in reasons for rate in (low, high)} == {True}
 
 
