@@ -29,7 +29,8 @@ _SECRET_NAME = (
     r"(?:passw(?:or)?d|passphrase|pwd|token|secret|api[_-]?key|access[_-]?key|account[_-]?key|credentials?|signature"
     r"|authorization)"
 )
-_SECRET_VARIABLE = re.compile(rf"(?i){_SECRET_NAME}(?!iz)(?!.*(?:file|path|dir|url|uri)$)")
+#: Not the working folders, whose names end like a short form of password.
+_SECRET_VARIABLE = re.compile(rf"(?i)^(?!(?:old)?pwd$).*{_SECRET_NAME}(?!iz)(?!.*(?:file|path|dir|url|uri)$)")
 _ASSIGNED = re.compile(rf"(?i)({_SECRET_NAME}=)[^\s'\"&,;]+")
 #: `X-Api-Key: …`, `"password": "…"`: after a colon from 6 characters on, and no plain `token`, which texts count.
 _AFTER_COLON = re.compile(rf"(?i)((?:[_-]token|(?!token){_SECRET_NAME})['\"]?:\s*['\"]?)[^\s'\"&,;]{{6,}}")

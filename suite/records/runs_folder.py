@@ -31,6 +31,10 @@ SHOWN = 4  # candidates in a message
 SHORT = 4  # characters at the end of an id that are drawn at random
 
 
+class RunningElsewhere(UserError):
+    """Another process runs the run, or one of the same config."""
+
+
 def home() -> Path:
     """The folder of all runs, absolute; it may not exist yet."""
     return runs_home()
@@ -116,7 +120,7 @@ def refuse_second(identity: str) -> None:
 def _refuse_second(identity: str) -> None:
     for folder in (path.parent for path in home().glob(f"*/{LOCK}")):
         if identity_of(folder) == identity and is_running(folder):
-            raise UserError(
+            raise RunningElsewhere(
                 f"run {folder.name} has the same config and is running now; wait for it (if it stops, resume it: "
                 f"suite run --resume {folder.name}), or run the same config a second time with --force"
             )
@@ -138,7 +142,9 @@ def _lock(folder: Path) -> FileLock:
     try:
         lock.acquire()
     except Timeout:
-        raise UserError(f"run {folder.name} is running in another process; wait for it to end, or stop it") from None
+        raise RunningElsewhere(
+            f"run {folder.name} is running in another process; wait for it to end, or stop it"
+        ) from None
     return lock
 
 

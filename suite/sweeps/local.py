@@ -1,75 +1,101 @@
-"""Running a sweep on this machine: a process per job, each with one run at a time."""
+"""Runs of a sweep on this machine: a process per job, each with one run at a time, so that imports are paid once."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+import signal
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Self
 
-from suite.sweeps.entrant import Entrant, Score
-from suite.sweeps.worker import work
+from suite.sweeps.executor import Died, Key, Report, Settings, Step, Work
+from suite.sweeps.stopping import SIGNALS
+from suite.sweeps.worker import carry_out_run, in_force, log_to
 
-ATTEMPTS = 2
-POLL_S = 0.5
-
-
-@dataclass
-class Running:
-    """A run in progress."""
-
-    entrant: Entrant
-    rate: float
-    seed: int
-    began: float = field(default_factory=time.monotonic)
-    step: int = 0
-    steps: int = 0
+CLOSE_S = 60.0
 
 
 @dataclass
-class Progress:
-    """What a sweep has done so far, for tables.
+class LocalExecutor:
+    """Processes of this machine.
 
-    running: runs in progress.
-    errors: one line for each run that failed.
-    ran: runs that this sweep carried out itself, and the seconds that they took.
+    slots: processes.
+    settings: of all runs.
+    log: file that receives what runs print.
     """
 
-    running: list[Running] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-    ran: int = 0
-    seconds: float = 0.0
+    slots: int
+    settings: Settings
+    log: Path
+    attempts: int = field(default=2, init=False)
+
+    def __enter__(self) -> Self:
+        self._stop_all = multiprocessing.get_context("spawn").Event()
+        self._processes = [_Process(self, self._stop_all) for _ in range(self.slots)]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop_all.set()
+        for process in self._processes:
+            process.close()
+
+    def start(self, key: Key, work: Work) -> None:
+        """As `Executor.start`."""
+        next(process for process in self._processes if process.key is None).give(key, work)
+
+    def reports(self, timeout_s: float) -> list[tuple[Key, Report]]:
+        """As `Executor.reports`."""
+        busy = [process for process in self._processes if process.key is not None]
+        ready = wait([process.pipe for process in busy], timeout=timeout_s)
+        return [process.receive() for process in busy if process.pipe in ready]
+
+    def stop(self) -> None:
+        """As `Executor.stop`."""
+        self._stop_all.set()
 
 
-class _Worker:
+class _Process:
     """A process and its pipe; it starts when it first gets a run."""
 
-    def __init__(self, *arguments: Any) -> None:
-        self.arguments = arguments  # of `work`, after the pipe
+    def __init__(self, executor: LocalExecutor, stop_all: Event) -> None:
+        self.executor, self.stop_all = executor, stop_all
         self.process: BaseProcess | None = None
         self.pipe: Connection
-        self.run: Running | None = None
+        self.key: Key | None = None
 
-    def give(self, run: Running, device: str) -> None:
+    def give(self, key: Key, work: Work) -> None:
         if self.process is not None and not self.process.is_alive():
             self.bury()
         if self.process is None:
-            context = multiprocessing.get_context("spawn")
+            context, of = multiprocessing.get_context("spawn"), self.executor
             self.pipe, other = context.Pipe()
-            self.process = context.Process(target=work, args=(other, *self.arguments))
-            self.process.start()
+            self.process = context.Process(target=serve, args=(other, self.stop_all, of.settings, of.log))
+            with _omp_threads(of.settings.threads):
+                self.process.start()
             other.close()
-        self.run = run
-        config, pictures = run.entrant.config(run.rate, run.seed), run.seed == run.entrant.race.seeds[0]
-        message = config.canonical(), run.entrant.data_dir, device, pictures
+        self.key = key
         with suppress(OSError):  # it has just died, which receiving from it reports
-            self.pipe.send(message)
+            self.pipe.send(work)
+
+    def receive(self) -> tuple[Key, Report]:
+        assert self.key is not None
+        key, report = self.key, Died("its process ended (see sweep.log in the runs folder)")
+        try:
+            report = self.pipe.recv()
+        except (EOFError, OSError):
+            self.bury()
+        if not isinstance(report, Step):
+            self.key = None
+        return key, report
 
     def bury(self) -> None:
         """Forgets a process that has died; the next run starts another."""
@@ -81,141 +107,60 @@ class _Worker:
     def close(self) -> None:
         if self.process is None:
             return
-        if self.run is None:
+        if self.key is None:
             with suppress(OSError):
                 self.pipe.send(None)
-        self.process.join(timeout=60)
+        self.process.join(timeout=CLOSE_S)
         if self.process.is_alive():
             self.process.kill()
 
 
-def next_run(entrants: Sequence[Entrant], taken: set[tuple[int, float, int]]) -> tuple[int, float, int] | None:
-    """The run that should start next: the races advance together, so that early on every mixer has some figures.
-
-    Args:
-        entrants: all races.
-        taken: runs that are in progress, as (index of the entrant, rate, seed).
-
-    Returns:
-        Index of the entrant, rate and seed; None where nothing can start now.
-    """
-    best = None
-    for index, each in enumerate(entrants):
-        for rate, seed in each.state().missing:
-            if (index, rate, seed) in taken:
-                continue
-            ahead = len(each.scores) + sum(i == index for i, _, _ in taken)
-            if best is None or ahead < best[0]:
-                best = (ahead, (index, rate, seed))
-            break
-    return best[1] if best else None
-
-
-def carry_out(
-    entrants: Sequence[Entrant],
-    *,
-    jobs: int,
-    threads: int,
-    workers: int | None,
-    device: str,
-    deterministic: bool = False,
-    log: Path,
-    show: Callable[[Progress], None],
-    stopped: Callable[[], bool],
-) -> Progress:
-    """Runs all races to their ends, or until it is asked to stop. Runs in progress are then stopped at a checkpoint.
-
-    Args:
-        entrants: the races; their scores are filled in.
-        jobs: processes.
-        threads: of each.
-        workers: processes of each that load data; None for the default.
-        device: `auto`, `cpu` or `cuda:N`.
-        deterministic: as `suite run --deterministic`.
-        log: file that receives what runs print.
-        show: called whenever something has changed, and twice a second.
-        stopped: whether to stop.
-
-    Returns:
-        What was done.
-    """
-    progress, attempts = Progress(), dict[tuple[int, float, int], int]()
-    with _workers(jobs, threads, workers, log, deterministic) as (processes, stop_all):
-        while True:
-            if stopped():
-                stop_all.set()
-            else:
-                _start_runs(entrants, processes, progress, device)
-            busy = [worker for worker in processes if worker.run]
-            if not busy:
-                return progress
-            ready = wait([worker.pipe for worker in busy], timeout=POLL_S)
-            for worker in busy:
-                if worker.pipe in ready:
-                    _receive(worker, entrants, progress, attempts)
-            progress.running = [worker.run for worker in processes if worker.run]
-            show(progress)
-
-
 @contextmanager
-def _workers(
-    jobs: int, threads: int, loading: int | None, log: Path, deterministic: bool
-) -> Iterator[tuple[list[_Worker], Any]]:
-    stop_all = multiprocessing.get_context("spawn").Event()
-    workers = [_Worker(stop_all, threads, loading, log, deterministic) for _ in range(jobs)]
+def _omp_threads(count: int) -> Iterator[None]:
+    """Sets `OMP_NUM_THREADS` for processes that start inside, which read it when they import PyTorch."""
     before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # read when a worker imports PyTorch
+    os.environ["OMP_NUM_THREADS"] = str(count)
     try:
-        yield workers, stop_all
+        yield
     finally:
-        stop_all.set()
-        for worker in workers:
-            worker.close()
         if before is None:
             del os.environ["OMP_NUM_THREADS"]
         else:
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def _start_runs(entrants: Sequence[Entrant], workers: Sequence[_Worker], progress: Progress, device: str) -> None:
-    for worker in workers:
-        if worker.run:
-            continue
-        indices = {id(each): index for index, each in enumerate(entrants)}
-        taken = {(indices[id(w.run.entrant)], w.run.rate, w.run.seed) for w in workers if w.run}
-        chosen = next_run(entrants, taken)
-        if chosen is None:
-            return
-        index, rate, seed = chosen
-        worker.give(Running(entrants[index], rate, seed), device)
+def serve(pipe: Connection, stop_all: Event, settings: Settings, log: Path) -> None:
+    """The main function of a process: receives runs and sends back what came of them, until it receives None.
+
+    Args:
+        pipe: receives `Work`; sends `Step` and, at the end of a run, another report.
+        stop_all: set when runs should stop at their next step.
+        settings: of all runs.
+        log: receives what runs print.
+    """
+    multiprocessing.set_start_method(None, force=True)  # loaders start as in a run by itself, not as this process did
+    for number in SIGNALS:  # Ctrl-C and schedulers reach all processes; the parent decides
+        signal.signal(number, signal.SIG_IGN)
+    log_to(log)
+    if os.environ.get("SUITE_TRACKING") != "off":
+        os.environ["SUITE_TRACKING"] = "later"  # the sweep's own process delivers, so that MLflow is imported once
+    line = _Line(pipe, stop_all)
+    with in_force(settings), suppress(EOFError):  # the sweep has died
+        while (work := pipe.recv()) is not None:
+            pipe.send(carry_out_run(work, settings.device, line.send, line.stopped))
 
 
-def _receive(
-    worker: _Worker, entrants: Sequence[Entrant], progress: Progress, attempts: dict[tuple[int, float, int], int]
-) -> None:
-    run = worker.run
-    assert run is not None
-    try:
-        kind, what, score = worker.pipe.recv()
-    except (EOFError, OSError):
-        worker.bury()
-        kind, what, score = "died", "its process ended (see sweep.log in the runs folder)", None
-    if kind == "step":
-        run.step, run.steps = what, score
-        return
-    worker.run = None
-    name = f"{run.entrant.task_name} · {run.entrant.label} · lr {run.rate:g} · seed {run.seed}"
-    if kind == "ended" and score.status in ("finished", "diverged"):
-        run.entrant.scores[run.rate, run.seed] = score
-        progress.ran, progress.seconds = progress.ran + 1, progress.seconds + time.monotonic() - run.began
-        if score.valid is None:
-            progress.errors.append(f"{name}: {score.status} without a figure; run {what}")
-        return
-    if kind == "ended" and score.status == "interrupted":
-        return
-    key = (next(i for i, each in enumerate(entrants) if each is run.entrant), run.rate, run.seed)
-    attempts[key] = attempts.get(key, 0) + 1
-    if kind == "died" and attempts[key] < ATTEMPTS:
-        return
-    run.entrant.scores[run.rate, run.seed] = Score(None, "failed")
-    progress.errors.append(f"{name}: {what if kind != 'ended' else f'run {what} failed'}")
+class _Line:
+    """The connection of a run to its sweep; a run also stops when the sweep has died."""
+
+    def __init__(self, pipe: Connection, stop_all: Event) -> None:
+        self.pipe, self.stop_all, self.parent, self.closed = pipe, stop_all, os.getppid(), False
+
+    def send(self, step: Step) -> None:
+        try:
+            self.pipe.send(step)
+        except OSError:
+            self.closed = True
+
+    def stopped(self) -> bool:
+        return self.closed or self.stop_all.is_set() or os.getppid() != self.parent

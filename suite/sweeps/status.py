@@ -9,7 +9,7 @@ from rich.table import Table
 
 from suite.console import format_metric
 from suite.sweeps.entrant import Entrant
-from suite.sweeps.local import Progress
+from suite.sweeps.scheduler import Progress
 
 
 def planned(each: Entrant) -> int:

@@ -213,6 +213,12 @@ def test_secrets_of_the_environment_are_left_out(monkeypatch, name):
     assert "hunter22secret" not in redacted(f"{name}=hunter22secret, Bearer abcdefghijkl")
 
 
+@pytest.mark.parametrize("name", ["PWD", "OLDPWD"])
+def test_the_working_folder_is_no_secret(monkeypatch, name):
+    monkeypatch.setenv(name, "/home/me/work")
+    assert redacted("runs are in /home/me/work/runs") == "runs are in /home/me/work/runs"
+
+
 def test_ordinary_text_is_left_as_it_is(monkeypatch):
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false-or-true")
     for text in (

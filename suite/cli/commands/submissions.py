@@ -79,6 +79,7 @@ def enter(
     from suite.submissions.submit import entry_folder, require_rankable
     from suite.submissions.submit import submit as write
     from suite.submissions.verify import verify as check
+    from suite.sweeps.choice import Options, executor
     from suite.sweeps.plan import Wanted, entrants
 
     if not task:
@@ -90,7 +91,7 @@ def enter(
     sweep.adopt(found)
     sweep.show_plan(found, [], jobs, as_json=False)
     _confirm(found, yes=yes)
-    _, code = sweep.race(found, jobs, threads, None, device)
+    _, code = sweep.race(found, executor(Options(jobs=jobs, threads=threads, device=device)))
     if code:
         raise typer.Exit(code)
     submitted = write(_ids(found), author=author, notes=notes, folder=output)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,8 +17,9 @@ from suite.errors import UserError
 
 if TYPE_CHECKING:
     from suite.sweeps.entrant import Entrant
-    from suite.sweeps.local import Progress
+    from suite.sweeps.executor import Executor
     from suite.sweeps.plan import Left
+    from suite.sweeps.scheduler import Progress
 
 EXAMPLES = """
 **Examples**
@@ -28,6 +27,8 @@ EXAMPLES = """
 `suite sweep --task sotu --mixer softmax --mixer fem`
 
 `suite sweep --task mqar --mixer softmax --mixer gla --seeds 0-3 --set lr=1e-3,3e-3 --jobs 2`
+
+`suite sweep --task sotu --mixer softmax --mixer fem --on ray --jobs 2 --threads 2`
 
 `suite sweep --task sotu --mixer softmax --mixer fem --plan plan.txt && xargs -P 4 -d '\\n' -n 1 sh -c < plan.txt`
 """
@@ -52,8 +53,48 @@ def sweep(
     ] = None,
     data_dir: opt.DataDir = None,
     device: opt.Device = "auto",
-    jobs: opt.Jobs = 1,
-    threads: opt.JobThreads = None,
+    on: Annotated[
+        Literal["local", "ray"],
+        typer.Option("--on", help="Where runs are: processes here, or tasks of a Ray cluster (docs/clusters.md)."),
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            help="With --on ray: HOST:PORT of a running cluster, or auto.",
+            show_default="a cluster of its own here, while the sweep runs",
+        ),
+    ] = None,
+    gpus: Annotated[
+        float | None,
+        typer.Option(
+            "--gpus-per-run",
+            min=0,
+            max=1,
+            help="With --on ray: GPUs of each run; 0.5 lets two runs share one.",
+            show_default="1 where there are GPUs and --device allows it",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs",
+            min=1,
+            max=4096,
+            help="Runs at once, each in its own process.",
+            show_default="1; with --address as many as the cluster holds",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            min=1,
+            max=256,
+            help="Threads of each job; with --on ray its CPUs.",
+            show_default="the processors / jobs; with --address 1",
+        ),
+    ] = None,
     workers: opt.Workers = None,
     deterministic: opt.Deterministic = False,
     plan: Annotated[
@@ -67,24 +108,28 @@ def sweep(
 
     Runs that have ended are never repeated: the same command continues where it was stopped or killed.
     """
+    from suite.sweeps.choice import Options, executor, written
     from suite.sweeps.plan import Wanted, entrants, parse_seeds
+    from suite.sweeps.plan_file import write_plan
 
     if not task or not mixer:
         missing = "--task NAME (suite list tasks)" if not task else "--mixer NAME (suite list mixers)"
         raise UserError(f"a sweep needs tasks and mixers; give {missing}")
+    options = Options(on, address, gpus, jobs, threads, workers, device, deterministic)
+    words, runner = written(options) if plan else [], executor(options)
     wanted = Wanted(tuple(task), tuple(mixer), scale, tuple(set_ or ()), parse_seeds(seeds), lrs, hybrid, data_dir)
     found, left = entrants(wanted)
     for each in left:
         err.print(marked("[yellow]left out:[/] {} · {}: {}", each.task, each.mixer, each.reason), soft_wrap=True)
     adopt(found, deterministic=deterministic)
     if plan:
-        _write_plan(plan, found, ["--deterministic"] if deterministic else [])
+        write_plan(plan, found, words)
         return
     if not as_json or dry_run:
-        show_plan(found, left, jobs, as_json=as_json)
+        show_plan(found, left, jobs or 1, as_json=as_json)
     if dry_run:
         return
-    progress, code = race(found, jobs, threads, workers, device, deterministic=deterministic)
+    progress, code = race(found, runner)
     if as_json:
         print_json({"races": [_result(each) for each in found], "errors": progress.errors})
     elif code < 128:
@@ -99,24 +144,6 @@ def adopt(found: Sequence[Entrant], *, deterministic: bool = False) -> None:
     records = [record for record in read_all().records if record.deterministic or not deterministic]
     for each in found:
         each.adopt(records)
-
-
-def _write_plan(path: Path, found: Sequence[Entrant], options: Sequence[str]) -> None:
-    """One line per race that has not ended; each line may run again, on any machine that shares the runs folder."""
-    import shlex
-
-    lines = []
-    for each in found:
-        if each.state().chosen is not None:
-            continue
-        rates, seeds = (",".join(f"{value:g}" for value in values) for values in (each.race.rates, each.race.seeds))
-        words = ["suite", "sweep", *each.given, "--seeds", seeds, "--set", f"lr={rates}", *options]
-        lines.append(shlex.join(words))
-    try:
-        path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
-    except OSError as error:
-        raise UserError(f"--plan {str(path)[:80]!r} cannot be written: {error.strerror}") from None
-    err.print(f"{len(lines)} races written to {path}", soft_wrap=True)
 
 
 def show_plan(found: Sequence[Entrant], left: Sequence[Left], jobs: int, *, as_json: bool) -> None:
@@ -152,52 +179,35 @@ def show_plan(found: Sequence[Entrant], left: Sequence[Left], jobs: int, *, as_j
     err.print(f"{sum(row[2] for row in rows)} runs, about {duration(total)} with {jobs} job{'s' if jobs > 1 else ''}")
 
 
-def race(
-    found: Sequence[Entrant],
-    jobs: int,
-    threads: int | None,
-    workers: int | None,
-    device: str,
-    *,
-    deterministic: bool = False,
-) -> tuple[Progress, int]:
+def race(found: Sequence[Entrant], runner: Executor) -> tuple[Progress, int]:
     """Runs the races to their ends, with a live table on a terminal. Returns what was done, and the exit code: 128 and
     more where a signal stopped it.
     """
     from rich.live import Live
 
     from suite.records import runs_folder
-    from suite.sweeps.local import carry_out
+    from suite.sweeps.scheduler import Progress, carry_out
     from suite.sweeps.sent import sent
     from suite.sweeps.status import status_table, summary_line
-    from tasks.storage.cores import cores
+    from suite.sweeps.stopping import stop_signals
 
-    log, threads = runs_folder.writable_home() / "sweep.log", threads or max(1, cores() // jobs)
+    if not any(each.state().missing for each in found):
+        return Progress(), 0
+    runs_folder.writable_home()
     shown = -1
     live = Live(console=err, auto_refresh=False)
-    to_run = any(each.state().missing for each in found)
-    sending = sent(runs_folder.home(), say, warn) if to_run else nullcontext()
-    with _stop_signals() as received, sending, live if err.is_terminal else nullcontext():
+    sending = sent(runs_folder.home(), say, warn)
+    with stop_signals() as received, sending, live if err.is_terminal else nullcontext():
 
         def show(progress: Progress) -> None:
             nonlocal shown
             if err.is_terminal:
-                live.update(status_table(found, progress, jobs), refresh=True)
+                live.update(status_table(found, progress, runner.slots), refresh=True)
             elif progress.ran != shown:
                 shown = progress.ran
-                err.print(summary_line(found, progress, jobs), soft_wrap=True)
+                err.print(summary_line(found, progress, runner.slots), soft_wrap=True)
 
-        progress = carry_out(
-            found,
-            jobs=jobs,
-            threads=threads,
-            workers=workers,
-            device=device,
-            deterministic=deterministic,
-            log=log,
-            show=show,
-            stopped=lambda: bool(received),
-        )
+        progress = carry_out(found, runner, show=show, stopped=lambda: bool(received))
     if not received and progress.ran:
         _publish([each.task_name for each in found])
     for line in progress.errors:
@@ -235,27 +245,3 @@ def _print_boards(found: Sequence[Entrant]) -> None:
 
     for task in dict.fromkeys(each.base.task for each in found):
         print_boards(find_boards(task, None, found[0].base.scale)[0])
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """The signals that asked to stop; a second one ends the command at once."""
-    from suite.sweeps.worker import SIGNALS
-    from suite.training.signals import PATIENT
-
-    received: list[int] = []
-
-    def handle(number: int, frame: object) -> None:
-        if received and number not in PATIENT:
-            sys.exit(128 + number)
-        if received:
-            return
-        received.append(number)
-        err.print("stopping: runs in progress write a checkpoint …")
-
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

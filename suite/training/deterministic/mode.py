@@ -20,7 +20,7 @@ from suite.errors import UserError
 from suite.records import runs_folder
 
 #: cuBLAS sums in one order if it has workspaces of fixed sizes. Read once, when PyTorch first multiplies on a GPU.
-_WORKSPACES = (":4096:8", ":16:8")
+WORKSPACES = (":4096:8", ":16:8")
 _REFUSED = re.compile(r"(\S+) does not have a deterministic implementation")
 _CUBLAS_REFUSED = "not deterministic because it uses CuBLAS"
 
@@ -52,7 +52,7 @@ def using(on: bool) -> Iterator[None]:
     )
     cudnn, workspace = torch.backends.cudnn.benchmark, os.environ.get("CUBLAS_WORKSPACE_CONFIG")
     _require_workspace(workspace)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", _WORKSPACES[0])
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", WORKSPACES[0])
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False  # which chooses algorithms by timing them
     try:
@@ -121,14 +121,14 @@ def refused_operation(problem: BaseException, device: torch.device) -> str:
 
 
 def _require_workspace(configured: str | None) -> None:
-    if not torch.cuda.is_available() or configured in _WORKSPACES:
+    if not torch.cuda.is_available() or configured in WORKSPACES:
         return
     if configured is not None:
         raise UserError(
-            f"CUBLAS_WORKSPACE_CONFIG is {configured!r}; --deterministic needs {' or '.join(_WORKSPACES)}; unset it "
+            f"CUBLAS_WORKSPACE_CONFIG is {configured!r}; --deterministic needs {' or '.join(WORKSPACES)}; unset it "
             "or change it"
         )
     if torch.cuda.is_initialized():
         raise UserError(
-            f"this process used the GPU before --deterministic; start it with CUBLAS_WORKSPACE_CONFIG={_WORKSPACES[0]}"
+            f"this process used the GPU before --deterministic; start it with CUBLAS_WORKSPACE_CONFIG={WORKSPACES[0]}"
         )

@@ -103,16 +103,15 @@ def _watch_runs(patch: pytest.MonkeyPatch, calls: Calls, home: Path) -> None:
 
 
 def _watch_sweeps(patch: pytest.MonkeyPatch, calls: Calls) -> None:
-    from suite.sweeps.local import Progress
+    from suite.sweeps.scheduler import Progress
 
-    def carry_out(
-        entrants: Any, *, jobs: int, threads: int, workers: int | None, device: str, deterministic: bool, **_: Any
-    ) -> Progress:
+    def carry_out(entrants: Any, executor: Any, **_: Any) -> Progress:
         races = [(each.label, plain(each.base), each.race.rates, each.race.seeds, each.data_dir) for each in entrants]
-        calls.append((races, jobs, threads, workers, device, deterministic))
+        calls.append((races, repr(executor)))
         return Progress()
 
-    patch.setattr("suite.sweeps.local.carry_out", carry_out)
+    patch.setattr("suite.sweeps.scheduler.carry_out", carry_out)
+    patch.setattr("suite.sweeps.on_ray.cluster.require_ray", lambda: None)
     patch.setattr("suite.sweeps.estimate.seconds_per_run", lambda _: 1.0)
 
 

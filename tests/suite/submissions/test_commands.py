@@ -11,7 +11,7 @@ from suite.records import badges, provenance
 from suite.submissions import entry
 from suite.submissions.faults import Fault
 from suite.sweeps.entrant import score_of
-from suite.sweeps.local import Progress, next_run
+from suite.sweeps.scheduler import Progress, next_run
 from suite.training.run import resume_newest
 from tests.suite.submissions.made import copy_of, path_of, records
 from tests.test_docs import ROOT
@@ -73,7 +73,7 @@ def test_badges_are_written_next_to_the_entries_and_only_without_faults(suite, t
     assert not (tmp_path / badges.NAME).exists()
 
 
-def in_this_process(entrants, *, show, **_) -> Progress:
+def in_this_process(entrants, executor, **_) -> Progress:
     """Runs a sweep's races here, which costs no process that imports everything again."""
     while (chosen := next_run(entrants, set())) is not None:
         index, rate, seed = chosen
@@ -86,7 +86,7 @@ def in_this_process(entrants, *, show, **_) -> Progress:
 def tiny(monkeypatch, tmp_path):
     """Tiny runs in this process, as from a clean commit."""
     monkeypatch.setattr("suite.config.recipe._recipe_file", lambda task: RECIPE)
-    monkeypatch.setattr("suite.sweeps.local.carry_out", in_this_process)
+    monkeypatch.setattr("suite.sweeps.scheduler.carry_out", in_this_process)
     monkeypatch.setattr(provenance, "_git", lambda *words: "" if words[0] == "status" else "a" * 40)
     monkeypatch.chdir(tmp_path)
     return tmp_path

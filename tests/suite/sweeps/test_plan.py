@@ -10,8 +10,9 @@ import pytest
 from suite.errors import UserError
 from suite.records.schema import Record
 from suite.sweeps.entrant import Entrant, Score, score_of
-from suite.sweeps.local import Progress, next_run
 from suite.sweeps.plan import Wanted, entrants, parse_seeds
+from suite.sweeps.plan_file import write_plan
+from suite.sweeps.scheduler import Progress, next_run
 from suite.sweeps.status import leader, planned, remaining_s
 from tests.suite.tiny import made_record, tiny_sets
 
@@ -153,6 +154,15 @@ def test_a_plan_lists_each_unfinished_race_once_as_a_command_that_may_run_again(
     (race,) = json.loads(again.out)["races"]
     assert (race["mixer"], race["rates"], race["to_run"], race["done"]) == ("fem", [1e-3, 3e-3, 9e-3], 20, 0)
     assert json.loads(again.out)["expected_s"] > 0
+
+
+@pytest.mark.parametrize("seeds", ["5-5", "1", "3,1", "0-2"])
+def test_a_command_of_a_plan_has_the_seeds_of_its_race(tmp_path, seeds):
+    race = races("softmax", seeds=parse_seeds(seeds))
+    write_plan(tmp_path / "plan.txt", race, ["--threads", "2"])
+    words = (tmp_path / "plan.txt").read_text("utf-8").split()
+    assert parse_seeds(words[words.index("--seeds") + 1]) == parse_seeds(seeds)
+    assert words[-2:] == ["--threads", "2"]
 
 
 @pytest.mark.parametrize(

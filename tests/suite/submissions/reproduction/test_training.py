@@ -32,7 +32,7 @@ def entered(tmp_path_factory) -> Path:
         world(patch)
         patch.setenv("SUITE_HOME", str(root / "runs"))
         found, _ = entrants(Wanted(("sotu",), ("no-mixing",), "board", ()))
-        in_this_process(found, show=None)
+        in_this_process(found, None)
         submit(["latest"], author="ada", notes=None, folder=root / "entries" / "ada", unfinished=False)
     return root / "entries" / "ada"
 

@@ -1,0 +1,1 @@
+"""Sweeps on a Ray cluster. Ray is imported when one is started or joined."""
