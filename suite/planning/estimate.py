@@ -140,7 +140,9 @@ def step_moved(config: RunConfig, training: Training, passes: int) -> float:
     return passes * work.fixed.moved + part * work.per_example.moved + update
 
 
-def estimate(config: RunConfig, certificate: Certificate, training: Training, cluster: Cluster, rates: Rates) -> Estimate:
+def estimate(
+    config: RunConfig, certificate: Certificate, training: Training, cluster: Cluster, rates: Rates
+) -> Estimate:
     """The estimate of a run.
 
     Args:

@@ -24,7 +24,9 @@ def random_batch(spec: InputSpec, size: int) -> Batch:
             return Batch(ids_BT[:, :-1].contiguous(), ids_BT[:, 1:].contiguous())
         case ImageInput():
             shape = size, spec.channels, spec.height, spec.width
-            return Batch(torch.randn(shape, generator=generator), torch.randint(spec.classes, (size,), generator=generator))
+            return Batch(
+                torch.randn(shape, generator=generator), torch.randint(spec.classes, (size,), generator=generator)
+            )
         case SeriesInput():
             past, future = (size, spec.look_back, spec.channels), (size, spec.horizon, spec.channels)
             return Batch(torch.randn(past, generator=generator), torch.randn(future, generator=generator))
