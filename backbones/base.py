@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -19,10 +19,6 @@ from torch.nn import functional as F
 from backbones.canon import CanonLayers
 from backbones.mixers.base import Context, Mixer, MixerConfig, State
 from backbones.options import CanonPlaces
-from kernels.cpu.bf16 import choice
-from kernels.cpu.call import pytorch_only
-from kernels.cpu.library import library, products
-from kernels.implementations import ran
 from kernels.rows import feed_forward, rms_norm, swiglu
 
 NORM_EPS = 1e-6
@@ -96,37 +92,6 @@ class SwiGLU(nn.Module):
             `[…, D]`.
         """
         return swiglu(x_BTD, self.gate_up.weight, self.down.weight)
-
-
-def without_compiled_kernels() -> AbstractContextManager[None]:
-    """Within the block, models on a CPU run PyTorch's own operations: another rounding of the same computation.
-
-    Returns:
-        The context.
-    """
-    return pytorch_only()
-
-
-def implementations(device: torch.device, precision: str = "fp32") -> dict[str, str]:
-    """Which implementations of the kernels run on a device, for records.
-
-    Args:
-        device: where the model runs.
-        precision: "fp32", or "bf16" for autocast.
-
-    Returns:
-        On a GPU, an implementation per kernel that has run so far; on a CPU, whether the compiled ones are available,
-        and in bf16 what has computed the kernels that run otherwise under autocast (`kernels.cpu.bf16.choice`).
-    """
-    if device.type == "cuda":
-        return ran()
-    compiled = "c++" if products() else "c++ without matrix products"
-    return {"cpu": compiled if library() else "pytorch", **(choice.ran() if precision == "bf16" else {})}
-
-
-def forget_implementations() -> None:
-    """Clears the record of what has computed kernels in bf16 on a CPU: `implementations` reports one run."""
-    choice.forget()
 
 
 def _noise(dropout: float, drop_path: float) -> nn.Module:

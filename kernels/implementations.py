@@ -1,10 +1,11 @@
 """Which implementation of a kernel runs on a GPU; a fallback is never silent.
 
-`triton_module` decides for one call; `ran` reports what ran on GPUs in this process, for a record. Triton kernels are
-chosen only when the variable `SUITE_TRITON_KERNELS` is "on": they have not been run on a GPU yet. One that is requested
-and can't run (no driver, an unsupported width or dtype, a failure to compile) is announced once with the reason, and
-PyTorch runs instead. Inside a graph of torch.compile the PyTorch implementation is traced (`kernels.numerics.opaque`
-keeps most kernels out of such graphs, and they choose when they run).
+`triton_module` decides for one call; `ran` reports what ran on GPUs in this process, for a record. A Triton kernel is
+chosen where it has passed `make test-gpu` on that kind of GPU (`PASSED`), which none has yet: none has been run on one.
+`SUITE_TRITON_KERNELS=on` requests all of them, `off` none. One that is chosen and can't run (no driver, an unsupported
+width or dtype, a failure to compile) is announced once with the reason, and PyTorch runs instead. Inside a graph of
+torch.compile the PyTorch implementation is traced (`kernels.numerics.opaque` keeps most kernels out of such graphs, and
+they choose when they run).
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-VARIABLE = "SUITE_TRITON_KERNELS"  # "on" requests them; they are compiled and interpreted in tests only
+VARIABLE = "SUITE_TRITON_KERNELS"  # "on": all of them, "off": none
+#: kernel → the kinds of GPU on which it has passed `make test-gpu`, as `gpu_kind` names them. It is the default there.
+#: An entry is added with the output of that command (docs/gpu.md), never without a run.
+PASSED: dict[str, tuple[str, ...]] = {}
 R = TypeVar("R")
 _ran: dict[str, set[str]] = {}
 _broken: set[str] = set()
@@ -37,9 +41,22 @@ def forget() -> None:
     _warn_once.cache_clear()
 
 
-def triton_wanted(tensor: Tensor) -> bool:
-    """Whether Triton kernels are switched on for the tensor's device."""
-    return tensor.device.type == "cuda" and os.environ.get(VARIABLE, "off") == "on"
+def triton_wanted(name: str, tensor: Tensor) -> bool:
+    """Whether the Triton kernel of that name is to compute on the tensor's device: requested, or the default there."""
+    if tensor.device.type != "cuda":
+        return False
+    requested = os.environ.get(VARIABLE)
+    if requested in ("on", "off"):
+        return requested == "on"
+    return name in PASSED and gpu_kind(tensor.device) in PASSED[name]
+
+
+def gpu_kind(device: torch.device) -> str:
+    """What a Triton kernel is compiled for: `sm_90` and the like on NVIDIA, `gfx942` and the like on AMD."""
+    if torch.version.hip is not None:
+        return str(torch.cuda.get_device_properties(device).gcnArchName).split(":")[0]
+    major, minor = torch.cuda.get_device_capability(device)
+    return f"sm_{major}{minor}"
 
 
 def triton_module(name: str, tensor: Tensor, *arguments: Any) -> Any | None:
@@ -51,7 +68,7 @@ def triton_module(name: str, tensor: Tensor, *arguments: Any) -> Any | None:
     if tensor.device.type != "cuda" or torch.compiler.is_compiling():
         return None
     module: Any = None
-    if name not in _broken and triton_wanted(tensor) and tensor.dtype != torch.float64:  # which no kernel takes
+    if name not in _broken and triton_wanted(name, tensor) and tensor.dtype != torch.float64:  # which no kernel takes
         reason = _no_driver()
         if reason is None:
             module = import_module(f"kernels.gpu.{name}")

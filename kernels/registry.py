@@ -345,6 +345,7 @@ KERNELS = (
             Call("two keys", f"{_DELTA}, log_decay BTHk later negative, read BTHk later small"),
         ),
         cpp=("delta_channels",),
+        compared=True,
     ),
     Kernel(
         "prefix_softmax",

@@ -60,12 +60,12 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
         One of `allowed`, or an empty string.
     """
     folded = {name.casefold(): name for name in reversed(list(allowed))}
+    words = {word: next((name for name in others if name in folded), "") for word, others in OTHER_WORDS.items()}
+    meant = {word: folded[name] for word, name in words.items() if name} | folded
     word = given[:LONGEST_NAME].casefold()
-    for name in (word, *OTHER_WORDS.get(word.replace("-", "_"), ())):
-        if name in folded:
-            return folded[name]
-    near = difflib.get_close_matches(word, folded, n=1, cutoff=0.6)
-    return folded[near[0]] if near else ""
+    near = [name for name in (word, word.replace("-", "_")) if name in meant][:1]
+    near = near or difflib.get_close_matches(word, meant, n=1, cutoff=0.6)
+    return meant[near[0]] if near else ""
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

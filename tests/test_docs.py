@@ -20,7 +20,7 @@ READ = re.compile(
     r"""environ(?:\.\w+\(|\[)\s*["']([A-Z][A-Z0-9_]*)["']|^[A-Z]+ = ["']([A-Z]+_[A-Z_]+)["']""", re.MULTILINE
 )
 #: Read or set for other programs, with no effect of their own that a user would look for.
-OF_OTHERS = {"PYTHONPATH", "KINETO_LOG_LEVEL"}
+OF_OTHERS = {"PYTHONPATH", "KINETO_LOG_LEVEL", "CUBLAS_WORKSPACE_CONFIG"}
 
 
 def section(title: str) -> str:

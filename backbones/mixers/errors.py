@@ -68,11 +68,13 @@ def did_you_mean(given: str, allowed: Iterable[str], otherwise: str = "") -> str
     """`; did you mean 'fem'?` where an allowed name is the given one in other capitals, another word for it, or close
     to it; else `otherwise`.
     """
-    folded = {name.casefold(): name for name in reversed(list(allowed))}
+    names = set(allowed)
+    meant = {word: next(n for n in others if n in names) for word, others in OTHER_WORDS.items() if names & {*others}}
+    meant |= {name.casefold(): name for name in sorted(names, reverse=True)}
     word = given.casefold()
-    near = [name for name in (word, *OTHER_WORDS.get(word.replace("_", "-"), ())) if name in folded][:1]
-    near = near or difflib.get_close_matches(word, folded, n=1, cutoff=0.5)
-    return f"; did you mean {folded[near[0]]!r}?" if near else otherwise
+    near = [name for name in (word, word.replace("_", "-")) if name in meant][:1]
+    near = near or difflib.get_close_matches(word, meant, n=1, cutoff=0.5)
+    return f"; did you mean {meant[near[0]]!r}?" if near else otherwise
 
 
 def classes_in(path: Path) -> tuple[str, ...]:

@@ -5,6 +5,8 @@
 // large sums stay exact. With a window w, row t sees keys less than w away; blocks that no row sees are left out.
 #include <algorithm>
 #include <cmath>
+#include <optional>
+#include <vector>
 
 #include "buffer.h"
 #include "denormals.h"
@@ -101,6 +103,23 @@ struct Decays {
   }
 };
 
+// A factor of products with all rows of queries, packed unless there is a window: then the rows see keys from different places on.
+template <class S>
+class Shared {
+ public:
+  Shared(const Sizes& sizes, long k, long n, Matrix<const S> b) {
+    if (!sizes.window) packed.emplace(k, n, b);
+  }
+  // `b` is the same factor from where the rows begin
+  void multiply_by(long m, long n, long k, S by, Matrix<const S> a, Matrix<const S> b, S keep, Matrix<S> out) const {
+    if (packed) multiply<S>(m, n, k, by, a, *packed, keep, out);
+    else multiply<S>(m, n, k, by, a, b, keep, out);
+  }
+
+ private:
+  std::optional<Packed<S>> packed;
+};
+
 // out [B, S, H, dv]; lse [B, H, S]
 template <class S>
 void attention(const S* q, const S* k, const S* v, const S* log_f, S* out, S* lse, double scale, Sizes sizes, long threads) {
@@ -108,8 +127,14 @@ void attention(const S* q, const S* k, const S* v, const S* log_f, S* out, S* ls
     WithoutDenormals guard(log_f);
     Head<S> head{sizes, piece / sizes.H, piece % sizes.H};
     long op = sizes.H * sizes.dv;
-    Buffer<S> scores(std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T));
+    Scratch<S> scores(std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T));
     Decays<S> decays(head, log_f, false);
+    std::vector<Shared<S>> keys, values;
+    for (long start = 0, n; start < sizes.T; start += n) {
+      n = std::min(KEYS, sizes.T - start);
+      keys.emplace_back(sizes, sizes.dk, n, Matrix<const S>{k + head.k(start), sizes.k_pitch, true});
+      values.emplace_back(sizes, n, sizes.dv, Matrix<const S>{v + head.v(start), sizes.v_pitch});
+    }
     for (long first = 0; first < sizes.S; first += ROWS) {
       long m = std::min(ROWS, sizes.S - first);
       S top[ROWS], sum[ROWS] = {};
@@ -117,7 +142,8 @@ void attention(const S* q, const S* k, const S* v, const S* log_f, S* out, S* ls
       for (long start = begin; start < sizes.T; start += KEYS) {
         long n = head.seen(first + m - 1, start, std::min(KEYS, sizes.T - start));
         if (!n) break;
-        multiply<S>(m, n, sizes.dk, S(scale), {q + head.q(first), sizes.q_pitch}, {k + head.k(start), sizes.k_pitch, true}, S(0), {scores.data(), n});
+        keys[start / KEYS].multiply_by(m, n, sizes.dk, S(scale), {q + head.q(first), sizes.q_pitch},
+                                       {k + head.k(start), sizes.k_pitch, true}, S(0), {scores.data(), n});
         for (long i = 0; i < m; ++i) {
           S *s = scores.data() + i * n, *o = out + head.out(first + i), added = 0;
           long count = head.seen(first + i, start, n), hidden = std::min(count, head.past(first + i, start, n));
@@ -135,8 +161,8 @@ void attention(const S* q, const S* k, const S* v, const S* log_f, S* out, S* ls
           sum[i] = sum[i] * keep + added;
           top[i] = highest;
         }
-        multiply<S>(m, sizes.dv, n, S(1), {scores.data(), n}, {v + head.v(start), sizes.v_pitch}, S(start > begin ? 1 : 0),
-                    {out + head.out(first), op});
+        values[start / KEYS].multiply_by(m, sizes.dv, n, S(1), {scores.data(), n}, {v + head.v(start), sizes.v_pitch},
+                                         S(start > begin ? 1 : 0), {out + head.out(first), op});
       }
       for (long i = 0; i < m; ++i) {
         S *o = out + head.out(first + i), inverse = S(1) / sum[i];
@@ -178,7 +204,7 @@ void attention_backward(const S* q, const S* k, const S* v, const S* log_f, cons
     WithoutDenormals guard(log_f);
     Head<S> head{sizes, piece / sizes.H, piece % sizes.H};
     long kp = sizes.H * sizes.dk, vp = sizes.H * sizes.dv, block = std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T);
-    Buffer<S> weights(block), pull(block);
+    Scratch<S> weights(block), pull(block);
     Decays<S> decays(head, log_f, true);
     for (long row = 0; row < sizes.S; ++row) std::fill(dq + head.dq(row), dq + head.dq(row) + sizes.dk, S(0));
     for (long start = 0; start < sizes.T; start += KEYS) {
@@ -187,16 +213,19 @@ void attention_backward(const S* q, const S* k, const S* v, const S* log_f, cons
         std::fill(dk + head.dk(j), dk + head.dk(j) + sizes.dk, S(0));
         std::fill(dv + head.dv(j), dv + head.dv(j) + sizes.dv, S(0));
       }
+      Matrix<const S> block_k{k + head.k(start), sizes.k_pitch}, block_v{v + head.v(start), sizes.v_pitch};
+      Shared<S> keys_across(sizes, sizes.dk, keys, turned(block_k)), values_across(sizes, sizes.dv, keys, turned(block_v)),
+          keys_down(sizes, keys, sizes.dk, block_k);
       for (long first = from; first < until; first += ROWS) {
         // the keys of the block that a row of these sees
         long m = std::min(ROWS, sizes.S - first), begin = start + head.past(first, start, keys);
         long n = head.seen(first + m - 1, begin, start + keys - begin);
         Matrix<const S> q_{q + head.q(first), sizes.q_pitch}, k_{k + head.k(begin), sizes.k_pitch}, v_{v + head.v(begin), sizes.v_pitch},
             g_{g + head.out(first), vp}, w_{weights.data(), n}, p_{pull.data(), n};
-        multiply<S>(m, n, sizes.dk, S(scale), q_, turned(k_), S(0), {weights.data(), n});
-        multiply<S>(m, n, sizes.dv, S(1), g_, turned(v_), S(0), {pull.data(), n});
+        keys_across.multiply_by(m, n, sizes.dk, S(scale), q_, turned(k_), S(0), {weights.data(), n});
+        values_across.multiply_by(m, n, sizes.dv, S(1), g_, turned(v_), S(0), {pull.data(), n});
         weigh(head, decays, out, lse, g, weights.data(), pull.data(), first, m, begin, n);
-        multiply<S>(m, sizes.dk, n, S(scale), p_, k_, S(1), {dq + head.dq(first), kp});
+        keys_down.multiply_by(m, sizes.dk, n, S(scale), p_, k_, S(1), {dq + head.dq(first), kp});
         multiply<S>(n, sizes.dk, m, S(scale), turned(p_), q_, S(1), {dk + head.dk(begin), kp});
         multiply<S>(n, sizes.dv, m, S(1), turned(w_), g_, S(1), {dv + head.dv(begin), vp});
       }

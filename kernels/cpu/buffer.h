@@ -19,3 +19,21 @@ struct OnCacheLines {
 
 template <class S>
 using Buffer = std::vector<S, OnCacheLines<S>>;
+
+// The same without zeros in it: for what is written before it is read.
+template <class S>
+class Scratch {
+ public:
+  explicit Scratch(long count) : memory(count > 0 ? OnCacheLines<S>().allocate(count) : nullptr) {}
+  ~Scratch() {
+    if (memory) OnCacheLines<S>().deallocate(memory, 0);
+  }
+  Scratch(Scratch&& other) noexcept : memory(other.memory) { other.memory = nullptr; }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  S* data() const { return memory; }
+  S& operator[](long i) const { return memory[i]; }
+
+ private:
+  S* memory;
+};

@@ -45,14 +45,16 @@ S decay(S x) {
 }
 
 // log(1 + e) for 0 <= e <= 1. In single precision the polynomial of least relative error (5e-9): twice as fast as log1p.
-inline double log_of_one_and(double e) { return std::log1p(e); }
-inline float log_of_one_and(float e) {
+template <class V>
+inline V log_of_one_and_polynomial(V e) {
   constexpr float TERMS[] = {-0.00324404822f, 0.01985158399f, -0.05695980415f, 0.10603687167f, -0.15305614471f,
                              0.19675946236f,  -0.24954134226f, 0.33329963684f,  -0.49999901652f, 1.0f};
-  float y = 0;
+  V y = {};
   for (float term : TERMS) y = y * e + term;
   return y * e;
 }
+inline double log_of_one_and(double e) { return std::log1p(e); }
+inline float log_of_one_and(float e) { return log_of_one_and_polynomial(e); }
 
 // `decayed` is decay(x).
 template <class S>

@@ -8,29 +8,21 @@
 
 #include "buffer.h"
 #include "elementary.h"
+#include "layer_step.h"
 #include "log_weights.h"
 #include "parallel.h"
 
 namespace {
 
-constexpr double CODE = 18446744073709551616.0;  // 2^64: coded e^u > e^-30 stay away from e^u - 1 > -1/2
-
 template <class S>
 struct Layer {
-  const S *z, *s, *p, *decay, *bias, *beta;  // projections [B, C], factors [B, R] [R, C], decays [B, H decays], or [H] if `pitch` is 0
+  Projected<S> z;
+  const S *decay, *bias, *beta;  // decays [B, H decays], or [H] if `pitch` is 0
   S *n, *m, *x, *y;
-  long H, k, d, C, R, decays, pitch;
-  S slowness, eps, range;
+  long H, k, d, decays, pitch;
+  S slowness, eps;
 
-  // `count` projected channels of sequence b, times 1 + s P
-  void read(long b, long from, long count, S* __restrict out) const {
-    const S* given = z + b * C + from;
-    std::copy(given, given + count, out);
-    for (long r = 0; r < R; ++r) {
-      const S by = s[b * R + r], *__restrict column = p + r * C + from;
-      for (long j = 0; j < count; ++j) out[j] += given[j] * (by * column[j]);
-    }
-  }
+  void read(long b, long from, long count, S* out) const { z.read(b, from, count, out); }
 
   // as read, then log(elu + 1)
   void features(long b, long from, S* out) const {
@@ -42,17 +34,6 @@ struct Layer {
   }
 
   long values() const { return 2 * H * k; }
-
-  // whether the state can take the exponents of all sequences; NaN is not in range
-  bool in_range(long B, S* scratch) const {
-    for (long b = 0; b < B; ++b) {
-      read(b, values(), H * d, scratch);
-      long outside = 0;
-      for (long j = 0; j < H * d; ++j) outside += !(std::abs(scratch[j] * beta[j]) <= range);
-      if (outside) return false;
-    }
-    return true;
-  }
 
   S log_decay(long b, long h, long c) const {
     if (!decays) return S(0);
@@ -118,15 +99,9 @@ struct Layer {
       sum[j] = (sum[j] < S(0.5) ? far : near) / by_head[j];
     }
     read(b, values() + (H + h) * d, d, gate);
-    for (long j = 0; j < d; ++j) mu[j] += logistic(gate[j]) * (sum[j] - mu[j]);
+    interpolate(mu, sum, gate, d);
     read(b, values() + (2 * H + h) * d, d, gate);
-    S squares = 0;
-    for (long j = 0; j < d; ++j) {
-      gate[j] = softplus(gate[j], ::decay(gate[j]));
-      squares += gate[j] * gate[j];
-    }
-    S scale = S(1) / std::sqrt(squares / S(d) + eps);
-    for (long j = 0; j < d; ++j) out[j] = mu[j] * gate[j] * scale;
+    scale_by_softplus(mu, gate, d, eps, out);
   }
 
   void enter(S* __restrict row, S keep, S add, S by, const S* __restrict less, const S* __restrict whole, S* __restrict sum_less,
@@ -149,9 +124,9 @@ struct Layer {
   extern "C" long feature_step_##NAME(S* n, S* m, S* x, const S* z, const S* s, const S* p, const S* decay, const S* bias,             \
                                       const S* beta, S* y, double slowness, double eps, double range, long B, long H, long k, long d,  \
                                       long C, long R, long decays, long pitch, long threads) {                                         \
-    Layer<S> layer{z, s, p, decay, bias, beta, n, m, x, y, H, k, d, C, R, decays, pitch, S(slowness), S(eps), S(range)};               \
+    Layer<S> layer{{z, s, p, C, R}, decay, bias, beta, n, m, x, y, H, k, d, decays, pitch, S(slowness), S(eps)};                       \
     Buffer<S> values(x ? H * d : 0);                                                                                                   \
-    if (x && !layer.in_range(B, values.data())) return 1;                                                                              \
+    if (x && !layer.z.in_range(B, layer.values(), H * d, beta, S(range), values.data())) return 1;                                     \
     parallel(B * H, threads, [&](long i) {                                                                                             \
       Buffer<S> scratch(4 * k + 7 * d);                                                                                                \
       layer.head(i / H, i % H, scratch.data());                                                                                        \

@@ -3,16 +3,20 @@
 The library is in `$SUITE_CACHE/kernels`, by default `~/.cache/mixer-suite/kernels`, next to a file with its hash. A
 library whose bytes have another hash is built again; one that has just been built is compared with PyTorch's own
 operations in another process before it is loaded. `SUITE_COMPILED_KERNELS=off` disables it.
+
+No vendor's matrix products are the fastest on every processor, so those that exist are compared at the first load.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import logging
 import os
 import subprocess
 import sys
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -20,9 +24,13 @@ from filelock import FileLock
 
 from kernels.cpu import build, trusted, waiting
 from kernels.cpu.build import UnavailableError
+from kernels.cpu.products.blas import Products, candidates, torch_library
+from kernels.cpu.products.comparison import fastest
 from kernels.cpu.sizes import SIZES, Sizes
 
 log = logging.getLogger(__name__)
+VARIABLE = "SUITE_PRODUCTS"  # names the matrix products, instead of the fastest
+_in_use: dict[str, Products] = {}  # by the file of the library
 
 
 @cache
@@ -42,7 +50,7 @@ def load(path: Path) -> ctypes.CDLL:
         path: of a library that can be trusted.
 
     Returns:
-        The library, with PyTorch's matrix products and threads.
+        The library, with matrix products and PyTorch's threads.
 
     Raises:
         UnavailableError: it was compiled with other sizes.
@@ -50,11 +58,50 @@ def load(path: Path) -> ctypes.CDLL:
     """
     found = ctypes.CDLL(str(path))
     check_sizes(found)
-    found.use_products(*(products() or (None, None, None)))
+    use(found, chosen(found, path))
     found.use_bf16_product(bf16_product())
     found.use_threads(pool())
     waiting.measure(found)
     return found
+
+
+def use(found: ctypes.CDLL, products: Products) -> None:
+    """Lets a library call these products from now on; for comparisons within one process.
+
+    Args:
+        found: a loaded library.
+        products: what its kernels multiply with.
+    """
+    products.use(found)
+    _in_use[found._name] = products
+
+
+def chosen(compiled: ctypes.CDLL, path: Path) -> Products:
+    """The products that the kernels call in this process.
+
+    Args:
+        compiled: the kernels, loaded from `path`.
+        path: its file, in a folder that nobody else can write to.
+
+    Returns:
+        Those that `SUITE_PRODUCTS` names; else those found fastest here, which are compared now if they never were.
+
+    Raises:
+        UnavailableError: the named ones do not exist here.
+        OSError, AttributeError: no product agrees with PyTorch's, or the chosen library cannot be loaded.
+    """
+    named, found = os.environ.get(VARIABLE, "").lower(), candidates()
+    if named:
+        if named not in found:
+            raise UnavailableError(f"{VARIABLE}={named} is not available here (allowed: {', '.join(found)})")
+        return found[named]()
+    key = sha256(f"{torch.__version__} {','.join(found)}".encode()).hexdigest()[:8]
+    file = path.with_name(f"products-{path.stem}-{key}.json")
+    if trusted.fault(file):
+        with FileLock(file.with_suffix(".lock")):  # other processes wait, and find the result
+            if trusted.fault(file):
+                trusted.store(file, json.dumps(fastest(compiled, SIZES.weight_parts)))
+    return found[json.loads(file.read_text("utf-8"))["chosen"]]()
 
 
 def check_sizes(found: ctypes.CDLL, expected: Sizes = SIZES) -> None:
@@ -66,22 +113,9 @@ def check_sizes(found: ctypes.CDLL, expected: Sizes = SIZES) -> None:
             raise UnavailableError(f"{found._name} was compiled with {name}={compiled}, not {size}")
 
 
-@cache
-def products() -> tuple[ctypes.c_void_p, ...] | None:
-    """The fp32 and fp64 matrix products of PyTorch's own library, and the function that sets their threads; or None.
-
-    PyTorch's builds for x86 contain Intel's MKL and export them. For others the kernels that multiply run in PyTorch.
-    """
-    folder = Path(torch.__file__).with_name("lib")
-    try:
-        library = ctypes.CDLL(str(next(folder.glob("libtorch_cpu.*"))))
-        names = ("sgemm_", "dgemm_", "MKL_Set_Num_Threads_Local")
-        return tuple(ctypes.cast(getattr(library, name), ctypes.c_void_p) for name in names)
-    except (StopIteration, OSError, AttributeError) as error:
-        log.warning(
-            "CPU kernels: PyTorch exports no matrix products (%s); kernels that need them run in PyTorch", error
-        )
-        return None
+def products() -> Products | None:
+    """The fp32 and fp64 matrix products that the loaded library calls; None without a library."""
+    return _in_use.get(found._name) if (found := library()) else None
 
 
 @cache
@@ -90,12 +124,9 @@ def bf16_product() -> ctypes.c_void_p | None:
 
     It multiplies on the processor's units for bf16 (AMX, AVX-512 BF16) where there are any.
     """
-    if products() is None:
-        return None
     try:
-        library = ctypes.CDLL(str(next(Path(torch.__file__).with_name("lib").glob("libtorch_cpu.*"))))
-        return ctypes.cast(library.gemm_bf16bf16f32_, ctypes.c_void_p)
-    except AttributeError as error:
+        return ctypes.cast(torch_library().gemm_bf16bf16f32_, ctypes.c_void_p)
+    except (OSError, AttributeError) as error:
         log.warning("CPU kernels: PyTorch exports no product in bf16 (%s); bf16 products run in PyTorch", error)
         return None
 

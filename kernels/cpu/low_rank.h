@@ -5,23 +5,17 @@
 #include <cstring>
 #include <type_traits>
 
+#include "registers.h"
 #include "sizes.h"
 
 namespace hyper {
 
-#if defined(__AVX512F__)
-constexpr long BYTES = 64;
-#elif defined(__AVX__)
-constexpr long BYTES = 32;
-#else
-constexpr long BYTES = 16;
-#endif
 constexpr int QUAD = 4;  // rows processed together, so that each load of a table serves all of them
 
 template <class S>
 struct Lanes {
-  typedef S Vector __attribute__((vector_size(BYTES)));
-  static constexpr long COUNT = BYTES / long(sizeof(S));
+  typedef S Vector __attribute__((vector_size(REGISTER_BYTES)));
+  static constexpr long COUNT = REGISTER_BYTES / long(sizeof(S));
   static Vector load(const S* from) {
     Vector x;
     std::memcpy(&x, from, sizeof x);

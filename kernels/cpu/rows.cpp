@@ -5,6 +5,7 @@
 #include "buffer.h"
 #include "norms.h"
 #include "parts.h"
+#include "registers.h"
 
 namespace {
 
@@ -27,6 +28,17 @@ void rms_norm_backward(const S* x, const S* gain, const S* scale, const S* g, S*
   });
 }
 
+// Pairs of channels in one vector. Loops over pairs that are stored next to each other vectorise badly: heads have few pairs.
+constexpr int PAIRED_BYTES = 32;
+template <class S>
+constexpr long PAIRED = PAIRED_BYTES / sizeof(S);
+template <class S>
+using Pairs = typename AnyAddress<S, PAIRED_BYTES>::Vector;
+
+// The two numbers of each pair, exchanged.
+inline Pairs<float> swapped(Pairs<float> x) { return Pairs<float>{x[1], x[0], x[3], x[2], x[5], x[4], x[7], x[6]}; }
+inline Pairs<double> swapped(Pairs<double> x) { return Pairs<double>{x[1], x[0], x[3], x[2]}; }
+
 // Rotates pairs of channels (2c, 2c + 1) of x by the angle whose cosine and sine are in row t of the tables [T, w / 2], in the opposite
 // direction if `back`. Rows of x are `pitch` numbers apart; y [B, T, H, w].
 template <class S>
@@ -34,6 +46,7 @@ void rotate(const S* x, const S* cosine, const S* sine, S* y, long B, long T, lo
   long half = w / 2;
   by_parts(B * T, threads, [&](long, long first, long end) {
     Buffer<S> along(w), across(w);
+    long whole = w / PAIRED<S> * PAIRED<S>;
     for (long row = first; row < end; ++row) {
       const S *xr = x + row * pitch, *cr = cosine + row % T * half, *sr = sine + row % T * half;
       for (long c = 0; c < half; ++c) {
@@ -43,11 +56,16 @@ void rotate(const S* x, const S* cosine, const S* sine, S* y, long B, long T, lo
         across[2 * c + 1] = turn;
       }
       S* yr = y + row * H * w;
-      for (long h = 0; h < H; ++h, xr += w, yr += w)
-        for (long c = 0; c < w; c += 2) {
+      for (long h = 0; h < H; ++h, xr += w, yr += w) {
+        for (long c = 0; c < whole; c += PAIRED<S>) {
+          const Pairs<S> own = vector_at<PAIRED_BYTES>(xr + c), same = vector_at<PAIRED_BYTES>(along.data() + c);
+          vector_at<PAIRED_BYTES>(yr + c) = own * same + swapped(own) * vector_at<PAIRED_BYTES>(across.data() + c);
+        }
+        for (long c = whole; c < w; c += 2) {
           yr[c] = xr[c] * along[c] + xr[c + 1] * across[c];
           yr[c + 1] = xr[c + 1] * along[c + 1] + xr[c] * across[c + 1];
         }
+      }
     }
   });
 }

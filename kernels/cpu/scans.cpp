@@ -11,7 +11,6 @@
 namespace {
 
 constexpr long W = SCAN_CHANNELS;  // of a block
-constexpr long CHUNK = SCAN_CHUNK;  // tokens between two stored states of the selective scan
 
 long blocks_of(long channels) { return (channels + W - 1) / W; }
 
@@ -113,130 +112,6 @@ void channelwise_backward(
   });
 }
 
-// One block of channels of the selective scan: its inputs, and the states and decays of one chunk.
-template <class S>
-struct Selective {
-  const S *delta, *a, *b, *c, *v;
-  long T, copies, E, N, batch, from, w;
-  Buffer<S> states, decays, start;
-
-  Selective(const S* delta, const S* a, const S* b, const S* c, const S* v, long T, long copies, long E, long N, long batch, long from)
-      : delta(delta), a(a), b(b), c(c), v(v), T(T), copies(copies), E(E), N(N), batch(batch), from(from), w(std::min(W, E - from)),
-        states(CHUNK * copies * N * W), decays(CHUNK * N * W), start(copies * N * W) {}
-
-  S* state(long s, long copy, long n) { return states.data() + ((s * copies + copy) * N + n) * W; }
-  S* decay(long s, long n) { return decays.data() + (s * N + n) * W; }
-  S* begin(long copy, long n) { return start.data() + (copy * N + n) * W; }
-  const S* deltas(long t) const { return delta + (batch * T + t) * E + from; }
-  long value(long t, long copy) const { return ((batch * T + t) * copies + copy) * E + from; }
-
-  // States of tokens first ... last - 1 from `start`.
-  void sweep(long first, long last) {
-    for (long t = first; t < last; ++t) {
-      const S* dt = deltas(t);
-      for (long n = 0; n < N; ++n) {
-        S *keep = decay(t - first, n), weight = b[(batch * T + t) * N + n];
-        const S* an = a + n * E + from;
-        for (long i = 0; i < w; ++i) keep[i] = exponential(dt[i] * an[i]);
-        for (long copy = 0; copy < copies; ++copy) {
-          const S *before = t == first ? begin(copy, n) : state(t - first - 1, copy, n), *vt = v + value(t, copy);
-          S* now = state(t - first, copy, n);
-          for (long i = 0; i < w; ++i) now[i] = keep[i] * before[i] + dt[i] * weight * vt[i];
-        }
-      }
-    }
-  }
-};
-
-// h_t = exp(delta_t a) h_{t-1} + delta_t b_t v_t, y_t = c_t h_t; starts [B, chunks, c, N, E] receives the state before each chunk.
-template <class S>
-void selective(const S* delta, const S* a, const S* b, const S* c, const S* v, S* y, S* starts, long B, long T, long copies, long E, long N,
-               long threads) {
-  long blocks = blocks_of(E), chunks = (T + CHUNK - 1) / CHUNK;
-  parallel(B * blocks, threads, [&](long piece) {
-    Selective<S> block(delta, a, b, c, v, T, copies, E, N, piece / blocks, piece % blocks * W);
-    for (long chunk = 0; chunk < chunks; ++chunk) {
-      long first = chunk * CHUNK, last = std::min(T, first + CHUNK);
-      for (long copy = 0; copy < copies; ++copy)
-        for (long n = 0; n < N; ++n)
-          std::copy(block.begin(copy, n), block.begin(copy, n) + block.w,
-                    starts + (((block.batch * chunks + chunk) * copies + copy) * N + n) * E + block.from);
-      block.sweep(first, last);
-      for (long t = first; t < last; ++t)
-        for (long copy = 0; copy < copies; ++copy) {
-          S* out = y + block.value(t, copy);
-          std::fill(out, out + block.w, S(0));
-          for (long n = 0; n < N; ++n) {
-            const S *h = block.state(t - first, copy, n), weight = c[(block.batch * T + t) * N + n];
-            for (long i = 0; i < block.w; ++i) out[i] += weight * h[i];
-          }
-        }
-      for (long copy = 0; copy < copies; ++copy)
-        for (long n = 0; n < N; ++n) {
-          const S* h = block.state(last - 1 - first, copy, n);
-          std::copy(h, h + block.w, block.begin(copy, n));
-        }
-    }
-  });
-}
-
-// Gradients; those that are sums over blocks or sequences come in parts: da [B, N, E], db and dc [blocks, B, T, N].
-template <class S>
-void selective_backward(const S* delta, const S* a, const S* b, const S* c, const S* v, const S* starts, const S* g, S* d_delta, S* da, S* db,
-                        S* dc, S* dv, long B, long T, long copies, long E, long N, long threads) {
-  long blocks = blocks_of(E), chunks = (T + CHUNK - 1) / CHUNK;
-  parallel(B * blocks, threads, [&](long piece) {
-    long index = piece % blocks;
-    Selective<S> block(delta, a, b, c, v, T, copies, E, N, piece / blocks, index * W);
-    long batch = block.batch, w = block.w;
-    Buffer<S> adjoint(copies * N * W, S(0));
-    Buffer<double> to_a(N * W, 0.0);
-    for (long chunk = chunks - 1; chunk >= 0; --chunk) {
-      long first = chunk * CHUNK, last = std::min(T, first + CHUNK);
-      for (long copy = 0; copy < copies; ++copy)
-        for (long n = 0; n < N; ++n) {
-          const S* saved = starts + (((batch * chunks + chunk) * copies + copy) * N + n) * E + block.from;
-          std::copy(saved, saved + w, block.begin(copy, n));
-        }
-      block.sweep(first, last);
-      for (long t = last - 1; t >= first; --t) {
-        const S* dt = block.deltas(t);
-        S to_delta[W] = {};
-        for (long copy = 0; copy < copies; ++copy) std::fill(dv + block.value(t, copy), dv + block.value(t, copy) + w, S(0));
-        for (long n = 0; n < N; ++n) {
-          long at = (batch * T + t) * N + n;
-          const S *an = a + n * E + block.from, *keep = block.decay(t - first, n), weight_b = b[at], weight_c = c[at];
-          S through[W] = {}, sum_b = 0, sum_c = 0;  // through: adjoint times the state before, of all copies
-          for (long copy = 0; copy < copies; ++copy) {
-            const S *h = block.state(t - first, copy, n), *before = t == first ? block.begin(copy, n) : block.state(t - first - 1, copy, n);
-            const S *gt = g + block.value(t, copy), *vt = v + block.value(t, copy);
-            S *adj = adjoint.data() + (copy * N + n) * W, *to_v = dv + block.value(t, copy);
-            for (long i = 0; i < w; ++i) {
-              S d = adj[i] + weight_c * gt[i];
-              sum_c += h[i] * gt[i];
-              sum_b += d * dt[i] * vt[i];
-              to_v[i] += d * dt[i] * weight_b;
-              to_delta[i] += d * weight_b * vt[i];
-              through[i] += d * before[i];
-              adj[i] = d * keep[i];
-            }
-          }
-          for (long i = 0; i < w; ++i) {
-            S exponent = through[i] * keep[i];
-            to_delta[i] += exponent * an[i];
-            to_a[n * W + i] += exponent * dt[i];
-          }
-          db[(index * B * T + batch * T + t) * N + n] = sum_b;
-          dc[(index * B * T + batch * T + t) * N + n] = sum_c;
-        }
-        std::copy(to_delta, to_delta + w, d_delta + (batch * T + t) * E + block.from);
-      }
-    }
-    for (long n = 0; n < N; ++n)
-      for (long i = 0; i < w; ++i) da[(batch * N + n) * E + block.from + i] = S(to_a[n * W + i]);
-  });
-}
-
 }  // namespace
 
 #define EXPORT(S, NAME)                                                                                                                   \
@@ -253,15 +128,6 @@ void selective_backward(const S* delta, const S* a, const S* b, const S* c, cons
   extern "C" void channelwise_backward_##NAME(                                                                                            \
       const S* v, const S* y, const S* newest, const S* g, S* dk, S* dv, long B, long T, long copies, long E, long threads) {              \
     channelwise_backward<S>(v, y, newest, g, dk, dv, B, T, copies, E, threads);                                                            \
-  }                                                                                                                                       \
-  extern "C" void selective_##NAME(const S* delta, const S* a, const S* b, const S* c, const S* v, S* y, S* starts, long B, long T,       \
-                                   long copies, long E, long N, long threads) {                                                           \
-    selective<S>(delta, a, b, c, v, y, starts, B, T, copies, E, N, threads);                                                              \
-  }                                                                                                                                       \
-  extern "C" void selective_backward_##NAME(const S* delta, const S* a, const S* b, const S* c, const S* v, const S* starts, const S* g,  \
-                                            S* d_delta, S* da, S* db, S* dc, S* dv, long B, long T, long copies, long E, long N,          \
-                                            long threads) {                                                                               \
-    selective_backward<S>(delta, a, b, c, v, starts, g, d_delta, da, db, dc, dv, B, T, copies, E, N, threads);                            \
   }
 
 EXPORT(float, float)

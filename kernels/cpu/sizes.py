@@ -14,7 +14,7 @@ class Sizes:
     rows_per_part: int = 64  # rows of one partial sum: gradients of the norm's gain and of β
     weight_parts: int = 4  # partial sums of a weight's gradient: SwiGLU, scaled projections
     linear_chunk: int = 64  # tokens of a chunk of linear attention
-    scan_chunk: int = 32  # tokens between two stored states of the selective scan
+    scan_chunk: int = 16  # tokens between two stored states of the selective scan
     scan_channels: int = 64  # channels of a block of any scan
     score_sets: int = 2  # most score sets of lag mixing, and the bit of the mixing after the activation
     max_rank: int = 16  # largest rank of lag mixing's tables

@@ -19,12 +19,13 @@ long rows_of(long F) { return std::max(16L, std::min(512L, NUMBERS / (2 * F) / 1
 template <class S>
 void swiglu(const S* x, const S* up, const S* down, S* z, S* y, long N, long D, long F, long threads) {
   long rows = rows_of(F);
+  Packed<S> up_(D, 2 * F, {up, D, true}), down_(F, D, {down, F, true});
   parallel_products((N + rows - 1) / rows, threads, [&](long piece) {
     long first = piece * rows, m = std::min(rows, N - first);
-    Buffer<S> a(m * F);
-    multiply<S>(m, 2 * F, D, S(1), {x + first * D, D}, {up, D, true}, S(0), {z + first * 2 * F, 2 * F});
+    Scratch<S> a(m * F);
+    multiply<S>(m, 2 * F, D, S(1), {x + first * D, D}, up_, S(0), {z + first * 2 * F, 2 * F});
     gated(z + first * 2 * F, a.data(), m, F);
-    multiply<S>(m, D, F, S(1), {a.data(), F}, {down, F, true}, S(0), {y + first * D, D});
+    multiply<S>(m, D, F, S(1), {a.data(), F}, down_, S(0), {y + first * D, D});
   });
 }
 
@@ -34,17 +35,18 @@ template <class S>
 void swiglu_backward(const S* x, const S* up, const S* down, const S* z, const S* g, S* dx, S* d_up, S* d_down, long N, long D, long F,
                      long threads) {
   long rows = rows_of(F), part = (N + WEIGHT_PARTS - 1) / WEIGHT_PARTS;
+  Packed<S> up_(2 * F, D, {up, D}), down_(D, F, {down, F});
   parallel_products(WEIGHT_PARTS, threads, [&](long piece) {
-    Buffer<S> a(rows * F), da(rows * F), dz(rows * 2 * F);
+    Scratch<S> a(rows * F), da(rows * F), dz(rows * 2 * F);
     S *to_up = d_up + piece * 2 * F * D, *to_down = d_down + piece * D * F;
     std::fill(to_up, to_up + 2 * F * D, S(0));
     std::fill(to_down, to_down + D * F, S(0));
     for (long first = piece * part, end = std::min(N, first + part); first < end; first += rows) {
       long m = std::min(rows, end - first);
       Matrix<const S> g_{g + first * D, D}, x_{x + first * D, D}, a_{a.data(), F}, dz_{dz.data(), 2 * F};
-      multiply<S>(m, F, D, S(1), g_, {down, F}, S(0), {da.data(), F});
+      multiply<S>(m, F, D, S(1), g_, down_, S(0), {da.data(), F});
       gated_backward(z + first * 2 * F, da.data(), a.data(), dz.data(), m, F);
-      multiply<S>(m, D, 2 * F, S(1), dz_, {up, D}, S(0), {dx + first * D, D});
+      multiply<S>(m, D, 2 * F, S(1), dz_, up_, S(0), {dx + first * D, D});
       multiply<S>(2 * F, D, m, S(1), turned(dz_), x_, S(1), {to_up, D});
       multiply<S>(D, F, m, S(1), turned(g_), a_, S(1), {to_down, F});
     }
@@ -56,17 +58,18 @@ template <class S>
 void feed_forward(const S* x, const S* m, const S* gain, const S* up, const S* down, S* h, S* scale, S* z, S* y, double eps, long N, long D,
                   long F, long threads) {
   long rows = rows_of(F);
+  Packed<S> up_(D, 2 * F, {up, D, true}), down_(F, D, {down, F, true});
   parallel_products((N + rows - 1) / rows, threads, [&](long piece) {
     long first = piece * rows, count = std::min(rows, N - first);
-    Buffer<S> a(count * F), normed(count * D);
+    Scratch<S> a(count * F), normed(count * D);
     for (long row = first; row < first + count; ++row) {
       S *hr = h + row * D, *yr = y + row * D;
       for (long i = 0; i < D; ++i) yr[i] = hr[i] = x[row * D + i] + m[row * D + i];
       scale[row] = normed_row<S>(hr, gain, normed.data() + (row - first) * D, D, S(eps));
     }
-    multiply<S>(count, 2 * F, D, S(1), {normed.data(), D}, {up, D, true}, S(0), {z + first * 2 * F, 2 * F});
+    multiply<S>(count, 2 * F, D, S(1), {normed.data(), D}, up_, S(0), {z + first * 2 * F, 2 * F});
     gated(z + first * 2 * F, a.data(), count, F);
-    multiply<S>(count, D, F, S(1), {a.data(), F}, {down, F, true}, S(1), {y + first * D, D});
+    multiply<S>(count, D, F, S(1), {a.data(), F}, down_, S(1), {y + first * D, D});
   });
 }
 
@@ -75,8 +78,9 @@ template <class S>
 void feed_forward_backward(const S* h, const S* gain, const S* scale, const S* up, const S* down, const S* z, const S* g, S* dx, S* d_gain,
                            S* d_up, S* d_down, long N, long D, long F, long threads) {
   long rows = rows_of(F), part = (N + WEIGHT_PARTS - 1) / WEIGHT_PARTS;
+  Packed<S> up_(2 * F, D, {up, D}), down_(D, F, {down, F});
   parallel_products(WEIGHT_PARTS, threads, [&](long piece) {
-    Buffer<S> a(rows * F), da(rows * F), dz(rows * 2 * F), normed(rows * D), dn(rows * D);
+    Scratch<S> a(rows * F), da(rows * F), dz(rows * 2 * F), normed(rows * D), dn(rows * D);
     S *to_gain = d_gain + piece * D, *to_up = d_up + piece * 2 * F * D, *to_down = d_down + piece * D * F;
     std::fill(to_gain, to_gain + D, S(0));
     std::fill(to_up, to_up + 2 * F * D, S(0));
@@ -84,9 +88,9 @@ void feed_forward_backward(const S* h, const S* gain, const S* scale, const S* u
     for (long first = piece * part, end = std::min(N, first + part); first < end; first += rows) {
       long m = std::min(rows, end - first);
       Matrix<const S> g_{g + first * D, D}, normed_{normed.data(), D}, a_{a.data(), F}, dz_{dz.data(), 2 * F};
-      multiply<S>(m, F, D, S(1), g_, {down, F}, S(0), {da.data(), F});
+      multiply<S>(m, F, D, S(1), g_, down_, S(0), {da.data(), F});
       gated_backward(z + first * 2 * F, da.data(), a.data(), dz.data(), m, F);
-      multiply<S>(m, D, 2 * F, S(1), dz_, {up, D}, S(0), {dn.data(), D});
+      multiply<S>(m, D, 2 * F, S(1), dz_, up_, S(0), {dn.data(), D});
       for (long row = 0; row < m; ++row) {
         long at = (first + row) * D;
         for (long i = 0; i < D; ++i) normed[row * D + i] = h[at + i] * scale[first + row] * gain[i];

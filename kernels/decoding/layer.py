@@ -24,6 +24,7 @@ from kernels.gates import EPS
 from kernels.numerics.exponentials import RANGE
 
 CODE = 2.0**64
+AXES = "BHkd"  # of the state of a linear prior
 
 State = dict[str, Tensor]
 
@@ -57,6 +58,13 @@ class Gates:
     p_RC: Tensor | None
     beta_Hd: Tensor
 
+    def agrees(self, B: int, C: int, H: int, d: int) -> bool:
+        """Whether its shapes are those of a layer of C projected channels, and of H heads of d channels."""
+        agree = self.beta_Hd.shape == (H, d) and (self.s_BR is None) == (self.p_RC is None)
+        if self.s_BR is not None and self.p_RC is not None:
+            agree = agree and self.s_BR.shape == (B, len(self.p_RC)) and self.p_RC.shape[1] == C
+        return agree
+
 
 def layer_step(state: State, z_BC: Tensor, decays: Decays | None, gates: Gates | None) -> Tensor | None:
     """One token.
@@ -78,7 +86,7 @@ def layer_step(state: State, z_BC: Tensor, decays: Decays | None, gates: Gates |
     coded = [x for x in (state.get("x_BHkd"), state.get("f_BHkd")) if x is not None]
     if not steps_with((n_BHk, m_BHkd, *coded), z_BC, given, bias, s_BR, p_RC, beta_Hd):
         return None
-    if not _agree(n_BHk, m_BHkd, z_BC, decays, gates) or (gates is not None and not _code(state)):
+    if not _agree(n_BHk, m_BHkd, z_BC, decays, gates) or (gates is not None and not code(state)):
         return None
     (B, H, k, d), C, R = m_BHkd.shape, z_BC.shape[1], 0 if s_BR is None else s_BR.shape[1]
     count = 0 if given is None else given.shape[-1] // H
@@ -104,29 +112,33 @@ def _agree(n: Tensor, m: Tensor, z: Tensor, decays: Decays | None, gates: Gates 
         agree = agree and decays.given.shape[-1] in counts and decays.given.shape[:-1] in ((), (B,))
         agree = agree and (decays.bias is None or decays.bias.shape == decays.given.shape[-1:])
         agree = agree and (decays.bias is not None) == (decays.slowness > 0)
-    if gates is not None:
-        agree = agree and gates.beta_Hd.shape == (H, d) and (gates.s_BR is None) == (gates.p_RC is None)
-        if gates.s_BR is not None and gates.p_RC is not None:
-            agree = agree and gates.s_BR.shape == (B, len(gates.p_RC)) and gates.p_RC.shape[1] == C
-    return agree
+    return agree and (gates is None or gates.agrees(B, C, H, d))
 
 
-def _code(state: State) -> bool:
-    """Turns f into x where all of it is in range; whether the state has x now."""
-    f_BHkd = state.get("f_BHkd")
-    if f_BHkd is not None and bool((f_BHkd.abs() <= RANGE).all()):
-        less = f_BHkd < -math.log(2)
-        state["x_BHkd"] = torch.where(less, -CODE * f_BHkd.exp(), f_BHkd.expm1())
-        del state["f_BHkd"]
-    return "x_BHkd" in state
+def code(state: State, axes: str = AXES) -> bool:
+    """Turns f into x where all of it is in range.
+
+    Args:
+        state: changed in place.
+        axes: the dimensions in the names of its tensors.
+
+    Returns:
+        Whether the state has x now.
+    """
+    f = state.get(f"f_{axes}")
+    if f is not None and bool((f.abs() <= RANGE).all()):
+        state[f"x_{axes}"] = torch.where(f < -math.log(2), -CODE * f.exp(), f.expm1())
+        del state[f"f_{axes}"]
+    return f"x_{axes}" in state
 
 
-def to_logarithms(state: State) -> None:
+def to_logarithms(state: State, axes: str = AXES) -> None:
     """Turns x into f, for the step in the log domain; a state that has f, or neither, stays as it is.
 
     Args:
         state: changed in place.
+        axes: the dimensions in the names of its tensors.
     """
-    x_BHkd = state.pop("x_BHkd", None)
-    if x_BHkd is not None:
-        state["f_BHkd"] = torch.where(x_BHkd < -1.0, (x_BHkd / -CODE).log(), x_BHkd.log1p())
+    x = state.pop(f"x_{axes}", None)
+    if x is not None:
+        state[f"f_{axes}"] = torch.where(x < -1.0, (x / -CODE).log(), x.log1p())

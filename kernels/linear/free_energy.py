@@ -79,7 +79,7 @@ def _linear_free_energy(weights: LinearWeights, v_BTHd: Tensor, beta_Hd: Tensor,
 
 def _out_of_range(weights: LinearWeights, v: Tensor, beta: Tensor | None, causal: bool) -> tuple[Tensor, Tensor | None]:
     """Mean and F (None without β) of N sequences of one head that are out of the range of a pass in their dtype."""
-    if v.dtype != torch.float32 or triton_wanted(v):  # there the log domain is one kernel
+    if v.dtype != torch.float32 or triton_wanted("linear_exact", v):  # there the log domain is one kernel
         return _log_domain(weights, v, beta, causal)
     bad = weights.faint(WIDE) if beta is None else weights.faint(WIDE) | out_of_range(v, beta, WIDE).any(-1)
     beyond = bool(bad.any())

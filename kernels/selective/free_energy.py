@@ -74,7 +74,7 @@ def _free_energy(dynamics: Dynamics, v_BTE: Tensor, beta_E: Tensor) -> tuple[Ten
 
 def _out_of_range(dynamics: Dynamics, v_BTE: Tensor, beta_E: Tensor) -> Tensor:
     """F of values that are out of the range of a pass in their dtype."""
-    if v_BTE.dtype != torch.float32 or triton_wanted(v_BTE):  # there the log domain is one kernel
+    if v_BTE.dtype != torch.float32 or triton_wanted("selective_exact", v_BTE):  # there the log domain is one kernel
         return _log_domain(dynamics, v_BTE, beta_E)
     bad_BTE = out_of_range(v_BTE, beta_E, WIDE)
     log_delta, a_NE, log_b, log_c, log_skip = (x.double() for x in dynamics)

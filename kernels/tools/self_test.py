@@ -15,9 +15,11 @@ from torch import Tensor
 from kernels.calls import Call
 from kernels.cpu import call as calls
 from kernels.cpu.library import load
+from kernels.decoding.channels import AXES, Selection, channel_layer_step, selective_layer_step
 from kernels.decoding.convolutions import convolution_step, silu_convolution_step
 from kernels.decoding.layer import Decays, Gates, layer_step, to_logarithms
 from kernels.decoding.memory import Around, compiled_memory_step
+from kernels.decoding.taylor import taylor_step
 from kernels.linear import exact as linear
 from kernels.registry import KERNELS, Kernel
 from kernels.selective import exact as selective
@@ -142,6 +144,29 @@ def steps_in_place() -> Iterator[tuple[str, float]]:
         h, x, weight, eps = draw(B, R), draw(B, d), draw(3 * R, d), (1e-5, 1e-5, 1e-5)
         wanted = reference.convolution(h, x, weight, eps)
         yield "convolution_step", apart(convolution_step(h, x, weight, eps), h, wanted)
+        yield from steps_of_channels(draw)
+
+
+def steps_of_channels(draw: Callable[..., Tensor]) -> Iterator[tuple[str, float]]:
+    """Those of the priors with weights per channel, and of Taylor's polynomial."""
+    B, D, H, d, N, r, R = 2, 9, 3, 7, 4, 2, 2
+    E = H * d
+    x, z, gates = draw(B, D), draw(B, 3 * E), Gates(draw(B, R), draw(R, 3 * E), draw(H, d).abs())
+    selection = Selection(draw(r, D), draw(E, r), draw(E), draw(2 * N, D), draw(N, E), draw(E))
+    state = selective.empty_state(B, N, E, draw(0), True)
+    state = reference.selective_layer(state, x, z, H, selection, gates)[1]
+    wanted, after = reference.selective_layer(state, x, z, H, selection, gates)
+    y = selective_layer_step(state, x, z, H, selection, gates)
+    to_logarithms(state, AXES)
+    yield "selective_layer_step", max(apart(y, state[name], (wanted, after[name])) for name in after)
+    z, gates = draw(B, 5 * E), Gates(draw(B, R), draw(R, 5 * E), draw(H, d).abs())
+    state = {name: draw(B, E) for name in ("n_BE", "m_BE", "f_BE")}
+    wanted, after = reference.channel_layer(state, z, H, gates)
+    y = channel_layer_step(state, z, H, gates)
+    yield "channel_layer_step", max(apart(y, state[name], (wanted, after[name])) for name in after)
+    sums, z, turn = draw(B, H, 28, 7).abs(), draw(B, 3 * H * 6), (draw(3), draw(3))
+    expected = reference.taylor(sums, z, turn)
+    yield "taylor_step", apart(taylor_step(sums, z, turn), sums, expected)
 
 
 def apart(y: Tensor | None, state: Tensor, wanted: tuple[Tensor, Tensor]) -> float:

@@ -4,15 +4,21 @@ with. Arguments as in `kernels.decoding`; states are returned, not written.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.functional import elu, layer_norm, logsigmoid, rms_norm, silu, softplus
 
+from kernels.channelwise import channelwise_step
 from kernels.cpu.call import pytorch_only
+from kernels.decoding.channels import AXES, Selection
 from kernels.decoding.layer import Decays, Gates, State, to_logarithms
 from kernels.decoding.memory import Around, memory_step
 from kernels.gates import rms
 from kernels.linear.exact import exact_step
+from kernels.selective.exact import exact_step as selective_step
+from kernels.taylor import features, ratio, with_ones
 
 
 def _turned(x: Tensor, turn: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -82,8 +88,69 @@ def layer(state: State, z_BC: Tensor, decays: Decays | None, gates: Gates | None
         mu, log_mean, after = exact_step(state, (elu(q) + 1).log(), (elu(key) + 1).log(), log_decay, v, u)
     if gates is None or log_mean is None:
         return mu.flatten(1), after
-    mixed = torch.lerp(mu, log_mean / gates.beta_Hd[:, None], logits[0].sigmoid())
-    return (mixed * rms(softplus(logits[1]))).flatten(1), after
+    return _gated(mu, log_mean, logits, gates.beta_Hd[:, None]), after
+
+
+def _gated(mu: Tensor, log_mean: Tensor, logits: Sequence[Tensor], beta: Tensor) -> Tensor:
+    mixed = torch.lerp(mu, log_mean / beta, logits[0].sigmoid())
+    return (mixed * rms(softplus(logits[1]))).flatten(1)
+
+
+def selective_layer(
+    state: State, x_BD: Tensor, z_BC: Tensor, heads: int, selection: Selection, gates: Gates | None
+) -> tuple[Tensor, State]:
+    """`selective_layer_step`, by the step in the log domain.
+
+    Returns:
+        `[B, E]`, and the state after the token, with f.
+    """
+    state = dict(state)
+    to_logarithms(state, AXES)
+    (v, *logits), beta_E = _modulated(z_BC, 1, gates)
+    delta = softplus(x_BD @ selection.w_down.T @ selection.w_up.T + selection.bias)
+    log_b, log_c = softplus(x_BD @ selection.w_states.T).log().chunk(2, dim=-1)
+    dynamics = delta.log(), -selection.a_log.exp(), log_b, log_c, softplus(selection.w_skip).log()
+    with pytorch_only():
+        mu, log_mean, after = selective_step(state, *dynamics, v, None if beta_E is None else v * beta_E)
+    if gates is None or log_mean is None:
+        return mu, after
+    by_head = [x.unflatten(-1, (heads, -1)) for x in (mu, log_mean, *logits)]
+    return _gated(by_head[0], by_head[1], by_head[2:], gates.beta_Hd), after
+
+
+def channel_layer(state: State, z_BC: Tensor, heads: int, gates: Gates | None) -> tuple[Tensor, State]:
+    """`channel_layer_step`.
+
+    Returns:
+        `[B, E]`, and the state after the token.
+    """
+    state = dict(state)
+    (q, k, v, *logits), beta_E = _modulated(z_BC, 3, gates)
+    channelwise_step(state, k, v, None if beta_E is None else v * beta_E)
+    y, gate = state["m_BE"], rms(softplus(q.unflatten(-1, (heads, -1)))).flatten(1)
+    if gates is None:
+        return y * gate, state
+    by_head = [x.unflatten(-1, (heads, -1)) for x in (y, state["f_BE"], *logits)]
+    return _gated(by_head[0], by_head[1], by_head[2:], gates.beta_Hd) * gate, state
+
+
+def _modulated(z_BC: Tensor, projections: int, gates: Gates | None) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """The projections, and β of all channels."""
+    if gates is not None and gates.s_BR is not None and gates.p_RC is not None:
+        z_BC = z_BC * (1 + gates.s_BR @ gates.p_RC)
+    parts = z_BC.chunk(projections if gates is None else projections + 2, dim=-1)
+    return parts, None if gates is None else gates.beta_Hd.flatten()
+
+
+def taylor(sums_BHFw: Tensor, z_BC: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """`taylor_step`.
+
+    Returns:
+        `[B, H·d]`, and the sums after the token.
+    """
+    q, k, v = z_BC.unflatten(-1, (3, sums_BHFw.shape[1], -1)).unbind(1)
+    after = sums_BHFw + features(_turned(k, turn))[..., None] * with_ones(v)[..., None, :]
+    return ratio((features(_turned(q, turn))[..., None, :] @ after)[..., 0, :]).flatten(1), after
 
 
 def silu_convolution(past: Tensor, x: Tensor, taps: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:

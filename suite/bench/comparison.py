@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from backbones.mixers.errors import MixerError
-from suite.bench.timing import Timing, Workload, interleaved, peak_bytes
+from suite.bench.timing import CPU, Timing, Workload, interleaved, peak_bytes
 from suite.errors import first_line
 
 Kind = Literal["price", "speed", "memory", "mfu"]
@@ -55,6 +55,7 @@ class Comparison:
     build: Callable[[], Mapping[str, Workload]]
     requirements: tuple[Requirement, ...] = ()
     about: str = ""
+    device: torch.device = CPU
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,9 @@ def run_comparison(comparison: Comparison, rounds: int, only: Iterable[str] = ()
                 raise
             message = first_line(error, 200) if str(error).strip() else "no message"
             failed[name] = f"{type(error).__name__}: {message}"
-    timings = interleaved(runnable, rounds)
-    measured = {name: Measured(timings[name], peak_bytes(workload)) for name, workload in runnable.items()}
+    device = comparison.device
+    timings = interleaved(runnable, rounds, device)
+    measured = {name: Measured(timings[name], peak_bytes(workload, device)) for name, workload in runnable.items()}
     return Outcome(comparison, measured, failed, tuple(built))
 
 

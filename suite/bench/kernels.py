@@ -14,6 +14,7 @@ from kernels.channelwise import channelwise_read
 from kernels.free_energy import free_energy_read
 from kernels.hyper.lag_mixing import LagMixing, lag_mix
 from kernels.lag_layout import Layout
+from kernels.linear.channel_delta import channel_delta_rule
 from kernels.linear.delta import delta_rule
 from kernels.linear.sums import decayed_sums
 from kernels.scan import diagonal_scan
@@ -108,38 +109,95 @@ def diagonal(T: int) -> Mapping[str, Workload]:
 
 
 def delta(T: int) -> Mapping[str, Workload]:
-    q, k = (normalize(normal(BATCH, T, HEADS, 32, seed=i), dim=-1) for i in range(2))
-    beta, log_decay = torch.sigmoid(normal(BATCH, T, HEADS, seed=3)), logsigmoid(normal(BATCH, T, HEADS, seed=4) + 3)
-    inputs = q, k, normal(BATCH, T, HEADS, 32, seed=2), beta, log_decay
+    inputs = of_delta_rule(normal(BATCH, T, HEADS, seed=4), 32)
     return {
         "ours": forward_backward(delta_rule, *inputs),
         "plain chunks": forward_backward(naive.delta_in_plain_chunks, *inputs),
     }
 
 
-def lag_mixing(T: int) -> Mapping[str, Workload]:
-    heads, width, rank, layout = 2, 64, 4, Layout(True, True, T)
-    q, k = (normal(2, heads, BATCH, T, 16, seed=i) for i in range(2))
-    v = normal(heads, BATCH, T, width, seed=2)
+def channel_delta(T: int) -> Mapping[str, Workload]:
+    inputs = of_delta_rule(normal(BATCH, T, HEADS, 32, seed=4), 32)
+    return {
+        "ours": forward_backward(channel_delta_rule, *inputs),
+        "step by step": forward_backward(naive.channel_delta_step_by_step, *inputs),
+    }
+
+
+def of_delta_rule(gate: Tensor, width: int) -> tuple[Tensor, ...]:
+    """Inputs of a delta rule.
+
+    Args:
+        gate: of the decays, `[B, T, H]` or `[B, T, H, width]`.
+        width: channels of a head.
+
+    Returns:
+        Queries, keys, values `[B, T, H, width]`, β `[B, T, H]`, and the logarithm of the decays.
+    """
+    B, T, H, *_ = gate.shape
+    q, k = (normalize(normal(B, T, H, width, seed=i), dim=-1) for i in range(2))
+    return q, k, normal(B, T, H, width, seed=2), torch.sigmoid(normal(B, T, H, seed=3)), logsigmoid(gate + 3)
+
+
+def of_lag_mixing(T: int, batch: int, heads: int) -> tuple[Tensor, ...]:
+    """Inputs of lag mixing with two score sets, as `lag_mixings` takes them apart.
+
+    Args:
+        T: tokens.
+        batch: sequences.
+        heads: of each.
+
+    Returns:
+        Queries and keys `[2, H, B, T, 16]`, values `[H, B, T, 64]`, six tables of rank 4, three diagonals, three
+        controls.
+    """
+    rank = 4
+    q, k = (normal(2, heads, batch, T, 16, seed=i) for i in range(2))
     tables = [0.02 * normal(heads, T, rank, seed=i) for i in range(3, 9)]
     diagonals = [torch.zeros(heads, T) for _ in range(3)]
-    controls = [torch.sigmoid(normal(heads, BATCH, T, rank, seed=i)) for i in range(9, 12)]
+    controls = [torch.sigmoid(normal(heads, batch, T, rank, seed=i)) for i in range(9, 12)]
+    return q, k, normal(heads, batch, T, 64, seed=2), *tables, *diagonals, *controls
 
-    def mixings(rest: Sequence[Tensor]) -> list[LagMixing]:
-        return [LagMixing(rest[2 * j], rest[2 * j + 1], rest[6 + j], rest[9 + j]) for j in range(3)]
 
-    def ours(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> Tensor:
-        *before, after = mixings(rest)
-        return lag_mix(q, k, v, before, after, layout)
+def lag_mixings(rest: Sequence[Tensor]) -> list[LagMixing]:
+    """The three mixings from the inputs that follow the values.
+
+    Args:
+        rest: tables, diagonals and controls of `of_lag_mixing`.
+
+    Returns:
+        Two mixings before the activation, and the one after it.
+    """
+    return [LagMixing(rest[2 * j], rest[2 * j + 1], rest[6 + j], rest[9 + j]) for j in range(3)]
+
+
+def mixed_by_lag(layout: Layout, q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> Tensor:
+    """The read of HyperGLU from the inputs of `of_lag_mixing`.
+
+    Args:
+        layout: of the lags.
+        q: queries.
+        k: keys.
+        v: values.
+        rest: tables, diagonals and controls.
+
+    Returns:
+        `[H, B, T, 64]`.
+    """
+    *before, after = lag_mixings(rest)
+    return lag_mix(q, k, v, before, after, layout)
+
+
+def lag_mixing(T: int) -> Mapping[str, Workload]:
+    heads, inputs = 2, of_lag_mixing(T, BATCH, 2)
 
     def dense(q: Tensor, k: Tensor, v: Tensor, *rest: Tensor) -> Tensor:
-        *before, after = mixings(rest)
+        *before, after = lag_mixings(rest)
         return naive.dense_lag_mix(q, k, v, before, after)
 
-    inputs = (q, k, v, *tables, *diagonals, *controls)
-    attention = [normal(BATCH, T, heads, width, seed=i) for i in range(3)]
+    attention = [normal(BATCH, T, heads, 64, seed=i) for i in range(3)]
     return {
-        "ours": forward_backward(ours, *inputs),
+        "ours": forward_backward(partial(mixed_by_lag, Layout(True, True, T)), *inputs),
         "dense": forward_backward(dense, *inputs),
         "sdpa": forward_backward(naive.attention, *attention),
     }
@@ -148,6 +206,7 @@ def lag_mixing(T: int) -> Mapping[str, Workload]:
 def kernel_comparisons(lengths: Sequence[int]) -> Iterator[Comparison]:
     """All kernels at the given lengths; without any, each at the lengths that have requirements."""
     half, full = "free-energy softmax read, d_k = 2 d_v", "free-energy softmax read, d_v = d_k"
+    of_heads = f"{HEADS} heads, d_k = d_v = 32"
     for T in lengths or PRICES:
         yield Comparison(
             half,
@@ -166,9 +225,7 @@ def kernel_comparisons(lengths: Sequence[int]) -> Iterator[Comparison]:
                 if T == 1024
                 else ()
             )
-            yield Comparison(
-                kind, T, partial(linear, T, decay, T <= 1024), requirements, f"{HEADS} heads, d_k = d_v = 32"
-            )
+            yield Comparison(kind, T, partial(linear, T, decay, T <= 1024), requirements, of_heads)
     for T in lengths or (256, 1024):
         speed = Requirement("speed", "step by step", 8.0 if T == 256 else None)
         yield Comparison("selective scan", T, partial(selective, T), (speed,), "E 128, N 16")
@@ -180,7 +237,10 @@ def kernel_comparisons(lengths: Sequence[int]) -> Iterator[Comparison]:
         )
     for T in lengths or (256, 1024, 4096):
         speed = Requirement("speed", "plain chunks", 5.0)
-        yield Comparison("gated delta rule", T, partial(delta, T), (speed,), f"{HEADS} heads, d_k = d_v = 32")
+        yield Comparison("gated delta rule", T, partial(delta, T), (speed,), of_heads)
+    for T in lengths or (256, 1024):
+        speed = Requirement("speed", "step by step")
+        yield Comparison("delta rule with a decay per channel", T, partial(channel_delta, T), (speed,), of_heads)
     for T in lengths or (1024, 2048):
         requirements = (Requirement("speed", "dense"), Requirement("memory", "dense"))
         price = Requirement("price", "sdpa")

@@ -83,6 +83,20 @@ def delta_in_plain_chunks(
     return torch.stack(rows, 2).flatten(2, 3).transpose(1, 2)[:, : v_BTHw.shape[1]]
 
 
+def channel_delta_step_by_step(
+    q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, beta_BTH: Tensor, log_decay_BTHk: Tensor
+) -> Tensor:
+    """The delta rule with one decay per key channel (Kimi delta attention, arXiv 2510.26692), token by token."""
+    decay_BTHk, rows = log_decay_BTHk.exp(), []
+    memory_BHkw = v_BTHw.new_zeros(*k_BTHk.shape[:1], *k_BTHk.shape[2:], v_BTHw.shape[-1])
+    for t in range(q_BTHk.shape[1]):
+        memory_BHkw = decay_BTHk[:, t, ..., None] * memory_BHkw
+        error_BHw = v_BTHw[:, t] - (memory_BHkw * k_BTHk[:, t, ..., None]).sum(-2)
+        memory_BHkw = memory_BHkw + (beta_BTH[:, t, :, None] * k_BTHk[:, t])[..., None] * error_BHw[..., None, :]
+        rows.append((memory_BHkw * q_BTHk[:, t, ..., None]).sum(-2))
+    return torch.stack(rows, 1)
+
+
 def channelwise_by_cumulative_sum(k_BTE: Tensor, v_BTE: Tensor) -> Tensor:
     """The weights are exp(k), which overflows for k > 88."""
     weights = k_BTE.exp()

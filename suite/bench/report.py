@@ -11,13 +11,14 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from backbones.base import implementations
+from backbones.implementations import forget_implementations, implementations
 from kernels.cpu import limits
 from suite.bench.comparison import Comparison, Outcome, run_comparison
-from suite.bench.timing import exponent, interleaved
+from suite.bench.timing import CPU, exponent, interleaved
 from suite.console import err
 from suite.errors import UserError, did_you_mean
 from suite.records import provenance
+from suite.training.devices import pick_device
 
 KINDS = ("kernels", "mixers", "train", "decode")
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
@@ -40,6 +41,7 @@ def run(
     rounds: int,
     threads: int,
     plot_file: Path | None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """The whole command: select, measure, plot. Raises UserError for invalid options before anything is timed."""
     if kind not in KINDS:
@@ -47,7 +49,8 @@ def run(
     if plot_file is not None and plot_file.suffix not in PLOT_SUFFIXES:
         raise UserError(f"--plot: {plot_file} does not end in .png, .svg or .pdf")
     torch.set_num_threads(threads)
-    document = measure(kind, select(kind, mixers, _parse_lengths(lengths)), rounds, against)
+    chosen = pick_device(device)
+    document = measure(kind, select(kind, mixers, _parse_lengths(lengths), chosen), rounds, against, chosen)
     if plot_file is not None:
         plot(document, plot_file)
     return document
@@ -63,8 +66,15 @@ def _parse_lengths(lengths: str | None) -> list[int]:
     return found
 
 
-def select(kind: str, mixers: Sequence[str], lengths: Sequence[int]) -> list[Comparison]:
+def select(kind: str, mixers: Sequence[str], lengths: Sequence[int], device: torch.device = CPU) -> list[Comparison]:
     """The comparisons of one kind. Raises UserError for an option that this kind does not have."""
+    if device != CPU:
+        from suite.bench.on_gpu import gpu_comparisons
+
+        if kind != "kernels":
+            raise UserError(f"--device {device}: `suite bench {kind}` runs on a CPU only; leave the option out")
+        _refuse("--mixer", mixers, kind)
+        return list(gpu_comparisons(lengths, device))
     if kind == "kernels":
         from suite.bench.kernels import kernel_comparisons
 
@@ -85,8 +95,11 @@ def _refuse(option: str, values: Sequence[object], kind: str) -> None:
         raise UserError(f"{option} {given}: `suite bench {kind}` does not have this option; leave it out")
 
 
-def measure(kind: str, comparisons: Sequence[Comparison], rounds: int, against: Iterable[str]) -> dict[str, Any]:
+def measure(
+    kind: str, comparisons: Sequence[Comparison], rounds: int, against: Iterable[str], device: torch.device = CPU
+) -> dict[str, Any]:
     """Runs all comparisons and returns the document. Raises UserError for a competitor that none of them has."""
+    forget_implementations()  # of an earlier run of this process
     outcomes: list[Outcome] = []
     only = tuple(against)
     with Progress(console=err, disable=not err.is_terminal) as bar:
@@ -104,12 +117,12 @@ def measure(kind: str, comparisons: Sequence[Comparison], rounds: int, against: 
         "bench": kind,
         "rounds": rounds,
         "threads": torch.get_num_threads(),
-        "dtype": "float32",
-        "clock": "process time" if torch.get_num_threads() == 1 else "wall time",
+        "dtype": "float32" if device == CPU else "float32 and bfloat16",
+        "clock": "process time" if device == CPU and torch.get_num_threads() == 1 else "wall time",
         "pass": "decoding" if kind == "decode" else "forward and backward",
-        "implementations": implementations(torch.device("cpu"), "bf16" if kind == "train" else "fp32"),
+        "implementations": implementations(device, "bf16" if kind == "train" else "fp32"),
         "limits": measured_limits(rounds),
-        "hardware": provenance.hardware(torch.device("cpu")).model_dump(mode="json"),
+        "hardware": provenance.hardware(device).model_dump(mode="json"),
         "versions": provenance.packages(),
         "contests": [outcome.plain() for outcome in outcomes],
         "exponents": list(exponents(outcomes)),

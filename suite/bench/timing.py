@@ -2,8 +2,8 @@
 peak.
 
 Process time counts this process's work only, so that another busy process affects caches and clock speed but not the
-measured time. With more than one thread, wall time is measured and the machine has to be idle. Everything runs on the
-CPU: nothing here has been timed on a GPU.
+measured time. With more than one thread, and on a GPU, wall time is measured and the machine has to be idle. A clock of
+a GPU is read once all work that was given to it is done. Nothing here has been timed on a GPU yet.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
+CPU = torch.device("cpu")
 Workload = Callable[[], object]
 #: A sample repeats its workload until it lasts this long, so that the clock's resolution and the call are negligible.
 MIN_SAMPLE_S = 0.01
@@ -32,8 +33,15 @@ class Timing:
     samples: int
 
 
-def _clock() -> Callable[[], float]:
+def _clock(device: torch.device) -> Callable[[], float]:
+    if device.type == "cuda":
+        return _when_the_gpu_is_done
     return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
+def _when_the_gpu_is_done() -> float:
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _seconds_per_call(workload: Workload, repeats: int, clock: Callable[[], float]) -> float:
@@ -43,11 +51,11 @@ def _seconds_per_call(workload: Workload, repeats: int, clock: Callable[[], floa
     return (clock() - began) / repeats
 
 
-def interleaved(workloads: Mapping[str, Workload], rounds: int) -> dict[str, Timing]:
+def interleaved(workloads: Mapping[str, Workload], rounds: int, device: torch.device = CPU) -> dict[str, Timing]:
     """Each round times every workload once, in an order that rotates, so that a drift of the machine's speed affects
     all of them alike. With several threads each has an untimed call before.
     """
-    clock, names, several = _clock(), list(workloads), torch.get_num_threads() > 1
+    clock, names, several = _clock(device), list(workloads), torch.get_num_threads() > 1
     repeats, least = {}, MIN_THREADED_SAMPLE_S if several else MIN_SAMPLE_S
     for name, workload in workloads.items():
         workload()  # the first call loads code and maps memory
@@ -67,11 +75,17 @@ def summary(samples: list[float]) -> Timing:
     return Timing(median, low, high, len(samples))
 
 
-def peak_bytes(workload: Workload) -> int:
+def peak_bytes(workload: Workload, device: torch.device = CPU) -> int:
     """The largest rise of the memory of PyTorch's allocator above its level before the call. Buffers inside libraries
     are not counted.
     """
     workload()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        workload()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         workload()
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]

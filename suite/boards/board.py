@@ -13,6 +13,7 @@ import tasks
 from suite.boards.compare import compared
 from suite.boards.figures import Noise
 from suite.boards.naming import deviations, usual
+from suite.boards.order import Order, order
 from suite.boards.pareto import with_fronts
 from suite.boards.rows import LeftOut, Row, has_figures, rows_of, select
 from suite.config.run_config import without_folder
@@ -33,6 +34,7 @@ class Board:
     left_out: runs of tuned options that validation did not choose, with the reason.
     other_rates: how many configurations these are.
     refused: record files that cannot be relied on.
+    orders: its order against the other scales of its task.
     """
 
     task: str
@@ -46,6 +48,7 @@ class Board:
     left_out: tuple[LeftOut, ...] = ()
     other_rates: int = 0
     refused: int = 0
+    orders: tuple[Order, ...] = ()
 
     @property
     def title(self) -> str:
@@ -75,14 +78,11 @@ def boards(
         The boards, by domain and task.
     """
     name = without_folder(task) if task else None
-    chosen = [
-        made
-        for made in records
-        if name in (None, made.task) and domain in (None, made.domain) and scale in (None, made.scale)
-    ]
+    chosen = [made for made in records if name in (None, made.task) and domain in (None, made.domain)]
     found = [(made[-1], _board(made, refused, badges or {})) for made in group(chosen)]
     named = [replace(board, deviations=(*board.deviations, *_apart(newest, board, found))) for newest, board in found]
-    return sorted(named, key=lambda b: (b.domain, b.task, bool(b.deviations), b.scale, b.title))
+    shown = [board for board in _with_orders(named) if scale in (None, board.scale)]
+    return sorted(shown, key=lambda b: (b.domain, b.task, bool(b.deviations), b.scale, b.title))
 
 
 def _apart(newest: Record, board: Board, found: Sequence[tuple[Record, Board]]) -> list[str]:
@@ -98,6 +98,16 @@ def _apart(newest: Record, board: Board, found: Sequence[tuple[Record, Board]]) 
     return [
         words.format(part(newest)) for words, part in parts.items() if {part(made) for made in others} - {part(newest)}
     ]
+
+
+def _with_orders(boards: Sequence[Board]) -> list[Board]:
+    """The boards of shipped recipes with their order against the other scales of their tasks."""
+    made = []
+    for board in boards:
+        others = [b for b in boards if b is not board and b.task == board.task and not b.deviations + board.deviations]
+        orders = [order(board.rows, other.rows, other.scale) for other in others]
+        made.append(replace(board, orders=tuple(each for each in orders if each)))
+    return made
 
 
 def group(records: Iterable[Record]) -> list[list[Record]]:

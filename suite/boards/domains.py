@@ -51,6 +51,26 @@ class Line:
         return [worth, record, f"{self.mean_rank:.1f}"]
 
 
+def one_per_task(boards: Sequence[Board]) -> list[Board]:
+    """The board of each task that has the most rows with a rank: a second scale of a task is no further task.
+
+    Args:
+        boards: any boards.
+
+    Returns:
+        One board per task, in their sequence.
+    """
+    most: dict[str, Board] = {}
+    for board in boards:
+        if board.task not in most or _ranked(board) > _ranked(most[board.task]):
+            most[board.task] = board
+    return [board for board in boards if board is most[board.task]]
+
+
+def _ranked(board: Board) -> int:
+    return sum(not row.unranked for row in board.rows)
+
+
 def across_domains(boards: Sequence[Board]) -> list[Line]:
     """The summary of several boards.
 

@@ -23,7 +23,7 @@ def headline(board: Board) -> str:
 
 def notes(board: Board) -> str:
     """How the rows are compared, and what is not shown or not comparable."""
-    return "; ".join([*statistics(board), *cautions(board), *not_shown(board)])
+    return "; ".join([*map(str, board.orders), *statistics(board), *cautions(board), *not_shown(board)])
 
 
 def scope(board: Board) -> str:
@@ -42,8 +42,14 @@ def scope(board: Board) -> str:
     return (
         f"Scope: {size.reference_parameters:,} parameters without embeddings and head, {train.steps:,} steps with "
         f"batches of {train.batch_size}, {size.length} tokens each, from {data.splits['train']:,} training {data.unit}"
-        ". It does not show whether the order holds at a larger scale."
+        f". {_order_elsewhere(board)}"
     )
+
+
+def _order_elsewhere(board: Board) -> str:
+    if not board.orders:
+        return "It does not show whether the order holds at a larger scale."
+    return f"Does the order hold? {'; '.join(map(str, board.orders))}."
 
 
 def statistics(board: Board) -> Iterator[str]:

@@ -26,6 +26,7 @@ def plain(board: Board) -> dict[str, Any]:
         "refused": board.refused,
         "rows": [{column.name: column.value(row) for column in shown} for row in board.rows],
         **_leading(board),
+        **_orders(board),
     }
 
 
@@ -37,6 +38,21 @@ def _leading(board: Board) -> dict[str, Any]:
     over_seeds = {"estimate": pair.difference.estimate, **_interval(pair.difference)}
     both = {"units": pair.units, **_interval(pair.over_units)}
     return {"leading": {"a": pair.one.mixer, "b": pair.other.mixer, "difference": over_seeds, "over_units": both}}
+
+
+def _orders(board: Board) -> dict[str, Any]:
+    """The order against other scales; nothing where the rows are on no other board."""
+    found = [
+        {
+            "scale": order.scale,
+            "mixers": list(order.mixers),
+            "tau": order.agreement.tau,
+            "low": order.agreement.low,
+            "high": order.agreement.high,
+        }
+        for order in board.orders
+    ]
+    return {"orders": found} if found else {}
 
 
 def _interval(found: Difference) -> dict[str, float]:

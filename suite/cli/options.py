@@ -104,6 +104,14 @@ Workers = Annotated[
         show_default="one a processor for data in files, else none",
     ),
 ]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="Compute with deterministic algorithms alone: the same command gives the same bits on one machine. An "
+        "operation that has none ends the run.",
+    ),
+]
 Unmatched = Annotated[
     bool, typer.Option("--unmatched", help="Run even if the mixer exceeds the budget; such a run is never ranked.")
 ]

@@ -179,7 +179,10 @@ def _named(request: Request, given: Mapping[str, Any], task_class: type[Task], c
 def _seed(seed: int | None, given: Mapping[str, Any]) -> int:
     value = seed if seed is not None else given.get("seed", 0)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
-        raise UserError(f"seed: an integer from 0 to 2147483647 is allowed, {quoted(value)} was given")
+        raise UserError(
+            f"seed: an integer from 0 to 2147483647 is allowed, {quoted(value)} was given (suite sweep takes several: "
+            "--seeds 0-7)"
+        )
     return value
 
 

@@ -53,7 +53,7 @@ def writable_home() -> Path:
     return folder
 
 
-def new_run(config: RunConfig, data_dir: Path | None) -> Path:
+def new_run(config: RunConfig, data_dir: Path | None, *, deterministic: bool = False) -> Path:
     """Creates a run's folder and writes its config there. The folder's name is for readers only; the identity is the
     hash.
     """
@@ -66,6 +66,7 @@ def new_run(config: RunConfig, data_dir: Path | None) -> Path:
         "data_dir": str(data_dir.absolute()) if data_dir else None,
         "created": now(),
         "identity": config.identity,
+        **({"deterministic": True} if deterministic else {}),
     }
     write_atomically(folder / CONFIG, lambda path: path.write_text(json.dumps(content, indent=1), "utf-8"))
     return folder
@@ -88,14 +89,16 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked_new_run(config: RunConfig, data_dir: Path | None, *, again: bool) -> Iterator[Path]:
+def locked_new_run(
+    config: RunConfig, data_dir: Path | None, *, again: bool, deterministic: bool = False
+) -> Iterator[Path]:
     """Creates a run's folder and locks it, in one step for other processes. Raises UserError as `refuse_second` does,
     unless the config may run `again`.
     """
     with _one_process(writable_home()):
         if not again:
             _refuse_second(config.identity)
-        folder = new_run(config, data_dir)
+        folder = new_run(config, data_dir, deterministic=deterministic)
         lock = _lock(folder)
     try:
         yield folder
@@ -275,12 +278,23 @@ def stopped(identity: str | None = None) -> list[Path]:
         return [folder for folder in folders if ended(folder) is None and not is_running(folder)]
 
 
-def newest_ended(identity: str) -> tuple[Record, Path] | None:
-    """The newest ended run of a config, with its record's file; None where there is none."""
+def newest_ended(identity: str, *, deterministic: bool = False) -> tuple[Record, Path] | None:
+    """The newest ended run of a config, with its record's file, or the newest `deterministic` one; None where there is
+    none.
+    """
     for path in sorted(home().glob(f"*/{record.NAME}"), reverse=True):
-        if identity_of(path.parent) == identity and (made := ended(path.parent)):
+        made = ended(path.parent) if identity_of(path.parent) == identity else None
+        if made and (made.deterministic or not deterministic):
             return made, path
     return None
+
+
+def began_deterministic(folder: Path) -> bool:
+    """Whether a run began with `--deterministic`. False where its config cannot be read."""
+    try:
+        return read_run(folder).get("deterministic") is True
+    except UserError:
+        return False
 
 
 def identity_of(folder: Path) -> object:

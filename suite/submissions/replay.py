@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 import tasks
-from backbones.base import without_compiled_kernels
+from backbones.implementations import without_compiled_kernels
 from suite.config.run_config import OWN_ORIGINS, RunConfig
 from suite.errors import first_line
 from suite.models.candidate import Candidate, parse, registered

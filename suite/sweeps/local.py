@@ -50,8 +50,8 @@ class Progress:
 class _Worker:
     """A process and its pipe; it starts when it first gets a run."""
 
-    def __init__(self, stop_all: Any, threads: int, workers: int | None, log: Path) -> None:
-        self.arguments = (stop_all, threads, workers, log)
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments  # of `work`, after the pipe
         self.process: BaseProcess | None = None
         self.pipe: Connection
         self.run: Running | None = None
@@ -118,6 +118,7 @@ def carry_out(
     threads: int,
     workers: int | None,
     device: str,
+    deterministic: bool = False,
     log: Path,
     show: Callable[[Progress], None],
     stopped: Callable[[], bool],
@@ -130,6 +131,7 @@ def carry_out(
         threads: of each.
         workers: processes of each that load data; None for the default.
         device: `auto`, `cpu` or `cuda:N`.
+        deterministic: as `suite run --deterministic`.
         log: file that receives what runs print.
         show: called whenever something has changed, and twice a second.
         stopped: whether to stop.
@@ -138,7 +140,7 @@ def carry_out(
         What was done.
     """
     progress, attempts = Progress(), dict[tuple[int, float, int], int]()
-    with _workers(jobs, threads, workers, log) as (processes, stop_all):
+    with _workers(jobs, threads, workers, log, deterministic) as (processes, stop_all):
         while True:
             if stopped():
                 stop_all.set()
@@ -156,9 +158,11 @@ def carry_out(
 
 
 @contextmanager
-def _workers(jobs: int, threads: int, loading: int | None, log: Path) -> Iterator[tuple[list[_Worker], Any]]:
+def _workers(
+    jobs: int, threads: int, loading: int | None, log: Path, deterministic: bool
+) -> Iterator[tuple[list[_Worker], Any]]:
     stop_all = multiprocessing.get_context("spawn").Event()
-    workers = [_Worker(stop_all, threads, loading, log) for _ in range(jobs)]
+    workers = [_Worker(stop_all, threads, loading, log, deterministic) for _ in range(jobs)]
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = str(threads)  # read when a worker imports PyTorch
     try:

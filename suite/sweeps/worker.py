@@ -12,10 +12,16 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
+from suite.training.signals import IMPATIENT, PATIENT
+
 REPORT_S = 0.5
+#: They ask a sweep to stop.
+SIGNALS = (*IMPATIENT, *PATIENT)
 
 
-def work(pipe: Connection, stop_all: Event, threads: int, workers: int | None, log: Path) -> None:
+def work(
+    pipe: Connection, stop_all: Event, threads: int, workers: int | None, log: Path, deterministic: bool = False
+) -> None:
     """Receives configs and sends back what came of them, until it receives None.
 
     Args:
@@ -26,9 +32,11 @@ def work(pipe: Connection, stop_all: Event, threads: int, workers: int | None, l
         threads: that compute.
         workers: processes that load data; None for the default.
         log: receives what runs print.
+        deterministic: as `suite run --deterministic`.
     """
     multiprocessing.set_start_method(None, force=True)  # loaders start as in a run by itself, not as this process did
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of the terminal; the parent decides
+    for number in SIGNALS:  # Ctrl-C and schedulers reach all processes; the parent decides
+        signal.signal(number, signal.SIG_IGN)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
@@ -36,8 +44,9 @@ def work(pipe: Connection, stop_all: Event, threads: int, workers: int | None, l
         os.environ["SUITE_TRACKING"] = "later"  # the sweep's own process delivers, so that MLflow is imported once
 
     from suite.training import processors
+    from suite.training.deterministic import mode
 
-    with processors.using(threads, workers), suppress(EOFError):  # the sweep has died
+    with processors.using(threads, workers), mode.using(deterministic), suppress(EOFError):  # the sweep has died
         while (message := pipe.recv()) is not None:
             pipe.send(_carry_out(message, pipe, stop_all))
 

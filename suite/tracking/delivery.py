@@ -17,7 +17,7 @@ from suite.tracking.journal import JOURNAL, LOCK, Delivered, Event, load_state, 
 from suite.tracking.ranked_board import RUN_TAG, from_plain
 from suite.tracking.store import ID_TAG, RefusedError, Store
 from suite.tracking.store_address import public_uri, state_key, tracking_uri
-from suite.tracking.ui_state import BoardView
+from suite.tracking.ui.state import BoardView
 
 _SMALLEST = 10  # values per request to a server that answers slowly
 _GROUP = 1000  # the number of metric values that are delivered, and saved as delivered, together

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 _REASONS = (
     ("connection refused", "cannot reach {store}: no server is running there"),
     ("name or service not known", "cannot reach {store}: no such host"),
@@ -18,6 +20,14 @@ _REASONS = (
     ("unable to open database", "{store} cannot be opened"),
     ("file is not a database", "{store} is damaged: not a database"),
     ("malformed", "{store} is damaged"),
+    ("read-only transaction", "{store} is read-only"),
+    ("password authentication failed", "{store} refuses this user or password"),
+    ("connection slots are reserved", "{store} has no free connection"),
+    ("too many clients", "{store} has no free connection"),
+    ("too many connections", "{store} has no free connection"),
+    ("out-of-date database schema", "{store} has the schema of another MLflow version (suite doctor --store)"),
+    ("no module named 'psycopg'", "{store} needs a driver: write postgresql+psycopg2:// in MLFLOW_TRACKING_URI"),
+    ("no module named 'psycopg2'", "{store} needs a driver: pip install 'mixer-suite[scale]'"),
     ("401", "{store} requires a user and a password (set MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD)"),
     ("403", "{store} denies access to this user"),
 )
@@ -28,6 +38,6 @@ def explain(error: BaseException, store: str) -> str:
     text = f"{type(error).__name__}: {error}"
     lowered = text.lower()
     for pattern, phrase in _REASONS:
-        if pattern in lowered:
+        if re.search(rf"(?<!\d){re.escape(pattern)}(?!\d)", lowered):  # 401 is no part of a port or of an id
             return phrase.format(store=store)
     return f"{store}: {text.splitlines()[0][:160]}"

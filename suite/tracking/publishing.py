@@ -18,7 +18,7 @@ from suite.tracking.process_identity import HOST_TAG, is_alive
 from suite.tracking.ranked_board import PAGE_TAG, RUN_TAG, SOURCE, RankedBoard, StoredRun
 from suite.tracking.store import Store
 from suite.tracking.store_address import public_uri, tracking_uri
-from suite.tracking.ui_state import BOARD_VIEW, BoardView, ui_url
+from suite.tracking.ui.state import BOARD_VIEW, BoardView, ui_url
 
 _PAGE_NAME = "page and plots of the boards"
 

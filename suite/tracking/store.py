@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import importlib
 import os
-import sqlite3
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
+from suite.tracking.database_access import connect_once, enable_write_ahead_log, exclusive
 from suite.tracking.journal import now_ms
 from suite.tracking.ranked_board import RUN_TAG, RankedBoard, StoredRun, write_rows
 from suite.tracking.store_address import is_embedded, is_server
-from suite.tracking.ui_state import BOARD_VIEW, KIND, VIEW_TAG, BoardView, board_tags, is_own_view
+from suite.tracking.ui.state import BOARD_VIEW, KIND, VIEW_TAG, BoardView, board_tags, is_own_view
 
 # A server that does not respond costs seconds, not minutes. Variables set by the user take precedence.
 _ENVIRONMENT = {
@@ -30,8 +28,8 @@ _ENVIRONMENT = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # only the command itself writes to stdout
     "GIT_PYTHON_REFRESH": "quiet",
+    "PGCONNECT_TIMEOUT": "10",
 }
-_LOCK_S = 120.0
 _REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE")
 _METRICS, _PARAMS, _TAGS = 1000, 100, 100  # MLflow's limits of one request
 _ALL = 3  # MLflow's number for active and deleted runs
@@ -60,11 +58,13 @@ class Store:
 
             if is_embedded(uri):  # before the lock is taken, so that no process waits for another's import
                 importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
-            with _exclusive(home, uri):
+            if not is_embedded(uri) and not is_server(uri):
+                connect_once(uri)
+            with exclusive(home, uri):
                 self._client: Any = MlflowClient(tracking_uri=uri)
                 if is_embedded(uri):
                     self._delete_empty_default()  # the first use opens and migrates the database
-                    _enable_write_ahead_log(uri)
+                    enable_write_ahead_log(uri)
 
     def _delete_empty_default(self) -> None:
         """MLflow begins its database with an experiment that nothing here uses. A shared server keeps it."""
@@ -78,7 +78,7 @@ class Store:
         """The id of the experiment `domain/task`, created (or restored after deletion) if needed, with these tags. One
         that an earlier version named `task` is renamed. Safe with several processes.
         """
-        with _exclusive(self._home, self._uri):
+        with exclusive(self._home, self._uri):
             found = self._client.get_experiment_by_name(name) or self._rename_earlier(name)
             if found is None:
                 experiment_id, present = self._create_experiment(name), dict[str, str]()
@@ -127,6 +127,24 @@ class Store:
         found = self._client.search_experiments(order_by=["last_update_time DESC"])
         shown = [each for each in found if VIEW_TAG + BOARD_VIEW in each.tags]
         return [(each.tags.get("task", each.name), str(each.experiment_id)) for each in shown]
+
+    def delete_experiment(self, experiment_id: str) -> None:
+        self._client.delete_experiment(experiment_id)
+
+    def server_version(self) -> str:
+        """The version of MLflow on a server."""
+        from mlflow.tracking._tracking_service.utils import get_default_host_creds
+        from mlflow.utils.rest_utils import http_request
+
+        answer = http_request(get_default_host_creds(self._uri), "/version", "GET")
+        answer.raise_for_status()
+        return str(answer.text).strip()
+
+    def first_runs(self, metric: str, limit: int) -> list[str]:
+        """The ids of the first runs of all experiments, sorted by a metric, as the UI lists those of one."""
+        experiments = [found.experiment_id for found in self._client.search_experiments()]
+        found = self._client.search_runs(experiments, "", max_results=limit, order_by=[f"metrics.`{metric}` ASC"])
+        return [run.info.run_id for run in found]
 
     def create_run(self, experiment_id: str, name: str, time_ms: int, tags: Mapping[str, str]) -> str:
         run = self._client.create_run(experiment_id, start_time=time_ms, tags=dict(tags), run_name=name)
@@ -272,7 +290,7 @@ class Store:
         """Makes the note, the saved views and the rows of an experiment those of its boards. For `known` see
         `write_rows`.
         """
-        with _exclusive(self._home, self._uri), _refusals():
+        with exclusive(self._home, self._uri), _refusals():
             write_rows(self, experiment_id, boards, now_ms(), known)
         present: Mapping[str, str] = self._client.get_experiment(experiment_id).tags
         tags = board_tags(note_markdown, view, boards)
@@ -287,25 +305,13 @@ class Store:
             self._client.log_batch(run_id, **entities)
 
 
-@contextmanager
-def _exclusive(home: Path, uri: str) -> Iterator[None]:
-    """Lets one process at a time open an embedded store, because MLflow migrates its database without a lock."""
-    if not is_embedded(uri):
-        yield
-        return
-    home.mkdir(parents=True, exist_ok=True)
-    with FileLock(str(home / ".mlflow.lock"), timeout=_LOCK_S):
-        yield
+def schema_versions() -> list[str]:
+    """The versions of the database schema that this MLflow knows; the last one is what it needs."""
+    from alembic.script import ScriptDirectory
+    from mlflow.store.db.utils import _get_alembic_config
 
-
-def _enable_write_ahead_log(uri: str) -> None:
-    """With a write-ahead log, readers (the UI) and one writer do not block each other. The mode is kept in the file."""
-    connection = sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=_LOCK_S)
-    try:
-        if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-            connection.execute("PRAGMA journal_mode=WAL")
-    finally:
-        connection.close()
+    scripts = ScriptDirectory.from_config(_get_alembic_config(""))
+    return [script.revision for script in scripts.walk_revisions()][::-1]
 
 
 @contextmanager

@@ -10,14 +10,16 @@ from typing import Literal
 import torch
 from torch import nn
 
-from backbones.base import forget_implementations
 from backbones.decoder import Decoder
+from backbones.implementations import forget_implementations
 from suite.errors import UserError, first_line, reason
 from suite.models.inputs import Backbone
 from suite.models.memory import out_of_memory
 from suite.progress import TrainingProgress
 from suite.records.schema import Record, Tracked
 from suite.tracking.client import Tracker
+from suite.training.deterministic import mode
+from suite.training.deterministic.repeats import require_equal_passes
 from suite.training.evaluate import UnitTally, decoded_per_s, evaluate
 from suite.training.job import Ending, Job, assemble
 from suite.training.mirror import close_tracker, open_tracker
@@ -88,7 +90,7 @@ def _ending(job: Job, problem: BaseException, warn: Callable[[str], None]) -> En
                 f"a process that loads data has died ({first_line(problem)}); often the machine has too little memory"
             )
             return Ending("failed", cause, 1)
-    if advice := out_of_memory(problem):
+    if advice := out_of_memory(problem) or mode.refused_operation(problem, job.device):
         return Ending("failed", advice, 1)
     keep_traceback(job, warn)
     return Ending("failed", f"{_named(problem)} (full traceback: {TRACEBACK} in the run's folder)", 1)
@@ -116,13 +118,15 @@ def _evaluate_untrained(job: Job, warn: Callable[[str], None]) -> None:
 
 
 def _fit_and_test(job: Job, observer: RunObserver, stop: Stop) -> FitResult:
-    torch.manual_seed(job.config.seed)
+    mode.seed_generators(job.config.seed)
     forget_implementations()  # of an earlier run of this process
     model = build_model(job).to(job.device)
     trainer = Trainer(model, job.task, job.config, device=job.device, run_dir=job.folder, observer=observer, stop=stop)
     trainer.origin, trainer.resumed_at = job.origin(), job.resumed_at
     if job.resume is not None:
         trainer.restore(job.resume)
+    if mode.active():
+        require_equal_passes(trainer)
     job.trace = trainer.trace  # the same list, so that a failed run's record has the losses up to the failure
     result = trainer.fit()
     selected = trainer.evaluated

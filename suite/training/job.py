@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from backbones.base import implementations
+from backbones.implementations import implementations
 from suite.config.run_config import TRAINING_VERSION, RunConfig
 from suite.models.budget import Plan
 from suite.models.candidate import Candidate
@@ -33,6 +33,7 @@ from suite.records.schema import (
 )
 from suite.safe_text import redacted
 from suite.tracking.client import TrackedRun
+from suite.training.deterministic import mode
 from suite.training.evaluate import autocast
 from suite.training.processors import wait_policy
 from suite.training.trainer import FitResult
@@ -136,6 +137,7 @@ def assemble(job: Job, ending: Ending, result: FitResult | None, tracked: Tracke
         packages=provenance.packages(),
         hardware=job.hardware,
         contract=contracts.known(config.mixer, job.code.mixer_origin),
+        deterministic=mode.active(),
         threads=Threads(count=job.hardware.threads, wait_policy=wait_policy()),
         precision=job.precision,
         implementations=implementations(job.device, job.precision),

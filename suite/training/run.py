@@ -21,6 +21,7 @@ from suite.models.memory import require_memory
 from suite.models.written import resolve_written
 from suite.records import provenance, record, runs_folder
 from suite.training import checkpoint
+from suite.training.deterministic import mode
 from suite.training.devices import pick_device
 from suite.training.execution import build_model, carry_out
 from suite.training.job import Job, describe_data
@@ -78,7 +79,7 @@ def start(
     task.load()
     if config.train.accumulate > 1:
         _require_no_batch_statistics(candidate.build(config, task, plan))
-    with runs_folder.locked_new_run(config, data_dir, again=again) as folder:
+    with runs_folder.locked_new_run(config, data_dir, again=again, deterministic=mode.active()) as folder:
         task.keep_files(folder)
         created = runs_folder.read_run(folder)["created"]
         job = _job(config, candidate, folder, task, chosen, (plan, certificate), created, commanded, pictures)
@@ -114,7 +115,7 @@ def resume(
         MixerError: its mixer no longer exists.
     """
     commanded, folder = commanded or time.monotonic(), runs_folder.find_run(run)
-    with runs_folder.locked(folder):
+    with runs_folder.locked(folder), mode.as_begun(folder):
         job = _resumed_job(folder, data_dir, device, observer, commanded, pictures=True, scratch=False)
         return carry_out(job, observer, stop)
 
@@ -152,9 +153,13 @@ def resume_newest(
     """
     commanded = commanded or time.monotonic()
     identity = _solved(config, candidate, data_dir).identity if config else None
-    stopped = runs_folder.stopped(identity)
+    stopped = [
+        folder
+        for folder in runs_folder.stopped(identity)
+        if config is None or runs_folder.began_deterministic(folder) == mode.active()
+    ]
     if config is not None and identity is not None:
-        ended = runs_folder.newest_ended(identity)
+        ended = runs_folder.newest_ended(identity, deterministic=mode.active())
         if ended and (not stopped or ended[1].parent.name > stopped[0].name):
             say(f"run {ended[0].id} with this config has ended ({ended[0].status}); there is nothing to resume")
             return Outcome(*ended, 0 if ended[0].status == "finished" else 1)
@@ -172,7 +177,7 @@ def resume_newest(
     if not stopped:
         raise UserError(f"no stopped run in {runs_folder.home()}; name a task and a mixer to start one")
     folder = next((folder for folder in stopped if config and checkpoint.files(folder)), stopped[0])
-    with runs_folder.locked(folder):
+    with runs_folder.locked(folder), mode.as_begun(folder):
         job = _resumed_job(folder, data_dir, device, observer, commanded, pictures=pictures, scratch=True)
         return carry_out(job, observer, stop)
 
@@ -188,6 +193,11 @@ def _usable_device(name: str, candidate: Candidate) -> torch.device:
     device = pick_device(name)
     if obstacle := candidate.obstacle(device):
         raise UserError(obstacle)
+    if mode.active() and candidate.name.startswith("fla/") and ".py:" not in candidate.name:
+        raise UserError(
+            f"mixer {candidate.name!r} is not deterministic: flash-linear-attention times block sizes to choose one, "
+            "which changes the order of sums; leave out --deterministic (docs/determinism.md)"
+        )
     return device
 
 

@@ -183,7 +183,7 @@ class Trainer:
     def _update(self, batch: Batch) -> tuple[float, float]:
         batch = batch.to(self.device)
         self.schedule.step_update(self.step)
-        value = sum(self._backward(part, weight) for part, weight in self._parts(batch))
+        value = self.accumulate_gradients(batch)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.clip)
         if not (math.isfinite(value) and math.isfinite(norm.item())):
             what = "loss" if not math.isfinite(value) else "gradient"
@@ -197,6 +197,10 @@ class Trainer:
         if self.ema:
             self.ema.update(self.model, step=self.step)
         return value, norm.item()
+
+    def accumulate_gradients(self, batch: Batch) -> float:
+        """Adds the gradient of a batch on the device; returns its loss."""
+        return sum(self._backward(part, weight) for part, weight in self._parts(batch))
 
     def _parts(self, batch: Batch) -> list[tuple[Batch, float]]:
         """The batch in `accumulate` parts, each with its fraction of the values that the loss is the mean over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ from tasks.base import Batch, DataError
 from tasks.images.readers import Reader
 from tasks.randomness import SAMPLE, restored_generators, seed_all, shuffled_batches
 
+#: The signals at which a run stops, `suite.training.signals`.
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 Key = tuple[int, int, int, int]  # index of the image, seed, step, position in the batch
 Transform = Callable[[Image.Image], Tensor]
 Mix = Callable[[Batch, int, int], Batch]  # (batch, seed, step) → batch
@@ -76,6 +79,14 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A terminal and a scheduler signal every process of a job. The one that trains decides when it has read enough,
+    and ends its loaders; one that died of the signal would cost the steps since the last checkpoint.
+    """
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def load_batches(
     reader: Reader,
     labels: NDArray[Any],
@@ -94,6 +105,7 @@ def load_batches(
         batch_sampler=keys,
         num_workers=workers,
         collate_fn=_unchanged,
+        worker_init_fn=_leave_signals_to_the_run,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # otherwise the loader draws from the global one
     )

@@ -174,10 +174,10 @@ class RecallTask(Task):
         logits, targets = self.scored(outputs, batch)
         nats = F.cross_entropy(logits, targets, reduction="none").double().sum().item()
         classes, place = targets.unique(return_inverse=True)
-        correct = torch.bincount(place, (logits.argmax(-1) == targets).double(), len(classes))
+        correct = torch.bincount(place[logits.argmax(-1) == targets], minlength=len(classes))
         scored = torch.bincount(place, minlength=len(classes))
         found = {
-            f"class/{c}": (r, float(n))
+            f"class/{c}": (float(r), float(n))
             for c, r, n in zip(classes.tolist(), correct.tolist(), scored.tolist(), strict=True)
         }
         return {"nats": (nats, float(len(targets))), **found}

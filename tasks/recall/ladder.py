@@ -199,9 +199,11 @@ class LadderTask(RecallTask):
         assert isinstance(batch, RungBatch)
         logits, targets = self.scored(outputs, batch)
         rung = batch.rung_B[(batch.targets != IGNORED).nonzero()[:, 0]]
-        correct = torch.bincount(rung, (logits.argmax(-1) == targets).double(), len(self.rungs)).tolist()
+        correct = torch.bincount(rung[logits.argmax(-1) == targets], minlength=len(self.rungs)).tolist()
         scored = torch.bincount(rung, minlength=len(self.rungs)).tolist()
-        return sums | {f"rung/{r}": (c, float(n)) for r, c, n in zip(self.rungs, correct, scored, strict=True) if n}
+        return sums | {
+            f"rung/{r}": (float(c), float(n)) for r, c, n in zip(self.rungs, correct, scored, strict=True) if n
+        }
 
     def unit_sums(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Weighted so that every rung counts the same."""

@@ -85,7 +85,7 @@ def machine() -> dict[str, str]:
     """What decides the last bits: the processor, PyTorch, and the kernels that run."""
     import torch
 
-    from backbones.base import implementations
+    from backbones.implementations import implementations
 
     processor = next(
         (x for x in Path("/proc/cpuinfo").read_text("utf-8").splitlines() if x.startswith("model name")), ""

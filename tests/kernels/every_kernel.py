@@ -44,7 +44,7 @@ def with_gradients(
     """The results, and the gradient of every tensor from one random upstream gradient."""
     leaves = [x.detach().clone().requires_grad_() for x in tensors]
     out = computed(kernel, call, leaves, function)
-    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64).to(out.dtype)
+    upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64).to(out)
     return [out.detach(), *torch.autograd.grad(out, leaves, upstream)]
 
 

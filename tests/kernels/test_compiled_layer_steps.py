@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from kernels.cpu import library
-from kernels.cpu.call import pytorch_only, recorded
 from kernels.decoding.convolutions import convolution_step, silu_convolution_step
 from kernels.decoding.layer import Decays, Gates, layer_step, to_logarithms
 from kernels.decoding.memory import Around, compiled_memory_step, memory_step
 from kernels.linear import exact
 from kernels.tools import steps_in_pytorch as reference
+from tests.kernels.layer_steps import (
+    Step,
+    allowed,
+    assert_takes_no_other_call,
+    broken,
+    doubled,
+    doubled_state,
+    drawn,
+    error,
+)
 from tests.tolerances import FP32, FP64
 
 B, H, K, W, J, R = 2, 3, 6, 21, 4, 2
@@ -32,22 +40,6 @@ pytestmark = pytest.mark.skipif(library.library() is None, reason="no compiled l
 def no_gradients() -> Iterator[None]:
     with torch.no_grad():
         yield
-
-
-def drawn(dtype: torch.dtype = torch.float64) -> Callable[..., Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def error(got: Tensor | None, wanted: Tensor) -> float:
-    """Relative to the largest entry."""
-    assert got is not None
-    assert got.shape == wanted.shape
-    return float((got.double() - wanted.double()).abs().max() / wanted.double().abs().max())
-
-
-def allowed(dtype: torch.dtype) -> float:
-    return FP64 if dtype == torch.float64 else 5 * FP32  # some steps of rounding in the state
 
 
 def arounds(draw: Callable[..., Tensor]) -> dict[str, tuple[Around, int]]:
@@ -83,12 +75,6 @@ def test_a_step_of_a_linear_memory_equals_pytorchs(kind, corrects, decays, dtype
         wanted, expected = reference.memory(expected, q, k, v, decay, beta, wide)
         assert error(o, wanted) <= allowed(dtype)
         assert error(memory, expected) <= allowed(dtype)
-
-
-def doubled(x: Any) -> Any:
-    if isinstance(x, tuple):
-        return tuple(doubled(part) for part in x)
-    return x.double() if isinstance(x, Tensor) else x
 
 
 def test_memories_of_heads_that_share_their_keys_and_inputs_in_any_layout():
@@ -190,10 +176,6 @@ def test_a_state_in_the_log_domain_is_taken_over(dtype):
     assert all(error(state[name], expected[name]) <= allowed(dtype) for name in expected)
 
 
-def doubled_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: x.double().clone() for name, x in state.items()}
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("biased", [False, True], ids=["no bias", "bias"])
 @pytest.mark.parametrize("taps", [1, 2, J])
@@ -225,7 +207,7 @@ def test_a_step_of_fems_convolution_equals_pytorchs(rank, dtype):
         assert error(h, after) <= allowed(dtype)
 
 
-def calls() -> dict[str, Callable[[Callable[[Tensor], Tensor]], Tensor | None]]:
+def calls() -> dict[str, Step]:
     """Steps by name, with what is done to their inputs."""
     draw = drawn()
     memory, h, past = draw(B, H, K, W), draw(B, R), draw(B, J - 1, W)
@@ -244,22 +226,7 @@ def calls() -> dict[str, Callable[[Callable[[Tensor], Tensor]], Tensor | None]]:
 
 @pytest.mark.parametrize("name", calls())
 def test_a_step_takes_no_call_that_is_watched_or_of_other_shapes_or_dtypes(name):
-    step = calls()[name]
-    with recorded() as called:
-        assert step(lambda x: x) is not None
-    assert called == {name}
-    refused: list[Callable[[Tensor], Tensor]] = [
-        lambda x: x.float(),
-        lambda x: x.half(),
-        lambda x: x.to("meta"),
-        lambda x: x[..., :-1],
-        lambda x: x[:1],
-        lambda x: torch.nn.Parameter(x),
-    ]
-    with torch.enable_grad():
-        assert all(step(change) is None for change in refused)
-    with pytorch_only():
-        assert step(lambda x: x) is None
+    assert_takes_no_other_call(name, calls()[name])
 
 
 def test_autograd_learns_that_a_state_has_changed():
@@ -285,11 +252,6 @@ def test_a_memory_that_is_differentiated_runs_in_pytorch():
 
 @pytest.mark.parametrize("name", ["memory_step", "feature_step", "silu_convolution_step", "convolution_step"])
 def test_a_broken_value_is_shown_and_not_hidden(name):
-    def broken(x: Tensor) -> Tensor:
-        y = x.clone()
-        y[0] = float("nan")
-        return y
-
     found = calls()[name](broken)
     assert found is not None
     assert found[0].isnan().all()

@@ -31,7 +31,12 @@ STEPS = (
     "feature_step",
     "silu_convolution_step",
     "convolution_step",
+    "selective_layer_step",
+    "channel_layer_step",
+    "taylor_step",
 )
+#: The product that the others call, for comparing it with other libraries' and for its tests.
+OWN_PRODUCT = "product"
 GENERIC = ("every_kernel.py", "test_every_kernel.py", "test_registry.py")
 
 
@@ -89,7 +94,7 @@ def test_every_module_that_chooses_an_implementation_is_registered() -> None:
 
 def test_every_cpp_function_belongs_to_one_kernel() -> None:
     registered = [name for kernel in KERNELS for name in kernel.cpp]
-    assert sorted([*registered, *STEPS]) == sorted(set(exported().values()))
+    assert sorted([*registered, *STEPS, OWN_PRODUCT]) == sorted(set(exported().values()))
 
 
 def test_every_triton_module_belongs_to_a_kernel() -> None:

@@ -200,3 +200,30 @@ def test_channelwise_reads_keep_fp32_digits_over_4096_tokens(drift: float) -> No
     assert close(channelwise_read(k, v[:, :, None])[:, rows, 0], mean, FP32_SCAN)
     wanted = (k.double() + u.double()).logcumsumexp(1) - k.double().logcumsumexp(1)
     assert close(channelwise_log_read(k, u), wanted, FP32_SCAN)
+
+
+@pytest.mark.parametrize("channels", [1, 15, 16, 17, 33, 48, 64, 65, 130])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_selective_sums_and_gradients_of_any_number_of_channels_are_the_recurrence(
+    channels: int, dtype: torch.dtype
+) -> None:
+    made = [normal(2, 37, channels).abs(), -3 * normal(4, channels, seed=1).abs(), normal(2, 37, 4, seed=2).abs()]
+    inputs = [x.to(dtype) for x in (*made, normal(2, 37, 4, seed=3).abs(), normal(2, 37, 2, channels, seed=4))]
+    found, wanted = ([x.clone().to(t).requires_grad_() for x in inputs] for t in (dtype, torch.float64))
+    results = selective_sums(*found), selective_by_loop(*wanted)
+    upstream = normal(*results[1].shape, seed=5)
+    gradients = [
+        torch.autograd.grad(y, xs, upstream.to(y.dtype)) for y, xs in zip(results, (found, wanted), strict=True)
+    ]
+    pairs = [results, *zip(*gradients, strict=True)]
+    allowed = FP64 if dtype == torch.float64 else FP32_SCAN
+    assert all(close(got.detach(), right.detach(), allowed) for got, right in pairs)
+
+
+def test_selective_decays_forget_completely_and_keep_what_does_not_decay() -> None:
+    delta, a = torch.full((1, 60, 2), 1.0), torch.tensor([[-200.0, 0.0]])
+    v = torch.zeros(1, 60, 1, 2)
+    v[:, 0] = 1e30
+    y = selective_sums(delta, a, torch.ones(1, 60, 1), torch.ones(1, 60, 1), v)[0, :, 0]
+    assert bool((y[1:, 0] == 0).all())
+    assert bool((y[:, 1] == 1e30).all())

@@ -21,6 +21,8 @@ SHORT = {
     "household-power": ("horizon=8", "stride=16", "valid_limit=16", "test_limit=16"),
 }
 TASKS = tuple(SHORT)
+#: `--set` values of short runs of `mqar`.
+RECALL = ("length=32", "pairs=4", "train_examples=256", "valid_examples=16", "test_examples=16")
 
 
 def tiny_sets(task: str, *more: str) -> list[str]:
@@ -74,9 +76,10 @@ def made_record(
     sets: tuple[str, ...] = (),
     task_version: int = 0,
     valid: float | None = None,
+    scale: str = "board",
 ) -> Record:
     """A record as a run would write it, with a given test result; everything else agrees with the config."""
-    asked = resolve_run(task=task, mixer=mixer, scale="board", seed=seed, sets=sets, unmatched=not matched)
+    asked = resolve_run(task=task, mixer=mixer, scale=scale, seed=seed, sets=sets, unmatched=not matched)
     the_task = tasks.get(task)(asked.config.data)
     plan = asked.candidate.plan(asked.config, the_task.spec)
     config = asked.config.model_copy(update={"mixer_options": plan.mixer_options})
@@ -95,7 +98,7 @@ def made_record(
         task=task,
         domain=the_task.domain,
         mixer=config.mixer_name,
-        scale="board",
+        scale=scale,
         seed=seed,
         identity=config.identity,
         group=config.group,

@@ -14,12 +14,15 @@ from collections.abc import Iterable, Mapping
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import rms_norm, silu
+from torch.nn.functional import linear, rms_norm, silu
 
 from backbones.mixers.attention.base import ProjectedAttention, masked_softmax
 from backbones.mixers.base import Capabilities, Context, Cost, Mixer, MixerConfig, State
-from backbones.mixers.priors.base import at_least_fp32, head_width, normal_, running
+from backbones.mixers.priors.base import at_least_fp32, head_width, normal_, projected_out, running
 from backbones.mixers.registry import register
+from backbones.mixers.rotary import angles
+from kernels.decoding.running import steps_with
+from kernels.decoding.taylor import taylor_step
 from kernels.prefix_softmax import HIDDEN, prefix_softmax_read, prefix_softmax_step
 from kernels.rows import swiglu
 from kernels.taylor import LEAST_MASS, feature_count, features, ratio, taylor_read, taylor_weights, with_ones
@@ -97,10 +100,20 @@ class Taylor(ProjectedAttention):
         return State({"sums_BHFw": running(self.out_proj.weight).new_zeros(shape)})
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
+        y_BE = self._compiled_step(x_BD, state)
+        if y_BE is not None:
+            return projected_out(self.out_proj, y_BE), State(state.tensors, state.position + 1)
         q, k, v = (at_least_fp32(z) for z in self.rotated(x_BD[:, None], context, state.position))
         sums = state.tensors["sums_BHFw"] + features(k[:, 0])[..., None] * with_ones(v[:, 0])[..., None, :]
         y_BHd = ratio((features(q[:, 0])[..., None, :] @ sums)[..., 0, :])
         return self.merge(y_BHd[:, None])[:, 0], State({"sums_BHFw": sums}, state.position + 1)
+
+    def _compiled_step(self, x_BD: Tensor, state: State) -> Tensor | None:
+        """The read of one token `[B, D]` in one operation; None where there is none."""
+        sums_BHFw, weight = state.tensors["sums_BHFw"], self.in_proj.weight
+        if not steps_with((sums_BHFw,), x_BD, weight):
+            return None
+        return taylor_step(sums_BHFw, linear(x_BD, weight), angles(state.position, self.width, x_BD))
 
     @classmethod
     def read_cost(cls, config: MixerConfig, dim: int, length: int) -> tuple[int, int]:

@@ -18,6 +18,8 @@ from backbones.mixers.priors.channel import HIDDEN, ChannelPrior, masked
 from backbones.mixers.priors.host_mixer import HostMixer
 from backbones.mixers.registry import register
 from kernels.channelwise import channelwise_free_energy, channelwise_read, channelwise_step
+from kernels.decoding.channels import channel_layer_step
+from kernels.decoding.layer import Gates
 from kernels.gates import rms
 from kernels.linear.exact import NOTHING
 
@@ -58,6 +60,9 @@ class AftPrior(ChannelPrior):
         shape, like = (batch, self.widths.values), running(like)
         state = {"n_BE": like.new_full(shape, NOTHING), "m_BE": like.new_zeros(shape)}
         return state | {"f_BE": like.new_zeros(shape)} if free_energy else state
+
+    def layer_step(self, x_BD: Tensor, z_BC: Tensor, state: dict[str, Tensor], gates: Gates | None) -> Tensor | None:
+        return channel_layer_step(state, z_BC, self.widths.heads, gates)
 
     def step(
         self, weights: AftWeights, v_B1Hd: Tensor, state: dict[str, Tensor], position: int, beta_Hd: Tensor | None

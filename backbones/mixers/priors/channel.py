@@ -19,6 +19,7 @@ HIDDEN = -1e9  # logarithm of the weight of padding
 class ChannelPrior(Prior):
     """Lays the channels of all heads side by side, `[B, T, c, E]`, and runs their scans in one or two directions."""
 
+    fused_step = True
     grain = 1
 
     def __init__(self, widths: Widths, causal: bool) -> None:

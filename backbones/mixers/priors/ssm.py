@@ -20,6 +20,8 @@ from backbones.mixers.priors.base import Widths, at_least_fp32, log_uniform_step
 from backbones.mixers.priors.channel import HIDDEN, ChannelPrior, masked
 from backbones.mixers.priors.host_mixer import HostMixer
 from backbones.mixers.registry import register
+from kernels.decoding.channels import AXES, Selection, selective_layer_step
+from kernels.decoding.layer import Gates, to_logarithms
 from kernels.selective import exact
 from kernels.selective.free_energy import selective_free_energy, selective_read
 
@@ -103,9 +105,14 @@ class SsmPrior(ChannelPrior):
     def init_state(self, batch: int, max_len: int, like: Tensor, free_energy: bool) -> dict[str, Tensor]:
         return exact.empty_state(batch, STATES, self.widths.values, running(like), free_energy)
 
+    def layer_step(self, x_BD: Tensor, z_BC: Tensor, state: dict[str, Tensor], gates: Gates | None) -> Tensor | None:
+        selection = Selection(self.w_down, self.w_up, self.bias, self.w_states, self.a_log, self.w_skip)
+        return selective_layer_step(state, x_BD, z_BC, self.widths.heads, selection, gates)
+
     def step(
         self, weights: SsmWeights, v_B1Hd: Tensor, state: dict[str, Tensor], position: int, beta_Hd: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
+        to_logarithms(state, AXES)
         v_BE = at_least_fp32(v_B1Hd).flatten(1)
         a_NE, log_skip_E = self._rates()
         now = (weights.log_delta[:, 0], a_NE, weights.log_b[:, 0], weights.log_c[:, 0], log_skip_E)

@@ -97,8 +97,12 @@ def launch(kernel: Any, grid: tuple[int, ...], config: Config, **arguments: Any)
 
 
 def tuned(key: tuple[Any, ...], candidates: Sequence[Config], run: Callable[[Config], None]) -> Config:
-    """The fastest of the candidates for `key`, timed once on the tensors of the call by repeating `run`."""
-    if len(candidates) == 1 or _recorded is not None or interpreted():
+    """The fastest of the candidates for `key`, timed once on the tensors of the call by repeating `run`.
+
+    The first where PyTorch is to be deterministic: tiles decide the order of sums, and times vary.
+    """
+    fixed = torch.are_deterministic_algorithms_enabled()
+    if len(candidates) == 1 or _recorded is not None or interpreted() or fixed:
         return candidates[0]
     if key not in _chosen:
         _chosen[key] = min(candidates, key=lambda config: _milliseconds(lambda: run(config)))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from suite.boards import words
+from suite.boards.columns.cells import kilobytes
 from suite.boards.findings.measured import Answer, Finding, overall
 from suite.console import format_number
 from suite.safe_text import markdown_text
@@ -25,6 +26,9 @@ what one of these few tests decides.
 *Not supported* means that a test decided against the claim on one of its boards, whatever the others say; where boards
 agree in part only, the answer is *undecided*. *Undecided* does not mean equal: *equivalent* needs the 90 % interval of
 the difference inside what 12.5 % more or fewer parameters change in softmax.
+
+State is what a row keeps of earlier tokens while it decodes, all layers together, at the task's length. Where the
+better row has the smaller state, it is better per byte of state too.
 
 Everything here is at the scale of the boards, far below that of the papers. A claim that is not supported here may be
 true there.
@@ -67,18 +71,19 @@ def _section(each: Sequence[Finding]) -> Iterator[str]:
     yield f"Test: `{claim.one}` {relation} `{claim.other}` at scale {claim.scale}."
     yield f"Written {claim.written:%Y-%m-%d %H:%M} UTC, sha256 `{claim.sha256[:16]}…`."
     yield ""
-    yield "| board | difference (95 %) | p | first and second row | worth | answer |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    yield "| board | difference (95 %) | p | first and second row | state kB | worth | answer |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
     yield from map(_line, each)
 
 
 def _line(one: Finding) -> str:
     if one.pair is None:
-        return f"| {one.task} | – | – | {markdown_text(one.missing)} | – | {one.answer} |"
+        return f"| {one.task} | – | – | {markdown_text(one.missing)} | – | – | {one.answer} |"
     pair, metric = one.pair, one.pair.board.metric
     low, high = (format_number(metric, end, signed=True) for end in pair.difference.interval())
     difference = f"{format_number(metric, pair.difference.estimate, signed=True)} ({low} to {high})"
     values = f"{metric.name} {words.value(pair.one, metric)} and {words.value(pair.other, metric)}"
+    states = " and ".join(kilobytes(row, pair.board) for row in (pair.one, pair.other))
     worth = f"{words.exchange(pair.one)} and {words.exchange(pair.other)}"
     late = "" if one.written_before else "; test written after the first run"
-    return f"| {one.task} | {difference} | {words.small(one.p)} | {values} | {worth} | {one.answer}{late} |"
+    return f"| {one.task} | {difference} | {words.small(one.p)} | {values} | {states} | {worth} | {one.answer}{late} |"

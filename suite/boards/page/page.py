@@ -10,8 +10,9 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 
 from suite.boards.board import Board
+from suite.boards.columns.column import Column
 from suite.boards.columns.table import table_columns
-from suite.boards.domains import Line, across_domains
+from suite.boards.domains import Line, across_domains, one_per_task
 from suite.boards.notes import cautions, headline, not_shown, scope, statistics
 from suite.boards.page.plots import plots
 from suite.boards.page.vector import Shared
@@ -23,11 +24,11 @@ TITLE = "Mixer Suite: which sequence mixer is better at equal cost?"
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: its text, what it is sorted by, its alignment, and where it links to."""
+    """A cell of a table: its text, what it is sorted by, its CSS classes, and where it links to."""
 
     text: str
     key: str
-    align: str
+    style: str
     link: str = ""
 
 
@@ -46,14 +47,15 @@ def html(boards: Sequence[Board], links: Mapping[str, str]) -> str:
     template = environment.from_string(read("page.html.j2").read_text("utf-8"))
     shared = Shared()
     shown = [_board(board, links, shared) for board in boards]
+    main = one_per_task(boards)
     return template.render(
         title=TITLE,
         style=read("page.css").read_text("utf-8") + shared.rules(),
         symbols=shared.symbols(),
         script=read("sort.js").read_text("utf-8"),
         boards=shown,
-        summary=_summary(across_domains(boards)),
-        tasks=[board.task for board in boards],
+        summary=_summary(across_domains(main)),
+        tasks=[board.task for board in main],
     )
 
 
@@ -75,7 +77,7 @@ def _board(board: Board, links: Mapping[str, str], shared: Shared) -> dict[str, 
         "title": board.title,
         "headline": headline(board),
         "scope": scope(board),
-        "header": [(column.title(board), column.align + " muted" * column.muted) for column in table_columns(board)],
+        "header": [(column.title(board), _style(column)) for column in table_columns(board)],
         "ranked": [_cells(row, board, links) for row in board.rows if not row.unranked],
         "unranked": [_cells(row, board, links) for row in board.rows if row.unranked],
         "statistics": list(statistics(board)),
@@ -120,10 +122,15 @@ def _cells(row: Row, board: Board, links: Mapping[str, str]) -> list[Cell]:
     for column in table_columns(board):
         value = column.value(row)
         text = column.cell(row, board)
-        key = str(value) if isinstance(value, (int, float, str)) else text
+        key = f"{value:.9g}" if isinstance(value, float) else str(value) if isinstance(value, (int, str)) else text
         link = links.get(row.first.hash, "") if column.name == "mixer" else ""
-        made.append(Cell(text, "" if key == text else key, column.align + " muted" * column.muted, link))
+        made.append(Cell(text, "" if key == text else key, _style(column), link))
     return made
+
+
+def _style(column: Column) -> str:
+    """CSS classes; a number's alignment is that of all cells without one."""
+    return " ".join(["left"] * (column.align == "left") + ["muted"] * column.muted)
 
 
 def _summary(lines: Sequence[Line]) -> list[dict[str, object]]:

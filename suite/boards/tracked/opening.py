@@ -9,7 +9,7 @@ from typing import Any
 
 from suite.boards.naming import configuration_name, run_name
 from suite.records.schema import Record
-from suite.tracking.ui_state import CONFIGURATION_TAG
+from suite.tracking.ui.state import CONFIGURATION_TAG
 
 #: Parts of the certificate that the config has too.
 _OF_CONFIG = {"task", "scale", "mixer", "hybrid", "mixer_options"}

@@ -20,7 +20,7 @@ from suite.records.schema import Record
 from suite.tracking.delivery import FROM_RECORD
 from suite.tracking.journal import JOURNAL, Event
 from suite.tracking.publishing import Publisher, TaskBoards
-from suite.tracking.ui_state import BoardView
+from suite.tracking.ui.state import BoardView
 
 
 @dataclass

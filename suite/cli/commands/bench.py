@@ -25,6 +25,9 @@ def bench(
     threads: Annotated[
         int, typer.Option("--threads", min=1, help="More than 1 measures wall time: keep the machine idle.")
     ] = 1,
+    device: Annotated[
+        str, typer.Option("--device", help="kernels: cuda compares the kernels on a GPU with SDPA and a copy.")
+    ] = "cpu",
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Write a plot: a .png, .svg or .pdf file.", show_default=False)
     ] = None,
@@ -43,7 +46,7 @@ def bench(
 
     if folder is not None:
         results_folder.open_for_writing(folder)
-    document = report.run(kind, mixer or [], lengths, against or [], rounds, threads, plot)
+    document = report.run(kind, mixer or [], lengths, against or [], rounds, threads, plot, device)
     if folder is not None:
         results_folder.add(document, folder)
     print_json(document) if as_json else report.show(document, out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Annotated
 
 import typer
 
@@ -14,6 +15,7 @@ from suite.console import marked
 from suite.errors import UserError, first_line
 
 LOW_DISK_BYTES = 2 * 2**30
+_STORE = "Check only the tracking store: schema version, indexes, connection limits, write permission, artifacts."
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,17 @@ class Check:
     message: str
 
 
-def doctor(as_json: opt.Json = False) -> None:
+def doctor(
+    store: Annotated[bool, typer.Option("--store", help=_STORE)] = False,
+    as_json: opt.Json = False,
+) -> None:
     """Checks the installation, the runs folder, the records and the tracking store; closes tracked runs whose process
     has died. Exit code 1 if a check fails.
 
     `suite doctor`
+    `suite doctor --store`
     """
-    found = run_checks()
+    found = store_checks() if store else run_checks()
     print_json([asdict(check) for check in found]) if as_json else print_checks(found)
     raise typer.Exit(0 if all(check.ok for check in found) else 1)
 
@@ -40,12 +46,21 @@ def run_checks() -> list[Check]:
     checks: tuple[Callable[[], Check], ...] = (
         _check_packages,
         _check_hardware,
+        _check_kernels,
         _check_runs_folder,
         _check_rescued_records,
         _check_records,
         _check_store,
     )
     return [check() for check in checks]
+
+
+def store_checks() -> list[Check]:
+    """The checks of the tracking store alone; they need neither runs nor records."""
+    from suite.records import runs_folder
+    from suite.tracking.checks.store_checks import check_store
+
+    return [Check(found.name, found.ok, found.message) for found in check_store(runs_folder.home())]
 
 
 def print_checks(found: Sequence[Check]) -> None:
@@ -73,6 +88,14 @@ def _check_hardware() -> Check:
     hardware = provenance.hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     machine = f"{hardware.processor}, {hardware.cores} cores, {hardware.memory_bytes / 2**30:.0f} GB"
     return Check("hardware", True, f"{machine}; runs use {hardware.device}, {hardware.threads} threads")
+
+
+def _check_kernels() -> Check:
+    import torch
+
+    from backbones.implementations import implementations
+
+    return Check("kernels", True, f"on the CPU: {implementations(torch.device('cpu'))['cpu']}")
 
 
 def _check_runs_folder() -> Check:

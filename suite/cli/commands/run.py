@@ -46,6 +46,7 @@ def run(
     device: opt.Device = "auto",
     threads: opt.Threads = None,
     workers: opt.Workers = None,
+    deterministic: opt.Deterministic = False,
     resume: opt.Resume = None,
     force: opt.Force = False,
     unmatched: opt.Unmatched = False,
@@ -69,11 +70,12 @@ def run(
         "skip_variant_layers": skip_variant_layers,
     }
     from suite.training import processors
+    from suite.training.deterministic import mode
     from tasks.storage import verified
 
     _send_backlog()
 
-    with verified.hashing_all(verify_data), processors.using(threads, workers):
+    with verified.hashing_all(verify_data), processors.using(threads, workers), mode.using(deterministic):
         place = {"data_dir": data_dir, "device": device, "commanded": commanded}
         outcome = _outcome(chosen, seed, place, resume=resume, force=force)
     if as_json:
@@ -94,7 +96,7 @@ def _outcome(
         if any(chosen.values()) or seed is not None:
             raise UserError(
                 f"--resume {resume} uses the config of that run; drop the other options (except --data-dir, "
-                "--verify-data, --device, --threads, --workers)"
+                "--verify-data, --device, --threads, --workers, --deterministic)"
             )
         return resume_run(resume, **place)
     from suite.models.effects import refuse_unread_folder

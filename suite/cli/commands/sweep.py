@@ -55,6 +55,7 @@ def sweep(
     jobs: opt.Jobs = 1,
     threads: opt.JobThreads = None,
     workers: opt.Workers = None,
+    deterministic: opt.Deterministic = False,
     plan: Annotated[
         Path | None,
         typer.Option("--plan", help="Write one command per race to this file and run nothing.", show_default=False),
@@ -75,15 +76,15 @@ def sweep(
     found, left = entrants(wanted)
     for each in left:
         err.print(marked("[yellow]left out:[/] {} · {}: {}", each.task, each.mixer, each.reason), soft_wrap=True)
-    adopt(found)
+    adopt(found, deterministic=deterministic)
     if plan:
-        _write_plan(plan, found)
+        _write_plan(plan, found, ["--deterministic"] if deterministic else [])
         return
     if not as_json or dry_run:
         show_plan(found, left, jobs, as_json=as_json)
     if dry_run:
         return
-    progress, code = race(found, jobs, threads, workers, device)
+    progress, code = race(found, jobs, threads, workers, device, deterministic=deterministic)
     if as_json:
         print_json({"races": [_result(each) for each in found], "errors": progress.errors})
     elif code < 128:
@@ -91,16 +92,16 @@ def sweep(
     raise typer.Exit(code)
 
 
-def adopt(found: Sequence[Entrant]) -> None:
-    """Fills in the runs that ended earlier."""
+def adopt(found: Sequence[Entrant], *, deterministic: bool = False) -> None:
+    """Fills in the runs that ended earlier, or those that were deterministic."""
     from suite.records.collection import read_all
 
-    records = read_all().records
+    records = [record for record in read_all().records if record.deterministic or not deterministic]
     for each in found:
         each.adopt(records)
 
 
-def _write_plan(path: Path, found: Sequence[Entrant]) -> None:
+def _write_plan(path: Path, found: Sequence[Entrant], options: Sequence[str]) -> None:
     """One line per race that has not ended; each line may run again, on any machine that shares the runs folder."""
     import shlex
 
@@ -109,7 +110,7 @@ def _write_plan(path: Path, found: Sequence[Entrant]) -> None:
         if each.state().chosen is not None:
             continue
         rates, seeds = (",".join(f"{value:g}" for value in values) for values in (each.race.rates, each.race.seeds))
-        words = ["suite", "sweep", *each.given, "--seeds", seeds, "--set", f"lr={rates}"]
+        words = ["suite", "sweep", *each.given, "--seeds", seeds, "--set", f"lr={rates}", *options]
         lines.append(shlex.join(words))
     try:
         path.write_text("".join(f"{line}\n" for line in lines), "utf-8")
@@ -152,7 +153,13 @@ def show_plan(found: Sequence[Entrant], left: Sequence[Left], jobs: int, *, as_j
 
 
 def race(
-    found: Sequence[Entrant], jobs: int, threads: int | None, workers: int | None, device: str
+    found: Sequence[Entrant],
+    jobs: int,
+    threads: int | None,
+    workers: int | None,
+    device: str,
+    *,
+    deterministic: bool = False,
 ) -> tuple[Progress, int]:
     """Runs the races to their ends, with a live table on a terminal. Returns what was done, and the exit code: 128 and
     more where a signal stopped it.
@@ -186,6 +193,7 @@ def race(
             threads=threads,
             workers=workers,
             device=device,
+            deterministic=deterministic,
             log=log,
             show=show,
             stopped=lambda: bool(received),
@@ -232,16 +240,20 @@ def _print_boards(found: Sequence[Entrant]) -> None:
 @contextmanager
 def _stop_signals() -> Iterator[list[int]]:
     """The signals that asked to stop; a second one ends the command at once."""
+    from suite.sweeps.worker import SIGNALS
+    from suite.training.signals import PATIENT
+
     received: list[int] = []
 
     def handle(number: int, frame: object) -> None:
-        if received:
+        if received and number not in PATIENT:
             sys.exit(128 + number)
+        if received:
+            return
         received.append(number)
         err.print("stopping: runs in progress write a checkpoint …")
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in numbers}
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield received
     finally:

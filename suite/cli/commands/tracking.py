@@ -21,7 +21,7 @@ def ui(
     `suite ui --task fashion-mnist`
     """
     from suite.records import runs_folder
-    from suite.tracking.ui_server import serve
+    from suite.tracking.ui.server import serve
 
     found = task_of_boards(task)
     raise typer.Exit(serve(runs_folder.writable_home(), port, task=found, open_browser=browser))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -18,7 +19,7 @@ from kernels import implementations
 from kernels.calls import Call
 from kernels.free_energy import free_energy_read
 from kernels.implementations import attempt, ran, triton_module
-from kernels.registry import Kernel
+from kernels.registry import KERNELS, Kernel
 from kernels.scan import diagonal_scan
 from tests.kernels.every_kernel import cases
 
@@ -53,6 +54,39 @@ def test_triton_is_chosen_only_where_it_is_requested(on_gpu: torch.Tensor, monke
         warnings.simplefilter("error")
         assert triton_module("scan", on_gpu, on_gpu, on_gpu) is None
     assert ran() == {"scan": "pytorch"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "kind", "wanted"),
+    [(None, "sm_90", True), (None, "sm_80", False), ("off", "sm_90", False), ("on", "sm_80", True)],
+)
+def test_a_kernel_is_the_default_on_the_gpus_that_it_passed_on(
+    on_gpu: torch.Tensor, monkeypatch: pytest.MonkeyPatch, variable: str | None, kind: str, wanted: bool
+) -> None:
+    monkeypatch.delenv("SUITE_TRITON_KERNELS")
+    if variable:
+        monkeypatch.setenv("SUITE_TRITON_KERNELS", variable)
+    monkeypatch.setattr(implementations, "PASSED", {"scan": ("sm_90",)})
+    monkeypatch.setattr(implementations, "gpu_kind", lambda device: kind)
+    assert implementations.triton_wanted("scan", on_gpu) is wanted
+    assert implementations.triton_wanted("delta", on_gpu) is (variable == "on")
+    assert not implementations.triton_wanted("scan", torch.empty(1))
+
+
+def test_every_kernel_that_passed_exists_and_names_its_gpus() -> None:
+    known = {kernel.name for kernel in KERNELS if kernel.triton}
+    assert set(implementations.PASSED) <= known
+    assert all(re.fullmatch(r"sm_\d{2,3}|gfx\w+", kind) for kinds in implementations.PASSED.values() for kind in kinds)
+
+
+def test_gpus_are_named_as_triton_compiles_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert implementations.gpu_kind(torch.device("cuda")) == "sm_90"
+    monkeypatch.setattr(torch.version, "hip", "6.0")
+    properties = SimpleNamespace(gcnArchName="gfx942:sramecc+:xnack-")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert implementations.gpu_kind(torch.device("cuda")) == "gfx942"
 
 
 def test_without_a_driver_pytorch_runs_after_one_warning(on_gpu: torch.Tensor) -> None:

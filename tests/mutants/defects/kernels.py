@@ -135,9 +135,9 @@ KERNELS: tuple[Defect, ...] = (
     ),
     Defect(
         "kernels",
-        "kernels/cpu/scans.cpp",
-        "to_delta[i] += exponent * an[i];",
-        "to_delta[i] += exponent;",
+        "kernels/cpu/selective.cpp",
+        "store(into_delta + lane, load(into_delta + lane) + exponent * rates[i]);",
+        "store(into_delta + lane, load(into_delta + lane) + exponent);",
         "the step size's gradient lacks the rate",
         ("tests/kernels/test_scans.py",),
     ),

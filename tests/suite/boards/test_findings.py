@@ -86,6 +86,18 @@ def test_a_test_that_was_written_after_the_first_run_is_marked(board):
     assert ["after the first run" in row for row in rows] == [False, True]
 
 
+def test_a_finding_names_the_state_of_both_rows():
+    bytes_of = {"fem": 2048, "softmax": 10240}
+    runs = [
+        made.model_copy(update={"certificate": made.certificate.model_copy(update={"state_bytes": size})}).sealed()
+        for mixer, size in bytes_of.items()
+        for made in whole_race(mixer)
+    ]
+    text = document(findings([claim("fem", "softmax")], boards(runs)))
+    assert "| state kB |" in text
+    assert "| 2.0 and 10.0 |" in text
+
+
 def test_equivalence_needs_an_interval_inside_what_an_eighth_more_parameters_change():
     steep = {0.75: -0.2, 1.25: 0.2, 1.5: 0.4}
     curve = [

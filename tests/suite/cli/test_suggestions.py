@@ -29,6 +29,11 @@ def test_every_synonym_for_a_mixer_leads_to_a_registered_one(given):
         assert "did you mean" in mixer_errors.did_you_mean(spelling, names)
 
 
+def test_a_typing_error_in_a_synonym_leads_to_what_it_means():
+    assert mixer_errors.did_you_mean("atention", registry.names()) == "; did you mean 'softmax'?"
+    assert mixer_errors.did_you_mean("retenton", registry.names()) == "; did you mean 'retention'?"
+
+
 def test_every_synonym_on_the_command_line_leads_to_a_name_that_exists():
     options = {name for options in COMMANDS.values() for name in options}
     known = {"cuda", "task", "mixer", "seed", "length", *ModelConfig.model_fields, *TrainConfig.model_fields}
@@ -48,6 +53,7 @@ def test_every_synonym_on_the_command_line_leads_to_a_name_that_exists():
         ("GPU", ("auto", "cpu", "cuda"), "cuda"),
         ("learning-rate", ("lr", "steps"), "lr"),
         ("stpes", ("lr", "steps"), "steps"),
+        ("lerning_rate", ("lr", "early_rate"), "lr"),  # a typing error in another word is nearer than a name
         ("nothing like it", ("lr", "steps"), ""),
     ],
 )

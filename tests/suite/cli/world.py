@@ -20,6 +20,7 @@ import torch
 
 from suite.records import record
 from suite.training import processors
+from suite.training.deterministic import mode
 from suite.training.outcome import Outcome
 from suite.training.run import start
 from tasks.storage.verified import SETTING
@@ -93,7 +94,7 @@ def plain(value: Any) -> Any:
 
 def _watch_runs(patch: pytest.MonkeyPatch, calls: Calls, home: Path) -> None:
     def ended() -> Outcome:
-        calls.append((os.environ.get(SETTING), torch.get_num_threads(), processors._workers))
+        calls.append((os.environ.get(SETTING), torch.get_num_threads(), processors._workers, mode.active()))
         return Outcome(record.read(home / "made-1" / record.NAME), home / "made-1" / record.NAME, 0)
 
     for name in ("start", "resume", "resume_newest"):
@@ -103,9 +104,11 @@ def _watch_runs(patch: pytest.MonkeyPatch, calls: Calls, home: Path) -> None:
 def _watch_sweeps(patch: pytest.MonkeyPatch, calls: Calls) -> None:
     from suite.sweeps.local import Progress
 
-    def carry_out(entrants: Any, *, jobs: int, threads: int, workers: int | None, device: str, **_: Any) -> Progress:
+    def carry_out(
+        entrants: Any, *, jobs: int, threads: int, workers: int | None, device: str, deterministic: bool, **_: Any
+    ) -> Progress:
         races = [(each.label, plain(each.base), each.race.rates, each.race.seeds, each.data_dir) for each in entrants]
-        calls.append((races, jobs, threads, workers, device))
+        calls.append((races, jobs, threads, workers, device, deterministic))
         return Progress()
 
     patch.setattr("suite.sweeps.local.carry_out", carry_out)
@@ -115,7 +118,7 @@ def _watch_sweeps(patch: pytest.MonkeyPatch, calls: Calls) -> None:
 def _watch_tracking(patch: pytest.MonkeyPatch, calls: Calls) -> None:
     from suite.boards.tracked.rebuild import Rebuilt
 
-    patch.setattr("suite.tracking.ui_server.serve", recording(calls, "serve", 0))
+    patch.setattr("suite.tracking.ui.server.serve", recording(calls, "serve", 0))
     patch.setattr("suite.boards.tracked.rebuild.rebuild", recording(calls, "rebuild", lambda: Rebuilt("store")))
     sent = SimpleNamespace(uri="store", run_id="1")
     patch.setattr("suite.tracking.delivery.upload", recording(calls, "upload", sent))
@@ -125,9 +128,9 @@ def _watch_tracking(patch: pytest.MonkeyPatch, calls: Calls) -> None:
 def _watch_bench(patch: pytest.MonkeyPatch, calls: Calls) -> None:
     from suite.bench import report
 
-    def measure(kind: str, comparisons: Any, rounds: int, against: Any) -> dict[str, Any]:
+    def measure(kind: str, comparisons: Any, rounds: int, against: Any, device: torch.device) -> dict[str, Any]:
         found = [(each.name, each.length) for each in comparisons]
-        calls.append((kind, found, rounds, tuple(against), torch.get_num_threads()))
+        calls.append((kind, found, rounds, tuple(against), str(device), torch.get_num_threads()))
         return {"bench": kind, "contests": [], "exponents": []}
 
     def picture(_: Any, path: Path) -> None:

@@ -76,13 +76,17 @@ def test_a_worker_that_is_killed_costs_one_attempt_and_no_run(runs):
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_stopped_ends_with_the_signals_code_and_says_how_to_continue(runs):
-    process = sweep(runs)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_a_sweep_that_is_stopped_ends_with_the_signals_code_and_says_how_to_continue(runs, number, code):
+    """Also where a scheduler signals all processes of the job."""
+    process = sweep(runs, "--set", "steps=200", "--set", "evals=50")
     wait_for_records(runs, 1, process)
-    process.send_signal(signal.SIGTERM)
+    for each in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+        each.send_signal(number)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 143
+    assert process.returncode == code
     assert "the same command continues" in err
+    assert {made.status for made in read_all().records} <= {"finished", "interrupted"}
 
 
 @pytest.mark.slow

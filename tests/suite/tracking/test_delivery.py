@@ -16,7 +16,7 @@ from suite.tracking.delivery import Delivery, upload
 from suite.tracking.journal import JOURNAL, STATE, read_events
 from suite.tracking.store import Store
 from suite.tracking.store_address import tracking_uri
-from suite.tracking.ui_state import BoardView
+from suite.tracking.ui.state import BoardView
 from tests.suite.tracking.tracked_runs import SilentWorker, free_port, points, rows, statuses, tracker
 
 pytestmark = pytest.mark.slow  # each fills a real store

@@ -27,7 +27,7 @@ def _events(home, run="run-a", kind=None):
 
 def test_tracking_is_imported_without_mlflow():
     code = (
-        "import sys, suite.tracking.store, suite.tracking.client, suite.tracking.ui_server; "
+        "import sys, suite.tracking.store, suite.tracking.client, suite.tracking.ui.server; "
         "sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

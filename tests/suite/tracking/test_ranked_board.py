@@ -13,7 +13,7 @@ from suite.tracking.journal import JOURNAL, STATE
 from suite.tracking.ranked_board import RankedBoard, RankedRow, SeedRun, from_plain
 from suite.tracking.store import Store
 from suite.tracking.store_address import tracking_uri
-from suite.tracking.ui_state import BoardView, board_tags, view_state, views
+from suite.tracking.ui.state import BoardView, board_tags, view_state, views
 from tests.suite.tracking.tracked_runs import SilentWorker, points, rows, statuses, tracker
 
 VIEW = BoardView("test/top1", False, ["tags.mixer"])

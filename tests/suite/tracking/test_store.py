@@ -11,7 +11,7 @@ from suite.tracking.error_messages import explain
 from suite.tracking.publishing import board_urls, close_dead_runs
 from suite.tracking.store import Store
 from suite.tracking.store_address import public_uri, tracking_uri
-from suite.tracking.ui_state import BoardView
+from suite.tracking.ui.state import BoardView
 from tests.suite.tracking.tracked_runs import rows, statuses
 
 

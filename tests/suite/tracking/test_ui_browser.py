@@ -144,7 +144,7 @@ def address(board):
     """The address of the view Board on a running server."""
     port = free_port()
     code = (
-        f"import sys; from pathlib import Path; from suite.tracking.ui_server import serve; "
+        f"import sys; from pathlib import Path; from suite.tracking.ui.server import serve; "
         f"sys.exit(serve(Path(sys.argv[1]), {port}))"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(board)], stdout=subprocess.PIPE, text=True) as server:

@@ -15,12 +15,12 @@ import psutil
 import pytest
 
 from suite.errors import UserError
-from suite.tracking import ui_server
-from suite.tracking.ui_state import BoardView, board_tags, column_id, ui_url, view_state, views
+from suite.tracking.ui import server as ui_server
+from suite.tracking.ui.state import BoardView, board_tags, column_id, ui_url, view_state, views
 from tests.suite.tracking.tracked_runs import free_port, mlflow_server, responds, tracker, wait_for
 
 _SERVE = (
-    "import sys; from pathlib import Path; from suite.tracking.ui_server import serve; "
+    "import sys; from pathlib import Path; from suite.tracking.ui.server import serve; "
     "sys.exit(serve(Path(sys.argv[1]), {port}, task={task!r}))"
 )
 

@@ -20,7 +20,8 @@ import pytest
 from suite.console import Output
 from suite.records import record, rescued, runs_folder
 from suite.training.run import resume, start
-from suite.training.signals import PATIENT, StopSignal
+from suite.training.signals import IMPATIENT, PATIENT, StopSignal
+from tasks.images.loading import STOPPING
 from tests.suite.tiny import tiny_arguments, tiny_config
 from tests.suite.training.run_helpers import at_step, largest_file, recorded
 from tests.suite.training.test_resume import interrupted_at
@@ -180,6 +181,10 @@ def test_every_signal_that_ends_processes_stops_a_run_resumably(monkeypatch, num
     assert stopped.exit_code == 128 + number
     assert (stopped.record.status, stopped.record.error) == ("interrupted", f"stopped by {number.name}")
     assert resume(stopped.record.id, data_dir=None, device="cpu").record.resumed_at == [3]
+
+
+def test_loaders_leave_all_signals_that_stop_a_run_to_it():
+    assert {*STOPPING} == {*IMPATIENT, *PATIENT}
 
 
 def test_a_schedulers_repeated_signal_does_not_prevent_the_checkpoint(monkeypatch):

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import tasks
-from kernels.cpu.library import bf16_product, library
+from kernels.cpu.library import bf16_product, library, products
+from kernels.cpu.products.blas import TITLES
 from suite.config.run_config import TrainConfig
 from suite.records import record, runs_folder
 from suite.records.schema import Record
@@ -44,7 +45,8 @@ def test_a_run_writes_a_complete_record(task, runs):
     assert made.selection.value == made.metrics["valid"][its_task.primary.name]
     assert made.timing.data_share + made.timing.bookkeeping_share < 1
     assert made.identity == tiny_config(task, "fem", *solved(made)).identity
-    assert made.implementations == {"cpu": "c++" if library() else "pytorch"}
+    multiplied = products()
+    assert made.implementations == {"cpu": f"c++, products by {TITLES[multiplied.name]}" if multiplied else "pytorch"}
     assert outcome.path.stat().st_size < record.MAX_BYTES
     assert not list(outcome.path.parent.glob(".*"))  # no half-written files
 

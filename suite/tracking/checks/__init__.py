@@ -1,0 +1,1 @@
+"""Checks of the store of runs: what is found, whether it is right, and what to do."""

@@ -1,0 +1,1 @@
+"""The MLflow UI: its server, and the state that it shows boards with."""

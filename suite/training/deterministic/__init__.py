@@ -1,0 +1,1 @@
+"""Runs that give the same bits again: PyTorch's deterministic algorithms, seeds, and a check that they suffice."""

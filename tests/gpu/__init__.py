@@ -1,0 +1,1 @@
+"""Everything that needs a GPU: `make test-gpu`. See docs/gpu.md."""
