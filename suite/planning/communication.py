@@ -38,8 +38,8 @@ def communication(
 ) -> Communication:
     """The collectives of a step. DDP adds up gradients once, while the last backward pass runs, in a ring: each device
     sends 2(N−1)/N of them. FSDP gathers the parameters for each forward and each backward pass and scatters the
-    gradients of each pass: 3(N−1)/N, while all of it runs. One part of `depth + 1` is never hidden: the last gradients,
-    or the first parameters.
+    gradients of the last one: (2·passes + 1)(N−1)/N, while all of it runs. One part of `depth + 1` is never hidden: the
+    last gradients, or the first parameters.
 
     Args:
         parallel: ddp or fsdp.
@@ -56,7 +56,8 @@ def communication(
     if gpus == 1:
         return Communication(0.0, 0.0)
     once = (gpus - 1) / gpus * SENT * parameters / (COLLECTIVES * link)
-    total, window = (2 * once, 2 / 3 * compute_s / passes) if parallel == "ddp" else (3 * once * passes, compute_s)
+    backward_s = 2 / 3 * compute_s / passes
+    total, window = (2 * once, backward_s) if parallel == "ddp" else ((2 * passes + 1) * once, compute_s)
     return Communication(total, min(window, total * depth / (depth + 1)))
 
 

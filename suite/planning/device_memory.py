@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from suite.planning.communication import Parallel
-from suite.planning.step_work import StepWork
+from suite.planning.model_count import ModelCount
 
 #: Bytes per parameter in fp32, and of AdamW's two moments.
 FP32, MOMENTS = 4, 8
@@ -23,7 +23,8 @@ class DeviceMemory:
     optimiser: AdamW's moments.
     ema: the averaged weights.
     selected: the weights of the best validation, which the trainer keeps on the device.
-    communication: DDP's buckets, or what FSDP gathers of the layer that computes and of the next.
+    communication: what FSDP gathers: embeddings and head for the whole step, the block that computes, the next one, and
+        the gradient of the last. DDP's buckets hold the gradients themselves.
     activations: what the backward pass reads, logits and working memory.
     """
 
@@ -45,15 +46,11 @@ class DeviceMemory:
 class Training:
     """What a device's memory depends on besides the examples.
 
-    total_parameters: of the model.
-    largest_part: parameters of the largest layer, embedding or head, which FSDP gathers at once.
     ema: whether averaged weights are kept.
     selects: whether the best weights are kept; only a bare training step does not.
     """
 
-    work: StepWork
-    total_parameters: int
-    largest_part: int
+    model: ModelCount
     ema: bool
     gpus: int = 1
     parallel: Parallel = "ddp"
@@ -67,24 +64,26 @@ def device_memory(training: Training, examples: int, passes: int = 1) -> DeviceM
         training: the model, and how it is trained.
         examples: of one forward and backward pass on this device.
         passes: of a step. With one, on one device, a gradient is only there when the activations of later layers are
-            gone; the peak is at the loss, or where the last gradients are made.
+            gone; the peak is at the loss, or where the last gradients are made. With several, FSDP keeps whole
+            gradients between them.
 
     Returns:
         Bytes by kind; the total is the peak.
     """
-    held = FP32 * training.total_parameters / (training.gpus if training.parallel == "fsdp" else 1)
-    work, gradients = training.work, held
-    activations = work.of(examples).held
+    model, sharded = training.model, training.parallel == "fsdp" and training.gpus > 1
+    whole = FP32 * model.parameters
+    held = whole / training.gpus if sharded else whole
+    gradients = whole if passes > 1 else held
+    activations = model.work.of(examples).held
     if passes == 1 and training.gpus == 1:
-        activations, gradients = max((activations, 0.0), (work.last_held(examples), held), key=sum)
-    gathered = {"ddp": FP32 * training.total_parameters, "fsdp": 3 * FP32 * training.largest_part}
+        activations, gradients = max((activations, 0.0), (model.work.last_held(examples), held), key=sum)
     return DeviceMemory(
         parameters=held,
         gradients=gradients,
         optimiser=held * MOMENTS / FP32,
         ema=held if training.ema else 0.0,
         selected=held if training.selects else 0.0,
-        communication=gathered[training.parallel] if training.gpus > 1 else 0.0,
+        communication=FP32 * (2 * model.rest + 3 * model.block_parameters) if sharded else 0.0,
         activations=activations,
     )
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from suite.config.run_config import RunConfig
+from suite.config.run_config import TrainConfig
 from suite.errors import UserError
-from suite.models.certificate import Certificate
 from suite.planning.communication import Communication, Parallel, communication
 from suite.planning.device_memory import DeviceMemory, Training, device_memory, largest_batch
+from suite.planning.model_count import ModelCount
 from suite.planning.rates import Rates
 
 #: Forward and backward FLOPs of a step over its forward FLOPs.
@@ -25,29 +25,29 @@ UPDATE, EMA_UPDATE = 28 + 12, 12
 class Cluster:
     """The devices.
 
-    name: of the device, as the user gave it.
-    peak: FLOP/s of one, which the MFU refers to; None where there is no published figure.
+    peak: FLOP/s of one, which the MFU refers to.
     memory: bytes of one.
     link: bytes per second and device.
     """
 
-    name: str
     gpus: int
     parallel: Parallel
-    peak: float | None
+    peak: float
     memory: float
     link: float
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run takes. Where one example does not fit into a device, there are no times.
+    """What a run takes. Where one example does not fit into a device, its times are those of passes with one.
 
-    flops: of a training step of all devices.
+    flops: of a training step of all devices, by the formulas of certificates.
     moved: bytes that operations of one device read and write in a step.
+    operations: of PyTorch that one device starts in a step.
     examples: of one forward and backward pass on one device.
     passes: of a step; more than one where the device's part of the batch does not fit at once.
     largest_batch: examples of one pass that would fit.
+    mfu: FLOPs over those that the devices' peak would give in the same time.
     """
 
     flops: float
@@ -62,7 +62,7 @@ class Estimate:
     step_s: float
     run_s: float
     gpu_hours: float
-    mfu: float | None
+    mfu: float
 
     @property
     def fits(self) -> bool:
@@ -70,11 +70,11 @@ class Estimate:
         return self.largest_batch > 0
 
 
-def examples_per_device(config: RunConfig, gpus: int) -> int:
+def examples_per_device(batch: int, gpus: int) -> int:
     """A device's part of the batch.
 
     Args:
-        config: the run.
+        batch: examples of a step.
         gpus: number of devices.
 
     Returns:
@@ -83,71 +83,69 @@ def examples_per_device(config: RunConfig, gpus: int) -> int:
     Raises:
         UserError: the batch does not divide among the devices.
     """
-    batch = config.train.batch_size
     if batch % gpus:
         nearest = -(-batch // gpus) * gpus
         raise UserError(
-            f"plan: a batch of {batch} examples does not divide among {gpus} devices; choose a multiple of {gpus}: "
-            f"--set train.batch_size={nearest}"
+            f"a batch of {batch} examples does not divide among {gpus} GPUs; give a multiple of {gpus} "
+            f"(--set train.batch_size={nearest}), or another --gpus"
         )
     return batch // gpus
 
 
-def forward_flops(certificate: Certificate) -> int:
-    """Forward FLOPs of an example.
-
-    Args:
-        certificate: of the run.
-
-    Returns:
-        FLOPs of a sequence, an image or a window.
-    """
-    return certificate.flops * (certificate.length if certificate.flops_unit == "token" else 1)
-
-
-def passes_of(config: RunConfig, training: Training, memory: float) -> tuple[int, int]:
+def passes_of(train: TrainConfig, training: Training, memory: float) -> tuple[int, int]:
     """How a device's part of the batch is divided.
 
     Args:
-        config: the run.
+        train: the run's options of training.
         training: its model.
-        memory: of the device.
+        memory: of the device, bytes.
 
     Returns:
         The passes of a step, and the most examples that one of them may have.
     """
-    part, least = examples_per_device(config, training.gpus), config.train.accumulate
+    part, least = examples_per_device(train.batch_size, training.gpus), train.accumulate
     most = largest_batch(training, memory, 1)
     if most < part or least > 1:
         most = largest_batch(training, memory, 2)
-    return max(least, -(-part // max(most, 1))), most
+    return min(max(least, -(-part // max(most, 1))), part), most
 
 
-def step_moved(config: RunConfig, training: Training, passes: int) -> float:
+def step_moved(training: Training, part: int, passes: int) -> float:
     """Bytes that one device's operations read and write in a step.
 
     Args:
-        config: the run.
-        training: its model.
+        training: the model, and how it is trained.
+        part: the device's examples.
         passes: of a step.
 
     Returns:
         Bytes, those of clipping and of the optimiser included.
     """
-    part, work = examples_per_device(config, training.gpus), training.work
-    update = (UPDATE + (EMA_UPDATE if training.ema else 0)) * training.total_parameters
+    work = training.model.work
+    update = (UPDATE + (EMA_UPDATE if training.ema else 0)) * training.model.parameters
     update /= training.gpus if training.parallel == "fsdp" else 1
     return passes * work.fixed.moved + part * work.per_example.moved + update
 
 
-def estimate(
-    config: RunConfig, certificate: Certificate, training: Training, cluster: Cluster, rates: Rates
-) -> Estimate:
+def reference_work(reference: ModelCount, train: TrainConfig) -> tuple[float, float, float]:
+    """What a step of the softmax reference takes with the whole batch on one device: the MFU is assumed of it.
+
+    Args:
+        reference: its counts.
+        train: the run's options of training.
+
+    Returns:
+        FLOPs by the formulas, those that are computed, and bytes.
+    """
+    alone, batch = Training(reference, bool(train.ema)), train.batch_size
+    return (BACKWARD * reference.flops * batch, BACKWARD * reference.computed * batch, step_moved(alone, batch, 1))
+
+
+def estimate(train: TrainConfig, training: Training, cluster: Cluster, rates: Rates) -> Estimate:
     """The estimate of a run.
 
     Args:
-        config: the run.
-        certificate: its counts.
+        train: its options of training.
         training: its model's work and memory.
         cluster: the devices.
         rates: of one device.
@@ -158,17 +156,16 @@ def estimate(
     Raises:
         UserError: the batch does not divide among the devices.
     """
-    part = examples_per_device(config, cluster.gpus)
-    passes, most = passes_of(config, training, cluster.memory)
+    model, part = training.model, examples_per_device(train.batch_size, cluster.gpus)
+    passes, most = passes_of(train, training, cluster.memory)
     examples = -(-part // passes)
-    flops = BACKWARD * forward_flops(certificate) * config.train.batch_size
-    moved, operations = step_moved(config, training, passes), passes * training.work.of(examples).operations
-    compute_s = rates.seconds(flops / cluster.gpus, moved, operations)
+    moved, operations = step_moved(training, part, passes), passes * model.work.of(examples).operations
+    compute_s = rates.seconds(BACKWARD * model.computed * part, moved, operations)
     sent = communication(
-        cluster.parallel, training.total_parameters, certificate.depth, cluster.gpus, cluster.link, compute_s, passes
+        cluster.parallel, model.parameters, model.depth, cluster.gpus, cluster.link, compute_s, passes
     )
     step_s = compute_s + sent.exposed
-    run_s = config.train.steps * step_s
+    flops, run_s = BACKWARD * model.flops * train.batch_size, train.steps * step_s
     return Estimate(
         flops=flops,
         moved=moved,
@@ -182,5 +179,5 @@ def estimate(
         step_s=step_s,
         run_s=run_s,
         gpu_hours=run_s * cluster.gpus / 3600,
-        mfu=flops / step_s / (cluster.peak * cluster.gpus) if cluster.peak else None,
+        mfu=flops / step_s / (cluster.peak * cluster.gpus),
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
-from suite.errors import UserError
+from suite.errors import UserError, nearest
+from suite.safe_text import quoted
 
 #: GPUs of one machine; between machines the network carries the gradients.
 PER_MACHINE = 8
@@ -77,6 +77,5 @@ def gpu_named(name: str) -> Gpu:
     """
     if name in GPUS:
         return GPUS[name]
-    near = difflib.get_close_matches(name, [*GPUS, "cpu"], 1)
-    guess = f"; did you mean {near[0]!r}?" if near else ""
-    raise UserError(f"--gpu {name[:80]!r} is unknown{guess} Allowed: {', '.join(GPUS)}, or cpu for this machine")
+    guess = f"did you mean {near!r}? " if (near := nearest(name, GPUS)) else ""
+    raise UserError(f"--gpu {quoted(name)} is unknown; {guess}allowed: {', '.join(GPUS)}")

@@ -17,7 +17,7 @@ TRAFFIC = 0.8
 BEST_PRODUCTS = 0.8
 #: Operations of PyTorch that a process issues per second: about 10 µs each, with their share of autograd.
 ISSUED = 1e5
-#: The assumed MFU of the softmax reference.
+#: The assumed MFU of the softmax reference. Published runs reached .21 to .46 (arXiv 2204.02311, table 3).
 MFU = 0.35
 
 
@@ -48,7 +48,7 @@ class Rates:
         return max(flops / self.products + moved / self.traffic, operations / self.issued)
 
 
-def assumed_rates(gpu: Gpu, precision: str, mfu: float, flops: float, moved: float) -> Rates:
+def assumed_rates(gpu: Gpu, precision: str, mfu: float, work: tuple[float, float, float]) -> Rates:
     """The rates of a GPU at which the softmax reference would reach an MFU. Its memory traffic takes its time at the
     rate of the memory; what is left of the step goes to matrix products, which cannot exceed BEST_PRODUCTS of the peak.
 
@@ -56,13 +56,13 @@ def assumed_rates(gpu: Gpu, precision: str, mfu: float, flops: float, moved: flo
         gpu: its published figures.
         precision: of the forward pass.
         mfu: model FLOPs utilisation (arXiv 2204.02311, appendix B): FLOPs of the model over those of the peak.
-        flops: of a training step of the reference.
-        moved: bytes of that step.
+        work: of a training step of the reference: FLOPs, those that are computed, and bytes.
 
     Returns:
         The rates; where the traffic leaves too little time, the reference's MFU is lower than the assumed one.
     """
+    flops, computed, moved = work
     best, traffic = BEST_PRODUCTS * gpu.peak(precision), TRAFFIC * gpu.bandwidth
     left = flops / (mfu * gpu.peak(precision)) - moved / traffic
-    products = min(flops / left, best) if left > 0 else best
+    products = min(computed / left, best) if left > 0 else best
     return Rates(products, traffic, ISSUED)

@@ -1,6 +1,6 @@
 """The work and the memory of a training step, counted on small copies of the model and scaled to the whole one.
 
-A copy has one or two of the model's layers, at their full widths and length, and reads one or two examples. What a step
+A copy has one or two of the model's layers, at their full widths and length, and reads two or three examples. What a step
 moves and holds is linear in the examples and in the layers of each kind, so four copies give it for any number of both.
 """
 
@@ -14,18 +14,18 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from backbones.base import Layer, without_compiled_kernels
+from backbones.base import Layer
+from backbones.implementations import without_compiled_kernels
 from suite.config.run_config import ModelConfig
 from suite.errors import UserError, first_line
-from suite.models.budget import Plan
 from suite.models.inputs import Backbone, adapter
 from suite.planning.counting import Counting
 from suite.planning.example_batches import random_batch
 from suite.training.evaluate import autocast
 from tasks.base import InputSpec, Task
 
-#: Examples of the copies that are counted.
-EXAMPLES = (1, 2)
+#: Examples of the copies that are counted: PyTorch skips some copies of a single one.
+EXAMPLES = (2, 3)
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,13 @@ class StepWork:
         return self.one_layer_fixed.plus(self.one_layer_per_example, examples).held_in_layers
 
 
-def step_work(task: Task, plan: Plan, precision: str, *, compiled: bool) -> StepWork:
-    """Counts the work of a run's training step.
+def step_work(task: Task, shape: ModelConfig, layers: Sequence[Layer], precision: str, *, compiled: bool) -> StepWork:
+    """Counts the work of a model's training step.
 
     Args:
         task: of the run; its data are not read.
-        plan: the run's layers, sized.
+        shape: of the model.
+        layers: one per block, sized.
         precision: of the forward pass, fp32 or bf16.
         compiled: whether the compiled kernels of the CPU compute; otherwise PyTorch's operations are counted, which is
             what runs on a GPU, and large results are not computed.
@@ -112,17 +113,18 @@ def step_work(task: Task, plan: Plan, precision: str, *, compiled: bool) -> Step
     Raises:
         UserError: the task's loss does not take a batch in the shapes of its inputs.
     """
-    first, shape = plan.layers[0], plan.shape
+    first = layers[0]
 
-    def amounts(layers: Sequence[Layer]) -> tuple[Amounts, Amounts]:
-        one, two = (_counted(task, shape, tuple(layers), examples, precision, compiled) for examples in EXAMPLES)
+    def amounts(some: tuple[Layer, ...]) -> tuple[Amounts, Amounts]:
+        one, two = (_counted(task, shape, some, examples, precision, compiled) for examples in EXAMPLES)
         slope = two.plus(one, -1)
         return one.plus(slope, -EXAMPLES[0]), slope
 
+    _counted(task, shape, (first,), EXAMPLES[0], precision, compiled)  # tables of a length are made once in a process
     alone = amounts((first,))
     fixed, per_example = alone
-    for kind in dict.fromkeys(plan.layers):
-        number = plan.layers.count(kind) - (kind == first)
+    for kind in dict.fromkeys(layers):
+        number = layers.count(kind) - (kind == first)
         if number:
             pair = amounts((first, kind))
             fixed = fixed.plus(pair[0].plus(alone[0], -1), number)
@@ -151,7 +153,7 @@ def _counted(
         try:
             loss = task.loss(outputs.float(), batch)
         except Exception as error:  # a third party's loss may need other targets than those of its kind of input
-            raise UserError(f"plan: the loss of {task.name} takes no random batch: {first_line(error)}") from None
+            raise UserError(f"the loss of {task.name} takes no random batch, so its steps cannot be planned: {first_line(error)}") from None
         loss.backward()
     return Amounts(counting.moved, counting.operations, at_loss[0], counting.peak)
 

@@ -1,0 +1,111 @@
+"""A model counted once, for any number and kind of devices: parameters, FLOPs, and the work of its training step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from backbones.base import Layer
+from suite.config.run_config import ModelConfig, RunConfig
+from suite.errors import UserError
+from suite.models.candidate import parse
+from suite.models.certificate import count
+from suite.models.inputs import adapter
+from suite.models.masked import masked_flops
+from suite.models.meta_device import meta_device
+from suite.planning.step_work import StepWork, step_work
+from tasks.base import InputSpec, Task
+
+
+@dataclass(frozen=True)
+class ModelCount:
+    """The counts of one model.
+
+    parameters: all of them, embeddings and head included.
+    block_parameters: of the largest block, which FSDP gathers at once.
+    depth: number of blocks.
+    flops: of a forward pass of one example, by the formulas that certificates have.
+    computed: of them, those that a causal mask leaves.
+    tokens: that one example has: a sequence's length; 1 for an image or a window.
+    work: of a training step.
+    """
+
+    parameters: int
+    block_parameters: int
+    depth: int
+    flops: int
+    computed: int
+    tokens: int
+    work: StepWork
+
+    @property
+    def rest(self) -> int:
+        """Upper bound of the parameters outside of the blocks: embeddings, positions and head."""
+        return max(self.parameters - self.depth * self.block_parameters, 0)
+
+
+def count_model(
+    task: Task, shape: ModelConfig, layers: Sequence[Layer], precision: str, *, compiled: bool
+) -> ModelCount:
+    """Counts a model.
+
+    Args:
+        task: of the run; its data are not read.
+        shape: of the model.
+        layers: one per block, sized.
+        precision: of the forward pass, fp32 or bf16.
+        compiled: as for `step_work`.
+
+    Returns:
+        The counts.
+
+    Raises:
+        UserError: the task's loss takes no random batch.
+    """
+    spec = task.spec
+    counts, inputs = count(spec, shape, tuple(layers)), adapter(spec)
+    tokens = inputs.length if inputs.unit == "token" else 1
+    return ModelCount(
+        parameters=counts.total_parameters,
+        block_parameters=_largest_block(spec, shape, tuple(layers)),
+        depth=counts.depth,
+        flops=tokens * counts.flops,
+        computed=tokens * (counts.flops - masked_flops(spec, shape.dim, layers)),
+        tokens=tokens,
+        work=step_work(task, shape, layers, precision, compiled=compiled),
+    )
+
+
+def count_run(
+    config: RunConfig, task: Task, precision: str, *, compiled: bool
+) -> tuple[ModelCount, tuple[Layer, ...]]:
+    """Counts the model of a run.
+
+    Args:
+        config: the run.
+        task: its task.
+        precision: of the forward pass.
+        compiled: as for `step_work`.
+
+    Returns:
+        The counts, and the layers of its softmax reference.
+
+    Raises:
+        UserError: it is a baseline, or its budget is not kept.
+    """
+    plan, _ = parse(config.mixer).check(config, task.spec)
+    if not plan.layers:
+        raise UserError(f"{config.mixer_name} is a baseline, whose steps are not counted; give mixers (suite list mixers)")
+    return count_model(task, plan.shape, plan.layers, precision, compiled=compiled), plan.reference
+
+
+def _largest_block(spec: InputSpec, shape: ModelConfig, layers: tuple[Layer, ...]) -> int:
+    with meta_device():
+        blocks = adapter(spec).backbone(shape, layers).trunk.blocks
+    return max(_parameters(block) for block in blocks)
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
