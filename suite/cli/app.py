@@ -21,6 +21,7 @@ from suite.cli.commands import (
     forecasts,
     language,
     listing,
+    plan,
     run,
     show,
     submissions,
@@ -56,6 +57,7 @@ data_commands.command("info")(data.info)
 data_commands.command("prepare")(data.prepare)
 app.command(epilog=run.EXAMPLES)(run.run)
 app.command(epilog=sweep.EXAMPLES)(sweep.sweep)
+app.command(epilog=plan.EXAMPLES)(plan.plan)
 app.command(epilog=compare.EXAMPLES)(compare.compare)
 app.command(epilog=plot.EXAMPLES)(plot.plot)
 for command in (

@@ -25,7 +25,8 @@ def masked_flops(spec: InputSpec, dim: int, layers: Sequence[Layer]) -> int:
     for layer in layers:
         if getattr(layer.config, "causal", False):
             full, half = (
-                layer.mixer.cost(layer.config, dim, length).flops for length in (inputs.length, (inputs.length + 1) // 2)
+                layer.mixer.cost(layer.config, dim, length).flops
+                for length in (inputs.length, (inputs.length + 1) // 2)
             )
             saved += full - half
     return inputs.positions * saved

@@ -11,7 +11,7 @@ from suite.planning.rates import Rates
 from suite.planning.this_machine import CALIBRATION, Measured, counted_step, fitted_rates, measure
 
 #: No mixer and no task of these is in CALIBRATION.
-TASKS = ("fashion-mnist", "household-power", "mqar")
+TASKS = ("fashion-mnist", "household-power", "mqar", "mad-in-context")
 MIXERS = ("retnet", "aft", "gated-deltanet", "mamba2", "fox", "differential", "hyperglu", "rwkv7")
 #: The largest errors of a prediction that are called good.
 TIME, MEMORY = 0.15, 0.10

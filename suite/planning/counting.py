@@ -38,11 +38,12 @@ class Counting(TorchDispatchMode):
         self.moved = self.operations = self.live = self.peak = 0
         self._computed = computed
         self._known = dict[int, weakref.ref[Any]]()
+        self._zeros: weakref.ref[Any] | None = None
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        named = kwargs or {}
+        named, func = kwargs or {}, self._as_without_counting(func, args)
         result = None if self._computed or func.is_view else _zeros(func, args, named)
         if result is None:
             result = func(*args, **named)
@@ -51,7 +52,22 @@ class Counting(TorchDispatchMode):
             self.moved += sum(x.numel() * x.element_size() for x in _tensors((args, named, result)))
             for x in _tensors(result):
                 self._keep(x)
+        if func is torch.ops.aten.new_zeros.default:
+            self._zeros = weakref.ref(result.untyped_storage())
         return result
+
+    def _as_without_counting(self, func: Any, args: Sequence[Any]) -> Any:
+        """Where any dispatch mode is active, the backward pass of indexing copies the zeros that it otherwise fills in
+        place.
+        """
+        if func is torch.ops.aten.index_put.default and self._filled(args[0]):
+            return torch.ops.aten.index_put_.default
+        return func
+
+    def _filled(self, x: Tensor) -> bool:
+        """Whether it has the storage of the last zeros that were made."""
+        zeros = self._zeros() if self._zeros else None
+        return zeros is not None and zeros._cdata == x.untyped_storage()._cdata
 
     def _keep(self, x: Tensor) -> None:
         """Adds a new storage to `live`, until it is freed."""

@@ -161,9 +161,7 @@ def estimate(train: TrainConfig, training: Training, cluster: Cluster, rates: Ra
     examples = -(-part // passes)
     moved, operations = step_moved(training, part, passes), passes * model.work.of(examples).operations
     compute_s = rates.seconds(BACKWARD * model.computed * part, moved, operations)
-    sent = communication(
-        cluster.parallel, model.parameters, model.depth, cluster.gpus, cluster.link, compute_s, passes
-    )
+    sent = communication(cluster.parallel, model.parameters, model.depth, cluster.gpus, cluster.link, compute_s, passes)
     step_s = compute_s + sent.exposed
     flops, run_s = BACKWARD * model.flops * train.batch_size, train.steps * step_s
     return Estimate(

@@ -10,6 +10,7 @@ from torch import nn
 from backbones.base import Layer
 from suite.config.run_config import ModelConfig, RunConfig
 from suite.errors import UserError
+from suite.models.budget import Plan
 from suite.models.candidate import parse
 from suite.models.certificate import count
 from suite.models.inputs import adapter
@@ -78,27 +79,25 @@ def count_model(
     )
 
 
-def count_run(
-    config: RunConfig, task: Task, precision: str, *, compiled: bool
-) -> tuple[ModelCount, tuple[Layer, ...]]:
-    """Counts the model of a run.
+def checked_plan(config: RunConfig, task: Task) -> Plan:
+    """The layers of a run and of its softmax reference.
 
     Args:
         config: the run.
         task: its task.
-        precision: of the forward pass.
-        compiled: as for `step_work`.
 
     Returns:
-        The counts, and the layers of its softmax reference.
+        The plan.
 
     Raises:
         UserError: it is a baseline, or its budget is not kept.
     """
     plan, _ = parse(config.mixer).check(config, task.spec)
     if not plan.layers:
-        raise UserError(f"{config.mixer_name} is a baseline, whose steps are not counted; give mixers (suite list mixers)")
-    return count_model(task, plan.shape, plan.layers, precision, compiled=compiled), plan.reference
+        raise UserError(
+            f"{config.mixer_name} is a baseline, whose steps are not counted; give mixers (suite list mixers)"
+        )
+    return plan
 
 
 def _largest_block(spec: InputSpec, shape: ModelConfig, layers: tuple[Layer, ...]) -> int:

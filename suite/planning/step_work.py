@@ -20,7 +20,7 @@ from suite.config.run_config import ModelConfig
 from suite.errors import UserError, first_line
 from suite.models.inputs import Backbone, adapter
 from suite.planning.counting import Counting
-from suite.planning.example_batches import random_batch
+from suite.planning.example_batches import example_batch
 from suite.training.evaluate import autocast
 from tasks.base import InputSpec, Task
 
@@ -136,8 +136,9 @@ def _counted(
     task: Task, shape: ModelConfig, layers: tuple[Layer, ...], examples: int, precision: str, compiled: bool
 ) -> Amounts:
     """One forward and backward pass of a copy of the model. A gradient is dropped as soon as it is complete."""
+    batch = example_batch(task, examples)
     with Counting(computed=compiled):
-        batch, model = random_batch(task.spec, examples), _built(task.spec, shape, layers)
+        model = _built(task.spec, shape, layers)
     for parameter in model.parameters():
         parameter.register_post_accumulate_grad_hook(_drop_gradient)
     kernels, at_loss = nullcontext() if compiled else without_compiled_kernels(), list[int]()
@@ -153,7 +154,9 @@ def _counted(
         try:
             loss = task.loss(outputs.float(), batch)
         except Exception as error:  # a third party's loss may need other targets than those of its kind of input
-            raise UserError(f"the loss of {task.name} takes no random batch, so its steps cannot be planned: {first_line(error)}") from None
+            raise UserError(
+                f"the loss of {task.name} takes no random batch, so its steps cannot be planned: {first_line(error)}"
+            ) from None
         loss.backward()
     return Amounts(counting.moved, counting.operations, at_loss[0], counting.peak)
 

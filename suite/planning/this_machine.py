@@ -21,7 +21,7 @@ from suite.config.run_config import RunConfig
 from suite.models.resolve import Resolved, resolve_run
 from suite.planning.device_memory import Training, device_memory
 from suite.planning.estimate import BACKWARD, step_moved
-from suite.planning.model_count import count_run
+from suite.planning.model_count import checked_plan, count_model
 from suite.planning.rates import Rates
 from tasks.base import Batch, Task
 
@@ -78,7 +78,8 @@ def counted_step(task_name: str, mixer: str, scale: str = SCALE) -> Step:
     resolved = resolve_run(task=task_name, mixer=mixer, scale=scale)
     config: RunConfig = resolved.config
     task = tasks.get(task_name)(config.data)
-    model, _ = count_run(config, task, "fp32", compiled=True)
+    plan = checked_plan(config, task)
+    model = count_model(task, plan.shape, plan.layers, "fp32", compiled=True)
     training = Training(model, ema=bool(config.train.ema), selects=False)
     task.load()
     batch = next(task.train_batches(0, config.train.batch_size))
