@@ -71,16 +71,16 @@ def device_memory(training: Training, examples: int, passes: int = 1) -> DeviceM
         Bytes by kind; the total is the peak.
     """
     model, sharded = training.model, training.parallel == "fsdp" and training.gpus > 1
-    whole = FP32 * model.parameters
-    held = whole / training.gpus if sharded else whole
-    gradients = whole if passes > 1 else held
+    devices = training.gpus if sharded else 1
+    held, trained = FP32 * model.parameters / devices, FP32 * model.trainable / devices
+    gradients = FP32 * model.trainable if passes > 1 else trained
     activations = model.work.of(examples).held
     if passes == 1 and training.gpus == 1:
-        activations, gradients = max((activations, 0.0), (model.work.last_held(examples), held), key=sum)
+        activations, gradients = max((activations, 0.0), (model.work.last_held(examples), trained), key=sum)
     return DeviceMemory(
         parameters=held,
         gradients=gradients,
-        optimiser=held * MOMENTS / FP32,
+        optimiser=trained * MOMENTS / FP32,
         ema=held if training.ema else 0.0,
         selected=held if training.selects else 0.0,
         communication=FP32 * (2 * model.rest + 3 * model.block_parameters) if sharded else 0.0,

@@ -122,7 +122,7 @@ def step_moved(training: Training, part: int, passes: int) -> float:
         Bytes, those of clipping and of the optimiser included.
     """
     work = training.model.work
-    update = (UPDATE + (EMA_UPDATE if training.ema else 0)) * training.model.parameters
+    update = (UPDATE + (EMA_UPDATE if training.ema else 0)) * training.model.trainable
     update /= training.gpus if training.parallel == "fsdp" else 1
     return passes * work.fixed.moved + part * work.per_example.moved + update
 
@@ -161,7 +161,7 @@ def estimate(train: TrainConfig, training: Training, cluster: Cluster, rates: Ra
     examples = -(-part // passes)
     moved, operations = step_moved(training, part, passes), passes * model.work.of(examples).operations
     compute_s = rates.seconds(BACKWARD * model.computed * part, moved, operations)
-    sent = communication(cluster.parallel, model.parameters, model.depth, cluster.gpus, cluster.link, compute_s, passes)
+    sent = communication(cluster.parallel, model.trainable, model.depth, cluster.gpus, cluster.link, compute_s, passes)
     step_s = compute_s + sent.exposed
     flops, run_s = BACKWARD * model.flops * train.batch_size, train.steps * step_s
     return Estimate(

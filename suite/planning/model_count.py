@@ -17,14 +17,15 @@ from suite.models.inputs import adapter
 from suite.models.masked import masked_flops
 from suite.models.meta_device import meta_device
 from suite.planning.step_work import StepWork, step_work
-from tasks.base import InputSpec, Task
+from tasks.base import Task
 
 
 @dataclass(frozen=True)
 class ModelCount:
     """The counts of one model.
 
-    parameters: all of them, embeddings and head included.
+    parameters: all numbers that it keeps, embeddings, head and frozen ones included.
+    trainable: of them, those with a gradient.
     block_parameters: of the largest block, which FSDP gathers at once.
     depth: number of blocks.
     flops: of a forward pass of one example, by the formulas that certificates have.
@@ -34,6 +35,7 @@ class ModelCount:
     """
 
     parameters: int
+    trainable: int
     block_parameters: int
     depth: int
     flops: int
@@ -67,10 +69,13 @@ def count_model(
     """
     spec = task.spec
     counts, inputs = count(spec, shape, tuple(layers)), adapter(spec)
+    with meta_device():
+        backbone = inputs.backbone(shape, layers)
     tokens = inputs.length if inputs.unit == "token" else 1
     return ModelCount(
         parameters=counts.total_parameters,
-        block_parameters=_largest_block(spec, shape, tuple(layers)),
+        trainable=_trainable(backbone),
+        block_parameters=max(_trainable(block) for block in backbone.trunk.blocks),
         depth=counts.depth,
         flops=tokens * counts.flops,
         computed=tokens * (counts.flops - masked_flops(spec, shape.dim, layers)),
@@ -100,11 +105,5 @@ def checked_plan(config: RunConfig, task: Task) -> Plan:
     return plan
 
 
-def _largest_block(spec: InputSpec, shape: ModelConfig, layers: tuple[Layer, ...]) -> int:
-    with meta_device():
-        blocks = adapter(spec).backbone(shape, layers).trunk.blocks
-    return max(_parameters(block) for block in blocks)
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
+def _trainable(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

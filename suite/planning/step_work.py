@@ -1,7 +1,8 @@
 """The work and the memory of a training step, counted on small copies of the model and scaled to the whole one.
 
-A copy has one or two of the model's layers, at their full widths and length, and reads two or three examples. What a step
-moves and holds is linear in the examples and in the layers of each kind, so four copies give it for any number of both.
+A copy has one or two of the model's layers, at their full widths and length, and reads two or three examples. What a
+step moves and holds is linear in the examples and in the layers of each kind, so four copies give it for any number of
+both.
 """
 
 from __future__ import annotations
