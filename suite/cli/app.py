@@ -21,7 +21,6 @@ from suite.cli.commands import (
     forecasts,
     language,
     listing,
-    plan,
     run,
     show,
     submissions,
@@ -30,6 +29,7 @@ from suite.cli.commands import (
     verify,
 )
 from suite.cli.commands.boards import compare, leaderboard, plot
+from suite.cli.commands.planning import plan
 from suite.console import stderr, stdout
 from suite.safe_text import one_line, quoted, shortened
 

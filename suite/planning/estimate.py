@@ -123,8 +123,8 @@ def step_moved(training: Training, part: int, passes: int) -> float:
     """
     work = training.model.work
     update = (UPDATE + (EMA_UPDATE if training.ema else 0)) * training.model.trainable
-    update /= training.gpus if training.parallel == "fsdp" else 1
-    return passes * work.fixed.moved + part * work.per_example.moved + update
+    devices = training.gpus if training.parallel == "fsdp" else 1
+    return passes * work.fixed.moved + part * work.per_example.moved + update / devices
 
 
 def reference_work(reference: ModelCount, train: TrainConfig) -> tuple[float, float, float]:

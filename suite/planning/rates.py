@@ -15,7 +15,7 @@ from suite.planning.gpus import Gpu
 TRAFFIC = 0.8
 #: Fraction of the published peak that large matrix products reach at most.
 BEST_PRODUCTS = 0.8
-#: Operations of PyTorch that a process issues per second: about 10 µs each, with their share of autograd.
+#: Operations of PyTorch that a process issues per second: about 10 µs each, autograd included.
 ISSUED = 1e5
 #: The assumed MFU of the softmax reference. Published runs reached .21 to .46 (arXiv 2204.02311, table 3).
 MFU = 0.35

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ SETS = [part for value in tiny_sets("sotu") for part in ("--set", value)]
 TINY = ("plan", "--task", "sotu", "--scale", "board", *SETS)
 
 
-def document(suite, *arguments: str) -> dict:
+def document(suite, *arguments: str) -> dict[str, Any]:
     ended = suite(*TINY, *arguments, "--json")
     assert ended.code == 0, ended.err
     return json.loads(ended.out)
@@ -91,7 +92,7 @@ def test_a_mixer_that_does_not_support_the_task_is_named(suite):
 
 
 def measured(task: str, mixer: str, seconds: float, flops: float, moved: float) -> Measured:
-    return Measured(Step(task, mixer, flops, moved, 100.0, lambda: None), seconds, seconds, seconds, 100)
+    return Measured(Step(task, mixer, flops, moved, 100.0, lambda: dict), seconds, seconds, seconds, 100)
 
 
 def test_calibration_and_predicted_runs_have_no_mixer_and_no_task_in_common():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import tasks
+from backbones.implementations import without_compiled_kernels
 from backbones.mixers import registry
 from suite.bench.timing import peak_bytes
 from suite.bench.training import training_step
@@ -14,7 +15,7 @@ from suite.models.candidate import parse
 from suite.models.resolve import Resolved
 from suite.planning.device_memory import FP32, MOMENTS, Training, device_memory
 from suite.planning.model_count import ModelCount, checked_plan, count_model
-from suite.planning.step_work import Amounts, StepWork
+from suite.planning.step_work import Amounts, StepWork, step_work
 from suite.training.optimisation import make_optimizer
 from tests.suite.tiny import RECALL, SHAPE, certify, tiny_config
 
@@ -109,12 +110,10 @@ def test_counting_without_computing_gives_the_same_work():
     config = tiny_config("sotu", "fem", "length=256")
     task = tasks.get("sotu")(config.data)
     plan = checked_plan(config, task)
-    from suite.planning import step_work
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step_work, "nullcontext", step_work.without_compiled_kernels)
-        computed = step_work.step_work(task, plan.shape, plan.layers, "fp32", compiled=True)
-    assert step_work.step_work(task, plan.shape, plan.layers, "fp32", compiled=False) == computed
+        patch.setattr("suite.planning.step_work.nullcontext", without_compiled_kernels)
+        computed = step_work(task, plan.shape, plan.layers, "fp32", compiled=True)
+    assert step_work(task, plan.shape, plan.layers, "fp32", compiled=False) == computed
 
 
 def test_a_baseline_is_refused_by_name():

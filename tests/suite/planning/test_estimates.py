@@ -138,7 +138,7 @@ def test_the_reference_is_counted_with_the_whole_batch():
 
 def test_rates_are_recovered_from_steps_that_follow_them():
     true = Rates(5e10, 8e9)
-    steps = [Step("t", "m", flops, moved, 0.0, lambda: None) for flops, moved in ((1e9, 1e8), (1e9, 4e8), (3e9, 2e8))]
+    steps = [Step("t", "m", flops, moved, 0.0, lambda: dict) for flops, moved in ((1e9, 1e8), (1e9, 4e8), (3e9, 2e8))]
     measured = [Measured(s, true.seconds(s.flops, s.moved), 0.0, 0.0, 0) for s in steps]
     found = fitted_rates(measured)
     assert np.allclose([found.products, found.traffic], [true.products, true.traffic])

@@ -68,7 +68,7 @@ def plan(
     if check:
         _check(markdown=markdown, as_json=as_json)
         return
-    from suite.cli.commands.planned import as_document, print_plan
+    from suite.cli.commands.planning.tables import as_document, print_plan
     from suite.sweeps.plan import Wanted, parse_seeds
 
     if not task or not mixer:
@@ -143,7 +143,7 @@ def _reference_rows(wanted: Wanted, *, has_softmax: bool) -> list[Racing]:
 
 
 def _check(*, markdown: bool, as_json: bool) -> None:
-    from suite.cli.commands.planned import check_document, print_check
+    from suite.cli.commands.planning.tables import check_document, print_check
     from suite.planning.check import check
 
     found = check(say)
