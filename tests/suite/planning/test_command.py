@@ -62,6 +62,22 @@ def test_a_model_that_does_not_fit_has_no_times(suite):
     assert "GPU hours" in ended.out
 
 
+def test_a_size_of_the_curve_that_does_not_fit_the_budget_is_left_out_with_the_reason(suite):
+    ended = suite("plan", "--task", "ettm1", "--scale", "board", "--mixer", "softmax")
+    assert ended.code == 0, ended.err
+    [line] = [line for line in ended.err.splitlines() if line.startswith("left out")]
+    assert "softmax model.width_factor=0.75: budget: softmax is not matched" in line
+    assert "softmax at 1.25, 1.5 × the parameters" in ended.out
+
+
+def test_every_value_of_a_grid_has_its_row_and_its_curve(suite):
+    found = document(suite, "--mixer", "fem", "--set", "depth=2,3")
+    labels = [row["mixer"] for row in found["rows"]]
+    assert labels[:4] == ["fem depth=2", "fem depth=3", "softmax depth=2", "softmax depth=3"]
+    assert labels[4:6] == ["softmax depth=2 model.width_factor=0.75", "softmax depth=3 model.width_factor=0.75"]
+    assert len(labels) == 4 + 2 * 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

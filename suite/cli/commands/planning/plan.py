@@ -27,7 +27,7 @@ EXAMPLES = """
 `suite plan --check`
 """
 #: The sizes at which a board races softmax besides its own, for the exchange rate.
-CURVE = "model.width_factor=0.75,1.25,1.5"
+CURVE = ("0.75", "1.25", "1.5")
 
 
 def plan(
@@ -115,7 +115,8 @@ def count_board(wanted: Wanted) -> tuple[list[Counted], list[Left]]:
     found, left = entrants(wanted)
     counter = Counter()
     rows = [_racing(wanted, each) for each in found]
-    rows += _reference_rows(wanted, has_softmax=any(row.label == "softmax" for row in rows))
+    more, unsized = _reference_rows(wanted, has_softmax=any(row.config.mixer == "softmax" for row in rows))
+    rows, left = [*rows, *more], [*left, *unsized]
     counted = []
     for row in rows:
         say(f"counting {row.label}")
@@ -131,15 +132,25 @@ def _racing(wanted: Wanted, each: Entrant, *, curve: bool = False) -> Racing:
     return Racing(each.label, each.base, each.race.runs, task, len(each.race.seeds), curve)
 
 
-def _reference_rows(wanted: Wanted, *, has_softmax: bool) -> list[Racing]:
-    """What a board needs besides its mixers: softmax, and softmax at three other sizes."""
-    from suite.sweeps.plan import entrants
+def _reference_rows(wanted: Wanted, *, has_softmax: bool) -> tuple[list[Racing], list[Left]]:
+    """What a board needs besides its mixers: softmax, and softmax at three other sizes, of which a small shape may not
+    have all.
+    """
+    from suite.sweeps.plan import Left, entrants
 
     shared = tuple(each for each in wanted.sets if not each.startswith("mixer."))
     plain = replace(wanted, mixers=("softmax",), hybrid=None, sets=shared)
-    found = [] if has_softmax else [_racing(wanted, each) for each in entrants(plain)[0]]
-    sized = replace(plain, sets=(*shared, CURVE))
-    return [*found, *(_racing(wanted, each, curve=True) for each in entrants(sized)[0])]
+    rows, left = [] if has_softmax else [_racing(wanted, each) for each in entrants(plain)[0]], list[Left]()
+    for factor in CURVE:
+        sized = f"model.width_factor={factor}"
+        try:
+            found, missing = entrants(replace(plain, sets=(*shared, sized)))
+        except UserError as problem:  # of a single row; several rows have their reasons in `missing`
+            left.append(Left(wanted.tasks[0], f"softmax {sized}", str(problem)))
+            continue
+        left += missing
+        rows += [_racing(wanted, replace(each, label=f"{each.label} {sized}"), curve=True) for each in found]
+    return rows, left
 
 
 def _check(*, markdown: bool, as_json: bool) -> None:

@@ -91,7 +91,7 @@ def _run_row(row: Planned) -> tuple[str, ...]:
     numbers = (f"{row.counted.model.parameters:,}", f"{e.flops:.3g}", share)
     if not e.fits:
         return (row.label, *numbers, "–", "–", "–", "–")
-    return (row.label, *numbers, seconds(e.step_s), long_time(e.run_s), f"{e.gpu_hours:,.1f}", f"{e.mfu:.3f}")
+    return (row.label, *numbers, seconds(e.step_s), long_time(e.run_s), hours(e.gpu_hours), f"{e.mfu:.3f}")
 
 
 def _memory_row(row: Planned) -> tuple[str, ...]:
@@ -107,7 +107,8 @@ def _races(rows: Sequence[Planned]) -> Sheet:
     ranked = [row for row in rows if not row.counted.racing.curve]
     curve = [row for row in rows if row.counted.racing.curve]
     lines = [(row.label, [row]) for row in ranked]
-    lines += [("softmax at .75, 1.25, 1.5 × the parameters", curve)] if curve else []
+    sizes = ", ".join(dict.fromkeys(row.label.rpartition("=")[2].lstrip("0") for row in curve))
+    lines += [(f"softmax at {sizes} × the parameters", curve)] if curve else []
     lines += [("the board", [*ranked, *curve])]
     return Sheet(
         "Races, each run on all GPUs, one after the other",
@@ -120,8 +121,8 @@ def _race_row(label: str, rows: Sequence[Planned]) -> tuple[str, ...]:
     runs = f"{sum(row.runs for row in rows)}"
     if not all(row.estimate.fits for row in rows):
         return (label, runs, "does not fit", "–")
-    hours = sum(row.race_gpu_hours for row in rows)
-    return (label, runs, f"{hours:,.1f}", long_time(sum(row.race_s for row in rows)))
+    total = sum(row.race_gpu_hours for row in rows)
+    return (label, runs, hours(total), long_time(sum(row.race_s for row in rows)))
 
 
 def assumptions(rows: Sequence[Planned], wish: Wish) -> list[str]:
@@ -241,6 +242,11 @@ def check_document(check: Check) -> dict[str, Any]:
 def seconds(value: float) -> str:
     """A short time, with three significant digits."""
     return f"{value:.3g} s" if value >= 1 else f"{1e3 * value:.3g} ms"
+
+
+def hours(value: float) -> str:
+    """GPU hours: with one decimal, small ones with two significant digits."""
+    return f"{value:,.1f}" if value >= 10 else f"{value:.2g}"
 
 
 def long_time(value: float) -> str:
