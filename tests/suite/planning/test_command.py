@@ -62,7 +62,7 @@ def test_a_model_that_does_not_fit_has_no_times(suite):
     assert "GPU hours" in ended.out
 
 
-def test_a_size_of_the_curve_that_does_not_fit_the_budget_is_left_out_with_the_reason(suite):
+def test_a_size_of_the_curve_without_a_match_is_left_out_with_the_reason(suite):
     ended = suite("plan", "--task", "ettm1", "--scale", "board", "--mixer", "softmax")
     assert ended.code == 0, ended.err
     [line] = [line for line in ended.err.splitlines() if line.startswith("left out")]
@@ -111,7 +111,7 @@ def measured(task: str, mixer: str, seconds: float, flops: float, moved: float) 
     return Measured(Step(task, mixer, flops, moved, 100.0, lambda: dict), seconds, seconds, seconds, 100)
 
 
-def test_calibration_and_predicted_runs_have_no_mixer_and_no_task_in_common():
+def test_calibration_and_predictions_share_no_mixer_and_no_task():
     for known, predicted in zip(zip(*CALIBRATION, strict=True), (check.TASKS, check.MIXERS), strict=True):
         assert not set(known) & set(predicted)
 
