@@ -26,6 +26,7 @@ ORDER = {
         "cli",
         "submissions",
         "sweeps",
+        "planning",
         "bench",
         "language",
         "loading",

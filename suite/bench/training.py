@@ -14,6 +14,7 @@ from kernels.cpu import limits
 from suite.bench.comparison import Comparison, Requirement
 from suite.bench.timing import Workload
 from suite.models.inputs import adapter
+from suite.models.masked import masked_flops as superfluous
 from suite.models.resolve import Resolved, resolve_run
 from suite.training.evaluate import autocast
 from suite.training.optimisation import make_optimizer
@@ -32,26 +33,9 @@ SCALING: Mapping[int, float] = {2: 1.6}
 
 
 def masked_flops(resolved: Resolved, task: Task) -> int:
-    """The part of the counted FLOPs that a causal mask makes superfluous, which formulas count in full: a position sees
-    half of the others on average, so what grows with the length counts at half of it.
-
-    Args:
-        resolved: the run.
-        task: of the run.
-
-    Returns:
-        FLOPs per unit of the task; 0 where no mixer is causal or grows with the length.
-    """
+    """The counted FLOPs of a run that a causal mask makes superfluous, per unit of the task."""
     plan, _ = resolved.candidate.check(resolved.config, task.spec)
-    inputs, saved = adapter(task.spec), 0
-    for layer in plan.layers:
-        if getattr(layer.config, "causal", False):
-            full, half = (
-                layer.mixer.cost(layer.config, plan.shape.dim, length).flops
-                for length in (inputs.length, (inputs.length + 1) // 2)
-            )
-            saved += full - half
-    return inputs.positions * saved
+    return superfluous(task.spec, plan.shape.dim, plan.layers)
 
 
 def matrix_product() -> Workload:

@@ -29,6 +29,7 @@ from suite.cli.commands import (
     verify,
 )
 from suite.cli.commands.boards import compare, leaderboard, plot
+from suite.cli.commands.planning import plan
 from suite.console import stderr, stdout
 from suite.safe_text import one_line, quoted, shortened
 
@@ -56,6 +57,7 @@ data_commands.command("info")(data.info)
 data_commands.command("prepare")(data.prepare)
 app.command(epilog=run.EXAMPLES)(run.run)
 app.command(epilog=sweep.EXAMPLES)(sweep.sweep)
+app.command(epilog=plan.EXAMPLES)(plan.plan)
 app.command(epilog=compare.EXAMPLES)(compare.compare)
 app.command(epilog=plot.EXAMPLES)(plot.plot)
 for command in (

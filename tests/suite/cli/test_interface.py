@@ -60,6 +60,10 @@ COMMANDS = {
         "--dry-run",
         "--json",
     },
+    "plan": {
+        *("--task", "--mixer", "--scale", "--gpus", "--gpu", "--parallel", "--mfu", "--seeds", "--lrs"),
+        *("--hybrid", "--set", "--check", "--markdown", "--json"),
+    },
     "list tasks": {"--json"},
     "list mixers": {"--json"},
     "list runs": {"--task", "--status", "--json"},

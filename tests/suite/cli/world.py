@@ -72,6 +72,7 @@ def watched(home: Path) -> Iterator[Calls]:
         _watch_tracking(patch, calls)
         _watch_bench(patch, calls)
         _watch_checks(patch, calls)
+        _watch_planning(patch)
         _watch_harness(patch, calls)
         _watch_submissions(patch, calls)
         yield calls
@@ -145,6 +146,14 @@ def _watch_bench(patch: pytest.MonkeyPatch, calls: Calls) -> None:
 def _watch_checks(patch: pytest.MonkeyPatch, calls: Calls) -> None:
     for contract in ("backbones.contract.run", "tasks.contract.run"):
         patch.setattr(f"{contract}.run_checks", recording(calls, contract, list))
+
+
+def _watch_planning(patch: pytest.MonkeyPatch) -> None:
+    from suite.planning.check import Check, Row
+    from suite.planning.rates import Rates
+
+    row = Row("mqar", "fox", False, 0.011, 0.010, 0.009, 0.012, 2e6, 2_000_000)
+    patch.setattr("suite.planning.check.check", lambda _: Check((row,), Rates(1e11, 1e10), ()))
 
 
 def _watch_submissions(patch: pytest.MonkeyPatch, calls: Calls) -> None:

@@ -1,0 +1,1 @@
+"""`suite plan` and how it shows what it planned."""
