@@ -150,5 +150,5 @@ def require_equal(ours: int, theirs: int, name: str) -> None:
     """
     if abs(theirs - ours) > TOLERANCE * ours:
         raise ValueError(
-            f"{name}: {theirs:,} parameters, ours has {ours:,}; a comparison allows {100 * TOLERANCE:.0f} % more or less"
+            f"{name}: {theirs:,} parameters, ours has {ours:,}; they may differ by {100 * TOLERANCE:.0f} %"
         )

@@ -32,7 +32,7 @@ LIMIT = "multiply-add limit"
 BF16 = "the same in bf16"
 #: Speed over that on one thread which a step must reach, by the number of threads.
 SCALING: Mapping[int, float] = {2: 1.6}
-#: Speed of softmax on one thread over the plain model of the task, which must be reached against both of its optimizers.
+#: Required speed of softmax on one thread over the plain model of the task, with either of its optimizers.
 PLAIN_SPEEDS: Mapping[str, float] = {"sotu": 1.15, "fashion-mnist": 1.25, "household-power": 1.3}
 #: PyTorch's fast implementations of AdamW, as arguments of it.
 OPTIMIZERS = ("fused", "foreach")
