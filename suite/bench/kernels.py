@@ -21,6 +21,7 @@ from kernels.scan import diagonal_scan
 from kernels.selective.sums import selective_sums
 from suite.bench import competitors, naive
 from suite.bench.comparison import Comparison, Requirement, forward_backward
+from suite.bench.products import product_comparisons
 from suite.bench.timing import Workload
 
 BATCH, HEADS, KEY = 1, 4, 64
@@ -254,3 +255,4 @@ def kernel_comparisons(lengths: Sequence[int]) -> Iterator[Comparison]:
         yield Comparison(
             "lag mixing of HyperGLU", T, partial(lag_mixing, T), (*requirements, price), "2 heads, r 4, two score sets"
         )
+    yield from product_comparisons(lengths)
