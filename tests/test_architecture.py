@@ -17,7 +17,8 @@ PACKAGES = ("suite", "tasks", "backbones", "kernels")
 MAY_IMPORT = {"suite": {"tasks", "backbones"}, "tasks": set(), "backbones": {"kernels"}, "kernels": set()}
 #: The suite times kernels too, in one place, and keeps answers by the rule for the compiled library.
 EXCEPTIONS = {
-    *((f"suite/bench/{name}.py", "kernels") for name in ("kernels", "layers", "naive", "on_gpu", "report", "training")),
+    *((f"suite/bench/{name}.py", "kernels") for name in ("kernels", "layers", "naive", "on_gpu", "products")),
+    *((f"suite/bench/{name}.py", "kernels") for name in ("report", "training")),
     ("suite/kept.py", "kernels"),
 }
 #: Inside a package a part imports only parts after it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -28,13 +28,25 @@ BATCHES = (1, 16)
 ONE_READ, READS = "one read of weights and state", 4.0
 #: The longest time allowed relative to a softmax layer, by mixer and length.
 PRICES: Mapping[tuple[str, int], float] = {
-    ("fem", 1024): 1.40,
+    ("fem", 256): 1.20,
+    ("fem", 1024): 1.10,
     ("fem, no convolution", 1024): 1.25,
     ("hyperglu", 1024): 3.5,
     ("hyperglu", 2048): 3.5,
 }
 #: Required speed of HyperGLU's layer over its dense implementation, by length.
 DENSE_SPEEDS: Mapping[int, float] = {1024: 3.0, 2048: 6.0}
+#: Rows of a chunk of the authors' HyperGLU: their default, and others, of which the best counts; and the required speed
+#: over them.
+DEFAULT_CHUNK, OTHER_CHUNKS = 1024, (64, 128, 256, 512)
+CHUNK_SPEEDS: Mapping[int, float] = {DEFAULT_CHUNK: 6.0, **dict.fromkeys(OTHER_CHUNKS, 3.5)}
+#: The required speed of FEM's layers over the authors' states of every token, by mixer; None where they publish none.
+STATE_SPEEDS: Mapping[str, float | None] = {"fem-linear": 30.0, "fem-simple-gla": 30.0, "fem-gla": None}
+STATES_AT = 1024  # tokens
+#: The competitors that are ours with the authors' implementation in place of our kernel.
+STATES = "cumulative sum"
+#: Lengths at which a mixer is timed, where there are others than `LENGTH`.
+LENGTH, LENGTHS = 1024, {"fem": (256, 1024), "hyperglu": (1024, 2048)}
 
 
 def build_layer(name: str, length: int, **options: object) -> Mixer:
@@ -82,34 +94,63 @@ def layer(name: str, length: int) -> Mapping[str, Workload]:
     ours = layer_forward_backward(build_layer(mixer, length, **options), x_BTD)
     workloads = {"ours": ours, "softmax": layer_forward_backward(build_layer("softmax", length), x_BTD)}
     if name == "hyperglu":
-        workloads["dense"] = with_dense_lag_mixing(ours)
+        workloads["dense"] = with_lag_mixing(ours, naive.dense_lag_mix)
+        workloads |= {
+            chunks(rows): with_lag_mixing(ours, partial(naive.lag_mix_in_chunks, chunk=rows)) for rows in CHUNK_SPEEDS
+        }
+    if name in STATE_SPEEDS and length <= STATES_AT:
+        workloads[STATES] = replacing(
+            ours, "kernels.linear.free_energy.decayed_sums", naive.decayed_sums_by_cumulative_sum
+        )
     return workloads
 
 
-def with_dense_lag_mixing(workload: Workload) -> Workload:
-    """The same layer, with T × T matrices for its lag mixing."""
+def chunks(rows: int) -> str:
+    """What reports call the authors' HyperGLU with so many rows of a chunk."""
+    return f"chunks of {rows:,}{' (default)' if rows == DEFAULT_CHUNK else ''}"
 
-    def lag_mix(q: Tensor, k: Tensor, v: Tensor, before: Any, after: Any, *_: object) -> Tensor:
-        return naive.dense_lag_mix(q, k, v, before, after)
 
-    def dense() -> object:
-        with patch("backbones.mixers.hyper.hypermlp.lag_mix", lag_mix):
+def replacing(workload: Workload, name: str, function: Callable[..., Tensor]) -> Workload:
+    """The same layer, with another implementation of a function that it calls."""
+
+    def replaced() -> object:
+        with patch(name, function):
             return workload()
 
-    return dense
+    return replaced
+
+
+def with_lag_mixing(workload: Workload, function: Callable[..., Tensor]) -> Workload:
+    """The same layer of HyperGLU, with another implementation of its lag mixing."""
+
+    def lag_mix(q: Tensor, k: Tensor, v: Tensor, before: Any, after: Any, *_: object) -> Tensor:
+        return function(q, k, v, before, after)
+
+    return replacing(workload, "backbones.mixers.hyper.hypermlp.lag_mix", lag_mix)
+
+
+def requirements_of(variant: str, length: int) -> Iterator[Requirement]:
+    """The figures of a layer at a length."""
+    yield Requirement("price", "softmax", PRICES.get((variant, length)))
+    if variant == "hyperglu":
+        yield Requirement("speed", "dense", DENSE_SPEEDS.get(length))
+        yield Requirement("memory", "dense", 0.1 if length in DENSE_SPEEDS else None)
+        for rows, bound in CHUNK_SPEEDS.items():
+            yield Requirement("speed", chunks(rows), bound if length in DENSE_SPEEDS else None)
+    if variant in STATE_SPEEDS and length <= STATES_AT:
+        yield Requirement("speed", STATES, STATE_SPEEDS[variant] if length == STATES_AT else None)
 
 
 def layer_comparisons(mixers: Sequence[str], lengths: Sequence[int]) -> Iterator[Comparison]:
     for name in timed_mixers(mixers):
-        variants = [name, "fem, no convolution"] if name == "fem" else [name]
-        for length in lengths or ((1024, 2048) if name == "hyperglu" else (1024,)):
-            for variant in variants:
-                requirements = [Requirement("price", "softmax", PRICES.get((variant, length)))]
-                if variant == "hyperglu":
-                    requirements.append(Requirement("speed", "dense", DENSE_SPEEDS.get(length)))
-                    requirements.append(Requirement("memory", "dense", 0.1 if length in DENSE_SPEEDS else None))
+        for length in lengths or LENGTHS.get(name, (LENGTH,)):
+            for variant in [name, "fem, no convolution"] if name == "fem" else [name]:
                 yield Comparison(
-                    variant, length, partial(layer, variant, length), tuple(requirements), f"D {DIM}, equal parameters"
+                    variant,
+                    length,
+                    partial(layer, variant, length),
+                    tuple(requirements_of(variant, length)),
+                    f"D {DIM}, equal parameters",
                 )
 
 

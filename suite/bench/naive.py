@@ -45,6 +45,21 @@ def linear_by_cumulative_sum(
     return torch.einsum("bthk,bthkw->bthw", q_BTHk, states)
 
 
+def decayed_sums_by_cumulative_sum(
+    q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor, log_decay_BTHc: Tensor | None = None
+) -> Tensor:
+    """The same with decays per head or per key channel, as the authors of FEM publish them (arXiv 2602.07160): the
+    states themselves, `[B, T, H, k, w]`, are multiplied by e^{−G}, summed, and multiplied by e^{G}.
+    """
+    states = torch.einsum("bthk,bthw->bthkw", k_BTHk, v_BTHw)
+    if log_decay_BTHc is None:
+        states = states.cumsum(1)
+    else:
+        total = log_decay_BTHc.cumsum(1)[..., None]
+        states = (states * (-total).exp()).cumsum(1) * total.exp()
+    return torch.einsum("bthk,bthkw->bthw", q_BTHk, states)
+
+
 def selective_step_by_step(delta_BTE: Tensor, a_NE: Tensor, b_BTN: Tensor, c_BTN: Tensor, v_BTE: Tensor) -> Tensor:
     """The recurrence of a selective state space, token by token."""
     state = v_BTE.new_zeros(v_BTE.shape[0], *a_NE.shape)
@@ -134,3 +149,54 @@ def dense_lag_mix(
     if len(scores) == 2:
         active = softplus(scores[1]) * active
     return (mix(active, after).gather(-1, index) * visible_TT) @ v_HBTw
+
+
+def lag_mix_in_chunks(
+    q_SHBTd: Tensor, k_SHBTd: Tensor, v_HBTw: Tensor, before: Sequence[LagMixing], after: LagMixing, chunk: int
+) -> Tensor:
+    """The same for `chunk` rows at a time, with the keys up to the last of them, as the authors of HyperGLU publish it
+    (arXiv 2602.12601): rows are shifted into lag order and back by padding and another row pitch, without a gather, and
+    the norm of a row multiplies its output.
+    """
+    rows = []
+    for begin in range(0, v_HBTw.shape[2], chunk):
+        end = min(begin + chunk, v_HBTw.shape[2])
+        rows.append(_rows_in_lag_order(q_SHBTd, k_SHBTd, v_HBTw, before, after, begin, end))
+    return torch.cat(rows, 2)
+
+
+def _rows_in_lag_order(
+    q: Tensor, k: Tensor, v: Tensor, before: Sequence[LagMixing], after: LagMixing, begin: int, end: int
+) -> Tensor:
+    """The outputs of rows `begin` to `end`. The last column is lag 0, so tables are read in reverse order."""
+    visible = torch.arange(end) >= torch.arange(end - begin - 1, -1, -1)[:, None]
+
+    def mix(y: Tensor, mixing: LagMixing) -> Tensor:
+        first, second, diagonal = (
+            x[:, :end].flip(1)[:, None] for x in (mixing.first_HLr, mixing.second_HLr, mixing.diagonal_HL[..., None])
+        )
+        low = (y @ first) * mixing.control_HBTr[:, :, begin:end]
+        return (y * (1 + diagonal.transpose(-1, -2)) + low @ second.transpose(-1, -2)) * visible
+
+    scores = [
+        mix(_to_lags(q_HBTd[:, :, begin:end] @ k_HBTd[:, :, :end].transpose(-1, -2)), mixing)
+        for q_HBTd, k_HBTd, mixing in zip(q, k, before, strict=True)
+    ]
+    active, norm = scores[0].relu(), (scores[0].square().sum(-1, keepdim=True) + NORM_EPS).sqrt()
+    if len(scores) == 2:
+        active = softplus(scores[1]) * active
+    return _to_keys(mix(active, after)) @ v[:, :, :end] / norm
+
+
+def _to_lags(x_HBMK: Tensor) -> Tensor:
+    """Row r is shifted to the right by M − 1 − r: what it does not see is cut off, zeros come in from the left."""
+    M, K = x_HBMK.shape[2:]
+    flat = pad(x_HBMK, (M, 0, 0, 1)).flatten(2)  # M zeros before each row, and a row that is cut off again
+    return flat[..., 1 : 1 + M * (K + M + 1)].unflatten(-1, (M, K + M + 1))[..., :K]
+
+
+def _to_keys(y_HBMK: Tensor) -> Tensor:
+    """The inverse of `_to_lags`, with zeros at the keys that a row does not see."""
+    M, K = y_HBMK.shape[2:]
+    flat = pad(y_HBMK, (0, M)).flatten(2)
+    return flat[..., M - 1 : M - 1 + M * (K + M - 1)].unflatten(-1, (M, K + M - 1))[..., :K]

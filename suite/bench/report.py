@@ -248,6 +248,9 @@ def show(document: Mapping[str, Any], console: Console) -> None:
     )
     for line in filter(None, (limits_line(document), implementations_line(document))):
         console.print(line)
+    if document["bench"] == "train":  # the sizes of the compared models
+        for comparison in document["contests"]:
+            console.print(f"{comparison['name']}: {comparison['about']}")
     for line in unmet(document):
         console.print(f"not met: {line}")
 
