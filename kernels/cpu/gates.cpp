@@ -3,16 +3,20 @@
 #include <algorithm>
 #include <cmath>
 
-#include "elementary.h"
+#include "buffer.h"
 #include "parts.h"
+#include "vectors.h"
 
 namespace {
 
-template <class F>
-void by_heads(long N, long threads, F work) {
-  by_parts(N, threads, [&](long, long first, long end) {
-    for (long head = first; head < end; ++head) work(head);
-  });
+// log(1 + e^x) unless null, and 1 / (1 + e^-x), of n numbers: of many heads at a time, since few channels do not fill a vector.
+template <class S>
+void soft(const S* x, S* plus, S* step, long n) {
+  for (long i = 0; i < n; i += LANES<S>) {
+    const Soft<S> y(load(x + i, n - i));
+    if (plus) store(plus + i, y.plus, n - i);
+    store(step + i, y.step, n - i);
+  }
 }
 
 template <class S>
@@ -24,34 +28,48 @@ S inverse_rms(const S* s, long d, double eps) {
 
 template <class S>
 void gated_mix(const S* mu, const S* F, const S* a, const S* b, S* y, double eps, long N, long d, long threads) {
-  by_heads(N, threads, [&](long head) {
-    long at = head * d;
-    for (long i = at; i < at + d; ++i) y[i] = softplus(b[i], decay(b[i]));
-    S inverse = inverse_rms(y + at, d, eps);
-    for (long i = at; i < at + d; ++i) y[i] *= inverse * (mu[i] + logistic(a[i]) * (F[i] - mu[i]));
+  by_parts(N, threads, [&](long, long first, long end) {
+    const long n = (end - first) * d;
+    Scratch<S> memory(2 * n);
+    S *plus = memory.data(), *step = plus + n;
+    soft(b + first * d, plus, step, n);
+    soft<S>(a + first * d, nullptr, step, n);
+    for (long head = first; head < end; ++head, plus += d, step += d) {
+      const S inverse = inverse_rms(plus, d, eps), *mean = mu + head * d, *high = F + head * d;
+      S* out = y + head * d;
+      for (long i = 0; i < d; ++i) out[i] = plus[i] * inverse * (mean[i] + step[i] * (high[i] - mean[i]));
+    }
   });
+}
+
+// One head; `plus` and `step` of b, l of a.
+template <class S>
+void head_backward(const S* mu, const S* F, const S* g, const S* __restrict plus, const S* __restrict step, const S* __restrict l,
+                   S* __restrict d_mu, S* __restrict d_F, S* __restrict da, S* __restrict db, S inverse, long d) {
+  S along = 0;
+  for (long i = 0; i < d; ++i) {
+    S normed = plus[i] * inverse, apart = F[i] - mu[i], to_mix = g[i] * normed, to_F = to_mix * l[i];
+    db[i] = g[i] * (mu[i] + l[i] * apart);  // the gradient of the norm, until the next loop
+    along += db[i] * normed;
+    d_F[i] = to_F;
+    d_mu[i] = to_mix - to_F;
+    da[i] = to_F * (S(1) - l[i]) * apart;
+  }
+  along *= inverse / S(d);
+  for (long i = 0; i < d; ++i) db[i] = (db[i] - along * plus[i]) * inverse * step[i];
 }
 
 template <class S>
 void gated_mix_backward(const S* mu, const S* F, const S* a, const S* b, const S* g, S* d_mu, S* d_F, S* da, S* db, double eps, long N,
                         long d, long threads) {
-  by_heads(N, threads, [&](long head) {
-    long at = head * d;
-    S along = 0, *s = db + at;  // softplus(b), until the gradient overwrites it
-    for (long i = 0; i < d; ++i) s[i] = softplus(b[at + i], decay(b[at + i]));
-    S inverse = inverse_rms(s, d, eps);
-    for (long i = at; i < at + d; ++i) {
-      S l = logistic(a[i]), normed = db[i] * inverse, apart = F[i] - mu[i], to_mix = g[i] * normed;
-      along += g[i] * (mu[i] + l * apart) * normed;
-      d_F[i] = to_mix * l;
-      d_mu[i] = to_mix - d_F[i];
-      da[i] = d_F[i] * (S(1) - l) * apart;
-    }
-    along /= S(d);
-    for (long i = at; i < at + d; ++i) {
-      S to_normed = g[i] * (mu[i] + logistic(a[i]) * (F[i] - mu[i]));
-      db[i] = (to_normed - along * db[i] * inverse) * inverse * logistic(b[i]);
-    }
+  by_parts(N, threads, [&](long, long first, long end) {
+    const long n = (end - first) * d;
+    Scratch<S> memory(3 * n);
+    S *plus = memory.data(), *step = plus + n, *l = step + n;
+    soft(b + first * d, plus, step, n);
+    soft<S>(a + first * d, nullptr, l, n);
+    for (long at = first * d; at < end * d; at += d, plus += d, step += d, l += d)
+      head_backward(mu + at, F + at, g + at, plus, step, l, d_mu + at, d_F + at, da + at, db + at, inverse_rms(plus, d, eps), d);
   });
 }
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from kernels.cpu import build, trusted, waiting
+from kernels.cpu import build, freed_memory, trusted, waiting
 from kernels.cpu.build import UnavailableError
 from kernels.cpu.products.blas import Products, candidates, torch_library
 from kernels.cpu.products.comparison import fastest
@@ -35,7 +35,10 @@ _in_use: dict[str, Products] = {}  # by the file of the library
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The library, or None after one warning per process with the reason."""
+    """The library, or None after one warning per process with the reason. From the first call on, the process keeps
+    the memory that it frees.
+    """
+    freed_memory.keep()
     try:
         return load(_built())
     except (UnavailableError, OSError, AttributeError, subprocess.SubprocessError) as error:

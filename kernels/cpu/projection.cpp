@@ -43,10 +43,13 @@ void projection_backward(const S* x, const S* w, const S* s, const S* p, const S
   parallel_products(WEIGHT_PARTS, threads, [&](long piece) {
     Scratch<S> factor(rows * C), to_factor(rows * C), to_s(rows * R);
     S *to_w = dw + piece * C * D, *to_p = dp + piece * R * C;
-    std::fill(to_w, to_w + C * D, S(0));
-    std::fill(to_p, to_p + R * C, S(0));
+    if (piece * part >= N) {
+      std::fill(to_w, to_w + C * D, S(0));
+      std::fill(to_p, to_p + R * C, S(0));
+    }
     for (long first = piece * part, end = std::min(N, first + part); first < end; first += rows) {
-      long m = std::min(rows, end - first);
+      const long m = std::min(rows, end - first);
+      const S keep = S(first > piece * part ? 1 : 0);  // the first block writes where the others add
       Matrix<const S> s_{s + first * R, R}, p_{p, C}, x_{x + first * D, D}, to_z_{factor.data(), C}, to_factor_{to_factor.data(), C};
       multiply<S>(m, C, R, S(1), s_, factors, S(0), {factor.data(), C});
       for (long row = 0; row < m; ++row) {
@@ -63,9 +66,9 @@ void projection_backward(const S* x, const S* w, const S* s, const S* p, const S
       multiply<S>(R, m, C, S(1), p_, turned(to_factor_), S(0), {to_s.data(), m});  // in this order, since products with few columns are slow
       for (long row = 0; row < m; ++row)
         for (long r = 0; r < R; ++r) ds[(first + row) * R + r] = to_s[r * m + row];
-      multiply<S>(R, C, m, S(1), turned(s_), to_factor_, S(1), {to_p, C});
+      multiply<S>(R, C, m, S(1), turned(s_), to_factor_, keep, {to_p, C});
       multiply<S>(m, D, C, S(1), to_z_, w_, S(0), {dx + first * D, D});
-      multiply<S>(C, D, m, S(1), turned(to_z_), x_, S(1), {to_w, D});
+      multiply<S>(C, D, m, S(1), turned(to_z_), x_, keep, {to_w, D});
     }
   });
 }

@@ -39,16 +39,19 @@ void swiglu_backward(const S* x, const S* up, const S* down, const S* z, const S
   parallel_products(WEIGHT_PARTS, threads, [&](long piece) {
     Scratch<S> a(rows * F), da(rows * F), dz(rows * 2 * F);
     S *to_up = d_up + piece * 2 * F * D, *to_down = d_down + piece * D * F;
-    std::fill(to_up, to_up + 2 * F * D, S(0));
-    std::fill(to_down, to_down + D * F, S(0));
+    if (piece * part >= N) {
+      std::fill(to_up, to_up + 2 * F * D, S(0));
+      std::fill(to_down, to_down + D * F, S(0));
+    }
     for (long first = piece * part, end = std::min(N, first + part); first < end; first += rows) {
-      long m = std::min(rows, end - first);
+      const long m = std::min(rows, end - first);
+      const S keep = S(first > piece * part ? 1 : 0);  // the first block writes where the others add
       Matrix<const S> g_{g + first * D, D}, x_{x + first * D, D}, a_{a.data(), F}, dz_{dz.data(), 2 * F};
       multiply<S>(m, F, D, S(1), g_, down_, S(0), {da.data(), F});
       gated_backward(z + first * 2 * F, da.data(), a.data(), dz.data(), m, F);
       multiply<S>(m, D, 2 * F, S(1), dz_, up_, S(0), {dx + first * D, D});
-      multiply<S>(2 * F, D, m, S(1), turned(dz_), x_, S(1), {to_up, D});
-      multiply<S>(D, F, m, S(1), turned(g_), a_, S(1), {to_down, F});
+      multiply<S>(2 * F, D, m, S(1), turned(dz_), x_, keep, {to_up, D});
+      multiply<S>(D, F, m, S(1), turned(g_), a_, keep, {to_down, F});
     }
   });
 }
@@ -83,10 +86,13 @@ void feed_forward_backward(const S* h, const S* gain, const S* scale, const S* u
     Scratch<S> a(rows * F), da(rows * F), dz(rows * 2 * F), normed(rows * D), dn(rows * D);
     S *to_gain = d_gain + piece * D, *to_up = d_up + piece * 2 * F * D, *to_down = d_down + piece * D * F;
     std::fill(to_gain, to_gain + D, S(0));
-    std::fill(to_up, to_up + 2 * F * D, S(0));
-    std::fill(to_down, to_down + D * F, S(0));
+    if (piece * part >= N) {
+      std::fill(to_up, to_up + 2 * F * D, S(0));
+      std::fill(to_down, to_down + D * F, S(0));
+    }
     for (long first = piece * part, end = std::min(N, first + part); first < end; first += rows) {
-      long m = std::min(rows, end - first);
+      const long m = std::min(rows, end - first);
+      const S keep = S(first > piece * part ? 1 : 0);  // the first block writes where the others add
       Matrix<const S> g_{g + first * D, D}, normed_{normed.data(), D}, a_{a.data(), F}, dz_{dz.data(), 2 * F};
       multiply<S>(m, F, D, S(1), g_, down_, S(0), {da.data(), F});
       gated_backward(z + first * 2 * F, da.data(), a.data(), dz.data(), m, F);
@@ -96,8 +102,8 @@ void feed_forward_backward(const S* h, const S* gain, const S* scale, const S* u
         for (long i = 0; i < D; ++i) normed[row * D + i] = h[at + i] * scale[first + row] * gain[i];
         normed_row_backward(h + at, gain, scale[first + row], dn.data() + row * D, g + at, dx + at, to_gain, D);
       }
-      multiply<S>(2 * F, D, m, S(1), turned(dz_), normed_, S(1), {to_up, D});
-      multiply<S>(D, F, m, S(1), turned(g_), a_, S(1), {to_down, F});
+      multiply<S>(2 * F, D, m, S(1), turned(dz_), normed_, keep, {to_up, D});
+      multiply<S>(D, F, m, S(1), turned(g_), a_, keep, {to_down, F});
     }
   });
 }

@@ -106,6 +106,17 @@ inline Vector<double> log_of_one_and(Vector<double> e) {
 }
 inline Vector<float> log_of_one_and(Vector<float> e) { return log_of_one_and_polynomial(e); }
 
+// log(1 + e^x) and 1 / (1 + e^-x)
+template <class S>
+struct Soft {
+  Vector<S> plus, step;
+  explicit Soft(Vector<S> x) {
+    const Vector<S> e = exp_of_negative<S>(x < S(0) ? x : -x), rest = S(1) / (S(1) + e);
+    plus = larger(Vector<S>{}, x) + log_of_one_and(e);
+    step = x < S(0) ? e * rest : rest;
+  }
+};
+
 // e^x and e^x - 1, to their own digits; |x| within the range of one pass
 template <class S>
 struct Exponentials {
