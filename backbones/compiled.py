@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 
-from kernels.cpu import build, trusted
+from kernels.cpu import build
 from kernels.cpu.build import OFF, SWITCH, UnavailableError
-from kernels.cpu.waiting import is_brief, rounds
+from kernels.cpu.process import trusted
+from kernels.cpu.process.waiting import is_brief, rounds
 
 __all__ = ["is_brief", "rounds", "state"]
 

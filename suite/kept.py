@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from kernels.cpu import trusted
+from kernels.cpu.process import trusted
 
 ROOT = Path(__file__).resolve().parents[1]
 #: The code that answers follow from, with its recipes and templates.

@@ -13,8 +13,8 @@ import signal
 import pytest
 from hypothesis import settings
 
-from kernels.cpu import trusted
 from kernels.cpu.library import library
+from kernels.cpu.process import trusted
 
 for variable in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "SUITE_HOME", "SUITE_TRACKING"):
     os.environ.pop(variable, None)  # the tester's terminal and settings do not decide what the commands print

@@ -22,8 +22,9 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from kernels.cpu import build, freed_memory, trusted, waiting
+from kernels.cpu import build
 from kernels.cpu.build import UnavailableError
+from kernels.cpu.process import freed_memory, trusted, waiting
 from kernels.cpu.products.blas import Products, candidates, torch_library
 from kernels.cpu.products.comparison import fastest
 from kernels.cpu.sizes import SIZES, Sizes

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels.cpu import build, trusted
+from kernels.cpu import build
 from kernels.cpu import library as built
 from kernels.cpu.call import takes
+from kernels.cpu.process import trusted
 from kernels.scan import diagonal_scan
 
 
@@ -185,9 +186,9 @@ def test_a_folder_that_others_control_is_not_used(tmp_path: Path, monkeypatch: p
 
 def test_a_library_of_another_user_is_not_used(built_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = built_library.lstat().st_uid
-    monkeypatch.setattr("kernels.cpu.trusted.os.getuid", lambda: here + 1)
+    monkeypatch.setattr("kernels.cpu.process.trusted.os.getuid", lambda: here + 1)
     if here == 0:  # root's files are trusted by everybody: pretend that the file is somebody's
-        monkeypatch.setattr("kernels.cpu.trusted._ROOT", -1)
+        monkeypatch.setattr("kernels.cpu.process.trusted._ROOT", -1)
     assert trusted.fault(built_library) != ""
 
 

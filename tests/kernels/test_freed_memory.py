@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from kernels.cpu import freed_memory
+from kernels.cpu.process import freed_memory
 
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="GNU's C library has the limits")
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from kernels.cpu import rows as cpu_rows
 from kernels.linear import sums
 from kernels.rows import _Rotate
+from suite.training.parallel import batch_norm
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("kernels", "backbones", "tasks", "suite")
@@ -43,6 +44,11 @@ TWICE: dict[str, tuple[Callable[..., Tensor | tuple[Tensor, ...]], Callable[[], 
     "kernels/cpu/rows.py:Rotate": (
         rotation(cpu_rows.Rotate.apply),
         lambda: [numbers(2, 3, 1, 4), numbers(2, 3, 1, 4, seed=1)],
+    ),
+    # two ranks with equal rows
+    "suite/training/parallel/batch_norm.py:_Sum": (
+        lambda x: batch_norm._Sum.apply(x, lambda y: 2 * y.detach()).sin(),
+        lambda: [numbers(2, 3)],
     ),
 }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels.cpu import trusted
+from kernels.cpu.process import trusted
 from suite import kept
 
 
@@ -90,8 +90,8 @@ def test_answers_in_a_folder_that_others_control_are_not_used(folder, monkeypatc
         folder.chmod(0o777)
     else:
         owner = folder.lstat().st_uid
-        monkeypatch.setattr("kernels.cpu.trusted.os.getuid", lambda: owner + 1)
-        monkeypatch.setattr("kernels.cpu.trusted._ROOT", -1)
+        monkeypatch.setattr("kernels.cpu.process.trusted.os.getuid", lambda: owner + 1)
+        monkeypatch.setattr("kernels.cpu.process.trusted._ROOT", -1)
     assert asked() == 2
 
 

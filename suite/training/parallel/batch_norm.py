@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -12,18 +13,21 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 from torch.nn.modules.batchnorm import _BatchNorm
 
+#: A tensor → its sum over the ranks.
+Summed = Callable[[Tensor], Tensor]
+
 
 class _Sum(torch.autograd.Function):
     """The sum of a tensor over the ranks. Every rank's loss depends on it, so its gradients are summed as well."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, group: ProcessGroup) -> Tensor:
-        ctx.group = group
-        return _summed(x, group)
+    def forward(ctx: Any, x: Tensor, summed: Summed) -> Tensor:
+        ctx.summed = summed
+        return summed(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return _summed(gradients[0], ctx.group), None
+        return _Sum.apply(gradients[0], ctx.summed), None
 
 
 def _summed(x: Tensor, group: ProcessGroup) -> Tensor:
@@ -54,16 +58,19 @@ class GlobalBatchNorm(_BatchNorm):
         others = [0, *range(2, x.dim())]
         wide = x.float()
         count_1 = torch.tensor([x.numel() / x.shape[1]], dtype=wide.dtype, device=x.device)
-        sums = _Sum.apply(torch.cat([wide.sum(others), count_1]), self.group)
+        sums = _Sum.apply(torch.cat([wide.sum(others), count_1]), self._summed)
         n, mean_C = sums[-1].detach(), sums[:-1] / sums[-1].detach()
         centred = wide - _as_channels(mean_C, x)
-        variance_C = _Sum.apply(centred.square().sum(others), self.group) / n  # in two passes: differences stay exact
+        variance_C = _Sum.apply(centred.square().sum(others), self._summed) / n  # in two passes: differences stay exact
         if self.training and self.track_running_stats:
             self._track(mean_C.detach(), variance_C.detach() * n / (n - 1))
         y = centred * _as_channels((variance_C + self.eps).rsqrt(), x)
         if self.affine:
             y = y * _as_channels(self.weight, x) + _as_channels(self.bias, x)
         return y.to(x.dtype)
+
+    def _summed(self, x: Tensor) -> Tensor:
+        return _summed(x, self.group)
 
     @torch.no_grad()
     def _track(self, mean_C: Tensor, unbiased_C: Tensor) -> None:

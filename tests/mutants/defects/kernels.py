@@ -96,8 +96,8 @@ KERNELS: tuple[Defect, ...] = (
     Defect(
         "kernels",
         "kernels/cpu/projection.cpp",
-        "S(first > piece * part ? 1 : 0)",
-        "S(0)",
+        "turned(g_), {x + first * D, D}, S(first > piece * part ? 1 : 0)",
+        "turned(g_), {x + first * D, D}, S(0)",
         "only the last block of rows counts in the gradient of a weight",
         ("tests/kernels/test_projection_and_gates.py",),
     ),

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from kernels.cpu import library, waiting
+from kernels.cpu import library
+from kernels.cpu.process import waiting
 from kernels.rows import swiglu
 from suite.training import processors
 from suite.training.run import start

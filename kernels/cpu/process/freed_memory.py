@@ -1,7 +1,7 @@
 """Memory that a training step frees stays with the process, where the C library is GNU's.
 
-By default that library maps every block over 32 MB anew, and returns the free end of its memory to the operating
-system. The next step asks for the same memory again, and the system clears it page by page: up to a tenth of a step.
+By default that library maps every block over 32 MB from the operating system each time, and returns the free end of its
+memory. The next step asks for the same memory again, and the system clears it page by page: up to a tenth of a step.
 """
 
 from __future__ import annotations

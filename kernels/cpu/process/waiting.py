@@ -12,7 +12,7 @@ import hashlib
 from contextlib import suppress
 from pathlib import Path
 
-from kernels.cpu import trusted
+from kernels.cpu.process import trusted
 
 #: Time of the loop. Threads that wake up cost some 50 µs; next to a busy process every wait in the loop is lost.
 WAIT_NS = 64_000.0
