@@ -15,6 +15,11 @@ from suite.sweeps.executor import Died, Failed, Key, Report, Settings, Step, Sto
 from suite.sweeps.on_ray import cluster, desk, machines, worker
 from suite.sweeps.worker import opened_log
 
+WAITING = (
+    "GOMP_SPINCOUNT",
+    "OMP_WAIT_POLICY",
+)  # how idle threads wait, which a running cluster's workers do not inherit
+
 
 @dataclass
 class RayExecutor:
@@ -90,7 +95,7 @@ class RayExecutor:
         """What a run reads, as this process would read it. Ray leaves one thread to runs without a setting."""
         from suite.training.deterministic.mode import WORKSPACES
 
-        own = {name: value for name, value in os.environ.items() if name.startswith("SUITE_")}
+        own = {name: value for name, value in os.environ.items() if name.startswith("SUITE_") or name in WAITING}
         if self.settings.deterministic:  # read once in a worker, which carries out several runs
             own["CUBLAS_WORKSPACE_CONFIG"] = os.environ.get("CUBLAS_WORKSPACE_CONFIG", WORKSPACES[0])
         tracking = "off" if own.get("SUITE_TRACKING") == "off" else "later"  # this process delivers

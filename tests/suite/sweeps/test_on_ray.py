@@ -99,6 +99,16 @@ def test_every_executor_receives_the_settings_of_all_runs(with_ray, monkeypatch)
     assert made._environment()["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
+def test_idle_threads_of_workers_wait_as_those_of_the_sweep(with_ray, monkeypatch):
+    made = executor(Options("ray", address="head:6379"))
+    assert isinstance(made, RayExecutor)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "1234")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    environment = made._environment()
+    assert environment["GOMP_SPINCOUNT"] == "1234"
+    assert "OMP_WAIT_POLICY" not in environment
+
+
 def test_workers_deliver_nothing_to_the_tracking_store_themselves(with_ray, monkeypatch, runs):
     made = executor(Options("ray"))
     assert isinstance(made, RayExecutor)
