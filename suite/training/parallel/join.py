@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from threading import Thread
 
 from suite.errors import first_line
 from suite.training.parallel.environment import Place, keep_on_this_machine
@@ -12,6 +13,7 @@ from suite.training.parallel.ranks import ALONE, Ranks, Strategy
 
 #: Rank 0 may prepare data for hours while the others wait; the end of a process is noticed by the lifeline.
 CONTROL_TIMEOUT = timedelta(days=7)
+LEAVE_S = 5.0
 
 
 @contextmanager
@@ -53,11 +55,24 @@ def joined(here: Place | None, strategy: Strategy) -> Iterator[Ranks]:
     except BaseException as problem:
         _dismiss(ranks)
         lifeline.close("" if ranks.leads else f"{type(problem).__name__}: {first_line(problem)}")
+        _leave(ranks)
         raise
     _dismiss(ranks)
     lifeline.close()
-    if not ranks.loss():
-        distributed.destroy_process_group()
+    _leave(ranks)
+
+
+def _leave(ranks: Ranks) -> None:
+    """Ends the threads of the process group: those that live when Python ends abort the process now and then, whose
+    exit code is lost. A collective operation that waits for a rank that is gone would keep them for ever.
+    """
+    if ranks.loss():
+        return
+    from torch import distributed
+
+    leaving = Thread(target=distributed.destroy_process_group, name="leave", daemon=True)
+    leaving.start()
+    leaving.join(LEAVE_S)
 
 
 def _dismiss(ranks: Ranks) -> None:
