@@ -120,6 +120,22 @@ def _beyond(rates: tuple[float, ...], best: float) -> float | None:
     return None
 
 
+def reachable(race: Race) -> tuple[float, ...]:
+    """Every rate that a race may come to.
+
+    Args:
+        race: the plan.
+
+    Returns:
+        Its rates and those of its window's moves to either side, ascending.
+    """
+    rates = race.rates
+    for _ in range(race.moves):
+        further = (_beyond(rates, rates[0]), _beyond(rates, rates[-1]))
+        rates = tuple(sorted({*rates, *(rate for rate in further if rate is not None)}))
+    return rates
+
+
 def _missing(rates: tuple[float, ...], seeds: tuple[int, ...], scored: Scored) -> tuple[tuple[float, int], ...]:
     return tuple((rate, seed) for seed in seeds for rate in rates if (rate, seed) not in scored)
 

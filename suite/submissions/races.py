@@ -10,6 +10,7 @@ from suite.boards.naming import configuration, entry_of, untuned_configuration, 
 from suite.boards.raced import FIRST_CALIBRATION_SEED, SEEDS, Raced, other_tuned_options, race_of, raced
 from suite.boards.rows import has_figures
 from suite.records.schema import Record
+from suite.statistics.race import reachable
 from suite.submissions.entry import RaceSummary
 
 
@@ -86,8 +87,9 @@ def outside(runs: Sequence[Record]) -> Iterator[tuple[Record, str]]:
     Yields:
         The record, and why, in one line.
     """
-    race, recipe = result(runs), usual([runs[0]])
-    allowed = race.rates if race else _planned_rates(runs[0])
+    race, planned, recipe = result(runs), race_of(runs[0]), usual([runs[0]])
+    # fewer seeds, or single rates, have no rank next to races that ended
+    allowed = race.rates if race and race.ended else reachable(planned) if planned else ()
     for made in runs:
         tuned = other_tuned_options(made, recipe)
         if made.seed >= FIRST_CALIBRATION_SEED:

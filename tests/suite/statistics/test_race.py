@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from suite.statistics.race import Race, Scored, state, window
+from suite.statistics.race import Race, Scored, reachable, state, window
 
 RATES = (1e-3, 3e-3, 9e-3)
 PLAN = Race(RATES, tuple(range(8)))
@@ -98,3 +98,10 @@ def test_rates_are_a_factor_of_three_apart_around_the_recipes():
 def test_a_plan_that_is_none_is_refused(rates, seeds):
     with pytest.raises(ValueError, match="race"):
         Race(rates, seeds)
+
+
+def test_a_race_can_reach_two_rates_beyond_either_edge_and_no_other():
+    assert reachable(Race((0.002, 0.006, 0.018), tuple(range(8)))) == pytest.approx(
+        (0.002 / 9, 0.002 / 3, 0.002, 0.006, 0.018, 0.054, 0.162), rel=1e-5
+    )
+    assert reachable(Race((0.002,), tuple(range(8)))) == (0.002,)

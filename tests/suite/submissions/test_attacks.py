@@ -8,7 +8,7 @@ import pytest
 
 from suite.submissions.verify import verify
 from tests.suite.submissions.attacks import ATTACKS, Attack
-from tests.suite.submissions.made import copy_of
+from tests.suite.submissions.made import copy_of, forge, path_of
 from tests.test_docs import ROOT
 
 #: Those of `test_replay.py`, which train.
@@ -48,6 +48,15 @@ def test_an_edit_without_new_hashes_is_found_too(template, tmp_path):
     for path in sorted((folder / "records").rglob("*.json"))[:2]:
         path.write_text(path.read_text().replace('"seed":', '"seed": ', 1))  # the same JSON value: no fault
     assert [fault.line for fault in verify(tmp_path).faults] == []
+
+
+def test_single_runs_at_rates_that_a_race_can_reach_are_no_fault(template, tmp_path):
+    folder = copy_of(template, tmp_path)
+    for seed in range(1, 8):
+        path_of(folder, seed=seed).unlink(missing_ok=True)
+    forge(folder, lambda content: content["config"]["train"].update(lr=0.054), path_of(folder, seed=0))
+    of_rate = [fault.line for fault in verify(tmp_path).faults if "no rate of the race" in fault.line]
+    assert of_rate == []
 
 
 def test_the_table_of_attacks_in_the_documentation_is_this_one():
