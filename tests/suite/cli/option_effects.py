@@ -62,7 +62,7 @@ def data_options() -> Iterator[tuple[str, Effect]]:
     yield "--json", with_base("fashion-mnist", *JSON)
 
 
-RACE = "--task fashion-mnist --mixer softmax --lrs 1 --seeds 2"
+RACE = "--task fashion-mnist --mixer softmax --lrs 1 --seeds 3"
 ENTRY = "made-1 --author ada --output {folder}/ada --unfinished"
 ENTERED = "no-mixing --yes"
 DRAWN = "{text_1} --tokens 12 --temperature 1.5"
