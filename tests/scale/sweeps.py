@@ -101,13 +101,24 @@ def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return psutil.Process(process.pid).children(recursive=True)
 
 
+def commands(processes: list[psutil.Process]) -> dict[psutil.Process, list[str]]:
+    """The command lines of those processes that have not ended yet."""
+    found = {}
+    for each in processes:
+        with suppress(psutil.NoSuchProcess):
+            found[each] = each.cmdline()
+    return found
+
+
+def head_of(processes: list[psutil.Process]) -> psutil.Process:
+    """The process of a cluster that all others depend on."""
+    (head,) = [each for each, words in commands(processes).items() if words and words[0].endswith("/gcs_server")]
+    return head
+
+
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """Ray's workers that carry out a run now, as their titles say."""
-    found = []
-    for child in descendants(process):
-        with suppress(psutil.NoSuchProcess):
-            found += [child] if child.cmdline()[:1] == ["ray::run"] else []
-    return found
+    return [each for each, words in commands(descendants(process)).items() if words[:1] == ["ray::run"]]
 
 
 def in_the_middle(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -141,7 +152,11 @@ def assert_equal(one: Records, two: Records) -> None:
 
 def assert_all_end(processes: list[psutil.Process]) -> None:
     _, alive = psutil.wait_procs(processes, timeout=90)
-    assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == []
+    left = []
+    for each in alive:
+        with suppress(psutil.NoSuchProcess):  # it ends just now
+            left += [each] if each.status() != psutil.STATUS_ZOMBIE else []
+    assert left == []
 
 
 def interrupt(process: subprocess.Popen[str]) -> None:

