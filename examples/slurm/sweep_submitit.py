@@ -9,6 +9,8 @@ A job that was preempted or reached its time limit is submitted again with the s
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import shlex
 import signal
 import subprocess
@@ -35,7 +37,9 @@ class Race:
         """What to submit next: the same line, once this race has written its checkpoints."""
         if self.process:
             self.process.send_signal(signal.SIGUSR2)  # Slurm has sent one too, and repeated ones are no second request
-            self.process.wait()
+            # the call above is inside of wait(), whose lock a second one would wait for
+            with contextlib.suppress(ChildProcessError):
+                os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
         return submitit.helpers.DelayedSubmission(Race(), line)
 
 

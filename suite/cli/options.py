@@ -21,6 +21,11 @@ RaceScale = Annotated[str, typer.Option("--scale", help=_SIZES)]
 Seed = Annotated[
     int | None, typer.Option("--seed", help="Seed of initial weights, batches and augmentation.", show_default="0")
 ]
+RaceMixers = Annotated[list[str] | None, typer.Option("--mixer", help="Mixer; repeatable.", show_default=False)]
+RaceSeeds = Annotated[str, typer.Option("--seeds", help="Seeds of each row: 8, 0-7 or 0,1,2.")]
+RaceRates = Annotated[
+    int, typer.Option("--lrs", min=1, max=15, help="Learning rates, a factor of 3 apart around the recipe's.")
+]
 Steps = Annotated[
     int | None,
     typer.Option("--steps", min=1, help="Number of optimiser steps; by default the scale's.", show_default=False),

@@ -26,7 +26,7 @@ def write_plan(path: Path, found: Sequence[Entrant], options: Sequence[str]) -> 
     for each in found:
         if each.state().chosen is not None:
             continue
-        rates = ",".join(f"{rate:g}" for rate in each.race.rates)
+        rates = ",".join(repr(rate) for rate in each.race.rates)
         words = ["suite", "sweep", *each.given, "--seeds", _seeds(each.race.seeds), "--set", f"lr={rates}", *options]
         lines.append(shlex.join(words))
     try:

@@ -36,12 +36,10 @@ EXAMPLES = """
 
 def sweep(
     task: Annotated[list[str] | None, typer.Option("--task", help="Task; repeatable.", show_default=False)] = None,
-    mixer: Annotated[list[str] | None, typer.Option("--mixer", help="Mixer; repeatable.", show_default=False)] = None,
+    mixer: opt.RaceMixers = None,
     scale: opt.RaceScale = "board",
-    seeds: Annotated[str, typer.Option("--seeds", help="Seeds of each row: 8, 0-7 or 0,1,2.")] = "8",
-    lrs: Annotated[
-        int, typer.Option("--lrs", min=1, max=15, help="Learning rates, a factor of 3 apart around the recipe's.")
-    ] = 3,
+    seeds: opt.RaceSeeds = "8",
+    lrs: opt.RaceRates = 3,
     hybrid: opt.Hybrid = None,
     set_: Annotated[
         list[str] | None,
@@ -115,6 +113,11 @@ def sweep(
     if not task or not mixer:
         missing = "--task NAME (suite list tasks)" if not task else "--mixer NAME (suite list mixers)"
         raise UserError(f"a sweep needs tasks and mixers; give {missing}")
+    if plan and (dry_run or as_json):
+        raise UserError(
+            f"--plan writes a file and runs nothing; {'--dry-run' if dry_run else '--json'} has no meaning next to it: "
+            "leave one out"
+        )
     options = Options(on, address, gpus, jobs, threads, workers, device, deterministic)
     words, runner = written(options) if plan else [], executor(options)
     wanted = Wanted(tuple(task), tuple(mixer), scale, tuple(set_ or ()), parse_seeds(seeds), lrs, hybrid, data_dir)

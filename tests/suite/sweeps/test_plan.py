@@ -156,6 +156,13 @@ def test_a_plan_lists_each_unfinished_race_once_as_a_command_that_may_run_again(
     assert json.loads(again.out)["expected_s"] > 0
 
 
+def test_a_command_of_a_plan_has_the_exact_rates_of_its_race(tmp_path):
+    race = races("softmax", sets=(*SOTU, f"lr=0.00012345678,{1 / 3000!r}"))
+    write_plan(tmp_path / "plan.txt", race, [])
+    (written,) = [word[3:] for word in (tmp_path / "plan.txt").read_text("utf-8").split() if word.startswith("lr=")]
+    assert tuple(float(rate) for rate in written.split(",")) == (0.00012345678, 1 / 3000)
+
+
 @pytest.mark.parametrize("seeds", ["5-5", "1", "3,1", "0-2"])
 def test_a_command_of_a_plan_has_the_seeds_of_its_race(tmp_path, seeds):
     race = races("softmax", seeds=parse_seeds(seeds))
@@ -174,6 +181,8 @@ def test_a_command_of_a_plan_has_the_seeds_of_its_race(tmp_path, seeds):
         (["--task", "nothing", "--mixer", "fem"], "nothing"),
         (["--task", "sotu", "--mixer", "nothing"], "nothing"),
         (["--task", "sotu", "--mixer", "fem", "--plan", "/"], "--plan"),
+        (["--task", "sotu", "--mixer", "fem", "--plan", "p.txt", "--dry-run"], "--dry-run"),
+        (["--task", "sotu", "--mixer", "fem", "--plan", "p.txt", "--json"], "--json"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(suite, arguments, part):

@@ -26,13 +26,11 @@ EXAMPLES = """
 
 `suite plan --check`
 """
-#: The sizes at which a board races softmax besides its own, for the exchange rate.
-CURVE = ("0.75", "1.25", "1.5")
 
 
 def plan(
     task: opt.Task = None,
-    mixer: Annotated[list[str] | None, typer.Option("--mixer", help="Mixer; repeatable.", show_default=False)] = None,
+    mixer: opt.RaceMixers = None,
     scale: opt.RaceScale = "paper",
     gpus: Annotated[int, typer.Option("--gpus", help="GPUs that share each run's batch.")] = 1,
     gpu: Annotated[str, typer.Option("--gpu", help="Kind of GPU; a wrong name lists them all.")] = "h100",
@@ -48,8 +46,8 @@ def plan(
             show_default="0.35, an assumption",
         ),
     ] = None,
-    seeds: Annotated[str, typer.Option("--seeds", help="Seeds of each row: 8, 0-7 or 0,1,2.")] = "8",
-    lrs: Annotated[int, typer.Option("--lrs", min=1, max=15, help="Learning rates of each race.")] = 3,
+    seeds: opt.RaceSeeds = "8",
+    lrs: opt.RaceRates = 3,
     hybrid: opt.Hybrid = None,
     set_: opt.Set = None,
     check: Annotated[
@@ -65,7 +63,11 @@ def plan(
 
     Work and memory are counted on the model itself; a GPU's speed is its published peak times an assumed utilisation.
     """
+    if as_json and markdown:
+        raise UserError("--json and --markdown are two forms of one answer; give one of them")
     if check:
+        if task or mixer:
+            raise UserError("--check measures runs of its own and takes no --task and --mixer; leave them out")
         _check(markdown=markdown, as_json=as_json)
         return
     from suite.cli.commands.planning.tables import as_document, print_plan
@@ -136,13 +138,14 @@ def _reference_rows(wanted: Wanted, *, has_softmax: bool) -> tuple[list[Racing],
     """What a board needs besides its mixers: softmax, and softmax at three other sizes, of which a small shape may not
     have all.
     """
+    from suite.statistics.exchange import SIZES
     from suite.sweeps.plan import Left, entrants
 
     shared = tuple(each for each in wanted.sets if not each.startswith("mixer."))
     plain = replace(wanted, mixers=("softmax",), hybrid=None, sets=shared)
     rows, left = [] if has_softmax else [_racing(wanted, each) for each in entrants(plain)[0]], list[Left]()
-    for factor in CURVE:
-        sized = f"model.width_factor={factor}"
+    for factor in (size for size in SIZES if size != 1.0):
+        sized = f"model.width_factor={factor:g}"
         try:
             found, missing = entrants(replace(plain, sets=(*shared, sized)))
         except UserError as problem:  # of a single row; several rows have their reasons in `missing`
