@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from suite.planning.communication import Parallel
 from suite.planning.model_count import ModelCount
@@ -16,7 +16,7 @@ MOST_EXAMPLES = 2**20
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """Bytes on one device at the peak of a step.
+    """Bytes on one device at the peak: in a step, or with FSDP in a validation, where each device has the whole model.
 
     parameters: the weights.
     gradients: of all weights, where they are held together with the activations.
@@ -24,7 +24,7 @@ class DeviceMemory:
     ema: the averaged weights.
     selected: the weights of the best validation, which the trainer keeps on the device.
     communication: what FSDP gathers: embeddings and head for the whole step, the block that computes, the next one, and
-        the gradient of the last. DDP's buckets hold the gradients themselves.
+        the gradient of the last; all weights while it validates. DDP's buckets hold the gradients themselves.
     activations: what the backward pass reads, logits and working memory.
     """
 
@@ -77,7 +77,7 @@ def device_memory(training: Training, examples: int, passes: int = 1) -> DeviceM
     activations = model.work.of(examples).held
     if passes == 1 and training.gpus == 1:
         activations, gradients = max((activations, 0.0), (model.work.last_held(examples), trained), key=sum)
-    return DeviceMemory(
+    step = DeviceMemory(
         parameters=held,
         gradients=gradients,
         optimiser=trained * MOMENTS / FP32,
@@ -86,6 +86,10 @@ def device_memory(training: Training, examples: int, passes: int = 1) -> DeviceM
         communication=FP32 * (2 * model.rest + 3 * model.block_parameters) if sharded else 0.0,
         activations=activations,
     )
+    if not (sharded and training.selects):
+        return step
+    validation = replace(step, gradients=0.0, communication=FP32 * model.parameters, activations=0.0)
+    return max(step, validation, key=lambda each: each.total)
 
 
 def largest_batch(training: Training, memory: float, passes: int) -> int:

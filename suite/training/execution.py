@@ -43,13 +43,19 @@ SPLITS: tuple[Literal["valid", "test"], ...] = ("valid", "test")
 
 @dataclass(frozen=True)
 class Orders:
-    """What the other ranks must know of the run that rank 0 carries out: its folder, the fingerprint of its data, and
-    the step of the checkpoint that it continues, if any.
+    """What the other ranks must know of the run that rank 0 carries out: its folder, the fingerprint of its data, the
+    step of the checkpoint that it continues, if any, and rank 0's code of the suite, the task and the mixer.
     """
 
     folder: Path
     fingerprint: str
     step: int | None
+    code: tuple[str, str, str]
+
+
+def code_of(job: Job) -> tuple[str, str, str]:
+    """What all ranks must have equal: the version of the suite, and where task and mixer come from."""
+    return job.code.version, job.code.task_origin, job.code.mixer_origin
 
 
 def carry_out(job: Job, observer: Observer | None, stop: Stop | None) -> Outcome:
@@ -58,7 +64,8 @@ def carry_out(job: Job, observer: Observer | None, stop: Stop | None) -> Outcome
     """
     with ExitStack() as stack:
         stop = stop or stack.enter_context(StopSignal() if job.ranks.world == 1 else RankStop())
-        job.ranks.announce(Orders(job.folder, job.data.fingerprint, job.resume["step"] if job.resume else None))
+        step = job.resume["step"] if job.resume else None
+        job.ranks.announce(Orders(job.folder, job.data.fingerprint, step, code_of(job)))
         shown = observer or stack.enter_context(_progress(job))
         tracker = stack.enter_context(open_tracker(job, shown.warn))
         job.ranks.on_loss(lambda lost: _record_loss(job, lost, shown.warn))
@@ -110,8 +117,8 @@ def take_part(job: Job) -> int:
 
 
 def _record_loss(job: Job, lost: str, warn: Callable[[str], None]) -> None:
-    """The record of a run that ended because a process did: rank 0 writes it, or rank 1 where rank 0 was lost."""
-    if job.ranks.rank <= 1:
+    """The record of a run that ended because a process did."""
+    if job.ranks.reports_loss:
         write_record(job, assemble(job, Ending("failed", lost, 1), None, None), warn)
 
 

@@ -10,7 +10,6 @@ from suite.config.run_config import RunConfig
 from suite.console import say
 from suite.errors import UserError
 from suite.models.candidate import Candidate, parse
-from suite.models.memory import require_memory
 from suite.records import runs_folder
 from suite.training import checkpoint
 from suite.training.deterministic import mode
@@ -18,7 +17,7 @@ from suite.training.execution import carry_out
 from suite.training.loop.observer import Observer
 from suite.training.outcome import Outcome
 from suite.training.parallel.ranks import ALONE, Ranks
-from suite.training.prepared.jobs import make_job, require_trainable, solved, usable_device
+from suite.training.prepared.jobs import make_job, require_room, require_trainable, solved, usable_device
 from suite.training.prepared.resumed import resumed_job
 from suite.training.signals import Stop
 
@@ -64,14 +63,7 @@ def start(
     chosen = usable_device(device, candidate)
     task = tasks.get(config.task)(config.data, data_dir)
     plan, certificate = candidate.check(config, task.spec)
-    require_memory(
-        config,
-        certificate,
-        chosen,
-        processes=ranks.world,
-        here=ranks.local_world,
-        sharded=ranks.strategy == "fsdp2",
-    )
+    require_room(config, certificate, chosen, ranks)
     config = config.model_copy(update={"mixer_options": plan.mixer_options})
     runs_folder.writable_home()
     if not again:

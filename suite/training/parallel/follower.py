@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 import tasks
-from suite.errors import UserError
+from suite.errors import UserError, first_line
 from suite.models.written import resolve_written
 from suite.records import runs_folder
 from suite.training import checkpoint
 from suite.training.deterministic import mode
 from suite.training.devices import pick_device
-from suite.training.execution import Orders, take_part
+from suite.training.execution import LOSS_S, Orders, code_of, take_part
 from suite.training.parallel.ranks import Ranks
 from suite.training.prepared.jobs import make_job
 
@@ -35,7 +35,10 @@ def follow(ranks: Ranks, *, device: str, data_dir: Path | None) -> int:
         DataError: its data are missing or damaged.
         MixerError: it has no such mixer.
     """
-    orders: Orders | None = ranks.announce()
+    try:
+        orders: Orders | None = ranks.announce()
+    except RuntimeError as problem:  # a collective operation with a process that is gone
+        raise UserError(ranks.loss(LOSS_S) or first_line(problem)) from None
     if orders is None:
         return 0
     folder = orders.folder
@@ -67,4 +70,6 @@ def follow(ranks: Ranks, *, device: str, data_dir: Path | None) -> int:
             resume=state,
             ranks=ranks,
         )
+        if code_of(job) != orders.code:
+            raise UserError(f"rank {ranks.rank} has other code than rank 0; install the same version on all machines")
         return take_part(job)

@@ -14,16 +14,19 @@ import selectors
 import socket
 import threading
 from collections.abc import Callable
+from ipaddress import ip_address
 from typing import Protocol
 
 from suite.safe_text import one_line
+from suite.training.parallel.environment import LOOPBACK
 
 #: How long a process may take to notice by itself that another one has ended, before it is ended.
 GRACE_S = 10.0
 MACHINE_S = 30
 CONNECT_S = 60.0
 ADDRESS = "suite/lifeline"  # in the store: rank 0's port, and the word that a rank connects with
-BYE, MAX_BYTES = "bye", 4096
+BYE, RELAY, MAX_BYTES = "bye", "relay:", 4096
+HERE = (LOOPBACK, "localhost", "::1")  # names that other machines have for themselves, too
 SILENT = "ended without a message (it was killed, or had too little memory)"
 
 
@@ -60,6 +63,10 @@ class Lifeline:
         self._changed.wait(wait_s)
         return "; ".join(f"rank {rank} {why}" for rank, why in sorted(self._lost.items()))
 
+    def vanished(self, rank: int) -> bool:
+        """Whether a process has ended without saying why: it can have written nothing."""
+        return self._lost.get(rank) == SILENT
+
     def settle(self) -> None:
         """From now on the loss of another process does not end this one."""
         self._settled.set()
@@ -72,8 +79,8 @@ class Lifeline:
         """
         self.settle()
         for link in self._others.values():
+            _send(link, failure or BYE)
             with contextlib.suppress(OSError):
-                link.sendall((one_line(failure)[: MAX_BYTES // 8] or BYE).encode() + b"\n")
                 link.shutdown(socket.SHUT_WR)
 
     def _listen(self) -> None:
@@ -82,16 +89,29 @@ class Lifeline:
                 selector.register(link, selectors.EVENT_READ, rank)
             while selector.get_map():
                 for key, _ in selector.select():
-                    selector.unregister(key.fileobj)
-                    message = _message(self._others[key.data])
-                    if message == BYE:
-                        self.dismissed = self.dismissed or key.data == 0
-                    else:
-                        self._lose(key.data, message or SILENT)
+                    lines = _lines(self._others[key.data])
+                    if [self._hear(key.data, line) for line in lines][-1]:
+                        selector.unregister(key.fileobj)
+
+    def _hear(self, rank: int, line: str) -> bool:
+        """Takes in a line of another process; whether it is the last one."""
+        if line.startswith(RELAY):
+            lost, _, why = line.removeprefix(RELAY).partition(" ")
+            self._lose(int(lost), why)
+            return False
+        if line == BYE:
+            self.dismissed = self.dismissed or rank == 0
+        else:
+            self._lose(rank, line or SILENT)
+        return True
 
     def _lose(self, rank: int, why: str) -> None:
         first = not self._lost
         self._lost[rank] = why
+        if self.rank == 0:  # the others are connected to rank 0 alone
+            for other, link in self._others.items():
+                if other != rank:
+                    _send(link, f"{RELAY}{rank} {why}")
         self._changed.set()
         if first and not self._settled.is_set():
             threading.Thread(target=self._end, name="lifeline end", daemon=True).start()
@@ -102,6 +122,7 @@ class Lifeline:
             try:
                 self.last_words(self.loss())
             finally:
+                self.close(f"was ended, since {self.loss()}")
                 os._exit(1)
 
 
@@ -125,6 +146,8 @@ def _accept(world: int, host: str, store: Store) -> dict[int, socket.socket]:
 def _server(host: str) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        if host not in HERE and ip_address(str(address[0])).is_loopback:  # Debian gives a machine's name 127.0.1.1
+            return socket.create_server(("", 0))
         return socket.create_server((str(address[0]), 0), family=family)
     except OSError:  # a name of this machine that its own interfaces do not have
         return socket.create_server(("", 0))
@@ -147,10 +170,21 @@ def _watched(link: socket.socket) -> socket.socket:
     return link
 
 
+def _send(link: socket.socket, text: str) -> None:
+    with contextlib.suppress(OSError):
+        link.sendall(one_line(text)[: MAX_BYTES // 8].encode() + b"\n")
+
+
 def _message(link: socket.socket) -> str:
-    """One line; an empty text where the connection ended before it did."""
+    return _lines(link)[0]
+
+
+def _lines(link: socket.socket) -> list[str]:
+    """One or more lines; a single empty text where the connection ended before the last of them did."""
     read = b""
     with contextlib.suppress(OSError):
         while not read.endswith(b"\n") and len(read) < MAX_BYTES and (more := link.recv(MAX_BYTES - len(read))):
             read += more
-    return one_line(read.decode("utf-8", "replace").strip()) if read.endswith(b"\n") else ""
+    if not read.endswith(b"\n"):
+        return [""]
+    return [one_line(line.strip()) for line in read.decode("utf-8", "replace").strip().split("\n")]

@@ -24,8 +24,15 @@ def require_supported(model: nn.Module, ranks: Ranks) -> None:
         ranks: of the job.
 
     Raises:
-        UserError: it has several processes, and the model is fitted in one pass instead of steps.
+        UserError: it has several processes, and the model is fitted in one pass instead of steps, or has a parameter
+            without axes, which cannot be sharded.
     """
+    scalars = [name for name, parameter in model.named_parameters() if not parameter.dim()]
+    if ranks.world > 1 and ranks.strategy == "fsdp2" and scalars:
+        raise UserError(
+            f"parameter {scalars[0]} has no axes, and --parallel fsdp gives each process a part of the first one; give "
+            "it the shape [1], or take --parallel ddp"
+        )
     if ranks.world > 1 and isinstance(model, ClosedForm):
         raise UserError(
             f"this baseline is fitted in one pass over the data, not in steps that {ranks.world} processes share; "

@@ -126,6 +126,13 @@ class Ranks:
         """Whether rank 0 has ended the job in good order."""
         return bool(self.lifeline and self.lifeline.dismissed)
 
+    @property
+    def reports_loss(self) -> bool:
+        """Whether this process writes the record of a run that a lost process ended: rank 0 does, and rank 1 where
+        rank 0 has ended without a message.
+        """
+        return self.leads or (self.rank == 1 and bool(self.lifeline and self.lifeline.vanished(0)))
+
     def loss(self, wait_s: float = 0.0) -> str:
         """Why another process has ended early.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from suite.training import checkpoint
 from suite.training.parallel import folders, shards
 from suite.training.parallel.models import as_sharded
 from suite.training.parallel.ranks import Ranks
+
+T = TypeVar("T")
 
 
 def save(run_dir: Path, content: dict[str, Any], tensors: dict[str, Tensor], ranks: Ranks) -> None:
@@ -27,23 +30,37 @@ def save(run_dir: Path, content: dict[str, Any], tensors: dict[str, Tensor], ran
         ranks: of the job.
 
     Raises:
-        OSError, RuntimeError: it could not be written; the old checkpoints are then unchanged. All ranks raise.
+        RuntimeError: it could not be written; the old checkpoints are then unchanged. All ranks raise.
     """
     temporary = run_dir / f".checkpoint-{content['step']}.dcp"
-    if ranks.leads:
-        checkpoint.delete_leftovers(run_dir)
-    ranks.gather(None)  # nobody writes before the leftovers are gone
-    written = ranks.gather(shards.write(temporary, tensors, ranks.rank))
-    sha256 = {name: value for each in written for name, value in each.items()}
-    problem = ""
-    if ranks.leads:
-        try:
-            _complete(run_dir, temporary, {**content, "world": ranks.world, "sha256": sha256})
-        except (OSError, RuntimeError) as error:
-            problem = reason(error)
+    # nobody writes before the leftovers are gone
+    _together(ranks, lambda: checkpoint.delete_leftovers(run_dir) if ranks.leads else None)
+    try:
+        written = _together(ranks, lambda: shards.write(temporary, tensors, ranks.rank))
+        sha256 = {name: value for each in written for name, value in each.items()}
+        whole = {**content, "world": ranks.world, "sha256": sha256}
+        _together(ranks, lambda: _complete(run_dir, temporary, whole) if ranks.leads else None)
+    except RuntimeError:
+        if ranks.leads:
             shutil.rmtree(temporary, ignore_errors=True)
-    if problem := ranks.gather(problem)[0]:
-        raise RuntimeError(problem)
+        raise
+
+
+def _together(ranks: Ranks, part: Callable[[], T]) -> list[T]:
+    """What each rank's part gives. A part that fails on one rank alone fails on all: one that went on would meet the
+    others in another exchange.
+    """
+    found: list[T] = []
+    problem = ""
+    try:
+        found.append(part())
+    except (OSError, RuntimeError) as error:
+        problem = reason(error)
+    every = ranks.gather((found, problem))
+    for _, why in every:
+        if why:
+            raise RuntimeError(why)
+    return [each for some, _ in every for each in some]
 
 
 def _complete(run_dir: Path, temporary: Path, content: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from suite.errors import UserError
 from suite.models.budget import Plan
 from suite.models.candidate import Candidate, parse
 from suite.models.certificate import Certificate
+from suite.models.memory import require_memory
 from suite.records import provenance
 from suite.training.deterministic import mode
 from suite.training.devices import pick_device
@@ -52,6 +53,22 @@ def usable_device(name: str, candidate: Candidate) -> torch.device:
             "which changes the order of sums; leave out --deterministic (docs/determinism.md)"
         )
     return device
+
+
+def require_room(config: RunConfig, certificate: Certificate, device: torch.device, ranks: Ranks) -> None:
+    """Refuses a model that the memory of this process's share cannot train.
+
+    Args:
+        config: of the run.
+        certificate: of the checked model.
+        device: of this process.
+        ranks: of the job.
+
+    Raises:
+        UserError: it takes more than there is.
+    """
+    sharded = ranks.strategy == "fsdp2"
+    require_memory(config, certificate, device, processes=ranks.world, here=ranks.local_world, sharded=sharded)
 
 
 def require_trainable(config: RunConfig, candidate: Candidate, task: Task, plan: Plan, ranks: Ranks) -> None:

@@ -65,6 +65,15 @@ def test_fsdp_divides_what_is_kept_and_gathers_blocks_and_embeddings():
     assert device_memory(Training(MODEL, ema=True, gpus=8), 4).parameters == 4000
 
 
+def test_fsdp_holds_the_whole_model_while_it_validates():
+    blocks = replace(MODEL, parameters=100_000, trainable=100_000, block_parameters=24_900)
+    training = Training(blocks, ema=True, gpus=8, parallel="fsdp")
+    memory = device_memory(training, 1)
+    assert (memory.communication, memory.activations, memory.gradients) == (400_000, 0.0, 0.0)
+    assert memory.total == 400_000 + 50_000 * (1 + 2 + 1 + 1)
+    assert device_memory(replace(training, selects=False), 1).communication < 400_000
+
+
 def test_a_batch_that_does_not_fit_is_computed_in_passes():
     heavy = replace(MODEL, work=replace(MODEL.work, per_example=Amounts(10, 0, 700, 600)))
     training, memory = Training(heavy, ema=False), 30_200 / USABLE

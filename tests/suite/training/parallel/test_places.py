@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import socket
 import threading
 from collections.abc import Iterator
 
@@ -12,6 +14,7 @@ import torch
 from suite.errors import UserError
 from suite.training.parallel import launch, lifeline, models, shards
 from suite.training.parallel.environment import NEEDED, Place, device_of, place
+from suite.training.parallel.follower import follow
 from suite.training.parallel.ranks import ALONE, Ranks
 
 SECOND = Place(1, 2, 1, 2, "127.0.0.1")
@@ -32,26 +35,32 @@ class Store(dict[str, str]):
 announced = threading.Event()
 
 
-@pytest.fixture
-def ends() -> Iterator[list[lifeline.Lifeline]]:
-    """Rank 0's and rank 1's end of a connection."""
+@pytest.fixture(params=[2, 3], ids=["two-ranks", "three-ranks"])
+def ends(request) -> Iterator[list[lifeline.Lifeline]]:
+    """The ends of the connections, by rank."""
     announced.clear()
     store, made = Store(), dict[int, lifeline.Lifeline]()
 
     def join(rank: int) -> None:
-        made[rank] = lifeline.Lifeline(rank, 2, "127.0.0.1", store)
+        made[rank] = lifeline.Lifeline(rank, request.param, "127.0.0.1", store)
 
-    threads = [threading.Thread(target=join, args=(rank,)) for rank in (0, 1)]
+    threads = [threading.Thread(target=join, args=(rank,)) for rank in range(request.param)]
     for each in threads:
         each.start()
     for each in threads:
         each.join()
     for end in made.values():
         end.settle()
-    yield [made[0], made[1]]
-    for end in made.values():
-        for link in end._others.values():
-            link.close()
+    yield [end for _, end in sorted(made.items())]
+    links = [link for end in made.values() for link in end._others.values()]
+    for link in links:
+        with contextlib.suppress(OSError):
+            link.shutdown(socket.SHUT_RDWR)
+    for thread in threading.enumerate():
+        if thread.name == "lifeline":
+            thread.join(10)
+    for link in links:
+        link.close()
 
 
 def test_a_process_without_torchrun_has_no_place(monkeypatch):
@@ -104,11 +113,66 @@ def test_a_rank_that_fails_sends_the_reason(ends):
 
 
 def test_a_rank_that_ends_in_good_order_is_not_lost(ends):
-    ends[1].close()
-    ends[0].close()
-    assert not ends[0].loss(0.3)
-    assert not ends[1].loss(0.3)
-    assert ends[1].dismissed
+    for end in reversed(ends):
+        end.close()
+    assert not any(end.loss(0.3) for end in ends)
+    assert all(end.dismissed for end in ends[1:])
+
+
+def test_every_rank_learns_which_one_was_lost_and_that_rank_0_was_not(ends):
+    next(iter(ends[-1]._others.values())).shutdown(2)
+    for end in ends[:-1]:
+        assert end.loss(5) == f"rank {len(ends) - 1} {lifeline.SILENT}"
+        assert not end.vanished(0)
+
+
+def test_rank_1_reports_no_loss_where_rank_0_gave_its_reason(ends, monkeypatch):
+    left = [Ranks(rank, len(ends), lifeline=end) for rank, end in enumerate(ends)]
+    monkeypatch.setattr("os._exit", lambda _: None)
+    ends[0]._settled.clear()
+    monkeypatch.setattr(lifeline, "GRACE_S", 0.0)
+    ends[0]._end()
+    assert "rank 0 was ended" in ends[1].loss(5)
+    assert [each.reports_loss for each in left] == [True] + [False] * (len(ends) - 1)
+
+
+def test_rank_1_reports_that_rank_0_was_killed(ends):
+    for link in ends[0]._others.values():
+        link.shutdown(2)
+    assert all(end.loss(5) == f"rank 0 {lifeline.SILENT}" for end in ends[1:])
+    assert [Ranks(rank, 3, lifeline=end).reports_loss for rank, end in enumerate(ends)][1:] == [True, False][
+        : len(ends) - 1
+    ]
+
+
+def test_another_machine_reaches_rank_0_whose_own_name_means_this_machine(monkeypatch):
+    """As Debian sets it up: 127.0.1.1 is the machine's name."""
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.1.1", 0))]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: found)
+    with lifeline._server("node-1") as server:
+        assert server.getsockname()[0] == "0.0.0.0"
+    with lifeline._server("localhost") as server:
+        assert server.getsockname()[0] == "127.0.1.1"
+
+
+def test_a_parameter_without_axes_is_refused_where_it_would_be_sharded():
+    model = torch.nn.Linear(2, 2)
+    model.scale = torch.nn.Parameter(torch.tensor(1.0))
+    models.require_supported(model, Ranks(0, 2, "ddp"))
+    models.require_supported(model, ALONE)
+    with pytest.raises(UserError, match="parameter scale has no axes"):
+        models.require_supported(model, Ranks(0, 2, "fsdp2"))
+
+
+def test_a_rank_that_waits_for_a_run_says_that_rank_0_is_lost(ends):
+    class Gone(Ranks):
+        def announce(self, value=None):
+            raise RuntimeError("[gloo] Connection closed\nmore")
+
+    for link in ends[0]._others.values():
+        link.shutdown(2)
+    with pytest.raises(UserError, match="rank 0 ended without a message"):
+        follow(Gone(1, 2, lifeline=ends[1]), device="cpu", data_dir=None)
 
 
 def test_a_single_process_communicates_with_nobody():
