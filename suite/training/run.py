@@ -17,7 +17,7 @@ from suite.training.execution import carry_out
 from suite.training.loop.observer import Observer
 from suite.training.outcome import Outcome
 from suite.training.parallel.ranks import ALONE, Ranks
-from suite.training.prepared.jobs import make_job, require_room, require_trainable, solved, usable_device
+from suite.training.prepared.jobs import make_job, require_enough_memory, require_trainable, solved, usable_device
 from suite.training.prepared.resumed import resumed_job
 from suite.training.signals import Stop
 
@@ -63,7 +63,7 @@ def start(
     chosen = usable_device(device, candidate)
     task = tasks.get(config.task)(config.data, data_dir)
     plan, certificate = candidate.check(config, task.spec)
-    require_room(config, certificate, chosen, ranks)
+    require_enough_memory(config, certificate, chosen, ranks)
     config = config.model_copy(update={"mixer_options": plan.mixer_options})
     runs_folder.writable_home()
     if not again:

@@ -47,7 +47,7 @@ def save(run_dir: Path, content: dict[str, Any], tensors: dict[str, Tensor], ran
 
 
 def _together(ranks: Ranks, part: Callable[[], T]) -> list[T]:
-    """What each rank's part gives. A part that fails on one rank alone fails on all: one that went on would meet the
+    """What each rank's part gives. A part that fails on one rank alone fails on all: one that continued would meet the
     others in another exchange.
     """
     found: list[T] = []

@@ -55,7 +55,7 @@ def usable_device(name: str, candidate: Candidate) -> torch.device:
     return device
 
 
-def require_room(config: RunConfig, certificate: Certificate, device: torch.device, ranks: Ranks) -> None:
+def require_enough_memory(config: RunConfig, certificate: Certificate, device: torch.device, ranks: Ranks) -> None:
     """Refuses a model that the memory of this process's share cannot train.
 
     Args:

@@ -16,7 +16,7 @@ from suite.training.execution import build_model
 from suite.training.job import Job
 from suite.training.loop.observer import Observer
 from suite.training.parallel.ranks import Ranks
-from suite.training.prepared.jobs import make_job, require_room, require_trainable, usable_device
+from suite.training.prepared.jobs import make_job, require_enough_memory, require_trainable, usable_device
 
 
 def resumed_job(
@@ -72,7 +72,7 @@ def resumed_job(
     if state:
         task.use_files(folder)
     checked = candidate.check(config, task.spec)
-    require_room(config, checked[1], chosen, ranks)  # there may be fewer ranks than before
+    require_enough_memory(config, checked[1], chosen, ranks)  # there may be fewer ranks than before
     ranks.shard.rows(config.train.batch_size)
     task.load()
     require_trainable(config, candidate, task, checked[0], ranks)
