@@ -119,7 +119,7 @@ EFFECTS: dict[str, dict[str, Effect]] = {
         "--lrs": with_base(FASHION, "--lrs 1", "--lrs 3"),
         "--hybrid": with_base("--json --task fashion-mnist --mixer ssm --scale board", "--hybrid 1", "--hybrid 1,2"),
         "--set": with_base(FASHION, "--set depth=2", "--set depth=3"),
-        "--check": lines(PLAIN, "--check"),
+        "--check": lines("", "--check", refused=True),
         "--markdown": with_base(PLAIN, "", "--markdown"),
         "--json": with_base(PLAIN, *JSON),
     },
