@@ -1,8 +1,7 @@
-"""Projections: several of one input, each scaled by a low-rank factor (FEM, arXiv 2602.07160), `y = x Wᵀ ⊙ (1 + s P)`;
-and a few of the normalised input, `LayerNorm(x) Wᵀ`.
+"""Projections: several of one input, each scaled by a low-rank factor (FEM, arXiv 2602.07160), `y = x Wᵀ ⊙ (1 + s P)`.
 
-The CPU implementations work through blocks of rows that stay in the cache: `s P`, the normalised x and the gradients of
-z never exist as a whole, and nothing is concatenated. They take fp32 and fp64; `modulated_projection` has another one
+The CPU implementations work through blocks of rows that stay in the cache: `s P` and the gradients of z never exist as
+a whole, and nothing is concatenated. They take fp32 and fp64; `modulated_projection` has another one
 for bf16 autocast. Elsewhere the formulas run.
 
 Shape letters: B sequences, T tokens, D input channels, C channels of all projections, R rank.
@@ -14,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import layer_norm, linear
+from torch.nn.functional import linear
 
 from kernels.cpu.bf16.choice import takes_half
 from kernels.cpu.bf16.functions import ProjectionBf16
@@ -133,66 +132,8 @@ def _slices(splits: Sequence[int]) -> list[slice]:
     return [slice(end - split, end) for end, split in zip(ends, splits, strict=True)]
 
 
-def normed_projection(x_BTD: Tensor, weight_RD: Tensor, eps: float = 1e-5) -> Tensor:
-    """`LayerNorm(x) Wᵀ` for a W of few rows, LayerNorm without gains, computed in the dtype of W, which may be wider
-    than that of x. The normalised input never exists as a whole.
-
-    Args:
-        x_BTD: inputs `[B, T, D]`.
-        weight_RD: the weights W `[R, D]`.
-        eps: added to the variance.
-
-    Returns:
-        `[B, T, R]`, in the dtype of W.
-    """
-    if x_BTD.numel() == 0:
-        return nothing((*x_BTD.shape[:-1], len(weight_RD)), x_BTD.to(weight_RD.dtype), weight_RD)
-    if _fused(x_BTD) and _fused(weight_RD):
-        out: Tensor = _NormedProjection.apply(x_BTD, weight_RD, eps)
-        return out
-    return linear(layer_norm(x_BTD.to(weight_RD.dtype), x_BTD.shape[-1:], eps=eps), weight_RD)
-
-
-class _NormedProjection(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, weight, eps):  # type: ignore[no-untyped-def]
-        rows_x = x.reshape(-1, x.shape[-1])
-        out, mean, inverse = (
-            weight.new_empty(len(rows_x), len(weight)),
-            weight.new_empty(len(rows_x), 1),
-            weight.new_empty(len(rows_x), 1),
-        )
-        average = weight.new_full((x.shape[-1], 1), 1.0 / x.shape[-1])
-        for rows, (centred, scratch) in _with_memory(rows_x, 2, weight.dtype):
-            scratch.copy_(rows_x[rows])
-            torch.mm(scratch, average, out=mean[rows])
-            torch.sub(scratch, mean[rows], out=centred)
-            torch.mm(torch.mul(centred, centred, out=scratch), average, out=inverse[rows]).add_(eps).rsqrt_()
-            torch.mm(centred, weight.t(), out=out[rows]).mul_(inverse[rows])
-        ctx.save_for_backward(rows_x, weight, mean, inverse, out)
-        ctx.shape = x.shape
-        return out.view(*x.shape[:-1], -1)
-
-    @staticmethod
-    @first_derivative_only
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        x, weight, mean, inverse, out = ctx.saved_tensors
-        grad = grad.reshape(len(x), -1)
-        scaled = grad * inverse
-        # x̂·(Wᵀ g) = y·g, so the norm's own term costs no pass over x
-        along = (grad * out).sum(-1, keepdim=True).mul_(inverse.square()).div_(-x.shape[-1])
-        centred_weight = weight - weight.mean(-1, keepdim=True)
-        grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight)
-        for rows, (centred, scratch) in _with_memory(x, 2, weight.dtype):
-            torch.sub(x[rows], mean[rows], out=centred)
-            grad_weight.addmm_(scaled[rows].t(), centred)
-            torch.mm(scaled[rows], centred_weight, out=scratch).addcmul_(centred, along[rows])
-            grad_x[rows] = scratch
-        return grad_x.view(ctx.shape), grad_weight, None
-
-
-def _with_memory(x: Tensor, count: int, dtype: torch.dtype | None = None) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
-    """Blocks of rows, each with `count` buffers of its size, in x's dtype if none is given; the memory is reused."""
+def _with_memory(x: Tensor, count: int) -> Iterator[tuple[slice, tuple[Tensor, ...]]]:
+    """Blocks of rows, each with `count` buffers of its size; the memory is reused."""
     blocks = _blocks(len(x), x.shape[1])
-    memory = x.new_empty(count, blocks[0].stop, x.shape[1], dtype=dtype)
+    memory = x.new_empty(count, blocks[0].stop, x.shape[1])
     return ((rows, memory[:, : rows.stop - rows.start].unbind()) for rows in blocks)

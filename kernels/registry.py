@@ -62,7 +62,7 @@ def _gated(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor) -> tuple[Any, ...]:
 def _lag_mixing(q: Tensor, k: Tensor, v: Tensor, *mixing: Tensor) -> tuple[Any, ...]:
     """The same mixing for each score set and after the activation."""
     from kernels.hyper.lag_mixing import LagMixing
-    from kernels.lag_layout import Layout
+    from kernels.numerics.lag_layout import Layout
 
     each = LagMixing(*mixing)
     return q, k, v, [each] * len(q), each, Layout(causal=True, by_lag=True, length=v.shape[2])
@@ -72,6 +72,10 @@ def _linear_free_energy(log_q: Tensor, log_k: Tensor, decay: Tensor, v: Tensor, 
     from kernels.linear.weights import LinearWeights
 
     return LinearWeights.of(log_q, log_k, decay, None), v, beta, True
+
+
+def _low_rank(*parts: Tensor) -> tuple[Any, ...]:
+    return torch.cat(parts, dim=-1), True, None, parts[0].dtype
 
 
 def _rotation(x_BTHw: Tensor) -> tuple[Any, ...]:
@@ -302,9 +306,17 @@ KERNELS = (
     ),
     Kernel(
         "normed_projection",
-        "kernels.projection:normed_projection",
+        "kernels.low_rank:normed_projection",
         "a few projections of the layer-normalised input",
         (Call("rows", "x BTD row, w rD all"),),
+        cpp=("normed_projection",),
+    ),
+    Kernel(
+        "low_rank_scan",
+        "kernels.low_rank:low_rank_scan",
+        "FEM's low-rank convolution: decays, inputs and scales of a few channels, their scan and norm",
+        (Call("causal", "a BTr later, u BTr later, s BTr row", _low_rank),),
+        cpp=("low_rank_scan",),
     ),
     Kernel(
         "short_conv",

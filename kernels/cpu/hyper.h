@@ -1,6 +1,6 @@
 // Lag mixing (formulas: kernels.hyper.lag_mixing): the layout of a block of rows in memory, and the operations on four of its rows at a time.
 //
-// Scores of a block are written by products over keys and read by lag, as in kernels.lag_layout: with pitch P, column c of every row is the
+// Scores of a block are written by products over keys and read by lag, as in kernels.numerics.lag_layout: with pitch P, column c of every row is the
 // same entry of the tables; from `shift` on and with pitch P - 1, column i is key i. Everything but scores of visible keys is zero.
 #pragma once
 #include <algorithm>

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from kernels import lag_layout
 from kernels.cpu.call import call
 from kernels.cpu.sizes import SIZES
-from kernels.lag_layout import NORM_EPS, Layout, reversed_table
+from kernels.numerics import lag_layout
 from kernels.numerics.first_derivative import first_derivative_only
+from kernels.numerics.lag_layout import NORM_EPS, Layout, reversed_table
 
 ROWS = 48  # of a block
 PARTS = 8  # of the sequences of a head, with separate gradients of the tables: sums don't depend on the threads

@@ -32,10 +32,12 @@ template <class F>
 void parallel(long count, long threads, F work) {
   threads = std::max(1L, std::min(threads, count));
   Pieces<F> pieces{work, count, threads};
-  if (threads <= 1) return Pieces<F>::take(&pieces);
-  if (run_on_pool) return run_on_pool(&Pieces<F>::take, &pieces, unsigned(threads), 0);
+  // One machine code for any number of threads, which a compiler cannot know: inlined for one thread it would order sums in another way.
+  void (*volatile take)(void*) = &Pieces<F>::take;
+  if (threads <= 1) return take(&pieces);
+  if (run_on_pool) return run_on_pool(take, &pieces, unsigned(threads), 0);
   std::vector<std::thread> others;
-  for (long id = 1; id < threads; ++id) others.emplace_back(&Pieces<F>::take, &pieces);
-  Pieces<F>::take(&pieces);
+  for (long id = 1; id < threads; ++id) others.emplace_back(take, &pieces);
+  take(&pieces);
   for (auto& other : others) other.join();
 }

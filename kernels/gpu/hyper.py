@@ -23,8 +23,8 @@ from kernels.gpu.hyper_backward import backward_kernel
 from kernels.gpu.hyper_block import by_key, by_lag, mixed, mixed_scores, narrow_scores, softplus, write_products
 from kernels.gpu.shared.launch import Config, blocks, contiguous, dot_precision, launch, padded, target
 from kernels.gpu.shared.tiles import store_tile, tile
-from kernels.lag_layout import NORM_EPS, Layout
 from kernels.numerics.first_derivative import first_derivative_only
+from kernels.numerics.lag_layout import NORM_EPS, Layout
 
 PROGRAMS = 264  # two for each multiprocessor of an H100; with more heads and sequences than that, one for each
 WIDEST = 128

@@ -1,6 +1,6 @@
 """What lag mixing does to one block of rows, and its adjoints. `kernels.hyper.lag_mixing` puts the blocks together.
 
-Buffers are `[H, B, R, P]` in the layout of `kernels.lag_layout`; M = B·R rows, C columns, r the rank.
+Buffers are `[H, B, R, P]` in the layout of `kernels.numerics.lag_layout`; M = B·R rows, C columns, r the rank.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kernels.lag_layout import NORM_EPS, Block, Layout, reversed_table
+from kernels.numerics.lag_layout import NORM_EPS, Block, Layout, reversed_table
 
 
 @dataclass(frozen=True)

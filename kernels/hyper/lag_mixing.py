@@ -43,9 +43,9 @@ from kernels.hyper.block import (
     softplus,
 )
 from kernels.implementations import attempt, triton_module
-from kernels.lag_layout import Block, Layout
 from kernels.numerics.eager import eager_only
 from kernels.numerics.first_derivative import first_derivative_only
+from kernels.numerics.lag_layout import Block, Layout
 from kernels.numerics.opaque import opaque
 from kernels.numerics.precision import full_precision
 

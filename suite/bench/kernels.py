@@ -13,10 +13,10 @@ from kernels.attention import softmax_read
 from kernels.channelwise import channelwise_read
 from kernels.free_energy import free_energy_read
 from kernels.hyper.lag_mixing import LagMixing, lag_mix
-from kernels.lag_layout import Layout
 from kernels.linear.channel_delta import channel_delta_rule
 from kernels.linear.delta import delta_rule
 from kernels.linear.sums import decayed_sums
+from kernels.numerics.lag_layout import Layout
 from kernels.scan import diagonal_scan
 from kernels.selective.sums import selective_sums
 from suite.bench import competitors, naive

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention, softplus
 
 from kernels.hyper.lag_mixing import LagMixing
-from kernels.lag_layout import NORM_EPS
+from kernels.numerics.lag_layout import NORM_EPS
 
 
 def attention(q_BTHk: Tensor, k_BTHk: Tensor, v_BTHw: Tensor) -> Tensor:

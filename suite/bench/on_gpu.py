@@ -16,9 +16,9 @@ from torch.nn.functional import logsigmoid, softplus
 
 from kernels.free_energy import free_energy_read
 from kernels.implementations import VARIABLE
-from kernels.lag_layout import Layout
 from kernels.linear.delta import delta_rule
 from kernels.linear.sums import decayed_sums
+from kernels.numerics.lag_layout import Layout
 from kernels.scan import diagonal_scan
 from kernels.selective.sums import selective_sums
 from suite.bench import naive

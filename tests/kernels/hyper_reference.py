@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from kernels.hyper.lag_mixing import LagMixing
-from kernels.lag_layout import Layout
+from kernels.numerics.lag_layout import Layout
 
 
 def visible_keys(t: int, tokens: int, causal: bool, mask_T: Tensor | None) -> list[int]:

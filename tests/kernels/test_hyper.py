@@ -10,14 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels import lag_layout
 from kernels.cpu.hyper import PARTS
 from kernels.cpu.hyper import ROWS as COMPILED_ROWS
 from kernels.cpu.library import library, products
 from kernels.cpu.sizes import SIZES
 from kernels.hyper import lag_mixing
 from kernels.hyper.lag_mixing import ROWS, LagMixing, lag_mix
-from kernels.lag_layout import Layout
+from kernels.numerics import lag_layout
+from kernels.numerics.lag_layout import Layout
 from tests.kernels.hyper_reference import lag_mix_by_loops
 from tests.kernels.memory import LargestTensor
 from tests.tolerances import FP32_SCAN, FP64

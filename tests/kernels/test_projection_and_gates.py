@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import layer_norm, sigmoid, softplus
+from torch.nn.functional import sigmoid, softplus
 
 import kernels.gates as gates
 import kernels.projection as projection
@@ -35,27 +35,6 @@ def test_each_projection_is_scaled_by_its_own_part_of_the_factors(tokens: int) -
     assert torch.autograd.gradcheck(
         lambda *a: projection.modulated_projection(a[0], a[1], (4, 0, 3), a[2], a[3]), (x, w, s, p), fast_mode=True
     )
-
-
-@pytest.mark.parametrize("tokens", [1, 70])
-def test_the_normed_projection_is_a_layer_norm_and_a_product(tokens: int) -> None:
-    x, w = normal(2, tokens, 5, seed=0), normal(3, 5, seed=1)
-    shifted = 3 * x + 100.0
-    assert torch.allclose(projection.normed_projection(shifted, w), layer_norm(shifted, (5,)) @ w.T, rtol=0, atol=FP64)
-    assert torch.autograd.gradcheck(projection.normed_projection, (x, w), fast_mode=True)
-
-
-def test_the_normed_projection_is_computed_in_the_dtype_of_its_weights() -> None:
-    x, w = normal(2, 70, 5, seed=0).detach().float().requires_grad_(), normal(3, 5, seed=1)
-    wide = x.detach().double().requires_grad_()
-    out, wanted = projection.normed_projection(x, w), layer_norm(wide, (5,)) @ w.T
-    assert out.dtype == torch.float64
-    assert torch.allclose(out, wanted, rtol=0, atol=FP64)
-    grads = torch.autograd.grad(out.sin().sum(), (x, w))
-    expected = torch.autograd.grad(wanted.sin().sum(), (wide, w))
-    assert [grad.dtype for grad in grads] == [torch.float32, torch.float64]
-    assert torch.allclose(grads[0], expected[0].float(), rtol=0, atol=FP32)
-    assert torch.allclose(grads[1], expected[1], rtol=0, atol=1e3 * FP64)
 
 
 @pytest.mark.parametrize("tokens", [1, 9, 40])

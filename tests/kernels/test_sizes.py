@@ -36,6 +36,7 @@ ONLY_IN_CPP = {
     ("limits.cpp", "WIDTH"),
     ("memory_rows.h", "ROWS_AT_ONCE"),
     ("low_rank.h", "QUAD"),
+    ("normed_projection.cpp", "GROUP"),
     ("projection.cpp", "BLOCK_ROWS"),
     ("projection.cpp", "NUMBERS"),
     ("projection_bf16.cpp", "NUMBERS"),

@@ -26,7 +26,7 @@ from backbones.mixers.hyper.size import solve
 from backbones.mixers.priors.base import head_width, normal_
 from backbones.mixers.registry import register
 from kernels.hyper.lag_mixing import LagMixing, lag_mix
-from kernels.lag_layout import Layout
+from kernels.numerics.lag_layout import Layout
 from kernels.projection import projections
 from kernels.short_conv import short_conv
 
