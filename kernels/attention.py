@@ -21,8 +21,9 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from kernels.cpu.attention import Attention, Options
 from kernels.cpu.bf16.choice import takes_half, widened
-from kernels.cpu.call import multiplies
+from kernels.cpu.call import multiplies, takes
 from kernels.numerics.nothing import nothing
+from kernels.rows import rotate_pairs
 
 _SHAPES = "BSHk BTHk BTHw"
 MASK_BIAS = -1e9  # exp(MASK_BIAS − any ordinary score) is exactly 0, and its sum with a score is finite
@@ -37,6 +38,7 @@ def softmax_read(
     scale: float | None = None,
     log_f_BTH: Tensor | None = None,
     window: int = 0,
+    turn: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Mean of the visible values under the softmax of the scores.
 
@@ -50,19 +52,25 @@ def softmax_read(
         log_f_BTH: logarithms ≤ 0 of gates `[B, T, H]`, 0 at padding: the score of row t and key i loses |Σ log f| over
             the later of the two and what lies between; needs S = T. None for no gates.
         window: a row sees keys less than so many tokens away; needs S = T. 0 for all.
+        turn: cosines and sines `[T, 1, k/2]` of the angles by which queries and keys are rotated first, as in
+            `kernels.rows.rotate_pairs`; needs S = T. None for no rotation. The compiled implementation rotates what is
+            in the cache.
 
     Returns:
         `[B, S, H, w]`, in the dtype of the inputs, or that of autocast. Rows that see no key (padding) are finite and
         have no meaning.
     """
     scale, width = scale or q_BSHk.shape[-1] ** -0.5, v_BTHw.shape[-1]
+    if turn is not None and (mask_BT is not None or not _turns(q_BSHk, k_BTHk, v_BTHw, log_f_BTH, turn)):
+        (q_BSHk, k_BTHk), turn = rotate_pairs((q_BSHk, k_BTHk), *turn), None
     if log_f_BTH is not None and log_f_BTH.numel() == 0:
         return nothing((*q_BSHk.shape[:3], width), v_BTHw, q_BSHk, k_BTHk, log_f_BTH)
     if mask_BT is not None:
         q_BSHk, k_BTHk = mask_scores(q_BSHk, k_BTHk, mask_BT, scale)
         v_BTHw = v_BTHw.masked_fill(~mask_BT[:, :, None, None], 0.0)
     if compiled(q_BSHk, k_BTHk, v_BTHw, log_f_BTH):
-        read: Tensor = Attention.apply(q_BSHk, k_BTHk, v_BTHw, log_f_BTH, Options(causal, scale, window))
+        tables = turn and (turn[0][:, 0], turn[1][:, 0])
+        read: Tensor = Attention.apply(q_BSHk, k_BTHk, v_BTHw, log_f_BTH, Options(causal, scale, window), tables)
         return read
     gates = [] if log_f_BTH is None else [log_f_BTH]
     if takes_half("attention", "c++ in fp32", _SHAPES + " BTH" * len(gates), q_BSHk, k_BTHk, v_BTHw, *gates):
@@ -74,6 +82,11 @@ def softmax_read(
     bias = score_bias(q, log_f_BTH, causal, window) if log_f_BTH is not None or window else None
     out: Tensor = scaled_dot_product_attention(q, k, v, bias, is_causal=causal and bias is None, scale=scale)
     return out.transpose(1, 2)[..., :width]
+
+
+def _turns(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor | None, turn: tuple[Tensor, Tensor]) -> bool:
+    """Whether the C++ implementation rotates."""
+    return compiled(q, k, v, log_f) and takes("BTHk BTHk T1c T1c", q, k, *turn) and 2 * turn[0].shape[2] == q.shape[3]
 
 
 def score_bias(q_BHTk: Tensor, log_f_BTH: Tensor | None, causal: bool, window: int) -> Tensor:

@@ -84,6 +84,10 @@ def _rotation(x_BTHw: Tensor) -> tuple[Any, ...]:
     return (x_BTHw,), angles_T1c.cos(), angles_T1c.sin()
 
 
+def _rotated_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Any, ...]:
+    return q, k, v, True, None, None, None, 0, _rotation(q)[1:]
+
+
 _SOFTMAX = "q BTHk row, k BTHk later, v BTHw later"
 _LINEAR = "q BTHk row, k BTHk later, v BTHw later"
 _DELTA = "q BTHk row, k BTHk later small, v BTHw later, beta BTH later unit"
@@ -103,6 +107,7 @@ KERNELS = (
         (
             Call("causal", _SOFTMAX, _causal),
             Call("gates", f"{_SOFTMAX}, log_f BTH later negative", _gated),
+            Call("rotated", _SOFTMAX, _rotated_attention),
         ),
         cpp=("attention",),
         under_autocast="c++ in fp32",

@@ -29,9 +29,7 @@ def rotate_all(xs_BTHw: tuple[Tensor, ...], offset: int = 0) -> tuple[Tensor, ..
     rounding and widening in between would cost as much as the rotation.
     """
     first = xs_BTHw[0]
-    length, width = first.shape[1], first.shape[3]
-    if width % 2:
-        raise ValueError(f"rotary positions need an even width per head, {width} was given")
+    length, width = first.shape[1], _even(first.shape[3])
     wide = tuple(x if x.dtype in (torch.float32, torch.float64) else x.float() for x in xs_BTHw)
     turned = rotate_pairs(wide, *_rows(offset, length, width, wide[0]))
     if first.device.type == "cpu" and autocast_in_bf16():
@@ -39,10 +37,26 @@ def rotate_all(xs_BTHw: tuple[Tensor, ...], offset: int = 0) -> tuple[Tensor, ..
     return tuple(y.to(first.dtype) for y in turned)
 
 
+def turn(x_BTHw: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Cosines and sines `[T, 1, w/2]` of positions from 0 on, with which `kernels.attention.softmax_read` rotates x by
+    itself; None where x is rotated before: elsewhere than on a CPU, and under autocast, which would round it.
+    """
+    wide = x_BTHw.dtype in (torch.float32, torch.float64)
+    if not wide or x_BTHw.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+        return None
+    return _rows(0, x_BTHw.shape[1], _even(x_BTHw.shape[3]), x_BTHw)
+
+
 def angles(position: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines `[w/2]` of the angles of one token's pairs of channels, in the dtype of `like`."""
     cos_11c, sin_11c = _rows(position, 1, width, like)
     return cos_11c[0, 0], sin_11c[0, 0]
+
+
+def _even(width: int) -> int:
+    if width % 2:
+        raise ValueError(f"rotary positions need an even width per head, {width} was given")
+    return width
 
 
 def _rows(offset: int, length: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:

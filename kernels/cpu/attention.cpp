@@ -3,6 +3,9 @@
 //
 // With gates, the scores of row t and key i lose |c_t - c_i|, c the sums of their logarithms log_f [B, T, H] in double precision: differences of
 // large sums stay exact. With a window w, row t sees keys less than w away; blocks that no row sees are left out.
+//
+// With tables of cosines and sines, queries and keys are rotated by their positions as they are read, and their gradients back as they are
+// written: rotated ones exist for one head at a time.
 #include <algorithm>
 #include <cmath>
 #include <optional>
@@ -12,6 +15,7 @@
 #include "denormals.h"
 #include "elementary.h"
 #include "products.h"
+#include "rotated.h"
 
 namespace {
 
@@ -122,17 +126,20 @@ class Shared {
 
 // out [B, S, H, dv]; lse [B, H, S]
 template <class S>
-void attention(const S* q, const S* k, const S* v, const S* log_f, S* out, S* lse, double scale, Sizes sizes, long threads) {
+void attention(const S* q, const S* k, const S* v, const S* log_f, const S* cosine, const S* sine, S* out, S* lse, double scale, Sizes sizes,
+               long threads) {
+  const Rotations<S> turns(cosine, sine, sizes.T, sizes.dk);
   parallel_products(sizes.B * sizes.H, threads, [&](long piece) {
     WithoutDenormals guard(log_f);
     Head<S> head{sizes, piece / sizes.H, piece % sizes.H};
     long op = sizes.H * sizes.dv;
     Scratch<S> scores(std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T));
     Decays<S> decays(head, log_f, false);
+    const Rotated<S> queries(q + head.q(0), sizes.q_pitch, sizes.S, sizes.dk, turns), every_key(k + head.k(0), sizes.k_pitch, sizes.T, sizes.dk, turns);
     std::vector<Shared<S>> keys, values;
     for (long start = 0, n; start < sizes.T; start += n) {
       n = std::min(KEYS, sizes.T - start);
-      keys.emplace_back(sizes, sizes.dk, n, Matrix<const S>{k + head.k(start), sizes.k_pitch, true});
+      keys.emplace_back(sizes, sizes.dk, n, turned(every_key.from(start)));
       values.emplace_back(sizes, n, sizes.dv, Matrix<const S>{v + head.v(start), sizes.v_pitch});
     }
     for (long first = 0; first < sizes.S; first += ROWS) {
@@ -142,8 +149,7 @@ void attention(const S* q, const S* k, const S* v, const S* log_f, S* out, S* ls
       for (long start = begin; start < sizes.T; start += KEYS) {
         long n = head.seen(first + m - 1, start, std::min(KEYS, sizes.T - start));
         if (!n) break;
-        keys[start / KEYS].multiply_by(m, n, sizes.dk, S(scale), {q + head.q(first), sizes.q_pitch},
-                                       {k + head.k(start), sizes.k_pitch, true}, S(0), {scores.data(), n});
+        keys[start / KEYS].multiply_by(m, n, sizes.dk, S(scale), queries.from(first), turned(every_key.from(start)), S(0), {scores.data(), n});
         for (long i = 0; i < m; ++i) {
           S *s = scores.data() + i * n, *o = out + head.out(first + i), added = 0;
           long count = head.seen(first + i, start, n), hidden = std::min(count, head.past(first + i, start, n));
@@ -198,38 +204,40 @@ void weigh(const Head<S>& head, Decays<S>& decays, const S* out, const S* lse, c
 }
 
 template <class S>
-void attention_backward(const S* q, const S* k, const S* v, const S* log_f, const S* out, const S* lse, const S* g, S* dq, S* dk, S* dv,
-                        S* to_log_f, double scale, Sizes sizes, long threads) {
+void attention_backward(const S* q, const S* k, const S* v, const S* log_f, const S* cosine, const S* sine, const S* out, const S* lse,
+                        const S* g, S* dq, S* dk, S* dv, S* to_log_f, double scale, Sizes sizes, long threads) {
+  const Rotations<S> turns(cosine, sine, sizes.T, sizes.dk), back(cosine, sine, sizes.T, sizes.dk, true);
   parallel_products(sizes.B * sizes.H, threads, [&](long piece) {
     WithoutDenormals guard(log_f);
     Head<S> head{sizes, piece / sizes.H, piece % sizes.H};
     long kp = sizes.H * sizes.dk, vp = sizes.H * sizes.dv, block = std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T);
     Scratch<S> weights(block), pull(block);
     Decays<S> decays(head, log_f, true);
-    for (long row = 0; row < sizes.S; ++row) std::fill(dq + head.dq(row), dq + head.dq(row) + sizes.dk, S(0));
+    const Rotated<S> queries(q + head.q(0), sizes.q_pitch, sizes.S, sizes.dk, turns), every_key(k + head.k(0), sizes.k_pitch, sizes.T, sizes.dk, turns);
+    const RotatedGradient<S> to_q(dq + head.dq(0), kp, sizes.S, sizes.dk, bool(turns)),
+        to_k(dk + head.dk(0), kp, sizes.T, sizes.dk, bool(turns));
     for (long start = 0; start < sizes.T; start += KEYS) {
       long keys = std::min(KEYS, sizes.T - start), from = head.first_row(start) / ROWS * ROWS, until = head.end_row(start + keys - 1);
-      for (long j = start; j < start + keys; ++j) {
-        std::fill(dk + head.dk(j), dk + head.dk(j) + sizes.dk, S(0));
-        std::fill(dv + head.dv(j), dv + head.dv(j) + sizes.dv, S(0));
-      }
-      Matrix<const S> block_k{k + head.k(start), sizes.k_pitch}, block_v{v + head.v(start), sizes.v_pitch};
+      for (long j = start; j < start + keys; ++j) std::fill(dv + head.dv(j), dv + head.dv(j) + sizes.dv, S(0));
+      Matrix<const S> block_k = every_key.from(start), block_v{v + head.v(start), sizes.v_pitch};
       Shared<S> keys_across(sizes, sizes.dk, keys, turned(block_k)), values_across(sizes, sizes.dv, keys, turned(block_v)),
           keys_down(sizes, keys, sizes.dk, block_k);
       for (long first = from; first < until; first += ROWS) {
         // the keys of the block that a row of these sees
         long m = std::min(ROWS, sizes.S - first), begin = start + head.past(first, start, keys);
         long n = head.seen(first + m - 1, begin, start + keys - begin);
-        Matrix<const S> q_{q + head.q(first), sizes.q_pitch}, k_{k + head.k(begin), sizes.k_pitch}, v_{v + head.v(begin), sizes.v_pitch},
+        Matrix<const S> q_ = queries.from(first), k_ = every_key.from(begin), v_{v + head.v(begin), sizes.v_pitch},
             g_{g + head.out(first), vp}, w_{weights.data(), n}, p_{pull.data(), n};
         keys_across.multiply_by(m, n, sizes.dk, S(scale), q_, turned(k_), S(0), {weights.data(), n});
         values_across.multiply_by(m, n, sizes.dv, S(1), g_, turned(v_), S(0), {pull.data(), n});
         weigh(head, decays, out, lse, g, weights.data(), pull.data(), first, m, begin, n);
-        keys_down.multiply_by(m, sizes.dk, n, S(scale), p_, k_, S(1), {dq + head.dq(first), kp});
-        multiply<S>(n, sizes.dk, m, S(scale), turned(p_), q_, S(1), {dk + head.dk(begin), kp});
+        keys_down.multiply_by(m, sizes.dk, n, S(scale), p_, k_, S(1), to_q.from(first));
+        multiply<S>(n, sizes.dk, m, S(scale), turned(p_), q_, S(1), to_k.from(begin));
         multiply<S>(n, sizes.dv, m, S(1), turned(w_), g_, S(1), {dv + head.dv(begin), vp});
       }
     }
+    to_q.finish(back);
+    to_k.finish(back);
     decays.finish(head, to_log_f);
   });
 }
@@ -239,12 +247,13 @@ void attention_backward(const S* q, const S* k, const S* v, const S* log_f, cons
 #define SIZES                                                                                                                                  \
   long B, long L, long T, long H, long dk_, long dv_, long causal, long window, long q_pitch, long k_pitch, long v_pitch, long threads
 #define EXPORT(S, NAME)                                                                                                                        \
-  extern "C" void attention_##NAME(const S* q, const S* k, const S* v, const S* log_f, S* out, S* lse, double scale, SIZES) {                  \
-    attention<S>(q, k, v, log_f, out, lse, scale, {B, L, T, H, dk_, dv_, causal, window, q_pitch, k_pitch, v_pitch}, threads);                 \
+  extern "C" void attention_##NAME(const S* q, const S* k, const S* v, const S* log_f, const S* cosine, const S* sine, S* out, S* lse,         \
+                                   double scale, SIZES) {                                                                                      \
+    attention<S>(q, k, v, log_f, cosine, sine, out, lse, scale, {B, L, T, H, dk_, dv_, causal, window, q_pitch, k_pitch, v_pitch}, threads);   \
   }                                                                                                                                            \
-  extern "C" void attention_backward_##NAME(const S* q, const S* k, const S* v, const S* log_f, const S* out, const S* lse, const S* g, S* dq, \
-                                            S* dk, S* dv, S* to_log_f, double scale, SIZES) {                                                  \
-    attention_backward<S>(q, k, v, log_f, out, lse, g, dq, dk, dv, to_log_f, scale,                                                            \
+  extern "C" void attention_backward_##NAME(const S* q, const S* k, const S* v, const S* log_f, const S* cosine, const S* sine, const S* out,  \
+                                            const S* lse, const S* g, S* dq, S* dk, S* dv, S* to_log_f, double scale, SIZES) {                 \
+    attention_backward<S>(q, k, v, log_f, cosine, sine, out, lse, g, dq, dk, dv, to_log_f, scale,                                              \
                           {B, L, T, H, dk_, dv_, causal, window, q_pitch, k_pitch, v_pitch}, threads);                                         \
   }
 

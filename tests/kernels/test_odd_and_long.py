@@ -39,9 +39,9 @@ odd_widths = pytest.mark.parametrize(
 )
 
 
-def odd(kernel: Kernel, keys: int, values: int) -> dict[str, int]:
+def odd(kernel: Kernel, call: Call, keys: int, values: int) -> dict[str, int]:
     """Sizes of a small call. Rotary positions turn pairs of channels."""
-    pairs = 2 if kernel.name == "rotation" else 1
+    pairs = 2 if kernel.name == "rotation" or call.name == "rotated" else 1
     return {"k": pairs * keys, "w": values, "E": values, "D": values, "N": keys, "F": keys, "U": 2 * keys, "T": 37}
 
 
@@ -63,7 +63,7 @@ def assert_near(
 def test_odd_widths_have_the_values_and_gradients_of_pytorch_in_fp64(
     kernel: Kernel, call: Call, keys: int, values: int, cpp_or_pytorch: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tensors = call.draw(torch.float32, **odd(kernel, keys, values))
+    tensors = call.draw(torch.float32, **odd(kernel, call, keys, values))
     single = with_gradients(kernel, call, tensors)
     double = with_gradients(kernel, call, [x.double() for x in tensors])
     monkeypatch.setattr("kernels.cpu.call.library", lambda: None)

@@ -41,7 +41,7 @@ ONLY_IN_CPP = {
     ("projection.cpp", "NUMBERS"),
     ("projection_bf16.cpp", "NUMBERS"),
     ("registers.h", "REGISTER_BYTES"),
-    ("rows.cpp", "PAIRED_BYTES"),
+    ("rotation.h", "PAIRED_BYTES"),
     ("selective.cpp", "GROUP"),
     ("selective_layer_step.cpp", "BLOCK"),
     ("swiglu.cpp", "NUMBERS"),

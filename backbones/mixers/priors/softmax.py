@@ -11,16 +11,23 @@ from backbones.mixers.base import Context, MixerConfig
 from backbones.mixers.priors.base import Prior, Widths, head_width
 from backbones.mixers.priors.host_mixer import HostMixer
 from backbones.mixers.registry import register
-from backbones.mixers.rotary import rotate_all
+from backbones.mixers.rotary import rotate_all, turn
 from kernels.attention import softmax_read
 from kernels.free_energy import free_energy_read
 
 
 @dataclass(frozen=True)
 class SoftmaxWeights:
+    """Queries and keys before their rotation, and the position of the first."""
+
     q_BTHk: Tensor
     k_BTHk: Tensor
     mask_BT: Tensor | None
+    offset: int = 0
+
+    def rotated(self) -> tuple[Tensor, Tensor]:
+        q_BTHk, k_BTHk = rotate_all((self.q_BTHk, self.k_BTHk), self.offset)
+        return q_BTHk, k_BTHk
 
 
 class SoftmaxPrior(Prior):
@@ -33,17 +40,19 @@ class SoftmaxPrior(Prior):
         return widths.heads * widths.key, widths.heads * widths.key
 
     def prepare(self, x_BTD: Tensor, keys: Sequence[Tensor], context: Context, offset: int = 0) -> SoftmaxWeights:
-        q_BTHk, k_BTHk = rotate_all(tuple(z.unflatten(-1, (self.widths.heads, self.widths.key)) for z in keys), offset)
-        return SoftmaxWeights(q_BTHk, k_BTHk, context.mask_BT)
+        q_BTHk, k_BTHk = (z.unflatten(-1, (self.widths.heads, self.widths.key)) for z in keys)
+        return SoftmaxWeights(q_BTHk, k_BTHk, context.mask_BT, offset)
 
     def read(self, weights: SoftmaxWeights, v_BTHw: Tensor) -> Tensor:
-        return softmax_read(weights.q_BTHk, weights.k_BTHk, v_BTHw, self.causal, weights.mask_BT)
+        at_once = turn(weights.q_BTHk) if weights.offset == 0 else None
+        q_BTHk, k_BTHk = weights.rotated() if at_once is None else (weights.q_BTHk, weights.k_BTHk)
+        return softmax_read(q_BTHk, k_BTHk, v_BTHw, self.causal, weights.mask_BT, turn=at_once)
 
     def log_read(self, weights: SoftmaxWeights, u_BTHw: Tensor) -> Tensor:
         return self.free_energy(weights, u_BTHw, u_BTHw.new_ones(u_BTHw.shape[2:]))[1]
 
     def free_energy(self, weights: SoftmaxWeights, v_BTHd: Tensor, beta_Hd: Tensor) -> tuple[Tensor, Tensor]:
-        return free_energy_read(weights.q_BTHk, weights.k_BTHk, v_BTHd, beta_Hd, self.causal, weights.mask_BT)
+        return free_energy_read(*weights.rotated(), v_BTHd, beta_Hd, self.causal, weights.mask_BT)
 
     def init_state(self, batch: int, max_len: int, like: Tensor, free_energy: bool) -> dict[str, Tensor]:
         w = self.widths
@@ -55,12 +64,13 @@ class SoftmaxPrior(Prior):
     def step(
         self, weights: SoftmaxWeights, v_B1Hd: Tensor, state: dict[str, Tensor], position: int, beta_Hd: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        state["k_BTHk"][:, position] = weights.k_BTHk[:, 0]
+        q_B1Hk, k_B1Hk = weights.rotated()
+        state["k_BTHk"][:, position] = k_B1Hk[:, 0]
         state["v_BTHd"][:, position] = v_B1Hd[:, 0]
         k, v = (state[name][:, : position + 1].to(v_B1Hd.dtype) for name in ("k_BTHk", "v_BTHd"))
         if beta_Hd is None:
-            return softmax_read(weights.q_BTHk, k, v, causal=False), None
-        return free_energy_read(weights.q_BTHk, k, v, beta_Hd, causal=False)
+            return softmax_read(q_B1Hk, k, v, causal=False), None
+        return free_energy_read(q_B1Hk, k, v, beta_Hd, causal=False)
 
     @staticmethod
     def flops(widths: Widths, length: int, free_energy: bool) -> int:
