@@ -25,8 +25,8 @@ from filelock import FileLock
 from kernels.cpu import build
 from kernels.cpu.build import UnavailableError
 from kernels.cpu.process import freed_memory, trusted, waiting
+from kernels.cpu.products import comparison
 from kernels.cpu.products.blas import Products, candidates, torch_library
-from kernels.cpu.products.comparison import fastest
 from kernels.cpu.sizes import SIZES, Sizes
 
 log = logging.getLogger(__name__)
@@ -99,12 +99,13 @@ def chosen(compiled: ctypes.CDLL, path: Path) -> Products:
         if named not in found:
             raise UnavailableError(f"{VARIABLE}={named} is not available here (allowed: {', '.join(found)})")
         return found[named]()
-    key = sha256(f"{torch.__version__} {','.join(found)}".encode()).hexdigest()[:8]
+    how = Path(comparison.__file__).read_text("utf-8")  # another comparison may choose others
+    key = sha256(f"{torch.__version__} {','.join(found)} {how}".encode()).hexdigest()[:8]
     file = path.with_name(f"products-{path.stem}-{key}.json")
     if trusted.fault(file):
         with FileLock(file.with_suffix(".lock")):  # other processes wait, and find the result
             if trusted.fault(file):
-                trusted.store(file, json.dumps(fastest(compiled, SIZES.weight_parts)))
+                trusted.store(file, json.dumps(comparison.fastest(compiled, SIZES.weight_parts)))
     return found[json.loads(file.read_text("utf-8"))["chosen"]]()
 
 

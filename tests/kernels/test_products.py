@@ -142,7 +142,7 @@ def test_another_library_is_not_loaded_where_one_was_chosen(
 ) -> None:
     """OpenBLAS would start threads, and its number of threads is that of SciPy too."""
     monkeypatch.setattr(blas, "_openblas", lambda: pytest.fail("loaded"))
-    monkeypatch.setattr(built, "fastest", lambda *_: {"chosen": "suite", "seconds": {}})
+    monkeypatch.setattr(comparison, "fastest", lambda *_: {"chosen": "suite", "seconds": {}})
     monkeypatch.delenv(built.VARIABLE, raising=False)
     for _ in range(2):
         assert built.chosen(library, tmp_path / "kernels.so").name == "suite"
@@ -152,18 +152,30 @@ def test_the_choice_is_stored_and_found_again(
     library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv(built.VARIABLE, raising=False)
-    monkeypatch.setattr(built, "fastest", lambda *_: {"chosen": "suite", "seconds": {}})
+    monkeypatch.setattr(comparison, "fastest", lambda *_: {"chosen": "suite", "seconds": {}})
     assert built.chosen(library, tmp_path / "kernels.so").name == "suite"
-    monkeypatch.setattr(built, "fastest", lambda *_: pytest.fail("compared again"))
+    monkeypatch.setattr(comparison, "fastest", lambda *_: pytest.fail("compared again"))
     assert built.chosen(library, tmp_path / "kernels.so").name == "suite"
     [file] = tmp_path.glob("*.json")
     assert json.loads(file.read_text("utf-8"))["chosen"] == "suite"
 
 
+def test_another_way_of_comparing_compares_again(
+    library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv(built.VARIABLE, raising=False)
+    monkeypatch.setattr(comparison, "fastest", lambda *_: {"chosen": "suite", "seconds": {}})
+    assert built.chosen(library, tmp_path / "kernels.so").name == "suite"
+    (tmp_path / "comparison.py").write_text("# other layers", "utf-8")
+    monkeypatch.setattr(comparison, "__file__", str(tmp_path / "comparison.py"))
+    monkeypatch.setattr(comparison, "fastest", lambda *_: {"chosen": "mkl", "seconds": {}})
+    assert built.chosen(library, tmp_path / "kernels.so").name == "mkl"
+
+
 def test_a_named_product_is_used_without_a_comparison(
     library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(built, "fastest", lambda *_: pytest.fail("compared"))
+    monkeypatch.setattr(comparison, "fastest", lambda *_: pytest.fail("compared"))
     monkeypatch.setenv(built.VARIABLE, "suite")
     assert built.chosen(library, tmp_path / "kernels.so").name == "suite"
     monkeypatch.setenv(built.VARIABLE, "blis")
