@@ -143,7 +143,7 @@ def test_every_file_that_boards_follow_from_is_part_of_the_code():
         "suite/config/recipes/sotu.toml",
         "suite/records/checks/crosscheck.py",
     } <= names
-    assert {"suite/statistics/noise.py", "suite/boards/page/page.html.j2", "tasks/text/sotu.py"} <= names
+    assert {"suite/statistics/noise.py", "suite/boards/page/board.html.j2", "tasks/text/sotu.py"} <= names
 
 
 def test_the_digest_of_files_changes_with_their_bytes_names_and_kind(tmp_path):

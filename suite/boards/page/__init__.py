@@ -1,1 +1,1 @@
-"""The published boards: one HTML page without external requests, and tables."""
+"""The published boards: HTML pages without external requests, and tables."""

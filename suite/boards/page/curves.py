@@ -14,7 +14,7 @@ from suite.records.schema import Record
 
 #: Okabe and Ito's colours (2008), which most readers can distinguish, on light and dark.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#882255", "#44aa99", "#999999")
-#: Points of a curve: a page of five boards with thirty rows each must stay below 300 kB.
+#: Points of a curve: the page of a board with thirty rows must stay below 100 kB.
 POINTS = 20
 FORMATS = ("svg", "png", "pdf")
 #: Equal curves are equal files.

@@ -1,4 +1,6 @@
-"""The page of all boards and the document next to it: pure functions of the boards, byte for byte."""
+"""The pages of the boards, one for each and one that leads to them, and the document next to them: pure functions of
+the boards, byte for byte.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import DictLoader, Environment, StrictUndefined
 
 from suite.boards.board import Board
 from suite.boards.columns.column import Column
@@ -19,6 +21,9 @@ from suite.boards.page.vector import Shared
 from suite.boards.plain import plain
 from suite.boards.rows import Row
 
+TEMPLATES = ("layout.html.j2", "index.html.j2", "board.html.j2")
+#: The folder of the boards' pages.
+BOARDS = "boards"
 TITLE = "Mixer Suite: which sequence mixer is better at equal cost?"
 
 
@@ -32,31 +37,50 @@ class Cell:
     link: str = ""
 
 
-def html(boards: Sequence[Board], links: Mapping[str, str]) -> str:
-    """The page: self-contained, readable without JavaScript, light and dark.
+def pages(boards: Sequence[Board], links: Mapping[str, str]) -> dict[str, str]:
+    """Pages that are self-contained, readable without JavaScript, light and dark.
 
     Args:
         boards: in the order in which they are shown.
-        links: hash of a record → its address relative to the page.
+        links: hash of a record → its address relative to the folder of the first page.
 
     Returns:
-        HTML.
+        Name → HTML of `index.html`, and of a page for each board in the folder `BOARDS`.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     read = files("suite.boards.page").joinpath
-    template = environment.from_string(read("page.html.j2").read_text("utf-8"))
-    shared = Shared()
-    shown = [_board(board, links, shared) for board in boards]
-    main = one_per_task(boards)
-    return template.render(
-        title=TITLE,
-        style=read("page.css").read_text("utf-8") + shared.rules(),
-        symbols=shared.symbols(),
-        script=read("sort.js").read_text("utf-8"),
-        boards=shown,
-        summary=_summary(across_domains(main)),
-        tasks=[board.task for board in main],
+    templates = {name: read(name).read_text("utf-8") for name in TEMPLATES}
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=DictLoader(templates)
     )
+    style, main = read("page.css").read_text("utf-8"), one_per_task(boards)
+    shown = [_heading(board, address) for board, address in zip(boards, addresses(boards), strict=True)]
+    common = {"title": TITLE, "boards": shown, "script": read("sort.js").read_text("utf-8")}
+    summary = {"summary": _summary(across_domains(main)), "tasks": [board.task for board in main]}
+    made = {"index.html": environment.get_template("index.html.j2").render(**common, **summary, style=style)}
+    for board, heading in zip(boards, shown, strict=True):
+        shared = Shared()
+        whole = heading | _board(board, links, shared)
+        made[str(heading["address"])] = environment.get_template("board.html.j2").render(
+            **common, board=whole, style=style + shared.rules(), symbols=shared.symbols()
+        )
+    return made
+
+
+def addresses(boards: Iterable[Board]) -> list[str]:
+    """Where the page of each board is, relative to the first page.
+
+    Args:
+        boards: in any order.
+
+    Returns:
+        Names of files, no two of them equal, not even where upper and lower case count as one.
+    """
+    found: list[str] = []
+    for board in boards:
+        name = "-".join("".join(letter if letter.isalnum() else " " for letter in board.title).lower().split())[:80]
+        equal = sum(each.startswith((f"{BOARDS}/{name}.", f"{BOARDS}/{name}~")) for each in found)
+        found.append(f"{BOARDS}/{name}{f'~{equal + 1}' * bool(equal)}.html")
+    return found
 
 
 def document(boards: Sequence[Board]) -> str:
@@ -71,11 +95,19 @@ def document(boards: Sequence[Board]) -> str:
     return json.dumps([plain(board) for board in boards], indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
-def _board(board: Board, links: Mapping[str, str], shared: Shared) -> dict[str, object]:
+def _heading(board: Board, address: str) -> dict[str, object]:
     return {
-        "anchor": "-".join(board.title.replace("·", " ").split()),
+        "address": address,
         "title": board.title,
         "headline": headline(board),
+        "ranked": [row for row in board.rows if not row.unranked],
+        "runs": sum(len(row.records) for row in board.rows) + len(board.left_out),
+    }
+
+
+def _board(board: Board, links: Mapping[str, str], shared: Shared) -> dict[str, object]:
+    links = {record: address if ":" in address else f"../{address}" for record, address in links.items()}
+    return {
         "scope": scope(board),
         "header": [(column.title(board), _style(column)) for column in table_columns(board)],
         "ranked": [_cells(row, board, links) for row in board.rows if not row.unranked],

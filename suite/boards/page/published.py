@@ -24,12 +24,12 @@ def generated(boards: Sequence[Board], links: Mapping[str, str]) -> dict[str, st
         Name of each file → its content; the same for the same records, byte for byte.
     """
     from suite.boards.markdown import markdown
-    from suite.boards.page.page import document, html
+    from suite.boards.page.page import document, pages
     from suite.boards.page.tables import comma_separated, latex
 
     tables = [latex(board) for board in boards if board.rows]
     return {
-        "index.html": html(boards, links),
+        **pages(boards, links),
         "board.json": document(boards),
         "boards.md": "# Boards\n\nGenerated from the records; do not edit.\n\n" + "\n".join(map(markdown, boards)),
         "boards.csv": comma_separated(boards),
@@ -49,6 +49,7 @@ def write(files: Mapping[str, str], folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         write_text(folder / name, content)
 
 
@@ -60,8 +61,13 @@ def check(files: Mapping[str, str], folder: Path) -> None:
         folder: which should hold them.
 
     Raises:
-        UserError: a file is missing, or was edited, or is older than its records.
+        UserError: a file is missing, or was edited, or is older than its records, or is the page of no board.
     """
+    from suite.boards.page.page import BOARDS
+
+    for path in sorted((folder / BOARDS).glob("*.html")):
+        if f"{BOARDS}/{path.name}" not in files:
+            raise UserError(f"{path} is the page of no board in these records; delete it")
     for name, content in files.items():
         path = folder / name
         found = path.read_text("utf-8") if path.is_file() else None

@@ -131,7 +131,7 @@ def _boards(publisher: Publisher, task: str, found: Collection, done: Rebuilt) -
 
 
 def page_files(shown: Sequence[Board]) -> dict[str, str]:
-    """The page of some boards, its tables, and each plot as a file, by name."""
+    """The pages of some boards, their tables, and each plot as a file, by name."""
     from suite.boards.page.plots import plots
     from suite.boards.page.published import generated
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from suite.boards.board import boards
 from suite.boards.domains import across_domains
 from suite.boards.page import published, tables
-from suite.boards.page.page import seed_ranges
+from suite.boards.page.page import addresses, seed_ranges
 from suite.errors import UserError
 from suite.records import record
 from suite.records.collection import read_published
@@ -81,7 +82,9 @@ def test_equal_records_give_equal_files_byte_for_byte(entries, files):
 def test_the_command_writes_the_files_and_finds_an_edit(suite, entries, files, tmp_path):
     arguments = ("leaderboard", "--records", str(entries), "--output", str(tmp_path / "site"))
     assert suite(*arguments).code == 0
-    assert {path.name: path.read_text("utf-8") for path in (tmp_path / "site").iterdir()} == files
+    site = tmp_path / "site"
+    written = {path.relative_to(site).as_posix(): path.read_text("utf-8") for path in site.rglob("*.*")}
+    assert written == files
     assert suite(*arguments, "--check").code == 0
     (tmp_path / "site" / "boards.md").write_text(files["boards.md"] + " ", "utf-8")
     ended = suite(*arguments, "--check")
@@ -107,23 +110,56 @@ def test_check_without_a_folder_is_refused(suite):
     assert (ended.code, "--output" in ended.err) == (2, True)
 
 
-def test_the_page_is_whole_small_and_asks_for_nothing_from_outside(files):
-    text = files["index.html"]
-    page = Page(text)
-    assert page.open == []
-    assert page.scripts == 1
-    assert len(re.findall(r"<script>(.*?)</script>", text, re.DOTALL)[0]) <= 4096
-    assert len(text.encode()) < 45_000 * 2 + 20_000  # of five boards: 245 kB
-    assert not [address for address in page.addresses if re.match(r"[a-z]+:|//", address)]
-    assert not re.search(r"url\((?!#)|@import", text)
-    assert "prefers-color-scheme: dark" in text
-    assert {"fem", "softmax", "no-mixing"} <= set(page.cells)
+def board_pages(files):
+    return {name: text for name, text in files.items() if name.startswith("boards/")}
+
+
+def test_each_page_is_whole_small_and_asks_for_nothing_from_outside(files):
+    assert len(board_pages(files)) == 2
+    for name, text in {"index.html": files["index.html"], **board_pages(files)}.items():
+        page = Page(text)
+        assert page.open == [], name
+        assert page.scripts == 1, name
+        assert len(re.findall(r"<script>(.*?)</script>", text, re.DOTALL)[0]) <= 4096, name
+        assert len(text.encode()) < 60_000, name  # of a board with thirty rows: 80 kB
+        assert not [address for address in page.addresses if re.match(r"[a-z]+:|//", address)], name
+        assert not re.search(r"url\((?!#)|@import", text), name
+        assert "prefers-color-scheme: dark" in text, name
+    assert {"fem", "softmax", "no-mixing"} <= set(Page(files["index.html"]).cells)
+
+
+def test_the_first_page_and_each_board_lead_to_all_boards(files):
+    wanted = set(board_pages(files))
+    assert wanted == {address for address in Page(files["index.html"]).addresses if address.endswith(".html")}
+    for name, text in board_pages(files).items():
+        led = {address for address in Page(text).addresses if address.endswith(".html")}
+        assert led == {"../index.html", *(f"../{other}" for other in wanted - {name})}
+
+
+def test_boards_of_equal_names_have_pages_of_their_own():
+    one = boards([made_record()])[0]
+    titles = ["a/B.py:C", "a b py c", "A·B·PY·C", "a b py c d"]
+    found = addresses([replace(one, task=title, scale="board") for title in titles])
+    assert len({address.lower() for address in found}) == 4
+    assert found[0] == "boards/a-b-py-c-board.html"
+
+
+def test_a_page_of_no_board_is_named(files, tmp_path):
+    published.write(files, tmp_path)
+    (tmp_path / "boards" / "old-board.html").write_text("", "utf-8")
+    with pytest.raises(UserError, match=r"old-board\.html is the page of no board"):
+        published.check(files, tmp_path)
 
 
 def test_every_row_links_to_an_existing_record_of_its_mixer(entries, files):
-    linked = [address for address in Page(files["index.html"]).addresses if address.endswith(".json")]
-    assert len(linked) == len(BASE) + 1
-    assert {record.read(entries / address).mixer for address in linked} == set(BASE)
+    found = [
+        (entries / name).parent / address
+        for name, text in board_pages(files).items()
+        for address in Page(text).addresses
+        if address.endswith(".json")
+    ]
+    assert len(found) == len(BASE) + 1
+    assert {record.read(path.resolve()).mixer for path in found} == set(BASE)
 
 
 def test_the_document_and_the_csv_table_hold_the_same_figures(files):
@@ -142,10 +178,11 @@ def test_names_of_third_parties_have_no_meaning_in_html_latex_and_csv():
     theirs = made.model_copy(update={"mixer": EVIL, "config": config})
     formula = theirs.model_copy(update={"mixer": "=1+1", "config": config.model_copy(update={"mixer": "=1+1"})})
     found = published.generated(boards([made_record(), theirs, formula]), {})
-    page = Page(found["index.html"])
-    assert page.open == []
-    assert page.scripts == 1
-    assert EVIL in "".join(page.cells)
+    for name, text in found.items():
+        if name.endswith(".html"):
+            page = Page(text)
+            assert (page.open, page.scripts) == ([], 1), name
+            assert (EVIL in "".join(page.cells)) is (name != "index.html"), name  # one run alone has no rank over tasks
     assert r"<script>" not in found["boards.md"]
     line = next(line for line in found["boards.tex"].splitlines() if "alert" in line)
     assert r"\textbackslash{}input\{y\} \%" in line
@@ -191,7 +228,7 @@ def test_formulas_of_spreadsheets_are_text():
 
 
 def test_runs_without_a_row_are_listed_with_their_reason_and_their_own_seeds(files):
-    text = files["index.html"]
+    text = "".join(board_pages(files).values())
     lists = re.findall(r"<li>([^<]*lost on validation to[^<]*)</li>", text)
     assert lists
     for each in lists:

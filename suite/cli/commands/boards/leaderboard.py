@@ -32,7 +32,11 @@ def leaderboard(
     as_latex: Annotated[bool, typer.Option("--latex", help="Print LaTeX (booktabs) on stdout.")] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", help="Write index.html, board.json and tables to this folder.", show_default=False),
+        typer.Option(
+            "--output",
+            help="Write index.html, a page for each board, board.json and tables to this folder.",
+            show_default=False,
+        ),
     ] = None,
     check: Annotated[
         bool,
