@@ -50,6 +50,35 @@ def test_values_of_any_width_give_the_formula(causal: bool, width: int, masked: 
     assert apart(got * seen[..., None, None], by_formula(q, k, v, causal, mask) * seen[..., None, None]) < FP64
 
 
+def rotated(x: Tensor, angles: Tensor) -> Tensor:
+    """Each pair of channels as a complex number, times e^{i angle}."""
+    pairs = torch.view_as_complex(x.double().unflatten(-1, (-1, 2)).contiguous())
+    turned = pairs * torch.polar(torch.ones_like(angles), angles)[:, None]
+    return torch.view_as_real(turned).flatten(-2)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("tokens", [2, 21, 600])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
+def test_queries_and_keys_are_rotated_before_the_scores(
+    causal: bool, tokens: int, masked: bool, dtype: torch.dtype
+) -> None:
+    q, k, v = problem(tokens, 6, dtype)
+    angles = torch.arange(tokens, dtype=torch.float64)[:, None] * torch.tensor([1.0, 0.3, 0.1, 0.03])
+    mask = torch.arange(tokens).expand(2, tokens) >= torch.tensor([[0], [tokens // 3]]) if masked else None
+    seen = torch.ones(2, tokens) if mask is None or not causal else mask.cummax(1).values.double()
+    turn = angles.cos()[:, None].to(dtype), angles.sin()[:, None].to(dtype)
+    got = softmax_read(q, k, v, causal, mask, turn=turn) * seen[..., None, None]
+    wanted = by_formula(rotated(q, angles), rotated(k, angles), v, causal, mask) * seen[..., None, None]
+    tolerance = FP64 if dtype == torch.float64 else FP32
+    assert apart(got, wanted) < tolerance
+    pull = torch.randn(got.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    grads, exact = (torch.autograd.grad((y.double() * pull).sum(), (q, k, v)) for y in (got, wanted))
+    for grad, other in zip(grads, exact, strict=True):
+        assert apart(grad, other.double()) < 2 * tolerance
+
+
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("tokens", [1, 63, 65, 513, pytest.param(LONG, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
