@@ -34,22 +34,6 @@ MIXERS: tuple[Defect, ...] = (
     ),
     Defect(
         "mixers",
-        "backbones/mixers/fem/convolution.py",
-        "torch.exp(-softplus(a)), u, rms",
-        "torch.exp(-softplus(-a)), u, rms",
-        "the sign of the decay's logit",
-        ("tests/backbones/test_fem.py",),
-    ),
-    Defect(
-        "mixers",
-        "backbones/mixers/fem/convolution.py",
-        "u[..., first:], reverse=True)",
-        "u[..., first:])",
-        "without causality no channel sees later tokens",
-        ("tests/backbones/test_fem.py",),
-    ),
-    Defect(
-        "mixers",
         "backbones/mixers/priors/decays.py",
         "torch.where(h < ahead, h, h - ahead)",
         "torch.where(h < ahead, h, h)",
