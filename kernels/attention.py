@@ -54,11 +54,14 @@ def softmax_read(
         window: a row sees keys less than so many tokens away; needs S = T. 0 for all.
         turn: cosines and sines `[T, 1, k/2]` of the angles by which queries and keys are rotated first, as in
             `kernels.rows.rotate_pairs`; needs S = T. None for no rotation. The compiled implementation rotates what is
-            in the cache.
+            in the cache. No gradient goes to the tables.
 
     Returns:
         `[B, S, H, w]`, in the dtype of the inputs, or that of autocast. Rows that see no key (padding) are finite and
         have no meaning.
+
+    Raises:
+        ValueError: the turn is that of another number of tokens or channels.
     """
     scale, width = scale or q_BSHk.shape[-1] ** -0.5, v_BTHw.shape[-1]
     if turn is not None and (mask_BT is not None or not _turns(q_BSHk, k_BTHk, v_BTHw, log_f_BTH, turn)):

@@ -60,7 +60,13 @@ def low_rank_scan(
 
     Returns:
         y `[B, T, R]`.
+
+    Raises:
+        ValueError: the last dimension does not hold three equal parts.
     """
+    if given_BT3R.shape[-1] % 3 or not given_BT3R.shape[-1]:
+        raise ValueError(f"a, u and s need 3 R channels, {given_BT3R.shape[-1]} were given")
+    mask_BT = None if mask_BT is None else mask_BT.bool()
     rank, wide_BT3R = given_BT3R.shape[-1] // 3, given_BT3R.double()
     if wide_BT3R.numel() == 0:
         return nothing((*wide_BT3R.shape[:-1], rank), wide_BT3R).to(dtype)

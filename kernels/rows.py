@@ -101,8 +101,17 @@ def rotate_pairs(xs_BTHw: Sequence[Tensor], cos_T1c: Tensor, sin_T1c: Tensor) ->
 
     Returns:
         The rotated tensors `[B, T, H, w]`, in order.
+
+    Raises:
+        ValueError: the tables are those of another number of tokens or channels.
     """
     first = xs_BTHw[0]
+    for x in xs_BTHw:
+        if cos_T1c.shape != (x.shape[1], 1, x.shape[3] // 2) or x.shape[3] % 2 or sin_T1c.shape != cos_T1c.shape:
+            raise ValueError(
+                f"tables {tuple(cos_T1c.shape)} and {tuple(sin_T1c.shape)} do not rotate tensors of {x.shape[1]} "
+                f"tokens and {x.shape[3]} channels: (tokens, 1, channels / 2) is needed"
+            )
     if first.numel() == 0:
         return tuple(nothing(x.shape, x) for x in xs_BTHw)
     shapes = "BTHw " * len(xs_BTHw) + "T1c T1c"

@@ -39,7 +39,8 @@ def rotate_all(xs_BTHw: tuple[Tensor, ...], offset: int = 0) -> tuple[Tensor, ..
 
 def turn(x_BTHw: Tensor) -> tuple[Tensor, Tensor] | None:
     """Cosines and sines `[T, 1, w/2]` of positions from 0 on, with which `kernels.attention.softmax_read` rotates x by
-    itself; None where x is rotated before: elsewhere than on a CPU, and under autocast, which would round it.
+    itself; None where x is rotated before: elsewhere than on a CPU, in half precision, and under autocast, which would
+    round it.
     """
     wide = x_BTHw.dtype in (torch.float32, torch.float64)
     if not wide or x_BTHw.device.type != "cpu" or torch.is_autocast_enabled("cpu"):

@@ -2,7 +2,6 @@
 //     h_t = sigmoid(-a_t) h_{t-1} + u_t,   y_t = RMS(softplus(s_t)) LayerNorm(h_t)      over R channels
 // sigmoid(-a) is e^-softplus(a). Channels from `forward` on scan from the end. Hidden tokens keep the state. Each sequence is one piece of work:
 // its few numbers stay in the cache, and backward computes them again from the projections.
-#include <algorithm>
 #include <cmath>
 
 #include "buffer.h"

@@ -194,5 +194,5 @@ def _note(row: RankedRow, experiment_id: str, links: _Links) -> str:
     while sum(map(len, lines)) > _NOTE_LIMIT:
         lines[-1:] = []
     if page := links.page():
-        lines += ["", f"[The page of the task's boards, with plots]({address}/{page}/artifacts?{_MODE})"]
+        lines += ["", f"[The pages of the task's boards (in boards/), tables and plots]({address}/{page}/artifacts?{_MODE})"]
     return "\n".join(lines)

@@ -155,3 +155,10 @@ def test_parts_of_one_projection_are_read_in_place() -> None:
     assert apart(softmax_read(q, k, v, True), wanted) < FP64
     q, k, v = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in (q, k, v))  # heads first in memory
     assert apart(softmax_read(q, k, v, True), wanted) < FP64
+
+
+@pytest.mark.parametrize(("tokens", "pairs"), [(5, 2), (1, 4), (6, 4)])
+def test_a_turn_of_other_tokens_or_channels_is_refused(tokens: int, pairs: int) -> None:
+    table = torch.ones(tokens, 1, pairs, dtype=torch.float64)
+    with pytest.raises(ValueError, match="do not rotate tensors of 5 tokens and 8 channels"):
+        softmax_read(*problem(5, 6), True, turn=(table, table))

@@ -115,3 +115,16 @@ def test_the_compiled_forms_run_where_there_is_a_library(cpp_or_pytorch: str) ->
     forward = {"normed_projection", "low_rank_scan"}
     wanted = forward | {f"{name}_backward" for name in forward}
     assert names & wanted == (wanted if cpp_or_pytorch == "c++" else set())
+
+
+@pytest.mark.parametrize("channels", [2, 7])
+def test_channels_that_are_not_three_equal_parts_are_refused(channels: int) -> None:
+    with pytest.raises(ValueError, match=f"{channels} were given"):
+        low_rank.low_rank_scan(normal(2, 5, channels, seed=0), True)
+
+
+def test_a_mask_of_whole_numbers_means_what_a_mask_of_truth_values_means() -> None:
+    given, mask = normal(2, 9, 6, seed=0), torch.arange(18).view(2, 9) % 4 > 0
+    found = low_rank.low_rank_scan(given, True, mask.long())
+    assert torch.equal(found, low_rank.low_rank_scan(given, True, mask))
+    assert bool(found.any())

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from urllib.parse import quote
 
 from jinja2 import DictLoader, Environment, StrictUndefined
 
@@ -42,7 +43,7 @@ def pages(boards: Sequence[Board], links: Mapping[str, str]) -> dict[str, str]:
 
     Args:
         boards: in the order in which they are shown.
-        links: hash of a record → its address relative to the folder of the first page.
+        links: hash of a record → its path relative to the folder of the first page.
 
     Returns:
         Name → HTML of `index.html`, and of a page for each board in the folder `BOARDS`.
@@ -77,7 +78,9 @@ def addresses(boards: Iterable[Board]) -> list[str]:
     """
     found: list[str] = []
     for board in boards:
-        name = "-".join("".join(letter if letter.isalnum() else " " for letter in board.title).lower().split())[:80]
+        name = "-".join(
+            "".join(letter if letter.isascii() and letter.isalnum() else " " for letter in board.title).lower().split()
+        )[:80]
         equal = sum(each.startswith((f"{BOARDS}/{name}.", f"{BOARDS}/{name}~")) for each in found)
         found.append(f"{BOARDS}/{name}{f'~{equal + 1}' * bool(equal)}.html")
     return found
@@ -106,7 +109,7 @@ def _heading(board: Board, address: str) -> dict[str, object]:
 
 
 def _board(board: Board, links: Mapping[str, str], shared: Shared) -> dict[str, object]:
-    links = {record: address if ":" in address else f"../{address}" for record, address in links.items()}
+    links = {record: f"../{quote(address)}" for record, address in links.items()}
     return {
         "scope": scope(board),
         "header": [(column.title(board), _style(column)) for column in table_columns(board)],

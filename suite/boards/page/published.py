@@ -53,20 +53,21 @@ def write(files: Mapping[str, str], folder: Path) -> None:
         write_text(folder / name, content)
 
 
-def check(files: Mapping[str, str], folder: Path) -> None:
+def check(files: Mapping[str, str], folder: Path, *, whole: bool = True) -> None:
     """Compares files with those in a folder.
 
     Args:
         files: from `generated`.
         folder: which should hold them.
+        whole: whether these are the files of all boards: then no other file may be next to their pages.
 
     Raises:
         UserError: a file is missing, or was edited, or is older than its records, or is the page of no board.
     """
     from suite.boards.page.page import BOARDS
 
-    for path in sorted((folder / BOARDS).glob("*.html")):
-        if f"{BOARDS}/{path.name}" not in files:
+    for path in sorted((folder / BOARDS).rglob("*")) if whole else ():
+        if not path.is_dir() and path.relative_to(folder).as_posix() not in files:
             raise UserError(f"{path} is the page of no board in these records; delete it")
     for name, content in files.items():
         path = folder / name

@@ -146,9 +146,22 @@ def test_boards_of_equal_names_have_pages_of_their_own():
 
 def test_a_page_of_no_board_is_named(files, tmp_path):
     published.write(files, tmp_path)
-    (tmp_path / "boards" / "old-board.html").write_text("", "utf-8")
-    with pytest.raises(UserError, match=r"old-board\.html is the page of no board"):
-        published.check(files, tmp_path)
+    for name in ("old-board.html", "evil.svg", "below/old.HTM"):
+        path = tmp_path / "boards" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("", "utf-8")
+        with pytest.raises(UserError, match=f"{path.name} is the page of no board"):
+            published.check(files, tmp_path)
+        published.check(files, tmp_path, whole=False)  # of some boards only
+        path.unlink()
+
+
+def test_an_address_with_signs_that_have_a_meaning_in_one_still_leads_to_its_record():
+    one = boards([made_record()])
+    name = next(iter(one[0].rows)).first.hash
+    made = published.generated(one, {name: "entries/a:b #1%/r.json"})
+    [page] = board_pages(made).values()
+    assert "../entries/a%3Ab%20%231%25/r.json" in Page(page).addresses
 
 
 def test_every_row_links_to_an_existing_record_of_its_mixer(entries, files):

@@ -48,7 +48,7 @@ def leaderboard(
 
     `suite leaderboard --task fashion-mnist --markdown > board.md`
 
-    `suite leaderboard --output boards`   writes a page for the browser
+    `suite leaderboard --output boards`   writes pages for the browser
 
     `suite leaderboard --records leaderboards --output leaderboards --check`
     """
@@ -71,7 +71,7 @@ def leaderboard(
 
     found = shown("leaderboard", options, records, find)
     if output is not None:
-        write_files(found["files"], found["count"], output, check=check)
+        write_files(found["files"], found["count"], output, check=check, whole=not (task or domain or scale))
     elif found["count"] or form not in PRINTED:
         stdout.write(found["text"])
     else:
@@ -134,12 +134,14 @@ def files_of(boards: Sequence[Board], links: Mapping[str, str], claims: Path | N
     return files
 
 
-def write_files(files: Mapping[str, str], boards: int, folder: Path, *, check: bool = False) -> None:
+def write_files(
+    files: Mapping[str, str], boards: int, folder: Path, *, check: bool = False, whole: bool = True
+) -> None:
     """Writes the published files of so many boards, or compares them. Raises UserError where one differs."""
     from suite.boards.page import published
 
     if check:
-        published.check(files, folder)
+        published.check(files, folder, whole=whole)
         err.print(f"{len(files)} files in {folder} are what the records give")
     else:
         published.write(files, folder)
