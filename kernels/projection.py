@@ -1,8 +1,8 @@
 """Projections: several of one input, each scaled by a low-rank factor (FEM, arXiv 2602.07160), `y = x Wᵀ ⊙ (1 + s P)`.
 
 The CPU implementations work through blocks of rows that stay in the cache: `s P` and the gradients of z never exist as
-a whole, and nothing is concatenated. They take fp32 and fp64; `modulated_projection` has another one
-for bf16 autocast. Elsewhere the formulas run.
+a whole, and nothing is concatenated. They take fp32 and fp64; `modulated_projection` has another one for bf16 autocast.
+Elsewhere the formulas run.
 
 Shape letters: B sequences, T tokens, D input channels, C channels of all projections, R rank.
 """

@@ -194,5 +194,6 @@ def _note(row: RankedRow, experiment_id: str, links: _Links) -> str:
     while sum(map(len, lines)) > _NOTE_LIMIT:
         lines[-1:] = []
     if page := links.page():
-        lines += ["", f"[The pages of the task's boards (in boards/), tables and plots]({address}/{page}/artifacts?{_MODE})"]
+        title = "The pages of the task's boards (in boards/), tables and plots"
+        lines += ["", f"[{title}]({address}/{page}/artifacts?{_MODE})"]
     return "\n".join(lines)
