@@ -23,7 +23,7 @@ from kernels.cpu.attention import Attention, Options
 from kernels.cpu.bf16.choice import takes_half, widened
 from kernels.cpu.call import multiplies, takes
 from kernels.numerics.nothing import nothing
-from kernels.rows import rotate_pairs
+from kernels.rows import require_tables, rotate_pairs
 
 _SHAPES = "BSHk BTHk BTHw"
 MASK_BIAS = -1e9  # exp(MASK_BIAS − any ordinary score) is exactly 0, and its sum with a score is finite
@@ -64,8 +64,11 @@ def softmax_read(
         ValueError: the turn is that of another number of tokens or channels.
     """
     scale, width = scale or q_BSHk.shape[-1] ** -0.5, v_BTHw.shape[-1]
-    if turn is not None and (mask_BT is not None or not _turns(q_BSHk, k_BTHk, v_BTHw, log_f_BTH, turn)):
-        (q_BSHk, k_BTHk), turn = rotate_pairs((q_BSHk, k_BTHk), *turn), None
+    if turn is not None:
+        require_tables((q_BSHk, k_BTHk), *turn)
+        inside = compiled(q_BSHk, k_BTHk, v_BTHw, log_f_BTH) and takes("BTHk T1c T1c", q_BSHk, *turn)
+        if mask_BT is not None or not inside:
+            (q_BSHk, k_BTHk), turn = rotate_pairs((q_BSHk, k_BTHk), *turn), None
     if log_f_BTH is not None and log_f_BTH.numel() == 0:
         return nothing((*q_BSHk.shape[:3], width), v_BTHw, q_BSHk, k_BTHk, log_f_BTH)
     if mask_BT is not None:
@@ -85,11 +88,6 @@ def softmax_read(
     bias = score_bias(q, log_f_BTH, causal, window) if log_f_BTH is not None or window else None
     out: Tensor = scaled_dot_product_attention(q, k, v, bias, is_causal=causal and bias is None, scale=scale)
     return out.transpose(1, 2)[..., :width]
-
-
-def _turns(q: Tensor, k: Tensor, v: Tensor, log_f: Tensor | None, turn: tuple[Tensor, Tensor]) -> bool:
-    """Whether the C++ implementation rotates."""
-    return compiled(q, k, v, log_f) and takes("BTHk BTHk T1c T1c", q, k, *turn) and 2 * turn[0].shape[2] == q.shape[3]
 
 
 def score_bias(q_BHTk: Tensor, log_f_BTH: Tensor | None, causal: bool, window: int) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import layer_norm, linear, softplus
 
-from kernels.cpu.call import NAMES, available, ordinary, watched_or_refused
+from kernels.cpu.call import NAMES, takes_mixed
 from kernels.cpu.low_rank import LowRankScan, NormedProjection
 from kernels.gates import EPS, rms
 from kernels.numerics.nothing import nothing
@@ -39,7 +39,7 @@ def normed_projection(x_BTD: Tensor, weight_RD: Tensor, eps: float = 1e-5) -> Te
     wide_RD = weight_RD.double()
     if x_BTD.numel() == 0:
         return nothing((*x_BTD.shape[:-1], len(wide_RD)), weight_RD, x_BTD)
-    if x_BTD.dtype in NAMES and _compiled("*D RD", x_BTD, wide_RD):
+    if x_BTD.dtype in NAMES and takes_mixed("*D RD", x_BTD, wide_RD):
         out: Tensor = NormedProjection.apply(x_BTD, wide_RD, eps)
         return out.to(weight_RD.dtype)
     normed_BTD = layer_norm(x_BTD.double(), x_BTD.shape[-1:], eps=eps)
@@ -72,7 +72,7 @@ def low_rank_scan(
         return nothing((*wide_BT3R.shape[:-1], rank), wide_BT3R).to(dtype)
     forward = rank if causal else rank - rank // 2
     masks = [] if mask_BT is None else [mask_BT]
-    if dtype in NAMES and _compiled("BTr" + " BT" * len(masks), wide_BT3R, *masks):
+    if dtype in NAMES and takes_mixed("BTr" + " BT" * len(masks), wide_BT3R, *masks):
         hidden = None if mask_BT is None else (~mask_BT).to(torch.uint8)
         out: Tensor = LowRankScan.apply(wide_BT3R, hidden, forward, dtype, STATE_EPS, EPS)
         return out
@@ -89,7 +89,3 @@ def low_rank_scan(
 def scaled(s: Tensor, h: Tensor) -> Tensor:
     """`RMS(softplus(s)) ⊙ LayerNorm(h)` over the last dimension, R channels."""
     return rms(softplus(s)) * layer_norm(h, h.shape[-1:], eps=STATE_EPS)
-
-
-def _compiled(shapes: str, *tensors: Tensor) -> bool:
-    return not watched_or_refused() and ordinary(shapes, *tensors) and available()

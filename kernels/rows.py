@@ -106,12 +106,7 @@ def rotate_pairs(xs_BTHw: Sequence[Tensor], cos_T1c: Tensor, sin_T1c: Tensor) ->
         ValueError: the tables are those of another number of tokens or channels.
     """
     first = xs_BTHw[0]
-    for x in xs_BTHw:
-        if cos_T1c.shape != (x.shape[1], 1, x.shape[3] // 2) or x.shape[3] % 2 or sin_T1c.shape != cos_T1c.shape:
-            raise ValueError(
-                f"tables {tuple(cos_T1c.shape)} and {tuple(sin_T1c.shape)} do not rotate tensors of {x.shape[1]} "
-                f"tokens and {x.shape[3]} channels: (tokens, 1, channels / 2) is needed"
-            )
+    require_tables(xs_BTHw, cos_T1c, sin_T1c)
     if first.numel() == 0:
         return tuple(nothing(x.shape, x) for x in xs_BTHw)
     shapes = "BTHw " * len(xs_BTHw) + "T1c T1c"
@@ -122,6 +117,25 @@ def rotate_pairs(xs_BTHw: Sequence[Tensor], cos_T1c: Tensor, sin_T1c: Tensor) ->
         turned: tuple[Tensor, ...] = _Rotate.apply(cos_T1c, sin_T1c, *xs_BTHw)
         return turned
     return tuple(_rotated(x, cos_T1c, sin_T1c) for x in xs_BTHw)
+
+
+def require_tables(xs_BTHw: Sequence[Tensor], cos_T1c: Tensor, sin_T1c: Tensor) -> None:
+    """Refuses tables that do not rotate each of the tensors: the compiled rotation would read beyond their ends.
+
+    Args:
+        xs_BTHw: as in `rotate_pairs`.
+        cos_T1c: as in `rotate_pairs`.
+        sin_T1c: as in `rotate_pairs`.
+
+    Raises:
+        ValueError: they are those of another number of tokens or channels.
+    """
+    for x in xs_BTHw:
+        if cos_T1c.shape != (x.shape[1], 1, x.shape[3] // 2) or x.shape[3] % 2 or sin_T1c.shape != cos_T1c.shape:
+            raise ValueError(
+                f"tables {tuple(cos_T1c.shape)} and {tuple(sin_T1c.shape)} do not rotate tensors of {x.shape[1]} "
+                f"tokens and {x.shape[3]} channels: (tokens, 1, channels / 2) is needed"
+            )
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

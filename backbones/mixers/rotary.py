@@ -37,15 +37,15 @@ def rotate_all(xs_BTHw: tuple[Tensor, ...], offset: int = 0) -> tuple[Tensor, ..
     return tuple(y.to(first.dtype) for y in turned)
 
 
-def turn(x_BTHw: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Cosines and sines `[T, 1, w/2]` of positions from 0 on, with which `kernels.attention.softmax_read` rotates x by
-    itself; None where x is rotated before: elsewhere than on a CPU, in half precision, and under autocast, which would
-    round it.
+def turn(x_BTHw: Tensor, offset: int = 0) -> tuple[Tensor, Tensor] | None:
+    """Cosines and sines `[T, 1, w/2]` of positions from `offset` on, with which `kernels.attention.softmax_read` rotates
+    x by itself; None where x is rotated before: elsewhere than on a CPU, in half precision, and under autocast, which
+    would round it.
     """
     wide = x_BTHw.dtype in (torch.float32, torch.float64)
     if not wide or x_BTHw.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return None
-    return _rows(0, x_BTHw.shape[1], _even(x_BTHw.shape[3]), x_BTHw)
+    return _rows(offset, x_BTHw.shape[1], _even(x_BTHw.shape[3]), x_BTHw)
 
 
 def angles(position: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:

@@ -75,7 +75,12 @@ def takes(shapes: str, *tensors: Tensor) -> bool:
     """
     first = tensors[0]
     one_dtype = first.dtype in NAMES and all(x.dtype == first.dtype for x in tensors)
-    return one_dtype and not watched_or_refused() and ordinary(shapes, *tensors) and available()
+    return one_dtype and takes_mixed(shapes, *tensors)
+
+
+def takes_mixed(shapes: str, *tensors: Tensor) -> bool:
+    """The same for tensors whose dtypes the caller has checked."""
+    return not watched_or_refused() and ordinary(shapes, *tensors) and available()
 
 
 def available() -> bool:

@@ -44,7 +44,7 @@ class SoftmaxPrior(Prior):
         return SoftmaxWeights(q_BTHk, k_BTHk, context.mask_BT, offset)
 
     def read(self, weights: SoftmaxWeights, v_BTHw: Tensor) -> Tensor:
-        at_once = turn(weights.q_BTHk) if weights.offset == 0 else None
+        at_once = turn(weights.q_BTHk, weights.offset)
         q_BTHk, k_BTHk = weights.rotated() if at_once is None else (weights.q_BTHk, weights.k_BTHk)
         return softmax_read(q_BTHk, k_BTHk, v_BTHw, self.causal, weights.mask_BT, turn=at_once)
 

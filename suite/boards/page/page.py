@@ -78,12 +78,23 @@ def addresses(boards: Iterable[Board]) -> list[str]:
     """
     found: list[str] = []
     for board in boards:
-        name = "-".join(
-            "".join(letter if letter.isascii() and letter.isalnum() else " " for letter in board.title).lower().split()
-        )[:80]
+        name = file_name(board.title)
         equal = sum(each.startswith((f"{BOARDS}/{name}.", f"{BOARDS}/{name}~")) for each in found)
         found.append(f"{BOARDS}/{name}{f'~{equal + 1}' * bool(equal)}.html")
     return found
+
+
+def file_name(text: str) -> str:
+    """A text as part of a file's name or an address.
+
+    Args:
+        text: any text.
+
+    Returns:
+        Its letters and digits in lower case, with `-` between words, at most 60.
+    """
+    kept = "".join(letter if letter.isascii() and letter.isalnum() else " " for letter in text)
+    return "-".join(kept.lower().split())[:60]
 
 
 def document(boards: Sequence[Board]) -> str:

@@ -132,19 +132,16 @@ def _boards(publisher: Publisher, task: str, found: Collection, done: Rebuilt) -
 
 def page_files(shown: Sequence[Board]) -> dict[str, str]:
     """The pages of some boards, their tables, and each plot as a file, by name."""
+    from suite.boards.page.page import file_name
     from suite.boards.page.plots import plots
     from suite.boards.page.published import generated
 
     drawn = {
-        f"plots/{number}-{_file_name(board.title)}-{_file_name(caption)}.svg": svg
+        f"plots/{number}-{file_name(board.title)}-{file_name(caption)}.svg": svg
         for number, board in enumerate(shown, 1)
         for caption, svg in plots(board)
     }
     return {**generated(shown, {}), **drawn}
-
-
-def _file_name(text: str) -> str:
-    return "-".join("".join(letter if letter.isalnum() else " " for letter in text).lower().split())[:60]
 
 
 def events_of(made: Record, begun: Opening) -> list[Event]:
