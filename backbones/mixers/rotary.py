@@ -38,8 +38,8 @@ def rotate_all(xs_BTHw: tuple[Tensor, ...], offset: int = 0) -> tuple[Tensor, ..
 
 
 def turn(x_BTHw: Tensor, offset: int = 0) -> tuple[Tensor, Tensor] | None:
-    """Cosines and sines `[T, 1, w/2]` of positions from `offset` on, with which `kernels.attention.softmax_read` rotates
-    x by itself; None where x is rotated before: elsewhere than on a CPU, in half precision, and under autocast, which
+    """Cosines and sines `[T, 1, w/2]` of positions from `offset` on, with which `kernels.attention.softmax_read`
+    rotates x; None where x is rotated before: elsewhere than on a CPU, in half precision, and under autocast, which
     would round it.
     """
     wide = x_BTHw.dtype in (torch.float32, torch.float64)
