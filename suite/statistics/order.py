@@ -31,7 +31,7 @@ def agreement(one: Sequence[Scores], other: Sequence[Scores]) -> Agreement:
     """Compares the order of the same rows on two boards.
 
     The interval is that of a parametric bootstrap: each mean is drawn again with its standard error, from the deviation
-    of a run pooled over its board's rows.
+    of a run pooled over its board's rows. It depends neither on the order of the rows nor on which board comes first.
 
     Args:
         one: at least two rows, some row with two seeds.
@@ -45,11 +45,11 @@ def agreement(one: Sequence[Scores], other: Sequence[Scores]) -> Agreement:
     """
     if len(one) != len(other) or len(one) < 2:
         raise ValueError(f"{len(one)} and {len(other)} rows; an order needs the same two rows or more")
-    means, errors = zip(_means_and_errors(one), _means_and_errors(other), strict=True)
+    (one_R, one_error_R), (other_R, other_error_R) = _in_one_order(_means_and_errors(one), _means_and_errors(other))
     random = np.random.default_rng(0)  # a fixed seed: the same records give the same board
-    drawn = [random.normal(mean_R, error_R, (DRAWS, len(one))) for mean_R, error_R in zip(means, errors, strict=True)]
-    low, high = np.quantile(kendall(drawn[0], drawn[1]), (LEVEL / 2, 1 - LEVEL / 2), method="closest_observation")
-    return Agreement(float(kendall(means[0][None], means[1][None])[0]), float(low), float(high))
+    drawn = [random.normal(*each, (DRAWS, len(one))) for each in ((one_R, one_error_R), (other_R, other_error_R))]
+    low, high = np.quantile(kendall(*drawn), (LEVEL / 2, 1 - LEVEL / 2), method="closest_observation")
+    return Agreement(float(kendall(one_R[None], other_R[None])[0]), float(low), float(high))
 
 
 def kendall(one_DR: Array, other_DR: Array) -> Array:
@@ -70,10 +70,19 @@ def kendall(one_DR: Array, other_DR: Array) -> Array:
     return np.divide(together_D, untied_D, out=np.zeros_like(together_D), where=untied_D > 0)
 
 
-def _means_and_errors(rows: Sequence[Scores]) -> tuple[Array, Array]:
-    """The quality of each row and its standard error."""
+def _in_one_order(one_2R: Array, other_2R: Array) -> list[Array]:
+    """The boards and their rows in an order that follows from the figures alone, so that the same rows draw the same
+    numbers on both boards' pages.
+    """
+    first, second = sorted((one_2R, other_2R), key=lambda board_2R: sorted(zip(*board_2R.tolist(), strict=True)))
+    places_R = np.lexsort((second[1], second[0], first[1], first[0]))
+    return [first[:, places_R], second[:, places_R]]
+
+
+def _means_and_errors(rows: Sequence[Scores]) -> Array:
+    """The quality of each row and its standard error, [2, rows]."""
     sigma = deviation(rows)
     if math.isnan(sigma):
         raise ValueError("no row has two seeds: the means' errors are not known")
     errors = [math.sqrt(sigma**2 / len(row.by_seed) + row.choice_variance) for row in rows]
-    return np.array([row.quality.mean() for row in rows]), np.array(errors)
+    return np.array([[row.quality.mean() for row in rows], errors])
