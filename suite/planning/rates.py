@@ -1,7 +1,8 @@
 """How fast a device works: FLOPs of matrix products, bytes that operations move, and operations that are issued.
 
-A step takes `FLOPs / products + bytes / traffic`, and at least `operations / issued`. On a GPU the two rates follow
-from published peaks and the assumed MFU of the softmax reference; on this machine's CPU they are measured.
+Computing takes `FLOPs / products + bytes / traffic`, issuing takes `operations / issued`. A GPU computes while the
+process issues, so that the longer of both counts; a processor does one after the other. On a GPU the rates follow from
+published peaks and the assumed MFU of the softmax reference; on this machine's CPU they are measured.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ class Rates:
     products: FLOPs of matrix products.
     traffic: bytes that operations read and write.
     issued: operations that the process starts.
+    ahead: whether the device computes while the process starts the next operations.
     """
 
     products: float
     traffic: float
     issued: float = math.inf
+    ahead: bool = True
 
     def seconds(self, flops: float, moved: float, operations: float = 0.0) -> float:
         """The time of some work.
@@ -43,9 +46,10 @@ class Rates:
             operations: of PyTorch.
 
         Returns:
-            Seconds: computing and moving after each other, or issuing where that takes longer.
+            Seconds.
         """
-        return max(flops / self.products + moved / self.traffic, operations / self.issued)
+        computing, issuing = flops / self.products + moved / self.traffic, operations / self.issued
+        return max(computing, issuing) if self.ahead else computing + issuing
 
 
 def assumed_rates(gpu: Gpu, precision: str, mfu: float, work: tuple[float, float, float]) -> Rates:

@@ -1,14 +1,16 @@
-"""Training steps measured on this machine's processor, and the two rates that follow from a few of them.
+"""Training steps measured on this machine's processor, and the three rates that follow from a few of them.
 
-A step takes `FLOPs / products + bytes / traffic`. The two rates are fitted to the runs of CALIBRATION, by least squares
-of the relative error, and then predict every other run.
+A step takes `FLOPs / products + bytes / traffic + operations / issued`. The rates are fitted to the runs of
+CALIBRATION, by least squares of the relative error, and then predict every other run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +27,12 @@ from suite.planning.model_count import checked_plan, count_model
 from suite.planning.rates import Rates
 from tasks.base import Batch, Task
 
-#: (task, mixer) at SCALE: five families of mixers on one task.
-CALIBRATION = tuple(("sotu", mixer) for mixer in ("softmax", "fem", "linear", "gla", "ssm"))
+#: (task, mixer) at SCALE: mixers of all families, on a task of large steps and on one of small steps, where issuing
+#: operations takes much of the time. On one task alone, bytes and operations grow together and cannot be separated.
+CALIBRATION_TASKS = ("sotu", "mano")
+CALIBRATION = tuple(
+    product(CALIBRATION_TASKS, ("softmax", "fem", "linear", "gla", "ssm", "gated-attention", "mlstm", "deltanet"))
+)
 SCALE = "board"
 #: Interleaved rounds; a figure is their median.
 ROUNDS = 7
@@ -38,6 +44,7 @@ class Step:
 
     flops: forward and backward, without what a mask spares.
     moved: bytes that its operations read and write.
+    operations: their number.
     memory: predicted peak, bytes.
     run: builds the model and returns what runs the step once.
     """
@@ -46,6 +53,7 @@ class Step:
     mixer: str
     flops: float
     moved: float
+    operations: float
     memory: float
     run: Callable[[], Callable[[], object]]
 
@@ -88,6 +96,7 @@ def counted_step(task_name: str, mixer: str, scale: str = SCALE) -> Step:
         mixer,
         flops=BACKWARD * model.computed * config.train.batch_size,
         moved=step_moved(training, config.train.batch_size, 1),
+        operations=model.work.of(config.train.batch_size).operations,
         memory=device_memory(training, config.train.batch_size).total,
         run=partial(_built_step, resolved, task, batch),
     )
@@ -117,18 +126,46 @@ def measure(steps: Sequence[Step], rounds: int = ROUNDS) -> list[Measured]:
 
 
 def fitted_rates(measured: Sequence[Measured]) -> Rates:
-    """The rates at which the counted work takes the measured times, with the least squares of the relative error.
+    """The rates at which the counted work takes the measured times.
 
     Args:
-        measured: of at least two steps.
+        measured: of at least three steps.
 
     Returns:
-        Rates of products and of memory traffic.
+        Rates of products, of memory traffic and of issuing, one after the other.
     """
-    work = np.array([[each.step.flops, each.step.moved] for each in measured])
+    costs = _costs([(each.step.flops, each.step.moved, each.step.operations) for each in measured], measured)
+    products, traffic, issued = (1 / cost if cost > 0 else float("inf") for cost in costs)
+    return Rates(products, traffic, issued, ahead=False)
+
+
+def own_rates(measured: Sequence[Measured], rates: Rates) -> Rates:
+    """A mixer's own rates: its kernels come less or more near to the common ones. Its products and its traffic keep
+    their ratio.
+
+    Args:
+        measured: at least two steps of the mixer.
+        rates: of all mixers.
+
+    Returns:
+        The rates at which its counted work takes the measured times.
+    """
+    alone = replace(rates, issued=float("inf"))
+    work = [(alone.seconds(each.step.flops, each.step.moved), each.step.operations / rates.issued) for each in measured]
+    computing, issuing = (1 / cost if cost > 0 else float("inf") for cost in _costs(work, measured))
+    return replace(
+        rates,
+        products=rates.products * computing,
+        traffic=rates.traffic * computing,
+        issued=rates.issued * issuing,
+    )
+
+
+def _costs(work: Sequence[tuple[float, ...]], measured: Sequence[Measured]) -> np.ndarray[Any, Any]:
+    """Seconds per unit of each kind of work, none negative: the least squares of the relative error of the times."""
     seconds = np.array([each.seconds for each in measured])
-    (per_flop, per_byte), _ = nnls(work / seconds[:, None], np.ones(len(seconds)))
-    return Rates(*(1 / each if each > 0 else float("inf") for each in (per_flop, per_byte)))
+    costs, _ = nnls(np.array(work) / seconds[:, None], np.ones(len(seconds)))
+    return costs
 
 
 def _built_step(resolved: Resolved, task: Task, batch: Batch) -> Callable[[], object]:

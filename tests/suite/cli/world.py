@@ -152,7 +152,7 @@ def _watch_planning(patch: pytest.MonkeyPatch) -> None:
     from suite.planning.check import Check, Row
     from suite.planning.rates import Rates
 
-    row = Row("mqar", "fox", False, 0.011, 0.010, 0.009, 0.012, 2e6, 2_000_000)
+    row = Row("mqar", "fox", False, 0.012, 0.011, 0.010, 0.009, 0.012, 2e6, 2_000_000)
     patch.setattr("suite.planning.check.check", lambda _: Check((row,), Rates(1e11, 1e10), ()))
 
 

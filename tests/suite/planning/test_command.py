@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from suite.cli.commands.planning.tables import check_document
 from suite.planning import check
-from suite.planning.this_machine import CALIBRATION, Measured, Step
+from suite.planning.this_machine import CALIBRATION, CALIBRATION_TASKS, Measured, Step
 from tests.suite.tiny import tiny_sets
 
 SETS = [part for value in tiny_sets("sotu") for part in ("--set", value)]
@@ -108,7 +109,7 @@ def test_a_mixer_that_does_not_support_the_task_is_named(suite):
 
 
 def measured(task: str, mixer: str, seconds: float, flops: float, moved: float) -> Measured:
-    return Measured(Step(task, mixer, flops, moved, 100.0, lambda: dict), seconds, seconds, seconds, 100)
+    return Measured(Step(task, mixer, flops, moved, 0.0, 100.0, lambda: dict), seconds, seconds, seconds, 100)
 
 
 def test_calibration_and_predictions_share_no_mixer_and_no_task():
@@ -116,10 +117,20 @@ def test_calibration_and_predictions_share_no_mixer_and_no_task():
         assert not set(known) & set(predicted)
 
 
-def test_rates_come_from_the_calibration_runs_alone():
+def test_common_rates_come_from_the_calibration_runs_and_own_rates_from_its_tasks():
     known = [measured(*pair, seconds=1.0 + i, flops=1e9 * (1 + i), moved=0.0) for i, pair in enumerate(CALIBRATION)]
-    found = check.compared([*known, measured("mqar", "fox", 3.0, 2e9, 0.0)])
+    own = [measured(task, "fox", 2.0 * i, i * 1e9, 0.0) for i, task in enumerate(CALIBRATION_TASKS, 1)]
+    others = [*own, measured("mqar", "fox", 3.0, 2e9, 0.0), measured("mqar", "aft", 3.0, 2e9, 0.0)]
+    found = check.compared([*known, *others])
     assert found.rates.products == pytest.approx(1e9)
-    [row] = found.predicted
-    assert row.time_error == pytest.approx(2 / 3 - 1)
-    assert row.memory_error == 0
+    fox, aft = found.predicted
+    assert fox.common_error == aft.common_error == aft.time_error == pytest.approx(2 / 3 - 1)
+    assert fox.time_error == pytest.approx(4 / 3 - 1), "twice as slow as the common rates on the calibration's tasks"
+    assert fox.memory_error == 0
+
+
+def test_a_rate_that_took_no_time_is_null_in_json():
+    known = [measured(*pair, seconds=1.0 + i, flops=1e9 * (1 + i), moved=0.0) for i, pair in enumerate(CALIBRATION)]
+    rates = check_document(check.compared(known))["rates"]
+    assert rates["bytes_per_s"] is rates["operations_per_s"] is None
+    assert rates["flops_per_s"] == pytest.approx(1e9)

@@ -139,6 +139,13 @@ def test_a_step_takes_at_least_the_time_to_start_its_operations():
     assert found.compute_s == 0.5
 
 
+def test_a_device_computes_while_operations_are_issued_and_a_processor_afterwards():
+    device, processor = Rates(1e3, 1e3, 1e2), Rates(1e3, 1e3, 1e2, ahead=False)
+    assert device.seconds(500, 500, 10) == 1.0
+    assert device.seconds(500, 500, 300) == 3.0
+    assert processor.seconds(500, 500, 300) == 4.0
+
+
 def test_the_reference_is_counted_with_the_whole_batch():
     flops, computed, moved = reference_work(MODEL, TRAIN)
     assert (flops, computed) == (3 * 6000 * 32, 3 * 5000 * 32)
@@ -146,11 +153,12 @@ def test_the_reference_is_counted_with_the_whole_batch():
 
 
 def test_rates_are_recovered_from_steps_that_follow_them():
-    true = Rates(5e10, 8e9)
-    steps = [Step("t", "m", flops, moved, 0.0, lambda: dict) for flops, moved in ((1e9, 1e8), (1e9, 4e8), (3e9, 2e8))]
-    measured = [Measured(s, true.seconds(s.flops, s.moved), 0.0, 0.0, 0) for s in steps]
+    true = Rates(5e10, 8e9, 3e4, ahead=False)
+    work = ((1e9, 1e8, 100), (1e9, 4e8, 200), (3e9, 2e8, 600), (2e9, 2e8, 100))
+    measured = [Measured(Step("t", "m", *each, 0.0, lambda: dict), true.seconds(*each), 0.0, 0.0, 0) for each in work]
     found = fitted_rates(measured)
-    assert np.allclose([found.products, found.traffic], [true.products, true.traffic])
+    assert np.allclose([found.products, found.traffic, found.issued], [true.products, true.traffic, true.issued])
+    assert not found.ahead
     slower = [replace(each, seconds=2 * each.seconds) for each in measured]
     assert fitted_rates(slower).products == pytest.approx(true.products / 2)
 

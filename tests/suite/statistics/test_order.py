@@ -50,7 +50,7 @@ def test_the_interval_widens_with_noise_and_narrows_with_seeds():
 def test_one_interval_whichever_board_comes_first_and_however_rows_are_ordered():
     random = np.random.default_rng(3)
     for _ in range(20):  # τ has few values: an interval's end moves by .2 with the drawings
-        one, other = (rows(random.normal(size=5), 0.8) for _ in range(2))
+        one, other = (rows(random.normal(size=5).tolist(), 0.8) for _ in range(2))
         places = random.permutation(5)
         shuffled = [[board[i] for i in places] for board in (other, one)]
         assert agreement(one, other) == agreement(*shuffled)

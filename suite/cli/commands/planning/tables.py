@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -200,16 +201,19 @@ def print_check(check: Check, *, markdown: bool = False) -> None:
 
 def check_sheet(check: Check) -> Sheet:
     """One line per run; a calibration run has no prediction of time."""
-    columns = ("task · mixer", "predicted ms", "measured ms", "error", "predicted MB", "measured MB", "error ")
+    columns = (
+        *("task · mixer", "common rates ms", "predicted ms", "measured ms", "common rates' error", "error"),
+        *("predicted MB", "measured MB", "error "),
+    )
     return Sheet("A training step on one thread", columns, tuple(_check_row(row) for row in check.rows))
 
 
 def _check_row(row: Row) -> tuple[str, ...]:
     name = f"{row.task} · {row.mixer}" + (" (calibration)" if row.calibration else "")
-    times = (f"{1e3 * row.predicted_s:.1f}", f"{1e3 * row.measured_s:.1f}", f"{row.time_error:+.1%}")
     return (
         name,
-        *times,
+        *(f"{1e3 * x:.1f}" for x in (row.common_s, row.predicted_s, row.measured_s)),
+        *(f"{x:+.1%}" for x in (row.common_error, row.time_error)),
         *(f"{x / 1e6:.2f}" for x in (row.predicted_bytes, row.measured_bytes)),
         f"{row.memory_error:+.1%}",
     )
@@ -221,20 +225,31 @@ def check_notes(check: Check) -> list[str]:
 
     rows = check.predicted
     time = sum(abs(row.time_error) <= TIME for row in rows)
+    common = sum(abs(row.common_error) <= TIME for row in rows)
     memory = sum(abs(row.memory_error) <= MEMORY for row in rows)
     return [
-        f"Rates fitted to the calibration runs: {check.rates.products / 1e9:.1f} GFLOP/s and "
-        f"{check.rates.traffic / 1e9:.2f} GB/s.",
-        f"Of {len(rows)} other runs, {time} are within {TIME:.0%} in time and {memory} within {MEMORY:.0%} in memory.",
+        f"Common rates: {check.rates.products / 1e9:.1f} GFLOP/s, "
+        f"{check.rates.traffic / 1e9:.2f} GB/s and {1e6 / check.rates.issued:.1f} µs per operation.",
+        f"Of {len(rows)} other runs, {time} are within {TIME:.0%} in time ({common} by common rates) "
+        f"and {memory} within {MEMORY:.0%} in memory.",
         *check.left_out,
     ]
 
 
 def check_document(check: Check) -> dict[str, Any]:
-    """The comparison as plain JSON values."""
+    """The comparison as plain JSON values; a rate is null where its work took no time that could be measured."""
+    rates = {
+        "flops_per_s": check.rates.products,
+        "bytes_per_s": check.rates.traffic,
+        "operations_per_s": check.rates.issued,
+    }
     return {
-        "rates": {"flops_per_s": check.rates.products, "bytes_per_s": check.rates.traffic},
-        "rows": [{**asdict(row), "time_error": row.time_error, "memory_error": row.memory_error} for row in check.rows],
+        "rates": {name: rate if isfinite(rate) else None for name, rate in rates.items()},
+        "rows": [
+            asdict(row)
+            | {"common_error": row.common_error, "time_error": row.time_error, "memory_error": row.memory_error}
+            for row in check.rows
+        ],
         "left_out": list(check.left_out),
     }
 
