@@ -32,6 +32,7 @@ from suite.cli.commands.boards import compare, leaderboard, plot
 from suite.cli.commands.planning import plan
 from suite.console import stderr, stdout
 from suite.safe_text import one_line, quoted, shortened
+from suite.training.parallel import environment
 
 #: What is wrong with a path that the user can choose.
 PATH_ERRORS = (
@@ -108,6 +109,7 @@ def version_line() -> str:
 
 @app.callback(epilog=run.EXAMPLES)
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -121,6 +123,8 @@ def _options(
     """Which sequence mixer is really better, at equal cost? Budget-matched attention and its rivals in text, images and
     time series.
     """
+    if context.invoked_subcommand not in (None, "run"):
+        environment.require_alone(context.invoked_subcommand)
 
 
 def main() -> None:
@@ -134,7 +138,8 @@ def main() -> None:
         message = _user_message(error)
         if message is None:
             raise
-        print(f"error: {one_line(shortened(message))}", file=stderr)
+        if environment.reports(error):
+            print(f"error: {one_line(shortened(message))}", file=stderr)
         code = getattr(error, "code", 2)
     except KeyboardInterrupt:
         code = 130

@@ -61,6 +61,21 @@ def write(run_dir: Path, record: Record) -> Path:
     return path
 
 
+def stamp(run_dir: Path) -> int | None:
+    """When the run's record was written.
+
+    Args:
+        run_dir: the folder of the run.
+
+    Returns:
+        Nanoseconds of the file system's clock; None where there is no record.
+    """
+    try:
+        return (run_dir / NAME).stat().st_mtime_ns
+    except OSError:
+        return None
+
+
 def read(path: Path) -> Record:
     """A record from its file. No code outside the suite is imported for it.
 

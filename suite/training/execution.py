@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from suite.errors import UserError, first_line, reason
 from suite.models.inputs import Backbone
 from suite.models.memory import out_of_memory
 from suite.progress import TrainingProgress
+from suite.records import record
 from suite.records.schema import Record, Tracked
 from suite.tracking.client import Tracker
 from suite.training.deterministic import mode
@@ -68,7 +70,8 @@ def carry_out(job: Job, observer: Observer | None, stop: Stop | None) -> Outcome
         job.ranks.announce(Orders(job.folder, job.data.fingerprint, step, code_of(job)))
         shown = observer or stack.enter_context(_progress(job))
         tracker = stack.enter_context(open_tracker(job, shown.warn))
-        job.ranks.on_loss(lambda lost: _record_loss(job, lost, shown.warn))
+        before = record.stamp(job.folder)
+        job.ranks.on_loss(lambda lost: _record_loss(job, lost, shown.warn, before))
         try:
             ending, result = _attempt(job, RunObserver(job, shown, tracker), stop)
         except BaseException as problem:  # raised while a failure was handled
@@ -97,7 +100,8 @@ def take_part(job: Job) -> int:
         The exit code: 0 unless this rank failed or rank 0 was lost.
     """
     with RankStop() as stop:
-        job.ranks.on_loss(lambda lost: _record_loss(job, lost, warn))
+        before = record.stamp(job.folder)
+        job.ranks.on_loss(lambda lost: _record_loss(job, lost, warn, before))
         try:
             _fit_and_test(job, Quiet(), stop)
         except (Diverged, Interrupted, NotRepeatable):  # on all ranks alike
@@ -106,7 +110,7 @@ def take_part(job: Job) -> int:
             stop.shield()
             job.ranks.settle()
             if lost := job.ranks.loss(LOSS_S):
-                _record_loss(job, lost, warn)
+                _record_loss(job, lost, warn, before)
                 return 1
             if job.ranks.dismissed:
                 return 0
@@ -116,9 +120,15 @@ def take_part(job: Job) -> int:
     return 0
 
 
-def _record_loss(job: Job, lost: str, warn: Callable[[str], None]) -> None:
-    """The record of a run that ended because a process did."""
-    if job.ranks.reports_loss:
+def _record_loss(job: Job, lost: str, warn: Callable[[str], None], before: int | None) -> None:
+    """The record of a run that ended because a process did, unless another process writes it. `before`: the stamp of an
+    earlier record, which the run may have where it was resumed.
+    """
+    wait_s = job.ranks.reports_loss_after
+    if wait_s is None:
+        return
+    time.sleep(wait_s)
+    if not wait_s or record.stamp(job.folder) == before:
         write_record(job, assemble(job, Ending("failed", lost, 1), None, None), warn)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -113,15 +114,19 @@ def test_noise_on_one_rank_lets_no_deterministic_run_begin(results, strategy):
     assert "is not deterministic: the gradient of " in made["error"]
 
 
+def long_run() -> list[str]:
+    """Arguments of a run that lasts until it is ended."""
+    longer = {"steps=6": "steps=100000", "evals=3": "evals=5000"}
+    return [longer.get(word, word) for word in run_arguments("sotu", "softmax")]
+
+
 class Running:
     """A command that trains with two ranks until it is ended."""
 
     def __init__(self, home: Path, *more: str) -> None:
-        longer = {"steps=6": "steps=100000", "evals=3": "evals=5000"}
-        arguments = [longer.get(word, word) for word in run_arguments("sotu", "softmax")]
         self.home = home
         self.command = subprocess.Popen(
-            [sys.executable, "-m", "suite", *arguments, "--devices", "2", *more],
+            [sys.executable, "-m", "suite", *long_run(), "--devices", "2", *more],
             env=environment(home),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -199,6 +204,36 @@ def test_a_killed_rank_ends_the_job_and_the_run_is_resumed(tmp_path, victim):
     assert record["status"] == "interrupted"
     assert record["resumed_at"] == [before]
     assert newest_step(tmp_path) > before
+
+
+def test_a_lost_machine_with_the_first_ranks_leaves_a_record(tmp_path):
+    """Four ranks that believe to be on two machines, of which the first one is lost."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ranks = [start_on_machine(rank, port, tmp_path) for rank in range(4)]
+    try:
+        wait_for(lambda: newest_step(tmp_path) > 0, 180)
+        for rank in ranks[:2]:
+            rank.kill()
+        assert [rank.wait(JOB_S) for rank in ranks[2:]] == [1, 1]
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+    record = written(tmp_path)
+    assert record["status"] == "failed"
+    assert "rank 0 ended without a message" in record["error"]
+
+
+def start_on_machine(rank: int, port: int, home: Path) -> subprocess.Popen[bytes]:
+    """One of four ranks, two on a machine."""
+    place = {"RANK": rank, "LOCAL_RANK": rank % 2, "WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    return subprocess.Popen(
+        [sys.executable, "-m", "suite", *long_run()],
+        env=environment(home) | {name: str(value) for name, value in place.items()} | {"MASTER_ADDR": "127.0.0.1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def test_a_batch_that_does_not_divide_is_refused_in_one_line(tmp_path):

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from dataclasses import dataclass
 
 from suite.errors import UserError
 
 LOOPBACK = "127.0.0.1"
 NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+#: Set once the processes of the job have found each other.
+HAVE_MET = threading.Event()
+
+
+class MachineError(UserError):
+    """A user's error that all processes of a machine find."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,45 @@ def place() -> Place | None:
     )
 
 
+def require_alone(command: str) -> None:
+    """Refuses a command that every process of a job would carry out by itself.
+
+    Args:
+        command: its name.
+
+    Raises:
+        UserError: this process is one of several that torchrun started.
+    """
+    try:
+        here = place()
+    except UserError:  # leftover variables are no job
+        return
+    if here is not None:
+        raise UserError(
+            f"suite {command} would run {here.world} times, once in each process of torchrun; start it without "
+            "torchrun (which is for suite run)"
+        )
+
+
+def reports(error: Exception) -> bool:
+    """Whether this process prints an error. Before the processes of a job have found each other, all of a machine find
+    the same errors, and the first one prints them.
+
+    Args:
+        error: what ends the command.
+
+    Returns:
+        False for the other processes of the machine.
+    """
+    if HAVE_MET.is_set() and not isinstance(error, MachineError):
+        return True
+    try:
+        here = place()
+    except UserError:
+        return True
+    return here is None or here.local_rank == 0
+
+
 def silence_pytorch() -> None:
     """PyTorch's compiled parts print their errors alone, not warnings from every process. They read it once, when
     PyTorch is imported.
@@ -91,17 +137,17 @@ def device_of(name: str, here: Place, gpus: int) -> str:
         `cpu`, or the GPU with the process's number on this machine.
 
     Raises:
-        UserError: the machine has too few GPUs, or one of them was named.
+        MachineError: the machine has too few GPUs, or one of them was named.
     """
     if name == "cpu" or (name == "auto" and not gpus):
         return "cpu"
     if name not in ("auto", "cuda"):
-        raise UserError(
+        raise MachineError(
             f"--device {name}: each of {here.world} processes uses its own GPU; give --device auto, cuda or cpu (to "
             "choose GPUs, set CUDA_VISIBLE_DEVICES)"
         )
     if here.local_world > gpus:
-        raise UserError(
+        raise MachineError(
             f"{here.local_world} processes on this machine need as many GPUs, it has {gpus}; start {gpus or 1}, or "
             "give --device cpu"
         )

@@ -8,7 +8,7 @@ from datetime import timedelta
 from threading import Thread
 
 from suite.errors import first_line
-from suite.training.parallel.environment import Place, keep_on_this_machine
+from suite.training.parallel.environment import HAVE_MET, Place, keep_on_this_machine
 from suite.training.parallel.ranks import ALONE, Ranks, Strategy
 
 #: Rank 0 may prepare data for hours while the others wait; the end of a process is noticed by the lifeline.
@@ -49,6 +49,7 @@ def joined(here: Place | None, strategy: Strategy) -> Iterator[Ranks]:
     control = distributed.new_group(backend="gloo", timeout=CONTROL_TIMEOUT)
     assert isinstance(control, ProcessGroup)
     lifeline = Lifeline(rank, world, here.host, PrefixStore("suite", store))
+    HAVE_MET.set()
     ranks = Ranks(rank, world, strategy, here.local_world, control, lifeline)
     try:
         yield ranks

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from suite.training.parallel.lifeline import Lifeline
 
 Strategy = Literal["ddp", "fsdp2"]
+#: How long a machine leaves each machine before it to write the record of a lost run, and how many machines at most.
+TURN_S, MOST_TURNS = 2.0, 5
 T = TypeVar("T")
 
 
@@ -127,11 +129,20 @@ class Ranks:
         return bool(self.lifeline and self.lifeline.dismissed)
 
     @property
-    def reports_loss(self) -> bool:
-        """Whether this process writes the record of a run that a lost process ended: rank 0 does, and rank 1 where
-        rank 0 has ended without a message.
+    def reports_loss_after(self) -> float | None:
+        """Whether this process writes the record of a run that a lost process ended, and how many seconds it leaves the
+        others to do so: none for rank 0, and for rank 1 where rank 0 has ended without a message. Ranks other than 0
+        do not see each other, so where a machine had both, the first rank of each further one waits in turn. None: it
+        never does.
         """
-        return self.leads or (self.rank == 1 and bool(self.lifeline and self.lifeline.vanished(0)))
+        if self.leads:
+            return 0.0
+        if not (self.lifeline and self.lifeline.vanished(0)):
+            return None
+        if self.rank == 1:
+            return 0.0
+        machine, place = divmod(self.rank, self.local_world)
+        return TURN_S * min(machine, MOST_TURNS) if machine and not place else None
 
     def loss(self, wait_s: float = 0.0) -> str:
         """Why another process has ended early.
