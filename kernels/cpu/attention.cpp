@@ -16,10 +16,18 @@
 #include "elementary.h"
 #include "products.h"
 #include "rotated.h"
+#include "vectors.h"
 
 namespace {
 
 constexpr long ROWS = 64, KEYS = 512;  // of a block
+
+// n rounded up to whole vectors. Scores of a row begin on one, and what a row does not see is computed as well up to the next: a loop over
+// single exponentials takes as long as several vectors of them.
+template <class S>
+constexpr long whole(long n) {
+  return (n + LANES<S> - 1) / LANES<S> * LANES<S>;
+}
 
 struct Sizes {
   long B, S, T, H, dk, dv, causal, window;  // window: 0 for none
@@ -133,7 +141,7 @@ void attention(const S* q, const S* k, const S* v, const S* log_f, const S* cosi
     WithoutDenormals guard(log_f);
     Head<S> head{sizes, piece / sizes.H, piece % sizes.H};
     long op = sizes.H * sizes.dv;
-    Scratch<S> scores(std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T));
+    Scratch<S> scores(std::min(ROWS, sizes.S) * whole<S>(std::min(KEYS, sizes.T)));
     Decays<S> decays(head, log_f, false);
     const Rotated<S> queries(q + head.q(0), sizes.q_pitch, sizes.S, sizes.dk, turns), every_key(k + head.k(0), sizes.k_pitch, sizes.T, sizes.dk, turns);
     std::vector<Shared<S>> keys, values;
@@ -149,25 +157,25 @@ void attention(const S* q, const S* k, const S* v, const S* log_f, const S* cosi
       for (long start = begin; start < sizes.T; start += KEYS) {
         long n = head.seen(first + m - 1, start, std::min(KEYS, sizes.T - start));
         if (!n) break;
-        keys[start / KEYS].multiply_by(m, n, sizes.dk, S(scale), queries.from(first), turned(every_key.from(start)), S(0), {scores.data(), n});
+        const Matrix<S> block{scores.data(), whole<S>(n)};
+        keys[start / KEYS].multiply_by(m, n, sizes.dk, S(scale), queries.from(first), turned(every_key.from(start)), S(0), block);
         for (long i = 0; i < m; ++i) {
-          S *s = scores.data() + i * n, *o = out + head.out(first + i), added = 0;
-          long count = head.seen(first + i, start, n), hidden = std::min(count, head.past(first + i, start, n));
+          S *s = block.data + i * block.pitch, *o = out + head.out(first + i), added = 0;
+          long count = head.seen(first + i, start, n), hidden = std::min(count, head.past(first + i, start, n)), end = whole<S>(count);
           decays.apply(s, first, i, start, n, hidden, count);
           S highest = largest(s + hidden, count - hidden, start > begin ? top[i] : s[hidden]);  // every row sees a key of the first block
-          for (long j = hidden; j < count; ++j) {
-            s[j] = exponential(s[j] - highest);
-            added += s[j];
-          }
+          std::fill(s + count, s + end, highest);
+          for (long j = hidden; j < end; ++j) s[j] = exponential(s[j] - highest);
           std::fill(s, s + hidden, S(0));
-          std::fill(s + count, s + n, S(0));
+          std::fill(s + count, s + block.pitch, S(0));
+          for (long j = hidden; j < end; ++j) added += s[j];
           S keep = start > begin ? exponential(top[i] - highest) : S(0);
           if (start > begin)
             for (long j = 0; j < sizes.dv; ++j) o[j] *= keep;
           sum[i] = sum[i] * keep + added;
           top[i] = highest;
         }
-        values[start / KEYS].multiply_by(m, sizes.dv, n, S(1), {scores.data(), n}, {v + head.v(start), sizes.v_pitch},
+        values[start / KEYS].multiply_by(m, sizes.dv, n, S(1), {block.data, block.pitch}, {v + head.v(start), sizes.v_pitch},
                                          S(start > begin ? 1 : 0), {out + head.out(first), op});
       }
       for (long i = 0; i < m; ++i) {
@@ -179,25 +187,27 @@ void attention(const S* q, const S* k, const S* v, const S* log_f, const S* cosi
   });
 }
 
-// Of one block: scores become weights, and gradients of weights become gradients of scores.
+// Of one block of rows of `pitch` numbers: scores become weights, and gradients of weights become gradients of scores.
 template <class S>
 void weigh(const Head<S>& head, Decays<S>& decays, const S* out, const S* lse, const S* g, S* weights, S* pull, long first, long m, long start,
-           long n) {
+           long n, long pitch) {
   decays.begin(n);
   for (long i = 0; i < m; ++i) {
     const S *o = out + head.out(first + i), *gr = g + head.out(first + i);
-    S *w = weights + i * n, *p = pull + i * n, norm = lse[head.lse(first + i)], mean = 0;
-    long count = head.seen(first + i, start, n), hidden = std::min(count, head.past(first + i, start, n));
+    S *w = weights + i * pitch, *p = pull + i * pitch, norm = lse[head.lse(first + i)], mean = 0;
+    long count = head.seen(first + i, start, n), hidden = std::min(count, head.past(first + i, start, n)), end = whole<S>(count);
     for (long j = 0; j < head.sizes.dv; ++j) mean += o[j] * gr[j];
     decays.apply(w, first, i, start, n, hidden, count);
-    for (long j = hidden; j < count; ++j) {
+    std::fill(w + count, w + end, norm);
+    std::fill(p + count, p + end, mean);
+    for (long j = hidden; j < end; ++j) {
       w[j] = exponential(w[j] - norm);
       p[j] = w[j] * (p[j] - mean);
     }
     decays.pull(p, first + i, start, hidden, count);
     for (S* each : {w, p}) {
       std::fill(each, each + hidden, S(0));
-      std::fill(each + count, each + n, S(0));
+      std::fill(each + count, each + pitch, S(0));
     }
   }
   decays.end(start, n);
@@ -210,7 +220,7 @@ void attention_backward(const S* q, const S* k, const S* v, const S* log_f, cons
   parallel_products(sizes.B * sizes.H, threads, [&](long piece) {
     WithoutDenormals guard(log_f);
     Head<S> head{sizes, piece / sizes.H, piece % sizes.H};
-    long kp = sizes.H * sizes.dk, vp = sizes.H * sizes.dv, block = std::min(ROWS, sizes.S) * std::min(KEYS, sizes.T);
+    long kp = sizes.H * sizes.dk, vp = sizes.H * sizes.dv, block = std::min(ROWS, sizes.S) * whole<S>(std::min(KEYS, sizes.T));
     Scratch<S> weights(block), pull(block);
     Decays<S> decays(head, log_f, true);
     const Rotated<S> queries(q + head.q(0), sizes.q_pitch, sizes.S, sizes.dk, turns), every_key(k + head.k(0), sizes.k_pitch, sizes.T, sizes.dk, turns);
@@ -225,12 +235,12 @@ void attention_backward(const S* q, const S* k, const S* v, const S* log_f, cons
       for (long first = from; first < until; first += ROWS) {
         // the keys of the block that a row of these sees
         long m = std::min(ROWS, sizes.S - first), begin = start + head.past(first, start, keys);
-        long n = head.seen(first + m - 1, begin, start + keys - begin);
+        long n = head.seen(first + m - 1, begin, start + keys - begin), pitch = whole<S>(n);
         Matrix<const S> q_ = queries.from(first), k_ = every_key.from(begin), v_{v + head.v(begin), sizes.v_pitch},
-            g_{g + head.out(first), vp}, w_{weights.data(), n}, p_{pull.data(), n};
-        keys_across.multiply_by(m, n, sizes.dk, S(scale), q_, turned(k_), S(0), {weights.data(), n});
-        values_across.multiply_by(m, n, sizes.dv, S(1), g_, turned(v_), S(0), {pull.data(), n});
-        weigh(head, decays, out, lse, g, weights.data(), pull.data(), first, m, begin, n);
+            g_{g + head.out(first), vp}, w_{weights.data(), pitch}, p_{pull.data(), pitch};
+        keys_across.multiply_by(m, n, sizes.dk, S(scale), q_, turned(k_), S(0), {weights.data(), pitch});
+        values_across.multiply_by(m, n, sizes.dv, S(1), g_, turned(v_), S(0), {pull.data(), pitch});
+        weigh(head, decays, out, lse, g, weights.data(), pull.data(), first, m, begin, n, pitch);
         keys_down.multiply_by(m, sizes.dk, n, S(scale), p_, k_, S(1), to_q.from(first));
         multiply<S>(n, sizes.dk, m, S(scale), turned(p_), q_, S(1), to_k.from(begin));
         multiply<S>(n, sizes.dv, m, S(1), turned(w_), g_, S(1), {dv + head.dv(begin), vp});

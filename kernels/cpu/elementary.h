@@ -23,20 +23,6 @@ S exponential(S x) {
   return e < LEAST_WEIGHT<S> ? S(0) : e;
 }
 
-// The largest of n numbers and `from`, in lanes that vectorise; NaN is ignored.
-template <class S>
-S largest(const S* x, long n, S from) {
-  constexpr long LANES = 16;
-  S lanes[LANES];
-  std::fill(lanes, lanes + LANES, from);
-  long j = 0;
-  for (; j + LANES <= n; j += LANES)
-    for (long l = 0; l < LANES; ++l) lanes[l] = x[j + l] > lanes[l] ? x[j + l] : lanes[l];
-  for (; j < n; ++j) lanes[0] = x[j] > lanes[0] ? x[j] : lanes[0];
-  for (long l = 1; l < LANES; ++l) lanes[0] = lanes[l] > lanes[0] ? lanes[l] : lanes[0];
-  return lanes[0];
-}
-
 // e^-|x|, from which softplus and the logistic function are computed. With a constant bound: gates stay above it, and a loop that calls
 // only under a condition would not vectorise with the other.
 template <class S>

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "elementary.h"
+#include "vectors.h"
 
 // log(e^a + e^b) for finite a and b
 template <class S>

@@ -100,6 +100,26 @@ inline V larger(V a, V b) {
   return a > b ? a : b;
 }
 
+// The largest of n numbers and `from`; NaN is ignored. Left to itself, GCC takes one number at a time.
+template <class S>
+inline S largest(const S* x, long n, S from) {
+  constexpr long W = LANES<S>;
+  if (n < W) {
+    for (long j = 0; j < n; ++j) from = larger(x[j], from);
+    return from;
+  }
+  Vector<S> even = Vector<S>{} + from, odd = even;
+  long j = 0;
+  for (; j + 2 * W <= n; j += 2 * W) even = larger(load(x + j), even), odd = larger(load(x + j + W), odd);
+  if (j + W <= n) even = larger(load(x + j), even);
+  even = larger(larger(load(x + n - W), odd), even);  // some of them again
+  S lanes[W];
+  store(lanes, even);
+  for (long width = W / 2; width; width /= 2)
+    for (long l = 0; l < width; ++l) lanes[l] = larger(lanes[l + width], lanes[l]);
+  return lanes[0];
+}
+
 inline Vector<double> log_of_one_and(Vector<double> e) {
   for (long i = 0; i < LANES<double>; ++i) e[i] = std::log1p(e[i]);
   return e;

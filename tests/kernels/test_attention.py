@@ -162,3 +162,15 @@ def test_a_turn_of_other_tokens_or_channels_is_refused(tokens: int, pairs: int) 
     table = torch.ones(tokens, 1, pairs, dtype=torch.float64)
     with pytest.raises(ValueError, match="do not rotate tensors of 5 tokens and 8 channels"):
         softmax_read(*problem(5, 6), True, turn=(table, table))
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 8, 15, 16, 17, 31, 33, 49, 64, 130])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_row_finds_its_largest_score_wherever_it_is(tokens: int, dtype: torch.dtype) -> None:
+    """Of all other keys the scores are so much smaller that e to the power of the difference overflows."""
+    high = 2000.0 if dtype == torch.float64 else 200.0
+    v = torch.randn(tokens, tokens, 1, 3, dtype=dtype)
+    k = torch.zeros(tokens, tokens, 1, 1, dtype=dtype)
+    k[range(tokens), range(tokens)] = high  # of sequence i, key i has the largest score
+    read = softmax_read(torch.ones_like(k), k, v, False, scale=1.0)
+    assert torch.equal(read, v[range(tokens), range(tokens)][:, None].expand_as(read))

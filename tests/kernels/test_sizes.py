@@ -30,7 +30,6 @@ ONLY_IN_CPP = {
     ("corrections.h", "ROWS"),
     ("decoding.cpp", "BLOCK"),
     ("delta.cpp", "ROWS"),
-    ("elementary.h", "LANES"),
     ("limits.cpp", "STEPS"),
     ("limits.cpp", "SUMS"),
     ("limits.cpp", "WIDTH"),

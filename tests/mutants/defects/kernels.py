@@ -39,6 +39,22 @@ KERNELS: tuple[Defect, ...] = (
     ),
     Defect(
         "kernels",
+        "kernels/cpu/attention.cpp",
+        "std::fill(s + count, s + block.pitch, S(0));",
+        "std::fill(s + end, s + block.pitch, S(0));",
+        "keys that a row does not see count up to the next whole vector",
+        ("tests/kernels/test_attention.py",),
+    ),
+    Defect(
+        "kernels",
+        "kernels/cpu/vectors.h",
+        "even = larger(larger(load(x + n - W), odd), even);",
+        "even = larger(odd, even);",
+        "the last scores of a row are left out of their maximum",
+        ("tests/kernels/test_attention.py",),
+    ),
+    Defect(
+        "kernels",
         "kernels/low_rank.py",
         "keep = torch.exp(-softplus(a))",
         "keep = torch.exp(-softplus(-a))",
