@@ -43,6 +43,8 @@ class Trainer:
     """Trains one model. Everything that an interruption must not lose is in `state()`."""
 
     ranks = ALONE
+    #: What ends a checkpoint that cannot be written, and not the run. PyTorch raises a RuntimeError for a full disk.
+    unwritten: tuple[type[Exception], ...] = (OSError, RuntimeError)
 
     def __init__(
         self,
@@ -216,7 +218,7 @@ class Trainer:
         try:
             self._write()
             self._saved_step = self.step
-        except (OSError, RuntimeError) as error:
+        except self.unwritten as error:
             if not self._disk_warned:
                 self.observer.warn(
                     f"no checkpoint could be written to {self.run_dir} ({reason(error)}); the run continues without; "

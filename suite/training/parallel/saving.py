@@ -30,7 +30,8 @@ def save(run_dir: Path, content: dict[str, Any], tensors: dict[str, Tensor], ran
         ranks: of the job.
 
     Raises:
-        RuntimeError: it could not be written; the old checkpoints are then unchanged. All ranks raise.
+        OSError: it could not be written; the old checkpoints are then unchanged. All ranks raise.
+        RuntimeError: another rank was lost.
     """
     temporary = run_dir / f".checkpoint-{content['step']}.dcp"
     # nobody writes before the leftovers are gone
@@ -40,7 +41,7 @@ def save(run_dir: Path, content: dict[str, Any], tensors: dict[str, Tensor], ran
         sha256 = {name: value for each in written for name, value in each.items()}
         whole = {**content, "world": ranks.world, "sha256": sha256}
         _together(ranks, lambda: _complete(run_dir, temporary, whole) if ranks.leads else None)
-    except RuntimeError:
+    except (OSError, RuntimeError):
         if ranks.leads:
             shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -59,7 +60,7 @@ def _together(ranks: Ranks, part: Callable[[], T]) -> list[T]:
     every = ranks.gather((found, problem))
     for _, why in every:
         if why:
-            raise RuntimeError(why)
+            raise OSError(why)
     return [each for some, _ in every for each in some]
 
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 class ParallelTrainer(Trainer):
     """One rank's trainer. All ranks construct it and call its methods in the same order."""
 
+    unwritten = (OSError,)  # whatever cannot be written; a RuntimeError is the end of another rank
+
     def __init__(
         self,
         build: Callable[[], nn.Module],

@@ -10,6 +10,7 @@ import pytest
 from suite.training import checkpoint
 from suite.training.parallel import saving, shards
 from suite.training.parallel.ranks import Ranks
+from suite.training.parallel.trainer import ParallelTrainer
 
 WORLD = 3
 
@@ -76,7 +77,7 @@ def test_a_rank_that_cannot_write_stops_all(content, tmp_path, monkeypatch, rank
         return written(folder, tensors, number)
 
     monkeypatch.setattr(shards, "write", write)
-    assert save(tmp_path, content) == ["RuntimeError: disk full: No space left on device"] * WORLD
+    assert save(tmp_path, content) == ["OSError: disk full: No space left on device"] * WORLD
     assert not list(tmp_path.iterdir())
 
 
@@ -86,4 +87,15 @@ def test_what_rank_0_alone_does_stops_all(content, tmp_path, monkeypatch, name):
         raise OSError(116, "Stale file handle")
 
     monkeypatch.setattr(checkpoint, name, fail)
-    assert save(tmp_path, content) == ["RuntimeError: Stale file handle"] * WORLD
+    assert save(tmp_path, content) == ["OSError: Stale file handle"] * WORLD
+
+
+def test_a_lost_rank_is_no_failure_of_the_disk(content, tmp_path):
+    class Alone(Ranks):
+        def gather(self, value: Any) -> list[Any]:
+            raise RuntimeError("[gloo] Connection closed by peer")
+
+    with pytest.raises(RuntimeError, match="Connection closed") as ended:
+        saving.save(tmp_path, content, {}, Alone(0, 2))
+    assert not isinstance(ended.value, ParallelTrainer.unwritten)
+    assert issubclass(OSError, ParallelTrainer.unwritten)
