@@ -19,6 +19,7 @@ from kernels.decoding.channels import AXES, Selection, channel_layer_step, selec
 from kernels.decoding.convolutions import convolution_step, silu_convolution_step
 from kernels.decoding.layer import Decays, Gates, layer_step, to_logarithms
 from kernels.decoding.memory import Around, compiled_memory_step
+from kernels.decoding.rwkv import Parameters, Projections, compiled_rwkv_step
 from kernels.decoding.taylor import taylor_step
 from kernels.linear import exact as linear
 from kernels.registry import KERNELS, Kernel
@@ -148,7 +149,7 @@ def steps_in_place() -> Iterator[tuple[str, float]]:
 
 
 def steps_of_channels(draw: Callable[..., Tensor]) -> Iterator[tuple[str, float]]:
-    """Those of the priors with weights per channel, and of Taylor's polynomial."""
+    """Those of the priors with weights per channel, of RWKV-7, and of Taylor's polynomial."""
     B, D, H, d, N, r, R = 2, 9, 3, 7, 4, 2, 2
     E = H * d
     x, z, gates = draw(B, D), draw(B, 3 * E), Gates(draw(B, R), draw(R, 3 * E), draw(H, d).abs())
@@ -164,6 +165,11 @@ def steps_of_channels(draw: Callable[..., Tensor]) -> Iterator[tuple[str, float]
     wanted, after = reference.channel_layer(state, z, H, gates)
     y = channel_layer_step(state, z, H, gates)
     yield "channel_layer_step", max(apart(y, state[name], (wanted, after[name])) for name in after)
+    S, widths = draw(B, H, d, N), (H * d, H * d, H * N, H * d, H * d, H * N)
+    token = Projections(*(draw(B, width) for width in widths))
+    parameters = Parameters(0.6, 1e-12, 1e-5, *(draw(width) for width in (*[H * d] * 5, H * N, H * N)))
+    expected = reference.rwkv(S, token, parameters)
+    yield "rwkv_step", apart(compiled_rwkv_step(S, token, parameters), S, expected)
     sums, z, turn = draw(B, H, 28, 7).abs(), draw(B, 3 * H * 6), (draw(3), draw(3))
     expected = reference.taylor(sums, z, turn)
     yield "taylor_step", apart(taylor_step(sums, z, turn), sums, expected)

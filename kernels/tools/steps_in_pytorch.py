@@ -8,13 +8,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import elu, layer_norm, logsigmoid, rms_norm, silu, softplus
+from torch.nn.functional import elu, layer_norm, logsigmoid, normalize, rms_norm, silu, softplus
 
 from kernels.channelwise import channelwise_step
 from kernels.cpu.call import pytorch_only
 from kernels.decoding.channels import AXES, Selection
 from kernels.decoding.layer import Decays, Gates, State, to_logarithms
 from kernels.decoding.memory import Around, memory_step
+from kernels.decoding.rwkv import Parameters, Projections
 from kernels.gates import rms
 from kernels.linear.exact import exact_step
 from kernels.selective.exact import exact_step as selective_step
@@ -140,6 +141,27 @@ def _modulated(z_BC: Tensor, projections: int, gates: Gates | None) -> tuple[tup
         z_BC = z_BC * (1 + gates.s_BR @ gates.p_RC)
     parts = z_BC.chunk(projections if gates is None else projections + 2, dim=-1)
     return parts, None if gates is None else gates.beta_Hd.flatten()
+
+
+def rwkv(memory_BHkw: Tensor, given: Projections, layer: Parameters) -> tuple[Tensor, Tensor]:
+    """`compiled_rwkv_step`.
+
+    Returns:
+        `[B, H·w]`, and S after the token.
+    """
+
+    def by_head(x: Tensor) -> Tensor:
+        return x.unflatten(-1, (memory_BHkw.shape[1], -1))
+
+    r, k, v, w, a, g = map(by_head, given.tensors())
+    w_start, a_start, k_k, k_a, r_k, gain, bias = map(by_head, layer.tensors())
+    keep, a = torch.exp(-layer.largest_decay * (w_start + w).sigmoid()), (a_start + a).sigmoid()
+    removed = normalize(k * k_k, dim=-1, eps=layer.unit_eps)
+    k = k * (1 + (a - 1) * k_a)
+    found = removed[..., None, :] @ memory_BHkw
+    after = keep[..., None] * memory_BHkw - (removed * a)[..., None] * found + k[..., None] * v[..., None, :]
+    o = layer_norm((r[..., None, :] @ after)[..., 0, :], v.shape[-1:], eps=layer.norm_eps) * gain + bias
+    return ((o + (r * k * r_k).sum(-1, keepdim=True) * v) * g).flatten(1), after
 
 
 def taylor(sums_BHFw: Tensor, z_BC: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,7 @@ STEPS = (
     "convolution_step",
     "selective_layer_step",
     "channel_layer_step",
+    "rwkv_step",
     "taylor_step",
 )
 #: The product that the others call, for comparing it with other libraries' and for its tests.

@@ -31,11 +31,13 @@ from backbones.mixers.errors import MixerError
 from backbones.mixers.priors.base import at_least_fp32, head_width, normal_, projected_out, running
 from backbones.mixers.recurrent.directions import both_ways, heads_ahead
 from backbones.mixers.registry import register
+from kernels.decoding.rwkv import Parameters, Projections, compiled_rwkv_step
 from kernels.linear.channel_delta import channel_delta_rule
 
 LARGEST_DECAY = math.exp(-0.5)  # of −log w
 NORM_EPS, UNIT_EPS = 1e-5, 1e-12
 LEAST_RANK, RANK_OF_WIDTH = 4, 16
+EVERY = slice(None)  # head
 #: 1 − μ of channel c at start is (c/D) to this power, for r, w, k, v, a and g.
 POWERS = (0.2, 0.9, 0.7, 0.7, 0.9, 0.2)
 
@@ -111,38 +113,50 @@ class Rwkv7(Mixer):
         for fixed, start in ((self.k_a, 1.02), (self.r_k, -0.04), (self.gain, 1.0)):
             nn.init.constant_(fixed, start)
 
-    def _project(self, x: Tensor, before: Tensor, part: slice) -> Projected:
-        """What tokens `[…, D]` and those before them give some heads, in fp32 at least."""
+    def _mixed(self, x: Tensor, before: Tensor) -> Iterable[Tensor]:
+        """x_r, x_w, x_k, x_v, x_a and x_g of tokens and those before them."""
         step = before - x
-        x_r, x_w, x_k, x_v, x_a, x_g = (x + step * mu for mu in self.mu.to(x.dtype))
+        return (x + step * mu for mu in self.mu.to(x.dtype))
 
-        def own(parameter: Tensor) -> Tensor:
-            return parameter.unflatten(0, (self.config.heads, -1))[part]
+    def _maps(self, inputs: Iterable[Tensor], part: slice) -> Projections:
+        """What x_r, x_w, x_k, x_v, x_a and x_g `[…, D]` give some heads, in fp32 at least."""
+        x_r, x_w, x_k, x_v, x_a, x_g = inputs
 
-        def heads(inputs: Tensor, weight: Tensor) -> Tensor:
-            weight = own(weight)
-            return at_least_fp32(linear(inputs, weight.flatten(0, 1).to(inputs.dtype))).unflatten(-1, weight.shape[:2])
+        def heads(x: Tensor, weight: Tensor) -> Tensor:
+            some = weight if part == EVERY else self._own(weight, part).flatten(0, 1)
+            return at_least_fp32(linear(x, some.to(x.dtype)))
 
         r, k, v = heads(x_r, self.w_r), heads(x_k, self.w_k), heads(x_v, self.w_v)
         inner_w, inner_a, inner_g = (
-            linear(inputs, weight.to(inputs.dtype))
-            for inputs, weight in ((x_w, self.w_down), (x_a, self.a_down), (x_g, self.g_down))
+            linear(x, weight.to(x.dtype)) for x, weight in ((x_w, self.w_down), (x_a, self.a_down), (x_g, self.g_down))
         )
-        log_w = -LARGEST_DECAY * (own(self.w_start) + heads(inner_w.tanh(), self.w_up)).sigmoid()
-        a = (own(self.a_start) + heads(inner_a, self.a_up)).sigmoid()
-        removed = normalize(k * own(self.k_k), dim=-1, eps=UNIT_EPS)
-        k = k * (1 + (a - 1) * own(self.k_a))
-        return Projected(r, k, v, log_w, removed, removed * a, heads(inner_g.sigmoid(), self.g_up))
+        w, a, g = heads(inner_w.tanh(), self.w_up), heads(inner_a, self.a_up), heads(inner_g.sigmoid(), self.g_up)
+        return Projections(r, k, v, w, a, g)
+
+    def _own(self, parameter: Tensor, part: slice) -> Tensor:
+        """The part of a parameter that belongs to some heads, by head."""
+        return parameter.unflatten(0, (self.config.heads, -1))[part]
+
+    def _project(self, maps: Projections, part: slice) -> Projected:
+        """By head."""
+        w_start, a_start, k_k, k_a = (self._own(z, part) for z in (self.w_start, self.a_start, self.k_k, self.k_a))
+        r, k, v, w, a, g = (z.unflatten(-1, (len(w_start), -1)) for z in maps.tensors())
+        log_w = -LARGEST_DECAY * (w_start + w).sigmoid()
+        a = (a_start + a).sigmoid()
+        removed = normalize(k * k_k, dim=-1, eps=UNIT_EPS)
+        k = k * (1 + (a - 1) * k_a)
+        return Projected(r, k, v, log_w, removed, removed * a, g)
 
     def _finish(self, o: Tensor, given: Projected, part: slice) -> Tensor:
         """The normed answers and each token's own value, gated."""
-        gain, bias, r_k = (z.unflatten(0, (self.config.heads, -1))[part] for z in (self.gain, self.bias, self.r_k))
+        gain, bias, r_k = (self._own(z, part) for z in (self.gain, self.bias, self.r_k))
         normed = layer_norm(o, (self.value,), eps=NORM_EPS * self.key) * gain + bias
         return (normed + (given.r * given.k * r_k).sum(-1, keepdim=True) * given.v) * given.g
 
     def _read(self, part: slice, x_BTD: Tensor) -> Tensor:
         """Outputs of some heads, which read from the first token given."""
-        given = self._project(x_BTD, pad(x_BTD, (0, 0, 1, 0))[:, : x_BTD.shape[1]], part)
+        mixed = self._mixed(x_BTD, pad(x_BTD, (0, 0, 1, 0))[:, : x_BTD.shape[1]])
+        given = self._project(self._maps(mixed, part), part)
         return self._finish(memory_read(given), given, part)
 
     def forward(self, x_BTD: Tensor, context: Context = Context()) -> Tensor:
@@ -158,15 +172,21 @@ class Rwkv7(Mixer):
         return State({"s_BHkw": memory, "before_BD": like.new_zeros(batch, self.dim)})
 
     def step(self, x_BD: Tensor, state: State, context: Context = Context()) -> tuple[Tensor, State]:
-        every, before = slice(None), state.tensors["before_BD"]
-        given = self._project(x_BD, before.to(x_BD.dtype), every)
-        s_BHkw = state.tensors["s_BHkw"].to(given.r.dtype)
-        found_BH1w = given.removed[:, :, None] @ s_BHkw
-        s_BHkw = s_BHkw * given.log_w.exp()[..., None] - given.removing[..., None] * found_BH1w
-        s_BHkw = s_BHkw + given.k[..., None] * given.v[:, :, None]
-        y = self._finish((given.r[:, :, None] @ s_BHkw)[:, :, 0], given, every)
-        after = {"s_BHkw": s_BHkw.to(state.tensors["s_BHkw"].dtype), "before_BD": x_BD.to(before.dtype)}
-        return projected_out(self.out_proj, y.flatten(1)), State(after, state.position + 1)
+        before, memory = state.tensors["before_BD"], state.tensors["s_BHkw"]
+        mixed_6BD = torch.addcmul(x_BD, before.to(x_BD.dtype) - x_BD, self.mu.to(x_BD.dtype)[:, None])
+        maps = self._maps(mixed_6BD, EVERY)
+        y_BV = compiled_rwkv_step(memory, maps, self._layer())
+        if y_BV is None:
+            given = self._project(maps, EVERY)
+            o, memory = stepped(memory, given)
+            y_BV = self._finish(o, given, EVERY).flatten(1)
+        after = {"s_BHkw": memory, "before_BD": x_BD.to(before.dtype)}
+        return projected_out(self.out_proj, y_BV), State(after, state.position + 1)
+
+    def _layer(self) -> Parameters:
+        """What the compiled step reads."""
+        keys = (self.w_start, self.a_start, self.k_k, self.k_a, self.r_k)
+        return Parameters(LARGEST_DECAY, UNIT_EPS, NORM_EPS * self.key, *keys, self.gain, self.bias)
 
     @classmethod
     def candidates(cls, config: MixerConfig, dim: int, length: int) -> Iterable[MixerConfig]:
@@ -189,6 +209,23 @@ class Rwkv7(Mixer):
             flops=2 * (matrices + down * (not config.causal)) + 8 * memory,
             state_bytes=4 * (memory + dim) if config.causal else 0,
         )
+
+
+def stepped(memory_BHkw: Tensor, given: Projected) -> tuple[Tensor, Tensor]:
+    """One token by PyTorch.
+
+    Args:
+        memory_BHkw: S before the token.
+        given: the token's.
+
+    Returns:
+        o `[B, H, w]`, and S after the token in its dtype.
+    """
+    s_BHkw = memory_BHkw.to(given.r.dtype)
+    found_BH1w = given.removed[:, :, None] @ s_BHkw
+    s_BHkw = s_BHkw * given.log_w.exp()[..., None] - given.removing[..., None] * found_BH1w
+    s_BHkw = s_BHkw + given.k[..., None] * given.v[:, :, None]
+    return (given.r[:, :, None] @ s_BHkw)[:, :, 0], s_BHkw.to(memory_BHkw.dtype)
 
 
 def memory_read(given: Projected) -> Tensor:

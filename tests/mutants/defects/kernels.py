@@ -55,6 +55,14 @@ KERNELS: tuple[Defect, ...] = (
     ),
     Defect(
         "kernels",
+        "kernels/cpu/rwkv_step.cpp",
+        "key[c] = k[in + c] * (S(1) + (removing[c] - S(1)) * k_a[at + c]);",
+        "key[c] = k[in + c];",
+        "the stored key does not depend on a",
+        ("tests/kernels/test_rwkv_step.py",),
+    ),
+    Defect(
+        "kernels",
         "kernels/low_rank.py",
         "keep = torch.exp(-softplus(a))",
         "keep = torch.exp(-softplus(-a))",
