@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "buffer.h"
@@ -20,14 +21,9 @@
 
 namespace {
 
-constexpr long ROWS = 64, KEYS = 512;  // of a block
-
-// n rounded up to whole vectors. Scores of a row begin on one, and what a row does not see is computed as well up to the next: a loop over
-// single exponentials takes as long as several vectors of them.
-template <class S>
-constexpr long whole(long n) {
-  return (n + LANES<S> - 1) / LANES<S> * LANES<S>;
-}
+// Of a block. Its rows of scores are padded to whole vectors. Exponentials are taken of whole vectors, too: of single numbers they take as long
+// as several vectors. For that, what a row does not see gets a harmless score before, and the weight zero afterwards.
+constexpr long ROWS = 64, KEYS = 512;
 
 struct Sizes {
   long B, S, T, H, dk, dv, causal, window;  // window: 0 for none
@@ -141,7 +137,7 @@ void attention(const S* q, const S* k, const S* v, const S* log_f, const S* cosi
     WithoutDenormals guard(log_f);
     Head<S> head{sizes, piece / sizes.H, piece % sizes.H};
     long op = sizes.H * sizes.dv;
-    Scratch<S> scores(std::min(ROWS, sizes.S) * whole<S>(std::min(KEYS, sizes.T)));
+    Scratch<S> scores(std::min(ROWS, sizes.S) * whole_vectors<S>(std::min(KEYS, sizes.T)));
     Decays<S> decays(head, log_f, false);
     const Rotated<S> queries(q + head.q(0), sizes.q_pitch, sizes.S, sizes.dk, turns), every_key(k + head.k(0), sizes.k_pitch, sizes.T, sizes.dk, turns);
     std::vector<Shared<S>> keys, values;
@@ -157,18 +153,20 @@ void attention(const S* q, const S* k, const S* v, const S* log_f, const S* cosi
       for (long start = begin; start < sizes.T; start += KEYS) {
         long n = head.seen(first + m - 1, start, std::min(KEYS, sizes.T - start));
         if (!n) break;
-        const Matrix<S> block{scores.data(), whole<S>(n)};
+        const Matrix<S> block{scores.data(), whole_vectors<S>(n)};
         keys[start / KEYS].multiply_by(m, n, sizes.dk, S(scale), queries.from(first), turned(every_key.from(start)), S(0), block);
         for (long i = 0; i < m; ++i) {
           S *s = block.data + i * block.pitch, *o = out + head.out(first + i), added = 0;
-          long count = head.seen(first + i, start, n), hidden = std::min(count, head.past(first + i, start, n)), end = whole<S>(count);
+          long count = head.seen(first + i, start, n), hidden = std::min(count, head.past(first + i, start, n));
+          long from = hidden / LANES<S> * LANES<S>, end = whole_vectors<S>(count);
           decays.apply(s, first, i, start, n, hidden, count);
           S highest = largest(s + hidden, count - hidden, start > begin ? top[i] : s[hidden]);  // every row sees a key of the first block
+          std::fill(s + from, s + hidden, highest);
           std::fill(s + count, s + end, highest);
-          for (long j = hidden; j < end; ++j) s[j] = exponential(s[j] - highest);
+          for (long j = from; j < end; ++j) s[j] = exponential(s[j] - highest);
           std::fill(s, s + hidden, S(0));
           std::fill(s + count, s + block.pitch, S(0));
-          for (long j = hidden; j < end; ++j) added += s[j];
+          for (long j = from; j < end; ++j) added += s[j];
           S keep = start > begin ? exponential(top[i] - highest) : S(0);
           if (start > begin)
             for (long j = 0; j < sizes.dv; ++j) o[j] *= keep;
@@ -195,12 +193,15 @@ void weigh(const Head<S>& head, Decays<S>& decays, const S* out, const S* lse, c
   for (long i = 0; i < m; ++i) {
     const S *o = out + head.out(first + i), *gr = g + head.out(first + i);
     S *w = weights + i * pitch, *p = pull + i * pitch, norm = lse[head.lse(first + i)], mean = 0;
-    long count = head.seen(first + i, start, n), hidden = std::min(count, head.past(first + i, start, n)), end = whole<S>(count);
+    long count = head.seen(first + i, start, n), hidden = std::min(count, head.past(first + i, start, n));
+    long from = hidden / LANES<S> * LANES<S>, end = whole_vectors<S>(count);
     for (long j = 0; j < head.sizes.dv; ++j) mean += o[j] * gr[j];
     decays.apply(w, first, i, start, n, hidden, count);
-    std::fill(w + count, w + end, norm);
-    std::fill(p + count, p + end, mean);
-    for (long j = hidden; j < end; ++j) {
+    for (auto [x, harmless] : {std::pair{w, norm}, std::pair{p, mean}}) {
+      std::fill(x + from, x + hidden, harmless);
+      std::fill(x + count, x + end, harmless);
+    }
+    for (long j = from; j < end; ++j) {
       w[j] = exponential(w[j] - norm);
       p[j] = w[j] * (p[j] - mean);
     }
@@ -220,7 +221,7 @@ void attention_backward(const S* q, const S* k, const S* v, const S* log_f, cons
   parallel_products(sizes.B * sizes.H, threads, [&](long piece) {
     WithoutDenormals guard(log_f);
     Head<S> head{sizes, piece / sizes.H, piece % sizes.H};
-    long kp = sizes.H * sizes.dk, vp = sizes.H * sizes.dv, block = std::min(ROWS, sizes.S) * whole<S>(std::min(KEYS, sizes.T));
+    long kp = sizes.H * sizes.dk, vp = sizes.H * sizes.dv, block = std::min(ROWS, sizes.S) * whole_vectors<S>(std::min(KEYS, sizes.T));
     Scratch<S> weights(block), pull(block);
     Decays<S> decays(head, log_f, true);
     const Rotated<S> queries(q + head.q(0), sizes.q_pitch, sizes.S, sizes.dk, turns), every_key(k + head.k(0), sizes.k_pitch, sizes.T, sizes.dk, turns);
@@ -235,7 +236,7 @@ void attention_backward(const S* q, const S* k, const S* v, const S* log_f, cons
       for (long first = from; first < until; first += ROWS) {
         // the keys of the block that a row of these sees
         long m = std::min(ROWS, sizes.S - first), begin = start + head.past(first, start, keys);
-        long n = head.seen(first + m - 1, begin, start + keys - begin), pitch = whole<S>(n);
+        long n = head.seen(first + m - 1, begin, start + keys - begin), pitch = whole_vectors<S>(n);
         Matrix<const S> q_ = queries.from(first), k_ = every_key.from(begin), v_{v + head.v(begin), sizes.v_pitch},
             g_{g + head.out(first), vp}, w_{weights.data(), pitch}, p_{pull.data(), pitch};
         keys_across.multiply_by(m, n, sizes.dk, S(scale), q_, turned(k_), S(0), {weights.data(), pitch});

@@ -98,7 +98,7 @@ struct Layer {
   // Channels from ... to - 1 of a sequence. Components are entered one after the other, because their rows are contiguous in memory, and read
   // again from the cache. scratch: 3 N BLOCK numbers; rates [N, E] and log_skip [E] are shared.
   void channels(long b, const Token& token, long from, long to, const S* rates, const S* log_skip, S* scratch) const {
-    const long width = (to - from + LANES<S> - 1) / LANES<S> * LANES<S>;
+    const long width = whole_vectors<S>(to - from);
     S *logs = scratch, *whole = logs + N * width, *less = whole + N * width;
     for (long e = from; e < to; e += LANES<S>) begin(token, e, std::min(LANES<S>, to - e), log_skip);
     for (long i = 0; i < N; ++i)

@@ -23,6 +23,12 @@ using Integers = typename Vectors<S>::Integers;
 template <class S>
 constexpr long LANES = Vectors<S>::LANES;
 
+// n rounded up to whole vectors
+template <class S>
+constexpr long whole_vectors(long n) {
+  return (n + LANES<S> - 1) / LANES<S> * LANES<S>;
+}
+
 template <class S>
 inline Vector<S> load(const S* from) {
   Vector<S> x;

@@ -6,8 +6,8 @@ own rates, and these predict it on all other tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import product
 
 from suite.errors import UserError
@@ -68,11 +68,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Check:
-    """All rows, calibration first; the rates; and the runs that a mixer does not support, with the reason."""
+    """All rows, calibration first; the common rates; and the runs that a mixer does not support, with the reason.
+
+    own: of each mixer that has rates of its own.
+    """
 
     rows: tuple[Row, ...]
     rates: Rates
     left_out: tuple[str, ...]
+    own: Mapping[str, Rates] = field(default_factory=dict)
 
     @property
     def predicted(self) -> list[Row]:
@@ -108,10 +112,16 @@ def compared(measured: Sequence[Measured], left: Sequence[str] = ()) -> Check:
     """
     known, others = measured[: len(CALIBRATION)], measured[len(CALIBRATION) :]
     rates = fitted_rates(known)
-    own = {mixer: _own_rates(mixer, others, rates) for mixer in dict.fromkeys(each.step.mixer for each in others)}
-    rows = [_row(each, rates, rates) for each in known]
-    rows += [_row(each, rates, own[each.step.mixer]) for each in others]
-    return Check(tuple(rows), rates, tuple(left))
+    own = dict[str, Rates]()
+    for mixer in dict.fromkeys(each.step.mixer for each in others):
+        runs = [each for each in others if each.step.mixer == mixer and each.step.task in CALIBRATION_TASKS]
+        if len(runs) == len(CALIBRATION_TASKS):
+            own[mixer] = own_rates(runs, rates)
+    rows = [_row(each, rates, rates, calibration=True) for each in known]
+    for each in others:
+        fitted = each.step.mixer in own and each.step.task in CALIBRATION_TASKS
+        rows.append(_row(each, rates, own.get(each.step.mixer, rates), calibration=fitted))
+    return Check(tuple(rows), rates, tuple(left), own)
 
 
 def _counted(runs: Sequence[tuple[str, str]], left: list[str]) -> list[Step]:
@@ -125,19 +135,13 @@ def _counted(runs: Sequence[tuple[str, str]], left: list[str]) -> list[Step]:
     return steps
 
 
-def _own_rates(mixer: str, measured: Sequence[Measured], rates: Rates) -> Rates:
-    """The mixer's own rates; the common ones where it does not run on both of the calibration's tasks."""
-    runs = [each for each in measured if each.step.mixer == mixer and each.step.task in CALIBRATION_TASKS]
-    return own_rates(runs, rates) if len(runs) == len(CALIBRATION_TASKS) else rates
-
-
-def _row(measured: Measured, common: Rates, own: Rates) -> Row:
+def _row(measured: Measured, common: Rates, own: Rates, *, calibration: bool) -> Row:
     step = measured.step
     work = step.flops, step.moved, step.operations
     return Row(
         task=step.task,
         mixer=step.mixer,
-        calibration=step.task in CALIBRATION_TASKS,
+        calibration=calibration,
         common_s=common.seconds(*work),
         predicted_s=own.seconds(*work),
         measured_s=measured.seconds,

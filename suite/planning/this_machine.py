@@ -44,7 +44,7 @@ class Step:
 
     flops: forward and backward, without what a mask spares.
     moved: bytes that its operations read and write.
-    operations: their number.
+    operations: their number, forward and backward.
     memory: predicted peak, bytes.
     run: builds the model and returns what runs the step once.
     """

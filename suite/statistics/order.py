@@ -74,9 +74,9 @@ def _in_one_order(one_2R: Array, other_2R: Array) -> list[Array]:
     """The boards and their rows in an order that follows from the figures alone, so that the same rows draw the same
     numbers on both boards' pages.
     """
-    first, second = sorted((one_2R, other_2R), key=lambda board_2R: sorted(zip(*board_2R.tolist(), strict=True)))
-    places_R = np.lexsort((second[1], second[0], first[1], first[0]))
-    return [first[:, places_R], second[:, places_R]]
+    both = (np.concatenate(boards_22R) for boards_22R in ((one_2R, other_2R), (other_2R, one_2R)))
+    in_order = min((each_4R[:, np.lexsort(each_4R[::-1])] for each_4R in both), key=np.ndarray.tolist)
+    return [in_order[:2], in_order[2:]]
 
 
 def _means_and_errors(rows: Sequence[Scores]) -> Array:

@@ -39,6 +39,7 @@ from suite.training.signals import Interrupted, RankStop, Stop, StopSignal
 from suite.training.trainer import Diverged, Trainer
 from tasks.base import DataError
 
+POLL_S = 0.1
 LOSS_S = 3.0  # within which the end of another rank is known when a collective operation has failed
 SPLITS: tuple[Literal["valid", "test"], ...] = ("valid", "test")
 
@@ -70,8 +71,7 @@ def carry_out(job: Job, observer: Observer | None, stop: Stop | None) -> Outcome
         job.ranks.announce(Orders(job.folder, job.data.fingerprint, step, code_of(job)))
         shown = observer or stack.enter_context(_progress(job))
         tracker = stack.enter_context(open_tracker(job, shown.warn))
-        before = record.stamp(job.folder)
-        job.ranks.on_loss(lambda lost: _record_loss(job, lost, shown.warn, before))
+        job.ranks.on_loss(lambda lost: _record_loss(job, lost, shown.warn))
         try:
             ending, result = _attempt(job, RunObserver(job, shown, tracker), stop)
         except BaseException as problem:  # raised while a failure was handled
@@ -120,16 +120,19 @@ def take_part(job: Job) -> int:
     return 0
 
 
-def _record_loss(job: Job, lost: str, warn: Callable[[str], None], before: int | None) -> None:
+def _record_loss(job: Job, lost: str, warn: Callable[[str], None], before: int | None = None) -> None:
     """The record of a run that ended because a process did, unless another process writes it. `before`: the stamp of an
     earlier record, which the run may have where it was resumed.
     """
     wait_s = job.ranks.reports_loss_after
     if wait_s is None:
         return
-    time.sleep(wait_s)
-    if not wait_s or record.stamp(job.folder) == before:
-        write_record(job, assemble(job, Ending("failed", lost, 1), None, None), warn)
+    end = time.monotonic() + wait_s
+    while time.monotonic() < end:
+        if record.stamp(job.folder) != before:
+            return
+        time.sleep(POLL_S)
+    write_record(job, assemble(job, Ending("failed", lost, 1), None, None), warn)
 
 
 def build_model(job: Job) -> nn.Module:

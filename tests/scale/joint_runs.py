@@ -21,7 +21,7 @@ from suite.records import runs_folder
 from suite.training.deterministic import mode
 from suite.training.observer import Quiet
 from suite.training.outcome import Outcome
-from suite.training.parallel.environment import place
+from suite.training.parallel.environment import HAVE_MET, place
 from suite.training.parallel.follower import follow
 from suite.training.parallel.join import joined
 from suite.training.parallel.ranks import ALONE, Ranks
@@ -163,6 +163,7 @@ def main(results: Path) -> None:
     torch.set_num_threads(1)
     noisy = results.with_name("noisy.py")
     with joined(place(), "ddp") as ranks, _quietly():
+        assert HAVE_MET.is_set()  # from now on every rank prints its own errors
         if ranks.leads:
             noisy.write_text(NOISY)
         ranks.gather(None)

@@ -65,6 +65,18 @@ def place() -> Place | None:
     )
 
 
+def launched() -> Place | None:
+    """This process's place, where torchrun or `suite run --devices` has started it: schedulers of clusters set the same
+    variables for a whole shell.
+    """
+    if not {"TORCHELASTIC_RUN_ID", "TORCHELASTIC_USE_AGENT_STORE"} & set(os.environ):
+        return None
+    try:
+        return place()
+    except UserError:
+        return None
+
+
 def require_alone(command: str) -> None:
     """Refuses a command that every process of a job would carry out by itself.
 
@@ -74,20 +86,17 @@ def require_alone(command: str) -> None:
     Raises:
         UserError: this process is one of several that torchrun started.
     """
-    try:
-        here = place()
-    except UserError:  # leftover variables are no job
-        return
+    here = launched()
     if here is not None:
         raise UserError(
             f"suite {command} would run {here.world} times, once in each process of torchrun; start it without "
-            "torchrun (which is for suite run)"
+            "torchrun (which is for suite run), or unset RANK"
         )
 
 
 def reports(error: Exception) -> bool:
-    """Whether this process prints an error. Before the processes of a job have found each other, all of a machine find
-    the same errors, and the first one prints them.
+    """Whether this process prints an error. Before the processes of a job have found each other, they refuse the same
+    options, and the first one of a machine prints that.
 
     Args:
         error: what ends the command.
@@ -95,12 +104,10 @@ def reports(error: Exception) -> bool:
     Returns:
         False for the other processes of the machine.
     """
-    if HAVE_MET.is_set() and not isinstance(error, MachineError):
+    own = HAVE_MET.is_set() or isinstance(error, (OSError, MemoryError))
+    if own and not isinstance(error, MachineError):
         return True
-    try:
-        here = place()
-    except UserError:
-        return True
+    here = launched()
     return here is None or here.local_rank == 0
 
 

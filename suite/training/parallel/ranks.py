@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from suite.training.parallel.lifeline import Lifeline
 
 Strategy = Literal["ddp", "fsdp2"]
-#: How long a machine leaves each machine before it to write the record of a lost run, and how many machines at most.
+#: How long a rank leaves each rank before it to write the record of a lost run, and how many ranks at most.
 TURN_S, MOST_TURNS = 2.0, 5
 T = TypeVar("T")
 
@@ -131,18 +131,14 @@ class Ranks:
     @property
     def reports_loss_after(self) -> float | None:
         """Whether this process writes the record of a run that a lost process ended, and how many seconds it leaves the
-        others to do so: none for rank 0, and for rank 1 where rank 0 has ended without a message. Ranks other than 0
-        do not see each other, so where a machine had both, the first rank of each further one waits in turn. None: it
-        never does.
+        ranks before it to do so, which it does not see. 0 for rank 0, and for rank 1 where rank 0 has ended without a
+        message; None where rank 0 writes. Where two write nevertheless, their records say the same.
         """
         if self.leads:
             return 0.0
         if not (self.lifeline and self.lifeline.vanished(0)):
             return None
-        if self.rank == 1:
-            return 0.0
-        machine, place = divmod(self.rank, self.local_world)
-        return TURN_S * min(machine, MOST_TURNS) if machine and not place else None
+        return TURN_S * min(self.rank - 1, MOST_TURNS)
 
     def loss(self, wait_s: float = 0.0) -> str:
         """Why another process has ended early.

@@ -20,7 +20,7 @@ def rank(monkeypatch):
     """Gives this process the environment of one of two."""
 
     def become(number: int) -> None:
-        place = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+        place = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "TORCHELASTIC_RUN_ID": 1}
         for name, value in {**place, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}.items():
             monkeypatch.setenv(name, str(value))
 
@@ -49,6 +49,22 @@ def test_what_all_processes_of_a_machine_refuse_is_printed_once(suite, rank, mor
     assert [end.code for end in ends] == [2, 2]
     assert len(ends[0].err.splitlines()) == 1
     assert ends[1].err == ""
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_shell_with_the_variables_of_a_cluster_runs_every_command(suite, rank, number, monkeypatch):
+    rank(number)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+    assert suite("list", "tasks").code == 0
+    refused = suite("show", "no-such-run")
+    assert refused.code == 2
+    assert "no-such-run" in refused.err
+
+
+def test_what_one_process_alone_runs_into_is_printed(rank):
+    rank(1)
+    assert environment.reports(MemoryError())
+    assert environment.reports(PermissionError(13, "denied", "/data"))
 
 
 def test_a_process_prints_its_own_errors_once_the_others_are_found(rank, monkeypatch):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from suite.cli.commands.planning.tables import check_document
+from suite.cli.commands.planning.check_table import check_document, check_notes
 from suite.planning import check
 from suite.planning.this_machine import CALIBRATION, CALIBRATION_TASKS, Measured, Step
 from tests.suite.tiny import tiny_sets
@@ -127,6 +127,17 @@ def test_common_rates_come_from_the_calibration_runs_and_own_rates_from_its_task
     assert fox.common_error == aft.common_error == aft.time_error == pytest.approx(2 / 3 - 1)
     assert fox.time_error == pytest.approx(4 / 3 - 1), "twice as slow as the common rates on the calibration's tasks"
     assert fox.memory_error == 0
+    assert found.own.keys() == {"fox"}
+    assert check_document(found)["own_rates"]["fox"]["flops_per_s"] == pytest.approx(0.5e9)
+    (note,) = [line for line in check_notes(found) if "fox" in line]
+    assert note.startswith("Own rates of fox: 0.50× the products and traffic")
+
+
+def test_a_mixer_that_runs_on_one_calibration_task_has_no_own_rates_and_no_calibration_row():
+    known = [measured(*pair, seconds=1.0 + i, flops=1e9 * (1 + i), moved=0.0) for i, pair in enumerate(CALIBRATION)]
+    found = check.compared([*known, measured(CALIBRATION_TASKS[0], "fox", 3.0, 2e9, 0.0)])
+    assert not found.own
+    assert [row.calibration for row in found.rows] == [True] * len(known) + [False]
 
 
 def test_a_rate_that_took_no_time_is_null_in_json():

@@ -17,7 +17,7 @@ from suite.planning.gpus import GPUS, gpu_named
 from suite.planning.model_count import ModelCount
 from suite.planning.rates import BEST_PRODUCTS, Rates, assumed_rates
 from suite.planning.step_work import Amounts, StepWork
-from suite.planning.this_machine import Measured, Step, fitted_rates
+from suite.planning.this_machine import Measured, Step, counted_step, fitted_rates, own_rates
 
 MODEL = ModelCount(
     parameters=1000,
@@ -161,6 +161,21 @@ def test_rates_are_recovered_from_steps_that_follow_them():
     assert not found.ahead
     slower = [replace(each, seconds=2 * each.seconds) for each in measured]
     assert fitted_rates(slower).products == pytest.approx(true.products / 2)
+
+
+def test_a_counted_step_has_the_operations_of_more_layers_than_one():
+    step = counted_step("parity", "softmax")
+    assert step.operations > 50
+    assert step.moved > 0
+
+
+def test_a_mixers_own_rates_are_recovered_and_leave_the_ratio_of_products_and_traffic():
+    common, own = Rates(5e10, 8e9, 3e4, ahead=False), Rates(1e11, 1.6e10, 1.5e4, ahead=False)
+    work = ((1e9, 1e8, 100), (2e9, 4e8, 900))
+    measured = [Measured(Step("t", "m", *each, 0.0, lambda: dict), own.seconds(*each), 0.0, 0.0, 0) for each in work]
+    found = own_rates(measured, common)
+    assert np.allclose([found.products, found.traffic, found.issued], [own.products, own.traffic, own.issued])
+    assert not found.ahead
 
 
 def test_an_unknown_gpu_is_refused_with_the_names_that_are_known():

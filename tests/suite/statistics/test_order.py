@@ -54,6 +54,8 @@ def test_one_interval_whichever_board_comes_first_and_however_rows_are_ordered()
         places = random.permutation(5)
         shuffled = [[board[i] for i in places] for board in (other, one)]
         assert agreement(one, other) == agreement(*shuffled)
+    exchanged = one[1::-1] + one[2:]  # equal figures in other rows
+    assert agreement(one, exchanged) == agreement(exchanged, one)
 
 
 def test_the_interval_covers_the_true_tau_of_rows_with_one_order():

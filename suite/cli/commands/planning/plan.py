@@ -157,7 +157,7 @@ def _reference_rows(wanted: Wanted, *, has_softmax: bool) -> tuple[list[Racing],
 
 
 def _check(*, markdown: bool, as_json: bool) -> None:
-    from suite.cli.commands.planning.tables import check_document, print_check
+    from suite.cli.commands.planning.check_table import check_document, print_check
     from suite.planning.check import check
 
     found = check(say)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from suite.records import record
+from suite.training import execution
+from suite.training.job import Job
 from suite.training.parallel import lifeline
 
 ROOT = Path(__file__).resolve().parents[4]
 #: Rank 1, which waits for ever, as in a collective operation with a process that was killed.
 WAITING = """
 import sys, time
+from suite.records import record
+from suite.training import execution
+from suite.training.job import Job
 from suite.training.parallel import lifeline
 
 class Store:
@@ -81,3 +90,21 @@ def test_a_rank_that_needs_no_other_one_is_not_ended():
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["first", "resumed"])
+@pytest.mark.parametrize("other", [False, True], ids=["alone", "another writes"])
+def test_a_rank_writes_the_record_of_a_lost_run_unless_another_one_does(tmp_path, monkeypatch, earlier, other):
+    """Also where the run was resumed and has an earlier record."""
+    path, written = tmp_path / record.NAME, list[str]()
+    if earlier:
+        path.write_text("earlier")
+        os.utime(path, (1, 1))
+    monkeypatch.setattr(execution, "assemble", lambda _job, ending, *_: ending.error)
+    monkeypatch.setattr(execution, "write_record", lambda _job, made, _: written.append(made))
+    job = SimpleNamespace(folder=tmp_path, ranks=SimpleNamespace(reports_loss_after=0.5))
+    before = record.stamp(tmp_path)
+    if other:
+        threading.Timer(0.1, path.write_text, ("by another rank",)).start()
+    execution._record_loss(cast(Job, job), "rank 0 was lost", print, before)
+    assert written == ([] if other else ["rank 0 was lost"])
