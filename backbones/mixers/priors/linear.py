@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import linear, logsigmoid
+from torch.nn.functional import linear, logsigmoid, relu
 
 from backbones.mixers.base import Capabilities, Context, MixerConfig
 from backbones.mixers.errors import MixerError
@@ -33,8 +33,10 @@ SLOWNESS = 16  # a = sigmoid(…)^(1/16)
 
 
 def log_phi(z: Tensor) -> Tensor:
-    """`log(elu(z) + 1)`, without elu's rounding: z where z < 0, log1p(z) elsewhere."""
-    return torch.where(z < 0, z, z.clamp(min=0.0).log1p())
+    """`log(elu(z) + 1)`, without elu's rounding: z where z < 0, log1p(z) elsewhere. One of the two terms is 0, so that
+    their difference is exact. On a CPU `where` takes four times as long, and `clamp` twice, which uses it backward.
+    """
+    return relu(z).log1p() - relu(-z)
 
 
 class LinearPrior(Prior):
