@@ -133,7 +133,7 @@ def test_common_rates_come_from_the_calibration_runs_and_own_rates_from_its_task
     assert note.startswith("Own rates of fox: 0.50× the products and traffic")
 
 
-def test_a_mixer_that_runs_on_one_calibration_task_has_no_own_rates_and_no_calibration_row():
+def test_a_mixer_on_one_calibration_task_has_no_own_rates():
     known = [measured(*pair, seconds=1.0 + i, flops=1e9 * (1 + i), moved=0.0) for i, pair in enumerate(CALIBRATION)]
     found = check.compared([*known, measured(CALIBRATION_TASKS[0], "fox", 3.0, 2e9, 0.0)])
     assert not found.own

@@ -169,7 +169,7 @@ def test_a_counted_step_has_the_operations_of_more_layers_than_one():
     assert step.moved > 0
 
 
-def test_a_mixers_own_rates_are_recovered_and_leave_the_ratio_of_products_and_traffic():
+def test_a_mixers_own_rates_are_recovered_from_two_steps():
     common, own = Rates(5e10, 8e9, 3e4, ahead=False), Rates(1e11, 1.6e10, 1.5e4, ahead=False)
     work = ((1e9, 1e8, 100), (2e9, 4e8, 900))
     measured = [Measured(Step("t", "m", *each, 0.0, lambda: dict), own.seconds(*each), 0.0, 0.0, 0) for each in work]
