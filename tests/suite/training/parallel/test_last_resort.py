@@ -23,9 +23,6 @@ ROOT = Path(__file__).resolve().parents[4]
 #: Rank 1, which waits for ever, as in a collective operation with a process that was killed.
 WAITING = """
 import sys, time
-from suite.records import record
-from suite.training import execution
-from suite.training.job import Job
 from suite.training.parallel import lifeline
 
 class Store:
