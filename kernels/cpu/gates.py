@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from kernels.cpu.call import call, lengths, pointers
-from kernels.cpu.sizes import SIZES
 from kernels.numerics.first_derivative import first_derivative_only
 
 
@@ -57,11 +56,11 @@ class Linear(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
         x, w = ctx.saved_tensors
         given = [grad.contiguous() for grad in grads]
-        to_x, to_w = torch.empty_like(x), w.new_empty(SIZES.weight_parts, *w.shape)
+        to_x, to_w = torch.empty_like(x), torch.empty_like(w)
         rows = x.numel() // x.shape[-1]
         tensors = [x, w, to_x, to_w, pointers(given), lengths(ctx.widths)]
         call("plain_backward", tensors, [len(given), rows, x.shape[-1], len(w)], x.numel() * len(w))
-        return to_x, to_w.sum(0), None
+        return to_x, to_w, None
 
 
 class Projection(torch.autograd.Function):
@@ -87,8 +86,7 @@ class Projection(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, w, s, p, z = ctx.saved_tensors
         given = [grad.contiguous() for grad in grads]
-        to_x, to_s = torch.empty_like(x), torch.empty_like(s)
-        to_w, to_p = (t.new_empty(SIZES.weight_parts, *t.shape) for t in (w, p))
+        to_x, to_w, to_s, to_p = map(torch.empty_like, (x, w, s, p))
         tensors = [x, w, s, p, z, to_x, to_w, to_s, to_p, pointers(given), lengths(ctx.widths)]
         call("projection_backward", tensors, [len(given), *ctx.sizes], z.numel() * x.shape[-1])
-        return to_x, to_w.sum(0), to_s, to_p.sum(0), None
+        return to_x, to_w, to_s, to_p, None

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from kernels.cpu.call import call
-from kernels.cpu.sizes import SIZES
 from kernels.numerics.first_derivative import first_derivative_only
 
 
@@ -32,10 +31,10 @@ class NormedProjection(torch.autograd.Function):
     @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, w, *rest = ctx.saved_tensors
-        to_x, to_w = torch.empty_like(x), w.new_empty(SIZES.weight_parts, *w.shape)
+        to_x, to_w = torch.empty_like(x), torch.empty_like(w)
         sizes = [x.numel() // x.shape[-1], x.shape[-1], len(w)]
         call("normed_projection_backward", [x, w, *rest, grad.contiguous(), to_x, to_w], sizes, x.numel() * len(w))
-        return to_x, to_w.sum(0), None
+        return to_x, to_w, None
 
 
 class LowRankScan(torch.autograd.Function):

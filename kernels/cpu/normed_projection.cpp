@@ -96,12 +96,12 @@ void pull(double* z, const double* centred_w, const double* pulls, const double*
   }
 }
 
-// dw [WEIGHT_PARTS, R, D]: sums over parts of the rows, which don't depend on the number of threads.
 template <class S>
 void normed_projection_backward(const S* x, const double* w, const double* y, const double* mean, const double* inverse, const double* g,
                                 S* dx, double* dw, long N, long D, long R, long threads) {
   const long P = padded(D), part = (N + WEIGHT_PARTS - 1) / WEIGHT_PARTS;
   const Scratch<double> centred_w = padded_rows(w, R, D, true);
+  const WeightSums<double> ws(dw, R * D);
   parallel(WEIGHT_PARTS, threads, [&](long piece) {
     Scratch<double> z(GROUP * P), to_w(R * P), pulls(GROUP * R);
     std::fill(z.data(), z.data() + GROUP * P, 0.0);
@@ -123,8 +123,9 @@ void normed_projection_backward(const S* x, const double* w, const double* y, co
       for (long i = row; i < row + rows; ++i)
         for (long d = 0; d < D; ++d) dx[i * D + d] = S(z[(i - row) * P + d]);
     }
-    for (long r = 0; r < R; ++r) std::copy(to_w.data() + r * P, to_w.data() + r * P + D, dw + (piece * R + r) * D);
+    for (long r = 0; r < R; ++r) std::copy(to_w.data() + r * P, to_w.data() + r * P + D, ws[piece] + r * D);
   });
+  ws.add(threads);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "buffer.h"
+#include "parts.h"
 #include "products.h"
 #include "sizes.h"
 
@@ -30,14 +31,14 @@ void projection(const Bf16* x, const Bf16* w, const float* s, const float* p, Bf
   });
 }
 
-// dw [WEIGHT_PARTS, C, D] and dp [WEIGHT_PARTS, R, C] as in projection.cpp
 void projection_backward(const Bf16* x, const Bf16* w, const float* s, const float* p, const Bf16* z, float* dx, float* dw, float* ds, float* dp,
                          const Bf16* const* grads, const long* widths, long count, long N, long D, long C, long R, long threads) {
   long rows = rows_of(C), part = (N + WEIGHT_PARTS - 1) / WEIGHT_PARTS;
+  const WeightSums<float> ws(dw, C * D), ps(dp, R * C);
   parallel_products(WEIGHT_PARTS, threads, [&](long piece) {
     Buffer<float> factor(rows * C), to_factor(rows * C), to_s(rows * R), g(C);
     Buffer<Bf16> to_z(rows * C);
-    float *to_w = dw + piece * C * D, *to_p = dp + piece * R * C;
+    float *to_w = ws[piece], *to_p = ps[piece];
     std::fill(to_w, to_w + C * D, 0.0f);
     std::fill(to_p, to_p + R * C, 0.0f);
     for (long first = piece * part, end = std::min(N, first + part); first < end; first += rows) {
@@ -63,6 +64,8 @@ void projection_backward(const Bf16* x, const Bf16* w, const float* s, const flo
       multiply(C, D, m, 1, turned(to_z_), x_, 1, {to_w, D});
     }
   });
+  ws.add(threads);
+  ps.add(threads);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // Operations on one row at a time: the root-mean-square norm and the rotation by positions, each in one pass over memory where a chain of
-// tensor operations takes several. Sums over rows come in parts of ROWS_PER_PART rows, so that they don't depend on the number of threads.
+// tensor operations takes several.
 #include <algorithm>
 
 #include "buffer.h"
@@ -16,16 +16,17 @@ void rms_norm(const S* x, const S* gain, S* y, S* scale, long rows, long D, doub
   });
 }
 
-// d_gain [parts, D]
 template <class S>
 void rms_norm_backward(const S* x, const S* gain, const S* scale, const S* g, S* dx, S* d_gain, long rows, long D, long threads) {
   const S* nothing = nullptr;
+  const PartSums<S> gains(d_gain, D, parts_of(rows));
   by_parts(rows, threads, [&](long index, long first, long end) {
-    S* part = d_gain + index * D;
+    S* part = gains[index];
     std::fill(part, part + D, S(0));
     for (long row = first; row < end; ++row)
       normed_row_backward(x + row * D, gain, scale[row], g + row * D, nothing, dx + row * D, part, D);
   });
+  gains.add(threads);
 }
 
 // Rotates pairs of channels (2c, 2c + 1) of x by the angle whose cosine and sine are in row t of the tables [T, w / 2], in the opposite

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from kernels.cpu.call import call, in_rows
-from kernels.cpu.sizes import SIZES
 from kernels.numerics.first_derivative import first_derivative_only
 
 
@@ -30,14 +29,14 @@ class RmsNorm(torch.autograd.Function):
     @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, gain, scale = ctx.saved_tensors
-        to_x, to_gain = torch.empty_like(x), x.new_empty(-(-len(scale) // SIZES.rows_per_part), x.shape[-1])
+        to_x, to_gain = torch.empty_like(x), torch.empty_like(gain)
         call(
             "rms_norm_backward",
             [x, gain, scale, grad.contiguous(), to_x, to_gain],
             [len(scale), x.shape[-1]],
             x.numel(),
         )
-        return to_x, to_gain.sum(0), None
+        return to_x, to_gain, None
 
 
 class Rotate(torch.autograd.Function):
@@ -81,11 +80,10 @@ class SwiGlu(torch.autograd.Function):
     @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, up, down, z = ctx.saved_tensors
-        parts = SIZES.weight_parts
-        to_x, to_up, to_down = torch.empty_like(x), up.new_empty(parts, *up.shape), down.new_empty(parts, *down.shape)
+        to_x, to_up, to_down = map(torch.empty_like, (x, up, down))
         given = [x, up, down, z, grad.contiguous(), to_x, to_up, to_down]
         call("swiglu_backward", given, ctx.sizes, z.numel() * x.shape[-1])
-        return to_x, to_up.sum(0), to_down.sum(0)
+        return to_x, to_up, to_down
 
 
 class FeedForward(torch.autograd.Function):
@@ -105,11 +103,10 @@ class FeedForward(torch.autograd.Function):
     @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         h, gain, scale, up, down, z = ctx.saved_tensors
-        to_h, parts = torch.empty_like(h), SIZES.weight_parts
-        to_gain, to_up, to_down = (t.new_empty(parts, *t.shape) for t in (gain, up, down))
+        to_h, to_gain, to_up, to_down = map(torch.empty_like, (h, gain, up, down))
         given = [h, gain, scale, up, down, z, grad.contiguous(), to_h, to_gain, to_up, to_down]
         call("feed_forward_backward", given, ctx.sizes, z.numel() * h.shape[-1])
-        return to_h, to_h, to_gain.sum(0), to_up.sum(0), to_down.sum(0), None
+        return to_h, to_h, to_gain, to_up, to_down, None
 
 
 class ShortConv(torch.autograd.Function):
@@ -128,7 +125,6 @@ class ShortConv(torch.autograd.Function):
     @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, taps = ctx.saved_tensors
-        parts = -(-x.shape[0] * x.shape[1] // SIZES.rows_per_part)
-        to_x, to_taps = torch.empty_like(x), x.new_zeros(parts, *taps.shape)
+        to_x, to_taps = torch.empty_like(x), torch.empty_like(taps)
         call("short_conv_backward", [x, taps, grad.contiguous(), to_x, to_taps], ctx.sizes, 2 * x.numel() * len(taps))
-        return to_x, to_taps.sum(0), None, None
+        return to_x, to_taps, None, None

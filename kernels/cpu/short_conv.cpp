@@ -34,12 +34,14 @@ void short_conv(const S* x, const S* taps, S* y, long B, long T, long D, long J,
   });
 }
 
-// d_taps [parts, J, D] receives the sums over the rows of each part; it starts at zero.
+// d_taps [J, D]
 template <class S>
 void short_conv_backward(const S* x, const S* taps, const S* g, S* dx, S* d_taps, long B, long T, long D, long J, long both, long residual,
                          long threads) {
+  const PartSums<S> all(d_taps, J * D, parts_of(B * T));
   by_parts(B * T, threads, [&](long part, long first, long end) {
-    S* sums = d_taps + part * J * D;
+    S* sums = all[part];
+    std::fill(sums, sums + J * D, S(0));
     for (long row = first; row < end; ++row) {
       const S* from = g + row * D;
       first_tap(dx + row * D, taps, from, D, residual);
@@ -48,6 +50,7 @@ void short_conv_backward(const S* x, const S* taps, const S* g, S* dx, S* d_taps
       taps_of(row % T, T, J, true, both, [&](long j, long away) { add(sums + j * D, from, x + (row + away) * D, D); });
     }
   });
+  all.add(threads);
 }
 
 }  // namespace

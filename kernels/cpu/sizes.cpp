@@ -8,7 +8,6 @@ extern "C" long size_of(const char* macro) {
 #define REPORT(name) \
   if (!std::strcmp(macro, "SUITE_" #name)) return name;
   REPORT(ROWS_PER_PART)
-  REPORT(WEIGHT_PARTS)
   REPORT(LINEAR_CHUNK)
   REPORT(SCAN_CHUNK)
   REPORT(SCAN_CHANNELS)

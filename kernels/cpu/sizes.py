@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Sizes:
-    rows_per_part: int = 64  # rows of one partial sum: gradients of the norm's gain and of β
-    weight_parts: int = 4  # partial sums of a weight's gradient: SwiGLU, scaled projections
+    rows_per_part: int = 64  # rows of one partial sum: the gradient of β
     linear_chunk: int = 64  # tokens of a chunk of linear attention
     scan_chunk: int = 16  # tokens between two stored states of the selective scan
     scan_channels: int = 64  # channels of a block of any scan

@@ -7,6 +7,7 @@
 #include "buffer.h"
 #include "gating.h"
 #include "norms.h"
+#include "parts.h"
 #include "products.h"
 #include "sizes.h"
 
@@ -29,16 +30,16 @@ void swiglu(const S* x, const S* up, const S* down, S* z, S* y, long N, long D, 
   });
 }
 
-// d_up [WEIGHT_PARTS, 2F, D] and d_down [WEIGHT_PARTS, D, F] come in parts of the rows, so that sums don't depend on the number of threads;
-// a part without rows is zero.
+// A part without rows gives zero to the gradients of the weights.
 template <class S>
 void swiglu_backward(const S* x, const S* up, const S* down, const S* z, const S* g, S* dx, S* d_up, S* d_down, long N, long D, long F,
                      long threads) {
   long rows = rows_of(F), part = (N + WEIGHT_PARTS - 1) / WEIGHT_PARTS;
   Packed<S> up_(2 * F, D, {up, D}), down_(D, F, {down, F});
+  const WeightSums<S> ups(d_up, 2 * F * D), downs(d_down, D * F);
   parallel_products(WEIGHT_PARTS, threads, [&](long piece) {
     Scratch<S> a(rows * F), da(rows * F), dz(rows * 2 * F);
-    S *to_up = d_up + piece * 2 * F * D, *to_down = d_down + piece * D * F;
+    S *to_up = ups[piece], *to_down = downs[piece];
     if (piece * part >= N) {
       std::fill(to_up, to_up + 2 * F * D, S(0));
       std::fill(to_down, to_down + D * F, S(0));
@@ -54,6 +55,8 @@ void swiglu_backward(const S* x, const S* up, const S* down, const S* z, const S
       multiply<S>(D, F, m, S(1), turned(g_), a_, keep, {to_down, F});
     }
   });
+  ups.add(threads);
+  downs.add(threads);
 }
 
 // Saves h [N, D], the scale of each row's norm and z for backward.
@@ -76,15 +79,16 @@ void feed_forward(const S* x, const S* m, const S* gain, const S* up, const S* d
   });
 }
 
-// dx is the gradient of x and of m. d_gain [WEIGHT_PARTS, D] and those of the weights come in parts of the rows.
+// dx is the gradient of x and of m.
 template <class S>
 void feed_forward_backward(const S* h, const S* gain, const S* scale, const S* up, const S* down, const S* z, const S* g, S* dx, S* d_gain,
                            S* d_up, S* d_down, long N, long D, long F, long threads) {
   long rows = rows_of(F), part = (N + WEIGHT_PARTS - 1) / WEIGHT_PARTS;
   Packed<S> up_(2 * F, D, {up, D}), down_(D, F, {down, F});
+  const WeightSums<S> gains(d_gain, D), ups(d_up, 2 * F * D), downs(d_down, D * F);
   parallel_products(WEIGHT_PARTS, threads, [&](long piece) {
     Scratch<S> a(rows * F), da(rows * F), dz(rows * 2 * F), normed(rows * D), dn(rows * D);
-    S *to_gain = d_gain + piece * D, *to_up = d_up + piece * 2 * F * D, *to_down = d_down + piece * D * F;
+    S *to_gain = gains[piece], *to_up = ups[piece], *to_down = downs[piece];
     std::fill(to_gain, to_gain + D, S(0));
     if (piece * part >= N) {
       std::fill(to_up, to_up + 2 * F * D, S(0));
@@ -106,6 +110,9 @@ void feed_forward_backward(const S* h, const S* gain, const S* scale, const S* u
       multiply<S>(D, F, m, S(1), turned(g_), a_, keep, {to_down, F});
     }
   });
+  gains.add(threads);
+  ups.add(threads);
+  downs.add(threads);
 }
 
 }  // namespace

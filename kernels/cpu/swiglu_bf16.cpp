@@ -4,6 +4,7 @@
 
 #include "buffer.h"
 #include "gating.h"
+#include "parts.h"
 #include "products.h"
 #include "sizes.h"
 
@@ -47,14 +48,14 @@ void gated_rows_backward(const Bf16* z, const float* da, Bf16* a, Bf16* dz, long
   }
 }
 
-// d_up [WEIGHT_PARTS, 2F, D] and d_down [WEIGHT_PARTS, D, F] as in swiglu.cpp
 void swiglu_backward(const Bf16* x, const Bf16* up, const Bf16* down, const Bf16* z, const Bf16* g, float* dx, float* d_up, float* d_down, long N,
                      long D, long F, long threads) {
   long rows = rows_of(F), part = (N + WEIGHT_PARTS - 1) / WEIGHT_PARTS;
+  const WeightSums<float> ups(d_up, 2 * F * D), downs(d_down, D * F);
   parallel_products(WEIGHT_PARTS, threads, [&](long piece) {
     Buffer<float> da(rows * F);
     Buffer<Bf16> a(rows * F), dz(rows * 2 * F);
-    float *to_up = d_up + piece * 2 * F * D, *to_down = d_down + piece * D * F;
+    float *to_up = ups[piece], *to_down = downs[piece];
     std::fill(to_up, to_up + 2 * F * D, 0.0f);
     std::fill(to_down, to_down + D * F, 0.0f);
     for (long first = piece * part, end = std::min(N, first + part); first < end; first += rows) {
@@ -67,6 +68,8 @@ void swiglu_backward(const Bf16* x, const Bf16* up, const Bf16* down, const Bf16
       multiply(D, F, m, 1, turned(g_), a_, 1, {to_down, F});
     }
   });
+  ups.add(threads);
+  downs.add(threads);
 }
 
 }  // namespace

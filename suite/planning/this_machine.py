@@ -29,7 +29,7 @@ from tasks.base import Batch, Task
 
 #: (task, mixer) at SCALE: mixers of all families, on one task of large steps and two of small ones, where issuing
 #: operations takes much of the time. On one task alone, bytes and operations grow together and cannot be separated.
-#: The small steps differ: 128 sequences of 12 tokens, where a kernel's start counts per sequence and head, and 32 of 32.
+#: The small steps differ: 128 sequences of 12 tokens, where kernels start often, once per sequence and head; 32 of 32.
 CALIBRATION_TASKS = ("sotu", "mano", "parity")
 CALIBRATION = tuple(
     product(CALIBRATION_TASKS, ("softmax", "fem", "linear", "gla", "ssm", "gated-attention", "mlstm", "deltanet"))

@@ -97,16 +97,16 @@ def test_the_comparison_with_pytorch_accepts_every_available_product(library: ct
 
 def timed(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
     monkeypatch.setattr(comparison, "candidates", lambda: {name: partial(blas.Products, name) for name in seconds})
-    monkeypatch.setattr(comparison, "_timed", lambda _, __, sound: {name: seconds[name] for name in sound})
+    monkeypatch.setattr(comparison, "_timed", lambda _, sound: {name: seconds[name] for name in sound})
 
 
 def test_the_fastest_product_is_chosen_if_it_is_faster_by_the_margin(
     library: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed(monkeypatch, mkl=1.0, openblas=0.99, suite=0.8)
-    assert comparison.fastest(library, 4)["chosen"] == "suite"
+    assert comparison.fastest(library)["chosen"] == "suite"
     timed(monkeypatch, mkl=1.0, openblas=0.99, suite=0.98)
-    assert comparison.fastest(library, 4)["chosen"] == "mkl"
+    assert comparison.fastest(library)["chosen"] == "mkl"
 
 
 def test_a_product_that_differs_from_pytorchs_is_never_chosen(
@@ -115,11 +115,11 @@ def test_a_product_that_differs_from_pytorchs_is_never_chosen(
     timed(monkeypatch, mkl=0.1, suite=1.0)
     errors = iter([7.0, 0.5])
     monkeypatch.setattr(comparison, "difference", lambda _: next(errors))
-    assert comparison.fastest(library, 4)["chosen"] == "suite"
+    assert comparison.fastest(library)["chosen"] == "suite"
     assert "MKL are off by 7" in caplog.text
     monkeypatch.setattr(comparison, "difference", lambda _: float("nan"))
     with pytest.raises(OSError, match="no matrix product"):
-        comparison.fastest(library, 4)
+        comparison.fastest(library)
 
 
 def test_a_product_that_cannot_be_loaded_is_left_out_with_a_warning(
@@ -133,7 +133,7 @@ def test_a_product_that_cannot_be_loaded_is_left_out_with_a_warning(
     made = {"openblas": missing, "suite": partial(blas.Products, "suite")}
     monkeypatch.setattr(comparison, "candidates", lambda: made)
     monkeypatch.setattr(comparison, "difference", lambda _: 0.0)
-    assert comparison.fastest(library, 4)["chosen"] == "suite"
+    assert comparison.fastest(library)["chosen"] == "suite"
     assert "OpenBLAS can't be loaded: no such file" in caplog.text
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor
@@ -101,3 +103,34 @@ def test_plain_projections_under_autocast_have_the_gradients_of_the_formula() ->
     wanted = torch.autograd.grad((wide[0] @ wide[1].T).sin().sum(), wide)
     for got, expected in zip(found, wanted, strict=True):
         assert float((got - expected).abs().max()) <= 0.05 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("rows", [600, 1023, 1024, 2100])
+@pytest.mark.parametrize("scaled", [False, True], ids=["plain", "scaled"])
+def test_gradients_of_few_and_many_rows_are_the_formulas_on_any_threads(
+    rows: int, scaled: bool, cpp_or_pytorch: str
+) -> None:
+    """Few rows share their channels among threads, many their rows."""
+    x, w, s, p = normal(1, rows, 24, seed=0), normal(70, 24, seed=1), normal(1, rows, 2, seed=2), normal(2, 70, seed=3)
+    given = (x, w, s, p) if scaled else (x, w)
+
+    def outs(*t: Tensor) -> tuple[Tensor, ...]:
+        return projection.modulated_projection(t[0], t[1], (40, 30), t[2], t[3]) if scaled else both(t[0], t[1])
+
+    def both(x: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+        return projection.projections(x, w, (40, 30))
+
+    def loss(parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat(tuple(parts), -1).sin().sum()
+
+    wanted = torch.autograd.grad(loss([x @ w.T * (1 + s @ p if scaled else 1)]), given)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(torch.autograd.grad(loss(outs(*given)), given))
+    finally:
+        torch.set_num_threads(before)
+    for one, *others, formula in zip(*found, wanted, strict=True):
+        assert cpp_or_pytorch == "pytorch" or all(torch.equal(one, other) for other in others)
+        assert torch.allclose(one, formula, rtol=0, atol=FP64 * max(1.0, float(formula.abs().max())))

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from kernels.cpu.bf16.choice import in_bf16
 from kernels.cpu.call import call, lengths, pointers
-from kernels.cpu.sizes import SIZES
 from kernels.numerics.first_derivative import first_derivative_only
 
 
@@ -34,10 +33,10 @@ class SwiGluBf16(torch.autograd.Function):
     @first_derivative_only
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         x, up, down, z = ctx.saved_tensors
-        to_x, to_up, to_down = _fp32(x.shape), _parts(up), _parts(down)
+        to_x, to_up, to_down = map(_fp32_like, (x, up, down))
         given = [x, up, down, z, grad.contiguous(), to_x, to_up, to_down]
         call("swiglu_backward", given, ctx.sizes, z.numel() * x.shape[-1])
-        return to_x, to_up.sum(0), to_down.sum(0)
+        return to_x, to_up, to_down
 
 
 class ProjectionBf16(torch.autograd.Function):
@@ -59,16 +58,11 @@ class ProjectionBf16(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, w, s, p, z = ctx.saved_tensors
         given = [grad.contiguous() for grad in grads]
-        to_x, to_s, to_w, to_p = _fp32(x.shape), torch.empty_like(s), _parts(w), _parts(p)
+        to_x, to_w, to_s, to_p = map(_fp32_like, (x, w, s, p))
         tensors = [x, w, s, p, z, to_x, to_w, to_s, to_p, pointers(given), lengths(ctx.widths)]
         call("projection_backward", tensors, [len(given), *ctx.sizes], z.numel() * x.shape[-1])
-        return to_x, to_w.sum(0), to_s, to_p.sum(0), None
+        return to_x, to_w, to_s, to_p, None
 
 
-def _fp32(shape: Sequence[int]) -> Tensor:
-    return torch.empty(*shape, dtype=torch.float32)
-
-
-def _parts(weight: Tensor) -> Tensor:
-    """Memory for the partial sums of a weight's gradient."""
-    return _fp32((SIZES.weight_parts, *weight.shape))
+def _fp32_like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, dtype=torch.float32)

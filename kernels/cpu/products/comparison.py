@@ -30,12 +30,11 @@ ROWS = 1024
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
 
 
-def fastest(library: ctypes.CDLL, parts: int) -> dict[str, object]:
+def fastest(library: ctypes.CDLL) -> dict[str, object]:
     """Compares all products on this processor.
 
     Args:
         library: the compiled kernels.
-        parts: partial sums of a weight's gradient, `SIZES.weight_parts`.
 
     Returns:
         `chosen`, and `seconds` of the layers with each that agrees with PyTorch's product.
@@ -57,7 +56,7 @@ def fastest(library: ctypes.CDLL, parts: int) -> dict[str, object]:
             log.warning("CPU kernels: products by %s are off by %.2g tolerances", TITLES[name], off)
     if not sound:
         raise OSError("no matrix product agrees with PyTorch's")
-    seconds = _timed(library, parts, sound)
+    seconds = _timed(library, sound)
     best, first = min(seconds, key=lambda name: seconds[name]), next(iter(seconds))
     return {"chosen": best if seconds[first] >= MARGIN * seconds[best] else first, "seconds": seconds}
 
@@ -98,9 +97,9 @@ def _multiply(library: ctypes.CDLL, ending: str, tensors: tuple[Tensor, Tensor, 
     )
 
 
-def _timed(library: ctypes.CDLL, parts: int, sound: Mapping[str, Products]) -> dict[str, float]:
+def _timed(library: ctypes.CDLL, sound: Mapping[str, Products]) -> dict[str, float]:
     """Seconds of one thread, medians of interleaved rounds, summed over the layers."""
-    layers = [_feed_forward(library, parts, D, F) for D, F, _ in LAYERS]
+    layers = [_feed_forward(library, D, F) for D, F, _ in LAYERS]
     layers += [_attention(library, D // HEADS, T) for D, _, T in LAYERS]
     taken: dict[str, list[float]] = {name: [] for name in sound}
     for round_ in range(ROUNDS + 1):  # the first one warms up
@@ -114,12 +113,12 @@ def _timed(library: ctypes.CDLL, parts: int, sound: Mapping[str, Products]) -> d
     return {name: median(times) for name, times in taken.items()}
 
 
-def _feed_forward(library: ctypes.CDLL, parts: int, D: int, F: int) -> Callable[[], None]:
+def _feed_forward(library: ctypes.CDLL, D: int, F: int) -> Callable[[], None]:
     """A feed-forward layer of `swiglu.cpp`, forward and backward, on ones."""
     x, m, h, y, g, dx = (torch.ones(ROWS, D) for _ in range(6))
     gain, up, down = torch.ones(D), torch.full((2 * F, D), 0.01), torch.full((D, F), 0.01)
     scale, z = torch.empty(ROWS), torch.empty(ROWS, 2 * F)
-    grads = [torch.empty(parts, *weight.shape) for weight in (gain, up, down)]
+    grads = [torch.empty_like(weight) for weight in (gain, up, down)]
 
     sizes = [ctypes.c_long(n) for n in (ROWS, D, F, 1)]
 

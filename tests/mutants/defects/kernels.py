@@ -152,9 +152,25 @@ KERNELS: tuple[Defect, ...] = (
     Defect(
         "kernels",
         "kernels/cpu/projection.cpp",
-        "turned(g_), {x + first * D, D}, S(first > piece * part ? 1 : 0)",
-        "turned(g_), {x + first * D, D}, S(0)",
+        "turned(Matrix<const S>{g + from, C}), {x + first * D, D}, keep,",
+        "turned(Matrix<const S>{g + from, C}), {x + first * D, D}, S(0),",
         "only the last block of rows counts in the gradient of a weight",
+        ("tests/kernels/test_projection_and_gates.py",),
+    ),
+    Defect(
+        "kernels",
+        "kernels/cpu/projection.cpp",
+        "const S keep = S(first % division.most() ? 1 : 0);  // the first block writes where the others add\n    division",
+        "const S keep = S(first ? 1 : 0);  // the first block writes where the others add\n    division",
+        "a part of many rows adds to memory that nobody wrote",
+        ("tests/kernels/test_projection_and_gates.py",),
+    ),
+    Defect(
+        "kernels",
+        "kernels/cpu/parts.h",
+        "for (long part = 1; part < parts; ++part)",
+        "for (long part = 2; part < parts; ++part)",
+        "a part of the rows is missing in sums over rows",
         ("tests/kernels/test_projection_and_gates.py",),
     ),
     Defect(
