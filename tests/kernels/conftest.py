@@ -25,8 +25,18 @@ def cpp_or_pytorch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     """Runs a test twice: with the C++ implementations, and as on a machine without a compiler."""
     if request.param == "pytorch":
         monkeypatch.setattr("kernels.cpu.call.library", lambda: None)
-    elif not any(map(shutil.which, ("g++", "clang++", "c++"))):
-        pytest.skip("no C++ compiler here")
     else:
-        assert library() is not None, "there is a C++ compiler, but the kernels do not compile"
+        _require_library()
     return str(request.param)
+
+
+@pytest.fixture
+def compiled_kernels() -> None:
+    """Skips a test where there is no compiler. A library that does not compile, or is refused, is a failure."""
+    _require_library()
+
+
+def _require_library() -> None:
+    if not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        pytest.skip("no C++ compiler here")
+    assert library() is not None, "there is a C++ compiler, but the kernels do not compile or differ from PyTorch's"

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.cpu import library
 from kernels.decoding.channels import AXES, Selection, channel_layer_step, selective_layer_step
 from kernels.decoding.layer import Gates, State, to_logarithms
 from kernels.decoding.taylor import taylor_step
@@ -37,7 +36,7 @@ WIDTHS = (1, 7, 16)
 Draw = Callable[..., Tensor]
 Inputs = tuple[Tensor, Tensor, Selection, Gates | None]
 
-pytestmark = pytest.mark.skipif(library.library() is None, reason="no compiled library")
+pytestmark = pytest.mark.usefixtures("compiled_kernels")
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 widths = pytest.mark.parametrize("d", WIDTHS)
 means_and_free_energies = pytest.mark.parametrize("free", [False, True], ids=["mean", "free energy"])

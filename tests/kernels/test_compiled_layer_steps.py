@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.cpu import library
 from kernels.decoding.convolutions import convolution_step, silu_convolution_step
 from kernels.decoding.layer import Decays, Gates, layer_step, to_logarithms
 from kernels.decoding.memory import Around, compiled_memory_step, memory_step
@@ -33,7 +32,7 @@ EPS = (1e-5, 1e-5, 1e-5)
 Given = tuple[Tensor, Decays | None, Gates | None]
 DTYPES = (torch.float64, torch.float32)
 
-pytestmark = pytest.mark.skipif(library.library() is None, reason="no compiled library")
+pytestmark = pytest.mark.usefixtures("compiled_kernels")
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.cpu import decoding, library
+from kernels.cpu import decoding
 from kernels.cpu.call import pytorch_only
 from kernels.linear import exact as linear
 from kernels.selective import exact as selective
@@ -23,7 +23,7 @@ TOLERANCE = {torch.float64: 1e-13, torch.float32: 5e-5}
 
 Stepped = tuple[Tensor, Tensor | None, dict[str, Tensor]]
 
-pytestmark = pytest.mark.skipif(library.library() is None, reason="no compiled library")
+pytestmark = pytest.mark.usefixtures("compiled_kernels")
 
 
 class Draws:

@@ -9,13 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.cpu import library
 from kernels.decoding.rwkv import Parameters, Projections, compiled_rwkv_step
 from kernels.tools import steps_in_pytorch as reference
 from tests.kernels.layer_steps import Change, allowed, assert_takes_no_other_call, broken, drawn, error
 
 B, H, STEPS = 2, 3, 20
-pytestmark = pytest.mark.skipif(library.library() is None, reason="no compiled library")
+pytestmark = pytest.mark.usefixtures("compiled_kernels")
 dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 #: Key and value channels per head: one, parts of vectors, whole ones, and one side wider than the other.
 widths = pytest.mark.parametrize(("k", "w"), [(1, 1), (5, 7), (16, 16), (32, 6), (3, 40)])

@@ -160,8 +160,8 @@ KERNELS: tuple[Defect, ...] = (
     Defect(
         "kernels",
         "kernels/cpu/projection.cpp",
-        "const S keep = S(first % division.most() ? 1 : 0);  // the first block writes where the others add\n    division",
-        "const S keep = S(first ? 1 : 0);  // the first block writes where the others add\n    division",
+        "\n    const S keep = S(first % division.most() ? 1 : 0);",
+        "\n    const S keep = S(first ? 1 : 0);",
         "a part of many rows adds to memory that nobody wrote",
         ("tests/kernels/test_projection_and_gates.py",),
     ),
