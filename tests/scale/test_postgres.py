@@ -228,8 +228,11 @@ def test_the_ui_of_a_database_starts_a_server_that_shows_no_password(database, s
         wait_for(lambda: responds(f"http://127.0.0.1:{port}/health"), "the UI responds")
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(60)
-        over.set()
-        watch.join()
+        try:
+            process.wait(60)
+        finally:  # a server that goes on would outlive the tests, and so would the watch
+            process.kill()
+            over.set()
+            watch.join()
     assert shown == []
     assert secrets_in([database.password], [home]) == []
