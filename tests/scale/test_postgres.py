@@ -230,7 +230,7 @@ def test_the_ui_of_a_database_starts_a_server_that_shows_no_password(database, s
         process.send_signal(signal.SIGINT)
         try:
             process.wait(60)
-        finally:  # a server that goes on would outlive the tests, and so would the watch
+        finally:  # neither the server nor the watch outlives the test
             process.kill()
             over.set()
             watch.join()
