@@ -88,11 +88,12 @@ def check(say: Callable[[str], None]) -> Check:
     """Counts, times and predicts all runs, the calibration and the others in the same rounds.
 
     Args:
-        say: called with one line when counting is done and timing begins.
+        say: called with one line when counting begins, and one when timing begins.
 
     Returns:
         The comparison.
     """
+    say("counting the operations of small runs of sixteen mixers")
     calibration, left = [counted_step(task, mixer) for task, mixer in CALIBRATION], list[str]()
     others = _counted(list(product((*CALIBRATION_TASKS, *TASKS), MIXERS)), left)
     say(f"{len(calibration + others)} runs are counted; timing them on one thread")

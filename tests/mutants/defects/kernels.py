@@ -168,6 +168,14 @@ KERNELS: tuple[Defect, ...] = (
     Defect(
         "kernels",
         "kernels/cpu/parts.h",
+        "(part - 1) * size + first;",
+        "(part - 1) * size;",
+        "each block of a sum over rows adds the first block of the parts",
+        ("tests/kernels/test_projection_and_gates.py",),
+    ),
+    Defect(
+        "kernels",
+        "kernels/cpu/parts.h",
         "for (long part = 1; part < parts; ++part)",
         "for (long part = 2; part < parts; ++part)",
         "a part of the rows is missing in sums over rows",

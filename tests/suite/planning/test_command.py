@@ -112,6 +112,15 @@ def measured(task: str, mixer: str, seconds: float, flops: float, moved: float) 
     return Measured(Step(task, mixer, flops, moved, 0.0, 100.0, lambda: dict), seconds, seconds, seconds, 100)
 
 
+@pytest.mark.parametrize(
+    "given", [("--task", "sotu"), ("--gpus", "8"), ("--scale", "board"), ("--mfu", "0.3"), ("--set", "lr=1")]
+)
+def test_a_check_refuses_what_it_would_not_follow(suite, given):
+    ended = suite("plan", "--check", *given, "--json")
+    assert ended.code == 2
+    assert f"takes no {given[0]}; allowed with it: --markdown, --json" in ended.err
+
+
 def test_calibration_and_predictions_share_no_mixer_and_no_task():
     for known, predicted in zip(zip(*CALIBRATION, strict=True), (check.TASKS, check.MIXERS), strict=True):
         assert not set(known) & set(predicted)

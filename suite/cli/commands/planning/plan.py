@@ -29,6 +29,7 @@ EXAMPLES = """
 
 
 def plan(
+    context: typer.Context,
     task: opt.Task = None,
     mixer: opt.RaceMixers = None,
     scale: opt.RaceScale = "paper",
@@ -66,8 +67,7 @@ def plan(
     if as_json and markdown:
         raise UserError("--json and --markdown are two forms of one answer; give one of them")
     if check:
-        if task or mixer:
-            raise UserError("--check measures runs of its own and takes no --task and --mixer; leave them out")
+        _refuse_others(context)
         _check(markdown=markdown, as_json=as_json)
         return
     from suite.cli.commands.planning.tables import as_document, print_plan
@@ -154,6 +154,21 @@ def _reference_rows(wanted: Wanted, *, has_softmax: bool) -> tuple[list[Racing],
         left += missing
         rows += [_racing(wanted, replace(each, label=f"{each.label} {sized}"), curve=True) for each in found]
     return rows, left
+
+
+def _refuse_others(context: typer.Context) -> None:
+    """Raises UserError for an option that --check would not follow."""
+    given = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name not in ("check", "markdown", "as_json")
+        and getattr(context.get_parameter_source(option.name or ""), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        raise UserError(
+            f"--check measures small runs of its own on this processor and takes no {', '.join(given)}; "
+            "allowed with it: --markdown, --json"
+        )
 
 
 def _check(*, markdown: bool, as_json: bool) -> None:
