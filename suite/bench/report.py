@@ -255,6 +255,12 @@ def show(document: Mapping[str, Any], console: Console) -> None:
         console.print(f"not met: {line}")
 
 
+def same_work(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The rows whose times can be compared: not those of which only the FLOP rate counts, which do other work."""
+    rates = {figure["against"] for figure in comparison["figures"] if figure["figure"] == "mfu"}
+    return [row for row in comparison["rows"] if row["implementation"] not in rates]
+
+
 def plot(document: Mapping[str, Any], file: Path) -> None:
     """Time over length, one line per implementation; bars of the medians for what ran at one length only."""
     from matplotlib.figure import Figure
@@ -265,7 +271,7 @@ def plot(document: Mapping[str, Any], file: Path) -> None:
         group = [comparison for comparison in document["contests"] if comparison["name"] == name]
         lines: dict[str, list[tuple[int, float]]] = {}
         for comparison in group:
-            for row in comparison["rows"]:
+            for row in same_work(comparison):
                 lines.setdefault(row["implementation"], []).append((comparison["length"], 1e3 * row["median_s"]))
         if len(group) > 1:
             for label, points in lines.items():

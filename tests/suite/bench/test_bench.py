@@ -373,3 +373,9 @@ def test_the_report_names_what_ran_in_bf16():
     assert report.implementations_line({"implementations": {"cpu": "c++"}}) == ""
     ran = {"cpu": "c++", "attention": "c++ in fp32", "swiglu": "pytorch"}
     assert report.implementations_line({"implementations": ran}) == "in bf16: attention c++ in fp32, swiglu pytorch"
+
+
+def test_plots_leave_out_what_does_other_work():
+    figures = [{"figure": "mfu", "against": "multiply-add limit"}, {"figure": "speed", "against": "plain"}]
+    rows = [{"implementation": name} for name in ("ours", "multiply-add limit", "plain")]
+    assert [row["implementation"] for row in report.same_work({"figures": figures, "rows": rows})] == ["ours", "plain"]
