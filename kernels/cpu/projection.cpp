@@ -23,6 +23,8 @@ struct Division {
   const long rows, block, threads, parts = rows < FEW_ROWS ? 1 : WEIGHT_PARTS;
 
   long most() const { return (rows + parts - 1) / parts; }  // rows of a part
+  // Whether a block adds to what others of its part have written; the first one writes.
+  bool adds(long first) const { return first % most(); }
 
   // work(part, first row, how many)
   template <class F>
@@ -74,7 +76,7 @@ void projection_backward(const S* x, const S* w, const S* s, const S* p, const S
   Scratch<S> memory(division.parts * division.block * 2 * C);
   division.each_block([&](long part, long first, long m) {
     S *to_z = memory.data() + part * division.block * 2 * C, *to_factor = to_z + division.block * C;
-    const S keep = S(first % division.most() ? 1 : 0);  // the first block writes where the others add
+    const S keep = S(division.adds(first));
     division.each_piece(m, [&](long from, long n) {
       Scratch<S> to_s(n * R);
       Matrix<S> to_z_{to_z + from * C, C}, to_factor_{to_factor + from * C, C};
@@ -142,8 +144,7 @@ void plain_backward(const S* x, const S* w, S* dx, S* dw, const S* const* grads,
       multiply<S>(n, D, C, S(1), {g + from * C, C}, w_, S(0), {dx + (first + from) * D, D});
     });
     division.each_piece(C, [&](long from, long n) {
-      const S keep = S(first % division.most() ? 1 : 0);  // the first block writes where the others add
-      multiply<S>(n, D, m, S(1), turned(Matrix<const S>{g + from, C}), {x + first * D, D}, keep, {ws[part] + from * D, D});
+      multiply<S>(n, D, m, S(1), turned(Matrix<const S>{g + from, C}), {x + first * D, D}, S(division.adds(first)), {ws[part] + from * D, D});
     });
   });
   ws.add(threads);

@@ -93,7 +93,7 @@ def check(say: Callable[[str], None]) -> Check:
     Returns:
         The comparison.
     """
-    say("counting the operations of small runs of sixteen mixers")
+    say("counting the operations of small runs")
     calibration, left = [counted_step(task, mixer) for task, mixer in CALIBRATION], list[str]()
     others = _counted(list(product((*CALIBRATION_TASKS, *TASKS), MIXERS)), left)
     say(f"{len(calibration + others)} runs are counted; timing them on one thread")

@@ -152,7 +152,7 @@ KERNELS: tuple[Defect, ...] = (
     Defect(
         "kernels",
         "kernels/cpu/projection.cpp",
-        "turned(Matrix<const S>{g + from, C}), {x + first * D, D}, keep,",
+        "turned(Matrix<const S>{g + from, C}), {x + first * D, D}, S(division.adds(first)),",
         "turned(Matrix<const S>{g + from, C}), {x + first * D, D}, S(0),",
         "only the last block of rows counts in the gradient of a weight",
         ("tests/kernels/test_projection_and_gates.py",),
@@ -160,8 +160,8 @@ KERNELS: tuple[Defect, ...] = (
     Defect(
         "kernels",
         "kernels/cpu/projection.cpp",
-        "\n    const S keep = S(first % division.most() ? 1 : 0);",
-        "\n    const S keep = S(first ? 1 : 0);",
+        "return first % most();",
+        "return first;",
         "a part of many rows adds to memory that nobody wrote",
         ("tests/kernels/test_projection_and_gates.py",),
     ),

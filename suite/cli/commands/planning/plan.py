@@ -158,7 +158,7 @@ def _reference_rows(wanted: Wanted, *, has_softmax: bool) -> tuple[list[Racing],
 
 def _refuse_others(context: typer.Context) -> None:
     """Raises UserError for an option that --check would not follow."""
-    given = [
+    given = [  # by the name of the source: typer has a click of its own
         option.opts[0]
         for option in context.command.params
         if option.name not in ("check", "markdown", "as_json")
